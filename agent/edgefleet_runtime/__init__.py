@@ -1,0 +1,1 @@
+"""Adapters over the inference runtimes, pre/post-processing, golden check and non-finite scan."""

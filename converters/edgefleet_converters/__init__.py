@@ -1,0 +1,1 @@
+"""Source model + profile + recipe -> proved, reproducible bundle."""

@@ -1,0 +1,3 @@
+"""The fleet server."""
+
+__version__ = "0.1.0"
