@@ -1,0 +1,232 @@
+"""Control messages between agentd and one inference worker, and the routing table that agentd writes for all of them.
+
+1. Transport: one SOCK_SEQPACKET socket pair per worker; one packet is one message; MessagePack maps with the tag field `t`.
+2. Order, normally: agentd `Start` → worker `Loaded`, `Golden`, `Ready` → agentd `Serve` → worker `Serving`; later `Drain` → exit 0.
+3. `Failed` is the last message of a worker; it then exits with status 1. A worker whose control socket closes exits at once.
+4. A worker answers each `GetStats` with one `Stats` (the delta since the last one) and each `CheckGolden` with one `Golden`.
+5. At start, `Golden(ok=False)` is followed by `Failed(error_class="golden")` and never by `Ready`.
+6. Descriptors are inherited under the numbers given in `Start`; they are never sent over the socket.
+7. Light: msgspec and the protocol package only, because agentd imports this module.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from edgefleet_protocol.errors import EdgefleetError
+
+MAX_CONTROL_BYTES = 128 * 1024
+"""Largest control packet either side may send."""
+
+ROUTES_VERSION = 1
+
+Lane = Literal["active", "candidate", "shadow"]
+
+
+class BadControlMessageError(EdgefleetError):
+    """A packet on the control socket is not one of the agreed messages."""
+
+    code = "worker.bad_control_message"
+
+
+class Message(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
+    """Root of all control messages. Unknown fields are ignored, so either side may be newer."""
+
+
+# ---- agentd -> worker
+
+
+class Start(Message, frozen=True, tag="start"):
+    """What to load and where to listen. First message; sent once.
+
+    bundle_fd: inherited read-only descriptor of the bundle file; the worker hashes it against `digest` before loading.
+    listener_fds: inherited listening stream sockets (TCP on loopback, unix), accepted on only after `Serve`.
+    own_socket_path: unix socket which this worker binds itself and serves from `Ready` on ("" = none).
+    routes_path: file with a `RoutesTable` ("" = this worker knows only itself).
+    threads: runtime threads for one inference. memory_limit_bytes: RLIMIT_DATA, None = no limit.
+    run_timeout_s: a request that takes longer is answered 504 and counted as a timeout.
+    """
+
+    model: str
+    version: str
+    digest: str
+    lane: str
+    slot: str
+    bundle_fd: int
+    listener_fds: tuple[int, ...] = ()
+    own_socket_path: str = ""
+    routes_path: str = ""
+    threads: int = 1
+    memory_limit_bytes: int | None = None
+    max_body_bytes: int = 32 * 1024 * 1024
+    run_timeout_s: float = 30.0
+    v: int = 1
+
+
+class Serve(Message, frozen=True, tag="serve"):
+    """Begin to accept on the inherited public listeners; answered with `Serving`."""
+
+
+class Drain(Message, frozen=True, tag="drain"):
+    """Stop accepting, finish what is in flight, answer with `Connection: close`, exit 0.
+
+    idle_grace_s: how long a kept-alive connection without a request may still bring one before it is closed.
+    deadline_s: whatever is still open after this is cut.
+    """
+
+    idle_grace_s: float = 0.5
+    deadline_s: float = 30.0
+
+
+class CheckGolden(Message, frozen=True, tag="check_golden"):
+    """Run golden vectors now. vectors: how many (0 = all); successive calls with 1 walk through them."""
+
+    vectors: int = 1
+
+
+class GetStats(Message, frozen=True, tag="get_stats"):
+    """Ask for the figures since the last `Stats`."""
+
+
+# ---- worker -> agentd
+
+
+class Loaded(Message, frozen=True, tag="loaded"):
+    """The bundle's digest matched and the runtime loaded the model. load_ms: from `Start` to here."""
+
+    runtime: str
+    runtime_version: str
+    load_ms: float = 0.0
+
+
+class Golden(Message, frozen=True, tag="golden"):
+    """Outcome of a golden check. checked: vectors run. latency_p95_ms: of `run` alone. peak_rss_bytes: of the process so far."""
+
+    ok: bool
+    reason: str = ""
+    checked: int = 0
+    latency_p50_ms: float = 0.0
+    latency_p95_ms: float = 0.0
+    peak_rss_bytes: int = 0
+
+
+class Ready(Message, frozen=True, tag="ready"):
+    """Warm, golden vectors passed, own socket listening; waits for `Serve`."""
+
+
+class Serving(Message, frozen=True, tag="serving"):
+    """Accepting on the public listeners: the old worker may be drained now."""
+
+
+class Stats(Message, frozen=True, tag="stats"):
+    """Figures since the last `Stats` of this worker; all counts add up.
+
+    n: answered inferences of this model (errors included). errors: 4xx excluded, 5xx and runtime errors included.
+    bad_requests: refused inputs (4xx), not part of n. nonfinite: answers with NaN or an infinity in an output.
+    latency: MessagePack of `edgefleet_protocol.sketch.LatencySketch` of the run alone, in ms.
+    classes: counts by class index when the bundle declares a classification. rss_bytes and cpu_s: absolute for this process.
+    """
+
+    n: int = 0
+    errors: int = 0
+    timeouts: int = 0
+    bad_requests: int = 0
+    nonfinite: int = 0
+    forwarded: int = 0
+    latency: bytes = b""
+    classes: dict[int, int] = {}
+    rss_bytes: int = 0
+    cpu_s: float = 0.0
+
+
+class Failed(Message, frozen=True, tag="failed"):
+    """Last word of a worker that cannot go on. error_class: a value of `edgefleet_protocol.messages.ErrorClass`."""
+
+    error_class: str
+    reason: str
+
+
+ToWorker = Start | Serve | Drain | CheckGolden | GetStats
+ToAgentd = Loaded | Golden | Ready | Serving | Stats | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_to_agentd: msgspec.msgpack.Decoder[ToAgentd] = msgspec.msgpack.Decoder(ToAgentd)
+
+
+def encode_control(message: ToWorker | ToAgentd) -> bytes:
+    """Return one packet. Raises BadControlMessageError when it would not fit."""
+    data = _encoder.encode(message)
+    if len(data) > MAX_CONTROL_BYTES:
+        raise BadControlMessageError(
+            f"A {type(message).__name__} message takes {len(data)} bytes; a control packet holds {MAX_CONTROL_BYTES}.",
+            next_step="Shorten its reason or its lists.",
+        )
+    return data
+
+
+def decode_to_worker(data: bytes) -> ToWorker:
+    """Return agentd's message. Raises BadControlMessageError."""
+    try:
+        return _to_worker.decode(data)
+    except msgspec.MsgspecError as e:
+        raise BadControlMessageError(f"The worker got a control packet it cannot read: {e}.") from e
+
+
+def decode_to_agentd(data: bytes) -> ToAgentd:
+    """Return a worker's message. Raises BadControlMessageError."""
+    try:
+        return _to_agentd.decode(data)
+    except msgspec.MsgspecError as e:
+        raise BadControlMessageError(f"A worker sent a control packet that cannot be read: {e}.") from e
+
+
+# ---- the routing table
+
+
+class LaneRoute(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One worker. socket: its own unix socket. state: `ready` once it answered `Ready`, else `starting`, or `failed`."""
+
+    socket: str
+    version: str
+    digest: str
+    slot: str
+    state: Literal["starting", "ready", "failed"] = "ready"
+    reason: str = ""
+
+
+class ModelRoute(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All lanes of one model. mode, share_pct, salt: of the candidate, as in the desired document."""
+
+    lanes: dict[str, LaneRoute]
+    mode: Literal["shadow", "split"] | None = None
+    share_pct: float = 0.0
+    salt: str = ""
+
+
+class RoutesTable(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`run/routes.json`: who answers for which model on this device. An unknown or missing model is a 404."""
+
+    models: dict[str, ModelRoute] = {}
+    server_version: str = ""
+    v: int = ROUTES_VERSION
+
+
+def encode_routes(table: RoutesTable) -> bytes:
+    """Return the table as JSON."""
+    return msgspec.json.encode(table)
+
+
+def decode_routes(data: bytes) -> RoutesTable:
+    """Return the table. Raises BadControlMessageError."""
+    try:
+        return msgspec.json.decode(data, type=RoutesTable)
+    except msgspec.MsgspecError as e:
+        raise BadControlMessageError(f"The routing table cannot be read: {e}.") from e
+
+
+def write_routes(path: Path, table: RoutesTable) -> None:
+    """Replace the table atomically; readers see the old or the new one. Not fsynced: it is rebuilt at each start of agentd."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(encode_routes(table))
+    temporary.replace(path)
