@@ -1,0 +1,133 @@
+"""The desired document: what one device should run, whole, in one signed JSON (design README §5); and `hold`, the brake.
+
+Rules:
+1. Higher `gen` wins; lower or equal is ignored. Every re-signing raises it.
+2. `expires` and `not_before` gate only the start of an install, never inference, a running trial or a local rollback.
+3. Readers ignore unknown fields; writers never change a meaning under the same `v`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from edgefleet_protocol.errors import BadMessageError
+
+DESIRED_TYPE = "application/vnd.edgefleet.desired.v1+json"
+HOLD_TYPE = "application/vnd.edgefleet.hold.v1+json"
+MAX_DESIRED_BYTES = 100 * 1024
+
+
+class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
+    """How long each part of an install may take, seconds."""
+
+    download_s: int = 21_600
+    apply_s: int = 600
+    verify_s: int = 1_800
+
+
+class Ref(msgspec.Struct, frozen=True, kw_only=True):
+    """One bundle: TUF target path, digest and length, and the rules of this attempt."""
+
+    target: str
+    sha256: str
+    length: int
+    rollout: str | None = None
+    attempt: int = 1
+    not_before: datetime | None = None
+    deadlines: Deadlines = Deadlines()
+
+
+class ModelDesired(msgspec.Struct, frozen=True, kw_only=True):
+    """What one named model should be: the active bundle, and a candidate beside it in shadow or split mode."""
+
+    active: Ref | None
+    candidate: Ref | None = None
+    mode: Literal["shadow", "split"] | None = None
+    share_pct: int = 0
+    salt: str = ""
+
+
+class TelemetryWish(msgspec.Struct, frozen=True, kw_only=True):
+    """Which telemetry profile to use, and until when (None: for good)."""
+
+    profile: Literal["normal", "live", "metered"] = "normal"
+    until: datetime | None = None
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """A thing to do once; `id` makes it idempotent."""
+
+    id: str
+    kind: Literal["diag", "logs", "restart", "measure"]
+    until: datetime | None = None
+    args: dict[str, Any] = {}
+
+
+class Desired(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole wish for one device. `sec_floor` is the lowest security version allowed per model."""
+
+    v: Literal[1] = 1
+    device: str
+    gen: int
+    issued: datetime
+    expires: datetime
+    models: dict[str, ModelDesired]
+    sec_floor: dict[str, int] = {}
+    telemetry: TelemetryWish = TelemetryWish()
+    tasks: list[Task] = []
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """The brake: anything not yet switched that belongs to these rollouts or digests stops. Higher `seq` wins."""
+
+    v: Literal[1] = 1
+    seq: int
+    expires: datetime
+    rollouts: list[str] = []
+    digests: list[str] = []
+
+
+_ENCODER = msgspec.json.Encoder(order="sorted")
+_DESIRED = msgspec.json.Decoder(Desired)
+_HOLD = msgspec.json.Decoder(Hold)
+
+
+def encode_desired(document: Desired) -> bytes:
+    """Return the JSON bytes that are signed: sorted keys, no blanks."""
+    return _ENCODER.encode(document)
+
+
+def decode_desired(data: bytes) -> Desired:
+    """Return the desired document in signed payload bytes. Raises BadMessageError."""
+    try:
+        document = _DESIRED.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadMessageError(f"not a desired document: {error}") from error
+    _require_aware("issued", document.issued)
+    _require_aware("expires", document.expires)
+    if document.gen < 1:
+        raise BadMessageError("desired document has gen < 1")
+    return document
+
+
+def encode_hold(hold: Hold) -> bytes:
+    """Return the JSON bytes that are signed."""
+    return _ENCODER.encode(hold)
+
+
+def decode_hold(data: bytes) -> Hold:
+    """Return the hold in signed payload bytes. Raises BadMessageError."""
+    try:
+        hold = _HOLD.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadMessageError(f"not a hold: {error}") from error
+    _require_aware("expires", hold.expires)
+    return hold
+
+
+def _require_aware(name: str, value: datetime) -> None:
+    if value.tzinfo is None:
+        raise BadMessageError(f"{name} has no time zone")

@@ -1,0 +1,25 @@
+"""sha256 digests as values: 64 lower-case hex characters, never anything else."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import NewType
+
+from edgefleet_protocol.errors import BadIdError
+
+Sha256 = NewType("Sha256", str)
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+def parse_sha256(text: str) -> Sha256:
+    """Return the digest in `text`. Raises BadIdError unless it is exactly 64 lower-case hex characters."""
+    if not _HEX.fullmatch(text):
+        raise BadIdError(f"expected a sha256 as 64 lower-case hex characters, got {text[:80]!r}")
+    return Sha256(text)
+
+
+def sha256_hex(data: bytes | bytearray | memoryview) -> Sha256:
+    """Return the sha256 of `data`."""
+    return Sha256(hashlib.sha256(data).hexdigest())

@@ -1,0 +1,33 @@
+"""The root of every edgefleet error.
+
+An error says what was expected, what was got and what to do next. `code` is a stable dotted word: the server maps it to an
+HTTP status, the CLI to an exit code, the device reports it. Domain errors know neither HTTP nor exit codes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EdgefleetError(Exception):
+    """Anything edgefleet refuses or fails at on purpose. Subclasses set `code` and may set a default next step."""
+
+    code: ClassVar[str] = "internal"
+    default_next_step: ClassVar[str] = ""
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step or self.default_next_step
+
+
+class BadIdError(EdgefleetError):
+    """A name, version or id does not match its grammar."""
+
+    code = "id.bad"
+
+
+class BadMessageError(EdgefleetError):
+    """Bytes from the wire are not the message they claim to be."""
+
+    code = "message.bad"

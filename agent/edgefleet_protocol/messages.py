@@ -1,0 +1,312 @@
+"""Messages on MQTT that are not signed: MessagePack arrays, each with a version first.
+
+Rules:
+1. Fields are only ever added at the end, with a default; a reader ignores what it does not know and fills what is missing.
+2. A meaning never changes under the same `v`; a new meaning is a new `v` and a new golden file.
+3. Reports are idempotent: they carry `gen`, `attempt`, `boot_id` and `seq`.
+4. `assignment_of` is the only map from what a device says to what the server calls it; it is total.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import msgspec
+
+from edgefleet_protocol.errors import BadMessageError
+
+MESSAGE_VERSION = 1
+MAX_META_CHUNK_BYTES = 96 * 1024
+
+
+class Phase(StrEnum):
+    """Where a device stands with one model (design README §4)."""
+
+    IDLE = "idle"
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"
+    PREFLIGHT = "preflight"
+    GOLDEN = "golden"
+    WARMING = "warming"
+    SWITCHING = "switching"
+    PROBATION = "probation"
+    COMMITTED = "committed"
+    ROLLED_BACK = "rolled_back"
+    FAILED = "failed"
+
+
+class ErrorClass(StrEnum):
+    """Why an install or a running version failed, coarse enough to act on."""
+
+    NETWORK = "network"
+    DISK = "disk"
+    MEMORY = "memory"
+    SIGNATURE = "signature"
+    INCOMPATIBLE = "incompatible"
+    GOLDEN = "golden"
+    LOAD = "load"
+    CRASH = "crash"
+    NONFINITE = "nonfinite"
+    SLOW = "slow"
+    DEADLINE = "deadline"
+    INTERNAL = "internal"
+
+
+class AssignmentState(StrEnum):
+    """What the server calls the state of one device in one rollout (`fleet.md` §5.3)."""
+
+    ELIGIBLE = "eligible"
+    OFFERED = "offered"
+    ACKED = "acked"
+    DOWNLOADING = "downloading"
+    STAGED = "staged"
+    PARITY_OK = "parity_ok"
+    APPLYING = "applying"
+    VERIFYING = "verifying"
+    HEALTHY = "healthy"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+    LOST = "lost"
+    UNREACHABLE = "unreachable"
+    INCOMPATIBLE = "incompatible"
+    SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
+    REGRESSED = "regressed"
+
+
+ASSIGNMENT_OF_PHASE: dict[Phase, AssignmentState] = {
+    Phase.IDLE: AssignmentState.ACKED,
+    Phase.DOWNLOADING: AssignmentState.DOWNLOADING,
+    Phase.VERIFYING: AssignmentState.DOWNLOADING,
+    Phase.PREFLIGHT: AssignmentState.STAGED,
+    Phase.GOLDEN: AssignmentState.STAGED,
+    Phase.WARMING: AssignmentState.PARITY_OK,
+    Phase.SWITCHING: AssignmentState.APPLYING,
+    Phase.PROBATION: AssignmentState.VERIFYING,
+    Phase.COMMITTED: AssignmentState.HEALTHY,
+    Phase.ROLLED_BACK: AssignmentState.ROLLED_BACK,
+    Phase.FAILED: AssignmentState.FAILED,
+}
+
+
+def assignment_of(phase: Phase) -> AssignmentState:
+    """Return the server's word for a device's phase. Total over Phase."""
+    return ASSIGNMENT_OF_PHASE[phase]
+
+
+class EventKind(StrEnum):
+    """What an event tells. Stored and public: never renamed."""
+
+    PHASE = "phase"
+    CRASH = "crash"
+    ROLLBACK = "rollback"
+    REFUSED = "refused"
+    BOOT = "boot"
+    GOLDEN_MISMATCH = "golden_mismatch"
+    QUARANTINED = "quarantined"
+    OUTBOX_DROPPED = "outbox_dropped"
+    IDENTITY_RENEWED = "identity_renewed"
+
+
+class _Message(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    v: int = MESSAGE_VERSION
+
+
+class ModelState(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """One model on the device. Digests are sha256 of the bundle; empty strings mean none."""
+
+    model: str
+    phase: Phase
+    active_target: str = ""
+    active_sha256: str = ""
+    previous_target: str = ""
+    previous_sha256: str = ""
+    wanted_sha256: str = ""
+    attempt: int = 0
+    gen: int = 0
+    error_class: ErrorClass | None = None
+    error_code: str = ""
+    reason: str = ""
+    progress_pct: int = 0
+    slot: str = ""
+    serving: bool = False
+    rollout: str = ""
+
+
+class State(_Message, frozen=True, kw_only=True):
+    """Reported state of a device, whole and retained. `gen` is the highest accepted desired document.
+
+    The `refused_…` fields say why a newer document was not accepted; 0 and "" when none was refused since.
+    """
+
+    device: str
+    gen: int
+    boot_id: str
+    seq: int
+    ts: int
+    models: list[ModelState]
+    agent_version: str = ""
+    refused_gen: int = 0
+    refused_code: str = ""
+    refused_reason: str = ""
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Event(_Message, frozen=True, kw_only=True):
+    """Something happened once. (device, boot_id, seq) is unique; `ts` is unix milliseconds by the device's clock."""
+
+    device: str
+    boot_id: str
+    seq: int
+    ts: int
+    kind: EventKind
+    model: str = ""
+    target: str = ""
+    sha256: str = ""
+    gen: int = 0
+    attempt: int = 0
+    phase: Phase | None = None
+    error_class: ErrorClass | None = None
+    code: str = ""
+    reason: str = ""
+    detail: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Presence(_Message, frozen=True, kw_only=True):
+    """On or off. An off whose `conn_id` is not the newest is stale (a will may fire on take-over) and is ignored."""
+
+    on: bool
+    conn_id: str
+    boot_id: str
+    ts: int
+
+
+class SystemFigures(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """Figures of the device over one window. Ratios are 0 … 1, sizes bytes, -1 means not readable."""
+
+    cpu_ratio: float = -1.0
+    agent_rss_bytes: int = -1
+    workers_rss_bytes: int = -1
+    memory_available_bytes: int = -1
+    disk_free_bytes: int = -1
+    load_1m: float = -1.0
+    temperature_celsius: float = -1.0
+    uptime_s: int = -1
+    net_rx_bytes: int = -1
+    net_tx_bytes: int = -1
+
+
+class Window(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """One telemetry window of one model and lane. `latency` is the packed sketch (`sketch.LatencySketch`), counts are of this window."""
+
+    t0: int
+    length_s: int
+    model: str
+    lane: str
+    sha256: str
+    version: str
+    n: int = 0
+    errors: int = 0
+    timeouts: int = 0
+    nonfinite: int = 0
+    crashes: int = 0
+    latency: list[int] = msgspec.field(default_factory=list)
+    classes: list[int] = msgspec.field(default_factory=list)
+    worker_rss_bytes: int = -1
+    worker_cpu_s: float = 0.0
+
+
+class Telemetry(_Message, frozen=True, kw_only=True):
+    """A batch of windows. (device, boot_id, seq) is unique, so a replay counts once; `system` is the newest reading."""
+
+    device: str
+    boot_id: str
+    seq: int
+    ts: int
+    windows: list[Window]
+    system: SystemFigures = msgspec.field(default_factory=SystemFigures)
+    queue_bytes: int = 0
+    dropped: int = 0
+
+
+class RepoHead(_Message, frozen=True, kw_only=True):
+    """Newest TUF root version and the signed timestamp file: an unsigned hint that saves round trips (`security.md` §2.4)."""
+
+    root_version: int
+    timestamp: bytes
+
+
+class MetaRequest(_Message, frozen=True, kw_only=True):
+    """Asks for one small file by name: TUF metadata, or `leaves.<sha256>` (a leaf index). The answer is MetaReply chunks."""
+
+    req_id: int
+    name: str
+    max_bytes: int
+
+
+class MetaReply(_Message, frozen=True, kw_only=True):
+    """Chunk `part` of `parts` of an answer, each at most MAX_META_CHUNK_BYTES. `error` is "", "not_found", "too_big" or "denied"."""
+
+    req_id: int
+    name: str
+    part: int
+    parts: int
+    data: bytes = b""
+    error: str = ""
+
+
+class Ack(_Message, frozen=True, kw_only=True):
+    """The server stored these: application acknowledgement for events and telemetry (`amqtt.md` §5). `seqs` per kind of one boot."""
+
+    boot_id: str
+    events: list[int] = msgspec.field(default_factory=list)
+    telemetry: list[int] = msgspec.field(default_factory=list)
+
+
+class Feedback(_Message, frozen=True, kw_only=True):
+    """Reserved: a label or verdict about an earlier answer, joined by `trace_id`. Not sent by version 1 agents."""
+
+    device: str
+    boot_id: str
+    seq: int
+    ts: int
+    model: str
+    sha256: str
+    trace_id: str
+    label: str = ""
+    score: float = 0.0
+
+
+class Downlink(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """What `dn/meta` carries: exactly one of a metadata reply or an acknowledgement."""
+
+    v: int = MESSAGE_VERSION
+    reply: MetaReply | None = None
+    ack: Ack | None = None
+
+
+M = TypeVar("M", bound=msgspec.Struct)
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODERS: dict[type[msgspec.Struct], msgspec.msgpack.Decoder[Any]] = {}
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Return the MessagePack bytes of a message."""
+    return _ENCODER.encode(message)
+
+
+def decode(cls: type[M], data: bytes | bytearray | memoryview) -> M:
+    """Return the message in `data`. Raises BadMessageError for anything else, or for a version this reader does not know."""
+    decoder = _DECODERS.get(cls)
+    if decoder is None:
+        decoder = _DECODERS.setdefault(cls, msgspec.msgpack.Decoder(cls))
+    try:
+        message: M = decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadMessageError(f"not a {cls.__name__} message: {error}") from error
+    version = getattr(message, "v", MESSAGE_VERSION)
+    if version != MESSAGE_VERSION:
+        raise BadMessageError(f"{cls.__name__} message has version {version}; this reader knows {MESSAGE_VERSION}")
+    return message
