@@ -45,7 +45,10 @@ class WorkerLink:
         self.control.send(encode_control(message))
 
     def receive(self) -> ToAgentd | None:
-        """Return the next message, None at end of file. Raises BlockingIOError when nothing is there, BadControlMessageError."""
+        """Return the next message, None at end of file.
+
+        Raises BlockingIOError when nothing is there, BadControlMessageError.
+        """
         try:
             data = self.control.recv(MAX_CONTROL_BYTES)
         except ConnectionResetError:
@@ -67,8 +70,8 @@ def start_worker(
     """Start the process, send it `start`, return the link; does not wait for `Ready`.
 
     start.bundle_fd and start.listener_fds must be open here; they are inherited under the same numbers. command: the
-    interpreter and its prefix (default: this one), for devices that start Python through an emulator. log: where the worker's
-    stderr goes (default: ours). Raises OSError.
+    interpreter and its prefix (default: this one), for devices that start Python through an emulator. log: where the
+    worker's stderr goes (default: ours). Raises OSError.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:

@@ -1,9 +1,10 @@
 """Control messages between agentd and one inference worker, and the routing table that agentd writes for all of them.
 
-1. Transport: one SOCK_SEQPACKET socket pair per worker; one packet is one message; MessagePack maps with the tag field `t`.
-2. Order, normally: agentd `Start` → worker `Loaded`, `Golden`, `Ready` → agentd `Serve` → worker `Serving`; later `Drain` → exit 0.
-3. `Failed` is the last message of a worker; it then exits with status 1. A worker whose control socket closes exits at once.
-4. A worker answers each `GetStats` with one `Stats` (the delta since the last one) and each `CheckGolden` with one `Golden`.
+1. Transport: one SOCK_SEQPACKET socket pair per worker; a packet is a message; MessagePack maps with the tag field `t`.
+2. Normal order: agentd `Start`; worker `Loaded`, `Golden`, `Ready`; agentd `Serve`; worker `Serving`; later agentd `Drain`;
+   worker exits 0.
+3. `Failed` is the last message of a worker, which exits with status 1. A worker whose control socket closes exits at once.
+4. Each `GetStats` is answered with one `Stats` (the delta since the last one), each `CheckGolden` with one `Golden`.
 5. At start, `Golden(ok=False)` is followed by `Failed(error_class="golden")` and never by `Ready`.
 6. Descriptors are inherited under the numbers given in `Start`; they are never sent over the socket.
 7. Light: msgspec and the protocol package only, because agentd imports this module.
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+
 from edgefleet_protocol.errors import EdgefleetError
 
 MAX_CONTROL_BYTES = 128 * 1024
@@ -100,7 +102,7 @@ class Loaded(Message, frozen=True, tag="loaded"):
 
 
 class Golden(Message, frozen=True, tag="golden"):
-    """Outcome of a golden check. checked: vectors run. latency_p95_ms: of `run` alone. peak_rss_bytes: of the process so far."""
+    """Outcome of a golden check. checked: vectors run. latency: of `run` alone. peak_rss_bytes: of the process so far."""
 
     ok: bool
     reason: str = ""
@@ -123,8 +125,8 @@ class Stats(Message, frozen=True, tag="stats"):
 
     n: answered inferences of this model (errors included). errors: 4xx excluded, 5xx and runtime errors included.
     bad_requests: refused inputs (4xx), not part of n. nonfinite: answers with NaN or an infinity in an output.
-    latency: MessagePack of `edgefleet_protocol.sketch.LatencySketch` of the run alone, in ms.
-    classes: counts by class index when the bundle declares a classification. rss_bytes and cpu_s: absolute for this process.
+    latency: `LatencySketch.packed()` of the run alone, in seconds. classes: counts by class index when the bundle declares a
+    classification, else empty. rss_bytes and cpu_s: absolute, of this process.
     """
 
     n: int = 0
@@ -133,8 +135,8 @@ class Stats(Message, frozen=True, tag="stats"):
     bad_requests: int = 0
     nonfinite: int = 0
     forwarded: int = 0
-    latency: bytes = b""
-    classes: dict[int, int] = {}
+    latency: list[int] = []
+    classes: list[int] = []
     rss_bytes: int = 0
     cpu_s: float = 0.0
 
@@ -185,7 +187,7 @@ def decode_to_agentd(data: bytes) -> ToAgentd:
 
 
 class LaneRoute(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One worker. socket: its own unix socket. state: `ready` once it answered `Ready`, else `starting`, or `failed`."""
+    """One worker. socket: its own unix socket. state: `ready` once it sent `Ready`, before it `starting`, else `failed`."""
 
     socket: str
     version: str
@@ -226,7 +228,7 @@ def decode_routes(data: bytes) -> RoutesTable:
 
 
 def write_routes(path: Path, table: RoutesTable) -> None:
-    """Replace the table atomically; readers see the old or the new one. Not fsynced: it is rebuilt at each start of agentd."""
+    """Replace the table atomically. Not fsynced: it is rebuilt at each start of agentd."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(encode_routes(table))
     temporary.replace(path)
