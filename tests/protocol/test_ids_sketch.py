@@ -1,0 +1,99 @@
+"""Ids have one grammar; the latency sketch adds up and keeps its error bound."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefleet_protocol import ids
+from edgefleet_protocol.digest import parse_sha256
+from edgefleet_protocol.errors import BadIdError
+from edgefleet_protocol.profile import ProfileError, profile_from_dict
+from edgefleet_protocol.sketch import LatencySketch
+
+
+@pytest.mark.parametrize("name", ["root", "targets", "director", "", "A", "-a", "a" * 64, "a/b", "a b", "ä"])
+def test_bad_model_names(name: str) -> None:
+    with pytest.raises(BadIdError):
+        ids.parse_model_name(name)
+
+
+@pytest.mark.parametrize("ref", ["digits", "digits@", "@1", "a@b@c", "Digits@1", "../x@1"])
+def test_bad_release_refs(ref: str) -> None:
+    with pytest.raises(BadIdError):
+        ids.ReleaseRef.parse(ref)
+
+
+def test_release_and_target_round_trip() -> None:
+    ref = ids.ReleaseRef.parse("digits@1.1.0+b.2")
+    assert str(ref) == "digits@1.1.0+b.2"
+    path = ids.target_path(ref.model, ref.version, ids.parse_profile_name("p-1"))
+    assert ids.parse_target_path(path) == (ref.model, ref.version, "p-1")
+
+
+@pytest.mark.parametrize("path", ["a/b", "a/b/c", "a/b/c/d.bundle", "../b/c.bundle", "a/b/C.bundle"])
+def test_bad_target_paths(path: str) -> None:
+    with pytest.raises(BadIdError):
+        ids.parse_target_path(path)
+
+
+@pytest.mark.parametrize("device", ["srv-1", "+", "a", "a/b", "d-A", "-abc"])
+def test_bad_device_ids(device: str) -> None:
+    with pytest.raises(BadIdError):
+        ids.parse_device_id(device)
+
+
+@pytest.mark.parametrize("text", ["", "AB" * 32, "ab" * 31, "ab" * 33, "zz" * 32, "ab" * 32 + "\n"])
+def test_bad_digests(text: str) -> None:
+    with pytest.raises(BadIdError):
+        parse_sha256(text)
+
+
+seconds = st.floats(2e-6, 100.0)
+
+
+@given(st.lists(seconds, min_size=1, max_size=200), st.floats(0.01, 1.0))
+def test_a_quantile_is_within_two_percent(values: list[float], q: float) -> None:
+    sketch = LatencySketch()
+    for value in values:
+        sketch.add(value)
+    rank = max(1, math.ceil(q * len(values)))
+    exact = sorted(values)[rank - 1]
+    got = sketch.quantile_s(q)
+    assert got is not None
+    assert abs(got - exact) <= 0.011 * exact
+
+
+@given(st.lists(seconds, max_size=50), st.lists(seconds, max_size=50))
+def test_merge_is_the_sketch_of_both_and_survives_the_wire(a: list[float], b: list[float]) -> None:
+    both, one, two = LatencySketch(), LatencySketch(), LatencySketch()
+    for value in a:
+        one.add(value)
+        both.add(value)
+    for value in b:
+        two.add(value)
+        both.add(value)
+    one.merge(two)
+    assert one == both
+    assert LatencySketch.unpacked(both.packed()) == both
+
+
+@pytest.mark.parametrize("packed", [[-1, 1], [0, -1], [1_400, 1, 1]])
+def test_a_bad_sketch_is_refused(packed: list[int]) -> None:
+    with pytest.raises(ValueError, match="range"):
+        LatencySketch.unpacked(packed)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 0.0, 1e9])
+def test_odd_latencies_are_counted_not_lost(value: float) -> None:
+    sketch = LatencySketch()
+    sketch.add(value)
+    assert sketch.n == 1
+
+
+def test_an_unknown_profile_key_is_refused() -> None:
+    with pytest.raises(ProfileError, match="nonsense"):
+        profile_from_dict({"name": "x", "nonsense": 1})
