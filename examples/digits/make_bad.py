@@ -1,0 +1,94 @@
+"""Make the two files of `bad/`: releases that must never reach a device.
+
+    python make_bad.py [--out DIR]
+
+- `int8-loses.onnx`: 1.1.0 with its channels rescaled by powers of two. ReLU and max-pooling let a positive factor through, so
+  the next layer undoes it and the float32 answers stay the same to the bit; but one int8 scale per tensor can no longer hold
+  the activations, nor one per output channel the weights. Static and dynamic int8 both lose far more than 1 %.
+- `crashes-at-load.onnx`: a sound file to every checker (the types and shapes are right) whose target shape is computed as
+  -2³¹ / -1. onnxruntime folds that constant when it loads the model; the quotient does not fit an int32, and an x86 processor
+  answers with SIGFPE, which kills the process. Where the processor does not trap, the impossible shape is refused.
+Needs the packages of `requirements.txt` without torch, and `digits-1.1.0.onnx`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from graph import Weights, digits_model, read_weights
+from onnx import TensorProto, helper, numpy_helper
+from split import Part, load_parts
+
+SEED = 120
+SPREAD = 5  # factors run from 2⁻⁵ to 2⁵
+
+
+def rescaled(weights: Weights, seed: int = SEED) -> dict[str, npt.NDArray[np.float32]]:
+    """Return weights of the same function whose hidden channels have very unequal sizes."""
+    rng = np.random.default_rng(seed)
+    out = {name: value.copy() for name, value in weights.items()}
+
+    def factors(n: int) -> npt.NDArray[np.float32]:
+        return np.exp2(rng.permutation(np.rint(np.linspace(-SPREAD, SPREAD, n)))).astype(np.float32)
+
+    first, second, third = factors(32), factors(64), factors(128)
+    out["conv1.weight"] *= first[:, None, None, None]
+    out["conv1.bias"] *= first
+    out["conv2.weight"] *= second[:, None, None, None] / first[None, :, None, None]
+    out["conv2.bias"] *= second
+    pixels = out["fc1.weight"].shape[1] // len(second)  # flattening puts the 4 × 4 pixels of a channel side by side
+    out["fc1.weight"] *= third[:, None] / np.repeat(second, pixels)[None, :]
+    out["fc1.bias"] *= third
+    out["fc2.weight"] /= third[None, :]
+    return out
+
+
+def crashing_model(part: Part) -> onnx.ModelProto:
+    """Return a linear classifier, fitted to `part` by least squares, whose last node cannot be loaded."""
+    design = np.hstack([part.image.reshape(len(part.y), -1), np.ones((len(part.y), 1), np.float32)])
+    solution = np.linalg.lstsq(design, np.eye(10, dtype=np.float32)[part.y] * 10, rcond=None)[0].astype(np.float32)
+    lowest = np.iinfo(np.int32).min
+    tensors = {
+        "weight": solution[:-1],
+        "bias": solution[-1],
+        "extent": np.array([lowest, 10], np.int32),
+        "divisor": np.array([-1, 1], np.int32),
+    }
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"], axis=1),
+        helper.make_node("Gemm", ["flat", "weight", "bias"], ["scores"]),
+        helper.make_node("Div", ["extent", "divisor"], ["quotient"]),
+        helper.make_node("Cast", ["quotient"], ["shape"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["scores", "shape"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "digits",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 1, 8, 8])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 10])],
+        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="digits")
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def main() -> None:
+    """Write both files."""
+    here = Path(__file__).parent
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=here / "bad")
+    out = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    loses = digits_model(rescaled(read_weights(here / "digits-1.1.0.onnx")), "1.2.0")
+    (out / "int8-loses.onnx").write_bytes(loses.SerializeToString(deterministic=True))
+    crashes = crashing_model(load_parts()["train"])
+    (out / "crashes-at-load.onnx").write_bytes(crashes.SerializeToString(deterministic=True))
+
+
+if __name__ == "__main__":
+    main()
