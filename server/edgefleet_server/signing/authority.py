@@ -1,0 +1,225 @@
+"""The device CA: certificates for devices, for our own MQTT clients and for our TLS listeners.
+
+Its own file because X.509 shares nothing with TUF but the key folder.
+
+Rules:
+- P-256, self-signed, pathlen 0: it can sign end certificates only.
+- A device's CSR proves possession of its key and nothing else; its subject and extensions are ignored.
+- Device and service certificates carry only EKU clientAuth, listener certificates only serverAuth, so that no device
+  can pose as a server.
+- Times start five minutes early, for devices whose clock runs behind.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from edgefleet_protocol.digest import Sha256, sha256_hex
+from edgefleet_server.signing.errors import BadCsrError, KeysMissingError, KeysUnreadableError
+from edgefleet_server.signing.file_signer import write_private
+
+CA_KEY_FILE: Final = "device-ca.pem"
+CA_CERT_FILE: Final = "device-ca.crt"
+CA_LIFETIME: Final = timedelta(days=3650)
+CLOCK_SLACK: Final = timedelta(minutes=5)
+MAX_CSR_BYTES: Final = 8192
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate just issued: PEM, CN, hex serial, SHA-256 of the public key (DER SPKI) and its life."""
+
+    pem: bytes
+    subject: str
+    serial: str
+    key_sha256: Sha256
+    not_before: datetime
+    not_after: datetime
+
+
+class DeviceAuthority:
+    """Issues certificates with the CA key of one key folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Remember the folder; the key is read at first use."""
+        self._folder = folder
+        self._loaded: tuple[ec.EllipticCurvePrivateKey, x509.Certificate] | None = None
+
+    def create(self, now: datetime) -> None:
+        """Make the CA key and its certificate. Raises KeysExistError."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        serial = x509.random_serial_number()
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"edgefleet device CA {serial:x}"[:40])])
+        usage = _key_usage(signs_certificates=True)
+        cert = (
+            x509.CertificateBuilder(name, name, key.public_key(), serial)
+            .not_valid_before(now - CLOCK_SLACK)
+            .not_valid_after(now + CA_LIFETIME)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(usage, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        write_private(self._folder / CA_KEY_FILE, private_pem(key))
+        write_private(self._folder / CA_CERT_FILE, cert.public_bytes(serialization.Encoding.PEM), mode=0o644)
+
+    def certificate_pem(self) -> bytes:
+        """Return the CA certificate, PEM."""
+        return self._load()[1].public_bytes(serialization.Encoding.PEM)
+
+    def certificate_sha256(self) -> Sha256:
+        """Return the SHA-256 of the CA certificate in DER: the fingerprint pinned in claim tokens."""
+        return sha256_hex(self._load()[1].public_bytes(serialization.Encoding.DER))
+
+    def issue_client(
+        self, public_key: ec.EllipticCurvePublicKey, subject: str, now: datetime, life: timedelta
+    ) -> Issued:
+        """Return a clientAuth certificate for `public_key` with CN `subject`."""
+        return self._issue(
+            public_key, subject, now, life, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), None
+        )
+
+    def issue_server(
+        self, public_key: ec.EllipticCurvePublicKey, hosts: Sequence[str], now: datetime, life: timedelta
+    ) -> Issued:
+        """Return a serverAuth certificate whose SANs are `hosts` (DNS names or IP addresses; at least one)."""
+        sans = x509.SubjectAlternativeName([_general_name(host) for host in dict.fromkeys(hosts)])
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+        return self._issue(public_key, hosts[0][:64], now, life, usage, sans)
+
+    def _issue(
+        self,
+        public_key: ec.EllipticCurvePublicKey,
+        subject: str,
+        now: datetime,
+        life: timedelta,
+        usage: x509.ExtendedKeyUsage,
+        sans: x509.SubjectAlternativeName | None,
+    ) -> Issued:
+        ca_key, ca_cert = self._load()
+        serial = x509.random_serial_number()
+        not_before = (now - CLOCK_SLACK).replace(microsecond=0)
+        not_after = min((now + life).replace(microsecond=0), ca_cert.not_valid_after_utc)
+        builder = (
+            x509.CertificateBuilder(
+                ca_cert.subject, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]), public_key, serial
+            )
+            .not_valid_before(not_before)
+            .not_valid_after(not_after)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(signs_certificates=False), critical=True)
+            .add_extension(usage, critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        )
+        if sans is not None:
+            builder = builder.add_extension(sans, critical=False)
+        cert = builder.sign(ca_key, hashes.SHA256())
+        return Issued(
+            pem=cert.public_bytes(serialization.Encoding.PEM),
+            subject=subject,
+            serial=f"{serial:x}",
+            key_sha256=sha256_hex(public_der(public_key)),
+            not_before=not_before,
+            not_after=not_after,
+        )
+
+    def _load(self) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+        if self._loaded is None:
+            try:
+                key_pem = (self._folder / CA_KEY_FILE).read_bytes()
+                cert_pem = (self._folder / CA_CERT_FILE).read_bytes()
+            except OSError as e:
+                raise KeysMissingError(
+                    f"The device CA cannot be read from the key folder: {e.strerror}.",
+                    next_step="Run `edgectl server init` for a new server, or restore the key folder from its backup.",
+                ) from e
+            try:
+                key = serialization.load_pem_private_key(key_pem, None)
+                cert = x509.load_pem_x509_certificate(cert_pem)
+            except (ValueError, TypeError, UnsupportedAlgorithm) as e:
+                raise KeysUnreadableError(
+                    f"The device CA files hold no usable key and certificate: {e}.",
+                    next_step="Restore device-ca.pem and device-ca.crt from their backup.",
+                ) from e
+            if not isinstance(key, ec.EllipticCurvePrivateKey) or cert.public_key() != key.public_key():
+                raise KeysUnreadableError(
+                    "device-ca.pem and device-ca.crt do not belong together.",
+                    next_step="Restore both files from the same backup.",
+                )
+            self._loaded = (key, cert)
+        return self._loaded
+
+
+def checked_csr_key(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
+    """Return the P-256 key of a CSR whose own signature is right; everything else in it is ignored.
+
+    Raises BadCsrError.
+    """
+    hint = "Make a P-256 key on the device and send a PEM certificate request signed with it."
+    if len(csr_pem) > MAX_CSR_BYTES:
+        raise BadCsrError(
+            f"The certificate request has {len(csr_pem)} bytes, more than {MAX_CSR_BYTES}.", next_step=hint
+        )
+    try:
+        csr = x509.load_pem_x509_csr(csr_pem)
+        public_key = csr.public_key()
+        is_signed = csr.is_signature_valid
+    except (ValueError, TypeError, UnsupportedAlgorithm) as e:
+        raise BadCsrError("The certificate request cannot be read.", next_step=hint) from e
+    if not is_signed:
+        raise BadCsrError("The certificate request is not signed with its own key.", next_step=hint)
+    if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, ec.SECP256R1):
+        raise BadCsrError("The certificate request holds a key that is not ECDSA P-256.", next_step=hint)
+    return public_key
+
+
+def new_p256_key() -> ec.EllipticCurvePrivateKey:
+    """Return a fresh P-256 private key."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return the key as unencrypted PKCS#8 PEM."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def public_der(key: ec.EllipticCurvePublicKey) -> bytes:
+    """Return the key as DER SubjectPublicKeyInfo."""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def public_pem(key: ec.EllipticCurvePublicKey) -> str:
+    """Return the key as PEM SubjectPublicKeyInfo."""
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -1,0 +1,45 @@
+"""What can go wrong when keys are made, loaded or used."""
+
+from edgefleet_protocol.errors import EdgefleetError
+
+
+class SigningError(EdgefleetError):
+    """Root of the errors of this feature."""
+
+    code = "signing.failed"
+
+
+class KeysMissingError(SigningError):
+    """The key folder lacks a file that the server needs."""
+
+    code = "signing.keys_missing"
+
+
+class KeysExistError(SigningError):
+    """The key folder already holds keys; they are never overwritten."""
+
+    code = "signing.keys_exist"
+
+
+class KeysUnreadableError(SigningError):
+    """A key file is there but does not hold the key it should."""
+
+    code = "signing.keys_unreadable"
+
+
+class BadCsrError(SigningError):
+    """A certificate signing request is malformed, its signature is wrong or its key type is not allowed."""
+
+    code = "signing.bad_csr"
+
+
+class RepositoryMissingError(SigningError):
+    """The database holds no TUF metadata yet."""
+
+    code = "signing.repository_missing"
+
+
+class TargetExistsError(SigningError):
+    """A target path is already signed with other bytes; a signed bundle is never replaced."""
+
+    code = "signing.target_exists"

@@ -1,0 +1,210 @@
+"""The TUF repository: signs metadata in the shape of the design and keeps it in the database.
+
+Its own file because it is the shell around python-tuf; `store` has the SQL, `service` the transactions.
+
+Shape: `targets` delegates `director` (`director/*`) and `releases` (`*/*/*`); `releases` delegates `m.<model>`
+(`<model>/*/*`). All delegations are terminating, so a name has one owner. Consistent snapshots.
+
+Rules:
+- Root counts by one. Every other version is max(last + 1, unix seconds), so that a server restored from an old backup
+  still moves forward and no client sees a rollback.
+- A changed role, the snapshot that names it and the timestamp that names that snapshot are one transaction.
+- A target path that is signed never changes its bytes.
+- Source: TUF specification 1.0.31, sections 4 and 5.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
+from sqlmodel import Session
+from tuf.api.metadata import (  # type: ignore[attr-defined]  # documented there, but not in __all__
+    DelegatedRole,
+    Delegations,
+    Metadata,
+    MetaFile,
+    Root,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+from tuf.api.serialization.json import JSONSerializer
+
+from edgefleet_protocol.digest import sha256_hex
+from edgefleet_server.signing import store
+from edgefleet_server.signing.errors import RepositoryMissingError, TargetExistsError
+
+LIFE: Final[Mapping[str, timedelta]] = {
+    "root": timedelta(days=365),
+    "targets": timedelta(days=180),
+    "releases": timedelta(days=90),
+    "director": timedelta(days=90),
+    "snapshot": timedelta(days=7),
+    "timestamp": timedelta(hours=24),
+}
+TOP_ROLES: Final = ("root", "timestamp", "snapshot", "targets")
+KEPT_FOR: Final = timedelta(days=1)
+
+_SERIALIZER = JSONSerializer(compact=True)
+
+
+class Signers(Protocol):
+    """What the repository needs of the keys."""
+
+    def signer(self, role: str) -> CryptoSigner:
+        """Return the signer of an online role."""
+
+    def root_signer(self) -> CryptoSigner:
+        """Return the signer of root."""
+
+
+class TufRepository:
+    """Changes TUF metadata inside the caller's session; the caller commits."""
+
+    def __init__(self, signers: Signers) -> None:
+        """Use `signers` for every signature."""
+        self._signers = signers
+
+    def create(self, session: Session, now: datetime) -> None:
+        """Sign the first version of everything. The tables must be empty."""
+        store.take_turn(session)
+        root_signer = self._signers.root_signer()
+        root = Root(version=1, expires=_expiry("root", now), consistent_snapshot=True)
+        root.add_key(root_signer.public_key, "root")
+        for role in ("targets", "snapshot", "timestamp"):
+            root.add_key(self._signers.signer(role).public_key, role)
+        root_md = Metadata(root)
+        root_md.sign(root_signer)
+        store.put(session, "root", 1, root_md.to_bytes(_SERIALIZER), now)
+        targets = Targets(version=1, expires=_expiry("targets", now), delegations=Delegations({}, {}))
+        _delegate(targets, self._signers, "director", "director", ["director/*"])
+        _delegate(targets, self._signers, "releases", "releases", ["*/*/*"])
+        changed: dict[str, Targets] = {
+            "targets": targets,
+            "releases": Targets(version=1, delegations=Delegations({}, {})),
+            "director": Targets(version=1),
+        }
+        self._publish(session, changed, now)
+
+    def add_target(
+        self, session: Session, path: str, length: int, sha256: str, custom: Mapping[str, Any], now: datetime
+    ) -> bool:
+        """Sign `path` = «model»/«version»/«profile».bundle; return False if exactly this was signed before.
+
+        length: bytes of the bundle. Raises TargetExistsError when the path is signed with another digest.
+        """
+        store.take_turn(session)
+        model = path.split("/", 1)[0]
+        role = f"m.{model}"
+        changed: dict[str, Targets] = {}
+        releases = self._load(session, "releases")
+        if releases.delegations is None or role not in (releases.delegations.roles or {}):
+            _delegate(releases, self._signers, role, "releases", [f"{model}/*/*"])
+            changed["releases"] = releases
+            model_role = Targets(version=1)
+        else:
+            model_role = self._load(session, role)
+        known = model_role.targets.get(path)
+        if known is not None:
+            if known.hashes.get("sha256") == sha256 and known.length == length:
+                return False
+            raise TargetExistsError(
+                f"{path} is signed already with sha256 {known.hashes.get('sha256')}; it is never replaced.",
+                next_step="Publish the new bytes under a new version.",
+            )
+        model_role.targets[path] = TargetFile(
+            length, {"sha256": sha256}, path, unrecognized_fields={"custom": dict(custom)}
+        )
+        changed[role] = model_role
+        self._publish(session, changed, now)
+        return True
+
+    def resign_due(self, session: Session, now: datetime, *, force_timestamp: bool) -> bool:
+        """Sign again what has passed half of its life; return whether anything was signed.
+
+        force_timestamp: sign the timestamp in any case (at start, so that a restored server moves ahead).
+        Root is not renewed here: its key is meant to be elsewhere.
+        """
+        store.take_turn(session)
+        snapshot = self._load_any(session, "snapshot").signed
+        changed: dict[str, Targets] = {}
+        for name in [file.removesuffix(".json") for file in snapshot.meta]:
+            signed = self._load(session, name)
+            if _is_past_half(_life_of(name), signed.expires, now):
+                changed[name] = signed
+        timestamp = self._load_any(session, "timestamp").signed
+        is_due = _is_past_half(LIFE["timestamp"], timestamp.expires, now)
+        if changed or _is_past_half(LIFE["snapshot"], snapshot.expires, now):
+            self._publish(session, changed, now)
+            return True
+        if force_timestamp or is_due:
+            self._sign_timestamp(session, timestamp.snapshot_meta, now)
+            return True
+        return False
+
+    def root_expires(self, session: Session) -> datetime:
+        """Return when the newest root expires (aware UTC)."""
+        expires: datetime = self._load_any(session, "root").signed.expires
+        return expires
+
+    def _publish(self, session: Session, changed: Mapping[str, Targets], now: datetime) -> None:
+        found = store.latest(session, "snapshot")
+        snapshot = Snapshot(version=1) if found is None else Metadata[Snapshot].from_bytes(found[1]).signed
+        for name, signed in changed.items():
+            version = self._sign(session, name, signed, now)
+            snapshot.meta[f"{name}.json"] = MetaFile(version)
+        version = self._sign(session, "snapshot", snapshot, now)
+        data = store.version_of(session, "snapshot", version)
+        assert data is not None, "just stored"
+        self._sign_timestamp(session, MetaFile(version, len(data), {"sha256": sha256_hex(data)}), now)
+
+    def _sign_timestamp(self, session: Session, snapshot_meta: MetaFile, now: datetime) -> None:
+        found = store.latest(session, "timestamp")
+        last = 1 if found is None else found[0]
+        self._sign(session, "timestamp", Timestamp(version=last, snapshot_meta=snapshot_meta), now)
+
+    def _sign(self, session: Session, name: str, signed: Targets | Snapshot | Timestamp, now: datetime) -> int:
+        """Give `signed` its next version and expiry, sign and store it; return the version."""
+        signed.version = max(signed.version + 1, int(now.timestamp()))
+        signed.expires = _expiry(name, now)
+        metadata: Metadata[Any] = Metadata(signed)
+        metadata.sign(self._signers.signer("releases" if name.startswith("m.") else name))
+        store.put(session, name, signed.version, metadata.to_bytes(_SERIALIZER), now)
+        store.prune(session, name, below=signed.version, older_than=now - KEPT_FOR)
+        return signed.version
+
+    def _load(self, session: Session, name: str) -> Targets:
+        signed = self._load_any(session, name).signed
+        assert isinstance(signed, Targets), name
+        return signed
+
+    def _load_any(self, session: Session, name: str) -> Metadata[Any]:
+        found = store.latest(session, name)
+        if found is None:
+            raise RepositoryMissingError(
+                f"The database holds no TUF metadata for {name!r}.",
+                next_step="Run `edgectl server init`, or point the server at the data folder that was initialised.",
+            )
+        return Metadata[Any].from_bytes(found[1])
+
+
+def _delegate(parent: Targets, signers: Signers, role: str, key_of: str, paths: list[str]) -> None:
+    """Add a terminating delegation of `paths` to the key of online role `key_of`."""
+    assert parent.delegations is not None
+    assert parent.delegations.roles is not None
+    parent.delegations.roles[role] = DelegatedRole(role, [], 1, terminating=True, paths=paths)
+    parent.add_key(signers.signer(key_of).public_key, role)
+
+
+def _life_of(name: str) -> timedelta:
+    return LIFE["releases" if name.startswith("m.") else name]
+
+
+def _expiry(name: str, now: datetime) -> datetime:
+    return (now + _life_of(name)).replace(microsecond=0)
+
+
+def _is_past_half(life: timedelta, expires: datetime, now: datetime) -> bool:
+    return expires - now <= life / 2

@@ -1,0 +1,245 @@
+"""Signing as the rest of the server sees it: TUF, the director's signature, and certificates.
+
+Every method joins the caller's transaction when there is one (`db.session()` nests).
+"""
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE
+from edgefleet_protocol.digest import Sha256, sha256_hex
+from edgefleet_protocol.envelope import Envelope, Signature, dump_envelope, pae
+from edgefleet_protocol.messages import RepoHead, encode
+from edgefleet_protocol.verify import PublicKey
+from edgefleet_server.db import Database
+from edgefleet_server.signing import store
+from edgefleet_server.signing.authority import (
+    DeviceAuthority,
+    Issued,
+    checked_csr_key,
+    new_p256_key,
+    private_pem,
+    public_der,
+    public_pem,
+)
+from edgefleet_server.signing.errors import RepositoryMissingError
+from edgefleet_server.signing.file_signer import FileSigner, write_private
+from edgefleet_server.signing.repository import TufRepository
+
+DEVICE_CERT_LIFE: Final = timedelta(days=90)
+SERVICE_CERT_LIFE: Final = timedelta(days=90)
+SERVER_CERT_LIFE: Final = timedelta(days=397)
+SERVER_KEY_FILE: Final = "server.key"
+SERVER_CERT_FILE: Final = "server.crt"
+ROOT_WARNING: Final = (
+    "ONE root key with threshold 1 lies in keys/root.pem and its passphrase beside it in keys/root.passphrase. "
+    "Copy both to offline media and delete root.passphrase here before real devices depend on it (keys/README.txt)."
+)
+
+_FILE = re.compile(r"(?:(\d{1,19})\.)?([a-z0-9][a-z0-9._-]{0,79})\.json")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ClientIdentity:
+    """Files of a client certificate: `cert_file`, `key_file` (0600) and the CA that verifies the other side."""
+
+    name: str
+    cert_file: Path
+    key_file: Path
+    ca_file: Path
+
+
+class SigningService:
+    """Signs with the keys of one key folder; metadata and certificates are rows of the database."""
+
+    def __init__(self, db: Database, keys_dir: Path, clock: Clock) -> None:
+        """Wire the parts. No key is read before it is needed."""
+        self._db = db
+        self._keys_dir = keys_dir
+        self._clock = clock
+        self._signer = FileSigner(keys_dir)
+        self._authority = DeviceAuthority(keys_dir)
+        self._repository = TufRepository(self._signer)
+
+    # -- beginning ---------------------------------------------------------------------------------------------------
+
+    def init(self, hosts: Sequence[str] = ()) -> None:
+        """Make all keys, the device CA, the listeners' certificate for `hosts` and the first TUF metadata.
+
+        Raises KeysExistError when the folder holds keys. Says on the log that the root is a single key.
+        """
+        self._signer.create()
+        self._authority.create(self._clock.now())
+        self.issue_server_certificate(hosts)
+        with self._db.session() as session:
+            self._repository.create(session, self._clock.now())
+        _log.warning("root key is a single online key: %s", ROOT_WARNING)
+
+    def is_initialised(self) -> bool:
+        """Return whether keys and TUF metadata are there."""
+        with self._db.read() as session:
+            return self._signer.exists() and store.latest(session, "root") is not None
+
+    def start(self) -> None:
+        """Sign what is due, and the timestamp in any case: a restored server moves ahead of its old self."""
+        with self._db.session() as session:
+            self._repository.resign_due(session, self._clock.now(), force_timestamp=True)
+
+    def resign_due(self) -> bool:
+        """Sign again what has passed half of its life; return whether the repository head changed. For the engine tick."""
+        with self._db.session() as session:
+            return self._repository.resign_due(session, self._clock.now(), force_timestamp=False)
+
+    # -- TUF ---------------------------------------------------------------------------------------------------------
+
+    def add_target(self, path: str, length: int, sha256: Sha256, custom: Mapping[str, Any]) -> bool:
+        """Sign a bundle as TUF target; return False when exactly this was signed before. Raises TargetExistsError."""
+        with self._db.session() as session:
+            return self._repository.add_target(session, path, length, sha256, custom, self._clock.now())
+
+    def metadata_file(self, name: str) -> bytes | None:
+        """Return a TUF file by the name that clients ask for (`timestamp.json`, `7.snapshot.json`), or None."""
+        found = _FILE.fullmatch(name)
+        if found is None:
+            return None
+        version, role = found.groups()
+        with self._db.read() as session:
+            if version is not None:
+                return store.version_of(session, role, int(version)) if int(version) < 2**63 else None
+            newest = store.latest(session, role) if role == "timestamp" else None
+            return None if newest is None else newest[1]
+
+    def root_chain(self, pinned: Sha256 | None = None) -> list[bytes]:
+        """Return the root files from the pinned one (or from the first, when `pinned` is None or unknown) to the newest."""
+        with self._db.read() as session:
+            chain = [data for _, data in store.all_versions(session, "root")]
+        if not chain:
+            raise RepositoryMissingError(
+                "The database holds no root of trust.", next_step="Run `edgectl server init` for this data folder."
+            )
+        start = next((i for i, data in enumerate(chain) if sha256_hex(data) == pinned), 0)
+        return chain[start:]
+
+    def root_sha256(self) -> Sha256:
+        """Return the SHA-256 of the newest root file: what a claim token pins."""
+        return sha256_hex(self.root_chain()[-1])
+
+    def repo_head(self) -> bytes:
+        """Return the message for `repo/head`: newest root version and the timestamp file."""
+        with self._db.read() as session:
+            root = store.latest(session, "root")
+            timestamp = store.latest(session, "timestamp")
+        if root is None or timestamp is None:
+            raise RepositoryMissingError(
+                "The database holds no TUF metadata.", next_step="Run `edgectl server init` for this data folder."
+            )
+        return encode(RepoHead(root_version=root[0], timestamp=timestamp[1]))
+
+    # -- director ----------------------------------------------------------------------------------------------------
+
+    def sign_desired(self, payload: bytes) -> bytes:
+        """Return the DSSE envelope of an encoded desired document, signed by the director key."""
+        return self._sign_envelope(DESIRED_TYPE, payload)
+
+    def sign_hold(self, payload: bytes) -> bytes:
+        """Return the DSSE envelope of an encoded hold, signed by the director key."""
+        return self._sign_envelope(HOLD_TYPE, payload)
+
+    def director_key(self) -> PublicKey:
+        """Return the director's public key as devices find it in TUF."""
+        key = self._signer.signer("director").public_key
+        return PublicKey(key.keyid, key.keytype, key.scheme, str(key.keyval["public"]))
+
+    def _sign_envelope(self, payload_type: str, payload: bytes) -> bytes:
+        signature = self._signer.signer("director").sign(pae(payload_type, payload))
+        signed = Signature(keyid=signature.keyid, sig=bytes.fromhex(signature.signature))
+        return dump_envelope(Envelope(payload_type, payload, (signed,)))
+
+    # -- certificates ------------------------------------------------------------------------------------------------
+
+    @property
+    def ca_file(self) -> Path:
+        """The device CA's certificate, the only CA that brokers and devices trust."""
+        return self._keys_dir / "device-ca.crt"
+
+    @property
+    def server_cert_file(self) -> Path:
+        """The listeners' certificate (device listener and broker)."""
+        return self._keys_dir / SERVER_CERT_FILE
+
+    @property
+    def server_key_file(self) -> Path:
+        """The listeners' private key."""
+        return self._keys_dir / SERVER_KEY_FILE
+
+    def ca_pem(self) -> bytes:
+        """Return the device CA's certificate, PEM."""
+        return self._authority.certificate_pem()
+
+    def ca_sha256(self) -> Sha256:
+        """Return the SHA-256 of the device CA's certificate in DER: what a claim token pins."""
+        return self._authority.certificate_sha256()
+
+    def check_csr(self, csr_pem: bytes) -> Sha256:
+        """Return the SHA-256 of the CSR's public key (DER SPKI) once its proof of possession holds. Raises BadCsrError."""
+        return sha256_hex(_spki(csr_pem))
+
+    def issue_device_certificate(self, csr_pem: bytes, device_id: str) -> tuple[Issued, str]:
+        """Return a certificate for the CSR's key with CN `device_id`, and the key as PEM. Raises BadCsrError."""
+        key = checked_csr_key(csr_pem)
+        with self._db.session() as session:
+            issued = self._authority.issue_client(key, device_id, self._clock.now(), DEVICE_CERT_LIFE)
+            store.add_certificate(session, issued, "device")
+        return issued, public_pem(key)
+
+    def revoke_device_certificates(self, device_id: str) -> int:
+        """Mark every certificate of a device revoked; return how many. Joins the caller's transaction."""
+        with self._db.session() as session:
+            return store.revoke_subject(session, device_id, self._clock.now())
+
+    def issue_server_certificate(self, hosts: Sequence[str] = ()) -> None:
+        """Write a new `server.key` and `server.crt` for localhost, this machine's name and `hosts`."""
+        now = self._clock.now()
+        key = new_p256_key()
+        names = ["localhost", "127.0.0.1", "::1", socket.gethostname(), *hosts]
+        usable = [name for name in names if name and name not in {"0.0.0.0", "::"}]  # noqa: S104  # never a SAN
+        issued = self._authority.issue_server(key.public_key(), usable, now, SERVER_CERT_LIFE)
+        _replace(self.server_key_file, private_pem(key), 0o600)
+        _replace(self.server_cert_file, issued.pem + self.ca_pem(), 0o644)
+        with self._db.session() as session:
+            store.add_certificate(session, issued, "server")
+
+    def service_identity(self, instance: str) -> ClientIdentity:
+        """Make a fresh client certificate `srv-<instance>` in the key folder and return its files."""
+        name = f"srv-{instance}"
+        key = new_p256_key()
+        issued = self._authority.issue_client(key.public_key(), name, self._clock.now(), SERVICE_CERT_LIFE)
+        identity = ClientIdentity(
+            name, self._keys_dir / f"{name}.crt", self._keys_dir / f"{name}.key", self._keys_dir / "device-ca.crt"
+        )
+        _replace(identity.key_file, private_pem(key), 0o600)
+        _replace(identity.cert_file, issued.pem, 0o644)
+        with self._db.session() as session:
+            store.add_certificate(session, issued, "service")
+        return identity
+
+
+def _spki(csr_pem: bytes) -> bytes:
+    return public_der(checked_csr_key(csr_pem))
+
+
+def _replace(path: Path, data: bytes, mode: int) -> None:
+    """Write a file anew, atomically: a reader sees the old or the new one."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+    fresh.unlink(missing_ok=True)
+    write_private(fresh, data, mode=mode)
+    fresh.replace(path)

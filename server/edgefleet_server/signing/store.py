@@ -1,0 +1,104 @@
+"""Reads and writes signed metadata and issued certificates. The only SQL of this feature.
+
+Every function works inside the caller's session and never commits.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, func, select, update
+from sqlmodel import Session, col
+
+from edgefleet_server.signing.authority import Issued
+from edgefleet_server.signing.tables import LOCK_ROW, SigningCertificate, SigningLock, SigningMetadata
+
+
+def take_turn(session: Session) -> None:
+    """Wait until this transaction is the only writer of metadata; holds until it ends."""
+    statement = update(SigningLock).where(col(SigningLock.id) == LOCK_ROW).values(turns=col(SigningLock.turns) + 1)
+    if session.execute(statement).rowcount == 0:  # type: ignore[attr-defined]  # CursorResult of an UPDATE
+        session.add(SigningLock(id=LOCK_ROW, turns=1))
+        session.flush()
+
+
+def latest(session: Session, name: str) -> tuple[int, bytes] | None:
+    """Return version and bytes of the newest file of role `name`."""
+    statement = (
+        select(col(SigningMetadata.version), col(SigningMetadata.data))
+        .where(col(SigningMetadata.name) == name)
+        .order_by(col(SigningMetadata.version).desc())
+        .limit(1)
+    )
+    row = session.execute(statement).first()
+    return None if row is None else (int(row[0]), bytes(row[1]))
+
+
+def version_of(session: Session, name: str, version: int) -> bytes | None:
+    """Return the bytes of one version of role `name`."""
+    row = session.get(SigningMetadata, (name, version))
+    return None if row is None else bytes(row.data)
+
+
+def all_versions(session: Session, name: str) -> Sequence[tuple[int, bytes]]:
+    """Return every stored version of role `name`, oldest first."""
+    statement = (
+        select(col(SigningMetadata.version), col(SigningMetadata.data))
+        .where(col(SigningMetadata.name) == name)
+        .order_by(col(SigningMetadata.version))
+    )
+    return [(int(version), bytes(data)) for version, data in session.execute(statement)]
+
+
+def put(session: Session, name: str, version: int, data: bytes, now: datetime) -> None:
+    """Store a newly signed file."""
+    session.add(SigningMetadata(name=name, version=version, data=data, created_at=now))
+    session.flush()
+
+
+def prune(session: Session, name: str, *, below: int, older_than: datetime) -> None:
+    """Delete versions of `name` below `below` made before `older_than`; clients in mid-refresh still find the rest."""
+    session.execute(
+        delete(SigningMetadata).where(
+            col(SigningMetadata.name) == name,
+            col(SigningMetadata.version) < below,
+            col(SigningMetadata.created_at) < older_than,
+        )
+    )
+
+
+def add_certificate(session: Session, issued: Issued, kind: str) -> None:
+    """Record an issued certificate."""
+    session.add(
+        SigningCertificate(
+            serial=issued.serial,
+            subject=issued.subject,
+            kind=kind,
+            key_sha256=issued.key_sha256,
+            not_before=issued.not_before,
+            not_after=issued.not_after,
+        )
+    )
+    session.flush()
+
+
+def revoke_subject(session: Session, subject: str, now: datetime) -> int:
+    """Mark every live certificate of `subject` revoked; return how many there were."""
+    statement = (
+        update(SigningCertificate)
+        .where(col(SigningCertificate.subject) == subject, col(SigningCertificate.revoked_at).is_(None))
+        .values(revoked_at=now)
+    )
+    return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+
+
+def revoked_serials(session: Session, now: datetime) -> Sequence[tuple[str, datetime]]:
+    """Return (hex serial, revoked at) of revoked certificates that have not expired yet."""
+    statement = select(col(SigningCertificate.serial), col(SigningCertificate.revoked_at)).where(
+        col(SigningCertificate.revoked_at).is_not(None), col(SigningCertificate.not_after) > now
+    )
+    return [(str(serial), at) for serial, at in session.execute(statement)]
+
+
+def count_metadata(session: Session) -> int:
+    """Return how many metadata files are stored."""
+    return int(session.execute(select(func.count()).select_from(SigningMetadata)).scalar_one())

@@ -1,0 +1,44 @@
+"""Tables of the signing feature: TUF metadata, issued certificates, and the writer lock row."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Column, Integer, LargeBinary
+from sqlmodel import Field, SQLModel
+
+from edgefleet_server.db import UtcDateTime
+
+LOCK_ROW = 1
+
+
+class SigningMetadata(SQLModel, table=True):
+    """One signed TUF file: role `name` at `version`, exactly the bytes that clients get."""
+
+    __tablename__ = "signing_tuf_metadata"
+
+    name: str = Field(primary_key=True, max_length=80)
+    version: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class SigningCertificate(SQLModel, table=True):
+    """One certificate that the device CA issued; `subject` is its CN, `kind` device, service or server."""
+
+    __tablename__ = "signing_certificate"
+
+    serial: str = Field(primary_key=True, max_length=48)
+    subject: str = Field(index=True, max_length=64)
+    kind: str = Field(max_length=16)
+    key_sha256: str = Field(max_length=64)
+    not_before: datetime = Field(sa_type=UtcDateTime)
+    not_after: datetime = Field(sa_type=UtcDateTime)
+    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class SigningLock(SQLModel, table=True):
+    """The single row that every writer of metadata updates first, so that writers come one after another."""
+
+    __tablename__ = "signing_lock"
+
+    id: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    turns: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
