@@ -1,0 +1,70 @@
+"""`./dev soak NAME [--n N] [--seed S] | --list`: the long tests at their full counts.
+
+- An entry names a module with `main(n, seed)`, which returns a mapping that JSON can hold, with a true or false `ok` in it.
+- One JSON object is printed: name, n, seed, elapsed_s and what the entry returned. Exit code 0 when `ok`, else 1.
+- Without `--seed` one is drawn; it is printed, and the same seed repeats the same choices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, cast
+
+Entry = Callable[[int, int], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Soak:
+    """One long test. module: where `main(n, seed)` is; n: the full count; about: what one of the n is."""
+
+    module: str
+    n: int
+    about: str
+
+
+SOAKS: dict[str, Soak] = {
+    "agent-kill": Soak("tests.crash.agent_kill", 200, "kill -9 of an agent at a random moment of an install"),
+}
+
+
+def load(soak: Soak) -> Entry:
+    """Return the entry function of a soak. Raises ImportError or AttributeError when the table is wrong."""
+    return cast("Entry", import_module(soak.module).main)
+
+
+def run(name: str, n: int, seed: int) -> dict[str, Any]:
+    """Run one soak and return its report."""
+    started = time.monotonic()
+    result = dict(load(SOAKS[name])(n, seed))
+    return {"name": name, "n": n, "seed": seed, "elapsed_s": round(time.monotonic() - started, 1), **result}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what the command line says and return the exit code."""
+    parser = argparse.ArgumentParser(prog="./dev soak", description="Run a long test at its full count.")
+    parser.add_argument("name", nargs="?", help="which one; see --list")
+    parser.add_argument("--n", type=int, help="how many; without it the full count")
+    parser.add_argument("--seed", type=int, help="repeat the choices of an earlier run")
+    parser.add_argument("--list", action="store_true", help="show what there is")
+    args = parser.parse_args(arguments)
+    if args.list or args.name is None:
+        for name, soak in SOAKS.items():
+            print(f"{name:20} {soak.n:6}  {soak.about}")
+        return 0
+    if args.name not in SOAKS:
+        parser.error(f"no soak is called {args.name}; there are: {', '.join(SOAKS)}")
+    seed = args.seed if args.seed is not None else random.SystemRandom().randrange(2**31)
+    report = run(args.name, args.n or SOAKS[args.name].n, seed)
+    print(json.dumps(report))
+    return 0 if report.get("ok") else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
