@@ -1,0 +1,157 @@
+"""One device link of the embedded broker: what amqtt reads from, writes to and sends through.
+
+* `Link` knows when bytes last arrived and cuts the socket when keepalive passes or the device must come back.
+* `LinkReader` hands amqtt the checked CONNECT first, and ends the link at a packet that is too large (amqtt would else
+  parse the rest of it as packets: 65 s of CPU measured).
+* `LinkWriter` bounds how long amqtt waits for a device that does not read.
+* `Sender` bounds what waits for one device, and saves un-acknowledged QoS 1 messages that amqtt drops.
+
+Source: amqtt.md §2 and §6; written against the internals of amqtt 0.12.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
+from amqtt.errors import AMQTTError, MQTTError, NoDataError
+
+from edgefleet_server.gateway.broker.model import MAX_KEEPALIVE_S, MAX_PACKET_BYTES, MAX_QUEUED_BYTES
+
+DRAIN_LIMIT_S = 20.0
+CLOSE_LIMIT_S = 2.0
+_CHUNK_BYTES = 65_536
+_MESSAGE_OVERHEAD_BYTES = 256  # what a queued message costs beside its payload, roughly
+
+
+class Link:
+    """State of one connected device, shared by reader, writer, sender and gate."""
+
+    def __init__(self, transport: asyncio.WriteTransport, keepalive_s: int) -> None:
+        self.transport = transport
+        self.done = asyncio.Event()
+        self.pending_bytes = 0
+        self._loop = asyncio.get_running_loop()
+        self._last_s = self._loop.time()
+        # 0 would mean no check at all; mosquitto's max_keepalive answers it the same way
+        self._keepalive_s = min(keepalive_s or MAX_KEEPALIVE_S, MAX_KEEPALIVE_S)
+        self._watch()
+
+    def heard(self) -> None:
+        """Note that bytes arrived."""
+        self._last_s = self._loop.time()
+
+    def cut(self) -> None:
+        """End the link at once; amqtt sees end of file and fires the will."""
+        self.transport.abort()
+
+    def _watch(self) -> None:
+        # amqtt never enforces keepalive: its read timeout is a `pass`
+        if self.done.is_set():
+            return
+        if self._loop.time() - self._last_s > 1.5 * self._keepalive_s:
+            self.cut()
+        else:
+            self._loop.call_later(self._keepalive_s / 4, self._watch)
+
+
+class LinkReader(StreamReaderAdapter):  # type: ignore[misc]
+    """amqtt's view of the bytes from the device."""
+
+    def __init__(self, reader: asyncio.StreamReader, link: Link, connect_packet: bytes) -> None:
+        super().__init__(reader)
+        self._stream = reader
+        self._link = link
+        self._first = connect_packet
+        self._is_broken = False
+
+    async def read(self, n: int = -1) -> bytes:
+        """Return exactly n bytes, the rewritten CONNECT first. Raises asyncio.IncompleteReadError at the end."""
+        if self._first:
+            head, self._first = self._first[:n], self._first[n:]
+            return head
+        if self._is_broken or not 0 <= n <= MAX_PACKET_BYTES:
+            self._is_broken = True
+            self._link.cut()
+            raise asyncio.IncompleteReadError(b"", n)
+        got = bytearray()
+        while len(got) < n:  # in chunks, so that a large packet on a slow line counts as being heard
+            chunk = await self._stream.read(min(n - len(got), _CHUNK_BYTES))
+            if not chunk:
+                raise asyncio.IncompleteReadError(bytes(got), n)
+            self._link.heard()
+            got += chunk
+        return bytes(got)
+
+
+class LinkWriter(StreamWriterAdapter):  # type: ignore[misc]
+    """amqtt's view of the bytes to the device."""
+
+    def __init__(self, writer: asyncio.StreamWriter, link: Link) -> None:
+        super().__init__(writer)
+        self._link = link
+
+    async def drain(self) -> None:
+        """Wait until the device has read, at most 20 s; then the link is cut."""
+        if not self._link.transport.get_write_buffer_size():
+            return
+        try:
+            await asyncio.wait_for(super().drain(), DRAIN_LIMIT_S)
+        except TimeoutError:
+            self._link.cut()
+            raise ConnectionResetError("the device stopped reading") from None
+
+    async def close(self) -> None:
+        """Close within 2 s, whatever the device does."""
+        if self.is_closed:
+            return  # without a pause: amqtt's clean-up of a session must not be interleaved with its return
+        try:
+            await asyncio.wait_for(super().close(), CLOSE_LIMIT_S)
+        except (TimeoutError, OSError):
+            pass
+        finally:
+            self._link.cut()
+
+
+class AmqttHandler(Protocol):
+    """The part of amqtt's BrokerProtocolHandler that the broker sends through."""
+
+    async def mqtt_publish(self, topic: str, data: bytes, qos: int, retain: bool) -> Any: ...
+
+
+class Sender:
+    """Stands where amqtt expects the handler of a session; sends through it.
+
+    QoS 0 beyond the budget is dropped. QoS 1 that cannot be delivered, or is not acknowledged, goes to `recall`, which keeps it
+    and cuts the device's present link, so that the device comes back and gets it.
+    """
+
+    def __init__(self, link: Link, handler: AmqttHandler, recall: Callable[[str, bytes, int], None]) -> None:
+        self._link = link
+        self._handler = handler
+        self._recall = recall
+
+    async def mqtt_publish(self, topic: str, data: bytes, qos: int, retain: bool) -> Any:
+        """Send one message; returns when it is acknowledged, kept or dropped."""
+        size = len(data) + len(topic) + _MESSAGE_OVERHEAD_BYTES
+        if self._link.pending_bytes + size > MAX_QUEUED_BYTES:
+            self._undelivered(topic, data, qos)
+            return None
+        self._link.pending_bytes += size
+        try:
+            return await self._handler.mqtt_publish(topic, data, qos, retain=retain)
+        except (TimeoutError, asyncio.CancelledError, AMQTTError, MQTTError, NoDataError, OSError):
+            # a cancelled acknowledgement (link gone) looks like a cancelled task; only the second must go on
+            self._undelivered(topic, data, qos)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return None
+        finally:
+            self._link.pending_bytes -= size
+
+    def _undelivered(self, topic: str, data: bytes, qos: int) -> None:
+        if qos:
+            self._recall(topic, data, qos)
