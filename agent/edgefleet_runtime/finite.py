@@ -1,0 +1,29 @@
+"""Cheap scan of outputs for NaN and infinities: a model that answers them is broken, whatever its status code says."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from edgefleet_runtime.port import Array
+
+_FLOATING = "fc"
+
+
+def count_nonfinite(array: Array) -> int:
+    """Return how many elements are NaN or infinite; 0 for integer, bool and string tensors, whatever their size.
+
+    The common, finite case costs one pass without a temporary: a sum is finite only if every term is. A sum may overflow
+    though all terms are finite (float16 does so easily), so an infinite or NaN sum is followed by the exact count.
+    """
+    if array.dtype.kind not in _FLOATING or array.size == 0:
+        return 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = np.add.reduce(array, axis=None)
+    if np.isfinite(total):
+        return 0
+    return int(array.size - np.count_nonzero(np.isfinite(array)))
+
+
+def total_nonfinite(arrays: Iterable[Array]) -> int:
+    """Return the non-finite elements of all arrays together."""
+    return sum(count_nonfinite(array) for array in arrays)

@@ -1,0 +1,257 @@
+"""From the model's outputs to an answer that people read, by the steps that the bundle declares.
+
+1. `postprocess.json` is data, versioned; a step is one struct below, told apart by `op`. The last one shapes the answer.
+2. Quantized outputs are dequantized first, so one file serves fp32 and int8 bundles.
+3. An answer is one JSON value per sample; samples lie on the first axis where the output has one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_runtime.port import Array
+from edgefleet_runtime.quantize import real_values
+
+POSTPROCESS_MEMBER = "postprocess.json"
+LABELS_MEMBER = "labels.txt"
+_DEFAULT_TOP_K = 3
+
+
+class PostprocessError(EdgefleetError):
+    """The bundle's postprocess.json or labels.txt is not valid, or does not fit its model's outputs."""
+
+    code = "postprocess.bad_declaration"
+
+
+class _Step(msgspec.Struct, frozen=True, tag_field="op", forbid_unknown_fields=True):
+    """Root of the steps."""
+
+
+class Softmax(_Step, frozen=True, tag="softmax"):
+    """Scores over the last axis that sum to 1."""
+
+
+class Sigmoid(_Step, frozen=True, tag="sigmoid"):
+    """1 / (1 + e^-x), each element for itself."""
+
+
+class Scale(_Step, frozen=True, tag="scale"):
+    """x · factor + offset: back to the units of the target."""
+
+    factor: float = 1.0
+    offset: float = 0.0
+
+
+class TopK(_Step, frozen=True, tag="top_k"):
+    """Answer: the k best classes of the last axis as `{label, index, score}`, best first."""
+
+    k: int = _DEFAULT_TOP_K
+
+
+class ArgMax(_Step, frozen=True, tag="argmax"):
+    """Answer: the best class of the last axis as `{label, index, score}`."""
+
+
+class Threshold(_Step, frozen=True, tag="threshold"):
+    """Answer: all classes whose score reaches `value`; for an output with one score: `{label, positive, score}`."""
+
+    value: float = 0.5
+
+
+class Identity(_Step, frozen=True, tag="identity"):
+    """Answer: the numbers as nested lists."""
+
+
+Transform = Softmax | Sigmoid | Scale
+Answer = TopK | ArgMax | Threshold | Identity
+Step = Softmax | Sigmoid | Scale | TopK | ArgMax | Threshold | Identity
+
+
+class OutputRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What becomes of one output. labels: false when labels.txt is not about this output."""
+
+    name: str
+    steps: list[Step]
+    labels: bool = True
+
+
+class Postprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole postprocess.json. Outputs that it does not name are not part of the answer."""
+
+    outputs: list[OutputRecipe]
+    v: Literal[1] = 1
+
+
+@dataclass(frozen=True)
+class Postprocessor:
+    """The declaration with its labels and the specs of the outputs it reads."""
+
+    declared: Postprocess
+    labels: tuple[str, ...]
+    specs: Mapping[str, TensorSpec]
+
+    def answers(self, outputs: Mapping[str, Array]) -> list[dict[str, Any]]:
+        """Return one answer per sample: output name -> JSON value."""
+        columns = {r.name: self._answer(r, outputs[r.name]) for r in self.declared.outputs}
+        samples = max((len(c) for c in columns.values()), default=0)
+        # an output without a sample axis holds for every sample
+        return [
+            {name: column[i] if len(column) == samples else column[0] for name, column in columns.items()}
+            for i in range(samples)
+        ]
+
+    def classes(self, outputs: Mapping[str, Array]) -> list[int]:
+        """Return the class index of each sample when the first output is a classification, else an empty list."""
+        recipe = self.declared.outputs[0]
+        values = outputs[recipe.name]
+        if not isinstance(recipe.steps[-1], TopK | ArgMax) or values.ndim == 0 or values.dtype.kind not in "iuf":
+            return []
+        # dequantize, softmax, sigmoid and positive scales keep the order: the raw arg-max is the class
+        best: list[int] = np.atleast_1d(values.argmax(axis=-1)).ravel().tolist()
+        return best
+
+    def _answer(self, recipe: OutputRecipe, raw: Array) -> list[Any]:
+        values = real_values(self.specs[recipe.name], raw)
+        for step in recipe.steps[:-1]:
+            values = _transform(step, values)
+        if values.ndim == 0:
+            values = values.reshape(1)
+        labels = self.labels if recipe.labels else ()
+        return [_shape_answer(recipe.steps[-1], values[i], labels) for i in range(values.shape[0])]
+
+
+def parse_labels(data: bytes) -> tuple[str, ...]:
+    """Return labels.txt: one label a line, line i for class i. Raises PostprocessError."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise PostprocessError(f"labels.txt is not UTF-8: {e}.", next_step="Save it as UTF-8.") from e
+    return tuple(line.strip() for line in text.rstrip("\r\n").split("\n")) if text.strip() else ()
+
+
+def parse_postprocess(data: bytes) -> Postprocess:
+    """Return the declaration. Raises PostprocessError."""
+    try:
+        declared = msgspec.json.decode(data, type=Postprocess)
+    except msgspec.MsgspecError as e:
+        raise PostprocessError(
+            f"postprocess.json is not valid: {e}.", next_step="Correct it and publish a new version."
+        ) from e
+    names = [r.name for r in declared.outputs]
+    if not names or len(set(names)) != len(names):
+        raise PostprocessError("postprocess.json must name at least one output, and each at most once.")
+    for recipe in declared.outputs:
+        answers = [s for s in recipe.steps if isinstance(s, Answer)]
+        if len(answers) != 1 or recipe.steps[-1] is not answers[0]:
+            raise PostprocessError(
+                f"Output {recipe.name}: the last step, and only that, must be one of top_k, argmax, threshold, identity."
+            )
+        if isinstance(answers[0], TopK) and answers[0].k < 1:
+            raise PostprocessError(f"Output {recipe.name}: k must be at least 1.")
+    return declared
+
+
+def build_postprocessor(
+    declared: Postprocess | None, labels: tuple[str, ...], specs: Sequence[TensorSpec]
+) -> Postprocessor:
+    """Return the postprocessor of a model. Without a declaration: the best labels where labels fit, else plain numbers.
+
+    Raises PostprocessError when the declaration names an output that the model lacks, or labels do not fit.
+    """
+    by_name = {s.name: s for s in specs}
+    chosen = declared or _default(labels, specs)
+    for recipe in chosen.outputs:
+        spec = by_name.get(recipe.name)
+        if spec is None:
+            raise PostprocessError(
+                f"postprocess.json names the output {recipe.name}; the model has {', '.join(by_name)}.",
+                next_step="Correct the name and publish a new version.",
+            )
+        last = spec.shape[-1] if spec.shape else 1
+        labelled = recipe.labels and labels and isinstance(recipe.steps[-1], TopK | ArgMax)
+        if labelled and isinstance(last, int) and last != len(labels):
+            raise PostprocessError(
+                f"labels.txt has {len(labels)} labels, the output {recipe.name} has {last} classes.",
+                next_step="Give one label a class, in the order of the classes.",
+            )
+    return Postprocessor(chosen, labels, by_name)
+
+
+def _default(labels: tuple[str, ...], specs: Sequence[TensorSpec]) -> Postprocess:
+    recipes = []
+    for spec in specs:
+        fits = bool(labels) and len(spec.shape) >= 1 and spec.shape[-1] == len(labels)
+        recipes.append(OutputRecipe(name=spec.name, steps=[TopK() if fits else Identity()]))
+    return Postprocess(outputs=recipes)
+
+
+def _transform(step: Step, values: Array) -> Array:
+    real = values.astype(np.float32)
+    match step:
+        case Softmax():
+            exponents = np.exp(real - real.max(axis=-1, keepdims=True))
+            return np.asarray(exponents / exponents.sum(axis=-1, keepdims=True))
+        case Sigmoid():
+            # tanh form: never overflows, whatever the sign
+            return np.asarray(0.5 * (1.0 + np.tanh(0.5 * real)))
+        case Scale(factor=factor, offset=offset):
+            return np.asarray(real * np.float32(factor) + np.float32(offset))
+        case _:
+            raise AssertionError(step)
+
+
+def _shape_answer(step: Step, sample: Array, labels: tuple[str, ...]) -> Any:
+    match step:
+        case ArgMax() | TopK():
+            return _best(step, np.atleast_1d(sample), labels)
+        case Threshold(value=value):
+            scores = np.atleast_1d(sample)
+            if scores.size == 1:
+                score = _number(scores.ravel()[0])
+                positive = score is not None and score >= value
+                label = labels[int(positive)] if len(labels) == 2 else (labels[0] if len(labels) == 1 else None)
+                return {"label": label, "positive": positive, "score": score}
+            reached = [i for i in np.argsort(-scores.ravel(), kind="stable").tolist() if scores.ravel()[i] >= value]
+            return [_class(i, scores.ravel()[i], labels) for i in reached]
+        case _:
+            return jsonable(sample)
+
+
+def _best(step: ArgMax | TopK, scores: Array, labels: tuple[str, ...]) -> Any:
+    if scores.ndim > 1:
+        return [_best(step, row, labels) for row in scores]
+    order = np.argsort(-scores.astype(np.float64), kind="stable").tolist()
+    if isinstance(step, ArgMax):
+        return _class(order[0], scores[order[0]], labels)
+    return [_class(i, scores[i], labels) for i in order[: step.k]]
+
+
+def _class(index: int, score: Any, labels: tuple[str, ...]) -> dict[str, Any]:
+    label = labels[index] if index < len(labels) else str(index)
+    return {"label": label, "index": index, "score": _number(score)}
+
+
+def _number(value: Any) -> float | None:
+    """Return a JSON number; NaN and infinities, which JSON lacks, become None."""
+    number = float(value)
+    return number if np.isfinite(number) else None
+
+
+def _without_nonfinite(array: Array) -> Array:
+    objects = array.astype(object)
+    objects[~np.isfinite(array)] = None
+    return objects
+
+
+def jsonable(array: Array) -> Any:
+    """Return nested lists of JSON values; NaN and infinities become None."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return _without_nonfinite(array).tolist()
+    if array.dtype.kind in "OSU":
+        return np.vectorize(lambda v: v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v))(array).tolist()
+    return array.tolist()
