@@ -17,6 +17,9 @@ import onnxruntime as ort
 import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 
+from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_runtime import postprocess, preprocess
+
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 METRICS: dict[str, Any] = json.loads((DIGITS / "metrics.json").read_text())
 PARTS = ("calibration", "eval", "device")
@@ -172,3 +175,22 @@ def test_files_stay_small() -> None:
     sizes = [path.stat().st_size for path in DIGITS.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert max(sizes) < 2_000_000
     assert sum(sizes) < 3_000_000
+
+
+def test_declared_steps_turn_a_picture_into_the_right_answer() -> None:
+    spec_in = [TensorSpec(name="image", dtype="float32", shape=["N", 1, 8, 8])]
+    spec_out = [TensorSpec(name="logits", dtype="float32", shape=["N", 10])]
+    steps = preprocess.parse_preprocess((DIGITS / "preprocess.json").read_bytes())
+    preprocess.check_against(steps, spec_in)
+    answer = postprocess.build_postprocessor(
+        postprocess.parse_postprocess((DIGITS / "postprocess.json").read_bytes()),
+        postprocess.parse_labels((DIGITS / "labels.txt").read_bytes()),
+        spec_out,
+    )
+    session = ort.InferenceSession(str(DIGITS / "digits-1.1.0.onnx"), providers=["CPUExecutionProvider"])
+    for digit in range(10):
+        inputs = preprocess.from_image(steps, (DIGITS / "samples" / f"{digit}.png").read_bytes(), spec_in)
+        best = answer.answers({"logits": session.run(["logits"], inputs)[0]})[0]["logits"]
+        assert len(best) == 3
+        assert best[0]["label"] == str(digit)
+        assert best[0]["score"] > 0.5
