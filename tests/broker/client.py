@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edgefleet_server.gateway.broker.model import BrokerEndpoint
 from tests.broker.pki import Identity
@@ -57,7 +59,7 @@ class Client:
         self._clean, self._keepalive_s = clean, keepalive_s
         kwargs: dict[str, Any] = {} if self._is_v5 else {"clean_session": clean}
         self._mqtt = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2,
+            CallbackAPIVersion.VERSION2,
             client_id=name,
             protocol=mqtt.MQTTv5 if self._is_v5 else mqtt.MQTTv311,
             manual_ack=manual_ack,
@@ -98,6 +100,8 @@ class Client:
         self._mqtt.on_message = on_message
         self._mqtt.on_subscribe = on_subscribe
         self._mqtt.on_publish = on_publish
+        # with this set, paho leaves writing to the thread that loops; else two threads would write into one TLS stream
+        self._mqtt.on_socket_register_write = lambda *_: None
 
     # --- life ---
 
@@ -106,7 +110,7 @@ class Client:
         properties = None
         kwargs: dict[str, Any] = {}
         if self._is_v5:
-            properties = Properties(PacketTypes.CONNECT)
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             if not self._clean:
                 properties.SessionExpiryInterval = 3600
             kwargs = {"clean_start": self._clean, "properties": properties}
@@ -134,7 +138,7 @@ class Client:
     def cut(self) -> None:
         """End the TCP connection with a reset, as a crash does."""
         self._end_loop()
-        sock = self._mqtt.socket()
+        sock: Any = self._mqtt.socket()
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -168,7 +172,8 @@ class Client:
     def subscribe(self, *filters: tuple[str, int]) -> list[int]:
         """Subscribe and return the codes of the SUBACK."""
         result, mid = self._mqtt.subscribe([*filters] if not self._is_v5 else _v5_filters(filters))
-        assert result == mqtt.MQTT_ERR_SUCCESS and mid is not None
+        assert result == mqtt.MQTT_ERR_SUCCESS
+        assert mid is not None
         codes: list[int] = eventually(lambda: self._subacks.get(mid), "SUBACK")
         return codes
 
@@ -188,7 +193,7 @@ class Client:
 
     def payloads(self, topic: str | None = None) -> list[bytes]:
         """Return what arrived so far, of one topic or of all."""
-        return [message.payload for message in list(self.messages) if topic is None or message.topic == topic]
+        return [bytes(message.payload) for message in list(self.messages) if topic is None or message.topic == topic]
 
     def topics(self) -> list[str]:
         """Return the topics of what arrived so far."""
@@ -204,5 +209,5 @@ class Client:
         return self.payloads(topic)
 
 
-def _v5_filters(filters: tuple[tuple[str, int], ...]) -> list[tuple[str, mqtt.SubscribeOptions]]:
-    return [(name, mqtt.SubscribeOptions(qos=qos)) for name, qos in filters]
+def _v5_filters(filters: tuple[tuple[str, int], ...]) -> list[tuple[str, SubscribeOptions]]:
+    return [(name, SubscribeOptions(qos=qos)) for name, qos in filters]

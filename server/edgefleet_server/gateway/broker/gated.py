@@ -14,16 +14,16 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from amqtt.broker import Broker, RetainedApplicationMessage
 from amqtt.contexts import Action
-from amqtt.plugins.base import BaseAuthPlugin
 
 from edgefleet_protocol.ids import SERVER_ACCOUNT_PREFIX
 from edgefleet_protocol.topics import may
-from edgefleet_server.gateway.broker.gate import Connect, ConnectRefusedError, checked_connect
+from edgefleet_server.gateway.broker.gate import ConnectRefusedError, checked_connect
 from edgefleet_server.gateway.broker.links import Link, LinkReader, LinkWriter, Sender
 from edgefleet_server.gateway.broker.model import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES, SESSION_EXPIRY_S
 
@@ -35,14 +35,6 @@ MAX_FILTERS_PER_DEVICE = 64
 MAX_RETAINED_PER_DEVICE = 16
 _REFUSED = 0x80  # SUBACK return code
 _KEPT_BYTES = "edgefleet.kept_bytes"  # in amqtt's per-session attributes
-
-
-class Allow(BaseAuthPlugin):  # type: ignore[misc]
-    """Says yes to everybody: the gate has decided before amqtt sees a client."""
-
-    async def authenticate(self, *, session: Any) -> bool:
-        """Return True."""
-        return True
 
 
 class Subscriptions(dict[str, list[tuple[Any, int]]]):
@@ -67,7 +59,7 @@ class GatedBroker(Broker):  # type: ignore[misc]
                 "listeners": {LISTENER: listener | files},
                 "timeout_disconnect_delay": 0,
                 "session_expiry_interval": SESSION_EXPIRY_S,
-                "plugins": {f"{__name__}.Allow": {}},
+                "plugins": {},  # none may authenticate or filter: the gate and `may` do
             }
         )
         self._tenant = tenant
@@ -127,7 +119,7 @@ class GatedBroker(Broker):  # type: ignore[misc]
         except Exception:  # outermost frame of this link's task: no device may end more than its own link
             logger.warning("a link ended by an error nobody expected", exc_info=True)
         finally:
-            await self._end_session(connect)
+            await self._end_session(connect.client_id)
             del self._links[connect.client_id]
             link.done.set()
             writer.close()
@@ -138,16 +130,23 @@ class GatedBroker(Broker):  # type: ignore[misc]
             older.cut()
             await older.done.wait()
 
-    async def _end_session(self, connect: Connect) -> None:
-        # amqtt leaves its loop without ending the session when a client publishes to a topic it may not name ("$x", "a/#")
-        session, handler = self._sessions.get(connect.client_id, (None, None))
-        if session is None or session.transitions.state != "connected":
+    async def _end_session(self, client_id: str) -> None:
+        session, handler = self._sessions.get(client_id, (None, None))
+        if session is None:
             return
-        without_disconnect: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        without_disconnect.set_result(None)
-        await self._handle_disconnect(session, handler, without_disconnect)
+        if session.transitions.state == "connected":
+            # amqtt leaves its loop without ending the session when a client publishes to a topic it may not name ("$x")
+            without_disconnect: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            without_disconnect.set_result(None)
+            await self._handle_disconnect(session, handler, without_disconnect)
+        if session.clean_session:
+            # amqtt keeps it for up to a second, and a persistent connect in that time would inherit it
+            await self._delete_session(client_id)
 
     # --- who may what ------------------------------------------------------------------------------------------------------
+
+    async def _authenticate(self, session: Any, _: Any) -> bool:
+        return session.client_id in self._links  # the gate has let it in; nothing else reaches this point
 
     async def _topic_filtering(self, session: Any, topic: str, action: Action) -> bool:
         return may(self._tenant, session.client_id, topic, action == Action.PUBLISH)
@@ -184,30 +183,45 @@ class GatedBroker(Broker):  # type: ignore[misc]
         link = self._links.get(session.client_id)
         if handler is None or link is None:
             return None
-        return Sender(link, handler, partial(self._recall, session))
-
-    def _recall(self, session: Any, topic: str, data: bytes, qos: int) -> None:
-        self._keep(session, topic, data, qos)
-        present = self._links.get(session.client_id)
-        if present is not None:
-            present.cut()
-
-    def _keep(self, session: Any, topic: str, data: bytes, qos: int) -> None:
-        kept = session.retained_messages
-        kept_bytes = 0 if kept.empty() else session.attributes.get(_KEPT_BYTES, 0)
-        is_full = kept.qsize() >= MAX_QUEUED_MESSAGES or kept_bytes + len(data) > MAX_QUEUED_BYTES
-        if session.clean_session or is_full:
-            return
-        session.attributes[_KEPT_BYTES] = kept_bytes + len(data)
-        kept.put_nowait(RetainedApplicationMessage(None, topic, data, qos))
+        return Sender(link, handler, _Kept(self._links, session))
 
     async def _retain_broadcast_message(self, broadcast: dict[str, Any], qos: int, target_session: Any) -> None:
-        self._keep(target_session, broadcast["topic"], broadcast["data"], qos)
+        _Kept(self._links, target_session).keep(broadcast["topic"], broadcast["data"], qos)
+
+    async def _publish_session_retained_messages(self, session: Any) -> None:
+        link = self._links.get(session.client_id)
+        if link is not None:
+            link.is_open = True
+        await super()._publish_session_retained_messages(session)
 
     async def _publish_retained_messages_for_subscription(self, subscription: tuple[str, int], session: Any) -> None:
         # amqtt calls this on connect with the filters of everybody
         if any(holder is session for holder, _ in self._subscriptions.get(subscription[0], ())):
             await super()._publish_retained_messages_for_subscription(subscription, session)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What waits for one session until its device connects again: bounded, oldest first."""
+
+    links: dict[str, Link]
+    session: Any
+
+    def keep(self, topic: str, data: bytes, qos: int) -> None:
+        """Keep a message, unless the session is clean or its queue is full."""
+        queue = self.session.retained_messages
+        kept_bytes = 0 if queue.empty() else self.session.attributes.get(_KEPT_BYTES, 0)
+        is_full = queue.qsize() >= MAX_QUEUED_MESSAGES or kept_bytes + len(data) > MAX_QUEUED_BYTES
+        if self.session.clean_session or is_full:
+            return
+        self.session.attributes[_KEPT_BYTES] = kept_bytes + len(data)
+        queue.put_nowait(RetainedApplicationMessage(None, topic, data, qos))
+
+    def recall(self) -> None:
+        """Cut the device's present link, which may be a newer one than the link that failed."""
+        present = self.links.get(self.session.client_id)
+        if present is not None:
+            present.cut()
 
 
 def _is_server(session: Any) -> bool:

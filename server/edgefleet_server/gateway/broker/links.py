@@ -12,7 +12,6 @@ Source: amqtt.md §2 and §6; written against the internals of amqtt 0.12.1.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
@@ -27,16 +26,21 @@ _MESSAGE_OVERHEAD_BYTES = 256  # what a queued message costs beside its payload,
 
 
 class Link:
-    """State of one connected device, shared by reader, writer, sender and gate."""
+    """State of one connected device, shared by reader, writer, sender and gate.
+
+    `is_open` becomes true when amqtt hands out what was kept for the device. Until then new QoS 1 messages join that queue, so
+    that they stay behind it.
+    """
 
     def __init__(self, transport: asyncio.WriteTransport, keepalive_s: int) -> None:
-        self.transport = transport
-        self.done = asyncio.Event()
-        self.pending_bytes = 0
+        self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._last_s = self._loop.time()
         # 0 would mean no check at all; mosquitto's max_keepalive answers it the same way
         self._keepalive_s = min(keepalive_s or MAX_KEEPALIVE_S, MAX_KEEPALIVE_S)
+        self.done = asyncio.Event()
+        self.is_open = False
+        self.pending_bytes = 0
         self._watch()
 
     def heard(self) -> None:
@@ -45,7 +49,13 @@ class Link:
 
     def cut(self) -> None:
         """End the link at once; amqtt sees end of file and fires the will."""
-        self.transport.abort()
+        self._transport.abort()
+
+    @property
+    def has_unsent_bytes(self) -> bool:
+        """Say whether bytes wait in our buffers; False for a link that is closing."""
+        # a closed TLS transport of Python 3.11 has no buffers to ask any more, and raises AttributeError
+        return not self._transport.is_closing() and self._transport.get_write_buffer_size() > 0
 
     def _watch(self) -> None:
         # amqtt never enforces keepalive: its read timeout is a `pass`
@@ -95,7 +105,7 @@ class LinkWriter(StreamWriterAdapter):  # type: ignore[misc]
 
     async def drain(self) -> None:
         """Wait until the device has read, at most 20 s; then the link is cut."""
-        if not self._link.transport.get_write_buffer_size():
+        if not self._link.has_unsent_bytes:
             return
         try:
             await asyncio.wait_for(super().drain(), DRAIN_LIMIT_S)
@@ -118,40 +128,62 @@ class LinkWriter(StreamWriterAdapter):  # type: ignore[misc]
 class AmqttHandler(Protocol):
     """The part of amqtt's BrokerProtocolHandler that the broker sends through."""
 
-    async def mqtt_publish(self, topic: str, data: bytes, qos: int, retain: bool) -> Any: ...
+    async def mqtt_publish(self, topic: str, data: bytes, qos: int, retain: bool) -> Any:
+        """Send one message and wait for its acknowledgement."""
+        ...
+
+
+class Session(Protocol):
+    """Where a sender puts what it cannot deliver now."""
+
+    def keep(self, topic: str, data: bytes, qos: int) -> None:
+        """Keep a message until the device connects again."""
+        ...
+
+    def recall(self) -> None:
+        """Cut the device's present link, so that it comes back for what is kept."""
+        ...
 
 
 class Sender:
     """Stands where amqtt expects the handler of a session; sends through it.
 
-    QoS 0 beyond the budget is dropped. QoS 1 that cannot be delivered, or is not acknowledged, goes to `recall`, which keeps it
-    and cuts the device's present link, so that the device comes back and gets it.
+    QoS 0 beyond the budget is dropped. QoS 1 that cannot be delivered, or is not acknowledged, is kept and the device called
+    back. Returns nothing: amqtt pins the result of each send behind the slowest consumer, payload included.
     """
 
-    def __init__(self, link: Link, handler: AmqttHandler, recall: Callable[[str, bytes, int], None]) -> None:
+    def __init__(self, link: Link, handler: AmqttHandler, session: Session) -> None:
         self._link = link
         self._handler = handler
-        self._recall = recall
+        self._session = session
+        self._was_open = link.is_open
 
-    async def mqtt_publish(self, topic: str, data: bytes, qos: int, retain: bool) -> Any:
+    async def mqtt_publish(self, topic: str, data: bytes, qos: int, retain: bool) -> None:
         """Send one message; returns when it is acknowledged, kept or dropped."""
+        if qos and not self._was_open:
+            if not self._link.is_open:
+                self._session.keep(topic, data, qos)
+                return
+            await asyncio.sleep(
+                0
+            )  # the link opened meanwhile: step behind the kept messages, which stand in line by now
         size = len(data) + len(topic) + _MESSAGE_OVERHEAD_BYTES
         if self._link.pending_bytes + size > MAX_QUEUED_BYTES:
             self._undelivered(topic, data, qos)
-            return None
+            return
         self._link.pending_bytes += size
         try:
-            return await self._handler.mqtt_publish(topic, data, qos, retain=retain)
+            await self._handler.mqtt_publish(topic, data, qos, retain=retain)
         except (TimeoutError, asyncio.CancelledError, AMQTTError, MQTTError, NoDataError, OSError):
             # a cancelled acknowledgement (link gone) looks like a cancelled task; only the second must go on
             self._undelivered(topic, data, qos)
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            return None
         finally:
             self._link.pending_bytes -= size
 
     def _undelivered(self, topic: str, data: bytes, qos: int) -> None:
         if qos:
-            self._recall(topic, data, qos)
+            self._session.keep(topic, data, qos)
+            self._session.recall()
