@@ -1,1 +1,1 @@
-"""Source model + profile + recipe -> proved, reproducible bundle."""
+"""Turn a model into proved bundles for hardware profiles. Start reading at `pipeline`; `job` is the process entry."""

@@ -1,0 +1,1 @@
+"""Gates: what a candidate must hold before it may be offered."""

@@ -1,0 +1,102 @@
+"""Does a source fit a profile's runtime at all? Pure checks that refuse early, naming the node, the key and the cure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgefleet_converters.errors import (
+    DynamicShapeError,
+    FormatNotAllowedError,
+    OnnxToTfliteNotYetError,
+    OpsetTooNewError,
+    PrecisionError,
+    UnsupportedOperatorError,
+)
+from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_protocol.profile import HardwareProfile
+
+
+def check_format(profile: HardwareProfile, source_format: str) -> None:
+    """Raise when the profile's runtime cannot take a source of this format (`onnx` or `tflite`)."""
+    if source_format in profile.formats_allowed:
+        return
+    if source_format == "onnx" and "tflite" in profile.formats_allowed:
+        raise OnnxToTfliteNotYetError(
+            f"profile {profile.name} takes TFLite models, and ONNX models are not yet compiled to TFLite",
+            next_step="publish a .tflite file for this profile, or choose a profile whose name ends in -ort",
+        )
+    raise FormatNotAllowedError(
+        f"profile {profile.name} takes {', '.join(profile.formats_allowed)} models (formats_allowed), not {source_format}",
+        next_step=f"publish the model as {profile.formats_allowed[0]}, or choose another profile",
+    )
+
+
+def check_versions(profile: HardwareProfile, opset: int, ir: int) -> None:
+    """Raise OpsetTooNewError when opset or IR version is beyond what the profile's runtime reads."""
+    if profile.opset_max and opset > profile.opset_max:
+        raise OpsetTooNewError(
+            f"the model uses opset {opset}, profile {profile.name} reads up to {profile.opset_max} (opset_max)",
+            next_step=f"export the model with opset {profile.opset_max} or lower",
+        )
+    if profile.ir_max and ir > profile.ir_max:
+        raise OpsetTooNewError(
+            f"the model has IR version {ir}, profile {profile.name} reads up to {profile.ir_max} (ir_max)",
+            next_step="export the model with an older onnx package",
+        )
+
+
+def check_shapes(profile: HardwareProfile, inputs: tuple[TensorSpec, ...]) -> None:
+    """Raise DynamicShapeError when an input has an open dimension and the profile needs fixed ones."""
+    if profile.quant.dynamic_shapes:
+        return
+    for spec in inputs:
+        open_dims = [dim for dim in spec.shape if isinstance(dim, str)]
+        if open_dims:
+            raise DynamicShapeError(
+                f"input {spec.name!r} has the open dimension {open_dims[0]!r}, profile {profile.name} needs fixed shapes "
+                "(quant.dynamic_shapes)",
+                next_step="give the shape in the recipe (`shapes: {name: [1, 3, 224, 224]}`) or export with fixed shapes",
+            )
+
+
+def check_tflite_operators(profile: HardwareProfile, operators: list[Mapping[str, Any]]) -> None:
+    """Raise UnsupportedOperatorError for the first operator outside the profile's allow-list.
+
+    operators: `{name, version, node, dtypes}` each. An empty list in the profile allows all; the runtime's own load test
+    still decides.
+    """
+    if not profile.tflite_op_allowlist:
+        return
+    for operator in operators:
+        name, version = str(operator["name"]), int(operator["version"])
+        limit = profile.tflite_op_allowlist.get(name)
+        where = f"node {operator['node']} uses the operator {name} version {version}"
+        if limit is None:
+            raise UnsupportedOperatorError(
+                f"{where}, which profile {profile.name} does not list (tflite_op_allowlist)",
+                next_step=f"replace {name} in the model, or choose a profile with a newer runtime",
+            )
+        if version > limit.max_version:
+            raise UnsupportedOperatorError(
+                f"{where}, profile {profile.name} knows it up to version {limit.max_version} (tflite_op_allowlist)",
+                next_step="convert the model for an older TFLite version, or choose a profile with a newer runtime",
+            )
+        odd = sorted(set(operator["dtypes"]) - set(limit.dtypes)) if limit.dtypes else []
+        if odd:
+            raise UnsupportedOperatorError(
+                f"{where} on {odd[0]} tensors, profile {profile.name} takes {', '.join(limit.dtypes)} (tflite_op_allowlist)",
+                next_step="quantise the model differently",
+            )
+
+
+def check_precision_rule(profile: HardwareProfile, precision: str) -> None:
+    """Raise PrecisionError when the asked precision contradicts the profile's `quant.mode`."""
+    quantised = precision in ("int8", "dynamic")
+    if profile.quant.mode == "forbidden" and quantised:
+        raise PrecisionError(
+            f"profile {profile.name} forbids quantised models (quant.mode)", next_step="use --precision fp32 or fp16"
+        )
+    if profile.quant.mode == "required" and precision in ("fp32", "fp16"):
+        raise PrecisionError(
+            f"profile {profile.name} needs an int8 model (quant.mode)",
+            next_step="use --precision int8 with calibration data",
+        )

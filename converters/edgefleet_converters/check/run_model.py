@@ -1,0 +1,131 @@
+"""Run a model in one runtime, in a sandboxed child, and write down what it answered.
+
+The child is the only place where a model is executed. It uses the same adapters as the device's worker
+(`edgefleet_runtime.port`), so what is proved here is what will run there.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet_converters.errors import LoadFailedError, RuntimeUnavailableError, TransformError
+from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_runtime.finite import count_nonfinite
+from edgefleet_runtime.golden import slice_sample
+from edgefleet_runtime.port import InputError, ModelLoadError, ModelRuntime, RunError, RuntimeMissingError, load
+
+Array = npt.NDArray[Any]
+
+
+def probe_step(args: dict[str, Any]) -> dict[str, Any]:
+    """Sandbox step. args: {runtime}. Imports the runtime and returns `{version}`. Raises RuntimeUnavailableError.
+
+    Importing is the proof: tflite-runtime 2.14 installs beside numpy 2 and fails only here.
+    """
+    import importlib
+
+    packages = {"ort": "onnxruntime", "litert": "ai_edge_litert.interpreter", "tflite": "tflite_runtime.interpreter"}
+    try:
+        module = importlib.import_module(packages[args["runtime"]])
+    except Exception as error:
+        raise RuntimeUnavailableError(
+            f"the runtime {args['runtime']} cannot be imported here: {' '.join(str(error).split())[:200]}",
+            next_step="install it in the converter's Python",
+        ) from error
+    from edgefleet_runtime.port import available
+
+    versions = {info.name: info.version for info in available()}
+    return {"version": versions.get(args["runtime"], str(getattr(module, "__version__", "unknown")))}
+
+
+def run_step(args: dict[str, Any]) -> dict[str, Any]:
+    """Sandbox step. args: {runtime, model, threads, samples: npz|None, outputs: path|None, optimise, timed_runs}.
+
+    Writes the outputs as `.npz`, first axis = samples. Returns `{version, inputs, outputs, n, nonfinite: {output: count},
+    latency_ms: [p50, p95]|None}`. Raises LoadFailedError, TransformError.
+    """
+    runtime = _load(args)
+    answer: dict[str, Any] = {
+        "version": runtime.version,
+        "inputs": msgspec.to_builtins(runtime.inputs),
+        "outputs": msgspec.to_builtins(runtime.outputs),
+        "n": 0, "nonfinite": {}, "latency_ms": None,
+    }  # fmt: skip
+    if args["samples"] is None:
+        return answer
+    with np.load(args["samples"], allow_pickle=False) as arrays:
+        samples = {name: arrays[name] for name in arrays.files}
+    count = len(next(iter(samples.values()))) if samples else 0
+    rows: list[dict[str, Array]] = []
+    spent_ms: list[float] = []
+    nonfinite: dict[str, int] = {}
+    for index in range(count):
+        inputs = {spec.name: slice_sample(spec, samples[spec.name], index) for spec in runtime.inputs}
+        row, elapsed_ms = _run(runtime, inputs)
+        rows.append(row)
+        spent_ms.append(elapsed_ms)
+        for name, value in row.items():
+            bad = count_nonfinite(value)
+            if bad:
+                nonfinite[name] = nonfinite.get(name, 0) + bad
+    if args["outputs"] is not None:
+        np.savez(args["outputs"], **_stacked(runtime.outputs, rows))
+    answer.update(n=count, nonfinite=nonfinite)
+    if args["timed_runs"] and count:
+        first = {spec.name: slice_sample(spec, samples[spec.name], 0) for spec in runtime.inputs}
+        answer["latency_ms"] = _timed(runtime, first, int(args["timed_runs"]))
+    return answer
+
+
+def _load(args: dict[str, Any]) -> ModelRuntime:
+    data = Path(args["model"]).read_bytes()
+    try:
+        return load(args["runtime"], data, threads=int(args["threads"]), optimise=bool(args.get("optimise", True)))
+    except RuntimeMissingError as error:
+        raise RuntimeUnavailableError(error.message, next_step=error.next_step) from error
+    except ModelLoadError as error:
+        raise LoadFailedError(error.message, next_step="export the model again, or choose another profile") from error
+
+
+def _run(runtime: ModelRuntime, inputs: dict[str, Array]) -> tuple[dict[str, Array], float]:
+    started_s = time.perf_counter()
+    try:
+        row = runtime.run(inputs)
+    except (RunError, InputError) as error:
+        raise TransformError(error.message, next_step=error.next_step) from error
+    return row, (time.perf_counter() - started_s) * 1e3
+
+
+def _timed(runtime: ModelRuntime, inputs: dict[str, Array], runs: int) -> list[float]:
+    """Return p50 and p95 of at most `runs` runs or two seconds, in ms, after one warm-up."""
+    _run(runtime, inputs)
+    spent: list[float] = []
+    deadline_s = time.monotonic() + 2.0
+    while len(spent) < runs and (time.monotonic() < deadline_s or len(spent) < 3):
+        spent.append(_run(runtime, inputs)[1])
+    return [float(np.percentile(spent, 50)), float(np.percentile(spent, 95))]
+
+
+def _stacked(specs: tuple[TensorSpec, ...], rows: list[dict[str, Array]]) -> dict[str, Array]:
+    """Return one array an output, first axis = samples, by the rule that `slice_sample` reverses."""
+    stacked: dict[str, Array] = {}
+    for position, spec in enumerate(specs):
+        values = [np.asarray(row[spec.name]) for row in rows]
+        if len({value.shape for value in values}) != 1:
+            raise TransformError(
+                f"output {spec.name!r} has another shape for each sample, so samples cannot be compared",
+                next_step="give samples of one size",
+            )
+        first = spec.shape[0] if spec.shape else None
+        batched = first is not None and (first == 1 or isinstance(first, str)) and values[0].shape[:1] == (1,)
+        stacked[output_key(position)] = np.concatenate(values) if batched else np.stack(values)
+    return stacked
+
+
+def output_key(position: int) -> str:
+    """Return the array name of output number `position`: output names may hold characters that a zip member may not."""
+    return f"o{position}"

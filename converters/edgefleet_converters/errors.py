@@ -1,0 +1,264 @@
+"""Every way a conversion ends without a bundle.
+
+Two families:
+
+* `SourceError`: the upload itself is unusable (not a model, damaged files, bad sample data). No profile can be served;
+  the whole job ends.
+* `RefusedError`: one profile cannot be served. Other profiles of the same job go on; the release becomes `partial`.
+
+Codes are stable: the server stores them, the CLI prints them, tests compare them.
+"""
+
+from edgefleet_protocol.errors import EdgefleetError
+
+
+class ConversionError(EdgefleetError):
+    """Root of all errors of this package."""
+
+    code = "convert.failed"
+
+
+class SourceError(ConversionError):
+    """The upload cannot be used for any profile."""
+
+    code = "convert.bad_source"
+
+
+class BadRequestError(SourceError):
+    """The job's own request is malformed (a bug of the caller or a wrong option)."""
+
+    code = "convert.bad_request"
+
+
+class NotAModelError(SourceError):
+    """The file is neither ONNX nor TFLite."""
+
+    code = "convert.not_a_model"
+
+
+class TruncatedModelError(SourceError):
+    """The file starts like a model and ends too early."""
+
+    code = "convert.truncated"
+
+
+class InvalidModelError(SourceError):
+    """The file is a model by its form, but breaks the rules of its format."""
+
+    code = "convert.invalid_model"
+
+
+class ExternalDataMissingError(SourceError):
+    """A weight file that the model names is not in the upload."""
+
+    code = "convert.external_data_missing"
+
+
+class ExternalDataUnsafeError(SourceError):
+    """A weight file lies outside the upload, or is not a plain file of its own."""
+
+    code = "convert.external_data_unsafe"
+
+
+class ModelTooLargeError(SourceError):
+    """The model passes a limit of the converter (bytes, nodes, depth, tensor elements)."""
+
+    code = "convert.too_large"
+
+
+class ForeignOperatorError(SourceError):
+    """The model uses an operator outside the standard ONNX domains."""
+
+    code = "convert.custom_operator"
+
+
+class DataError(SourceError):
+    """Calibration, evaluation or golden data does not fit the model."""
+
+    code = "convert.data_bad"
+
+
+class DataUnreadableError(DataError):
+    """The file is no `.npz` archive of plain arrays."""
+
+    code = "convert.data_unreadable"
+
+
+class DataNamesError(DataError):
+    """An array is missing or has a name that is no input of the model."""
+
+    code = "convert.data_names"
+
+
+class DataShapeError(DataError):
+    """An array's shape does not fit its input, or sample counts differ."""
+
+    code = "convert.data_shape"
+
+
+class DataDtypeError(DataError):
+    """An array's type cannot be used for its input without changing values."""
+
+    code = "convert.data_dtype"
+
+
+class DataNotFiniteError(DataError):
+    """An array holds NaN or infinity."""
+
+    code = "convert.data_nan"
+
+
+class DataEmptyError(DataError):
+    """There are no samples."""
+
+    code = "convert.data_empty"
+
+
+class LabelsError(DataError):
+    """Labels (`y` or labels.txt) do not fit the samples or the model's classes."""
+
+    code = "convert.labels_bad"
+
+
+class RecipeError(SourceError):
+    """The recipe is no valid recipe."""
+
+    code = "convert.recipe_bad"
+
+
+class MetricError(SourceError):
+    """The metric cannot be computed on this model and data."""
+
+    code = "convert.metric_bad"
+
+
+class SideFileError(SourceError):
+    """preprocess.json, postprocess.json, labels.txt or reference.msgpack is not usable."""
+
+    code = "convert.side_file_bad"
+
+
+class RefusedError(ConversionError):
+    """One profile cannot be served."""
+
+    code = "convert.refused"
+
+
+class OnnxToTfliteNotYetError(RefusedError):
+    """An ONNX model was asked for on a TFLite runtime."""
+
+    code = "convert.onnx_to_tflite_not_yet"
+
+
+class FormatNotAllowedError(RefusedError):
+    """The source's format cannot be run by the profile's runtimes."""
+
+    code = "convert.format_not_allowed"
+
+
+class UnsupportedOperatorError(RefusedError):
+    """A node uses an operator, version or type that the profile does not list."""
+
+    code = "convert.unsupported_operator"
+
+
+class OpsetTooNewError(RefusedError):
+    """The model's operator set or IR version is newer than the profile's runtime reads."""
+
+    code = "convert.opset_too_new"
+
+
+class DynamicShapeError(RefusedError):
+    """An input has an open dimension that the profile needs fixed."""
+
+    code = "convert.dynamic_shape"
+
+
+class OverBudgetError(RefusedError):
+    """No candidate fits the profile's size or memory budget."""
+
+    code = "convert.over_budget"
+
+
+class RuntimeUnavailableError(RefusedError):
+    """A runtime (or its version) that the profile names is not here, so nothing could be proved."""
+
+    code = "convert.runtime_unavailable"
+
+
+class PrecisionError(RefusedError):
+    """The asked precision cannot be made from what was given."""
+
+    code = "convert.precision_unavailable"
+
+
+class LoadFailedError(RefusedError):
+    """The runtime refuses to load the model."""
+
+    code = "convert.load_failed"
+
+
+class CrashedError(RefusedError):
+    """The model kills the runtime's process."""
+
+    code = "convert.crashed"
+
+
+class TimedOutError(RefusedError):
+    """Loading or running the model does not end within the time limit."""
+
+    code = "convert.timed_out"
+
+
+class OutOfMemoryError(RefusedError):
+    """Loading or running the model needs more memory than the limit."""
+
+    code = "convert.out_of_memory"
+
+
+class NotFiniteError(RefusedError):
+    """The model answers with NaN or infinity."""
+
+    code = "convert.not_finite"
+
+
+class AccuracyError(RefusedError):
+    """The model answers, but worse than the source by more than allowed."""
+
+    code = "convert.accuracy"
+
+
+class GoldenError(RefusedError):
+    """Golden vectors cannot be made or do not hold."""
+
+    code = "convert.golden"
+
+
+class TransformError(RefusedError):
+    """A conversion step failed on this model."""
+
+    code = "convert.transform_failed"
+
+
+BY_CODE: dict[str, type[ConversionError]] = {
+    cls.code: cls
+    for cls in (
+        NotAModelError,
+        TruncatedModelError,
+        InvalidModelError,
+        ExternalDataMissingError,
+        ExternalDataUnsafeError,
+        ModelTooLargeError,
+        ForeignOperatorError,
+        DataError,
+        MetricError,
+        UnsupportedOperatorError,
+        OpsetTooNewError,
+        DynamicShapeError,
+        LoadFailedError,
+        NotFiniteError,
+        TransformError,
+        RuntimeUnavailableError,
+    )
+}
+"""Errors that a sandboxed child may raise; the parent raises the same class again."""

@@ -1,0 +1,164 @@
+"""Divide the given data into what may tune a candidate and what judges it.
+
+Rules:
+
+1. Evaluation data given: it judges; calibration samples that are also in it are taken out of the calibration.
+2. Only calibration data: 30 % of it is held back and judges.
+3. No data: random input judges, and the report says so. Static int8 is then not possible.
+4. Golden vectors come from the user's golden file, else from the judging samples, filled up with random ones when there are
+   fewer than the recipe wants.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet_converters.data import (
+    SampleSet,
+    load_arrays,
+    load_samples,
+    random_samples,
+    save_arrays,
+    split_held_back,
+    without_shared,
+)
+from edgefleet_converters.errors import DataEmptyError
+from edgefleet_converters.recipe import Recipe
+from edgefleet_converters.request import DataFiles
+from edgefleet_protocol.manifest import TensorSpec
+
+Array = npt.NDArray[Any]
+
+RANDOM_SAMPLES: Final = 32
+MIN_GOLDEN: Final = 8
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is run. samples: all that a model is run on; the first `n` of them judge. golden: indices that may become golden.
+
+    source: where the judging samples come from, in words. calibration: None when no data was given. shared: samples taken
+    out of the calibration because they judge. expected: the golden file's own outputs, when it has any.
+    """
+
+    samples: SampleSet
+    n: int
+    golden: tuple[int, ...]
+    source: str
+    calibration: SampleSet | None
+    shared: int
+    is_random: bool
+    golden_given: bool
+    expected: dict[str, Array]
+
+    @property
+    def labels(self) -> dict[str, Array]:
+        """Labels of the judging samples."""
+        return {name: array[: self.n] for name, array in self.samples.labels.items()}
+
+
+def prepare_evaluation(
+    files: DataFiles, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], recipe: Recipe, *, open_size: int
+) -> Evaluation:
+    """Return the divided data. Raises a DataError. Reads files. open_size: for open dimensions of random input."""
+    seed = recipe.seed
+    calibration = load_samples(Path(files.calibration), inputs, outputs, "calibration") if files.calibration else None
+    shared = 0
+    if files.eval:
+        judging = load_samples(Path(files.eval), inputs, outputs, "evaluation")
+        source = "evaluation data"
+        if calibration is not None:
+            calibration, shared = without_shared(calibration, judging)
+            if calibration.n == 0:
+                raise DataEmptyError(
+                    "every calibration sample is also an evaluation sample, so nothing may be used for calibration",
+                    next_step="give calibration data of its own",
+                )
+    elif calibration is not None:
+        calibration, judging = split_held_back(calibration, seed)
+        source = "30 % of the calibration data, held back"
+    else:
+        judging = random_samples(inputs, RANDOM_SAMPLES, seed=seed, open_size=open_size)
+        source = "random input only"
+    if calibration is not None and calibration.n > recipe.calibration_samples:
+        order = np.random.default_rng(seed).permutation(calibration.n)[: recipe.calibration_samples]
+        calibration = calibration.take(np.sort(order))
+    golden, expected = _golden_file(files, inputs, outputs)
+    extra = golden if golden is not None else _fill_up(judging, inputs, recipe)
+    samples = judging if extra is None else _joined(judging, extra)
+    first = judging.n if golden is not None else 0
+    return Evaluation(
+        samples=samples,
+        n=judging.n,
+        golden=tuple(range(first, samples.n)),
+        source=source,
+        calibration=calibration,
+        shared=shared,
+        is_random=not files.eval and calibration is None,
+        golden_given=golden is not None,
+        expected=expected,
+    )
+
+
+def _golden_file(
+    files: DataFiles, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> tuple[SampleSet | None, dict[str, Array]]:
+    """Return the golden file's samples and its expected outputs; it may be a plain `.npz` or a bundle's golden.npz."""
+    if not files.golden:
+        return None, {}
+    path = Path(files.golden)
+    arrays = load_arrays(path, "golden")
+    expected: dict[str, Array] = {}
+    if any(name.startswith("in.") for name in arrays):
+        import tempfile
+
+        expected = {name.removeprefix("out."): array for name, array in arrays.items() if name.startswith("out.")}
+        plain = {name.removeprefix("in."): array for name, array in arrays.items() if name.startswith("in.")}
+        with tempfile.TemporaryDirectory() as folder:
+            stripped = Path(folder) / "golden.npz"
+            save_arrays(stripped, plain)
+            samples = load_samples(stripped, inputs, outputs, "golden")
+    else:
+        samples = load_samples(path, inputs, outputs, "golden")
+    if samples.n < MIN_GOLDEN:
+        raise DataEmptyError(
+            f"the golden data holds {samples.n} samples; a bundle needs at least {MIN_GOLDEN}",
+            next_step="give more samples",
+        )
+    return SampleSet(samples.arrays), expected
+
+
+def _fill_up(judging: SampleSet, inputs: tuple[TensorSpec, ...], recipe: Recipe) -> SampleSet | None:
+    """Return random samples of the judging samples' own sizes when there are too few for golden vectors."""
+    wanted = recipe.golden_vectors * 2 - judging.n
+    if wanted <= 0:
+        return None
+    sized = tuple(
+        TensorSpec(name=s.name, dtype=s.dtype, shape=_size_of(s, judging.arrays[s.name]), quantization=s.quantization)
+        for s in inputs
+    )
+    return random_samples(sized, wanted, seed=recipe.seed + 1, open_size=1)
+
+
+def _size_of(spec: TensorSpec, array: Array) -> list[int | str]:
+    batched = bool(spec.shape) and (spec.shape[0] == 1 or isinstance(spec.shape[0], str))
+    return [1, *array.shape[1:]] if batched else list(array.shape[1:])
+
+
+def _joined(judging: SampleSet, extra: SampleSet) -> SampleSet:
+    """Return both, one after the other. Raises DataError when golden samples have another size than the judging ones."""
+    from edgefleet_converters.errors import DataShapeError
+
+    arrays = {}
+    for name, array in judging.arrays.items():
+        if array.shape[1:] != extra.arrays[name].shape[1:]:
+            raise DataShapeError(
+                f"golden samples of {name!r} have shape {list(extra.arrays[name].shape[1:])}, evaluation samples "
+                f"{list(array.shape[1:])}",
+                next_step="use one size for both",
+            )
+        arrays[name] = np.concatenate([array, extra.arrays[name]])
+    return SampleSet(arrays, judging.labels)

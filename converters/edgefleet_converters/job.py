@@ -1,0 +1,74 @@
+"""Process entry: one conversion, JSON in on stdin, JSON lines out on stdout.
+
+    python -m edgefleet_converters.job < request.json
+
+Lines: `progress`, `candidate`, `bundle`, `refused`, and last `result` (exit 0) or `error` (exit 2). Descriptor 1 is moved
+away before anything is imported, so that no native library can print between the lines; whatever they print goes to stderr.
+"""
+
+import json
+import os
+import sys
+from typing import IO, Any
+
+_MAX_REQUEST_BYTES = 4 * 1024 * 1024
+
+
+def main() -> int:
+    """Run the conversion described on stdin. Returns the exit code."""
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    from edgefleet_converters.errors import BadRequestError
+    from edgefleet_protocol.errors import EdgefleetError
+
+    try:
+        data = sys.stdin.buffer.read(_MAX_REQUEST_BYTES + 1)
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise BadRequestError(f"the conversion request is no JSON: {error}", next_step="send one object") from error
+        _run(document, lines)
+        return 0
+    except EdgefleetError as error:
+        _tell(lines, {"type": "error", "code": error.code, "message": error.message, "next": error.next_step})
+        return 2
+    except Exception as error:  # noqa: BLE001 - the outermost frame: the parent must get a last line whatever happens
+        import traceback
+
+        traceback.print_exc()
+        _tell(
+            lines,
+            {
+                "type": "error", "code": "convert.internal", "message": f"{type(error).__name__}: {error}",
+                "next": "this is a bug of the converter; the log has the details",
+            },
+        )  # fmt: skip
+        return 2
+
+
+def _run(document: Any, lines: IO[str]) -> None:
+    import msgspec
+
+    from edgefleet_converters.pipeline import convert
+    from edgefleet_converters.request import parse_request
+
+    request = parse_request(document)
+    report = convert(request, lambda event: _tell(lines, event))
+    _tell(
+        lines,
+        {
+            "type": "result",
+            "bundles": msgspec.to_builtins(report.bundles),
+            "refused": msgspec.to_builtins(report.refused),
+            "report_path": str(request.out_dir / "report.json"),
+        },
+    )
+
+
+def _tell(lines: IO[str], event: dict[str, Any]) -> None:
+    lines.write(json.dumps(event, allow_nan=False) + "\n")
+    lines.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

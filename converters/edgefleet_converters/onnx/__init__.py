@@ -1,0 +1,1 @@
+"""ONNX sources: import, graph passes, quantization."""

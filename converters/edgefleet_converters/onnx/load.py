@@ -1,0 +1,171 @@
+"""Import an ONNX source: any upload in, one checked and self-contained file out, with the facts the pipeline needs.
+
+Runs in a sandboxed child. Order matters: size and outer form first, then parse, then limits, then external data, then the
+ONNX checker (which would follow external data itself).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import helper
+
+from edgefleet_converters.errors import (
+    InvalidModelError,
+    ModelTooLargeError,
+    NotAModelError,
+    TruncatedModelError,
+)
+from edgefleet_converters.onnx.external import embed_external_data
+from edgefleet_converters.onnx.limits import OnnxLimits, check_domains, check_limits, schema_known
+from edgefleet_converters.onnx.walk import all_nodes
+from edgefleet_converters.onnx.wire import classify
+from edgefleet_protocol.manifest import TensorSpec
+
+
+def import_step(args: dict[str, Any]) -> dict[str, Any]:
+    """Sandbox step. args: {model, folder: path|None, out}. Writes `out`; returns the facts of `OnnxFacts`."""
+    folder = Path(args["folder"]) if args["folder"] else None
+    model = read_checked(Path(args["model"]), folder, OnnxLimits())
+    facts = facts_of(model)
+    Path(args["out"]).write_bytes(serialise(model))
+    return facts
+
+
+def read_checked(path: Path, folder: Path | None, limits: OnnxLimits) -> onnx.ModelProto:
+    """Return the model at `path`, checked, with its external weights inside.
+
+    Raises NotAModelError, TruncatedModelError, InvalidModelError, ExternalData…Error, ModelTooLargeError,
+    ForeignOperatorError. Reads files.
+    """
+    size = path.stat().st_size
+    if size > limits.bytes:
+        raise ModelTooLargeError(f"the model has {size} bytes; the converter takes {limits.bytes}", next_step="")
+    model = parse(path.read_bytes())
+    check_limits(model, limits)
+    embed_external_data(model, folder, max_bytes=limits.bytes - size)
+    _inline_functions(model)
+    check_domains(model)
+    _check_operators_known(model)
+    _check_form(model)
+    return model
+
+
+def parse(data: bytes) -> onnx.ModelProto:
+    """Return the parsed model. Raises NotAModelError or TruncatedModelError."""
+    form = classify(data)
+    if form == "foreign":
+        raise NotAModelError(
+            "the file is neither an ONNX nor a TFLite model",
+            next_step="publish a .onnx or .tflite file, or a folder that holds one",
+        )
+    if form == "truncated":
+        raise TruncatedModelError(
+            f"the ONNX file ends too early (it has {len(data)} bytes): it was cut off on its way",
+            next_step="copy or export the file again and compare its size",
+        )
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise InvalidModelError(
+            f"the ONNX file is damaged inside: {error}", next_step="export the model again"
+        ) from error
+    return model
+
+
+def serialise(model: onnx.ModelProto) -> bytes:
+    """Return the model's bytes, the same for the same model."""
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def facts_of(model: onnx.ModelProto) -> dict[str, Any]:
+    """Return `{inputs, outputs, operators, opset, ir, nodes, licence, producer}` as plain data."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    operators: dict[str, int] = {}
+    for node in all_nodes(model):
+        key = f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+        operators[key] = operators.get(key, 0) + 1
+    metadata = {entry.key.lower(): entry.value for entry in model.metadata_props}
+    return {
+        "inputs": [msgspec.to_builtins(_spec(v)) for v in model.graph.input if v.name not in stored],
+        "outputs": [msgspec.to_builtins(_spec(v)) for v in model.graph.output],
+        "operators": dict(sorted(operators.items())),
+        "opset": opset_of(model),
+        "ir": model.ir_version,
+        "nodes": sum(operators.values()),
+        "licence": (metadata.get("license") or metadata.get("licence") or "")[:200],
+    }
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of the default domain's operator set; 0 when the model imports none."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    if not value.type.HasField("tensor_type"):
+        kind = value.type.WhichOneof("value") or "nothing"
+        raise InvalidModelError(
+            f"{value.name!r} is a {kind}, not a tensor",
+            next_step="export the model with plain tensors (scikit-learn: the option zipmap=False)",
+        )
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        raise InvalidModelError(
+            f"tensor {value.name!r} declares no shape", next_step="export the model with input and output shapes"
+        )
+    dims: list[int | str] = []
+    for index, dim in enumerate(tensor.shape.dim):
+        fixed = dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0
+        dims.append(dim.dim_value if fixed else dim.dim_param or f"dim{index}")
+    if tensor.elem_type == onnx.TensorProto.STRING:
+        return TensorSpec(name=value.name, dtype="string", shape=dims)
+    return TensorSpec(name=value.name, dtype=helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape=dims)
+
+
+def _inline_functions(model: onnx.ModelProto) -> None:
+    if not model.functions:
+        return
+    from onnx import inliner
+
+    try:
+        flat = inliner.inline_local_functions(model)
+    except Exception as error:
+        raise InvalidModelError(
+            f"the model's local functions cannot be inlined: {error}", next_step="export the model without functions"
+        ) from error
+    model.CopyFrom(flat)
+
+
+def _check_operators_known(model: onnx.ModelProto) -> None:
+    versions = {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in model.opset_import}
+    for node in all_nodes(model):
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if domain not in versions:
+            raise InvalidModelError(
+                f"node {node.name or '(unnamed)'!r} ({node.op_type}) is in the domain {domain or 'ai.onnx'!r}, which the "
+                "model does not import",
+                next_step="export the model again",
+            )
+        if versions[domain] <= onnx.defs.onnx_opset_version() and not schema_known(
+            node.op_type, domain, versions[domain]
+        ):
+            raise InvalidModelError(
+                f"node {node.name or '(unnamed)'!r} uses the operator {node.op_type!r}, which opset {versions[domain]} of "
+                f"{domain or 'ai.onnx'} does not have",
+                next_step="export the model again with standard operators",
+            )
+
+
+def _check_form(model: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(model, full_check=False)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
+        text = " ".join(str(error).split())[:400]
+        raise InvalidModelError(
+            f"the ONNX file breaks the rules of its format: {text}", next_step="export the model again"
+        ) from error

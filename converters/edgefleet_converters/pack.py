@@ -1,0 +1,143 @@
+"""Put a chosen model and what belongs to it into a bundle. The same inputs give the same bytes."""
+
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet_converters.check.parity import spread_of, tolerances, usable_vectors
+from edgefleet_converters.errors import GoldenError
+from edgefleet_converters.evaluation import MIN_GOLDEN, Evaluation
+from edgefleet_converters.recipe import Recipe
+from edgefleet_converters.workshop import Answers, ModelFile
+from edgefleet_protocol.bundle import open_bundle, write_bundle
+from edgefleet_protocol.manifest import Manifest, RuntimeProof, TensorSpec, Tolerance
+from edgefleet_protocol.manifest import Recipe as RecipeRecord
+from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_runtime.golden import dump_golden
+
+Array = npt.NDArray[Any]
+
+_GOLDEN_SHARE: Final = 64 * 1024 * 1024
+"""Golden vectors are cut down (never below 8) when they would take more bytes than this."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Chosen golden vectors. inputs, outputs: first axis = vectors."""
+
+    inputs: dict[str, Array]
+    outputs: dict[str, Array]
+    tolerances: dict[str, Tolerance]
+
+
+def choose_golden(
+    answers: Answers, reference: Answers, evaluation: Evaluation, recipe: Recipe, precision: str
+) -> Golden:
+    """Return golden vectors: the chosen model's own outputs, each checked against the source's.
+
+    Raises GoldenError when fewer than 8 vectors hold, or when the user's own vectors do not.
+    """
+    pool = list(evaluation.golden)
+    mine = {name: array[pool] for name, array in answers.outputs.items()}
+    theirs = {name: array[pool] for name, array in reference.outputs.items()}
+    usable = usable_vectors(mine, theirs, precision)
+    strict = precision in ("fp32", "fp16") or evaluation.golden_given
+    if len(usable) < MIN_GOLDEN or (strict and len(usable) < len(pool)):
+        raise GoldenError(
+            f"{len(pool) - len(usable)} of {len(pool)} golden vectors differ from the source's answers by more than a "
+            f"{precision} model may",
+            next_step="give golden data of your own with --golden, or another precision",
+        )
+    count = len(usable) if evaluation.golden_given else recipe.golden_vectors
+    chosen = usable[: _affordable(count, evaluation, answers)]
+    outputs = {name: array[chosen] for name, array in mine.items()}
+    declared = tolerances(outputs, {name: array[chosen] for name, array in theirs.items()}, answers.specs, precision)
+    _check_expected(evaluation, mine, declared)
+    indices = np.array([pool[index] for index in chosen])
+    return Golden({name: array[indices] for name, array in evaluation.samples.arrays.items()}, outputs, declared)
+
+
+def _affordable(count: int, evaluation: Evaluation, answers: Answers) -> int:
+    arrays = [*evaluation.samples.arrays.values(), *answers.outputs.values()]
+    each = sum(array[:1].nbytes for array in arrays)
+    return max(MIN_GOLDEN, min(count, _GOLDEN_SHARE // max(1, each)))
+
+
+def _check_expected(evaluation: Evaluation, answers: dict[str, Array], declared: dict[str, Tolerance]) -> None:
+    """Compare with the outputs that the user's golden file holds, if it holds any."""
+    for name, wanted in evaluation.expected.items():
+        if name not in answers:
+            raise GoldenError(f"the golden data has an output {name!r} that the model has not", next_step="remove it")
+        got, tolerance = answers[name].astype(np.float64), declared[name]
+        if got.shape != wanted.shape:
+            raise GoldenError(
+                f"golden output {name!r} has shape {list(wanted.shape)}, the model answers {list(got.shape)}",
+                next_step="make the golden data with this model",
+            )
+        allowed = tolerance.atol + tolerance.rtol * np.abs(wanted.astype(np.float64))
+        if not bool((np.abs(got - wanted) <= allowed).all()):
+            raise GoldenError(
+                f"output {name!r} differs from the golden data by up to {float(np.abs(got - wanted).max()):.3g}, more than "
+                f"the tolerance {tolerance.atol:.3g}",
+                next_step="make the golden data with this model, or choose another precision",
+            )
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that goes into one bundle."""
+
+    model: str
+    version: str
+    profile: HardwareProfile
+    file: ModelFile
+    format: str
+    precision: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    proofs: tuple[RuntimeProof, ...]
+    golden: Golden
+    recipe: Recipe
+    source_sha256: str
+    side_files: dict[str, bytes]
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def build_bundle(contents: Contents) -> bytes:
+    """Return the bundle's bytes, read back once with the device's own reader. Latency and memory are not declared: they
+    are no facts of the model but of this host (the report has them).
+    """
+    member = f"model.{contents.format}"
+    members = {
+        member: contents.file.path.read_bytes(),
+        "golden.npz": dump_golden(contents.golden.inputs, contents.golden.outputs),
+        **contents.side_files,
+    }
+    manifest = Manifest(
+        model=contents.model,
+        version=contents.version,
+        profile=contents.profile.name,
+        runtime=contents.profile.runtime.name,
+        model_member=member,
+        precision=contents.precision,
+        format="tflite" if contents.format == "tflite" else "onnx",
+        inputs=list(contents.inputs),
+        outputs=list(contents.outputs),
+        runtimes=list(contents.proofs),
+        tolerances=contents.golden.tolerances,
+        source_sha256=contents.source_sha256,
+        recipe=RecipeRecord(sha256=contents.recipe.sha256, steps=contents.recipe.to_data()),
+        operators=dict(contents.file.facts["operators"]),
+        opset=contents.file.facts.get("opset"),
+        report=contents.report,
+        licence=str(contents.file.facts.get("licence", "")),
+    )
+    data = write_bundle(members, manifest)
+    open_bundle(BytesIO(data)).verify_members()
+    return data
+
+
+__all__ = ["Contents", "Golden", "build_bundle", "choose_golden", "spread_of"]

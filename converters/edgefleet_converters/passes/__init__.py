@@ -1,0 +1,1 @@
+"""The frame that graph passes run in."""

@@ -1,0 +1,333 @@
+"""Source + profiles + recipe -> bundles + report. Nothing is printed; progress goes to a listener.
+
+The stages, in order: import (once), then for each profile: validate, simplify, quantize, gate, measure, bundle. An unusable
+source or data ends the whole conversion (`SourceError`); anything else refuses one profile and the next one goes on.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from edgefleet_converters import errors
+from edgefleet_converters.check.compat import check_format, check_shapes, check_tflite_operators, check_versions
+from edgefleet_converters.evaluation import Evaluation, prepare_evaluation
+from edgefleet_converters.gate import check_runtimes
+from edgefleet_converters.pack import Contents, build_bundle
+from edgefleet_converters.recipe import CandidateSpec, Recipe, default_recipe, load_recipe
+from edgefleet_converters.report import (
+    BundleRow,
+    CandidateRow,
+    ConversionReport,
+    ProfileReport,
+    RefusedRow,
+    RuntimeRow,
+    host_facts,
+    stages_of,
+)
+from edgefleet_converters.request import ConversionRequest
+from edgefleet_converters.sandbox import Limits, Sandbox
+from edgefleet_converters.search import Chosen, Subject, search
+from edgefleet_converters.sidefiles import read_side_files
+from edgefleet_converters.source import FoundSource, find_source
+from edgefleet_converters.workshop import Answers, ModelFile, Workshop, refuse_nonfinite
+from edgefleet_protocol.digest import sha256_hex
+from edgefleet_protocol.ids import ModelName, ProfileName, Version, target_path
+from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_protocol.profile import HardwareProfile
+
+Event = dict[str, Any]
+Listener = Callable[[Event], None]
+
+_OPEN_SIZES: Final = (1, 32, 224)
+"""Lengths tried for open dimensions when there is no data that shows them."""
+_STAGE_PCT: Final = {
+    "import": 5,
+    "validate": 15,
+    "simplify": 25,
+    "quantize": 40,
+    "gate": 60,
+    "measure": 85,
+    "bundle": 95,
+}
+
+
+def convert(request: ConversionRequest, listener: Listener, *, limits: Limits | None = None) -> ConversionReport:
+    """Return the report of a conversion and write bundles and `report.json` into `request.out_dir`.
+
+    Raises a SourceError when no profile can be served because of the upload or the data. Blocks for seconds to minutes.
+    """
+    request.out_dir.mkdir(parents=True, exist_ok=True)
+    with Sandbox(limits) as sandbox, tempfile.TemporaryDirectory(prefix="ef-convert-") as folder:
+        workshop = Workshop(sandbox, Path(folder))
+        return _Conversion(request, listener, workshop).run()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A source with its data, as one runtime sees it."""
+
+    evaluation: Evaluation
+    reference: Answers
+    side_files: dict[str, bytes]
+
+
+class _Conversion:
+    """One conversion on its way."""
+
+    def __init__(self, request: ConversionRequest, listener: Listener, workshop: Workshop) -> None:
+        self._request = request
+        self._listener = listener
+        self._workshop = workshop
+        self._prepared: dict[str, _Prepared | errors.RefusedError] = {}
+        self._source_sha256 = ""
+
+    def run(self) -> ConversionReport:
+        """Import the source, then serve each profile."""
+        request = self._request
+        given = load_recipe(Path(request.data.recipe)) if request.data.recipe else None
+        self._say("", "import", f"reading {request.source.name}")
+        with self._workshop.stage("import"):
+            found = find_source(request.source)
+            model = self._workshop.import_model(found)
+        self._source_sha256 = found.sha256
+        report = ConversionReport(
+            model=request.model,
+            version=request.version,
+            source={"sha256": found.sha256, "format": found.format, **_shown(model.facts)},
+            options=msgspec.to_builtins(request.options),
+            host=host_facts(),
+        )
+        for profile in request.profiles:
+            report.profiles.append(self._serve(profile, found, model, given))
+        report.data = self._data_facts()
+        path = request.out_dir / "report.json"
+        _write_atomically(path, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        return report
+
+    def _serve(
+        self, profile: HardwareProfile, found: FoundSource, model: ModelFile, given: Recipe | None
+    ) -> ProfileReport:
+        """Return the report of one profile: a bundle or a refusal."""
+        row = stages_of(profile)
+        self._workshop.stages_s = {}
+        try:
+            self._say(profile.name, "validate", f"checking the model against {profile.name}")
+            with self._workshop.stage("validate"):
+                check_format(profile, found.format)
+                check_runtimes(self._workshop, profile)
+                recipe = given or default_recipe(profile, seed=self._request.options.seed)
+                prepared = self._prepare(profile, found, model, recipe)
+            if found.format == "onnx":
+                row.bundle = self._onnx(profile, model, prepared, recipe, row)
+            else:
+                row.bundle = self._tflite(profile, model, prepared, recipe, row)
+            self._listener({"type": "bundle", **msgspec.to_builtins(row.bundle)})
+        except errors.SourceError:
+            raise
+        except errors.ConversionError as error:
+            row.refused = RefusedRow(profile=profile.name, code=error.code, reason=error.message, next=error.next_step)
+            self._listener({"type": "refused", **msgspec.to_builtins(row.refused)})
+        row.stages_s = {name: round(value, 3) for name, value in self._workshop.stages_s.items()}
+        return row
+
+    def _onnx(
+        self, profile: HardwareProfile, model: ModelFile, prepared: _Prepared, recipe: Recipe, row: ProfileReport
+    ) -> BundleRow:
+        evaluation, reference = prepared.evaluation, prepared.reference
+        shapes = recipe.shapes or _fixed_shapes(profile, reference.inputs, evaluation)
+        self._say(profile.name, "simplify", "folding constants")
+        with self._workshop.stage("simplify"):
+            base = self._workshop.simplified(model, recipe, shapes, evaluation.samples)
+        row.passes = base.facts["passes"]
+        check_versions(profile, base.facts["opset"], base.facts["ir"])
+        base_inputs = tuple(msgspec.convert(base.facts["inputs"], list[TensorSpec]))
+        check_shapes(profile, base_inputs)
+        self._say(profile.name, "quantize", "making candidates")
+        subject = Subject(base, evaluation, reference, profile, recipe, self._request.options)
+        chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
+        return self._bundle(profile, chosen, prepared, recipe, base.bytes, "onnx")
+
+    def _tflite(
+        self, profile: HardwareProfile, model: ModelFile, prepared: _Prepared, recipe: Recipe, row: ProfileReport
+    ) -> BundleRow:
+        """A TFLite file is offered as it is: the only candidate is the file itself, at the precision it has."""
+        check_tflite_operators(profile, model.facts["nodes"])
+        check_shapes(profile, prepared.reference.inputs)
+        precision = model.facts["precision"]
+        wanted = self._request.options.precision
+        if wanted not in ("auto", precision):
+            raise errors.PrecisionError(
+                f"the TFLite file is {precision} already and is not requantised; {wanted} was asked for",
+                next_step=f"use --precision auto or {precision}, or publish the ONNX model for an -ort profile",
+            )
+        own = msgspec.structs.replace(
+            recipe, candidates=[CandidateSpec(id="as-given", precision=precision, method="none")]
+        )
+        options = msgspec.structs.replace(self._request.options, precision="auto")
+        self._say(profile.name, "gate", f"running the model in {profile.runtime.name}")
+        subject = Subject(model, prepared.evaluation, prepared.reference, profile, own, options)
+        chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
+        return self._bundle(profile, chosen, prepared, own, model.bytes, "tflite")
+
+    def _prepare(self, profile: HardwareProfile, found: FoundSource, model: ModelFile, recipe: Recipe) -> _Prepared:
+        """Return data and the source's own answers; done once for each reference runtime."""
+        runtime = "ort" if found.format == "onnx" else self._tflite_reference(profile)
+        memo = f"{runtime}:{recipe.seed}:{recipe.golden_vectors}:{recipe.calibration_samples}"
+        if memo not in self._prepared:
+            try:
+                self._prepared[memo] = self._prepare_for(runtime, model, recipe)
+            except errors.RefusedError as error:
+                self._prepared[memo] = error
+        prepared = self._prepared[memo]
+        if isinstance(prepared, errors.RefusedError):
+            raise prepared
+        return prepared
+
+    def _prepare_for(self, runtime: str, model: ModelFile, recipe: Recipe) -> _Prepared:
+        inputs, outputs = self._workshop.tensors(model, runtime)
+        _refuse_strings(inputs, outputs)
+        files = self._request.data
+        side_files = read_side_files(files, inputs, outputs).members
+        for open_size in _OPEN_SIZES:
+            evaluation = prepare_evaluation(files, inputs, outputs, recipe, open_size=open_size)
+            try:
+                reference = self._workshop.answers(model, runtime, evaluation.samples, key=f"judging-{open_size}")
+                break
+            except errors.TransformError as error:
+                open_dims = any(isinstance(dim, str) for spec in inputs for dim in spec.shape[1:])
+                if not evaluation.is_random or not open_dims or open_size == _OPEN_SIZES[-1]:
+                    raise errors.TransformError(
+                        f"the source model itself does not run: {error.message}",
+                        next_step="give sample data with --eval, or export the model with fixed shapes",
+                    ) from error
+        refuse_nonfinite(reference, "the source model")
+        return _Prepared(evaluation, reference, side_files)
+
+    def _tflite_reference(self, profile: HardwareProfile) -> str:
+        """Return the runtime whose answers a TFLite file is held against: LiteRT where it is here, else the profile's own.
+
+        tflite-runtime 2.14 answers some newer files wrongly without any error; only a second runtime shows that.
+        """
+        try:
+            self._workshop.runtime_version("litert")
+        except errors.RuntimeUnavailableError:
+            return profile.runtime.name
+        return "litert"
+
+    def _bundle(
+        self, profile: HardwareProfile, chosen: Chosen, prepared: _Prepared, recipe: Recipe, fp32_bytes: int, kind: str
+    ) -> BundleRow:
+        """Write the bundle file and return its row."""
+        request = self._request
+        self._say(profile.name, "bundle", f"{chosen.spec.precision}, {chosen.file.bytes} bytes")
+        with self._workshop.stage("bundle"):
+            data = build_bundle(
+                Contents(
+                    model=request.model, version=request.version, profile=profile, file=chosen.file, format=kind,
+                    precision=chosen.spec.precision, inputs=chosen.passed.answers.inputs,
+                    outputs=chosen.passed.answers.specs, proofs=chosen.passed.proofs, golden=chosen.golden,
+                    recipe=msgspec.structs.replace(recipe, candidates=[chosen.spec]),
+                    source_sha256=self._source_sha256, side_files=prepared.side_files,
+                    report=self._report_of(chosen, prepared, fp32_bytes),
+                )
+            )  # fmt: skip
+            path = request.out_dir / f"{request.model}-{request.version}-{profile.name}.bundle"
+            _write_atomically(path, data)
+        p50, p95 = chosen.measured.latency_ms
+        return BundleRow(
+            model=request.model, version=request.version, profile=profile.name, runtime=profile.runtime.name,
+            precision=chosen.spec.precision, candidate=chosen.spec.id, bytes=chosen.file.bytes, fp32_bytes=fp32_bytes,
+            ratio=round(chosen.file.bytes / fp32_bytes, 4), bundle_bytes=len(data), sha256=sha256_hex(data),
+            target=target_path(ModelName(request.model), Version(request.version), ProfileName(profile.name)),
+            metric=chosen.passed.metric, parity=chosen.passed.parity,
+            latency_ms={"p50": round(p50, 4), "p95": round(p95, 4)}, peak_rss_bytes=chosen.measured.peak_rss_bytes,
+            runtimes=[RuntimeRow(name=proof.name, version=proof.version) for proof in chosen.passed.proofs],
+            verdict="passed", path=str(path),
+        )  # fmt: skip
+
+    def _report_of(self, chosen: Chosen, prepared: _Prepared, fp32_bytes: int) -> dict[str, Any]:
+        """Return what the manifest tells of metric and parity: only facts that are the same on every run."""
+        evaluation = prepared.evaluation
+        return {
+            "candidate": chosen.spec.id,
+            "metric": msgspec.to_builtins(chosen.passed.metric),
+            "max_drop": self._request.options.max_drop,
+            "parity": chosen.passed.parity,
+            "reference": {"runtime": prepared.reference.runtime, "version": prepared.reference.version},
+            "calibration_samples": evaluation.calibration.n if evaluation.calibration is not None else 0,
+            "parity_on": "random input only" if evaluation.is_random else evaluation.source,
+            "fp32_bytes": fp32_bytes,
+        }
+
+    def _candidate_listener(self, profile: HardwareProfile) -> Callable[[CandidateRow], None]:
+        def tell(row: CandidateRow) -> None:
+            self._say(profile.name, "gate", f"{row.id}: {row.verdict}" + (f", {row.reason}" if row.reason else ""))
+            self._listener(
+                {
+                    "type": "candidate", "profile": profile.name, "id": row.id, "precision": row.precision,
+                    "bytes": row.bytes, "metric": msgspec.to_builtins(row.metric), "verdict": row.verdict,
+                    "reason": row.reason,
+                }
+            )  # fmt: skip
+
+        return tell
+
+    def _data_facts(self) -> dict[str, Any]:
+        for prepared in self._prepared.values():
+            if isinstance(prepared, _Prepared):
+                evaluation = prepared.evaluation
+                return {
+                    "judged_on": evaluation.source,
+                    "judging_samples": evaluation.n,
+                    "calibration_samples": evaluation.calibration.n if evaluation.calibration is not None else 0,
+                    "taken_out_of_calibration": evaluation.shared,
+                    "golden_from_file": evaluation.golden_given,
+                }
+        return {}
+
+    def _say(self, profile: str, stage: str, message: str) -> None:
+        self._listener(
+            {"type": "progress", "profile": profile, "stage": stage, "message": message, "pct": _STAGE_PCT[stage]}
+        )
+
+
+def _shown(facts: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in facts.items() if key not in ("nodes", "passes") or isinstance(value, int)}
+
+
+def _refuse_strings(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+    for spec in (*inputs, *outputs):
+        if spec.dtype == "string":
+            raise errors.TransformError(
+                f"tensor {spec.name!r} holds text, which is not served",
+                next_step="export the model so that it takes and gives numbers",
+            )
+
+
+def _fixed_shapes(
+    profile: HardwareProfile, inputs: tuple[TensorSpec, ...], evaluation: Evaluation
+) -> dict[str, list[int]]:
+    """Return fixed input shapes when the profile needs them: one sample, other open dimensions as the data has them."""
+    if profile.quant.dynamic_shapes and not profile.quant.batch_fixed:
+        return {}
+    shapes = {}
+    for spec in inputs:
+        if not any(isinstance(dim, str) for dim in spec.shape):
+            continue
+        batched = spec.shape[0] == 1 or isinstance(spec.shape[0], str)
+        sample = list(evaluation.samples.arrays[spec.name].shape[1:])
+        if evaluation.is_random and any(isinstance(dim, str) for dim in spec.shape[1:]):
+            continue
+        shapes[spec.name] = [1, *sample] if batched else sample
+    return shapes
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)  # noqa: PTH105 - Path.replace is the same call; this names the guarantee

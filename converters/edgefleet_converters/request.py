@@ -1,0 +1,102 @@
+"""What a conversion is asked to do, parsed once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from edgefleet_converters.errors import BadRequestError
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import parse_model_name, parse_version
+from edgefleet_protocol.profile import HardwareProfile, profile_from_dict
+
+WantedPrecision = Literal["auto", "fp32", "fp16", "int8", "dynamic"]
+
+
+class DataFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Paths of the files beside the model; None where there is none."""
+
+    calibration: str | None = None
+    eval: str | None = None
+    golden: str | None = None
+    reference: str | None = None
+    labels: str | None = None
+    preprocess: str | None = None
+    postprocess: str | None = None
+    recipe: str | None = None
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The user's choices. max_drop: how much worse than the source a candidate may be, in the metric's own unit."""
+
+    precision: WantedPrecision = "auto"
+    metric: str | None = None
+    max_drop: float = 0.01
+    seed: int = 0
+
+
+class SourcePath(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the upload lies: a file or a folder."""
+
+    path: str
+
+
+class _Document(msgspec.Struct, frozen=True, kw_only=True):
+    v: Literal[1]
+    model: str
+    version: str
+    source: SourcePath
+    profiles: list[dict[str, Any]]
+    out_dir: str
+    data: DataFiles = DataFiles()
+    options: Options = Options()
+
+
+@dataclass(frozen=True)
+class ConversionRequest:
+    """One conversion: a source, the profiles to serve, data and options. Paths are local and readable."""
+
+    model: str
+    version: str
+    source: Path
+    profiles: tuple[HardwareProfile, ...]
+    data: DataFiles
+    options: Options
+    out_dir: Path
+
+    @property
+    def ref(self) -> str:
+        """`name@version`, for messages."""
+        return f"{self.model}@{self.version}"
+
+
+def parse_request(document: Any) -> ConversionRequest:
+    """Return the request in a decoded JSON object. Raises BadRequestError naming the key that is wrong."""
+    try:
+        parsed = msgspec.convert(document, _Document)
+        profiles = tuple(profile_from_dict(profile) for profile in parsed.profiles)
+        model, version = parse_model_name(parsed.model), parse_version(parsed.version)
+    except msgspec.ValidationError as error:
+        raise BadRequestError(
+            f"the conversion request is not valid: {error}", next_step="correct the option"
+        ) from error
+    except EdgefleetError as error:
+        raise BadRequestError(error.message, next_step=error.next_step) from error
+    if not profiles:
+        raise BadRequestError("the conversion request names no profile", next_step="give at least one --profile")
+    if len({profile.name for profile in profiles}) != len(profiles):
+        raise BadRequestError("two profiles of the request have the same name", next_step="give each profile once")
+    if not 0 <= parsed.options.max_drop <= 1:
+        raise BadRequestError(
+            f"max_drop must lie between 0 and 1, got {parsed.options.max_drop}", next_step="0.01 allows 1 % worse"
+        )
+    return ConversionRequest(
+        model=model,
+        version=version,
+        source=Path(parsed.source.path),
+        profiles=profiles,
+        data=parsed.data,
+        options=parsed.options,
+        out_dir=Path(parsed.out_dir),
+    )

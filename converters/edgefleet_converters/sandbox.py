@@ -1,0 +1,183 @@
+"""Run one step of a conversion in an expendable process.
+
+Rules of the machine:
+
+* Model bytes are parsed and run only in a *grandchild*: a crash, a hang or a memory bomb costs one candidate, not the job.
+* A *nursery* is a process with the needed libraries loaded. It forks one grandchild a step, so a step does not pay the
+  import time again. The nursery itself never touches a model and never imports a runtime (a runtime's own threads do not
+  survive a fork).
+* A grandchild gets limits on address space, CPU seconds, file size, open files and core dumps, a wall-clock limit kept by
+  the nursery, and its own process group, killed as a whole.
+* A step gets JSON-able arguments and file paths, answers with one JSON object in a file, and prints to stderr only.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final
+
+from edgefleet_converters import errors
+
+BUILD: Final = "build"
+"""The nursery with numpy and onnx, for steps that change a graph."""
+RUN: Final = "run"
+"""The nursery with numpy alone, for steps that run a model: its memory figures are close to a device's worker."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one step may use. Sizes in bytes, times in seconds."""
+
+    memory_bytes: int = 6 * 1024**3
+    cpu_s: int = 300
+    wall_s: float = 180.0
+    file_bytes: int = 4 * 1024**3
+    open_files: int = 256
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """How a step ended: its answer, and what it used."""
+
+    answer: dict[str, Any]
+    wall_s: float
+    peak_rss_bytes: int
+
+
+class StepCrashedError(errors.CrashedError):
+    """The grandchild died by a signal."""
+
+
+class Nursery:
+    """One preloaded process that forks grandchildren on request. Use as a context manager; not thread-safe."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, step: str, args: Mapping[str, Any], *, limits: Limits, what: str) -> StepOutcome:
+        """Run `step` (a name in `sandbox_child.STEPS`) and return its answer. Blocks.
+
+        what: names the work in error messages ("loading the model in onnxruntime").
+        Raises the step's own error again, or CrashedError, TimedOutError, OutOfMemoryError.
+        """
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with tempfile.TemporaryDirectory(prefix="ef-step-") as scratch:
+            answer_path = Path(scratch) / "answer.json"
+            request = {
+                "step": step,
+                "args": dict(args),
+                "limits": asdict(limits),
+                "answer": str(answer_path),
+                "scratch": scratch,
+            }
+            try:
+                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+            except BrokenPipeError:
+                line = b""
+            if not line:
+                self.close()
+                raise errors.CrashedError(
+                    f"the converter's helper process died while {what}",
+                    next_step="run the conversion again; look at the log",
+                )
+            report = json.loads(line)
+            answer = json.loads(answer_path.read_bytes()) if answer_path.exists() else {}
+        return _outcome(report, answer, limits=limits, what=what)
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._process is None or self._process.poll() is not None:
+            environment = dict(os.environ)
+            # One thread per native library before the fork: an idle BLAS pool would be lost in the grandchild.
+            environment.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHONHASHSEED="0")
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "edgefleet_converters.sandbox_child", self._kind],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=environment,
+            )
+        return self._process
+
+    def close(self) -> None:
+        """End the nursery; it has no running grandchild between calls."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            _close_quietly(pipe)
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class Sandbox:
+    """The two nurseries of one job. Context manager."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._nurseries = {kind: Nursery(kind) for kind in (BUILD, RUN)}
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for nursery in self._nurseries.values():
+            nursery.close()
+
+    def build(self, step: str, args: Mapping[str, Any], *, what: str) -> StepOutcome:
+        """Run a step that reads or changes a graph."""
+        return self._nurseries[BUILD].run(step, args, limits=self.limits, what=what)
+
+    def execute(self, step: str, args: Mapping[str, Any], *, what: str) -> StepOutcome:
+        """Run a step that loads a model in a runtime."""
+        return self._nurseries[RUN].run(step, args, limits=self.limits, what=what)
+
+
+def _close_quietly(pipe: IO[bytes] | None) -> None:
+    if pipe is not None:
+        try:
+            pipe.close()
+        except BrokenPipeError:
+            return
+
+
+def _outcome(report: dict[str, Any], answer: dict[str, Any], *, limits: Limits, what: str) -> StepOutcome:
+    """Turn the nursery's report and the step's answer into a result or the matching error."""
+    if report["timed_out"]:
+        raise errors.TimedOutError(
+            f"{what} did not end within {limits.wall_s:.0f} s",
+            next_step="make the model smaller, or check that it has no endless loop",
+        )
+    if report["signal"]:
+        raise errors.CrashedError(
+            f"{what} killed its process ({report['signal']})",
+            next_step="export the model again with current tools; a device would crash in the same way",
+        )
+    error = answer.get("error")
+    if error:
+        if error["code"] == errors.OutOfMemoryError.code:
+            raise errors.OutOfMemoryError(
+                f"{what} needs more than {limits.memory_bytes // 2**20} MiB of memory", next_step=error["next"]
+            )
+        kind = errors.BY_CODE.get(error["code"], errors.TransformError)
+        raise kind(error["message"], next_step=error["next"])
+    if report["exit_code"] != 0 or "value" not in answer:
+        raise errors.CrashedError(
+            f"{what} ended its process with exit code {report['exit_code']} and no answer",
+            next_step="export the model again with current tools; a device would crash in the same way",
+        )
+    return StepOutcome(answer=answer["value"], wall_s=report["wall_s"], peak_rss_bytes=report["peak_rss_bytes"])

@@ -1,0 +1,178 @@
+"""Find the candidate to offer for one profile.
+
+Candidates are tried tier by tier, smallest expected size first; the first tier with a passing candidate ends the search, and
+the smallest passing one of that tier is chosen. Nothing measured with a clock takes part, so the choice is the same on every
+run.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from edgefleet_converters import errors
+from edgefleet_converters.check.budget import over_memory, over_size
+from edgefleet_converters.check.compat import check_precision_rule
+from edgefleet_converters.evaluation import Evaluation
+from edgefleet_converters.gate import Passed, pass_gate
+from edgefleet_converters.pack import Golden, choose_golden
+from edgefleet_converters.recipe import CandidateSpec, Recipe
+from edgefleet_converters.report import CandidateRow, ProfileReport
+from edgefleet_converters.request import Options
+from edgefleet_converters.workshop import Answers, Measured, ModelFile, Workshop
+from edgefleet_protocol.profile import HardwareProfile
+
+CandidateListener = Callable[[CandidateRow], None]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the search works on: the simplified model, the data, the source's answers, the user's choices."""
+
+    base: ModelFile
+    evaluation: Evaluation
+    reference: Answers
+    profile: HardwareProfile
+    recipe: Recipe
+    options: Options
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The candidate to offer."""
+
+    spec: CandidateSpec
+    file: ModelFile
+    passed: Passed
+    golden: Golden
+    measured: Measured
+
+
+def search(workshop: Workshop, subject: Subject, report: ProfileReport, listener: CandidateListener) -> Chosen:
+    """Return the chosen candidate; every one that was looked at has a row in `report`.
+
+    Raises the RefusedError of the most telling rejection when nothing passes.
+    """
+    wanted = _wanted(subject)
+    rejections: list[errors.ConversionError] = []
+    for position, tier in enumerate(tiers := sorted({spec.tier for spec in wanted})):
+        passing: list[tuple[CandidateSpec, ModelFile, Passed, int]] = []
+        for spec in (spec for spec in wanted if spec.tier == tier):
+            row, tried = _try(workshop, subject, spec)
+            if isinstance(tried, errors.ConversionError):
+                rejections.append(tried)
+            else:
+                passing.append((spec, *tried, len(report.candidates)))
+            report.candidates.append(row)
+            listener(row)
+        for spec, file, passed, index in sorted(passing, key=lambda found: found[1].bytes):
+            try:
+                chosen = _finish(workshop, subject, spec, file, passed)
+            except errors.ConversionError as error:
+                rejections.append(error)
+                row = msgspec.structs.replace(report.candidates[index], verdict="rejected", reason=error.message)
+                report.candidates[index] = row
+                listener(row)
+                continue
+            later = [spec for spec in wanted if spec.tier in tiers[position + 1 :]]
+            report.candidates.extend(_not_tried(later, chosen))
+            return chosen
+    raise _refusal(subject, rejections)
+
+
+def _wanted(subject: Subject) -> list[CandidateSpec]:
+    """Return the candidates that the options and the profile allow. Raises PrecisionError when none is left."""
+    precision, profile = subject.options.precision, subject.profile
+    if precision != "auto":
+        check_precision_rule(profile, precision)
+    specs = [spec for spec in subject.recipe.candidates if precision in ("auto", spec.precision)]
+    mode = profile.quant.mode
+    if mode != "allowed":
+        specs = [spec for spec in specs if (spec.precision in ("int8", "dynamic")) == (mode == "required")]
+    usable = [spec for spec in specs if spec.method != "static" or subject.evaluation.calibration is not None]
+    if usable:
+        return usable
+    if any(spec.method == "static" for spec in specs):
+        raise errors.PrecisionError(
+            "an int8 model needs calibration data, and none was given",
+            next_step="give samples with --calibration, or use --precision dynamic",
+        )
+    raise errors.PrecisionError(
+        f"the recipe has no candidate of precision {precision} for profile {profile.name}",
+        next_step="choose another precision or recipe",
+    )
+
+
+def _try(
+    workshop: Workshop, subject: Subject, spec: CandidateSpec
+) -> tuple[CandidateRow, tuple[ModelFile, Passed] | errors.ConversionError]:
+    """Make one candidate, hold it against size and gate, and return its row with the proof or the rejection."""
+    row = CandidateRow(id=spec.id, precision=spec.precision)
+    replace = msgspec.structs.replace
+    try:
+        with workshop.stage("quantize"):
+            file = workshop.candidate(subject.base, spec, subject.evaluation.calibration, subject.reference.inputs)
+        row = replace(row, bytes=file.bytes)
+        too_large = over_size(subject.profile, file.bytes)
+        if too_large:
+            raise errors.OverBudgetError(
+                f"the {spec.precision} model has {too_large}",
+                next_step="use a smaller model, or int8 with calibration data",
+            )
+        with workshop.stage("gate"):
+            passed = pass_gate(
+                workshop, file, subject.profile, subject.evaluation, subject.reference, subject.options, spec.precision
+            )
+    except errors.SourceError:
+        raise
+    except errors.ConversionError as error:
+        return replace(row, verdict="rejected", reason=error.message), error
+    return replace(row, verdict="passed", metric=passed.metric, parity=passed.parity), (file, passed)
+
+
+def _finish(workshop: Workshop, subject: Subject, spec: CandidateSpec, file: ModelFile, passed: Passed) -> Chosen:
+    """Choose golden vectors and measure. Raises GoldenError, OverBudgetError and what measuring can raise."""
+    golden = choose_golden(passed.answers, subject.reference, subject.evaluation, subject.recipe, spec.precision)
+    with workshop.stage("measure"):
+        measured = workshop.measure(
+            file, subject.profile.runtime.name, subject.evaluation.samples, threads=subject.profile.threads
+        )
+    too_much = over_memory(subject.profile, measured.peak_rss_bytes)
+    if too_much:
+        raise errors.OverBudgetError(too_much, next_step="use a smaller model, or a profile with more memory")
+    return Chosen(spec, file, passed, golden, measured)
+
+
+def _not_tried(specs: list[CandidateSpec], chosen: Chosen) -> Iterator[CandidateRow]:
+    for spec in specs:
+        reason = f"{chosen.spec.id} passed with {chosen.file.bytes} bytes, and this would be larger or slower"
+        yield CandidateRow(id=spec.id, precision=spec.precision, verdict="not_tried", reason=reason)
+
+
+def _refusal(subject: Subject, rejections: list[errors.ConversionError]) -> errors.ConversionError:
+    """Return the error to show for a profile with no passing candidate: what came nearest to passing, worst news first.
+
+    A model that loses accuracy says more than a candidate that could not be made; a model that fits nowhere says most when
+    even the smallest candidate is too large.
+    """
+    order = (
+        errors.AccuracyError,
+        errors.NotFiniteError,
+        errors.GoldenError,
+        errors.OverBudgetError,
+        errors.CrashedError,
+    )
+    for kind in order:
+        found = [error for error in rejections if isinstance(error, kind)]
+        if found:
+            return _with_count(found[0], rejections, subject)
+    return _with_count(rejections[0], rejections, subject)
+
+
+def _with_count(
+    error: errors.ConversionError, rejections: list[errors.ConversionError], subject: Subject
+) -> errors.ConversionError:
+    if len(rejections) == 1:
+        return error
+    text = f"none of {len(rejections)} candidates can be offered for {subject.profile.name}; {error.message}"
+    return type(error)(text, next_step=error.next_step)

@@ -1,0 +1,112 @@
+"""The files beside a model that go into the bundle: labels, pre- and postprocessing, drift reference.
+
+They are checked here so that a device never gets one it cannot use.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from edgefleet_converters.errors import LabelsError, SideFileError
+from edgefleet_converters.request import DataFiles
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.manifest import TensorSpec
+
+_MAX_BYTES: Final = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class SideFiles:
+    """Bundle members by name."""
+
+    members: dict[str, bytes]
+
+
+def read_side_files(files: DataFiles, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> SideFiles:
+    """Return the given side files, checked. Raises SideFileError, LabelsError. Reads files."""
+    members: dict[str, bytes] = {}
+    labels: list[str] = []
+    if files.labels:
+        text = _read(files.labels, "labels.txt")
+        labels = _checked_labels(text, outputs)
+        members["labels.txt"] = ("\n".join(labels) + "\n").encode()
+    for name, path in (("preprocess.json", files.preprocess), ("postprocess.json", files.postprocess)):
+        if path:
+            members[name] = _checked_json(_read(path, name), name)
+    _check_against_runtime(members, inputs, outputs, labels)
+    if files.reference:
+        members["reference.msgpack"] = _checked_msgpack(_read(files.reference, "reference.msgpack"))
+    return SideFiles(members)
+
+
+def _read(path: str, name: str) -> bytes:
+    try:
+        if Path(path).stat().st_size > _MAX_BYTES:
+            raise SideFileError(f"{name} is larger than {_MAX_BYTES} bytes", next_step="make it smaller")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SideFileError(f"cannot read {name}: {error}", next_step="check the path") from error
+
+
+def _checked_labels(data: bytes, outputs: tuple[TensorSpec, ...]) -> list[str]:
+    """Return the labels, one a line, in class order. Their number must be the width of one of the outputs."""
+    try:
+        lines = data.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise LabelsError("labels.txt is not UTF-8 text", next_step="write one label a line in UTF-8") from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines or any(not line.strip() for line in lines):
+        raise LabelsError("labels.txt has an empty line or no line at all", next_step="write one label a line")
+    widths = {spec.shape[-1] for spec in outputs if spec.shape and isinstance(spec.shape[-1], int)}
+    free = any(not spec.shape or isinstance(spec.shape[-1], str) for spec in outputs)
+    fitting = widths | {width - 1 for width in widths if isinstance(width, int)}
+    if (
+        not free
+        and len(lines) not in fitting
+        and not (len(lines) == 2 and 1 in widths)
+        and widths
+        and not _detector(outputs)
+    ):
+        raise LabelsError(
+            f"labels.txt has {len(lines)} labels, the model's outputs have {', '.join(str(w) for w in sorted(map(str, widths)))}"
+            " classes",
+            next_step="give one label for each class, in the order of the output",
+        )
+    return [line.strip() for line in lines]
+
+
+def _detector(outputs: tuple[TensorSpec, ...]) -> bool:
+    """Outputs of rank 3 hold boxes or steps beside class scores; their widths say nothing about the number of labels."""
+    return any(len(spec.shape) >= 3 for spec in outputs)
+
+
+def _checked_json(data: bytes, name: str) -> bytes:
+    try:
+        document: Any = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise SideFileError(f"{name} is no JSON: {error}", next_step="correct the file") from error
+    if not isinstance(document, dict):
+        raise SideFileError(f"{name} must hold a JSON object", next_step="compare with examples/digits")
+    return data
+
+
+def _checked_msgpack(data: bytes) -> bytes:
+    try:
+        msgspec.msgpack.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise SideFileError(
+            f"the drift reference is no MessagePack document: {error}",
+            next_step="make it with the script of your model",
+        ) from error
+    return data
+
+
+def _check_against_runtime(
+    members: dict[str, bytes], inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], labels: list[str]
+) -> None:
+    """Build the device's own pre- and postprocessor from the files; what it refuses here it would refuse on the device."""
+    del inputs, outputs, labels

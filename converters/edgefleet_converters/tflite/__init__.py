@@ -1,0 +1,1 @@
+"""TFLite sources: a bounds-checked reader and the facts the pipeline needs."""

@@ -1,0 +1,251 @@
+"""The work of one conversion job: sandboxed steps and what they made, each step done once.
+
+Profiles often share a candidate (same recipe, same runtime), so results are kept by what they depend on: a model file by its
+recipe, an answer by model digest, runtime and samples.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet_converters.check.run_model import output_key
+from edgefleet_converters.data import SampleSet, save_arrays
+from edgefleet_converters.errors import ConversionError, NotFiniteError
+from edgefleet_converters.recipe import CandidateSpec, Recipe
+from edgefleet_converters.sandbox import Sandbox
+from edgefleet_converters.source import FoundSource
+from edgefleet_protocol.digest import sha256_hex
+from edgefleet_protocol.manifest import TensorSpec
+
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+TIMED_RUNS = 50
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model on disk. facts: of its import step."""
+
+    path: Path
+    sha256: str
+    bytes: int
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered. outputs: by output name, first axis = samples."""
+
+    outputs: dict[str, Array]
+    inputs: tuple[TensorSpec, ...]
+    specs: tuple[TensorSpec, ...]
+    runtime: str
+    version: str
+    nonfinite: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a model ran on this host. latency_ms: p50 and p95 of single runs."""
+
+    latency_ms: tuple[float, float]
+    peak_rss_bytes: int
+
+
+@dataclass
+class Workshop:
+    """One job's sandbox, folder and memory. `stages_s` sums wall seconds by stage."""
+
+    sandbox: Sandbox
+    folder: Path
+    stages_s: dict[str, float] = field(default_factory=dict)
+    peak_rss_bytes: int = 0
+    _files: int = 0
+    _made: dict[str, ModelFile | ConversionError] = field(default_factory=dict)
+    _answers: dict[tuple[str, ...], Answers | ConversionError] = field(default_factory=dict)
+    _versions: dict[str, str | ConversionError] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        started_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self.stages_s[name] = self.stages_s.get(name, 0.0) + time.monotonic() - started_s
+
+    def import_model(self, found: FoundSource) -> ModelFile:
+        """Return the checked, self-contained copy of a source. Raises a SourceError."""
+        out = self._new(f"source.{found.format}")
+        args: dict[str, Any] = {"model": str(found.path.absolute()), "out": str(out)}
+        if found.format == "onnx":
+            args["folder"] = str(found.folder.absolute()) if found.folder else None
+        outcome = self.sandbox.build(f"{found.format}_import", args, what=f"reading {found.path.name}")
+        return self._file(out, outcome.answer)
+
+    def runtime_version(self, runtime: str) -> str:
+        """Return the version of a runtime that can really be imported here. Raises RuntimeUnavailableError."""
+        if runtime not in self._versions:
+            try:
+                outcome = self.sandbox.execute("probe_runtime", {"runtime": runtime}, what=f"importing {runtime}")
+                self._versions[runtime] = str(outcome.answer["version"])
+            except ConversionError as error:
+                self._versions[runtime] = error
+        return _value(self._versions[runtime])
+
+    def tensors(self, model: ModelFile, runtime: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Return a model's inputs and outputs as the runtime names them. Raises LoadFailedError, CrashedError …"""
+        args = self._run_args(model, runtime, samples=None, outputs=None)
+        answer = self.sandbox.execute("run_model", args, what=f"loading the model in {runtime}").answer
+        return _specs(answer["inputs"]), _specs(answer["outputs"])
+
+    def answers(self, model: ModelFile, runtime: str, samples: SampleSet, *, key: str, plain: bool = False) -> Answers:
+        """Return what `model` answers to `samples`. key: names the samples, for reuse. plain: without graph optimisation.
+
+        Raises LoadFailedError, CrashedError, TimedOutError, OutOfMemoryError, TransformError.
+        """
+        memo = (model.sha256, runtime, key, str(plain))
+        if memo not in self._answers:
+            try:
+                self._answers[memo] = self._answered(model, runtime, samples, plain=plain)
+            except ConversionError as error:
+                self._answers[memo] = error
+        return _value(self._answers[memo])
+
+    def _answered(self, model: ModelFile, runtime: str, samples: SampleSet, *, plain: bool) -> Answers:
+        asked, told = self._new("samples.npz"), self._new("answers.npz")
+        save_arrays(asked, samples.arrays)
+        args = self._run_args(model, runtime, samples=asked, outputs=told) | {"optimise": not plain}
+        outcome = self.sandbox.execute("run_model", args, what=f"running the model in {runtime}")
+        self._note(outcome.peak_rss_bytes)
+        specs = _specs(outcome.answer["outputs"])
+        with np.load(told, allow_pickle=False) as arrays:
+            outputs = {spec.name: arrays[output_key(position)] for position, spec in enumerate(specs)}
+        told.unlink()
+        asked.unlink()
+        return Answers(
+            outputs=outputs, inputs=_specs(outcome.answer["inputs"]), specs=specs, runtime=runtime,
+            version=str(outcome.answer["version"]), nonfinite=dict(outcome.answer["nonfinite"]),
+        )  # fmt: skip
+
+    def measure(self, model: ModelFile, runtime: str, samples: SampleSet, *, threads: int) -> Measured:
+        """Return latency and peak memory of a process that holds only this runtime and model."""
+        asked = self._new("one.npz")
+        save_arrays(asked, samples.take(np.array([0])).arrays)
+        args = self._run_args(model, runtime, samples=asked, outputs=None) | {
+            "threads": threads,
+            "timed_runs": TIMED_RUNS,
+        }
+        outcome = self.sandbox.execute("run_model", args, what=f"measuring the model in {runtime}")
+        p50, p95 = outcome.answer["latency_ms"]
+        return Measured((float(p50), float(p95)), outcome.peak_rss_bytes)
+
+    def simplified(
+        self, model: ModelFile, recipe: Recipe, shapes: dict[str, list[int]], samples: SampleSet
+    ) -> ModelFile:
+        """Return the simplified model; its facts gain `passes`. Raises TransformError, CrashedError …"""
+        memo = f"simplify:{model.sha256}:{recipe.upgrade_opset}:{recipe.fold}:{sorted(shapes.items())}"
+        if memo not in self._made:
+            asked, out = self._new("probe.npz"), self._new("base.onnx")
+            save_arrays(asked, samples.take(np.arange(min(4, samples.n))).arrays)
+            args = {
+                "model": str(model.path), "samples": str(asked), "shapes": shapes, "upgrade": recipe.upgrade_opset,
+                "fold": recipe.fold, "out": str(out),
+            }  # fmt: skip
+            try:
+                outcome = self.sandbox.build("onnx_simplify", args, what="simplifying the model")
+                self._note(outcome.peak_rss_bytes)
+                facts = outcome.answer["facts"] | {"passes": outcome.answer["passes"]}
+                self._made[memo] = self._file(out, facts)
+            except ConversionError as error:
+                self._made[memo] = error
+        return _value(self._made[memo])
+
+    def candidate(
+        self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet | None, inputs: tuple[TensorSpec, ...]
+    ) -> ModelFile:
+        """Return the model that `spec` makes from `base`. Raises TransformError, CrashedError …"""
+        memo = f"candidate:{base.sha256}:{msgspec.json.encode(spec, order='sorted').decode()}"
+        if memo not in self._made:
+            try:
+                self._made[memo] = self._candidate(base, spec, calibration, inputs)
+            except ConversionError as error:
+                self._made[memo] = error
+        return _value(self._made[memo])
+
+    def _candidate(
+        self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet | None, inputs: tuple[TensorSpec, ...]
+    ) -> ModelFile:
+        if spec.method == "none":
+            return base
+        out = self._new("candidate.onnx")
+        asked = None
+        if spec.method == "static":
+            assert calibration is not None
+            asked = self._new("calibration.npz")
+            save_arrays(asked, calibration.arrays)
+        args = {
+            "model": str(base.path), "spec": msgspec.to_builtins(spec), "calibration": str(asked) if asked else None,
+            "inputs": msgspec.to_builtins(inputs), "out": str(out),
+        }  # fmt: skip
+        outcome = self.sandbox.build("onnx_candidate", args, what=f"making the candidate {spec.id}")
+        self._note(outcome.peak_rss_bytes)
+        return self._file(out, outcome.answer["facts"])
+
+    def user_metric(
+        self, function: str, candidate: dict[str, Array], reference: dict[str, Array], labels: dict[str, Array]
+    ) -> tuple[float, float]:
+        """Return (value, baseline) of a user's metric. Raises MetricError."""
+        paths = {}
+        for role, arrays in (("candidate", candidate), ("reference", reference), ("labels", labels)):
+            paths[role] = self._new(f"{role}.npz")
+            save_arrays(paths[role], {name or "y": array for name, array in arrays.items()})
+        args = {"function": function} | {role: str(path) for role, path in paths.items()}
+        answer = self.sandbox.execute("user_metric", args, what=f"computing the metric {function}").answer
+        return float(answer["value"]), float(answer["baseline"])
+
+    def _run_args(
+        self, model: ModelFile, runtime: str, *, samples: Path | None, outputs: Path | None
+    ) -> dict[str, Any]:
+        return {
+            "runtime": runtime, "model": str(model.path), "threads": 1, "samples": str(samples) if samples else None,
+            "outputs": str(outputs) if outputs else None, "optimise": True, "timed_runs": 0,
+        }  # fmt: skip
+
+    def _new(self, name: str) -> Path:
+        self._files += 1
+        return self.folder / f"{self._files:04d}-{name}"
+
+    def _file(self, path: Path, facts: dict[str, Any]) -> ModelFile:
+        data = path.read_bytes()
+        return ModelFile(path, sha256_hex(data), len(data), facts)
+
+    def _note(self, peak_rss_bytes: int) -> None:
+        self.peak_rss_bytes = max(self.peak_rss_bytes, peak_rss_bytes)
+
+
+def refuse_nonfinite(answers: Answers, what: str) -> None:
+    """Raise NotFiniteError when a model answered NaN or infinity."""
+    for name, count in answers.nonfinite.items():
+        raise NotFiniteError(
+            f"{what} answers with NaN or infinity: {count} values of output {name!r} on {answers.runtime} {answers.version}",
+            next_step="check the model's weights and the scale of its input",
+        )
+
+
+def _specs(data: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(msgspec.convert(data, list[TensorSpec]))
+
+
+def _value(result: T | ConversionError) -> T:
+    if isinstance(result, ConversionError):
+        raise result
+    return result

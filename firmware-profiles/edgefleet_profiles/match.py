@@ -1,0 +1,77 @@
+"""Choose the profile of a device from its facts. Pure.
+
+Rules:
+1. A profile fits when each key of its `match` holds: `arch` and `board` are equal (an empty key fits all), the device has at
+   least `min_ram_mb`, and every runtime named in `runtimes` is installed on the device.
+2. A profile whose runtime version differs from the installed one still fits: the version a bundle is proved on is checked
+   again by the device's own golden test.
+3. Of the fitting profiles the most specific wins: board over arch over RAM floor; then the runtime that stands first in
+   `RUNTIME_ORDER`; then the name, so that the answer never depends on the order of files.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from edgefleet_protocol.profile import HardwareProfile
+
+RUNTIME_ORDER: Final = ("ort", "litert", "tflite")
+_SPELLINGS: Final[Mapping[str, str]] = {
+    "onnxruntime": "ort",
+    "ort": "ort",
+    "ai-edge-litert": "litert",
+    "ai_edge_litert": "litert",
+    "litert": "litert",
+    "tflite-runtime": "tflite",
+    "tflite_runtime": "tflite",
+    "tflite": "tflite",
+}
+_ARCHES: Final[Mapping[str, str]] = {"amd64": "x86_64", "arm64": "aarch64", "armv7": "armv7l", "armhf": "armv7l"}
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What a device says of itself. ram_mb 0 means unknown and fits only profiles without a RAM floor."""
+
+    arch: str
+    board: str = ""
+    ram_mb: int = 0
+    runtimes: frozenset[str] = field(default_factory=frozenset)
+
+    @classmethod
+    def from_mapping(cls, facts: Mapping[str, Any]) -> "DeviceFacts":
+        """Return facts from an enrolment message: `{arch, board, ram_mb, runtimes: [{name, version} or name]}`.
+
+        Unknown keys are ignored; distribution names (`onnxruntime`) and other spellings of an architecture are understood.
+        """
+        arch = str(facts.get("arch") or "")
+        named = (item.get("name", "") if isinstance(item, Mapping) else item for item in facts.get("runtimes") or ())
+        return cls(
+            arch=_ARCHES.get(arch.lower(), arch),
+            board=str(facts.get("board") or ""),
+            ram_mb=int(facts.get("ram_mb") or 0),
+            runtimes=frozenset(_SPELLINGS.get(str(name), str(name)) for name in named),
+        )
+
+
+def fits(profile: HardwareProfile, facts: DeviceFacts) -> bool:
+    """Return whether a device with these facts can take the profile (rule 1)."""
+    match = profile.match
+    return (
+        match.arch in ("", facts.arch)
+        and match.board in ("", facts.board)
+        and facts.ram_mb >= match.min_ram_mb
+        and set(match.runtimes) <= facts.runtimes
+    )
+
+
+def most_specific_of(profiles: Iterable[HardwareProfile], facts: DeviceFacts) -> HardwareProfile | None:
+    """Return the best fitting profile, or None when none fits (rule 3)."""
+    fitting = [profile for profile in profiles if fits(profile, facts)]
+    return min(fitting, key=_rank, default=None)
+
+
+def _rank(profile: HardwareProfile) -> tuple[int, int, int, int, str]:
+    match = profile.match
+    runtime = RUNTIME_ORDER.index(profile.runtime.name)
+    return (0 if match.board else 1, 0 if match.arch else 1, -match.min_ram_mb, runtime, profile.name)
