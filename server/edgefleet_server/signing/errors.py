@@ -12,7 +12,7 @@ class SigningError(EdgefleetError):
 class KeysMissingError(SigningError):
     """The key folder lacks a file that the server needs."""
 
-    code = "signing.keys_missing"
+    code = "signing.keys_unavailable"
 
 
 class KeysExistError(SigningError):
@@ -36,7 +36,7 @@ class BadCsrError(SigningError):
 class RepositoryMissingError(SigningError):
     """The database holds no TUF metadata yet."""
 
-    code = "signing.repository_missing"
+    code = "signing.repository_unavailable"
 
 
 class TargetExistsError(SigningError):

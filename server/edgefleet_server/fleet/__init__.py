@@ -1,0 +1,1 @@
+"""Devices: how they enrol, what they should run, what they report."""

@@ -1,0 +1,152 @@
+"""Desired documents: what each device should run, signed anew whenever it changes and at half of its life.
+
+Its own file because the service would grow beyond a page. Rules:
+- Every signing raises `gen` to max(stored, last reported) + 1, so that a server restored from an old backup is heard.
+- A document is written and signed in one transaction; listeners hear of it after the commit, never before.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import event
+from sqlmodel import Session
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.desired import Desired, ModelDesired, Ref, TelemetryWish, encode_desired
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.db import Database
+from edgefleet_server.fleet import store
+from edgefleet_server.fleet.model import OfferedBlob, SignedDesired, Wish
+from edgefleet_server.fleet.tables import FleetDesired
+from edgefleet_server.signing.service import SigningService
+
+DESIRED_LIFE: Final = timedelta(days=7)
+RESIGN_BATCH: Final = 500
+Listener = Callable[[Sequence[SignedDesired]], None]
+
+_log = logging.getLogger(__name__)
+
+
+class DesiredBook:
+    """Writes and reads desired documents."""
+
+    def __init__(self, db: Database, signing: SigningService, clock: Clock) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._signing = signing
+        self._clock = clock
+        self._listeners: list[Listener] = []
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` after each commit that signed documents, in the committing thread; return how to stop."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def ensure(self, device_id: DeviceId) -> SignedDesired:
+        """Return a device's document, signing an empty first one when there is none."""
+        with self._db.session() as session:
+            known = store.desired_of(session, device_id)
+            return known if known is not None else self._write(session, device_id, None)
+
+    def set_active(self, device_id: DeviceId, wish: Wish) -> SignedDesired:
+        """Make `wish` the active bundle of its model; return the document, signed anew only if that changes it."""
+        with self._db.session() as session:
+            row = store.desired_row(session, device_id, lock=True)
+            models = {} if row is None else msgspec.convert(row.models, dict[str, ModelDesired])
+            before = models.get(wish.model)
+            if row is not None and before is not None and _is_same(before, wish.active):
+                return SignedDesired(device_id, row.gen, row.envelope)
+            models[wish.model] = ModelDesired(active=wish.active)
+            return self._write(session, device_id, models)
+
+    def resign(self, device_id: DeviceId) -> SignedDesired:
+        """Sign a device's document anew with the same content and a higher gen."""
+        with self._db.session() as session:
+            return self._write(session, device_id, None)
+
+    def resign_due(self, now: datetime) -> int:
+        """Sign anew what has passed half of its life, in batches of one transaction each; return how many."""
+        done = 0
+        while True:
+            with self._db.session() as session:
+                due = store.due_for_signing(session, now, RESIGN_BATCH)
+                for device_id in due:
+                    self._write(session, DeviceId(device_id), None)
+            done += len(due)
+            if len(due) < RESIGN_BATCH:
+                return done
+
+    def models_of(self, device_id: DeviceId) -> Mapping[str, ModelDesired]:
+        """Return the content of a device's document by model; empty when there is none."""
+        with self._db.read() as session:
+            row = store.desired_row(session, device_id)
+            return {} if row is None else msgspec.convert(row.models, dict[str, ModelDesired])
+
+    def offered_to(self, device_id: DeviceId) -> list[OfferedBlob]:
+        """Return the bundles that the device's document names: what it may pull."""
+        refs = [ref for model in self.models_of(device_id).values() for ref in (model.active, model.candidate) if ref]
+        return [OfferedBlob(Sha256(ref.sha256), ref.length) for ref in refs]
+
+    def _write(self, session: Session, device_id: DeviceId, models: Mapping[str, ModelDesired] | None) -> SignedDesired:
+        """Sign and store; `models` None keeps the content."""
+        device = store.device(session, device_id, lock=True)
+        assert device is not None, "callers name known devices"
+        row = store.desired_row(session, device_id, lock=True)
+        if models is None:
+            models = {} if row is None else msgspec.convert(row.models, dict[str, ModelDesired])
+        telemetry = TelemetryWish() if row is None else msgspec.convert(row.telemetry, TelemetryWish)
+        now = self._clock.now()
+        gen = max(0 if row is None else row.gen, device.reported_gen) + 1
+        document = Desired(
+            device=device_id,
+            gen=gen,
+            issued=now.replace(microsecond=0),
+            expires=(now + DESIRED_LIFE).replace(microsecond=0),
+            models=dict(models),
+            telemetry=telemetry,
+        )
+        envelope = self._signing.sign_desired(encode_desired(document))
+        fields: dict[str, Any] = {
+            "gen": gen,
+            "models": msgspec.to_builtins(document.models),
+            "telemetry": msgspec.to_builtins(telemetry),
+            "envelope": envelope,
+            "issued_at": document.issued,
+            "expires_at": document.expires,
+            "resign_at": now + DESIRED_LIFE / 2,
+            "changed_at": now,
+        }
+        if row is None:
+            session.add(FleetDesired(device_id=device_id, **fields))
+        else:
+            for name, value in fields.items():
+                setattr(row, name, value)
+        session.flush()
+        signed = SignedDesired(device_id, gen, envelope)
+        self._announce_after_commit(session, signed)
+        _log.info("desired signed", extra={"device_id": device_id, "gen": gen})
+        return signed
+
+    def _announce_after_commit(self, session: Session, signed: SignedDesired) -> None:
+        waiting: list[SignedDesired] = session.info.setdefault("fleet_signed", [])
+        waiting.append(signed)
+        if len(waiting) > 1:
+            return
+
+        def announce(_session: Session) -> None:
+            for listener in list(self._listeners):
+                listener(tuple(waiting))
+
+        event.listen(session, "after_commit", announce, once=True)
+
+
+def _is_same(before: ModelDesired, ref: Ref) -> bool:
+    """Return whether the model's active bundle is this one already, apart from attempt and deadlines."""
+    active = before.active
+    return (
+        active is not None and (active.target, active.sha256) == (ref.target, ref.sha256) and before.candidate is None
+    )

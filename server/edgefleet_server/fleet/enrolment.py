@@ -1,0 +1,303 @@
+"""Claim tokens and enrolment: how a machine becomes a device.
+
+Its own file because the service would grow beyond a page. Rules:
+- A claim's secret has 256 bits; only its SHA-256 is stored; it is compared in constant time.
+- One use is taken atomically; the same key asking again with the same claim gets the same device and costs no use.
+- The id is the server's choice, never the device's. The CSR's subject is not even looked at.
+- The profile comes from the claim, else the most specific one that fits the facts.
+Source: design README §4; `security.md` §3.1.
+"""
+
+import base64
+import binascii
+import hmac
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from sqlmodel import Session
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.digest import Sha256, sha256_hex
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import DeviceId, ProfileName, parse_device_id, parse_profile_name
+from edgefleet_server.db import Database
+from edgefleet_server.fleet import store
+from edgefleet_server.fleet.errors import (
+    BadClaimError,
+    BadFactsError,
+    ClaimExpiredError,
+    ClaimUsedUpError,
+    DeviceRevokedError,
+    NoProfileError,
+)
+from edgefleet_server.fleet.model import ClaimOrder, ClaimView, DeviceIdentity, NewClaim
+from edgefleet_server.fleet.rules import check_labels
+from edgefleet_server.fleet.tables import FleetClaim, FleetDevice, FleetEnrolment, FleetEvent
+from edgefleet_server.signing.service import SigningService
+
+PREFIX: Final = "efc1."
+MAX_TOKEN_CHARS: Final = 2048
+MAX_FACTS_BYTES: Final = 16 * 1024
+ID_BYTES: Final = 10
+_ASK_AGAIN: Final = "Ask an operator for a new one: edgectl device enroll."
+
+
+class _TokenBody(msgspec.Struct, frozen=True):
+    url: str
+    id: str
+    secret: str
+    ca: str
+    root: str
+
+
+class RuntimeFact(msgspec.Struct, frozen=True):
+    """A runtime installed on the device."""
+
+    name: str
+    version: str = ""
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What a device says of itself when it enrols. ram_mb: 0 = unknown. Unknown keys are ignored."""
+
+    arch: str
+    board: str = ""
+    ram_mb: int = 0
+    runtimes: list[RuntimeFact] = []
+    python: str = ""
+    glibc: str = ""
+    agent_version: str = ""
+    hostname: str = ""
+
+
+@dataclass(frozen=True)
+class NewDevice:
+    """What enrolment made: id, certificate (PEM), profile, and the root that the claim pins."""
+
+    id: DeviceId
+    cert: str
+    profile: ProfileName
+    pinned_root: Sha256
+    is_new: bool
+
+
+def parse_claim_token(text: str) -> tuple[str, str]:
+    """Return claim id and secret. Raises BadClaimError."""
+    try:
+        if not text.startswith(PREFIX) or len(text) > MAX_TOKEN_CHARS:
+            raise ValueError("no claim token")
+        body = text.removeprefix(PREFIX)
+        raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+        token = msgspec.json.decode(raw, type=_TokenBody)
+    except (ValueError, binascii.Error, msgspec.MsgspecError, UnicodeDecodeError) as e:
+        raise BadClaimError("This is not a claim token.", next_step=_ASK_AGAIN) from e
+    return token.id, token.secret
+
+
+def parse_facts(raw: Mapping[str, Any]) -> Facts:
+    """Return the facts of an enrolment. Raises BadFactsError naming the field."""
+    try:
+        facts = msgspec.convert(dict(raw), Facts, strict=True)
+    except msgspec.ValidationError as e:
+        raise BadFactsError(
+            f"The facts of this enrolment cannot be used: {e}.", next_step="Update the agent on the device."
+        ) from e
+    if len(json.dumps(msgspec.to_builtins(facts))) > MAX_FACTS_BYTES:
+        raise BadFactsError(f"The facts of this enrolment exceed {MAX_FACTS_BYTES} bytes.")
+    return facts
+
+
+class Enroller:
+    """Makes claims and turns them into devices."""
+
+    def __init__(
+        self,
+        db: Database,
+        signing: SigningService,
+        clock: Clock,
+        choose_profile: Callable[[Mapping[str, Any]], ProfileName],
+    ) -> None:
+        """Wire the parts; `choose_profile(facts)` raises NoProfileError when none fits."""
+        self._db = db
+        self._signing = signing
+        self._clock = clock
+        self._choose_profile = choose_profile
+
+    def create_claims(self, order: ClaimOrder, *, url: str, created_by: str) -> list[NewClaim]:
+        """Make claim tokens for the device listener at `url`. Raises BadLabelError, BadIdError."""
+        checked = check_labels(order.labels)
+        if order.name_prefix is not None:
+            parse_device_id(f"{order.name_prefix}-{'a' * 16}")
+        now = self._clock.now()
+        ca, root = self._signing.ca_sha256(), self._signing.root_sha256()
+        made: list[NewClaim] = []
+        with self._db.session() as session:
+            for _ in range(order.count):
+                claim_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+                session.add(
+                    FleetClaim(
+                        id=claim_id,
+                        secret_sha256=sha256_hex(secret.encode()),
+                        root_sha256=root,
+                        uses=order.uses,
+                        uses_left=order.uses,
+                        expires_at=now + order.ttl,
+                        profile=order.profile,
+                        labels=checked,
+                        name_prefix=order.name_prefix,
+                        created_at=now,
+                        created_by=created_by,
+                    )
+                )
+                body = msgspec.json.encode(_TokenBody(url=url, id=claim_id, secret=secret, ca=ca, root=root))
+                token = PREFIX + base64.urlsafe_b64encode(body).decode().rstrip("=")
+                made.append(NewClaim(claim_id, token, now + order.ttl))
+        return made
+
+    def claims(self, after: str | None, limit: int) -> tuple[list[ClaimView], int]:
+        """Return up to `limit` claims after an id, and how many there are."""
+        with self._db.read() as session:
+            rows, total = store.claims_page(session, after, limit)
+            devices = store.devices_of_claims(session, [row.id for row in rows])
+            views = [
+                ClaimView(
+                    id=row.id,
+                    uses=row.uses,
+                    uses_left=row.uses_left,
+                    expires_at=row.expires_at,
+                    created_at=row.created_at,
+                    created_by=row.created_by,
+                    profile=row.profile,
+                    labels=row.labels,
+                    devices=devices.get(row.id, []),
+                )
+                for row in rows
+            ]
+        return views, total
+
+    def enroll(self, token: str, csr_pem: bytes, raw_facts: Mapping[str, Any]) -> NewDevice:
+        """Turn a claim and a CSR into a device.
+
+        Raises BadClaimError, ClaimExpiredError, ClaimUsedUpError, BadCsrError, BadFactsError, NoProfileError,
+        DeviceRevokedError.
+        """
+        claim_id, secret = parse_claim_token(token)
+        key_sha256 = self._signing.check_csr(csr_pem)
+        facts = parse_facts(raw_facts)
+        with self._db.session() as session:
+            claim = self._checked_claim(session, claim_id, secret)
+            again = session.get(FleetEnrolment, (claim_id, key_sha256))
+            if again is not None:
+                return self._repeated(session, claim, again)
+            if claim.expires_at <= self._clock.now():
+                raise ClaimExpiredError(
+                    f"This claim token expired at {claim.expires_at.isoformat(timespec='seconds')}.",
+                    next_step=_ASK_AGAIN,
+                )
+            profile = ProfileName(claim.profile) if claim.profile else self._choose_profile(msgspec.to_builtins(facts))
+            if not store.claim_use(session, claim_id):
+                raise ClaimUsedUpError(
+                    f"This claim token was used {claim.uses} of {claim.uses} times.", next_step=_ASK_AGAIN
+                )
+            return self._new_device(session, claim, csr_pem, key_sha256, facts, profile)
+
+    def renew(self, device: DeviceIdentity, csr_pem: bytes) -> str:
+        """Return a certificate (PEM) for a new key; the old key stays valid until the new one is used. Raises BadCsrError."""
+        with self._db.session() as session:
+            issued, public_key = self._signing.issue_device_certificate(csr_pem, device.id)
+            row = store.device(session, device.id, lock=True)
+            assert row is not None, "the caller authenticated it"
+            row.next_public_key = public_key
+            row.cert_serial = issued.serial
+            row.cert_not_after = issued.not_after
+            session.add(self._event(device.id, "identity_renewed", {"serial": issued.serial}))
+        return issued.pem.decode()
+
+    def promote_key(self, device_id: DeviceId, used_key: str) -> None:
+        """Make the key of a renewal (PEM) the device's only one: it was used."""
+        with self._db.session() as session:
+            row = store.device(session, device_id, lock=True)
+            if row is not None and row.next_public_key == used_key:
+                row.public_key = used_key
+                row.next_public_key = None
+
+    def _checked_claim(self, session: Session, claim_id: str, secret: str) -> FleetClaim:
+        claim = session.get(FleetClaim, claim_id)
+        expected = claim.secret_sha256 if claim is not None else "0" * 64
+        is_right = hmac.compare_digest(expected, sha256_hex(secret.encode()))
+        if claim is None or not is_right:
+            raise BadClaimError("This claim token is not known here.", next_step=_ASK_AGAIN)
+        return claim
+
+    def _repeated(self, session: Session, claim: FleetClaim, again: FleetEnrolment) -> NewDevice:
+        row = store.device(session, again.device_id)
+        assert row is not None, "devices are never deleted"
+        if row.revoked_at is not None:
+            raise DeviceRevokedError(
+                f"The device {row.id} was revoked.", next_step="Enrol with a new claim token and a new key."
+            )
+        return NewDevice(
+            DeviceId(row.id), again.cert, ProfileName(row.profile), Sha256(claim.root_sha256), is_new=False
+        )
+
+    def _new_device(
+        self,
+        session: Session,
+        claim: FleetClaim,
+        csr_pem: bytes,
+        key_sha256: Sha256,
+        facts: Facts,
+        profile: ProfileName,
+    ) -> NewDevice:
+        prefix = claim.name_prefix or "d"
+        suffix = base64.b32encode(secrets.token_bytes(ID_BYTES)).decode().lower()
+        device_id = parse_device_id(f"{prefix}-{suffix}")
+        issued, public_key = self._signing.issue_device_certificate(csr_pem, device_id)
+        cert, now = issued.pem.decode(), self._clock.now()
+        plain: dict[str, Any] = msgspec.to_builtins(facts)
+        session.add(
+            FleetDevice(
+                id=device_id,
+                profile=profile,
+                arch=facts.arch[:32],
+                public_key=public_key,
+                labels=dict(claim.labels),
+                facts=plain,
+                enrolled_at=now,
+                claim_id=claim.id,
+                cert_serial=issued.serial,
+                cert_not_after=issued.not_after,
+            )
+        )
+        session.add(FleetEnrolment(claim_id=claim.id, key_sha256=key_sha256, device_id=device_id, cert=cert, at=now))
+        session.add(self._event(device_id, "enrolled", {"claim": claim.id, "profile": profile}))
+        session.flush()
+        return NewDevice(device_id, cert, profile, Sha256(claim.root_sha256), is_new=True)
+
+    def _event(self, device_id: str, kind: str, detail: Mapping[str, Any]) -> FleetEvent:
+        now = self._clock.now()
+        return FleetEvent(device_id=device_id, at=now, received_at=now, kind=kind, detail=dict(detail))
+
+
+def choose_builtin_profile(facts: Mapping[str, Any]) -> ProfileName:
+    """Return the most specific profile that fits. Raises NoProfileError."""
+    from edgefleet_profiles import most_specific
+
+    try:
+        return parse_profile_name(most_specific(facts))
+    except (EdgefleetError, ValueError, TypeError) as e:
+        next_step = e.next_step if isinstance(e, EdgefleetError) else ""
+        raise NoProfileError(str(e), next_step=next_step or "Give the claim token a profile: --profile NAME.") from e
+
+
+def root_documents(chain: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Return root files as JSON objects.
+
+    The files are compact JSON with sorted keys, so `json.dumps(obj, sort_keys=True, separators=(",", ":"))` gives back
+    exactly the bytes whose SHA-256 the claim token pins.
+    """
+    return [json.loads(data) for data in chain]

@@ -1,0 +1,81 @@
+"""What the fleet refuses."""
+
+from edgefleet_protocol.errors import EdgefleetError
+
+
+class FleetError(EdgefleetError):
+    """Root of the errors of this feature."""
+
+    code = "fleet.failed"
+
+
+class DeviceUnknownError(FleetError):
+    """No device has this id."""
+
+    code = "fleet.device_unknown"
+
+
+class DeviceRevokedError(FleetError):
+    """The device was revoked; its identity is worth nothing any more."""
+
+    code = "fleet.device_revoked"
+
+
+class BadSelectorError(FleetError):
+    """A selector does not follow the grammar."""
+
+    code = "fleet.bad_selector"
+
+
+class BadLabelError(FleetError):
+    """A label's key or value is not allowed."""
+
+    code = "fleet.bad_label"
+
+
+class BadClaimError(FleetError):
+    """A claim token is malformed, unknown or its secret is wrong; which of these is not told."""
+
+    code = "enroll.unauthorized"
+
+
+class ClaimExpiredError(FleetError):
+    """The claim token's time is over."""
+
+    code = "enroll.token_expired"
+
+
+class ClaimUsedUpError(FleetError):
+    """The claim token was used as often as it may be."""
+
+    code = "enroll.token_used_up"
+
+
+class NoProfileError(FleetError):
+    """No hardware profile fits the facts that the device sent."""
+
+    code = "enroll.bad_hardware"
+
+
+class BadFactsError(FleetError):
+    """The facts of an enrolment are missing or of the wrong type."""
+
+    code = "enroll.bad_facts"
+
+
+class BadDeviceTokenError(FleetError):
+    """The device's bearer token is malformed, wrongly signed, for someone else, expired or used before."""
+
+    code = "device.unauthorized"
+
+
+class ProfileUnknownError(FleetError):
+    """No hardware profile has this name."""
+
+    code = "fleet.profile_unknown"
+
+
+class NothingToDeployError(FleetError):
+    """The release has no signed bundle, or no device was named."""
+
+    code = "fleet.deploy_conflict"

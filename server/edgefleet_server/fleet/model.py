@@ -1,0 +1,158 @@
+"""Values of the fleet feature."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from edgefleet_protocol.desired import Ref
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName
+
+
+class DeviceStatus(StrEnum):
+    """Whether a device can be reached, as far as we know. Public: never renamed."""
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+    UNKNOWN = "unknown"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True)
+class ClaimOrder:
+    """Claim tokens to make: how many, how often and how long each may be used, what its devices get."""
+
+    count: int = 1
+    uses: int = 1
+    ttl: timedelta = timedelta(days=1)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    profile: ProfileName | None = None
+    name_prefix: str | None = None
+
+
+@dataclass(frozen=True)
+class NewClaim:
+    """A claim token just made; `token` is shown once and not stored."""
+
+    id: str
+    token: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class ClaimView:
+    """What is known of a claim token; its secret is not."""
+
+    id: str
+    uses: int
+    uses_left: int
+    expires_at: datetime
+    created_at: datetime
+    created_by: str
+    profile: str | None
+    labels: Mapping[str, str]
+    devices: Sequence[str]
+
+
+@dataclass(frozen=True)
+class BrokerAddress:
+    """Where devices find the broker; `mqtt` is "5" or "3.1.1"."""
+
+    host: str
+    port: int
+    mqtt: str
+
+
+@dataclass(frozen=True)
+class DeviceIdentity:
+    """What the device routes know of the device that calls: its id, its profile and its public key (PEM)."""
+
+    id: DeviceId
+    profile: ProfileName
+    public_key: str
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """The answer to an enrolment or a renewal."""
+
+    device_id: DeviceId
+    tenant: str
+    cert: str
+    ca: str
+    root_chain: Sequence[Mapping[str, Any]]
+    profile: ProfileName
+    broker: BrokerAddress | None
+    url: str
+    server_id: str
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What selectors and deployments need of a device, without its history."""
+
+    id: DeviceId
+    profile: ProfileName
+    arch: str
+    status: DeviceStatus
+    labels: Mapping[str, str]
+    free_mb: int | None
+    models: Mapping[str, str] = field(default_factory=dict)
+    """Active version of each model."""
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """One device whose desired document now names the release."""
+
+    device: DeviceId
+    profile: ProfileName
+    gen: int
+    target: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One device that matched but cannot run the release, why, and what to do."""
+
+    device: DeviceId
+    profile: ProfileName
+    reason: str
+    next: str
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a deployment did, or would do when it was a dry run."""
+
+    release: str
+    matched: int
+    set: Sequence[Assigned]
+    skipped: Sequence[Skipped]
+
+
+@dataclass(frozen=True)
+class SignedDesired:
+    """A signed desired document as it goes to the broker."""
+
+    device: DeviceId
+    gen: int
+    envelope: bytes
+
+
+@dataclass(frozen=True)
+class OfferedBlob:
+    """A blob that a device may pull: digest and length in bytes."""
+
+    sha256: Sha256
+    length: int
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One model that a device should run."""
+
+    model: ModelName
+    active: Ref

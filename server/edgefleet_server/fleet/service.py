@@ -1,0 +1,379 @@
+"""The fleet as the rest of the server sees it.
+
+A façade over its parts: `enrolment` (claims, certificates), `desired` (signed documents), `reports` (what devices say),
+`identity` (device tokens), `rules` (selectors). Thread-safe; calls block; every write joins the caller's transaction.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+from sqlalchemy import event
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.desired import Ref
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef
+from edgefleet_protocol.messages import Event, Presence, State
+from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_server.db import Database
+from edgefleet_server.fleet import rules, store
+from edgefleet_server.fleet.desired import DesiredBook, Listener
+from edgefleet_server.fleet.enrolment import Enroller, choose_builtin_profile, root_documents
+from edgefleet_server.fleet.errors import (
+    BadDeviceTokenError,
+    DeviceRevokedError,
+    DeviceUnknownError,
+    NothingToDeployError,
+)
+from edgefleet_server.fleet.identity import ReplayCache, check_token, claimed_device, is_signed_by
+from edgefleet_server.fleet.model import (
+    Assigned,
+    BrokerAddress,
+    ClaimOrder,
+    ClaimView,
+    Deployment,
+    DeviceFacts,
+    DeviceIdentity,
+    DeviceStatus,
+    Enrolment,
+    NewClaim,
+    OfferedBlob,
+    SignedDesired,
+    Skipped,
+    Wish,
+)
+from edgefleet_server.fleet.reports import Answer, ReportBook
+from edgefleet_server.registry.model import BundleView, ReleaseView
+from edgefleet_server.settings import ServerSettings
+from edgefleet_server.signing.service import SigningService
+
+NO_BUNDLE_CODE: Final = "no_bundle"
+
+
+class Registry(Protocol):
+    """What the fleet needs of the registry."""
+
+    def release(self, ref: ReleaseRef) -> ReleaseView:
+        """Return a release. Raises an error when there is none."""
+        ...
+
+    def profile(self, name: str) -> HardwareProfile:
+        """Return a hardware profile. Raises an error when there is none."""
+        ...
+
+    def bundles_by_digest(self, digests: Sequence[str]) -> Mapping[Sha256, BundleView]:
+        """Return signed bundles by the digests that are known."""
+        ...
+
+
+class FleetService:
+    """Devices and what they should run."""
+
+    def __init__(
+        self, db: Database, signing: SigningService, registry: Registry, clock: Clock, settings: ServerSettings
+    ) -> None:
+        """Wire the parts. Touches nothing."""
+        self._db = db
+        self._signing = signing
+        self._registry = registry
+        self._clock = clock
+        self._settings = settings
+        self._replays = ReplayCache()
+        self._broker: BrokerAddress | None = None
+        self._device_port = settings.device_port
+        self.enroller = Enroller(db, signing, clock, choose_builtin_profile)
+        self.desired = DesiredBook(db, signing, clock)
+        self._reports = ReportBook(db, clock)
+        self._revocation_listeners: list[Callable[[DeviceId], None]] = []
+
+    # ---- addresses that are known once the process listens
+
+    def announce_broker(self, host: str, port: int, mqtt: str) -> None:
+        """Tell new devices from now on where the broker is; mqtt: "5" or "3.1.1"."""
+        self._broker = BrokerAddress(host, port, mqtt)
+
+    def announce_device_port(self, port: int) -> None:
+        """Tell the port of the device listener when the settings left it free (0)."""
+        self._device_port = port
+
+    @property
+    def device_url(self) -> str:
+        """The base URL of the device listener, as devices reach it."""
+        host = self._settings.device_public_host
+        return f"https://{f'[{host}]' if ':' in host else host}:{self._device_port}"
+
+    @property
+    def server_id(self) -> str:
+        """The `aud` of device tokens: bound to the device CA, so that a token for one server is worth nothing at another."""
+        return f"edgefleet-{self._signing.ca_sha256()[:32]}"
+
+    # ---- enrolment
+
+    def create_claims(
+        self,
+        *,
+        count: int = 1,
+        uses: int = 1,
+        ttl: timedelta = timedelta(days=1),
+        labels: Mapping[str, str] | None = None,
+        profile: str | None = None,
+        name_prefix: str | None = None,
+        created_by: str = "",
+    ) -> list[NewClaim]:
+        """Make claim tokens. Raises BadLabelError, BadIdError, ProfileUnknownError."""
+        fixed = None if profile is None else ProfileName(self._registry.profile(profile).name)
+        order = ClaimOrder(count, uses, ttl, labels or {}, fixed, name_prefix)
+        return self.enroller.create_claims(order, url=self.device_url, created_by=created_by)
+
+    def claims(self, after: str | None, limit: int) -> tuple[list[ClaimView], int]:
+        """Return up to `limit` claims after an id, and how many there are."""
+        return self.enroller.claims(after, limit)
+
+    def enroll(self, token: str, csr_pem: bytes, facts: Mapping[str, Any]) -> Enrolment:
+        """Turn a claim and a CSR into a device with an empty desired document. Raises what `Enroller.enroll` raises."""
+        with self._db.session():
+            made = self.enroller.enroll(token, csr_pem, facts)
+            self.desired.ensure(made.id)
+        return self._enrolment(made.id, made.cert, made.profile, made.pinned_root)
+
+    def renew(self, device: DeviceIdentity, csr_pem: bytes) -> Enrolment:
+        """Give a device a certificate for a new key. Raises BadCsrError."""
+        cert = self.enroller.renew(device, csr_pem)
+        return self._enrolment(device.id, cert, device.profile, None)
+
+    def authenticate(self, token: str) -> DeviceIdentity:
+        """Return the device that signed a bearer token. Raises BadDeviceTokenError, DeviceRevokedError."""
+        device_id = claimed_device(token)
+        now = self._clock.now()
+        with self._db.read() as session:
+            row = store.device(session, device_id)
+            if row is None:
+                raise BadDeviceTokenError("The device token is refused: its device is not known here.")
+            if row.revoked_at is not None:
+                raise DeviceRevokedError(
+                    f"The device {device_id} was revoked.", next_step="Enrol with a new claim token."
+                )
+            profile, old_key, new_key = ProfileName(row.profile), row.public_key, row.next_public_key
+
+        def use(jti: str, until_s: float) -> bool:
+            return self._replays.use(device_id, jti, until_s, now.timestamp())
+
+        if new_key is not None and is_signed_by(token, new_key):
+            check_token(token, new_key, self.server_id, now, use)
+            self.enroller.promote_key(device_id, new_key)
+            return DeviceIdentity(device_id, profile, new_key)
+        check_token(token, old_key, self.server_id, now, use)
+        return DeviceIdentity(device_id, profile, old_key)
+
+    def revoke(self, device_id: str) -> None:
+        """Take a device out of the fleet for good. Raises DeviceUnknownError. Again: changes nothing."""
+        with self._db.session() as session:
+            row = self._row(session, device_id, lock=True)
+            if row.revoked_at is not None:
+                return
+            row.revoked_at = self._clock.now()
+            row.is_online = False
+            store.delete_desired(session, device_id)
+            self._signing.revoke_device_certificates(device_id)
+            event.listen(session, "after_commit", lambda _session: self._revoked(DeviceId(device_id)), once=True)
+            self._reports.add_server_event(device_id, "revoked", detail={})
+
+    def on_revoked(self, listener: Callable[[DeviceId], None]) -> Callable[[], None]:
+        """Call `listener` with each device revoked by this process, after the commit; return how to stop."""
+        self._revocation_listeners.append(listener)
+        return lambda: self._revocation_listeners.remove(listener)
+
+    def _revoked(self, device_id: DeviceId) -> None:
+        for listener in list(self._revocation_listeners):
+            listener(device_id)
+
+    def live_among(self, devices: Collection[DeviceId]) -> set[DeviceId]:
+        """Return which of these devices are known and not revoked."""
+        with self._db.read() as session:
+            return {DeviceId(row.id) for row in store.devices_by_id(session, list(devices)) if row.revoked_at is None}
+
+    def is_live(self, device_id: str) -> bool:
+        """Return whether a device is known and not revoked: whether its messages count."""
+        with self._db.read() as session:
+            row = store.device(session, device_id)
+            return row is not None and row.revoked_at is None
+
+    # ---- labels, profiles, selectors
+
+    def update(self, device_id: str, labels: Mapping[str, str | None], profile: str | None) -> None:
+        """Set labels (None removes one) and the profile. Raises DeviceUnknownError, BadLabelError, ProfileUnknownError."""
+        with self._db.session() as session:
+            row = self._row(session, device_id, lock=True)
+            merged = {**row.labels, **labels}
+            row.labels = rules.check_labels({key: value for key, value in merged.items() if value is not None})
+            if profile is not None and profile != row.profile:
+                before, row.profile = row.profile, self._registry.profile(profile).name
+                detail = {"from": before, "to": row.profile}
+                self._reports.add_server_event(device_id, "profile_set", detail=detail)
+
+    def profiles_in_use(self) -> list[ProfileName]:
+        """Return the profiles of the devices that are not revoked."""
+        with self._db.read() as session:
+            return [ProfileName(name) for name in store.profiles_in_use(session)]
+
+    def select(self, selector: str) -> list[DeviceFacts]:
+        """Return the devices that a selector matches, in order of id. Raises BadSelectorError."""
+        parsed = rules.parse_selector(selector)
+        with self._db.read() as session:
+            found = store.facts(session, ids=parsed.exactly("id"), profiles=parsed.exactly("profile"))
+            return [device for device in found if parsed.matches(rules.facts_of(device))]
+
+    # ---- what devices should run
+
+    def deploy(
+        self,
+        ref: ReleaseRef,
+        *,
+        selector: str | None = None,
+        device: str | None = None,
+        dry_run: bool = False,
+        by: str = "",
+    ) -> Deployment:
+        """Make a release the active one on every matching device whose profile has a bundle of it.
+
+        All in one transaction. Raises BadSelectorError, DeviceUnknownError, DeviceRevokedError, NothingToDeployError, and
+        what the registry raises for an unknown release.
+        """
+        release = self._registry.release(ref)
+        bundles = {bundle.profile: bundle for bundle in release.bundles}
+        if not bundles:
+            raise NothingToDeployError(
+                f"{ref} has no signed bundle (its state is {release.state}).",
+                next_step=f"See why with `edgectl release show {ref}`.",
+            )
+        matched = self._matched(selector, device)
+        done: list[Assigned] = []
+        skipped: list[Skipped] = []
+        with self._db.session():
+            for one in matched:
+                bundle = bundles.get(one.profile)
+                if bundle is None:
+                    skipped.append(self._without_bundle(release, one))
+                else:
+                    done.append(self._assign(one, bundle, by, dry_run=dry_run))
+        return Deployment(str(ref), len(matched), done, skipped)
+
+    def _matched(self, selector: str | None, device: str | None) -> list[DeviceFacts]:
+        if device is not None:
+            with self._db.read() as session:
+                if self._row(session, device).revoked_at is not None:
+                    raise DeviceRevokedError(f"The device {device} was revoked.", next_step="Choose a live device.")
+            return self.select(f"id={device}")
+        if selector is None:
+            raise NothingToDeployError(
+                "Neither a selector nor a device was given.", next_step="Name devices: --to 'env=prod' or --device ID."
+            )
+        return [one for one in self.select(selector) if one.status is not DeviceStatus.REVOKED]
+
+    def _assign(self, one: DeviceFacts, bundle: BundleView, by: str, *, dry_run: bool) -> Assigned:
+        if dry_run:
+            return Assigned(one.id, one.profile, 0, bundle.target)
+        ref = Ref(target=bundle.target, sha256=bundle.sha256, length=bundle.length)
+        before = self.desired.models_of(one.id).get(bundle.ref.model)
+        signed = self.desired.set_active(one.id, Wish(bundle.ref.model, ref))
+        if before is None or before.active is None or before.active.sha256 != bundle.sha256:
+            detail = {"release": str(bundle.ref), "gen": signed.gen, "by": by}
+            self._reports.add_server_event(one.id, "desired", model=bundle.ref.model, detail=detail)
+        return Assigned(one.id, one.profile, signed.gen, bundle.target)
+
+    def _without_bundle(self, release: ReleaseView, one: DeviceFacts) -> Skipped:
+        job = next((job for job in release.jobs if job.profile == one.profile), None)
+        if job is None:
+            reason = f"{release.ref} was not built for profile {one.profile}"
+            step = f"Publish it again with --profile {one.profile}."
+        elif job.state in ("queued", "running"):
+            reason = f"the bundle for profile {one.profile} is still being made ({job.state}, {job.pct:.0f} %)"
+            step = "Deploy again when it is ready."
+        else:
+            reason = job.reason or f"the conversion for profile {one.profile} {job.state}"
+            step = job.next_step or f"See `edgectl release show {release.ref}`."
+        return Skipped(one.id, one.profile, reason, step)
+
+    def resign_due(self, now: datetime) -> int:
+        """Sign anew the documents that passed half of their life; return how many. For the engine tick."""
+        return self.desired.resign_due(now)
+
+    def on_desired(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with each batch of newly signed documents after its commit; return how to stop."""
+        return self.desired.subscribe(listener)
+
+    def desired_of(self, device_id: DeviceId) -> SignedDesired | None:
+        """Return a device's signed document, or None when it has none or is revoked."""
+        with self._db.read() as session:
+            return store.desired_of(session, device_id)
+
+    def all_desired(self) -> Iterator[SignedDesired]:
+        """Return every live device's document: what must be retained on a broker."""
+        with self._db.read() as session:
+            return iter(list(store.all_desired(session)))
+
+    def desired_changed_since(self, since: datetime) -> list[SignedDesired]:
+        """Return documents signed at or after `since`, by whichever process."""
+        with self._db.read() as session:
+            return list(store.desired_changed_since(session, since))
+
+    def offered_to(self, device_id: DeviceId) -> list[OfferedBlob]:
+        """Return what a device may pull: the bundles its document names, and their leaf indexes. Nothing when revoked."""
+        if not self.is_live(device_id):
+            return []
+        bundles = self.desired.offered_to(device_id)
+        known = self._registry.bundles_by_digest([blob.sha256 for blob in bundles])
+        return bundles + [OfferedBlob(bundle.leaves, 0) for bundle in known.values()]
+
+    def hold_envelope(self) -> bytes | None:
+        """Return the signed brake document, or None when there never was one."""
+        with self._db.read() as session:
+            row = store.hold(session)
+            return None if row is None else bytes(row.envelope)
+
+    # ---- what devices say
+
+    def take_state(self, device_id: DeviceId, state: State) -> SignedDesired | None:
+        """Store a reported state; return the document to send when the device lacks the newest one."""
+        with self._db.session() as session:
+            answer = self._reports.take_state(device_id, state)
+            if answer is Answer.SIGN_HIGHER:
+                return self.desired.resign(device_id)
+            return store.desired_of(session, device_id) if answer is Answer.SEND_DESIRED else None
+
+    def take_presence(self, device_id: DeviceId, presence: Presence) -> None:
+        """Store whether a device is there; a stale "off" is ignored."""
+        self._reports.take_presence(device_id, presence)
+
+    def take_events(self, events: Sequence[Event]) -> int:
+        """Store events, each once; return how many were new."""
+        return self._reports.take_events(events)
+
+    def forget_presence(self) -> None:
+        """Mark every device unheard of: after a restart nobody knows."""
+        with self._db.session() as session:
+            store.forget_presence(session)
+
+    # ---- inside
+
+    def _row(self, session: Any, device_id: str, *, lock: bool = False) -> Any:
+        row = store.device(session, device_id, lock=lock)
+        if row is None:
+            raise DeviceUnknownError(
+                f"There is no device {device_id[:80]!r}.", next_step="`edgectl device list` shows all devices."
+            )
+        return row
+
+    def _enrolment(self, device_id: DeviceId, cert: str, profile: ProfileName, pinned_root: Sha256 | None) -> Enrolment:
+        return Enrolment(
+            device_id=device_id,
+            tenant=self._settings.tenant,
+            cert=cert,
+            ca=self._signing.ca_pem().decode(),
+            root_chain=root_documents(self._signing.root_chain(pinned_root)),
+            profile=profile,
+            broker=self._broker,
+            url=self.device_url,
+            server_id=self.server_id,
+        )

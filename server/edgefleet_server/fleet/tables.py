@@ -1,0 +1,128 @@
+"""Tables of the fleet feature. Only `store.py` reads and writes them."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, LargeBinary, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from edgefleet_server.db import UtcDateTime
+
+
+class FleetDevice(SQLModel, table=True):
+    """One enrolled device: identity, labels, facts, and the newest of what it said."""
+
+    __tablename__ = "fleet_device"
+
+    id: str = Field(primary_key=True, max_length=63)
+    profile: str = Field(index=True, max_length=63)
+    arch: str = Field(max_length=32)
+    public_key: str = Field(sa_column=Column(Text, nullable=False))
+    labels: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    facts: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    enrolled_at: datetime = Field(sa_type=UtcDateTime)
+    claim_id: str = Field(max_length=32, index=True)
+    cert_serial: str = Field(max_length=48)
+    cert_not_after: datetime = Field(sa_type=UtcDateTime)
+    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    next_public_key: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    """Key of a renewal that has not been used yet; the old one stays valid until it is."""
+    is_online: bool | None = Field(default=None)
+    """None: not heard of since the server started."""
+    conn_id: str = Field(default="", max_length=64)
+    last_seen: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    boot_id: str = Field(default="", max_length=64)
+    state_seq: int = Field(default=0, sa_type=BigInteger)
+    reported_gen: int = Field(default=0, sa_type=BigInteger)
+    reported: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    free_mb: int | None = Field(default=None, sa_type=BigInteger, nullable=True)
+
+
+class FleetClaim(SQLModel, table=True):
+    """A claim token; only the SHA-256 of its secret is here."""
+
+    __tablename__ = "fleet_claim"
+
+    id: str = Field(primary_key=True, max_length=32)
+    secret_sha256: str = Field(max_length=64)
+    root_sha256: str = Field(max_length=64)
+    uses: int
+    uses_left: int
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+    profile: str | None = Field(default=None, max_length=63)
+    labels: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    name_prefix: str | None = Field(default=None, max_length=32)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    created_by: str = Field(max_length=80)
+
+
+class FleetEnrolment(SQLModel, table=True):
+    """One use of a claim by one key: a lost answer asked for again gets the same device."""
+
+    __tablename__ = "fleet_enrolment"
+
+    claim_id: str = Field(primary_key=True, max_length=32)
+    key_sha256: str = Field(primary_key=True, max_length=64)
+    device_id: str = Field(max_length=63)
+    cert: str = Field(sa_column=Column(Text, nullable=False))
+    at: datetime = Field(sa_type=UtcDateTime)
+
+
+class FleetDesired(SQLModel, table=True):
+    """The signed desired document of one device; `models` is its content in plain data."""
+
+    __tablename__ = "fleet_desired"
+
+    device_id: str = Field(primary_key=True, max_length=63)
+    gen: int = Field(sa_type=BigInteger)
+    models: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    telemetry: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    envelope: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    issued_at: datetime = Field(sa_type=UtcDateTime)
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+    resign_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    changed_at: datetime = Field(sa_type=UtcDateTime, index=True)
+
+
+class FleetModelState(SQLModel, table=True):
+    """What one device last reported of one model."""
+
+    __tablename__ = "fleet_model_state"
+
+    device_id: str = Field(primary_key=True, max_length=63)
+    model: str = Field(primary_key=True, max_length=63)
+    version: str = Field(default="", max_length=63)
+    active_target: str = Field(default="", max_length=255, index=True)
+    active_sha256: str = Field(default="", max_length=64)
+    phase: str = Field(max_length=16)
+    assignment: str = Field(max_length=16)
+    error_class: str | None = Field(default=None, max_length=16)
+    changed_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class FleetEvent(SQLModel, table=True):
+    """Something that happened. From a device: (device, boot, seq) is unique. From the server: boot and seq are null."""
+
+    __tablename__ = "fleet_event"
+    __table_args__ = (UniqueConstraint("device_id", "boot_id", "seq"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    device_id: str = Field(max_length=63, index=True)
+    boot_id: str | None = Field(default=None, max_length=64)
+    seq: int | None = Field(default=None, sa_type=BigInteger, nullable=True)
+    at: datetime = Field(sa_type=UtcDateTime)
+    received_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    kind: str = Field(max_length=32)
+    model: str = Field(default="", max_length=63)
+    detail: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class FleetHold(SQLModel, table=True):
+    """The newest brake document of the tenant; one row, id 1."""
+
+    __tablename__ = "fleet_hold"
+
+    id: int = Field(primary_key=True)
+    seq: int = Field(sa_type=BigInteger)
+    envelope: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    expires_at: datetime = Field(sa_type=UtcDateTime)

@@ -1,0 +1,261 @@
+"""Takes what devices say: a bounded queue, batches, services, acknowledgements.
+
+Rules:
+1. The MQTT callback only puts into the queue. A full queue drops and counts; devices send again what was not acknowledged.
+2. A message that is none, or that speaks of another device than its topic, is counted and dropped; nothing else stops.
+3. Events and telemetry are acknowledged after their transaction, never before.
+4. Messages of unknown and revoked devices count for nothing.
+5. Telemetry and events of a batch are one transaction each; states are one each, since each may sign a document.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.errors import BadMessageError, EdgefleetError
+from edgefleet_protocol.ids import DeviceId, TenantId
+from edgefleet_protocol.messages import Ack, Event, Presence, State, Telemetry, decode
+from edgefleet_protocol.topics import parse_uplink
+from edgefleet_server.gateway.outbound import Signed
+
+MAX_QUEUED: Final = 10_000
+MAX_BATCH: Final = 500
+GATHER_S: Final = 0.02
+RETRY_S: Final = 1.0
+MAX_RETRIES: Final = 5
+
+_log = logging.getLogger(__name__)
+
+
+class Fleet(Protocol):
+    """What the inbound side needs of the fleet."""
+
+    def live_among(self, devices: Collection[DeviceId]) -> set[DeviceId]:
+        """Return which of these devices are known and not revoked."""
+        ...
+
+    def take_state(self, device_id: DeviceId, state: State) -> Signed | None:
+        """Store a state; return the document that the device lacks."""
+        ...
+
+    def take_presence(self, device_id: DeviceId, presence: Presence) -> None:
+        """Store whether a device is there."""
+        ...
+
+    def take_events(self, events: Sequence[Event]) -> int:
+        """Store events."""
+        ...
+
+
+class TelemetrySink(Protocol):
+    """What the inbound side needs of telemetry."""
+
+    def ingest(self, messages: Sequence[Telemetry]) -> int:
+        """Store messages."""
+        ...
+
+
+class Answers(Protocol):
+    """What the inbound side needs of the outbound side."""
+
+    def send_desired(self, documents: Sequence[Signed], *, again: bool = False) -> None:
+        """Publish documents."""
+        ...
+
+    def send_ack(self, device: DeviceId, ack: Ack) -> None:
+        """Tell a device what was stored."""
+        ...
+
+
+class Store(Protocol):
+    """One transaction."""
+
+    def __call__(self) -> object:
+        """Run it."""
+        ...
+
+
+@dataclass
+class InboundCounters:
+    """What came in since the start."""
+
+    messages: int = 0
+    bad: int = 0
+    dropped: int = 0
+    foreign: int = 0
+    failed: int = 0
+
+
+@dataclass
+class _Batch:
+    states: dict[DeviceId, State] = field(default_factory=dict)
+    presences: list[tuple[DeviceId, Presence]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    telemetry: list[Telemetry] = field(default_factory=list)
+
+    def devices(self) -> set[DeviceId]:
+        named = {DeviceId(event.device) for event in self.events}
+        named |= {DeviceId(message.device) for message in self.telemetry}
+        return named | self.states.keys() | {device for device, _ in self.presences}
+
+    def keep(self, live: set[DeviceId]) -> None:
+        self.states = {device: state for device, state in self.states.items() if device in live}
+        self.presences = [(device, presence) for device, presence in self.presences if device in live]
+        self.events = [event for event in self.events if event.device in live]
+        self.telemetry = [message for message in self.telemetry if message.device in live]
+
+
+class Inbound:
+    """One thread that stores what devices say. `put` is called on the MQTT thread."""
+
+    def __init__(
+        self, tenant: TenantId, fleet: Fleet, telemetry: TelemetrySink, answers: Answers, clock: Clock
+    ) -> None:
+        """Wire the parts; `start` runs the thread."""
+        self._tenant = tenant
+        self._fleet = fleet
+        self._telemetry = telemetry
+        self._answers = answers
+        self._clock = clock
+        self._queue: queue.Queue[tuple[str, bytes] | None] = queue.Queue(MAX_QUEUED)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gateway-inbound", daemon=True)
+        self.counters = InboundCounters()
+
+    def start(self) -> None:
+        """Run the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Store what is queued, then end the thread."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+    def put(self, topic: str, payload: bytes) -> None:
+        """Take one message; never blocks."""
+        try:
+            self._queue.put_nowait((topic, payload))
+        except queue.Full:
+            self.counters.dropped += 1
+
+    def _run(self) -> None:
+        while not (self._stopping.is_set() and self._queue.empty()):
+            items = self._gather()
+            if not items:
+                continue
+            try:
+                self._store(self._sorted(items))
+            except Exception:  # noqa: BLE001  # the outermost loop of this thread: a bug in one batch must not end ingest
+                self.counters.failed += 1
+                _log.exception("inbound batch failed")
+
+    def _gather(self) -> list[tuple[str, bytes]]:
+        """Return the next batch: what comes within GATHER_S of the first message."""
+        items: list[tuple[str, bytes]] = []
+        try:
+            first = self._queue.get(timeout=0.2)
+        except queue.Empty:
+            return items
+        until_s = self._clock.monotonic_s() + GATHER_S
+        while first is not None:
+            items.append(first)
+            left_s = until_s - self._clock.monotonic_s()
+            if len(items) >= MAX_BATCH:
+                break
+            try:
+                first = self._queue.get(timeout=left_s) if left_s > 0 else self._queue.get_nowait()
+            except queue.Empty:
+                break
+        return items
+
+    def _sorted(self, items: Sequence[tuple[str, bytes]]) -> _Batch:
+        batch = _Batch()
+        for topic, payload in items:
+            self.counters.messages += 1
+            try:
+                self._sort_one(batch, topic, payload)
+            except BadMessageError as error:
+                self.counters.bad += 1
+                _log.info("bad message", extra={"topic": topic[:200], "reason": error.message[:200]})
+        return batch
+
+    def _sort_one(self, batch: _Batch, topic: str, payload: bytes) -> None:
+        uplink = parse_uplink(topic)
+        if uplink.tenant != self._tenant:
+            raise BadMessageError("message of another tenant")
+        if not payload:  # an emptied retained message
+            return
+        match uplink.leaf:
+            case "state":
+                batch.states[uplink.device] = _own(uplink.device, decode(State, payload))
+            case "pres":
+                batch.presences.append((uplink.device, decode(Presence, payload)))
+            case "ev":
+                batch.events.append(_own(uplink.device, decode(Event, payload)))
+            case "tele":
+                batch.telemetry.append(_own(uplink.device, decode(Telemetry, payload)))
+            case _:
+                pass  # logs are lossy on purpose and not kept by version 1; blocks and metadata go to the responder
+
+    def _store(self, batch: _Batch) -> None:
+        named = batch.devices()
+        live = self._fleet.live_among(named)
+        if live != named:
+            self.counters.foreign += len(named - live)
+            batch.keep(live)
+        for device, presence in batch.presences:
+            self._try("presence", lambda d=device, p=presence: self._fleet.take_presence(d, p))
+        for device, state in batch.states.items():
+            self._try("state", lambda d=device, s=state: self._take_state(d, s))
+        stored_events = not batch.events or self._try("events", lambda: self._fleet.take_events(batch.events))
+        stored_telemetry = not batch.telemetry or self._try(
+            "telemetry", lambda: self._telemetry.ingest(batch.telemetry)
+        )
+        self._acknowledge(batch.events if stored_events else [], batch.telemetry if stored_telemetry else [])
+
+    def _take_state(self, device: DeviceId, state: State) -> None:
+        document = self._fleet.take_state(device, state)
+        if document is not None:
+            self._answers.send_desired([document], again=True)
+
+    def _try(self, what: str, store: Store) -> bool:
+        """Run one transaction; a failing database is asked again a few times, then the device has to send again."""
+        for attempt in range(MAX_RETRIES):
+            try:
+                store()
+                return True
+            except SQLAlchemyError as error:
+                _log.warning("not stored", extra={"what": what, "attempt": attempt, "reason": type(error).__name__})
+                if self._stopping.wait(RETRY_S):
+                    break
+            except EdgefleetError as error:
+                _log.warning("not stored", extra={"what": what, "code": error.code, "reason": error.message[:200]})
+                break
+        self.counters.failed += 1
+        return False
+
+    def _acknowledge(self, events: Sequence[Event], telemetry: Sequence[Telemetry]) -> None:
+        boots: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+        for event in events:
+            boots.setdefault((event.device, event.boot_id), ([], []))[0].append(event.seq)
+        for message in telemetry:
+            boots.setdefault((message.device, message.boot_id), ([], []))[1].append(message.seq)
+        for (device, boot_id), (event_seqs, telemetry_seqs) in boots.items():
+            ack = Ack(boot_id=boot_id, events=event_seqs, telemetry=telemetry_seqs)
+            self._answers.send_ack(DeviceId(device), ack)
+
+
+Spoken = TypeVar("Spoken", State, Event, Telemetry)
+
+
+def _own(device: DeviceId, message: Spoken) -> Spoken:
+    if message.device != device:
+        raise BadMessageError("the message speaks of another device than its topic")
+    return message

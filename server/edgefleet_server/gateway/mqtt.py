@@ -1,0 +1,257 @@
+"""The gateway's MQTT client: paho behind one wrapper.
+
+What paho 2.2 does not do by itself, and how it is answered here (`mqtt.md` §5):
+1. After a reconnect paho sends everything it holds at once: a client object lives for one connection and is thrown away;
+   what must reach devices is published again from the database on every connect.
+2. Its queues are unbounded: a publish waits until fewer than MAX_UNACKED messages and MAX_PENDING_BYTES are on their way.
+3. Callbacks run on paho's thread and must not publish: they only put into queues.
+4. A TLS error can leave a dead loop behind a client that says it is connected: a watchdog publishes a heartbeat to nobody
+   at QoS 1 and gives the connection up when that is not acknowledged.
+"""
+
+import logging
+import random
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_server.gateway.broker.model import BrokerEndpoint
+
+MAX_UNACKED: Final = 100
+MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
+KEEPALIVE_S: Final = 30
+HEARTBEAT_EVERY_S: Final = 20.0
+HEARTBEAT_LIMIT_S: Final = 20.0
+CONNECT_LIMIT_S: Final = 10.0
+MAX_BACKOFF_S: Final = 5.0
+POLL_S: Final = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LinkIdentity:
+    """Client id (= certificate CN) and the files of the client certificate."""
+
+    name: str
+    cert_file: Path
+    key_file: Path
+
+
+@dataclass(frozen=True)
+class LinkHandlers:
+    """Called on paho's thread; must return at once and never publish."""
+
+    on_message: Callable[[str, bytes, bool], None]
+    """topic, payload, retained."""
+    on_up: Callable[[], None]
+    on_down: Callable[[], None]
+
+
+class _Connection:
+    """One paho client, from connect to its end."""
+
+    def __init__(self, client: paho.Client) -> None:
+        self.client = client
+        self.is_up = threading.Event()
+        self.is_over = threading.Event()
+        self.pending: dict[int, int] = {}
+        self.early: set[int] = set()
+        self.pending_bytes = 0
+
+
+class MqttLink:
+    """Keeps one connection to the broker and publishes with back-pressure. Thread-safe."""
+
+    def __init__(
+        self,
+        endpoint: BrokerEndpoint,
+        identity: LinkIdentity,
+        filters: Sequence[tuple[str, int]],
+        heartbeat_topic: str,
+        handlers: LinkHandlers,
+        clock: Clock,
+    ) -> None:
+        """Wire the link; `start` connects. filters: (topic filter, QoS), exact and non-overlapping."""
+        self._endpoint = endpoint
+        self._identity = identity
+        self._filters = list(filters)
+        self._heartbeat_topic = heartbeat_topic
+        self._handlers = handlers
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._connection: _Connection | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mqtt-link", daemon=True)
+        self.connects = 0
+
+    def start(self) -> None:
+        """Begin to connect, and again whenever the connection is lost. Returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Disconnect and end the thread. Blocks for at most a few seconds."""
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(timeout=CONNECT_LIMIT_S)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the broker accepted us and the connection is not known to be lost."""
+        connection = self._connection
+        return connection is not None and connection.is_up.is_set() and not connection.is_over.is_set()
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False, limit_s: float = 30.0) -> bool:
+        """Hand a message to the broker; False when there is no connection, or no room within `limit_s`.
+
+        Blocks while too much is on its way. True is no proof of delivery. Never call it from a handler.
+        """
+        with self._changed:
+            connection = self._room(limit_s)
+        if connection is None:
+            return False
+        try:
+            info = connection.client.publish(topic, payload, qos=qos, retain=retain)
+        except (ValueError, OSError, RuntimeError) as error:
+            _log.warning("publish failed", extra={"reason": type(error).__name__})
+            return False
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return False
+        with self._changed:
+            if info.mid in connection.early:
+                connection.early.discard(info.mid)
+            else:
+                connection.pending[info.mid] = len(payload)
+                connection.pending_bytes += len(payload)
+        return True
+
+    def _room(self, limit_s: float) -> _Connection | None:
+        """Wait, holding the condition, until the connection may take one more message."""
+        deadline = self._clock.monotonic_s() + limit_s
+        while not self._stopping.is_set():
+            connection = self._connection
+            if connection is None or not self.is_up:
+                return None
+            if len(connection.pending) < MAX_UNACKED and connection.pending_bytes < MAX_PENDING_BYTES:
+                return connection
+            left = deadline - self._clock.monotonic_s()
+            if left <= 0:
+                return None
+            self._changed.wait(min(left, 1.0))
+        return None
+
+    def _run(self) -> None:
+        attempt = 0
+        while not self._stopping.is_set():
+            was_up = self._one_connection()
+            attempt = 0 if was_up else attempt + 1
+            limit_s = min(MAX_BACKOFF_S, 0.1 * 2**attempt)
+            self._stopping.wait(random.uniform(0.05, limit_s))  # noqa: S311  # jitter, not a secret
+
+    def _one_connection(self) -> bool:
+        """Connect once and stay until it is over; return whether the broker had accepted us."""
+        connection = _Connection(self._new_client())
+        self._wire(connection)
+        self._connection = connection
+        try:
+            connection.client.connect(self._endpoint.host, self._endpoint.port, keepalive=KEEPALIVE_S)
+            connection.client.loop_start()
+            if connection.is_up.wait(CONNECT_LIMIT_S):
+                self._watch(connection)
+        except (OSError, ValueError) as error:
+            _log.info("broker not reached", extra={"reason": f"{type(error).__name__}: {error}"})
+        finally:
+            was_up = connection.is_up.is_set()
+            self._end(connection)
+        return was_up
+
+    def _watch(self, connection: _Connection) -> None:
+        """Return when the connection is over, the link stops, or a heartbeat is not acknowledged."""
+        sent_s = self._clock.monotonic_s()
+        heartbeat: paho.MQTTMessageInfo | None = None
+        while not self._stopping.is_set() and not connection.is_over.wait(POLL_S):
+            now_s = self._clock.monotonic_s()
+            if heartbeat is not None and heartbeat.is_published():
+                heartbeat = None
+            if heartbeat is not None and now_s - sent_s > HEARTBEAT_LIMIT_S:
+                _log.warning("broker connection is dead", extra={"silent_s": round(now_s - sent_s)})
+                return
+            if heartbeat is None and now_s - sent_s > HEARTBEAT_EVERY_S:
+                heartbeat = connection.client.publish(self._heartbeat_topic, b"", qos=1)
+                sent_s = now_s
+
+    def _end(self, connection: _Connection) -> None:
+        connection.is_over.set()
+        with self._changed:
+            self._changed.notify_all()
+        try:
+            connection.client.disconnect()
+            connection.client.loop_stop()
+        except (OSError, ValueError, RuntimeError) as error:
+            _log.info("disconnect failed", extra={"reason": type(error).__name__})
+
+    def _new_client(self) -> paho.Client:
+        is_v5 = self._endpoint.mqtt == "5"
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._identity.name,
+            clean_session=None if is_v5 else True,
+            protocol=paho.MQTTv5 if is_v5 else paho.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        context = ssl.create_default_context(cafile=str(self._endpoint.ca_file))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._identity.cert_file, self._identity.key_file)
+        client.tls_set_context(context)
+        client.max_inflight_messages_set(MAX_UNACKED)
+        return client
+
+    def _wire(self, connection: _Connection) -> None:
+        def on_connect(client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+            if reason.is_failure:
+                _log.warning("broker refused the connection", extra={"reason": str(reason)})
+                connection.is_over.set()
+                return
+            client.subscribe(self._filters)
+
+        def on_subscribe(_client: paho.Client, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
+            if any(reason.is_failure for reason in reasons):
+                _log.error("broker refused a subscription", extra={"reasons": [str(r) for r in reasons]})
+            self.connects += 1
+            connection.is_up.set()
+            _log.info("broker connected", extra={"client_id": self._identity.name})
+            self._handlers.on_up()
+
+        def on_disconnect(_client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+            connection.is_over.set()
+            with self._changed:
+                self._changed.notify_all()
+            _log.info("broker disconnected", extra={"reason": str(reason)})
+            self._handlers.on_down()
+
+        def on_publish(_client: paho.Client, _data: Any, mid: int, _reason: Any, _properties: Any) -> None:
+            with self._changed:
+                size = connection.pending.pop(mid, None)
+                if size is None:
+                    connection.early.add(mid)
+                else:
+                    connection.pending_bytes -= size
+                self._changed.notify_all()
+
+        def on_message(_client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+            self._handlers.on_message(message.topic, bytes(message.payload), message.retain)
+
+        connection.client.on_connect = on_connect
+        connection.client.on_subscribe = on_subscribe
+        connection.client.on_disconnect = on_disconnect
+        connection.client.on_publish = on_publish
+        connection.client.on_message = on_message

@@ -1,0 +1,197 @@
+"""Sends what devices should know: retained desired documents, the repository head, the brake, acknowledgements.
+
+Rules:
+1. On every connect everything retained is published again from the database: a broker may have lost all of it.
+2. A document newly signed by this process is on its way at once (listener); one signed by another process is found by
+   looking at the database every POLL_S.
+3. An older `gen` is never published after a newer one of the same device.
+4. One thread publishes: order is its queue.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.messages import Ack, Downlink, encode
+from edgefleet_protocol.topics import Topics
+
+POLL_S: Final = 1.0
+OVERLAP: Final = timedelta(seconds=10)
+MAX_WAITING: Final = 100_000
+
+_log = logging.getLogger(__name__)
+
+
+class Signed(Protocol):
+    """A signed desired document."""
+
+    @property
+    def device(self) -> DeviceId:
+        """Return whom it is for."""
+        ...
+
+    @property
+    def gen(self) -> int:
+        """Return its generation."""
+        ...
+
+    @property
+    def envelope(self) -> bytes:
+        """Return its bytes."""
+        ...
+
+
+class Sources(Protocol):
+    """Where the truth is read from."""
+
+    def all_desired(self) -> Iterable[Signed]:
+        """Return every live device's document."""
+        ...
+
+    def desired_changed_since(self, since: datetime) -> Sequence[Signed]:
+        """Return documents signed at or after a moment."""
+        ...
+
+    def hold_envelope(self) -> bytes | None:
+        """Return the brake document."""
+        ...
+
+
+Publish = Callable[[str, bytes, int, bool], bool]
+"""topic, payload, QoS, retain -> whether it was taken; blocks while there is no room."""
+
+_Everything = object()
+_Stop = object()
+
+
+class Outbound:
+    """One thread that publishes. Thread-safe; the `send_…` methods return at once."""
+
+    def __init__(
+        self, topics: Topics, sources: Sources, repo_head: Callable[[], bytes], publish: Publish, clock: Clock
+    ) -> None:
+        """Wire the parts; `start` runs the thread."""
+        self._topics = topics
+        self._sources = sources
+        self._repo_head = repo_head
+        self._publish = publish
+        self._clock = clock
+        self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._published: dict[DeviceId, int] = {}
+        self._head = b""
+        self._hold = b""
+        self._looked_at = clock.now()
+        self._looked_s = clock.monotonic_s()
+        self._is_up = False
+        self._thread = threading.Thread(target=self._run, name="gateway-outbound", daemon=True)
+        self.published = 0
+
+    def start(self) -> None:
+        """Run the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the message it is at."""
+        self._queue.put(_Stop)
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+    def send_everything(self) -> None:
+        """Publish all that is retained: the broker connection is new."""
+        self._queue.put(_Everything)
+
+    def send_desired(self, documents: Sequence[Signed], *, again: bool = False) -> None:
+        """Publish documents; `again` also those published before, because the device said it lacks them."""
+        if self._queue.qsize() < MAX_WAITING:
+            self._queue.put((tuple(documents), again))
+
+    def send_ack(self, device: DeviceId, ack: Ack) -> None:
+        """Tell a device what was stored."""
+        if self._queue.qsize() < MAX_WAITING:
+            self._queue.put((device, ack))
+
+    def clear(self, device: DeviceId) -> None:
+        """Remove a revoked device's retained document."""
+        self._queue.put(device)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                item: object = self._queue.get(timeout=POLL_S)
+            except queue.Empty:
+                item = None
+            if item is _Stop:
+                return
+            try:
+                if self._clock.monotonic_s() - self._looked_s >= POLL_S:
+                    self._look_for_changes()
+                self._handle(item)
+            except (EdgefleetError, SQLAlchemyError, OSError) as error:
+                _log.warning("outbound failed", extra={"reason": f"{type(error).__name__}: {error}"})
+            except Exception:  # noqa: BLE001  # the outermost loop of this thread: a bug in one message must not silence all devices
+                _log.exception("outbound failed")
+
+    def _handle(self, item: object) -> None:
+        if item is None:
+            return
+        if item is _Everything:
+            self._publish_everything()
+        elif isinstance(item, str):
+            self._publish(self._topics.desired(DeviceId(item)), b"", 1, True)
+            self._published.pop(DeviceId(item), None)
+        elif isinstance(item, tuple) and isinstance(item[1], Ack):
+            self._publish(self._topics.dn_meta(item[0]), encode(Downlink(ack=item[1])), 1, False)
+        else:
+            assert isinstance(item, tuple)
+            self._publish_shared()  # first the head: a document may name a bundle that only the new head leads to
+            for document in item[0]:
+                self._publish_desired(document, again=item[1])
+
+    def _publish_everything(self) -> None:
+        self._published.clear()
+        self._head, self._hold = b"", b""
+        self._is_up = True
+        self._looked_at = self._clock.now()
+        self._publish_shared()
+        for document in self._sources.all_desired():
+            if not self._publish_desired(document):
+                return
+
+    def _look_for_changes(self) -> None:
+        """Publish what another process signed, and a new head. The overlap covers transactions that committed after a later one."""
+        self._looked_s = self._clock.monotonic_s()
+        if not self._is_up:
+            return
+        now = self._clock.now()
+        since = self._looked_at - OVERLAP
+        for document in self._sources.desired_changed_since(since):
+            self._publish_desired(document)
+        self._publish_shared()
+        self._looked_at = now
+
+    def _publish_shared(self) -> None:
+        head = self._repo_head()
+        if head != self._head and self._publish(self._topics.repo_head(), head, 1, True):
+            self._head = head
+        hold = self._sources.hold_envelope()
+        if hold is not None and hold != self._hold and self._publish(self._topics.hold(), hold, 1, True):
+            self._hold = hold
+
+    def _publish_desired(self, document: Signed, *, again: bool = False) -> bool:
+        """Publish a document unless this or a newer one is out; return False when the connection is gone."""
+        out = self._published.get(document.device, 0)
+        if document.gen < out or (document.gen == out and not again):
+            return True
+        if not self._publish(self._topics.desired(document.device), document.envelope, 1, True):
+            return False
+        self._published[document.device] = document.gen
+        self.published += 1
+        return True

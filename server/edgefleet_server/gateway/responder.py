@@ -1,0 +1,340 @@
+"""Answers what devices ask for over MQTT: blocks of blobs (`up/blk`) and small files (`up/meta`).
+
+Rules (`mqtt.md` §6):
+1. Device-driven: one request earns at most `credit` messages of at most 128 KiB; the device then asks again.
+2. A newer request of a device (higher `req_id`, or any after a new connection) replaces its older one.
+3. Round robin: one message a device and turn. Metadata goes before blocks.
+4. Bounded: at most MAX_WAITING devices wait for blocks; the next one is told BUSY and when to try again.
+5. A device gets only blobs that its desired document names (DENIED otherwise) and their leaf indexes. A named blob that is
+   not stored is GONE.
+Publishing blocks while too much is on its way to the broker: that is the back-pressure.
+"""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from edgefleet_protocol.blocks import (
+    LEAF_BYTES,
+    BlockData,
+    BlockError,
+    BlockErrorCode,
+    BlockRequest,
+    blob_prefix,
+    decode_request,
+    encode_data,
+    leaf_count,
+)
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.digest import Sha256, parse_sha256
+from edgefleet_protocol.errors import BadIdError, BadMessageError, EdgefleetError
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.messages import MAX_META_CHUNK_BYTES, Downlink, MetaReply, MetaRequest, decode, encode
+from edgefleet_protocol.topics import Topics
+
+MAX_WAITING: Final = 256
+MAX_WAITING_META: Final = 4096
+MAX_META_A_DEVICE: Final = 16
+MAX_META_BYTES: Final = 8 * 1024 * 1024
+BUSY_RETRY_MS: Final = 1000
+OFFER_CACHE_S: Final = 5.0
+LEAVES_PREFIX: Final = "leaves."
+
+_log = logging.getLogger(__name__)
+
+
+class Offered(Protocol):
+    """A blob that a device may pull."""
+
+    @property
+    def sha256(self) -> Sha256:
+        """Return its digest."""
+        ...
+
+
+class Blobs(Protocol):
+    """What the responder needs of the registry."""
+
+    def blob_size(self, sha256: Sha256) -> int | None:
+        """Return a blob's length in bytes, or None."""
+        ...
+
+    def open_blob_range(self, sha256: Sha256, start: int, length: int) -> bytes:
+        """Return a part of a blob."""
+        ...
+
+
+Publish = Callable[[str, bytes, int], bool]
+"""topic, payload, QoS -> whether it was taken; blocks while there is no room."""
+
+
+@dataclass
+class _Job:
+    """What is left of one block request: runs of (first leaf, count), each one message."""
+
+    req_id: int
+    prefix: bytes
+    sha256: Sha256
+    length: int
+    runs: list[tuple[int, int]]
+
+
+@dataclass
+class _Meta:
+    device: DeviceId
+    request: MetaRequest
+
+
+@dataclass
+class Counters:
+    """What the responder did since it started."""
+
+    block_requests: int = 0
+    block_messages: int = 0
+    block_bytes: int = 0
+    block_errors: int = 0
+    meta_requests: int = 0
+    bad: int = 0
+
+
+class Responder:
+    """One thread that answers. Thread-safe; `ask_block` and `ask_meta` return at once."""
+
+    def __init__(
+        self,
+        topics: Topics,
+        blobs: Blobs,
+        metadata_file: Callable[[str], bytes | None],
+        offered_to: Callable[[DeviceId], Sequence[Offered]],
+        publish: Publish,
+        clock: Clock,
+    ) -> None:
+        """Wire the parts; `start` runs the thread."""
+        self._topics = topics
+        self._blobs = blobs
+        self._metadata_file = metadata_file
+        self._offered_to = offered_to
+        self._publish = publish
+        self._clock = clock
+        self._waiting = threading.Condition()
+        self._block_requests: OrderedDict[DeviceId, bytes] = OrderedDict()
+        self._jobs: OrderedDict[DeviceId, _Job] = OrderedDict()
+        self._metas: OrderedDict[DeviceId, list[_Meta]] = OrderedDict()
+        self._offers: dict[DeviceId, tuple[float, dict[bytes, Sha256], frozenset[str]]] = {}
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="gateway-responder", daemon=True)
+        self.counters = Counters()
+
+    def start(self) -> None:
+        """Run the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the message it is at."""
+        with self._waiting:
+            self._is_stopping = True
+            self._waiting.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+    def ask_block(self, device: DeviceId, payload: bytes) -> None:
+        """Take a block request; a newer one of the same device replaces it."""
+        with self._waiting:
+            self._block_requests[device] = payload
+            if len(self._block_requests) > 4 * MAX_WAITING:
+                self._block_requests.popitem(last=False)
+            self._waiting.notify()
+
+    def ask_meta(self, device: DeviceId, payload: bytes) -> None:
+        """Take a metadata request; what is too much for one device or in all is dropped (the device asks again)."""
+        try:
+            request = decode(MetaRequest, payload)
+        except BadMessageError:
+            self.counters.bad += 1
+            return
+        with self._waiting:
+            of_device = self._metas.setdefault(device, [])
+            if len(of_device) < MAX_META_A_DEVICE and len(self._metas) <= MAX_WAITING_META:
+                of_device.append(_Meta(device, request))
+            self._waiting.notify()
+
+    def forget_offers(self, devices: Sequence[DeviceId]) -> None:
+        """Look anew at what these devices may pull: their documents changed."""
+        for device in devices:
+            self._offers.pop(device, None)
+
+    def reset(self) -> None:
+        """Drop everything asked so far: the connection it was asked on is gone."""
+        with self._waiting:
+            self._block_requests.clear()
+            self._metas.clear()
+            self._jobs.clear()
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        while True:
+            with self._waiting:
+                while not (self._block_requests or self._metas or self._jobs or self._is_stopping):
+                    self._waiting.wait()
+                if self._is_stopping:
+                    return
+                metas = [item for items in self._metas.values() for item in items]
+                self._metas.clear()
+                requests = list(self._block_requests.items())
+                self._block_requests.clear()
+            try:
+                for meta in metas:
+                    self._answer_meta(meta)
+                for device, payload in requests:
+                    self._open_job(device, payload)
+                self._serve_one_round()
+            except Exception:  # noqa: BLE001  # the outermost loop of this thread: one bad request must not end it
+                _log.exception("responder failed")
+                self._drop_jobs()
+
+    def _drop_jobs(self) -> None:
+        with self._waiting:
+            self._jobs.clear()
+
+    # ---- blocks
+
+    def _open_job(self, device: DeviceId, payload: bytes) -> None:
+        try:
+            request = decode_request(payload)
+        except BadMessageError:
+            self.counters.bad += 1
+            return
+        self.counters.block_requests += 1
+        current = self._jobs.get(device)
+        if current is None and len(self._jobs) >= MAX_WAITING:
+            self._refuse(device, request, BlockErrorCode.BUSY, BUSY_RETRY_MS)
+            return
+        sha256 = self._offer(device)[0].get(request.blob_prefix)
+        if sha256 is None:
+            self._refuse(device, request, BlockErrorCode.DENIED)
+            return
+        length = self._blobs.blob_size(sha256)
+        if length is None:
+            self._refuse(device, request, BlockErrorCode.GONE)
+            return
+        runs = runs_of(request, leaf_count(length))
+        with self._waiting:
+            self._jobs[device] = _Job(request.req_id, request.blob_prefix, sha256, length, runs)
+
+    def _serve_one_round(self) -> None:
+        """Send one message to each device that waits for blocks."""
+        for device in list(self._jobs):
+            job = self._jobs.get(device)
+            if job is None:
+                continue
+            if job.runs:
+                first, count = job.runs.pop(0)
+                self._send_run(device, job, first, count)
+            if not job.runs:
+                with self._waiting:
+                    if self._jobs.get(device) is job:
+                        del self._jobs[device]
+
+    def _send_run(self, device: DeviceId, job: _Job, first: int, count: int) -> None:
+        start = first * LEAF_BYTES
+        length = min(count * LEAF_BYTES, job.length - start)
+        try:
+            payload = self._blobs.open_blob_range(job.sha256, start, length)
+        except EdgefleetError as error:
+            _log.warning("blob not readable", extra={"blob": job.sha256, "code": error.code})
+            job.runs.clear()
+            self._send_error(device, BlockError(job.req_id, job.prefix, BlockErrorCode.GONE))
+            return
+        data = encode_data(BlockData(job.req_id, job.prefix, first, count, payload))
+        if self._publish(self._topics.dn_blk(device), data, 0):
+            self.counters.block_messages += 1
+            self.counters.block_bytes += length
+        else:
+            job.runs.clear()
+
+    def _refuse(self, device: DeviceId, request: BlockRequest, code: BlockErrorCode, retry_ms: int = 0) -> None:
+        self._send_error(device, BlockError(request.req_id, request.blob_prefix, code, retry_ms))
+
+    def _send_error(self, device: DeviceId, error: BlockError) -> None:
+        self.counters.block_errors += 1
+        self._publish(self._topics.dn_blk(device), encode_data(error), 0)
+
+    def _offer(self, device: DeviceId) -> tuple[dict[bytes, Sha256], frozenset[str]]:
+        """Return what a device may pull: digests by block prefix, and all digests."""
+        now_s = self._clock.monotonic_s()
+        known = self._offers.get(device)
+        if known is None or now_s - known[0] > OFFER_CACHE_S:
+            offered = [blob.sha256 for blob in self._offered_to(device)]
+            known = (now_s, {blob_prefix(sha256): sha256 for sha256 in offered}, frozenset(offered))
+            if len(self._offers) > 4 * MAX_WAITING:
+                self._offers.clear()
+            self._offers[device] = known
+        return known[1], known[2]
+
+    # ---- metadata
+
+    def _answer_meta(self, meta: _Meta) -> None:
+        self.counters.meta_requests += 1
+        data, error = self._small_file(meta.device, meta.request)
+        for reply in replies_of(meta.request, data, error):
+            if not self._publish(self._topics.dn_meta(meta.device), encode(Downlink(reply=reply)), 1):
+                return
+
+    def _small_file(self, device: DeviceId, request: MetaRequest) -> tuple[bytes, str]:
+        """Return the bytes asked for and "", or nothing and the error's word."""
+        limit = min(request.max_bytes, MAX_META_BYTES)
+        if request.name.startswith(LEAVES_PREFIX):
+            return self._leaf_index(device, request.name.removeprefix(LEAVES_PREFIX), limit)
+        data = self._metadata_file(request.name)
+        if data is None:
+            return b"", "not_found"
+        return (data, "") if len(data) <= limit else (b"", "too_big")
+
+    def _leaf_index(self, device: DeviceId, digest: str, limit: int) -> tuple[bytes, str]:
+        try:
+            sha256 = parse_sha256(digest)
+        except BadIdError:
+            return b"", "not_found"
+        if sha256 not in self._offer(device)[1]:
+            return b"", "denied"
+        size = self._blobs.blob_size(sha256)
+        if size is None:
+            return b"", "not_found"
+        if size > limit:
+            return b"", "too_big"
+        return self._blobs.open_blob_range(sha256, 0, size), ""
+
+
+def runs_of(request: BlockRequest, leaves: int) -> list[tuple[int, int]]:
+    """Return the messages that a request earns: (first leaf, count) of consecutive wanted leaves below `leaves`."""
+    runs: list[tuple[int, int]] = []
+    for leaf in request.wanted:
+        if leaf >= leaves:
+            break
+        if runs and sum(runs[-1]) == leaf and runs[-1][1] < request.leaves_per_message:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        elif len(runs) == request.credit:
+            break
+        else:
+            runs.append((leaf, 1))
+    return runs
+
+
+def replies_of(request: MetaRequest, data: bytes, error: str) -> list[MetaReply]:
+    """Return the answer to a metadata request in chunks; always at least one."""
+    parts = max(1, -(-len(data) // MAX_META_CHUNK_BYTES))
+    return [
+        MetaReply(
+            req_id=request.req_id,
+            name=request.name,
+            part=part,
+            parts=parts,
+            data=data[part * MAX_META_CHUNK_BYTES : (part + 1) * MAX_META_CHUNK_BYTES],
+            error=error,
+        )
+        for part in range(parts)
+    ]

@@ -1,0 +1,155 @@
+"""The gateway: one MQTT connection of this server process and the three threads behind it.
+
+`link` receives and sends, `inbound` stores reports, `outbound` publishes documents, `responder` answers block and metadata
+requests. The gateway owns none of the facts: everything that must reach devices is in the database.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.errors import BadMessageError, EdgefleetError
+from edgefleet_protocol.ids import DeviceId, TenantId
+from edgefleet_protocol.topics import Topics, parse_uplink
+from edgefleet_server.fleet.model import SignedDesired
+from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.gateway.broker.model import BrokerEndpoint
+from edgefleet_server.gateway.inbound import Inbound
+from edgefleet_server.gateway.mqtt import LinkHandlers, LinkIdentity, MqttLink
+from edgefleet_server.gateway.outbound import Outbound
+from edgefleet_server.gateway.responder import Blobs, Responder
+from edgefleet_server.settings import ServerSettings
+from edgefleet_server.signing.service import SigningService
+from edgefleet_server.telemetry.service import TelemetryService
+
+BLOCK_WAIT_S: Final = 10.0
+CONTROL_WAIT_S: Final = 30.0
+
+
+class GatewayDownError(EdgefleetError):
+    """The gateway has no connection to its broker."""
+
+    code = "gateway.broker_unavailable"
+
+
+class Gateway:
+    """Connects services and devices."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        endpoint: BrokerEndpoint,
+        fleet: FleetService,
+        telemetry: TelemetryService,
+        registry: Blobs,
+        signing: SigningService,
+        clock: Clock,
+    ) -> None:
+        """Wire the parts; makes a client certificate `srv-<instance>`. `start` connects."""
+        tenant = TenantId(settings.tenant)
+        identity = signing.service_identity(settings.instance)
+        self._topics = Topics(tenant)
+        self._fleet = fleet
+        self._endpoint = endpoint
+        self._link = MqttLink(
+            endpoint,
+            LinkIdentity(identity.name, Path(identity.cert_file), Path(identity.key_file)),
+            self._topics.server_filters(),
+            f"{self._topics.prefix}/srv/{identity.name}",
+            LinkHandlers(self._on_message, self._on_up, self._on_down),
+            clock,
+        )
+        self._outbound = Outbound(self._topics, fleet, signing.repo_head, self._publish_control, clock)
+        self._inbound = Inbound(tenant, fleet, telemetry, self._outbound, clock)
+        self._responder = Responder(
+            self._topics, registry, signing.metadata_file, fleet.offered_to, self._publish_answer, clock
+        )
+        self._unsubscribe: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """Run the threads and begin to connect. Returns at once; presence of all devices becomes unknown."""
+        self._fleet.forget_presence()
+        self._fleet.announce_broker(self._endpoint.host, self._endpoint.port, self._endpoint.mqtt)
+        self._unsubscribe = [
+            self._fleet.on_desired(self._on_desired),
+            self._fleet.on_revoked(self._outbound.clear),
+        ]
+        self._outbound.start()
+        self._inbound.start()
+        self._responder.start()
+        self._link.start()
+
+    def stop(self) -> None:
+        """Disconnect and end the threads. Blocks for a few seconds at most."""
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+        self._link.stop()
+        self._responder.stop()
+        self._inbound.stop()
+        self._outbound.stop()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker accepted us."""
+        return self._link.is_up
+
+    def check(self) -> str:
+        """Return a line for `/readyz`. Raises GatewayDownError."""
+        if not self._link.is_up:
+            raise GatewayDownError(
+                f"The gateway has no connection to the broker at {self._endpoint.host}:{self._endpoint.port}.",
+                next_step="Look at the broker's state in the server's log; `edgectl server check` tests it.",
+            )
+        return f"connected to {self._endpoint.kind} at {self._endpoint.host}:{self._endpoint.port}"
+
+    def counters(self) -> Mapping[str, int]:
+        """Return what went in and out since the start, for `/metrics`."""
+        inbound, responder = self._inbound.counters, self._responder.counters
+        return {
+            "connects": self._link.connects,
+            "messages_in": inbound.messages,
+            "messages_bad": inbound.bad + responder.bad,
+            "messages_dropped": inbound.dropped,
+            "messages_foreign": inbound.foreign,
+            "batches_failed": inbound.failed,
+            "desired_published": self._outbound.published,
+            "block_requests": responder.block_requests,
+            "block_messages": responder.block_messages,
+            "block_bytes": responder.block_bytes,
+            "block_errors": responder.block_errors,
+            "meta_requests": responder.meta_requests,
+        }
+
+    # ---- on paho's thread: only enqueue
+
+    def _on_message(self, topic: str, payload: bytes, _retained: bool) -> None:  # paho's shape
+        if topic.endswith(("/up/blk", "/up/meta")):
+            try:
+                uplink = parse_uplink(topic)
+            except BadMessageError:
+                return
+            ask = self._responder.ask_block if uplink.leaf == "blk" else self._responder.ask_meta
+            ask(uplink.device, payload)
+        else:
+            self._inbound.put(topic, payload)
+
+    def _on_up(self) -> None:
+        self._outbound.send_everything()
+
+    def _on_down(self) -> None:
+        self._responder.reset()
+
+    # ---- on the thread that signed
+
+    def _on_desired(self, documents: Sequence[SignedDesired]) -> None:
+        self._responder.forget_offers([DeviceId(document.device) for document in documents])
+        self._outbound.send_desired(documents)
+
+    # ---- on our own threads
+
+    def _publish_control(self, topic: str, payload: bytes, qos: int, retain: bool) -> bool:
+        return self._link.publish(topic, payload, qos=qos, retain=retain, limit_s=CONTROL_WAIT_S)
+
+    def _publish_answer(self, topic: str, payload: bytes, qos: int) -> bool:
+        return self._link.publish(topic, payload, qos=qos, limit_s=BLOCK_WAIT_S)

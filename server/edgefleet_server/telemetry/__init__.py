@@ -1,0 +1,1 @@
+"""Telemetry windows of devices: ingest, retention, and the figures read from them."""

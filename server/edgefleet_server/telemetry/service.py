@@ -1,0 +1,186 @@
+"""Telemetry as the rest of the server sees it.
+
+Rules:
+- A message counts once: (device, boot, seq) is its key. A replay is acknowledged and changes nothing.
+- Bad windows (a sketch that is none, a length that is none) are left out and counted; the rest of the message counts.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.messages import Telemetry, Window
+from edgefleet_protocol.sketch import LatencySketch
+from edgefleet_server.db import Database
+from edgefleet_server.telemetry import store
+from edgefleet_server.telemetry.model import Figures, Latest, WindowView
+from edgefleet_server.telemetry.tables import TelemetryWindow
+
+RETENTION: Final = timedelta(days=30)
+MAX_SECONDS: Final = 253_402_300_799  # the last second of the year 9999
+MAX_INT: Final = 2**62
+MAX_CLASSES: Final = 4096
+
+
+class TelemetryService:
+    """Stores and reads telemetry. Thread-safe; calls block."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._clock = clock
+        self.bad_windows = 0
+
+    def ingest(self, messages: Sequence[Telemetry]) -> int:
+        """Store messages in one transaction; return how many were new. When it returns, all may be acknowledged."""
+        now = self._clock.now()
+        by_key = {(m.device, m.boot_id[:64], m.seq): m for m in messages}
+        rows = [_batch_row(message, now) for message in by_key.values()]
+        if not rows:
+            return 0
+        with self._db.session() as session:
+            new = store.add_batches(session, rows)
+            windows = [
+                row
+                for key, message in by_key.items()
+                if key in new
+                for window in message.windows
+                if (row := self._window_row(message.device, window, now)) is not None
+            ]
+            store.add_windows(session, windows)
+        return len(new)
+
+    def latest(self, device_id: str) -> Latest | None:
+        """Return a device's newest figures, or None when it never sent any."""
+        with self._db.read() as session:
+            batch = store.newest_batch(session, device_id)
+            if batch is None:
+                return None
+            windows = [view(row) for row in store.newest_windows(session, device_id)]
+            return Latest(batch.at, batch.received_at, batch.system, batch.queue_bytes, batch.dropped, windows)
+
+    def windows(self, device_id: str, before: int | None, limit: int) -> tuple[list[tuple[int, WindowView]], int]:
+        """Return windows of a device with their keys, newest first, and how many there are."""
+        with self._db.read() as session:
+            rows = store.windows_page(session, device_id, before, limit)
+            total = store.count_windows(session, device_id)
+            return [(row.id or 0, view(row)) for row in rows], total
+
+    def figures(self, sha256: str, since: datetime, device_id: str | None = None) -> Figures:
+        """Return the sums of one bundle's windows received since a moment, of one device or of all."""
+        with self._db.read() as session:
+            return _summed(store.windows_of_bundle(session, sha256, since, device_id))
+
+    def prune(self, now: datetime) -> int:
+        """Delete what is older than the retention; return how many windows. For the engine tick."""
+        with self._db.session() as session:
+            return store.delete_before(session, now - RETENTION)
+
+    def _window_row(self, device_id: str, window: Window, now: datetime) -> dict[str, Any] | None:
+        counts = (window.n, window.errors, window.timeouts, window.nonfinite, window.crashes, window.length_s)
+        try:
+            sketch = LatencySketch.unpacked(window.latency)
+        except ValueError:
+            sketch = None
+        is_sound = (
+            sketch is not None
+            and all(0 <= count < MAX_INT for count in counts)
+            and window.length_s < 2**31
+            and len(window.classes) <= MAX_CLASSES
+            and -1 <= window.worker_rss_bytes < MAX_INT
+        )
+        if not is_sound:
+            self.bad_windows += 1
+            return None
+        return {
+            "device_id": device_id,
+            "model": window.model[:63],
+            "lane": window.lane[:16],
+            "sha256": window.sha256[:64],
+            "version": window.version[:63],
+            "t0": _moment(window.t0, now),
+            "length_s": window.length_s,
+            "received_at": now,
+            "n": window.n,
+            "errors": window.errors,
+            "timeouts": window.timeouts,
+            "nonfinite": window.nonfinite,
+            "crashes": window.crashes,
+            "latency": msgspec.msgpack.encode(window.latency),
+            "classes": msgspec.msgpack.encode(window.classes),
+            "worker_rss_bytes": window.worker_rss_bytes,
+            "worker_cpu_s": window.worker_cpu_s,
+        }
+
+
+def view(row: TelemetryWindow) -> WindowView:
+    """Return a stored window with its quantiles."""
+    sketch = LatencySketch.unpacked(msgspec.msgpack.decode(row.latency, type=list[int]))
+    return WindowView(
+        model=row.model,
+        lane=row.lane,
+        version=row.version,
+        sha256=row.sha256,
+        t0=row.t0,
+        length_s=row.length_s,
+        received_at=row.received_at,
+        n=row.n,
+        errors=row.errors,
+        timeouts=row.timeouts,
+        nonfinite=row.nonfinite,
+        crashes=row.crashes,
+        latency_p50_ms=_ms(sketch, 0.5),
+        latency_p95_ms=_ms(sketch, 0.95),
+        latency_p99_ms=_ms(sketch, 0.99),
+        classes=msgspec.msgpack.decode(row.classes, type=list[int]),
+        worker_rss_bytes=row.worker_rss_bytes,
+        worker_cpu_s=row.worker_cpu_s,
+    )
+
+
+def _summed(rows: Iterable[TelemetryWindow]) -> Figures:
+    sketch = LatencySketch()
+    devices: set[str] = set()
+    sums = dict.fromkeys(("n", "errors", "timeouts", "nonfinite", "crashes"), 0)
+    windows = 0
+    for row in rows:
+        windows += 1
+        devices.add(row.device_id)
+        for name in sums:
+            sums[name] += getattr(row, name)
+        sketch.merge(LatencySketch.unpacked(msgspec.msgpack.decode(row.latency, type=list[int])))
+    return Figures(
+        devices=len(devices),
+        windows=windows,
+        **sums,
+        latency_p50_ms=_ms(sketch, 0.5),
+        latency_p95_ms=_ms(sketch, 0.95),
+        latency_p99_ms=_ms(sketch, 0.99),
+    )
+
+
+def _ms(sketch: LatencySketch, q: float) -> float | None:
+    value_s = sketch.quantile_s(q)
+    return None if value_s is None else round(value_s * 1000, 4)
+
+
+def _batch_row(message: Telemetry, now: datetime) -> dict[str, Any]:
+    system = {name: getattr(message.system, name) for name in message.system.__struct_fields__}
+    return {
+        "device_id": message.device,
+        "boot_id": message.boot_id[:64],
+        "seq": max(0, min(message.seq, MAX_INT)),
+        "at": _moment(message.ts // 1000, now),
+        "received_at": now,
+        "system": {name: value for name, value in system.items() if value >= 0},
+        "queue_bytes": max(0, min(message.queue_bytes, MAX_INT)),
+        "dropped": max(0, min(message.dropped, MAX_INT)),
+    }
+
+
+def _moment(seconds: int, now: datetime) -> datetime:
+    """Return a device's time; `now` when its clock says nonsense."""
+    return datetime.fromtimestamp(seconds, UTC) if 0 <= seconds <= MAX_SECONDS else now

@@ -1,0 +1,101 @@
+"""The telemetry feature's SQL: batched Core statements. Every function works in the caller's session."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, col
+
+from edgefleet_server.telemetry.tables import TelemetryBatch, TelemetryWindow
+
+ROWS_A_STATEMENT = 1000
+
+Key = tuple[str, str, int]
+
+
+def add_batches(session: Session, rows: Sequence[dict[str, Any]]) -> set[Key]:
+    """Insert messages; return the keys (device, boot, seq) of those that are new."""
+    dialect = session.get_bind().dialect.name
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    new: set[Key] = set()
+    for start in range(0, len(rows), ROWS_A_STATEMENT):
+        statement = (
+            make(TelemetryBatch)
+            .values(list(rows[start : start + ROWS_A_STATEMENT]))
+            .on_conflict_do_nothing()
+            .returning(col(TelemetryBatch.device_id), col(TelemetryBatch.boot_id), col(TelemetryBatch.seq))
+        )
+        new |= {(device, boot, int(seq)) for device, boot, seq in session.execute(statement)}
+    return new
+
+
+def add_windows(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert windows with one prepared statement."""
+    if rows:
+        session.execute(insert(TelemetryWindow), list(rows))
+
+
+def newest_batch(session: Session, device_id: str) -> TelemetryBatch | None:
+    """Return the newest message of a device."""
+    statement = (
+        select(TelemetryBatch)
+        .where(col(TelemetryBatch.device_id) == device_id)
+        .order_by(col(TelemetryBatch.received_at).desc(), col(TelemetryBatch.seq).desc())
+        .limit(1)
+    )
+    return session.execute(statement).scalars().first()
+
+
+def windows_page(session: Session, device_id: str, before: int | None, limit: int) -> Sequence[TelemetryWindow]:
+    """Return windows of a device, newest first."""
+    statement = (
+        select(TelemetryWindow)
+        .where(col(TelemetryWindow.device_id) == device_id)
+        .order_by(col(TelemetryWindow.id).desc())
+        .limit(limit)
+    )
+    if before is not None:
+        statement = statement.where(col(TelemetryWindow.id) < before)
+    return session.execute(statement).scalars().all()
+
+
+def count_windows(session: Session, device_id: str) -> int:
+    """Return how many windows of a device are stored."""
+    statement = select(func.count()).select_from(TelemetryWindow).where(col(TelemetryWindow.device_id) == device_id)
+    return int(session.execute(statement).scalar_one())
+
+
+def newest_windows(session: Session, device_id: str) -> Sequence[TelemetryWindow]:
+    """Return the newest window of each model and lane of a device."""
+    newest = (
+        select(func.max(col(TelemetryWindow.id)))
+        .where(col(TelemetryWindow.device_id) == device_id)
+        .group_by(col(TelemetryWindow.model), col(TelemetryWindow.lane))
+    )
+    statement = (
+        select(TelemetryWindow)
+        .where(col(TelemetryWindow.id).in_(newest))
+        .order_by(col(TelemetryWindow.model), col(TelemetryWindow.lane))
+    )
+    return session.execute(statement).scalars().all()
+
+
+def windows_of_bundle(
+    session: Session, sha256: str, since: datetime, device_id: str | None
+) -> Iterator[TelemetryWindow]:
+    """Yield the windows of one bundle received since a moment."""
+    statement = select(TelemetryWindow).where(
+        col(TelemetryWindow.sha256) == sha256, col(TelemetryWindow.received_at) >= since
+    )
+    if device_id is not None:
+        statement = statement.where(col(TelemetryWindow.device_id) == device_id)
+    yield from session.execute(statement.execution_options(yield_per=1000)).scalars()
+
+
+def delete_before(session: Session, moment: datetime) -> int:
+    """Delete what was received before a moment; return how many windows."""
+    session.execute(delete(TelemetryBatch).where(col(TelemetryBatch.received_at) < moment))
+    statement = delete(TelemetryWindow).where(col(TelemetryWindow.received_at) < moment)
+    return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]

@@ -1,0 +1,53 @@
+"""Tables of the telemetry feature. Only `store.py` reads and writes them."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary
+from sqlmodel import Field, SQLModel
+
+from edgefleet_server.db import UtcDateTime
+
+
+class TelemetryBatch(SQLModel, table=True):
+    """One message of one device: its key makes a replay count once; `system` are the device's own figures then."""
+
+    __tablename__ = "telemetry_batch"
+
+    device_id: str = Field(primary_key=True, max_length=63)
+    boot_id: str = Field(primary_key=True, max_length=64)
+    seq: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    at: datetime = Field(sa_type=UtcDateTime)
+    received_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    system: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    queue_bytes: int = Field(sa_type=BigInteger)
+    dropped: int = Field(sa_type=BigInteger)
+
+
+class TelemetryWindow(SQLModel, table=True):
+    """One window of one model and lane. `latency` and `classes` are MessagePack lists of whole numbers."""
+
+    __tablename__ = "telemetry_window"
+    __table_args__ = (
+        Index("ix_telemetry_window_device_received", "device_id", "received_at"),
+        Index("ix_telemetry_window_sha256_received", "sha256", "received_at"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    device_id: str = Field(max_length=63)
+    model: str = Field(max_length=63)
+    lane: str = Field(max_length=16)
+    sha256: str = Field(max_length=64)
+    version: str = Field(max_length=63)
+    t0: datetime = Field(sa_type=UtcDateTime)
+    length_s: int
+    received_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    n: int = Field(sa_type=BigInteger)
+    errors: int = Field(sa_type=BigInteger)
+    timeouts: int = Field(sa_type=BigInteger)
+    nonfinite: int = Field(sa_type=BigInteger)
+    crashes: int = Field(sa_type=BigInteger)
+    latency: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    classes: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    worker_rss_bytes: int = Field(sa_type=BigInteger)
+    worker_cpu_s: float

@@ -1,0 +1,74 @@
+"""A whole server side without HTTP: services, a real broker of each kind, the gateway."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgefleet_server.clock import SystemClock
+from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerKind, find_mosquitto
+from edgefleet_server.gateway.broker.supervisor import BrokerSupervisor
+from edgefleet_server.gateway.service import Gateway
+from tests.server.fleet.house import House, KeyedDevice
+from tests.server.gateway.device import MqttDevice
+
+
+class Site:
+    """The running parts."""
+
+    def __init__(self, folder: Path, kind: BrokerKind) -> None:
+        self.folder = folder
+        self.house = House(f"sqlite:///{folder / 'server.db'}", folder / "data", SystemClock(), tenant="acme")
+        signing = self.house.signing
+        config = BrokerConfig(
+            kind=kind,
+            tenant="acme",
+            ca_file=signing.ca_file,
+            cert_file=signing.server_cert_file,
+            key_file=signing.server_key_file,
+            run_dir=folder / "broker",
+        )
+        self.broker = BrokerSupervisor(config, SystemClock())
+        self.endpoint = self.broker.start()
+        self.gateway = self.new_gateway()
+        self.devices: list[MqttDevice] = []
+
+    def new_gateway(self) -> Gateway:
+        """Start a gateway and wait until the broker took it."""
+        house = self.house
+        gateway = Gateway(
+            house.settings, self.endpoint, house.fleet, house.telemetry, house.registry, house.signing, house.clock
+        )
+        gateway.start()
+        return gateway
+
+    def connect(self, device: KeyedDevice) -> MqttDevice:
+        """Connect an enrolled device."""
+        connected = MqttDevice(device, self.endpoint, self.folder)
+        self.devices.append(connected)
+        return connected
+
+    def close(self) -> None:
+        """Stop everything."""
+        for device in self.devices:
+            device.close()
+        self.gateway.stop()
+        self.broker.stop()
+        self.house.db.dispose()
+
+
+KINDS = [
+    pytest.param(BrokerKind.MOSQUITTO, marks=pytest.mark.broker, id="mosquitto"),
+    pytest.param(BrokerKind.EMBEDDED, id="embedded"),
+]
+
+
+@pytest.fixture(params=KINDS)
+def site(request: Any, tmp_path: Path) -> Iterator[Site]:
+    """One site for a test."""
+    if request.param is BrokerKind.MOSQUITTO and find_mosquitto() is None:
+        pytest.skip("no mosquitto on this machine")
+    made = Site(tmp_path, request.param)
+    yield made
+    made.close()
