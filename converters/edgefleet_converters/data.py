@@ -82,7 +82,7 @@ def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(
+                np.lib.format.write_array(  # type: ignore[no-untyped-call]
                     member, np.ascontiguousarray(array) if array.ndim else array, allow_pickle=False
                 )
 

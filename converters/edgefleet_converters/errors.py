@@ -175,9 +175,13 @@ class DynamicShapeError(RefusedError):
 
 
 class OverBudgetError(RefusedError):
-    """No candidate fits the profile's size or memory budget."""
+    """No candidate fits the profile's size or memory budget. needed_bytes: what it would take."""
 
     code = "convert.over_budget"
+
+    def __init__(self, message: str, *, next_step: str = "", needed_bytes: int = 0) -> None:
+        super().__init__(message, next_step=next_step)
+        self.needed_bytes = needed_bytes
 
 
 class RuntimeUnavailableError(RefusedError):
@@ -223,9 +227,13 @@ class NotFiniteError(RefusedError):
 
 
 class AccuracyError(RefusedError):
-    """The model answers, but worse than the source by more than allowed."""
+    """The model answers, but worse than the source by more than allowed. drop: in the metric's unit."""
 
     code = "convert.accuracy"
+
+    def __init__(self, message: str, *, next_step: str = "", drop: float = 1.0) -> None:
+        super().__init__(message, next_step=next_step)
+        self.drop = drop
 
 
 class GoldenError(RefusedError):

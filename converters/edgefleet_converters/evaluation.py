@@ -32,7 +32,7 @@ from edgefleet_protocol.manifest import TensorSpec
 
 Array = npt.NDArray[Any]
 
-RANDOM_SAMPLES: Final = 32
+RANDOM_SAMPLES: Final = 100
 MIN_GOLDEN: Final = 8
 
 

@@ -86,7 +86,9 @@ def pass_gate(
         score = _score(workshop, answers, reference, evaluation, options)
         if score.drop > options.max_drop + _EPSILON:
             raise AccuracyError(
-                loss_text(score, precision, options, f"{runtime.name} {answers.version}"), next_step=_advice()
+                loss_text(score, precision, options, f"{runtime.name} {answers.version}"),
+                next_step=_advice(),
+                drop=score.drop,
             )
         worst = score if worst is None or score.drop > worst.drop else worst
         first = first or answers

@@ -89,6 +89,8 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
     mode = profile.quant.mode
     if mode != "allowed":
         specs = [spec for spec in specs if (spec.precision in ("int8", "dynamic")) == (mode == "required")]
+    present = set(subject.base.facts["operators"])
+    specs = [spec for spec in specs if not spec.op_types or present & set(spec.op_types)]
     usable = [spec for spec in specs if spec.method != "static" or subject.evaluation.calibration is not None]
     if usable:
         return usable
@@ -118,6 +120,7 @@ def _try(
             raise errors.OverBudgetError(
                 f"the {spec.precision} model has {too_large}",
                 next_step="use a smaller model, or int8 with calibration data",
+                needed_bytes=file.bytes,
             )
         with workshop.stage("gate"):
             passed = pass_gate(
@@ -139,7 +142,11 @@ def _finish(workshop: Workshop, subject: Subject, spec: CandidateSpec, file: Mod
         )
     too_much = over_memory(subject.profile, measured.peak_rss_bytes)
     if too_much:
-        raise errors.OverBudgetError(too_much, next_step="use a smaller model, or a profile with more memory")
+        raise errors.OverBudgetError(
+            too_much,
+            next_step="use a smaller model, or a profile with more memory",
+            needed_bytes=measured.peak_rss_bytes,
+        )
     return Chosen(spec, file, passed, golden, measured)
 
 
@@ -150,29 +157,31 @@ def _not_tried(specs: list[CandidateSpec], chosen: Chosen) -> Iterator[Candidate
 
 
 def _refusal(subject: Subject, rejections: list[errors.ConversionError]) -> errors.ConversionError:
-    """Return the error to show for a profile with no passing candidate: what came nearest to passing, worst news first.
+    """Return the error to show for a profile with no passing candidate: the one that came nearest.
 
-    A model that loses accuracy says more than a candidate that could not be made; a model that fits nowhere says most when
-    even the smallest candidate is too large.
+    A model that loses accuracy says more than one that could not be made; among several the smallest loss, or the smallest
+    excess of size, is shown.
     """
-    order = (
-        errors.AccuracyError,
-        errors.NotFiniteError,
-        errors.GoldenError,
-        errors.OverBudgetError,
-        errors.CrashedError,
-    )
-    for kind in order:
+    losses = [error for error in rejections if isinstance(error, errors.AccuracyError)]
+    excesses = [error for error in rejections if isinstance(error, errors.OverBudgetError)]
+    if losses:
+        return _among(min(losses, key=lambda error: error.drop), rejections, subject)
+    for kind in (errors.NotFiniteError, errors.GoldenError):
         found = [error for error in rejections if isinstance(error, kind)]
         if found:
-            return _with_count(found[0], rejections, subject)
-    return _with_count(rejections[0], rejections, subject)
+            return _among(found[0], rejections, subject)
+    if excesses:
+        return _among(min(excesses, key=lambda error: error.needed_bytes), rejections, subject)
+    return _among(rejections[0], rejections, subject)
 
 
-def _with_count(
+def _among(
     error: errors.ConversionError, rejections: list[errors.ConversionError], subject: Subject
 ) -> errors.ConversionError:
+    """Return `error`, saying of how many candidates it is the nearest."""
     if len(rejections) == 1:
         return error
-    text = f"none of {len(rejections)} candidates can be offered for {subject.profile.name}; {error.message}"
+    text = (
+        f"none of {len(rejections)} candidates can be offered for {subject.profile.name}; the nearest: {error.message}"
+    )
     return type(error)(text, next_step=error.next_step)

@@ -14,6 +14,8 @@ from edgefleet_converters.errors import LabelsError, SideFileError
 from edgefleet_converters.request import DataFiles
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_runtime.postprocess import build_postprocessor, parse_postprocess
+from edgefleet_runtime.preprocess import check_against, parse_preprocess
 
 _MAX_BYTES: Final = 16 * 1024 * 1024
 
@@ -109,4 +111,11 @@ def _check_against_runtime(
     members: dict[str, bytes], inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], labels: list[str]
 ) -> None:
     """Build the device's own pre- and postprocessor from the files; what it refuses here it would refuse on the device."""
-    del inputs, outputs, labels
+    try:
+        if "preprocess.json" in members:
+            check_against(parse_preprocess(members["preprocess.json"]), inputs)
+        post = members.get("postprocess.json")
+        if post is not None or labels:
+            build_postprocessor(parse_postprocess(post) if post is not None else None, tuple(labels), outputs)
+    except EdgefleetError as error:
+        raise SideFileError(error.message, next_step=error.next_step) from error

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
+from edgefleet_profiles.match import DeviceFacts, most_specific_of
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.profile import HardwareProfile, ProfileError, profile_from_dict
-from edgefleet_profiles.match import DeviceFacts, most_specific_of
 
 __all__ = [
     "DeviceFacts",

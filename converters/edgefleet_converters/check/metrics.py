@@ -68,7 +68,8 @@ def classes_of(output: Array) -> Array:
     if flat.shape[1] == 1:
         only = flat[:, 0]
         return only.astype(np.int64) if only.dtype.kind in "iub" else (only > 0.5).astype(np.int64)
-    return flat.argmax(axis=1).astype(np.int64)
+    best: Array = flat.argmax(axis=1).astype(np.int64)
+    return best
 
 
 def is_class_scores(output: Array) -> bool:

@@ -77,7 +77,7 @@ def _confined(tensor: str, location: str, folder: Path) -> Path:
     """Return the file's path after checking each part of it. Raises ExternalDataUnsafeError, ExternalDataMissingError."""
     relative = PurePosixPath(location)
     unsafe = not location or "\0" in location or "\\" in location or relative.is_absolute() or ".." in relative.parts
-    if unsafe or relative.parts[:1] and ":" in relative.parts[0]:
+    if unsafe or (relative.parts[:1] and ":" in relative.parts[0]):
         raise _unsafe(tensor, location, "is not a plain relative name")
     path = folder
     for index, part in enumerate(relative.parts):
@@ -92,7 +92,7 @@ def _confined(tensor: str, location: str, folder: Path) -> Path:
         last = index == len(relative.parts) - 1
         if stat.S_ISLNK(facts.st_mode):
             raise _unsafe(tensor, location, "is a symbolic link")
-        if not last and not stat.S_ISDIR(facts.st_mode) or last and not stat.S_ISREG(facts.st_mode):
+        if (not last and not stat.S_ISDIR(facts.st_mode)) or (last and not stat.S_ISREG(facts.st_mode)):
             raise _unsafe(tensor, location, "is not a plain file")
         if last and facts.st_nlink != 1:
             raise _unsafe(tensor, location, "is a hard link")

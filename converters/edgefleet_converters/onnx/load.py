@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper
 
 from edgefleet_converters.errors import (

@@ -17,6 +17,8 @@ import onnx
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.onnx.load import facts_of, opset_of, parse, serialise
 from edgefleet_converters.onnx.passes.fold import canonical
+from edgefleet_converters.onnx.passes.gemm_to_matmul import GemmToMatMul
+from edgefleet_converters.passes.base import run_passes
 from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.golden import slice_sample
@@ -63,7 +65,7 @@ def _float16(model: onnx.ModelProto) -> onnx.ModelProto:
 def _dynamic(model: onnx.ModelProto, spec: CandidateSpec) -> onnx.ModelProto:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    named = _with_node_names(model)
+    named = _with_node_names(run_passes(model, [GemmToMatMul()]).model)
     present = {node.op_type for node in named.graph.node}
     wanted = [op for op in (spec.op_types or _DYNAMIC_ALL) if op in present]
     if not wanted:
