@@ -1,0 +1,215 @@
+"""The REST client: one connection pool, every answer checked, every failure an error of `edgefleet_cli.errors`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from edgefleet_cli.errors import ApiError, BadAnswerError, NotLoggedInError, ServerUnreachableError
+
+API = "/api/v1"
+PAGE_SIZE = 200
+UPLOAD_CHUNK_BYTES = 256 * 1024
+DEFAULT_TIMEOUT_S = 30.0
+
+Json = dict[str, Any]
+
+
+class ApiClient:
+    """Talks to one server with one token. Blocking; use as a context manager or call `close`."""
+
+    def __init__(
+        self,
+        server: str,
+        token: str | None,
+        *,
+        ca_file: str | None = None,
+        request_timeout_s: float | None = None,
+        debug: bool = False,
+    ) -> None:
+        self.server = server.rstrip("/")
+        self._token = token
+        self._debug = debug
+        self._http = httpx.Client(
+            base_url=self.server,
+            verify=_verification(self.server, ca_file),
+            timeout=httpx.Timeout(request_timeout_s or DEFAULT_TIMEOUT_S, connect=min(request_timeout_s or 5.0, 5.0)),
+            headers={"accept": "application/json", "user-agent": "edgectl"},
+        )
+
+    def __enter__(self) -> ApiClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def get(self, path: str, **params: Any) -> Json:
+        """Return the JSON object at `path` (below /api/v1)."""
+        return self._json(self._send("GET", path, params=_present(params)))
+
+    def post(self, path: str, body: Json) -> Json:
+        """Post a JSON object, return the answer."""
+        return self._json(self._send("POST", path, json=body))
+
+    def patch(self, path: str, body: Json) -> Json:
+        """Patch with a JSON object, return the answer."""
+        return self._json(self._send("PATCH", path, json=body))
+
+    def delete(self, path: str) -> None:
+        """Delete what is at `path`."""
+        self._send("DELETE", path)
+
+    def pages(self, path: str, *, limit: int | None = None, **params: Any) -> Json:
+        """Return all items of a list, following `next_cursor`, as one `{items, next_cursor, total}`."""
+        items: list[Json] = []
+        cursor: str | None = None
+        total: int | None = None
+        while True:
+            size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit - len(items))
+            page = self.get(path, limit=size, cursor=cursor, **params)
+            items.extend(page.get("items", []))
+            total = page.get("total", total)
+            cursor = page.get("next_cursor")
+            if not cursor or (limit is not None and len(items) >= limit):
+                break
+        return {"items": items, "next_cursor": cursor, "total": len(items) if total is None else total}
+
+    def has_blob(self, sha256: str) -> bool:
+        """Tell whether the server already holds these bytes."""
+        response = self._send("HEAD", f"/blobs/{sha256}", accept=(404,))
+        return response.status_code == httpx.codes.OK
+
+    def put_blob(self, sha256: str, file: Path, length: int, advance: Callable[[int], None]) -> None:
+        """Upload a file under its digest; `advance(n)` is called for every n bytes sent."""
+
+        def chunks() -> Iterator[bytes]:
+            with file.open("rb") as stream:
+                while chunk := stream.read(UPLOAD_CHUNK_BYTES):
+                    yield chunk
+                    advance(len(chunk))
+
+        headers = {"content-length": str(length), "content-type": "application/octet-stream"}
+        self._send("PUT", f"/blobs/{sha256}", content=chunks(), headers=headers)
+
+    def is_ready(self) -> bool:
+        """Tell whether the server says it is ready; never raises for a server that is not there."""
+        try:
+            return self._http.get("/readyz").status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def _send(self, method: str, path: str, *, accept: tuple[int, ...] = (), **request: Any) -> httpx.Response:
+        if self._token is None:
+            raise NotLoggedInError(
+                f"not logged in at {self.server}", why="no token is set", next_step=f"run `edgectl login {self.server}`"
+            )
+        headers = {"authorization": f"Bearer {self._token}", **request.pop("headers", {})}
+        try:
+            response = self._http.request(method, API + path, headers=headers, **request)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise self._unreachable(error) from error
+        if self._debug:
+            request_id = response.headers.get("x-request-id", "-")
+            sys.stderr.write(f"debug: {method} {response.request.url} -> {response.status_code} request {request_id}\n")
+        if response.is_success or response.status_code in accept:
+            return response
+        raise self._problem(response)
+
+    def _unreachable(self, error: Exception) -> ServerUnreachableError:
+        if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):
+            return ServerUnreachableError(
+                f"no answer from {self.server}",
+                why=f"it took longer than {self._http.timeout.read:g} s",
+                next_step="check the server's log, or raise --timeout",
+            )
+        return ServerUnreachableError(
+            f"cannot reach the server at {self.server}",
+            why=str(error) or type(error).__name__,
+            next_step="start it with `edgectl server start`, or name another one with --server URL",
+        )
+
+    def _problem(self, response: httpx.Response) -> ApiError | BadAnswerError:
+        try:
+            problem = response.json()
+        except ValueError:
+            problem = None
+        if not isinstance(problem, dict) or not {"title", "code"} & set(problem):
+            return BadAnswerError(
+                f"unexpected answer {response.status_code} from {response.request.url}",
+                why=f"it is not an edgefleet server's answer: {response.text[:120]!r}",
+                next_step="check the address given with --server or in `edgectl context list`",
+            )
+        title = str(problem.get("title") or problem.get("code"))
+        code = str(problem.get("code", ""))
+        return ApiError(
+            str(problem.get("detail") or title),
+            status=response.status_code,
+            code=code,
+            request_id=str(problem.get("request_id", "")),
+            why=_fields(problem) or f"{title.lower()} ({code})",
+            next_step=str(problem.get("next") or _next_by_status(response.status_code)),
+        )
+
+    def _json(self, response: httpx.Response) -> Json:
+        if not response.content:
+            return {}
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise BadAnswerError(
+                f"unexpected answer from {response.request.url}",
+                why="it is not a JSON object",
+                next_step="check the address given with --server or in `edgectl context list`",
+            )
+        return body
+
+
+def part(text: str) -> str:
+    """Return `text` escaped for one segment of a path; `@`, `:` and `+` of references stay readable."""
+    return quote(text, safe="@+-._")
+
+
+def _present(params: Json) -> Json:
+    return {key: value for key, value in params.items() if value is not None}
+
+
+def _verification(server: str, ca_file: str | None) -> Any:
+    if not server.startswith("https://"):
+        return False  # plain HTTP: do not spend 20 ms on loading certificates
+    if ca_file is None:
+        return True
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise ServerUnreachableError(
+            f"cannot use the CA file {ca_file}", why=str(error), next_step="give the server's CA with `--ca FILE`"
+        ) from error
+
+
+def _fields(problem: Json) -> str:
+    """Return `field: message` for each field that the server names."""
+    named = [entry for entry in problem.get("errors") or [] if isinstance(entry, dict)]
+    return "; ".join(f"{entry.get('where', '')}: {entry.get('message', '')}" for entry in named)
+
+
+def _next_by_status(status: int) -> str:
+    return {
+        401: "log in again with `edgectl login URL`",
+        403: "ask an admin for a token with the role this needs; `edgectl whoami` shows yours",
+        404: "list what exists, e.g. `edgectl model list` or `edgectl device list`",
+    }.get(status, "run again with --debug and look for the request id in the server's log")

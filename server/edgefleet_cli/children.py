@@ -1,0 +1,38 @@
+"""Starting the other parts of edgefleet as processes: the CLI never imports the server or the converters."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from typing import NoReturn
+
+from edgefleet_cli.errors import CliError
+
+
+class MissingPartError(CliError):
+    """A part of edgefleet that the command needs is not installed."""
+
+    code = "cli.missing_part"
+
+
+def python_module(module: str, *arguments: str) -> list[str]:
+    """Return the command line that runs `module` with this Python."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def require(package: str, extra: str) -> None:
+    """Raise MissingPartError when `package` is not installed; nothing of it is imported."""
+    if importlib.util.find_spec(package) is None:
+        raise MissingPartError(
+            f"{package} is not installed here",
+            why="this installation holds only the command line",
+            next_step=f"pip install 'edgefleet[{extra}]'",
+        )
+
+
+def become(command: list[str]) -> NoReturn:
+    """Replace this process by `command`, so that signals and the exit code are its own."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(command[0], command)  # noqa: S606 - an argument list of ours, no shell

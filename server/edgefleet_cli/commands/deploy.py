@@ -1,0 +1,87 @@
+"""`edgectl deploy`: set a release on devices, all at once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT, NotYetError, UsageError
+from edgefleet_cli.figures import text
+from edgefleet_cli.output import Column
+from edgefleet_cli.session import Session
+
+SET = [
+    Column("device", lambda d: text(d.get("device")), keep=True),
+    Column("profile", lambda d: text(d.get("profile"))),
+    Column("target", lambda d: text(d.get("target"))),
+    Column("gen", lambda d: text(d.get("gen")), right=True, wide=True),
+]
+OUTCOME = [
+    Column("device", lambda d: text(d.get("device")), keep=True),
+    Column("profile", lambda d: text(d.get("profile"))),
+    Column("state", lambda d: text(d.get("state"))),
+    Column("error", lambda d: text(d.get("error"))),
+]
+
+
+def deploy(
+    ctx: typer.Context,
+    ref: Annotated[str, typer.Argument(metavar="REF", help="name@version, e.g. digits@1.1.0.")],
+    to: Annotated[str | None, typer.Option("--to", "-l", metavar="SELECTOR", help="Devices, e.g. site=berlin.")] = None,
+    device: Annotated[str | None, typer.Option("--device", metavar="ID", help="One device.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until every device reports how it went.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which devices would get it.")] = False,
+    strategy: Annotated[str, typer.Option("--strategy", metavar="S", help="How: all (at once).")] = "all",
+) -> None:
+    """Deploy a release. With --wait: exit 0 all run it, 1 a device failed, 8 not finished in time."""
+    session = Session.of(ctx)
+    if (to is None) == (device is None):
+        raise UsageError(
+            "say which devices",
+            why="exactly one of --to and --device is needed",
+            next_step=f"`edgectl deploy {ref} --to 'site=berlin'`; all devices: --to ''",
+        )
+    if strategy != "all":
+        raise NotYetError(
+            f"the strategy {strategy!r} is not there yet",
+            why="this version deploys to all chosen devices at once",
+            next_step="leave --strategy away",
+        )
+    raise typer.Exit(_deploy(session, ref, to, device, wait=wait, dry_run=dry_run))
+
+
+def _deploy(session: Session, ref: str, to: str | None, device: str | None, *, wait: bool, dry_run: bool) -> int:
+    from edgefleet_cli.deploying import DEFAULT_WAIT_S, Deployer, exit_code
+
+    deployer = Deployer(session.api, session.out, session.clock)
+    answer = deployer.deploy(ref, selector=to, device=device, dry_run=dry_run)
+    chosen: list[dict[str, Any]] = answer.get("set") or []
+    _note_skipped(session, answer)
+    if not chosen:
+        session.out.document(answer, lambda: session.out.note(f"no device gets {ref}"))
+        return EXIT_OK if dry_run else EXIT_FAILED
+    if dry_run or not wait:
+        session.out.document(answer, lambda: session.out.table(chosen, SET))
+        session.out.note(
+            f"{len(chosen)} {'would get' if dry_run else 'now want'} {ref}{'' if dry_run else _watch(ref)}"
+        )
+        return EXIT_OK
+    outcomes = deployer.wait(ref, answer, wait_s=session.options.timeout_s or DEFAULT_WAIT_S)
+    rows = [outcome.as_json() for outcome in outcomes]
+    session.out.document({**answer, "devices": rows}, lambda: session.out.table(rows, OUTCOME))
+    code = exit_code(outcomes)
+    if code == EXIT_TIMEOUT:
+        session.out.note(f"not finished in time; the devices go on{_watch(ref)}")
+    return code
+
+
+def _note_skipped(session: Session, answer: dict[str, Any]) -> None:
+    for entry in answer.get("skipped") or []:
+        session.out.note(f"skipped {entry.get('device')} ({entry.get('profile')}): {entry.get('reason')}")
+        if entry.get("next"):
+            session.out.note(f"  next: {entry['next']}")
+
+
+def _watch(ref: str) -> str:
+    return f": `edgectl release devices {ref}`"

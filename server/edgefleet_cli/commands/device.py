@@ -1,0 +1,265 @@
+"""`edgectl device`: what runs where, and how it is."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.commands.event import SHEET as EVENTS
+from edgefleet_cli.errors import UsageError
+from edgefleet_cli.figures import age, error_text, milliseconds, pairs, size, text
+from edgefleet_cli.options import parse_duration_s
+from edgefleet_cli.output import Column, Sheet
+from edgefleet_cli.session import Session
+
+app = typer.Typer(help="Devices: enrol them, see what they run.", no_args_is_help=True)
+
+Json = dict[str, Any]
+DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.")]
+
+
+def device_sheet(now: datetime) -> Sheet:
+    """Return how devices are listed; ages are counted from `now`."""
+    return Sheet(
+        "devices; enrol one with `edgectl device enroll`",
+        [
+            Column("id", lambda d: text(d.get("id")), keep=True),
+            Column("profile", lambda d: text(d.get("profile"))),
+            Column("presence", _presence),
+            Column("models", _models),
+            Column("error", _errors),
+            Column("seen", lambda d: age(d.get("last_seen_at") or d.get("last_seen"), now), right=True),
+            Column("labels", lambda d: pairs(d.get("labels"))),
+            Column("gen", lambda d: text(d.get("gen")), wide=True, right=True),
+            Column("agent", lambda d: text(_facts(d).get("agent_version")), wide=True),
+            Column("arch", lambda d: text(_facts(d).get("arch")), wide=True),
+        ],
+        lambda d: text(d.get("id")),
+    )
+
+
+def _facts(device: Json) -> Json:
+    facts = device.get("facts")
+    return facts if isinstance(facts, dict) else {}
+
+
+def _presence(device: Json) -> str:
+    presence = device.get("presence")
+    if isinstance(presence, dict):
+        return text(presence.get("state") or presence.get("status"))
+    return text(presence if presence is not None else device.get("status"))
+
+
+def reported_models(device: Json) -> dict[str, Json]:
+    """Return what a device reports, by model name."""
+    models = device.get("models")
+    if isinstance(models, dict):
+        return {str(name): entry for name, entry in models.items() if isinstance(entry, dict)}
+    if isinstance(models, list):
+        return {str(entry.get("model") or entry.get("name")): entry for entry in models if isinstance(entry, dict)}
+    return {}
+
+
+def _models(device: Json) -> str:
+    shown = []
+    for name, entry in reported_models(device).items():
+        version = entry.get("version") or entry.get("release") or entry.get("active") or "?"
+        ref = str(version) if "@" in str(version) else f"{name}@{version}"
+        phase = entry.get("phase")
+        shown.append(ref if phase in {None, "committed"} else f"{ref} {phase}")
+    return ", ".join(shown) or "-"
+
+
+def _errors(device: Json) -> str:
+    return "; ".join(filter(None, (error_text(entry) for entry in reported_models(device).values()))) or "-"
+
+
+@app.command("list")
+def list_devices(
+    ctx: typer.Context,
+    selector: Annotated[str | None, typer.Option("--selector", "-l", help="e.g. site=berlin,arch!=armv7l.")] = None,
+) -> None:
+    """List devices."""
+    session = Session.of(ctx)
+    page = session.api.pages("/devices", selector=selector)
+    session.out.items(page, device_sheet(session.clock.now()))
+
+
+@app.command("show")
+def show(ctx: typer.Context, device_id: DeviceArgument) -> None:
+    """Show a device: what it runs, what it should run, its health."""
+    from edgefleet_cli.api_client import part
+
+    session = Session.of(ctx)
+    device = session.api.get(f"/devices/{part(device_id)}")
+    sheet = device_sheet(session.clock.now())
+    session.out.one(device, sheet, lambda entry: _show(session, entry, sheet))
+
+
+def _show(session: Session, device: Json, sheet: Sheet) -> None:
+    out = session.out
+    out.fields((column.header, column.cell(device)) for column in sheet.columns if column.header != "models")
+    facts = [(key.replace("_", " "), _fact(value)) for key, value in _facts(device).items()]
+    if facts:
+        out.heading("Facts")
+        out.fields(facts)
+    for name, entry in reported_models(device).items():
+        out.heading(f"Model {name}")
+        out.fields((key.replace("_", " "), _fact(value)) for key, value in entry.items())
+    telemetry = device.get("telemetry") or device.get("last_telemetry")
+    if isinstance(telemetry, dict):
+        out.heading("Last telemetry")
+        out.fields((key.replace("_", " "), _figure(key, value)) for key, value in telemetry.items())
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_fact(item) for item in value)
+    if isinstance(value, dict):
+        if set(value) == {"name", "version"}:
+            return f"{value['name']} {value['version']}"
+        return ", ".join(f"{key}={_fact(item)}" for key, item in value.items() if item not in (None, "", [], {}))
+    return text(value)
+
+
+def _figure(key: str, value: Any) -> str:
+    if key.endswith("_bytes"):
+        return size(value)
+    return milliseconds(value) if key.endswith("_ms") and not isinstance(value, dict) else _fact(value)
+
+
+@app.command("events")
+def events(
+    ctx: typer.Context,
+    device_id: DeviceArgument,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many.")] = 50,
+) -> None:
+    """List what happened on a device, newest first."""
+    from edgefleet_cli.api_client import part
+
+    session = Session.of(ctx)
+    session.out.items(session.api.pages(f"/devices/{part(device_id)}/events", limit=limit), EVENTS)
+
+
+@app.command("label")
+def label(
+    ctx: typer.Context,
+    device_id: DeviceArgument,
+    changes: Annotated[list[str], typer.Argument(metavar="K=V|K-", help="Set a label, or remove it with K-.")],
+) -> None:
+    """Set or remove labels, e.g. `edgectl device label d-1 site=berlin old-`."""
+    from edgefleet_cli.api_client import part
+
+    session = Session.of(ctx)
+    device = session.api.patch(f"/devices/{part(device_id)}", {"labels": parse_labels(changes, removals=True)})
+    sheet = device_sheet(session.clock.now())
+    session.out.one(device, sheet, lambda entry: session.out.note(f"{device_id}: {pairs(entry.get('labels'))}"))
+
+
+@app.command("set-profile")
+def set_profile(
+    ctx: typer.Context, device_id: DeviceArgument, profile: Annotated[str, typer.Argument(metavar="PROFILE")]
+) -> None:
+    """Set the hardware profile of a device by hand, over the one the server chose."""
+    from edgefleet_cli.api_client import part
+
+    session = Session.of(ctx)
+    device = session.api.patch(f"/devices/{part(device_id)}", {"profile": profile})
+    sheet = device_sheet(session.clock.now())
+    session.out.one(device, sheet, lambda entry: session.out.note(f"{device_id}: profile {entry.get('profile')}"))
+
+
+@app.command("decommission")
+def decommission(ctx: typer.Context, device_id: DeviceArgument) -> None:
+    """Revoke a device's identity: it can no longer connect, and must be enrolled again."""
+    from edgefleet_cli.api_client import part
+
+    session = Session.of(ctx)
+    session.confirm(f"Revoke {device_id}? It keeps running its models but can never connect again.")
+    session.api.delete(f"/devices/{part(device_id)}")
+    session.out.note(f"revoked {device_id}")
+
+
+@app.command("enroll")
+def enroll(  # noqa: PLR0913, PLR0917 - the flags of the command
+    ctx: typer.Context,
+    count: Annotated[int, typer.Option("--count", min=1, max=1000, help="How many claim tokens.")] = 1,
+    uses: Annotated[int, typer.Option("--uses", min=1, help="How many devices one token enrols.")] = 1,
+    ttl: Annotated[str, typer.Option("--ttl", help="How long the tokens are valid.")] = "24h",
+    profile: Annotated[str | None, typer.Option("--profile", help="Fix the profile; else the server picks it.")] = None,
+    labels: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="Label of the devices.")] = None,
+    name_prefix: Annotated[str | None, typer.Option("--name-prefix", help="Prefix of the device ids.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write one 0600 file a token.")] = None,
+) -> None:
+    """Make claim tokens; a device enrols itself with one and needs nothing else."""
+    session = Session.of(ctx)
+    body = {
+        "count": count,
+        "uses": uses,
+        "ttl_s": int(parse_duration_s(ttl)),
+        "labels": parse_labels(labels or [], removals=False),
+        "profile": profile,
+        "name_prefix": name_prefix,
+    }
+    made = session.api.post("/enrollments", body)
+    tokens = made.get("tokens") or []
+    if out is not None:
+        _write_tokens(tokens, out)
+        session.out.note(f"wrote {len(tokens)} token files to {out}")
+    session.out.items({**made, "items": tokens}, CLAIMS) if session.out.form in {"name", "csv"} else (
+        session.out.document(made, lambda: _show_tokens(session, tokens, out))
+    )
+
+
+CLAIMS = Sheet(
+    "claim tokens",
+    [
+        Column("id", lambda t: text(t.get("id")), keep=True),
+        Column("expires", lambda t: text(t.get("expires_at"))[:19]),
+        Column("token", lambda t: text(t.get("token"))),
+    ],
+    lambda t: text(t.get("token")),
+)
+
+
+def _show_tokens(session: Session, tokens: list[Json], out: Path | None) -> None:
+    for entry in tokens:
+        if out is None:
+            session.out.line(str(entry["token"]))
+    first = f"$(cat {out / (str(tokens[0]['id']) + '.token')})" if out is not None and tokens else "TOKEN"
+    if len(tokens) == 1 and out is None:
+        first = str(tokens[0]["token"])
+    session.out.note("on the device:")
+    session.out.note(f"  edge-agent enroll {first} && edge-agent run")
+
+
+def _write_tokens(tokens: list[Json], folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for entry in tokens:
+            handle = os.open(folder / f"{entry['id']}.token", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "w", encoding="ascii") as file:
+                file.write(str(entry["token"]) + "\n")
+    except OSError as error:
+        raise UsageError(
+            f"cannot write tokens to {folder}", why=str(error), next_step="give another folder with --out"
+        ) from error
+
+
+def parse_labels(changes: list[str], *, removals: bool) -> dict[str, str | None]:
+    """Return labels from `k=v` and, where allowed, `k-` (None = remove). Raises UsageError."""
+    labels: dict[str, str | None] = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if equals and key:
+            labels[key] = value
+        elif removals and change.endswith("-") and len(change) > 1:
+            labels[change[:-1]] = None
+        else:
+            allowed = "k=v or k-" if removals else "k=v"
+            raise UsageError(f"{change!r} is not a label", why=f"expected {allowed}", next_step="e.g. site=berlin")
+    return labels

@@ -1,0 +1,116 @@
+"""`edgectl publish`: a model in, one signed bundle a profile out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli import model_flags as flags
+from edgefleet_cli.errors import NotYetError
+from edgefleet_cli.release_view import RELEASES, exit_code, is_over, show_result
+from edgefleet_cli.session import Session
+
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once the conversion is queued.")]
+To = Annotated[str | None, typer.Option("--to", metavar="SELECTOR", help="Deploy to these devices afterwards.")]
+Strategy = Annotated[str, typer.Option("--strategy", metavar="S", help="How to deploy: all (at once).")]
+
+
+def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
+    ctx: typer.Context,
+    model: flags.ModelArgument,
+    name: flags.Name,
+    version: flags.VersionOption,
+    profile: flags.Profiles = None,
+    calibration: flags.Calibration = None,
+    evaluation: flags.Evaluation = None,
+    metric: flags.Metric = None,
+    golden: flags.Golden = None,
+    reference: flags.Reference = None,
+    labels: flags.Labels = None,
+    preprocess: flags.Preprocess = None,
+    postprocess: flags.Postprocess = None,
+    precision: flags.PrecisionOption = flags.Precision.AUTO,
+    max_drop: flags.MaxDrop = 0.01,
+    recipe: flags.Recipe = None,
+    no_wait: NoWait = False,
+    to: To = None,
+    strategy: Strategy = "all",
+) -> None:
+    """Convert a model for every profile, prove each result, sign it. Exit 0 all signed, 1 some refused, 6 other bytes."""
+    session = Session.of(ctx)
+    if strategy != "all":
+        raise NotYetError(
+            f"the strategy {strategy!r} is not there yet",
+            why="this version deploys to all chosen devices at once",
+            next_step="leave --strategy away, or write --strategy all",
+        )
+    request = flags.make_request(
+        model=model,
+        name=name,
+        version=version,
+        profiles=profile,
+        data={
+            "calibration": calibration,
+            "eval": evaluation,
+            "golden": golden,
+            "reference": reference,
+            "labels": labels,
+            "preprocess": preprocess,
+            "postprocess": postprocess,
+            "recipe": recipe,
+        },
+        precision=precision,
+        metric=metric,
+        max_drop=max_drop,
+    )
+    release = _publish(session, request, no_wait=no_wait)
+    code = exit_code(release)
+    if no_wait and not is_over(release):
+        session.out.note(f"queued; follow it with `edgectl release show {release['ref']}`")
+        code = 0
+    elif to is not None and release.get("bundles"):
+        _deploy(session, str(release["ref"]), to)
+    raise typer.Exit(code)
+
+
+def _publish(session: Session, request: flags.ModelRequest, *, no_wait: bool) -> dict[str, Any]:
+    from edgefleet_cli.publishing import DEFAULT_WAIT_S, Publisher
+
+    publisher = Publisher(session.api, session.out, session.clock)
+    release = publisher.publish(request)
+    if request.profiles is None and not request.profile_files and release.get("profiles_reason"):
+        session.out.note(f"profiles: {release['profiles_reason']}")
+    if is_over(release):
+        session.out.note(f"{release['ref']} exists already with the same source, data and options")
+    elif not no_wait:
+        wait_s = session.options.timeout_s or DEFAULT_WAIT_S
+        try:
+            release = publisher.follow(release, wait_s=wait_s)
+        except KeyboardInterrupt:
+            session.out.note(f"the server goes on converting; look with `edgectl release show {release['ref']}`")
+            raise
+    session.out.one(release, RELEASES, lambda entry: _show(session, entry))
+    return release
+
+
+def _show(session: Session, release: dict[str, Any]) -> None:
+    show_result(session.out, release)
+    bundles = release.get("bundles") or []
+    if release.get("state") == "ready":
+        session.out.note(f"{release['ref']} is ready; deploy it with `edgectl deploy {release['ref']} --to SELECTOR`")
+    elif release.get("state") == "partial":
+        count = len(bundles)
+        session.out.note(
+            f"{release['ref']} is partial: {count} signed bundle{'s' if count != 1 else ''} can be deployed"
+        )
+    elif release.get("state") == "failed":
+        session.out.note(f"{release['ref']} has no bundle: nothing was signed")
+
+
+def _deploy(session: Session, ref: str, selector: str) -> None:
+    from edgefleet_cli.deploying import Deployer
+
+    answer = Deployer(session.api, session.out, session.clock).deploy(ref, selector=selector)
+    count = len(answer.get("set") or [])
+    session.out.note(f"deployed to {count} device{'s' if count != 1 else ''}: `edgectl release devices {ref}`")

@@ -1,0 +1,57 @@
+"""`edgectl release`: a model at a version, with its bundles and where they run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgefleet_cli.figures import text
+from edgefleet_cli.output import Column, Sheet
+from edgefleet_cli.release_view import RELEASES, show_release
+from edgefleet_cli.session import Session
+
+app = typer.Typer(help="Releases: a model at a version, one signed bundle a profile.", no_args_is_help=True)
+
+Ref = Annotated[str, typer.Argument(metavar="REF", help="name@version, e.g. digits@1.1.0.")]
+
+DEVICES = Sheet(
+    "devices that have or want this release",
+    [
+        Column("device", lambda d: text(d.get("device") or d.get("id")), keep=True),
+        Column("profile", lambda d: text(d.get("profile"))),
+        Column("state", lambda d: text(d.get("state") or d.get("assignment"))),
+        Column("phase", lambda d: text(d.get("phase"))),
+        Column("error", lambda d: text(d.get("error") or d.get("error_class"))),
+    ],
+    lambda d: text(d.get("device") or d.get("id")),
+)
+
+
+@app.command("list")
+def list_releases(
+    ctx: typer.Context,
+    model: Annotated[str | None, typer.Option("--model", help="Only releases of this model.")] = None,
+) -> None:
+    """List releases, newest first."""
+    session = Session.of(ctx)
+    session.out.items(session.api.pages("/releases", model=model), RELEASES)
+
+
+@app.command("show")
+def show(ctx: typer.Context, ref: Ref) -> None:
+    """Show a release: its bundles, what was refused and why."""
+    from edgefleet_cli.api_client import part
+
+    session = Session.of(ctx)
+    release = session.api.get(f"/releases/{part(ref)}")
+    session.out.one(release, RELEASES, lambda entry: show_release(session.out, entry))
+
+
+@app.command("devices")
+def devices(ctx: typer.Context, ref: Ref) -> None:
+    """List the devices that have or want a release."""
+    from edgefleet_cli.api_client import part
+
+    session = Session.of(ctx)
+    session.out.items(session.api.pages(f"/releases/{part(ref)}/devices"), DEVICES)

@@ -1,0 +1,97 @@
+"""`edgectl server`: make a server's data folder and run it. The work is done by the server's own process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgefleet_cli.children import become, python_module, require
+
+app = typer.Typer(help="Run a server here.", no_args_is_help=True)
+
+DataArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The server's data folder.")]
+Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="The server's data folder.")]
+Host = Annotated[str | None, typer.Option("--host", help="Address of API and UI; loopback unless behind TLS.")]
+Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port of API and UI, 0 = a free one.")]
+DeviceHost = Annotated[str | None, typer.Option("--device-host", help="Address of the device listener.")]
+DevicePort = Annotated[int | None, typer.Option("--device-port", min=0, max=65535, help="Port of the device listener.")]
+PublicHost = Annotated[
+    str | None, typer.Option("--public-host", help="Name or address under which devices reach this server.")
+]
+Broker = Annotated[
+    str | None, typer.Option("--broker", metavar="B", help="auto, embedded, mosquitto or mqtts://host:port.")
+]
+BrokerHost = Annotated[str | None, typer.Option("--broker-host", help="Address the broker listens on.")]
+BrokerPort = Annotated[
+    int | None, typer.Option("--broker-port", min=0, max=65535, help="Port of the broker, 0 = free.")
+]
+Database = Annotated[str | None, typer.Option("--db", metavar="URL", help="Database; SQLite in the data folder else.")]
+Roles = Annotated[str | None, typer.Option("--roles", help="What this process does: api,gateway,engine,converter.")]
+BehindProxy = Annotated[bool, typer.Option("--behind-proxy", help="TLS ends in a proxy in front of this server.")]
+
+
+@app.command("init")
+def init(
+    ctx: typer.Context,
+    folder: DataArgument,
+    public_host: PublicHost = None,
+    broker: Broker = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Name of the tenant.")] = None,
+) -> None:
+    """Make keys, device CA, TUF repository, database and the first admin token in DIR."""
+    require("edgefleet_server", "server")
+    flags = _flags(public_host=public_host, broker=broker, tenant=tenant)
+    become(python_module("edgefleet_server.initialise", "--data", str(folder), *flags))
+
+
+@app.command("start")
+def start(  # noqa: PLR0913, PLR0917 - the flags of the command
+    ctx: typer.Context,
+    data: Data,
+    host: Host = None,
+    port: Port = None,
+    device_host: DeviceHost = None,
+    device_port: DevicePort = None,
+    public_host: PublicHost = None,
+    broker: Broker = None,
+    broker_host: BrokerHost = None,
+    broker_port: BrokerPort = None,
+    db: Database = None,
+    roles: Roles = None,
+    behind_proxy: BehindProxy = False,
+) -> None:
+    """Run the server until it is stopped."""
+    require("edgefleet_server", "server")
+    flags = _flags(
+        host=host,
+        port=port,
+        device_host=device_host,
+        device_port=device_port,
+        public_host=public_host,
+        broker=broker,
+        broker_host=broker_host,
+        broker_port=broker_port,
+        db=db,
+        roles=roles,
+    )
+    if behind_proxy:
+        flags.append("--behind-proxy")
+    become(python_module("edgefleet_server.main", "--data", str(data), *flags))
+
+
+@app.command("check")
+def check(ctx: typer.Context, data: Data, broker: Broker = None) -> None:
+    """Check settings, database, broker and keys, and say what would be used and why."""
+    require("edgefleet_server", "server")
+    become(python_module("edgefleet_server.main", "--data", str(data), "--check", *_flags(broker=broker)))
+
+
+def _flags(**given: str | int | None) -> list[str]:
+    """Return `--name value` for each given option."""
+    flags: list[str] = []
+    for name, value in given.items():
+        if value is not None:
+            flags += [f"--{name.replace('_', '-')}", str(value)]
+    return flags

@@ -1,0 +1,151 @@
+"""Conversion on this machine: one child process `edgefleet_converters.job`, JSON in, JSON lines out."""
+
+from __future__ import annotations
+
+import collections
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from edgefleet_cli.children import python_module, require
+from edgefleet_cli.errors import CliError
+from edgefleet_cli.model_flags import DATA_KINDS, ModelRequest
+from edgefleet_cli.output import Output
+from edgefleet_cli.progress import Board, board
+from edgefleet_cli.sources import UnreadableFileError, locate
+
+Json = dict[str, Any]
+
+DEFAULT_PROFILES = ("generic-x86_64-ort", "generic-aarch64-ort")
+_LOG_LINES = 40
+_STOP_S = 5.0
+
+
+class ConversionError(CliError):
+    """The conversion ended without a result."""
+
+    code = "cli.conversion"
+
+
+def convert_here(request: ModelRequest, folder: Path, out: Output) -> Json:
+    """Run the pipeline and return its result: `{bundles, refused, report_path}`. Writes only into `folder`."""
+    require("edgefleet_converters", "convert")
+    source = locate(request.model)
+    job = {
+        "v": 1,
+        "model": request.name,
+        "version": request.version,
+        "source": {"path": str(source.resolve())},
+        "profiles": _profiles(request, out),
+        "data": {kind: _absolute(request.data.get(kind)) for kind in DATA_KINDS},
+        "options": {**request.options, "seed": 0},
+        "out_dir": str(_writable(folder)),
+    }
+    with board(out) as rows:
+        return _run(job, rows)
+
+
+def _run(job: Json, rows: Board) -> Json:
+    child = subprocess.Popen(
+        python_module("edgefleet_converters.job"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
+    reader = threading.Thread(target=_drain, args=(child.stderr, log), daemon=True)
+    reader.start()
+    try:
+        with child.stdin as stdin:
+            json.dump(job, stdin)
+        result = _follow(child.stdout, rows)
+        child.wait()
+    except BrokenPipeError:
+        result = None
+        child.wait()
+    finally:
+        _stop(child)
+        reader.join(timeout=_STOP_S)
+    if result is not None:
+        return result
+    raise ConversionError(
+        "the conversion process ended without a result",
+        why=(log[-1] if log else f"exit code {child.returncode}"),
+        next_step="run again with a smaller model or --profile to find the cause; report it with the model if you can",
+    )
+
+
+def _follow(lines: Iterator[str] | IO[str], rows: Board) -> Json | None:
+    for line in lines:
+        try:
+            message = json.loads(line)
+        except ValueError:
+            continue
+        kind = message.get("type") if isinstance(message, dict) else None
+        if kind == "progress":
+            stage = str(message.get("stage"))
+            rows.update(
+                str(message.get("profile") or "model"), stage, str(message.get("message") or ""), message.get("pct")
+            )
+        elif kind == "bundle":
+            rows.update(str(message.get("profile")), "done", pct=100)
+        elif kind == "refused":
+            rows.update(str(message.get("profile")), "refused", str(message.get("reason") or ""), pct=100)
+        elif kind == "result":
+            return {key: value for key, value in message.items() if key != "type"}
+        elif kind == "error":
+            raise ConversionError(
+                str(message.get("message")), why=str(message.get("code")), next_step=str(message.get("next") or "")
+            )
+    return None
+
+
+def _profiles(request: ModelRequest, out: Output) -> list[Json]:
+    import msgspec
+
+    require("edgefleet_profiles", "convert")
+    from edgefleet_profiles import load
+
+    names = request.profiles
+    if names is None:
+        names = DEFAULT_PROFILES
+        out.note(f"profiles: {', '.join(names)} (no --profile was given)")
+    return [msgspec.to_builtins(load(name)) for name in names] + list(request.profile_files)
+
+
+def _absolute(file: Path | None) -> str | None:
+    return None if file is None else str(file.resolve())
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnreadableFileError(
+            f"cannot make the folder {folder}", why=error.strerror or str(error), next_step="give another --out"
+        ) from error
+    return folder.resolve()
+
+
+def _drain(stream: IO[str], log: collections.deque[str]) -> None:
+    for line in stream:
+        if line.strip():
+            log.append(line.strip())
+
+
+def _stop(child: subprocess.Popen[str]) -> None:
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(timeout=_STOP_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()

@@ -1,0 +1,79 @@
+"""The example that the demo publishes: files of `examples/digits` and the images its devices are shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgefleet_cli.children import require
+from edgefleet_cli.errors import UsageError
+from edgefleet_cli.model_flags import ModelRequest
+
+MODEL = "digits"
+GOOD = ("1.0.0", "1.1.0")
+LOSES_ACCURACY = "1.2.0"
+CRASHES_AT_LOAD = "1.3.0"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images the models were never shown: `pixels` float32 [n, 1, 8, 8] in 0..1, `labels` int64 [n]."""
+
+    pixels: Any
+    labels: Any
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Example:
+    """The folder `examples/digits`."""
+
+    folder: Path
+
+    def request(self, version: str, profiles: tuple[str, ...]) -> ModelRequest:
+        """Return the request that publishes `version`, good or bad."""
+        file, precision = {
+            LOSES_ACCURACY: ("bad/int8-loses.onnx", "int8"),
+            CRASHES_AT_LOAD: ("bad/crashes-at-load.onnx", "auto"),
+        }.get(version, (f"{MODEL}-{version}.onnx", "auto"))
+        return ModelRequest(
+            model=str(self.folder / file),
+            name=MODEL,
+            version=version,
+            profiles=profiles,
+            profile_files=(),
+            data={
+                "calibration": self.folder / "data" / "calibration.npz",
+                "eval": self.folder / "data" / "eval.npz",
+                "reference": self.folder / "reference.msgpack",
+                "labels": self.folder / "labels.txt",
+                "preprocess": self.folder / "preprocess.json",
+                "postprocess": self.folder / "postprocess.json",
+            },
+            precision=precision,
+        )
+
+    def images(self) -> Images:
+        """Return the images for devices; none of them was used to train, calibrate or judge."""
+        require("numpy", "all")
+        import numpy as np
+
+        with np.load(self.folder / "data" / "device.npz", allow_pickle=False) as arrays:
+            return Images(arrays["image"], arrays["y"])
+
+
+def find_example(given: Path | None) -> Example:
+    """Return the example's folder: `given`, else beside the sources, else below the working directory."""
+    sources = Path(__file__).resolve().parents[3] / "examples" / MODEL
+    candidates = [given] if given is not None else [sources, Path.cwd() / "examples" / MODEL]
+    for folder in candidates:
+        if (folder / f"{MODEL}-{GOOD[0]}.onnx").is_file():
+            return Example(folder)
+    raise UsageError(
+        "the digits example is not here",
+        why=f"looked in {', '.join(str(folder) for folder in candidates)}",
+        next_step="run the demo in a clone of the repository, or name the folder with --examples DIR",
+    )

@@ -1,0 +1,151 @@
+"""The demo's devices: real agent processes with a state folder each, and the user who sends them images."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from edgefleet_cli.children import python_module
+from edgefleet_cli.clock import SystemClock
+from edgefleet_cli.demo.example import MODEL, Images
+from edgefleet_cli.demo.processes import ChildError, Household
+from edgefleet_cli.errors import CliError
+
+ENVIRONMENT = {
+    # A free port each, since they share one machine; a short probation, since the demo is short.
+    "EDGEFLEET_AGENT_INFER_PORT": "0",
+    "EDGEFLEET_AGENT_PROBATION_S": "3",
+}
+_BATCH = 10
+_ENROL_S = 60.0
+_START_S = 60.0
+_POLL_S = 0.1
+_SENDERS = 4
+
+
+class InferenceError(CliError):
+    """A device did not answer an image."""
+
+    code = "demo.inference"
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device of the demo; `id` is known once it is enrolled, `infer_url` once it runs."""
+
+    name: str
+    profile: str
+    state_dir: Path
+    id: str = ""
+    infer_url: str = ""
+    infer_socket: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as `demo.json` holds it."""
+        return {
+            "id": self.id,
+            "profile": self.profile,
+            "state_dir": str(self.state_dir),
+            "infer_url": self.infer_url,
+            "infer_socket": self.infer_socket,
+        }
+
+
+def enrol(home: Household, devices: list[Device], tokens: list[str]) -> list[Device]:
+    """Enrol each device with its claim token and return them with their ids. Raises ChildError."""
+    running = []
+    for device, token in zip(devices, tokens, strict=True):
+        device.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        command = python_module("edgefleet_agent", "enroll", token, "--state", str(device.state_dir), "-o", "json")
+        running.append(home.start(f"{device.name}-enroll", command, ENVIRONMENT))
+    home.wait(running, _ENROL_S)
+    return [replace(device, id=_device_id(child.log)) for device, child in zip(devices, running, strict=True)]
+
+
+def start(home: Household, clock: SystemClock, devices: list[Device]) -> list[Device]:
+    """Start the agents and return the devices with the addresses of their local API. Raises ChildError."""
+    for device in devices:
+        home.start(device.name, python_module("edgefleet_agent", "run", "--state", str(device.state_dir)), ENVIRONMENT)
+    deadline_s = clock.monotonic_s() + _START_S
+    found: dict[str, Device] = {}
+    while len(found) < len(devices):
+        home.check()
+        for device in devices:
+            status = _status(device)
+            if device.name not in found and status is not None:
+                found[device.name] = replace(
+                    device,
+                    infer_url=str(status["infer_url"]),
+                    infer_socket=str(device.state_dir / "run" / "infer.sock"),
+                )
+        if clock.monotonic_s() > deadline_s:
+            missing = ", ".join(device.name for device in devices if device.name not in found)
+            raise ChildError(f"not all devices have started: {missing}", why="no status after a minute")
+        clock.sleep(_POLL_S)
+    return [found[device.name] for device in devices]
+
+
+def measure(devices: list[Device], images: Images) -> dict[str, float]:
+    """Show all images to every device through its local API; return the share of right answers by device id."""
+    with ThreadPoolExecutor(_SENDERS) as pool:
+        shares = list(pool.map(lambda device: _share_right(device, images), devices))
+    return {device.id: share for device, share in zip(devices, shares, strict=True)}
+
+
+def _share_right(device: Device, images: Images) -> float:
+    right = 0
+    with httpx.Client(base_url=device.infer_url, timeout=30.0) as http:
+        for first in range(0, len(images), _BATCH):
+            pixels = images.pixels[first : first + _BATCH]
+            wanted = images.labels[first : first + _BATCH]
+            logits = _infer(http, device, pixels)
+            right += sum(
+                int(max(range(len(row)), key=row.__getitem__) == int(y)) for row, y in zip(logits, wanted, strict=True)
+            )
+    return right / len(images)
+
+
+def _infer(http: httpx.Client, device: Device, pixels: Any) -> list[list[float]]:
+    """Return logits, one list an image. Open Inference Protocol v2, JSON tensors in row-major order."""
+    tensor = {
+        "name": "image",
+        "shape": list(pixels.shape),
+        "datatype": "FP32",
+        "data": [float(value) for value in pixels.ravel()],
+    }
+    try:
+        response = http.post(f"/v2/models/{MODEL}/infer", json={"inputs": [tensor]})
+    except httpx.HTTPError as error:
+        raise InferenceError(f"{device.id} does not answer", why=str(error) or type(error).__name__) from error
+    if not response.is_success:
+        raise InferenceError(f"{device.id} answers {response.status_code}", why=response.text[:200])
+    output = response.json()["outputs"][0]
+    _, classes = output["shape"]
+    flat = output["data"]
+    return [flat[at : at + classes] for at in range(0, len(flat), classes)]
+
+
+def _device_id(log: Path) -> str:
+    for line in reversed(log.read_text(encoding="utf-8").splitlines()):
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(answer, dict) and isinstance(answer.get("device_id"), str):
+            return str(answer["device_id"])
+    raise ChildError(
+        "an agent enrolled without telling its id", why=f"nothing found in {log.name}", next_step=f"read {log}"
+    )
+
+
+def _status(device: Device) -> dict[str, Any] | None:
+    try:
+        status = json.loads((device.state_dir / "run" / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return status if isinstance(status, dict) and status.get("infer_url") else None

@@ -1,0 +1,249 @@
+"""Running the demo: a folder, a server, the story, then waiting for Ctrl-C, then nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgefleet_cli.api_client import ApiClient
+from edgefleet_cli.children import python_module, require
+from edgefleet_cli.contexts import Context, ContextFile
+from edgefleet_cli.demo.example import GOOD, MODEL, Example, find_example
+from edgefleet_cli.demo.processes import Child, ChildError, Household
+from edgefleet_cli.demo.story import Story, summary
+from edgefleet_cli.errors import EXIT_OK, CliError, UsageError
+from edgefleet_cli.options import Format
+from edgefleet_cli.session import Session
+
+Json = dict[str, Any]
+
+_INIT_S = 60.0
+_READY_S = 60.0
+_POLL_S = 0.1
+_STEPS = 5
+
+
+@dataclass(frozen=True)
+class DemoWish:
+    """The flags of `edgectl demo`."""
+
+    devices: int
+    data: Path | None
+    once: bool
+    port: int
+    broker: str | None
+    examples: Path | None
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """Where the demo's server answers, and the token of its first admin."""
+
+    url: str
+    token: str
+    ca_file: Path
+
+
+def run_demo(session: Session, wish: DemoWish) -> int:
+    """Run the demo and return its exit code. Leaves no process, and no file outside its data folder."""
+    for package in ("edgefleet_server", "edgefleet_agent", "edgefleet_converters", "edgefleet_profiles"):
+        require(package, "all")
+    example = find_example(wish.examples)
+    folder, is_temporary = _data_folder(wish.data)
+    with _stoppable(), Household(folder / "logs", session.clock) as home:
+        if is_temporary:
+            home.remove_at_end(folder)
+        try:
+            _run(session, wish, home, folder, example)
+        except CliError as error:
+            if is_temporary:
+                home.keep(folder)
+            session.out.note(f"the logs are kept in {folder / 'logs'}")
+            error.next_step = error.next_step or f"read the logs in {folder / 'logs'}"
+            raise
+        finally:
+            _hold_stop_signals()
+            (folder / "demo.json").unlink(missing_ok=True)
+    return EXIT_OK
+
+
+def _run(session: Session, wish: DemoWish, home: Household, folder: Path, example: Example) -> None:
+    began_s = session.clock.monotonic_s()
+    server, address = _start_server(session, wish, home, folder / "server")
+    with ApiClient(address.url, address.token, request_timeout_s=60.0) as api:
+        story = Story(api, home, session.out, session.clock, example, demo_profiles())
+        _step(session, 1, f"server at {address.url}, {_broker_text(folder / 'server')}")
+        _step(session, 2, story.enrol_devices(wish.devices, folder / "devices"))
+        images = example.images()
+        first, second = GOOD
+        _step(session, 3, story.publish(first), story.deploy(first, images))
+        _step(session, 4, story.publish(second), story.deploy(second, images))
+        _step(session, 5, story.refuse_bad(), *(_refusal(entry) for entry in story.refusals()))
+    told = summary(story, session.clock.monotonic_s() - began_s)
+    if not wish.once:
+        _write_private(folder / "demo.json", json.dumps(_demo_json(address, story), indent=2) + "\n")
+    _print(session, told)
+    if not wish.once:
+        _stay(session, home, server, folder, address)
+
+
+def demo_profiles() -> tuple[str, str]:
+    """Return the two profiles of the demo for this machine's architecture."""
+    arch = {"arm64": "aarch64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+    if arch not in {"x86_64", "aarch64"}:
+        raise UsageError(
+            f"the demo has no profiles for {arch}",
+            why="it needs onnxruntime on x86_64 or aarch64",
+            next_step="run a server elsewhere and enrol this machine as a device",
+        )
+    return f"generic-{arch}-ort", f"generic-{arch}-ort-small"
+
+
+def _start_server(session: Session, wish: DemoWish, home: Household, data: Path) -> tuple[Child, ServerAddress]:
+    edgectl = python_module("edgefleet_cli.main", "server")
+    home.wait([home.start("server-init", [*edgectl, "init", str(data)])], _INIT_S)
+    flags = ["--data", str(data), "--port", str(wish.port), "--device-port", "0"]
+    if wish.broker is not None:
+        flags += ["--broker", wish.broker]
+    server = home.start("server", [*edgectl, "start", *flags])
+    token = (data / "admin.token").read_text(encoding="ascii").strip()
+    deadline_s = session.clock.monotonic_s() + _READY_S
+    while True:
+        home.check()
+        found = _read_json(data / "run" / "server.json")
+        if found is not None:
+            with ApiClient(str(found["api_url"]), token) as api:
+                if api.is_ready():
+                    break
+        if session.clock.monotonic_s() > deadline_s:
+            raise ChildError("the server is not ready after a minute", why=server.last_words())
+        session.clock.sleep(_POLL_S)
+    return server, ServerAddress(str(found["api_url"]), token, data / "keys" / "device-ca.crt")
+
+
+def _print(session: Session, told: Json) -> None:
+    if session.options.output is Format.TABLE:
+        session.out.note(f"done in {told['elapsed_s']:.0f} s")
+    else:
+        session.out.document(told, lambda: None)
+
+
+def _stay(session: Session, home: Household, server: Child, folder: Path, address: ServerAddress) -> None:
+    """Tell how to go on and wait for Ctrl-C."""
+    config = folder / "edgectl.json"
+    contexts = ContextFile(config)
+    contexts.put(Context("demo", address.url, address.token), make_current=True)
+    edgectl = _edgectl_command()
+    note = session.out.note
+    note("")
+    note(f"Open   {address.url}/docs")
+    note(f"Token  {address.token}")
+    note(f"Files  {folder}")
+    note("Next, in another terminal:")
+    note(f"  export EDGECTL_CONFIG={config}")
+    note(f"  {edgectl} device list")
+    note(f"  {edgectl} release show {MODEL}@{GOOD[-1]}")
+    note(f"  {edgectl} deploy {MODEL}@{GOOD[0]} --to 'demo=yes' --wait")
+    note("Ctrl-C stops everything.")
+    try:
+        while True:
+            home.check()
+            session.clock.sleep(0.5)
+    except KeyboardInterrupt:
+        note("\nstopping the demo" + (f"; its files stay in {folder}" if folder.exists() else ""))
+
+
+def _edgectl_command() -> str:
+    """Return what to type for `edgectl` here."""
+    if shutil.which("edgectl"):
+        return "edgectl"
+    beside = Path(sys.executable).with_name("edgectl")
+    return os.path.relpath(beside) if beside.exists() else f"{sys.executable} -m edgefleet_cli.main"
+
+
+def _step(session: Session, number: int, text: str, *details: str) -> None:
+    session.out.note(f"{number}/{_STEPS} {text}")
+    for detail in details:
+        session.out.note(f"    {detail}")
+
+
+def _refusal(entry: Json) -> str:
+    return f"{MODEL}@{entry['version']} for {entry['profile']}: {entry['reason']}"
+
+
+def _broker_text(data: Path) -> str:
+    found = _read_json(data / "run" / "server.json") or {}
+    broker = found.get("broker") or {}
+    return f"MQTT broker {broker.get('kind', 'unknown')} on port {broker.get('port', '?')}"
+
+
+def _demo_json(address: ServerAddress, story: Story) -> Json:
+    return {
+        "url": address.url,
+        "token": address.token,
+        "ca_file": str(address.ca_file),
+        "devices": [device.as_json() for device in story.devices],
+    }
+
+
+def _data_folder(given: Path | None) -> tuple[Path, bool]:
+    """Return a fresh folder and whether it is a temporary one. Raises UsageError for a folder that is in use."""
+    if given is None:
+        folder, is_temporary = Path(tempfile.mkdtemp(prefix="edgefleet-demo-")), True
+    else:
+        folder, is_temporary = given.resolve(), False
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(
+                f"{given} is not empty",
+                why="the demo makes a new fleet and would mix it with what is there",
+                next_step="name another folder with --data, or remove this one",
+            )
+    (folder / "logs").mkdir(parents=True, mode=0o700)
+    return folder, is_temporary
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read; it appears whole."""
+    part = path.with_suffix(".part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    part.replace(path)
+
+
+def _read_json(path: Path) -> Json | None:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP stop the demo as Ctrl-C does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _hold_stop_signals() -> None:
+    """Ignore further stop signals while cleaning up: that takes seconds at most, and half of it would leave things."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,186 @@
+"""What the demo tells, in five steps, and the figures it gathers on the way."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgefleet_cli.api_client import ApiClient
+from edgefleet_cli.clock import SystemClock
+from edgefleet_cli.demo import fleet
+from edgefleet_cli.demo.example import CRASHES_AT_LOAD, GOOD, LOSES_ACCURACY, MODEL, Example, Images
+from edgefleet_cli.demo.fleet import Device
+from edgefleet_cli.demo.processes import Household
+from edgefleet_cli.deploying import DONE, Deployer, DeviceOutcome
+from edgefleet_cli.errors import CliError
+from edgefleet_cli.output import Output
+from edgefleet_cli.publishing import Publisher
+from edgefleet_cli.release_view import failures
+
+Json = dict[str, Any]
+
+_CONVERT_S = 120.0
+_DEPLOY_S = 120.0
+MAX_DIFFERENCE = 0.005
+"""How far accuracy on devices may be from what the converter measured (share of images)."""
+
+
+class StoryError(CliError):
+    """The demo did not go as it must."""
+
+    code = "demo.story"
+
+
+@dataclass
+class Story:
+    """One telling. `releases` are the API's answers by version; `accuracy` is by version and profile, `devices` by id."""
+
+    api: ApiClient
+    home: Household
+    out: Output
+    clock: SystemClock
+    example: Example
+    profiles: tuple[str, ...]
+    devices: list[Device] = field(default_factory=list)
+    releases: dict[str, Json] = field(default_factory=dict)
+    outcomes: dict[str, DeviceOutcome] = field(default_factory=dict)
+    running: str = ""
+    accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def enrol_devices(self, count: int, folder: Path) -> str:
+        """Start `count` agents, half of them on each profile; return what to say about it."""
+        wanted = [
+            Device(f"device-{index:02}", self.profiles[index % len(self.profiles)], folder / f"{index:02}")
+            for index in range(1, count + 1)
+        ]
+        tokens = {profile: self._claim_tokens(profile, wanted) for profile in self.profiles}
+        self.devices = fleet.enrol(self.home, wanted, [tokens[device.profile].pop() for device in wanted])
+        self.devices = fleet.start(self.home, self.clock, self.devices)
+        counts = ", ".join(
+            f"{sum(device.profile == profile for device in self.devices)} × {profile}"
+            for profile in self.profiles
+            if any(device.profile == profile for device in self.devices)
+        )
+        return f"{count} devices enrolled by claim token over mTLS: {counts}"
+
+    def publish(self, version: str) -> str:
+        """Publish a good version; return what to say about it. Raises StoryError when a profile is refused."""
+        release = self._convert(version)
+        if release.get("state") != "ready":
+            reasons = "; ".join(f"{entry['profile']}: {entry['reason']}" for entry in failures(release))
+            raise StoryError(f"{MODEL}@{version} was not built for every profile", why=reasons or str(release["state"]))
+        bundles = ", ".join(
+            f"{bundle['precision']} {bundle['bytes'] / 1000:.0f} kB for {bundle['profile']}"
+            for bundle in release["bundles"]
+        )
+        return f"{MODEL}@{version} published and signed: {bundles}"
+
+    def deploy(self, version: str, images: Images) -> str:
+        """Deploy a version everywhere, wait, measure it on the devices; return what to say about it."""
+        deployer = Deployer(self.api, self.out, self.clock)
+        ref = f"{MODEL}@{version}"
+        answer = deployer.deploy(ref, selector="")
+        outcomes = deployer.wait(ref, answer, wait_s=_DEPLOY_S)
+        self.home.check()
+        behind = [outcome for outcome in outcomes if outcome.state not in DONE]
+        if behind or len(outcomes) != len(self.devices):
+            why = "; ".join(f"{one.device} {one.state} {one.error}".strip() for one in behind)
+            raise StoryError(f"{ref} is not on every device", why=why or f"only {len(outcomes)} devices were set")
+        self.outcomes = {outcome.device: outcome for outcome in outcomes}
+        self.running = version
+        shares = fleet.measure(self.devices, images)
+        self.accuracy[version] = {
+            profile: _mean([shares[device.id] for device in self.devices if device.profile == profile])
+            for profile in self.profiles
+            if any(device.profile == profile for device in self.devices)
+        }
+        self._compare(version)
+        return f"{ref} on {len(outcomes)} devices; accuracy measured on them, {len(images)} images each: " + ", ".join(
+            f"{share:.1%} ({_accuracy(self._bundle(version, profile)):.1%} in the converter) on {profile}"
+            for profile, share in self.accuracy[version].items()
+        )
+
+    def refuse_bad(self) -> str:
+        """Publish two bad files; return what to say about their refusal. Raises StoryError if one gets through."""
+        for version in (LOSES_ACCURACY, CRASHES_AT_LOAD):
+            release = self._convert(version)
+            if release.get("bundles"):
+                raise StoryError(f"{MODEL}@{version} is bad, yet it was signed", why=str(release["state"]))
+        return "two bad releases refused before any device saw them"
+
+    def refusals(self) -> list[Json]:
+        """Return what was refused: `{version, profile, reason}`."""
+        return [
+            {"version": version, "profile": entry["profile"], "reason": entry["reason"]}
+            for version, release in self.releases.items()
+            for entry in failures(release)
+        ]
+
+    def _convert(self, version: str) -> Json:
+        quiet = Output(self.out.form, quiet=True)
+        publisher = Publisher(self.api, quiet, self.clock)
+        release = publisher.publish(self.example.request(version, self.profiles))
+        self.releases[version] = publisher.follow(release, wait_s=_CONVERT_S)
+        return self.releases[version]
+
+    def _claim_tokens(self, profile: str, wanted: list[Device]) -> list[str]:
+        count = sum(device.profile == profile for device in wanted)
+        if count == 0:
+            return []
+        body = {"count": count, "ttl_s": 3600, "labels": {"demo": "yes"}, "profile": profile}
+        return [str(entry["token"]) for entry in self.api.post("/enrollments", body)["tokens"]]
+
+    def _bundle(self, version: str, profile: str) -> Json:
+        bundles: list[Json] = self.releases[version]["bundles"]
+        return next(bundle for bundle in bundles if bundle["profile"] == profile)
+
+    def _compare(self, version: str) -> None:
+        for profile, share in self.accuracy[version].items():
+            expected = _accuracy(self._bundle(version, profile))
+            if abs(share - expected) > MAX_DIFFERENCE:
+                raise StoryError(
+                    f"{MODEL}@{version} answers differently on devices with {profile}",
+                    why=f"{share:.1%} right there, {expected:.1%} in the converter",
+                )
+
+
+def summary(story: Story, elapsed_s: float) -> Json:
+    """Return what `demo --once -o json` prints (design README §4)."""
+    return {
+        "ok": True,
+        "elapsed_s": round(elapsed_s, 1),
+        "devices": [
+            {
+                "id": device.id,
+                "profile": device.profile,
+                "release": f"{MODEL}@{story.running}",
+                "state": story.outcomes[device.id].state,
+            }
+            for device in story.devices
+        ],
+        "bundles": [
+            {
+                **{
+                    key: bundle.get(key)
+                    for key in ("model", "version", "profile", "runtime", "precision", "bytes", "fp32_bytes", "parity")
+                },
+                "accuracy": _accuracy(bundle),
+            }
+            for version in GOOD
+            for bundle in story.releases[version]["bundles"]
+        ],
+        "refused": story.refusals(),
+        "accuracy_on_devices": story.accuracy,
+    }
+
+
+def _accuracy(bundle: Json) -> float:
+    with contextlib.suppress(KeyError, TypeError):
+        return float(bundle["metric"]["value"])
+    return float("nan")
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

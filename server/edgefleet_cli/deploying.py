@@ -1,0 +1,98 @@
+"""Deploying: set the release on devices, then wait until each reports how it went. Used by `deploy` and by the demo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgefleet_cli.api_client import ApiClient, part
+from edgefleet_cli.clock import SystemClock
+from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT
+from edgefleet_cli.figures import error_text
+from edgefleet_cli.output import Output
+from edgefleet_cli.progress import board
+
+Json = dict[str, Any]
+
+DEFAULT_WAIT_S = 900.0
+_POLL_S = 0.3
+DONE = frozenset({"committed", "healthy"})
+FAILED = frozenset({"failed", "rolled_back", "incompatible", "regressed", "cancelled", "superseded"})
+_PCT = {
+    "downloading": 15.0,
+    "verifying": 40.0,
+    "preflight": 50.0,
+    "golden": 65.0,
+    "warming": 75.0,
+    "switching": 85.0,
+    "probation": 92.0,
+    "committed": 100.0,
+}
+
+
+@dataclass(frozen=True)
+class DeviceOutcome:
+    """How one device fared: `state` is its last reported phase, `unheard` before it said anything."""
+
+    device: str
+    profile: str
+    state: str = "unheard"
+    error: str = ""
+
+    def as_json(self) -> Json:
+        """Return it as `deploy --wait -o json` prints it."""
+        return {"device": self.device, "profile": self.profile, "state": self.state, "error": self.error or None}
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether the device will not move by itself any more."""
+        return self.state in DONE or self.state in FAILED
+
+
+@dataclass(frozen=True)
+class Deployer:
+    """Deploys releases at one server; progress goes to `out`'s stderr."""
+
+    api: ApiClient
+    out: Output
+    clock: SystemClock
+
+    def deploy(
+        self, ref: str, *, selector: str | None = None, device: str | None = None, dry_run: bool = False
+    ) -> Json:
+        """Set the release on the chosen devices (or only tell which, with `dry_run`) and return the answer."""
+        body = {"selector": selector, "device": device, "dry_run": dry_run}
+        return self.api.post(f"/releases/{part(ref)}:deploy", body)
+
+    def wait(self, ref: str, answer: Json, *, wait_s: float = DEFAULT_WAIT_S) -> list[DeviceOutcome]:
+        """Follow the devices of a deploy answer until all are done or failed, or `wait_s` is over."""
+        outcomes = {
+            str(entry["device"]): DeviceOutcome(str(entry["device"]), str(entry.get("profile") or ""))
+            for entry in answer.get("set") or []
+        }
+        deadline_s = self.clock.monotonic_s() + wait_s
+        with board(self.out) as rows:
+            while outcomes:
+                for item in self.api.pages(f"/releases/{part(ref)}/devices")["items"]:
+                    name = str(item.get("device") or item.get("id"))
+                    if name in outcomes:
+                        outcomes[name] = _outcome(outcomes[name], item)
+                for outcome in outcomes.values():
+                    rows.update(outcome.device, outcome.state, outcome.error, _PCT.get(outcome.state))
+                all_final = all(outcome.is_final for outcome in outcomes.values())
+                if all_final or self.clock.monotonic_s() > deadline_s:
+                    break
+                self.clock.sleep(_POLL_S)
+        return list(outcomes.values())
+
+
+def exit_code(outcomes: list[DeviceOutcome]) -> int:
+    """Return 0 when all devices run the release, 1 when one failed, 8 when some have not finished."""
+    if any(outcome.state in FAILED for outcome in outcomes):
+        return EXIT_FAILED
+    return EXIT_OK if all(outcome.state in DONE for outcome in outcomes) else EXIT_TIMEOUT
+
+
+def _outcome(before: DeviceOutcome, item: Json) -> DeviceOutcome:
+    state = str(item.get("phase") or item.get("state") or before.state)
+    return replace(before, state=state, error=error_text(item))

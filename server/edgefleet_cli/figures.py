@@ -1,0 +1,99 @@
+"""Figures and times as short text for tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
+
+
+def text(value: Any) -> str:
+    """Return a cell's text: `-` for nothing, yes/no for booleans."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def size(value: Any) -> str:
+    """Return bytes in decimal units, `1.2 MB`."""
+    if not isinstance(value, int | float):
+        return "-"
+    amount = float(value)
+    for unit in _UNITS:
+        if amount < 1000 or unit == _UNITS[-1]:
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return "-"
+
+
+def ratio(value: Any) -> str:
+    """Return a ratio with two decimals."""
+    return f"{value:.2f}" if isinstance(value, int | float) else "-"
+
+
+def milliseconds(value: Any) -> str:
+    """Return milliseconds with a precision that suits their size."""
+    if not isinstance(value, int | float):
+        return "-"
+    return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
+
+
+def metric(value: Any) -> str:
+    """Return `top1 0.978 (-0.2%)` for a bundle's metric."""
+    if not isinstance(value, dict) or not isinstance(value.get("value"), int | float):
+        return "-"
+    drop = value.get("drop")
+    change = f" ({-drop * 100:+.1f}%)" if isinstance(drop, int | float) else ""
+    return f"{value.get('name', 'metric')} {value['value']:.4f}{change}"
+
+
+def moment(value: Any) -> datetime | None:
+    """Return an aware time from RFC 3339 text or unix seconds, None for anything else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return datetime.fromtimestamp(value, UTC)
+    if not isinstance(value, str) or not value:
+        return None
+    try:
+        parsed = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def age(value: Any, now: datetime) -> str:
+    """Return how long ago `value` was: `12s`, `5m`, `3h`, `2d`."""
+    then = moment(value)
+    if then is None:
+        return "-"
+    seconds = max(0, int((now - then).total_seconds()))
+    if seconds < _MINUTE_S:
+        return f"{seconds}s"
+    if seconds < _HOUR_S:
+        return f"{seconds // _MINUTE_S}m"
+    if seconds < _DAY_S:
+        return f"{seconds // _HOUR_S}h"
+    return f"{seconds // _DAY_S}d"
+
+
+def pairs(value: Any) -> str:
+    """Return `k=v,k2=v2` for a mapping, sorted by key."""
+    if not isinstance(value, dict) or not value:
+        return "-"
+    return ",".join(f"{key}={item}" for key, item in sorted(value.items()))
+
+
+def error_text(item: dict[str, Any]) -> str:
+    """Return `class: detail` for what a device reports as its error, empty when it reports none."""
+    error = item.get("error")
+    if isinstance(error, dict):
+        return ": ".join(
+            str(error[key]) for key in ("class", "error_class", "code", "detail", "message") if error.get(key)
+        )
+    label = str(item.get("error_class") or "")
+    return f"{label}: {error}" if error and label and error != label else str(error or label)

@@ -1,0 +1,88 @@
+"""Entry point of `edgectl`.
+
+`--version` is answered before anything heavy is imported; the server's code is never imported at all: `edgectl server …`
+and `edgectl convert` start it as a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from edgefleet_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run `edgectl` and exit with the code of `edgefleet_cli.errors`."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments == ["--version"]:
+        from edgefleet_cli.version import own_version
+
+        sys.stdout.write(f"edgectl {own_version()}\n")
+        sys.exit(EXIT_OK)
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line, write errors as three lines, return the exit code."""
+    from edgefleet_cli.output import write_error
+    from edgefleet_protocol.errors import EdgefleetError
+
+    debug = "--debug" in arguments or bool(os.environ.get("EDGECTL_DEBUG"))
+    try:
+        return _invoke(arguments)
+    except EdgefleetError as error:
+        if debug:
+            _trace()
+        write_error(error, debug=debug)
+        return int(getattr(error, "exit_code", EXIT_FAILED))
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of stdout went away (`edgectl … | head`): that is its right, and no error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+
+
+def _invoke(arguments: list[str]) -> int:
+    import typer
+
+    from edgefleet_cli.output import write_error
+    from edgefleet_cli.tree import build
+
+    command: Any = build()
+    try:
+        result = command.main(args=arguments, prog_name="edgectl", standalone_mode=False)
+    except typer.Exit as stop:
+        return int(stop.exit_code)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's usage errors, whichever click typer brings along
+            raise
+        write_error(_as_usage_error(error))
+        return EXIT_USAGE
+    return result if isinstance(result, int) else EXIT_OK
+
+
+def _as_usage_error(error: Any) -> Exception:
+    from edgefleet_cli.errors import UsageError
+
+    ctx = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx is not None else "edgectl"
+    usage = ctx.get_usage() if ctx is not None else ""
+    return UsageError(
+        str(error.format_message()), why=usage or "the command line is not understood", next_step=f"run `{path} --help`"
+    )
+
+
+def _trace() -> None:
+    import traceback
+
+    traceback.print_exc(file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

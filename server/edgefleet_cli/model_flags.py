@@ -1,0 +1,145 @@
+"""The flags that `publish` and `convert` share, and what they mean together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.errors import UsageError
+from edgefleet_cli.sources import UnreadableFileError, locate
+from edgefleet_protocol.ids import parse_model_name, parse_profile_name, parse_version
+
+
+class Precision(StrEnum):
+    """Which number formats the converter may offer."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+    DYNAMIC = "dynamic"
+
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=".onnx, .tflite, a folder, or a file: URI.")]
+Name = Annotated[str, typer.Option("--name", metavar="N", help="Name of the model.")]
+VersionOption = Annotated[str, typer.Option("--version", metavar="V", help="Version of this release.")]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option("--profile", metavar="P", help="Profile name or profile file; may be given again."),
+]
+Calibration = Annotated[Path | None, typer.Option("--calibration", metavar="F.npz", help="Data to quantize with.")]
+Evaluation = Annotated[
+    Path | None, typer.Option("--eval", metavar="F.npz", help="Data to judge with, never to calibrate.")
+]
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", metavar="M", help="top1, mae, sequence, detection or pkg.mod:func."),
+]
+Golden = Annotated[Path | None, typer.Option("--golden", metavar="F.npz", help="Golden vectors; made from data else.")]
+Reference = Annotated[
+    Path | None,
+    typer.Option("--reference", metavar="F", help="Drift reference, .npz or .msgpack."),
+]
+Labels = Annotated[Path | None, typer.Option("--labels", metavar="F", help="Class names, one a line.")]
+Preprocess = Annotated[
+    Path | None, typer.Option("--preprocess", metavar="F.json", help="How raw input becomes tensors.")
+]
+Postprocess = Annotated[
+    Path | None, typer.Option("--postprocess", metavar="F.json", help="How outputs become answers.")
+]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Number format to offer.")]
+MaxDrop = Annotated[float, typer.Option("--max-drop", min=0.0, max=1.0, help="Loss of the metric that is still fine.")]
+Recipe = Annotated[Path | None, typer.Option("--recipe", metavar="F", help="Conversion recipe.")]
+
+DATA_KINDS = ("calibration", "eval", "golden", "reference", "labels", "preprocess", "postprocess", "recipe")
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What to convert: identity, profiles (None = the server's choice), data files by kind, options."""
+
+    model: str
+    name: str
+    version: str
+    profiles: tuple[str, ...] | None
+    profile_files: tuple[dict[str, Any], ...]
+    data: dict[str, Path | None]
+    precision: str = Precision.AUTO.value
+    metric: str | None = None
+    max_drop: float = 0.01
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return the options as API and converter take them."""
+        return {"precision": self.precision, "metric": self.metric, "max_drop": self.max_drop}
+
+
+def make_request(  # noqa: PLR0913 - the flags of the command
+    *,
+    model: str,
+    name: str,
+    version: str,
+    profiles: list[str] | None,
+    data: dict[str, Path | None],
+    precision: Precision,
+    metric: str | None,
+    max_drop: float,
+) -> ModelRequest:
+    """Return the checked request. Raises BadIdError, UsageError or UnreadableFileError before anything is sent."""
+    locate(model)
+    parse_model_name(name)
+    parse_version(version)
+    for kind, file in data.items():
+        if file is not None and not file.is_file():
+            raise UnreadableFileError(
+                f"there is no file {file}",
+                why=f"it was given with --{kind}",
+                next_step="check the path; relative paths start at the working directory",
+            )
+    named: list[str] = []
+    from_files: list[dict[str, Any]] = []
+    for given in profiles or []:
+        if given.endswith((".yaml", ".yml", ".json")) or "/" in given:
+            from_files.append(read_profile_file(Path(given)))
+        else:
+            named.append(str(parse_profile_name(given)))
+    chosen = tuple(named) if profiles else None
+    return ModelRequest(model, name, version, chosen, tuple(from_files), data, precision.value, metric, max_drop)
+
+
+def read_profile_file(path: Path) -> dict[str, Any]:
+    """Return a profile file as an object. Raises UnreadableFileError or UsageError."""
+    try:
+        raw = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UnreadableFileError(
+            f"cannot read the profile file {path}",
+            why=error.strerror or str(error),
+            next_step="list the server's profiles with `edgectl profile list`",
+        ) from error
+    if path.suffix == ".json":
+        try:
+            document = json.loads(raw)
+        except ValueError as error:
+            raise _not_a_profile(path, str(error)) from error
+    else:
+        import yaml
+
+        try:
+            document = yaml.safe_load(raw)
+        except yaml.YAMLError as error:
+            raise _not_a_profile(path, str(error)) from error
+    if not isinstance(document, dict):
+        raise _not_a_profile(path, "it holds no mapping")
+    return document
+
+
+def _not_a_profile(path: Path, why: str) -> UsageError:
+    return UsageError(
+        f"{path} is not a profile file", why=why, next_step="start from `edgectl profile show NAME -o yaml`"
+    )

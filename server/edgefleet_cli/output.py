@@ -1,0 +1,204 @@
+"""Writing: data to stdout in the wished format, everything else to stderr.
+
+`json` and `yaml` are the API's answer unchanged; `table` and `wide` are for eyes; `name` is one identifier a line;
+`csv` has the columns of `wide`. An empty list is `{"items": []}` in JSON and a remark on stderr as a table.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgefleet_cli.options import Color, Format
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Json = dict[str, Any]
+PIPED_WIDTH = 400
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its header, how to get the cell's text from an item, and where it is shown."""
+
+    header: str
+    cell: Callable[[Json], str]
+    wide: bool = False
+    right: bool = False
+    keep: bool = False  # never shortened, whatever the width of the terminal
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """How items of one kind are shown: what they are called, their columns and their identifier."""
+
+    plural: str
+    columns: Sequence[Column]
+    name: Callable[[Json], str]
+
+
+class Output:
+    """Writes data and remarks for one command."""
+
+    def __init__(self, form: Format = Format.TABLE, *, color: Color = Color.AUTO, quiet: bool = False) -> None:
+        self.form = form
+        self.quiet = quiet
+        self._color = color
+        self._stdout: Console | None = None
+        self._stderr: Console | None = None
+
+    @property
+    def is_for_eyes(self) -> bool:
+        """Tell whether data goes out as a table."""
+        return self.form in {Format.TABLE, Format.WIDE}
+
+    @property
+    def data(self) -> Console:
+        """Return the console on stdout."""
+        if self._stdout is None:
+            self._stdout = _console(self._color, stderr=False)
+        return self._stdout
+
+    @property
+    def remarks(self) -> Console:
+        """Return the console on stderr."""
+        if self._stderr is None:
+            self._stderr = _console(self._color, stderr=True)
+        return self._stderr
+
+    def note(self, text: str) -> None:
+        """Write a remark to stderr, unless quiet."""
+        if not self.quiet:
+            self.remarks.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def line(self, text: str) -> None:
+        """Write one line of data to stdout."""
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    def items(self, page: Json, sheet: Sheet) -> None:
+        """Write a list in the wished format."""
+        entries: list[Json] = page.get("items", [])
+        if self.form in {Format.JSON, Format.YAML}:
+            self._document(page)
+        elif self.form is Format.NAME:
+            for entry in entries:
+                self.line(sheet.name(entry))
+        elif self.form is Format.CSV:
+            self._csv(entries, sheet.columns)
+        elif entries:
+            self.table(entries, sheet.columns)
+        else:
+            self.note(f"no {sheet.plural}")
+
+    def one(self, entry: Json, sheet: Sheet, show: Callable[[Json], None]) -> None:
+        """Write one object; `show` writes it for eyes."""
+        if self.form in {Format.JSON, Format.YAML}:
+            self._document(entry)
+        elif self.form is Format.NAME:
+            self.line(sheet.name(entry))
+        elif self.form is Format.CSV:
+            self._csv([entry], sheet.columns)
+        else:
+            show(entry)
+
+    def document(self, entry: Json, show: Callable[[], None]) -> None:
+        """Write an object that is no row of a list: JSON and YAML as it is, every other format by `show`."""
+        if self.form in {Format.JSON, Format.YAML}:
+            self._document(entry)
+        else:
+            show()
+
+    def table(self, entries: Iterable[Json], columns: Sequence[Column]) -> None:
+        """Write a table that fits the terminal."""
+        from rich.table import Table
+        from rich.text import Text
+
+        shown = [column for column in columns if not column.wide or self.form is Format.WIDE]
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for column in shown:
+            table.add_column(
+                column.header.upper(),
+                justify="right" if column.right else "left",
+                no_wrap=column.keep,
+                overflow="fold",
+            )
+        for entry in entries:
+            table.add_row(*(Text(column.cell(entry)) for column in shown))
+        self.data.print(table)
+
+    def fields(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Write `name  value` lines, aligned; empty values are left out."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column(overflow="fold")
+        for name, value in pairs:
+            if value not in {"", "-"}:
+                table.add_row(name, Text(value))
+        self.data.print(table)
+
+    def heading(self, text: str) -> None:
+        """Write a heading between two parts of what is shown for eyes."""
+        self.data.print(f"\n[bold]{text}[/bold]", highlight=False)
+
+    def _document(self, document: Json) -> None:
+        if self.form is Format.YAML:
+            import yaml
+
+            sys.stdout.write(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+        else:
+            json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
+            sys.stdout.write("\n")
+        sys.stdout.flush()
+
+    @staticmethod
+    def _csv(entries: Iterable[Json], columns: Sequence[Column]) -> None:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow([column.header.replace(" ", "_") for column in columns])
+        for entry in entries:
+            writer.writerow([column.cell(entry) for column in columns])
+
+
+def _console(color: Color, *, stderr: bool) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    wants_color = {Color.ALWAYS: True, Color.NEVER: False, Color.AUTO: None}[color]
+    return Console(
+        stderr=stderr,
+        width=None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH,
+        force_terminal=True if wants_color else None,
+        no_color=True if wants_color is False or (wants_color is None and os.environ.get("NO_COLOR")) else None,
+        highlight=False,
+    )
+
+
+def write_error(error: Exception, *, debug: bool = False) -> None:
+    """Write what, why and next to stderr, one line each."""
+    what = one_line(str(getattr(error, "message", "") or error or type(error).__name__))
+    why = one_line(getattr(error, "why", "") or _code(error))
+    next_step = one_line(getattr(error, "next_step", "") or "run again with --debug to see more")
+    sys.stderr.write(f"error: {what}\n  why: {why}\n next: {next_step}\n")
+    request_id = getattr(error, "request_id", "")
+    if debug and request_id:
+        sys.stderr.write(f"debug: request {request_id}, code {getattr(error, 'problem_code', '')}\n")
+    sys.stderr.flush()
+
+
+def one_line(text: str) -> str:
+    """Return `text` without line breaks, so that an error stays three lines."""
+    return " ".join(text.split())
+
+
+def _code(error: Exception) -> str:
+    code = getattr(error, "problem_code", "") or getattr(error, "code", "")
+    return str(code or "no further cause is known")

@@ -1,0 +1,83 @@
+"""Progress on stderr: bars on a terminal, one line a change elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from edgefleet_cli.figures import size
+from edgefleet_cli.output import Output, one_line
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class Board:
+    """One row a profile (or device): its stage, a message, a percentage."""
+
+    def __init__(self, out: Output, live: Progress | None) -> None:
+        self._out = out
+        self._live = live
+        self._tasks: dict[str, TaskID] = {}
+        self._said: dict[str, str] = {}
+
+    def update(self, name: str, stage: str, message: str = "", pct: float | None = None) -> None:
+        """Show where `name` stands; `pct` is 0-100 or None when unknown."""
+        if self._live is not None:
+            task = self._tasks.get(name)
+            if task is None:
+                task = self._tasks[name] = self._live.add_task(name, total=100, stage=stage)
+            shown = f"{stage}  {one_line(message)}" if message and message != stage else stage
+            self._live.update(task, completed=None if pct is None else max(0.0, min(100.0, pct)), stage=shown)
+        elif self._said.get(name) != stage:
+            self._said[name] = stage
+            self._out.note(f"{name}: {stage}")
+
+
+@contextmanager
+def board(out: Output) -> Iterator[Board]:
+    """Show a board while the block runs."""
+    if out.quiet or not out.remarks.is_terminal:
+        yield Board(out, None)
+        return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(finished_text="✓"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[stage]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=out.remarks, transient=True) as live:
+        yield Board(out, live)
+
+
+class UploadBar:
+    """Counts bytes of one upload."""
+
+    def __init__(self, live: Progress | None, task: TaskID | None) -> None:
+        self._live = live
+        self._task = task
+
+    def advance(self, count: int) -> None:
+        """Count `count` more bytes as sent."""
+        if self._live is not None and self._task is not None:
+            self._live.advance(self._task, count)
+
+
+@contextmanager
+def upload_bar(out: Output, files: int, total_bytes: int) -> Iterator[UploadBar]:
+    """Show one bar for an upload of `files` files, `total_bytes` together."""
+    if out.quiet or total_bytes == 0:
+        yield UploadBar(None, None)
+    elif not out.remarks.is_terminal:
+        out.note(f"uploading {files} file{'s' if files != 1 else ''}, {size(total_bytes)}")
+        yield UploadBar(None, None)
+    else:
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        columns = (TextColumn("uploading"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, console=out.remarks, transient=True) as live:
+            yield UploadBar(live, live.add_task("upload", total=total_bytes))

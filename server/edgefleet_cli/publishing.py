@@ -1,0 +1,78 @@
+"""Publishing: upload by digest, ask for the release, follow its conversion. Used by `publish` and by the demo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgefleet_cli.api_client import ApiClient, part
+from edgefleet_cli.clock import SystemClock
+from edgefleet_cli.errors import WaitTimeoutError
+from edgefleet_cli.model_flags import DATA_KINDS, ModelRequest
+from edgefleet_cli.output import Output
+from edgefleet_cli.progress import board, upload_bar
+from edgefleet_cli.release_view import is_over
+from edgefleet_cli.sources import Source, SourceFile, describe, read_source
+
+Json = dict[str, Any]
+
+DEFAULT_WAIT_S = 1800.0
+_POLL_S = 0.3
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Publishes models at one server; progress goes to `out`'s stderr."""
+
+    api: ApiClient
+    out: Output
+    clock: SystemClock
+
+    def publish(self, request: ModelRequest) -> Json:
+        """Upload what the server lacks and ask for the release; return it as it stands, often still converting."""
+        source = read_source(request.model)
+        data = {kind: describe(file, file.name) for kind in DATA_KINDS if (file := request.data.get(kind)) is not None}
+        self.upload([*source.files, *data.values()])
+        return self.api.post("/releases", _body(request, source, data))
+
+    def upload(self, files: list[SourceFile]) -> None:
+        """Upload each file whose digest the server does not hold yet."""
+        missing = {file.sha256: file for file in files}
+        missing = {sha256: file for sha256, file in missing.items() if not self.api.has_blob(sha256)}
+        with upload_bar(self.out, len(missing), sum(file.length for file in missing.values())) as bar:
+            for sha256, file in missing.items():
+                self.api.put_blob(sha256, file.file, file.length, bar.advance)
+
+    def follow(self, release: Json, *, wait_s: float = DEFAULT_WAIT_S) -> Json:
+        """Show the conversion until it is over and return the release. Raises WaitTimeoutError after `wait_s`."""
+        ref = str(release["ref"])
+        deadline_s = self.clock.monotonic_s() + wait_s
+        with board(self.out) as rows:
+            while not is_over(release):
+                for job in release.get("jobs") or []:
+                    stage = str(job.get("stage") or "") if job.get("state") == "running" else str(job.get("state"))
+                    name = str(job.get("profile") or ref)
+                    rows.update(name, stage or str(job.get("state")), str(job.get("message") or ""), job.get("pct"))
+                if self.clock.monotonic_s() > deadline_s:
+                    raise WaitTimeoutError(
+                        f"{ref} is still converting after {wait_s:g} s",
+                        why="the time given with --timeout is over; the server goes on converting",
+                        next_step=f"look again with `edgectl release show {ref}`",
+                    )
+                self.clock.sleep(_POLL_S)
+                release = self.api.get(f"/releases/{part(ref)}")
+        return release
+
+
+def _body(request: ModelRequest, source: Source, data: dict[str, SourceFile]) -> Json:
+    body: Json = {
+        "model": request.name,
+        "version": request.version,
+        "source": {"files": [file.as_json() for file in source.files], "kind": source.kind},
+        "profiles": None if request.profiles is None else list(request.profiles),
+        "data": {kind: data[kind].sha256 if kind in data else None for kind in DATA_KINDS},
+        "options": request.options,
+    }
+    if request.profile_files:
+        body["profile_files"] = list(request.profile_files)
+    return body

@@ -1,0 +1,114 @@
+"""How a release is shown: one row a bundle, one a refusal, the same after `publish` and in `release show`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK
+from edgefleet_cli.figures import metric, milliseconds, ratio, size, text
+from edgefleet_cli.output import Column, Output, Sheet
+
+Json = dict[str, Any]
+
+RUNNING_STATES = frozenset({"queued", "running"})
+
+BUNDLES = Sheet(
+    "bundles",
+    [
+        Column("profile", lambda b: text(b.get("profile")), keep=True),
+        Column("runtime", lambda b: text(b.get("runtime"))),
+        Column("precision", lambda b: text(b.get("precision"))),
+        Column("bytes", lambda b: size(b.get("bytes")), right=True),
+        Column("ratio", lambda b: ratio(b.get("ratio")), right=True),
+        Column("metric", lambda b: metric(b.get("metric"))),
+        Column("host p50", lambda b: milliseconds(_latency(b, "p50")), right=True),
+        Column("host p95", lambda b: milliseconds(_latency(b, "p95")), wide=True, right=True),
+        Column("bundle", lambda b: size(b.get("bundle_bytes")), wide=True, right=True),
+        Column("peak memory", lambda b: size(b.get("peak_rss_bytes")), wide=True, right=True),
+        Column("verdict", lambda b: text(b.get("verdict"))),
+        Column("sha256", lambda b: text(b.get("sha256"))[:12], wide=True, keep=True),
+    ],
+    lambda b: f"{b.get('model')}/{b.get('version')}/{b.get('profile')}",
+)
+
+RELEASES = Sheet(
+    "releases",
+    [
+        Column("release", lambda r: text(r.get("ref")), keep=True),
+        Column("state", lambda r: text(r.get("state"))),
+        Column("bundles", lambda r: ",".join(b.get("profile", "?") for b in r.get("bundles") or []) or "-"),
+        Column("refused", lambda r: ",".join(x.get("profile", "?") for x in r.get("refused") or []) or "-"),
+        Column("created", lambda r: text(r.get("created_at"))[:19]),
+        Column("by", lambda r: text(r.get("created_by")), wide=True),
+        Column("source", lambda r: text(r.get("source_sha256"))[:12], wide=True),
+    ],
+    lambda r: text(r.get("ref")),
+)
+
+
+def is_over(release: Json) -> bool:
+    """Tell whether no conversion of this release is waiting or running."""
+    return release.get("state") != "converting"
+
+
+def exit_code(release: Json) -> int:
+    """Return 0 when every profile got its signed bundle, 1 when some or all were refused."""
+    return EXIT_OK if release.get("state") == "ready" else EXIT_FAILED
+
+
+def show_release(out: Output, release: Json) -> None:
+    """Write a release for eyes: state, bundles and refusals as one table, then why each refusal and what to do."""
+    out.fields(
+        [
+            ("release", text(release.get("ref"))),
+            ("state", text(release.get("state"))),
+            ("profiles", text(release.get("profiles_reason"))),
+            ("created", f"{text(release.get('created_at'))[:19]} by {text(release.get('created_by'))}"),
+        ]
+    )
+    show_result(out, release)
+
+
+def show_result(out: Output, release: Json) -> None:
+    """Write the result table of a release."""
+    rows = list(release.get("bundles") or []) + list(_refused_rows(release))
+    if rows:
+        out.table(rows, BUNDLES.columns)
+    for failure in failures(release):
+        out.line(f"{failure['profile']}: {failure['reason']}")
+        if failure["next"]:
+            out.line(f"  next: {failure['next']}")
+    for job in release.get("jobs") or []:
+        if job.get("state") in RUNNING_STATES:
+            out.line(f"{job.get('profile')}: {job.get('state')} {text(job.get('stage'))}")
+
+
+def failures(release: Json) -> list[dict[str, str]]:
+    """Return `{profile, code, reason, next}` for refusals and for jobs that failed without one."""
+    found = [
+        {key: str(refusal.get(key) or "") for key in ("profile", "code", "reason", "next")}
+        for refusal in release.get("refused") or []
+    ]
+    told = {entry["profile"] for entry in found}
+    found.extend(
+        {
+            "profile": str(job.get("profile") or "all profiles"),
+            "code": "conversion.failed",
+            "reason": str(job.get("message") or "the conversion failed"),
+            "next": "",
+        }
+        for job in release.get("jobs") or []
+        if job.get("state") in {"failed", "refused"} and job.get("profile") not in told
+    )
+    return found
+
+
+def _refused_rows(release: Json) -> Iterator[Json]:
+    for failure in failures(release):
+        yield {"profile": failure["profile"], "verdict": f"refused: {failure['code']}"}
+
+
+def _latency(bundle: Json, quantile: str) -> Any:
+    latency = bundle.get("latency_ms")
+    return latency.get(quantile) if isinstance(latency, dict) else None

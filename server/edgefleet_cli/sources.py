@@ -1,0 +1,147 @@
+"""A MODEL argument as the files it stands for.
+
+Accepted: an `.onnx` file, a `.tflite` file, a folder (model and external data, or an MLflow or Hugging Face layout) and a
+`file:` URI of those. What a file really contains is judged by the converter, not here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from edgefleet_cli.errors import CliError, NotYetError, UsageError
+
+MODEL_SUFFIXES = frozenset({".onnx", ".tflite"})
+_NOT_YET = {
+    ".pt": "PyTorch",
+    ".pth": "PyTorch",
+    ".safetensors": "safetensors",
+    ".h5": "Keras",
+    ".keras": "Keras",
+    ".pb": "TensorFlow",
+    ".pkl": "pickle",
+    ".joblib": "joblib",
+    ".gguf": "GGUF",
+    ".mlmodel": "Core ML",
+    ".mlpackage": "Core ML",
+}
+_HASH_CHUNK_BYTES = 1024 * 1024
+_MAX_FILES = 2000
+
+
+class UnreadableFileError(CliError):
+    """A named file is not there or cannot be read."""
+
+    code = "cli.unreadable_file"
+    exit_code = UsageError.exit_code
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file: where it lies here, its name in the source, its digest (lower hex) and length in bytes."""
+
+    file: Path
+    path: str
+    sha256: str
+    length: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the API takes it."""
+        return {"path": self.path, "sha256": self.sha256, "length": self.length}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to publish: `kind` is `file` or `folder`, `path` the file or folder, `files` what it holds."""
+
+    kind: str
+    path: Path
+    files: tuple[SourceFile, ...]
+
+
+def locate(given: str) -> Path:
+    """Return the file or folder that a MODEL argument names. Raises UsageError, NotYetError, UnreadableFileError."""
+    path = _local_path(given)
+    if path.is_dir():
+        return path
+    if not path.exists():
+        raise UnreadableFileError(
+            f"there is no file or folder {given}",
+            why=f"looked for {path.absolute()}",
+            next_step="give the path of an .onnx or .tflite file, or of a folder that holds one",
+        )
+    suffix = path.suffix.lower()
+    if suffix in _NOT_YET:
+        raise NotYetError(
+            f"{_NOT_YET[suffix]} files ({suffix}) cannot be published yet",
+            why="a model comes in as .onnx, .tflite or a folder with one of them",
+            next_step="export it to ONNX and publish that file",
+        )
+    if suffix not in MODEL_SUFFIXES:
+        raise UsageError(
+            f"{path.name} is not a model file",
+            why=f"its name ends in {suffix or 'nothing'}; expected .onnx or .tflite",
+            next_step="export the model to ONNX and publish that file",
+        )
+    return path
+
+
+def read_source(given: str) -> Source:
+    """Return the source that a MODEL argument names, with every file hashed. Blocks for the time of reading it all."""
+    path = locate(given)
+    if not path.is_dir():
+        return Source("file", path, (describe(path, path.name),))
+    found = [
+        entry
+        for entry in sorted(path.rglob("*"))
+        if entry.is_file() and not any(name.startswith(".") for name in entry.relative_to(path).parts)
+    ]
+    if not found:
+        raise UsageError(
+            f"the folder {given} is empty", why="it holds no file", next_step="give a folder with a model in it"
+        )
+    if len(found) > _MAX_FILES:
+        raise UsageError(
+            f"the folder {given} holds {len(found)} files",
+            why=f"a model has at most {_MAX_FILES}",
+            next_step="give the folder of one model only",
+        )
+    return Source("folder", path, tuple(describe(entry, entry.relative_to(path).as_posix()) for entry in found))
+
+
+def describe(file: Path, path: str) -> SourceFile:
+    """Return a file with its digest and length. Raises UnreadableFileError."""
+    digest = hashlib.sha256()
+    length = 0
+    try:
+        with file.open("rb") as stream:
+            while chunk := stream.read(_HASH_CHUNK_BYTES):
+                digest.update(chunk)
+                length += len(chunk)
+    except OSError as error:
+        raise UnreadableFileError(
+            f"cannot read {file}", why=error.strerror or str(error), next_step="check the path and its permissions"
+        ) from error
+    return SourceFile(file, path, digest.hexdigest(), length)
+
+
+def _local_path(given: str) -> Path:
+    if "://" not in given and not given.startswith("file:"):
+        return Path(given)
+    parts = urlsplit(given)
+    if parts.scheme != "file":
+        raise NotYetError(
+            f"models cannot be fetched from {parts.scheme}: addresses yet",
+            why="only local files, folders and file: URIs are read",
+            next_step="download the model and publish the local file or folder",
+        )
+    if parts.netloc not in {"", "localhost"}:
+        raise UsageError(
+            f"{given} names another machine",
+            why="a file: URI is local",
+            next_step="copy the model here and write file:///path/to/model.onnx",
+        )
+    return Path(unquote(parts.path))

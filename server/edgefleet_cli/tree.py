@@ -1,0 +1,76 @@
+"""The command tree of `edgectl`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.commands import (
+    context,
+    convert,
+    deploy,
+    device,
+    event,
+    login,
+    model,
+    profile,
+    publish,
+    release,
+    server,
+    system,
+    token,
+)
+from edgefleet_cli.demo import command as demo
+from edgefleet_cli.options import attach_global_options
+
+_HELP = """Ship ML models to edge devices: publish, deploy, watch.
+
+Start with `edgectl demo`, or `edgectl login URL` for a server that runs already."""
+
+
+def build() -> Any:
+    """Return the click command for all of `edgectl`."""
+    app = typer.Typer(
+        name="edgectl",
+        help=_HELP,
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+    app.callback()(_root)
+    for name, module in {
+        "server": server,
+        "context": context,
+        "model": model,
+        "release": release,
+        "device": device,
+        "profile": profile,
+        "token": token,
+        "fleet": event,
+    }.items():
+        app.add_typer(module.app, name=name)
+    app.command("demo")(demo.demo)
+    app.command("login")(login.login)
+    app.command("whoami")(login.whoami)
+    app.command("logout")(login.logout)
+    app.command("publish")(publish.publish)
+    app.command("convert")(convert.convert)
+    app.command("deploy")(deploy.deploy)
+    app.command("events")(event.events)
+    app.command("version")(system.version)
+    app.command("completion")(system.completion)
+    command = typer.main.get_command(app)
+    attach_global_options(command)
+    return command
+
+
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from edgefleet_cli.version import own_version
+
+        typer.echo(f"edgectl {own_version()}")
+        raise typer.Exit
