@@ -227,13 +227,17 @@ class NotFiniteError(RefusedError):
 
 
 class AccuracyError(RefusedError):
-    """The model answers, but worse than the source by more than allowed. drop: in the metric's unit."""
+    """The model answers, but worse than the source by more than allowed.
+
+    drop: in the metric's unit. metric: the figures as a report row (`report.MetricRow`).
+    """
 
     code = "convert.accuracy"
 
-    def __init__(self, message: str, *, next_step: str = "", drop: float = 1.0) -> None:
+    def __init__(self, message: str, *, next_step: str = "", drop: float = 1.0, metric: object = None) -> None:
         super().__init__(message, next_step=next_step)
         self.drop = drop
+        self.metric = metric
 
 
 class GoldenError(RefusedError):

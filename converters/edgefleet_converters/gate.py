@@ -89,6 +89,7 @@ def pass_gate(
                 loss_text(score, precision, options, f"{runtime.name} {answers.version}"),
                 next_step=_advice(),
                 drop=score.drop,
+                metric=metric_row(score, evaluation),
             )
         worst = score if worst is None or score.drop > worst.drop else worst
         first = first or answers

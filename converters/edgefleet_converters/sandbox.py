@@ -174,7 +174,8 @@ def _outcome(report: dict[str, Any], answer: dict[str, Any], *, limits: Limits, 
                 f"{what} needs more than {limits.memory_bytes // 2**20} MiB of memory", next_step=error["next"]
             )
         kind = errors.BY_CODE.get(error["code"], errors.TransformError)
-        raise kind(error["message"], next_step=error["next"])
+        message = f"{what} failed: {error['message']}" if error.get("foreign") else error["message"]
+        raise kind(message, next_step=error["next"])
     if report["exit_code"] != 0 or "value" not in answer:
         raise errors.CrashedError(
             f"{what} ended its process with exit code {report['exit_code']} and no answer",

@@ -7,6 +7,7 @@ moved away first, so that nothing a native library prints can be read as a repor
 import contextlib
 import importlib
 import json
+import logging
 import os
 import resource
 import select
@@ -40,6 +41,8 @@ def main(kind: str) -> int:
     """Serve until stdin closes. kind: a key of PRELOAD."""
     reports = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    # onnxruntime's quantizer recommends its own pre-processing through the root logger; ours has run already.
+    logging.getLogger().setLevel(logging.ERROR)
     for name in PRELOAD[kind]:
         importlib.import_module(name)
     for line in sys.stdin.buffer:
@@ -110,7 +113,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         code = (
             "convert.out_of_memory" if "bad_alloc" in text or "bad allocation" in text else "convert.transform_failed"
         )
-        return {"error": {"code": code, "message": f"{request['step']}: {type(error).__name__}: {text}", "next": ""}}
+        return {"error": {"code": code, "message": f"{type(error).__name__}: {text}", "next": "", "foreign": True}}
 
 
 def _close_inherited() -> None:

@@ -17,7 +17,7 @@ from edgefleet_converters.evaluation import Evaluation
 from edgefleet_converters.gate import Passed, pass_gate
 from edgefleet_converters.pack import Golden, choose_golden
 from edgefleet_converters.recipe import CandidateSpec, Recipe
-from edgefleet_converters.report import CandidateRow, ProfileReport
+from edgefleet_converters.report import CandidateRow, MetricRow, ProfileReport
 from edgefleet_converters.request import Options
 from edgefleet_converters.workshop import Answers, Measured, ModelFile, Workshop
 from edgefleet_protocol.profile import HardwareProfile
@@ -129,7 +129,9 @@ def _try(
     except errors.SourceError:
         raise
     except errors.ConversionError as error:
-        return replace(row, verdict="rejected", reason=error.message), error
+        figures = error.metric if isinstance(error, errors.AccuracyError) else None
+        metric = figures if isinstance(figures, MetricRow) else None
+        return replace(row, verdict="rejected", reason=error.message, metric=metric), error
     return replace(row, verdict="passed", metric=passed.metric, parity=passed.parity), (file, passed)
 
 

