@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.topics import Topics
+from edgefleet_server.clock import SystemClock
 from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerEndpoint, BrokerKind, find_mosquitto
 from edgefleet_server.gateway.broker.supervisor import BrokerSupervisor
 from tests.broker.client import Client
@@ -20,18 +19,6 @@ from tests.broker.pki import Authority, Identity
 
 TENANT = TenantId("acme")
 _numbers = itertools.count(1)
-
-
-class SystemClock:
-    """The real clock."""
-
-    def now(self) -> dt.datetime:
-        """Return the time."""
-        return dt.datetime.now(dt.UTC)
-
-    def monotonic_s(self) -> float:
-        """Return monotonic seconds."""
-        return time.monotonic()
 
 
 class Site:

@@ -15,12 +15,13 @@ import psutil
 import pytest
 
 from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.clock import SystemClock
 from edgefleet_server.gateway.broker import launch
 from edgefleet_server.gateway.broker.errors import BrokerStartError, PortTakenError
 from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerEndpoint, BrokerKind
 from edgefleet_server.gateway.broker.supervisor import BrokerState, BrokerSupervisor
 from tests.broker.client import RefusedError, eventually
-from tests.broker.conftest import Clients, Site, SystemClock
+from tests.broker.conftest import Clients, Site
 
 
 def _gone(pid: int) -> bool:
@@ -122,7 +123,7 @@ import sys, time
 from pathlib import Path
 from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerKind
 from edgefleet_server.gateway.broker.supervisor import BrokerSupervisor
-from tests.broker.conftest import SystemClock
+from edgefleet_server.clock import SystemClock
 kind, ca, cert, key, run = sys.argv[1:]
 config = BrokerConfig(BrokerKind(kind), "acme", Path(ca), Path(cert), Path(key), Path(run))
 supervisor = BrokerSupervisor(config, SystemClock())

@@ -1,0 +1,115 @@
+"""Which broker a setting means on which machine, and the files mosquitto gets."""
+
+from __future__ import annotations
+
+import dataclasses
+import stat
+from pathlib import Path
+
+import pytest
+
+from edgefleet_server.gateway.broker.errors import BrokerSettingError
+from edgefleet_server.gateway.broker.model import (
+    BrokerConfig,
+    BrokerKind,
+    Version,
+    choose_broker,
+    find_mosquitto,
+    mosquitto_version,
+)
+from edgefleet_server.gateway.broker.mosquitto import access_text, configuration_text, write_files
+
+BINARY = "/opt/mosquitto"
+
+
+@pytest.mark.parametrize(
+    ("setting", "binary", "version", "kind", "words"),
+    [
+        ("auto", BINARY, (2, 0, 21), "mosquitto", "2.0.21"),
+        ("auto", BINARY, (2, 1, 0), "mosquitto", "2.1.0"),
+        ("auto", BINARY, (2, 0, 17), "embedded", "older than 2.0.18"),
+        ("auto", BINARY, (1, 6, 12), "embedded", "older than 2.0.18"),
+        ("auto", BINARY, (3, 0, 0), "embedded", "no longer reads"),
+        ("auto", BINARY, None, "embedded", "does not tell"),
+        ("auto", None, None, "embedded", "no mosquitto binary"),
+        ("mosquitto", BINARY, (2, 0, 18), "mosquitto", "2.0.18"),
+        ("embedded", BINARY, (2, 0, 21), "embedded", "the setting"),
+        ("mqtts://mqtt.example", None, None, "external", "mqtt.example:8883"),
+        ("mqtts://mqtt.example:1234/", None, None, "external", "mqtt.example:1234"),
+    ],
+)
+def test_choice(setting: str, binary: str | None, version: Version | None, kind: str, words: str) -> None:
+    choice = choose_broker(setting, which=lambda _name: binary, version_of=lambda _path: version)
+    assert choice.kind == kind
+    assert words in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("setting", "version"),
+    [
+        ("mosquitto", (2, 0, 11)),
+        ("rabbit", (2, 0, 21)),
+        ("mqtt://plain.example", (2, 0, 21)),
+        ("mqtts://", (2, 0, 21)),
+        ("mqtts://h:99999", (2, 0, 21)),
+        ("mqtts://user:secret@h", (2, 0, 21)),
+        ("mqtts://h/path", (2, 0, 21)),
+    ],
+)
+def test_setting_that_cannot_be_carried_out(setting: str, version: Version) -> None:
+    with pytest.raises(BrokerSettingError) as caught:
+        choose_broker(setting, which=lambda _name: BINARY, version_of=lambda _path: version)
+    assert caught.value.next_step
+
+
+@pytest.mark.broker
+@pytest.mark.skipif(find_mosquitto() is None, reason="no mosquitto binary")
+def test_version_of_the_real_binary() -> None:
+    binary = find_mosquitto()
+    assert binary is not None
+    version = mosquitto_version(binary)
+    assert version is not None
+    assert version >= (1, 0, 0)
+    assert mosquitto_version("/nowhere/mosquitto") is None
+
+
+def _config(folder: Path) -> BrokerConfig:
+    return BrokerConfig(
+        BrokerKind.MOSQUITTO, "acme", folder / "ca", folder / "crt", folder / "key", folder / "run", servers=("srv-a",)
+    )
+
+
+def test_files_are_private_and_complete(tmp_path: Path) -> None:
+    path = write_files(_config(tmp_path), 1234)
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["mosquitto.acl", "mosquitto.conf"]
+    assert all(stat.S_IMODE(entry.stat().st_mode) == 0o600 for entry in path.parent.iterdir())
+    lines = path.read_text().splitlines()
+    assert "listener 1234 127.0.0.1" in lines
+    for needed in (
+        "require_certificate true",
+        "use_identity_as_username true",
+        "use_username_as_clientid true",
+        "allow_anonymous false",
+        "persistence false",
+    ):
+        assert needed in lines
+
+
+def test_access_file_names_each_server_and_nothing_wider() -> None:
+    text = access_text("acme", ("srv-a", "srv-b"))
+    assert text.count("topic readwrite ef/1/acme/#") == 2
+    assert "user srv-a\n" in text
+    assert "user srv-b\n" in text
+    assert "pattern readwrite" not in text
+
+
+@pytest.mark.parametrize("servers", [("srv-a\nuser x",), ("srv-a b",), ("admin",), ("srv-#",), ("",)])
+def test_name_that_would_break_the_access_file_is_refused(servers: tuple[str, ...]) -> None:
+    with pytest.raises(BrokerSettingError):
+        access_text("acme", servers)
+
+
+def test_path_with_a_line_break_is_refused(tmp_path: Path) -> None:
+    config = dataclasses.replace(_config(tmp_path), ca_file=tmp_path / "a\nallow_anonymous true")
+    with pytest.raises(BrokerSettingError):
+        configuration_text(config, 1)
