@@ -44,6 +44,7 @@ from edgefleet_server.fleet.model import (
     Wish,
 )
 from edgefleet_server.fleet.reports import Answer, ReportBook
+from edgefleet_server.fleet.views import FleetReader
 from edgefleet_server.registry.model import BundleView, ReleaseView
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
@@ -84,6 +85,7 @@ class FleetService:
         self._device_port = settings.device_port
         self.enroller = Enroller(db, signing, clock, choose_builtin_profile)
         self.desired = DesiredBook(db, signing, clock)
+        self.reader = FleetReader(db)
         self._reports = ReportBook(db, clock)
         self._revocation_listeners: list[Callable[[DeviceId], None]] = []
 

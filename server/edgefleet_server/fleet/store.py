@@ -265,3 +265,14 @@ def insert_ignoring_known(session: Session, table: type[SQLModel], rows: Sequenc
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     statement = insert(table).values(list(rows)).on_conflict_do_nothing()
     return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+
+
+def all_desired_rows(session: Session) -> Iterator[FleetDesired]:
+    """Yield the document rows of devices that are not revoked, without keeping them."""
+    statement = (
+        select(FleetDesired)
+        .join(FleetDevice, col(FleetDevice.id) == col(FleetDesired.device_id))
+        .where(col(FleetDevice.revoked_at).is_(None))
+        .execution_options(yield_per=1000)
+    )
+    yield from session.execute(statement).scalars()

@@ -1,0 +1,118 @@
+"""The device listener: always HTTPS with the server's own CA, on its own port.
+
+Routes under `/device/v1`: `ca` (the CA certificate, so that a device can check it against its claim token before it says
+anything), `enroll` (claim token), and with a device token (`fleet/identity.py`): `renew`, `tuf/{file}`, `blobs/{sha256}`
+(Range), `desired`. TUF files are signed and public within the fleet, yet they need a token too: nobody else has business here.
+"""
+
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Header, Request, Response
+
+from edgefleet_protocol.digest import parse_sha256
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server import http_errors
+from edgefleet_server.fleet.errors import BadDeviceTokenError
+from edgefleet_server.fleet.model import DeviceIdentity
+from edgefleet_server.fleet.schemas import EnrollIn, EnrollOut, RenewIn
+from edgefleet_server.parts import Parts
+from edgefleet_server.registry.routes import blob_response
+
+PREFIX = "/device/v1"
+OCTETS = "application/octet-stream"
+
+
+class NoSuchFileError(EdgefleetError):
+    """The repository has no such metadata file."""
+
+    code = "tuf.file_not_found"
+
+
+class BlobForbiddenError(EdgefleetError):
+    """The device's desired document does not name this blob."""
+
+    code = "blob.forbidden"
+
+
+class NoDesiredError(EdgefleetError):
+    """The device has no desired document."""
+
+    code = "desired.not_found"
+
+
+def create_device_app(parts: Parts) -> FastAPI:
+    """Return the app of the device listener."""
+    app = FastAPI(title="edgefleet device API", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.parts = parts
+    http_errors.install(app)
+
+    def device_of(request: Request) -> DeviceIdentity:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise BadDeviceTokenError(
+                "This request carries no device token.", next_step="Send `Authorization: Bearer` and an ES256 JWT."
+            )
+        return parts.fleet.authenticate(token.strip())
+
+    _add_identity_routes(app, parts, device_of)
+    _add_content_routes(app, parts, device_of)
+    return app
+
+
+def _add_identity_routes(app: FastAPI, parts: Parts, device_of: object) -> None:
+    device = Depends(device_of)  # type: ignore[arg-type]
+
+    @app.get(f"{PREFIX}/ca")
+    def get_ca() -> Response:
+        """Return the device CA's certificate, PEM."""
+        return Response(parts.signing.ca_pem(), media_type="application/x-pem-file")
+
+    @app.get(f"{PREFIX}/healthz")
+    def get_health() -> dict[str, str]:
+        """Say that the listener is there."""
+        return {"status": "ok"}
+
+    @app.post(f"{PREFIX}/enroll")
+    def enroll(wanted: EnrollIn) -> EnrollOut:
+        """Turn a claim token and a CSR into a device."""
+        return EnrollOut.of(parts.fleet.enroll(wanted.token, wanted.csr.encode(), wanted.facts), wanted.nonce)
+
+    @app.post(f"{PREFIX}/renew")
+    def renew(wanted: RenewIn, caller: Annotated[DeviceIdentity, device]) -> EnrollOut:
+        """Give the device a certificate for a new key; the old one works until the new one was used."""
+        return EnrollOut.of(parts.fleet.renew(caller, wanted.csr.encode()), wanted.nonce)
+
+
+def _add_content_routes(app: FastAPI, parts: Parts, device_of: object) -> None:
+    device = Depends(device_of)  # type: ignore[arg-type]
+
+    @app.get(f"{PREFIX}/tuf/{{file}}")
+    def get_tuf_file(file: str, _caller: Annotated[DeviceIdentity, device]) -> Response:
+        """Return one TUF metadata file."""
+        data = parts.signing.metadata_file(file)
+        if data is None:
+            raise NoSuchFileError(f"There is no metadata file {file[:80]!r}.")
+        return Response(data, media_type="application/json")
+
+    @app.get(f"{PREFIX}/blobs/{{sha256}}")
+    def get_blob(
+        sha256: str,
+        caller: Annotated[DeviceIdentity, device],
+        wanted_range: Annotated[str | None, Header(alias="range")] = None,
+    ) -> Response:
+        """Return a blob that the device's document names, or a part of it."""
+        digest = parse_sha256(sha256)
+        if all(blob.sha256 != digest for blob in parts.fleet.offered_to(caller.id)):
+            raise BlobForbiddenError(
+                "The desired document of this device does not name this blob.",
+                next_step="Fetch only what the newest desired document names.",
+            )
+        return blob_response(parts.registry, digest, wanted_range)
+
+    @app.get(f"{PREFIX}/desired")
+    def get_desired(caller: Annotated[DeviceIdentity, device]) -> Response:
+        """Return the device's signed desired document."""
+        document = parts.fleet.desired_of(caller.id)
+        if document is None:
+            raise NoDesiredError("This device has no desired document.")
+        return Response(document.envelope, media_type="application/json")

@@ -1,0 +1,301 @@
+"""What operators see of the fleet: read-only, joined from the fleet's tables.
+
+Its own file because reading for people and changing documents have nothing in common but the tables.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlmodel import Session, col
+
+from edgefleet_protocol.desired import ModelDesired, Ref
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import ReleaseRef, parse_target_path
+from edgefleet_server.db import Database
+from edgefleet_server.fleet import rules, store
+from edgefleet_server.fleet.errors import DeviceUnknownError
+from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetEvent, FleetModelState
+
+
+@dataclass(frozen=True)
+class DesiredModel:
+    """One model in a desired document."""
+
+    model: str
+    release: str
+    target: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ReportedModel:
+    """One model as the device reports it; `state` is the server's word for `phase`."""
+
+    model: str
+    release: str | None
+    target: str
+    sha256: str
+    phase: str
+    state: str
+    error_class: str | None
+    error_code: str
+    reason: str
+    wanted_sha256: str
+    previous_target: str
+    progress_pct: int
+    slot: str
+    serving: bool
+    changed_at: datetime
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A newer document that the device did not accept, and why."""
+
+    gen: int
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DeviceView:
+    """All that is known of one device, apart from telemetry."""
+
+    id: str
+    profile: str
+    arch: str
+    status: DeviceStatus
+    labels: Mapping[str, str]
+    facts: Mapping[str, Any]
+    enrolled_at: datetime
+    last_seen: datetime | None
+    cert_not_after: datetime
+    free_mb: int | None
+    agent_version: str
+    desired_gen: int
+    desired_issued_at: datetime | None
+    desired_expires_at: datetime | None
+    desired: Sequence[DesiredModel]
+    reported_gen: int
+    refused: Refusal | None
+    models: Sequence[ReportedModel]
+
+
+@dataclass(frozen=True)
+class ReleaseDevice:
+    """One device that runs a release or should."""
+
+    device: str
+    profile: str
+    status: DeviceStatus
+    wanted: bool
+    active: bool
+    phase: str | None
+    state: str
+    error_class: str | None
+
+
+@dataclass(frozen=True)
+class EventView:
+    """One event."""
+
+    id: int
+    device: str
+    at: datetime
+    received_at: datetime
+    kind: str
+    model: str
+    detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelCount:
+    """How many devices report one state of one version."""
+
+    model: str
+    version: str
+    state: str
+    devices: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The fleet in numbers; revoked devices are counted only as such."""
+
+    devices: int
+    status: Mapping[str, int]
+    profiles: Mapping[str, int] = field(default_factory=dict)
+    models: Sequence[ModelCount] = ()
+
+
+class FleetReader:
+    """Reads views. Thread-safe; calls block."""
+
+    def __init__(self, db: Database) -> None:
+        """Wire the database."""
+        self._db = db
+
+    def device(self, device_id: str) -> DeviceView:
+        """Return one device. Raises DeviceUnknownError."""
+        with self._db.read() as session:
+            row = store.device(session, device_id)
+            if row is None:
+                raise DeviceUnknownError(
+                    f"There is no device {device_id[:80]!r}.", next_step="`edgectl device list` shows all devices."
+                )
+            return _device_view(session, row)
+
+    def devices(self, selector: str, after: str | None, limit: int) -> tuple[list[DeviceView], int]:
+        """Return up to `limit` + 1 matching devices after an id, and how many match. Raises BadSelectorError."""
+        parsed = rules.parse_selector(selector)
+        with self._db.read() as session:
+            if not parsed.requirements:
+                rows = store.devices_page(session, after, limit + 1)
+                return [_device_view(session, row) for row in rows], store.count_devices(session)
+            found = store.facts(session, ids=parsed.exactly("id"), profiles=parsed.exactly("profile"))
+            ids = [one.id for one in found if parsed.matches(rules.facts_of(one))]
+            wanted = [one for one in ids if after is None or one > after][: limit + 1]
+            return [_device_view(session, row) for row in store.devices_by_id(session, wanted)], len(ids)
+
+    def release_devices(self, ref: ReleaseRef) -> list[ReleaseDevice]:
+        """Return the devices that run a release or should, in order of id."""
+        with self._db.read() as session:
+            states = {row.device_id: row for row in store.states_of_model(session, ref.model)}
+            desired = {
+                row.device_id: model
+                for row in store.all_desired_rows(session)
+                if (model := row.models.get(ref.model)) is not None
+            }
+            found = []
+            for row in store.devices_by_id(session, sorted(states.keys() | desired.keys())):
+                one = _release_device(ref, row, states.get(row.id), desired.get(row.id))
+                if one.wanted or one.active:
+                    found.append(one)
+            return found
+
+    def events(
+        self, *, device_id: str | None, before: int | None, since: datetime | None, limit: int
+    ) -> tuple[list[EventView], int]:
+        """Return up to `limit` + 1 events before an id, newest first, and how many there are."""
+        with self._db.read() as session:
+            rows = store.events_page(session, device_id=device_id, before=before, since=since, limit=limit + 1)
+            total = store.count_events(session, device_id=device_id, since=since)
+            return [_event_view(row) for row in rows], total
+
+    def summary(self) -> Summary:
+        """Return the fleet in numbers."""
+        with self._db.read() as session:
+            presence = store.count_by(session, col(FleetDevice.is_online))
+            live = sum(presence.values())
+            total = store.count_devices(session)
+            status = {
+                DeviceStatus.ONLINE.value: presence.get(True, 0),
+                DeviceStatus.OFFLINE.value: presence.get(False, 0),
+                DeviceStatus.UNKNOWN.value: presence.get(None, 0),
+                DeviceStatus.REVOKED.value: total - live,
+            }
+            profiles = store.count_by(session, col(FleetDevice.profile))
+            models = [ModelCount(*counted) for counted in store.count_model_states(session)]
+            return Summary(live, status, profiles, models)
+
+
+def _device_view(session: Session, row: FleetDevice) -> DeviceView:
+    desired = store.desired_row(session, row.id)
+    reported = row.reported or {}
+    refused_gen = int(reported.get("refused_gen") or 0)
+    refused = (
+        Refusal(refused_gen, str(reported.get("refused_code", "")), str(reported.get("refused_reason", "")))
+        if refused_gen
+        else None
+    )
+    said = {model["model"]: model for model in reported.get("models", [])}
+    return DeviceView(
+        id=row.id,
+        profile=row.profile,
+        arch=row.arch,
+        status=store.status_of(row.is_online, row.revoked_at),
+        labels=row.labels,
+        facts={**row.facts, **(reported.get("facts") or {})},
+        enrolled_at=row.enrolled_at,
+        last_seen=row.last_seen,
+        cert_not_after=row.cert_not_after,
+        free_mb=row.free_mb,
+        agent_version=str(reported.get("agent_version") or row.facts.get("agent_version", "")),
+        desired_gen=0 if desired is None else desired.gen,
+        desired_issued_at=None if desired is None else desired.issued_at,
+        desired_expires_at=None if desired is None else desired.expires_at,
+        desired=[] if desired is None else _desired_models(desired),
+        reported_gen=row.reported_gen,
+        refused=refused,
+        models=[
+            _reported_model(state, said.get(name, {})) for name, state in store.model_states(session, row.id).items()
+        ],
+    )
+
+
+def _desired_models(row: FleetDesired) -> list[DesiredModel]:
+    models = msgspec.convert(row.models, dict[str, ModelDesired])
+    return [
+        DesiredModel(name, release_of(active.target) or "", active.target, active.sha256)
+        for name, model in sorted(models.items())
+        if (active := model.active) is not None
+    ]
+
+
+def _reported_model(state: FleetModelState, said: Mapping[str, Any]) -> ReportedModel:
+    return ReportedModel(
+        model=state.model,
+        release=f"{state.model}@{state.version}" if state.version else None,
+        target=state.active_target,
+        sha256=state.active_sha256,
+        phase=state.phase,
+        state=state.assignment,
+        error_class=state.error_class,
+        error_code=str(said.get("error_code", "")),
+        reason=str(said.get("reason", "")),
+        wanted_sha256=str(said.get("wanted_sha256", "")),
+        previous_target=str(said.get("previous_target", "")),
+        progress_pct=int(said.get("progress_pct") or 0),
+        slot=str(said.get("slot", "")),
+        serving=bool(said.get("serving")),
+        changed_at=state.changed_at,
+    )
+
+
+def _release_device(
+    ref: ReleaseRef, row: FleetDevice, state: FleetModelState | None, desired: Mapping[str, Any] | None
+) -> ReleaseDevice:
+    wish = None if desired is None else msgspec.convert(desired, ModelDesired).active
+    is_wanted = wish is not None and _is_of(wish, ref)
+    is_active = state is not None and state.version == ref.version
+    return ReleaseDevice(
+        device=row.id,
+        profile=row.profile,
+        status=store.status_of(row.is_online, row.revoked_at),
+        wanted=is_wanted,
+        active=is_active,
+        phase=None if state is None else state.phase,
+        state="offered" if state is None else state.assignment,
+        error_class=None if state is None else state.error_class,
+    )
+
+
+def _is_of(wish: Ref, ref: ReleaseRef) -> bool:
+    return release_of(wish.target) == str(ref)
+
+
+def _event_view(row: FleetEvent) -> EventView:
+    return EventView(row.id or 0, row.device_id, row.at, row.received_at, row.kind, row.model, row.detail)
+
+
+def release_of(target: str) -> str | None:
+    """Return `model@version` of a bundle's target path, or None when it is none."""
+    try:
+        model, version, _profile = parse_target_path(target)
+    except EdgefleetError:
+        return None
+    return f"{model}@{version}"
