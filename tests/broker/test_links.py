@@ -209,8 +209,9 @@ def test_garbage_after_tls_ends_only_its_own_link(
                 pass
     neighbour.publish(site.topics.event(you), b"still here")
     server.wait_for(b"still here")
-    assert "Traceback" not in caplog.text
     clients.connect(identity)
+    assert "Traceback" not in caplog.text
+    assert "never retrieved" not in caplog.text
 
 
 @pytest.mark.slow
@@ -250,6 +251,48 @@ def test_device_cannot_hold_endless_filters_or_retained_messages(site: Site, cli
     device.publish(site.topics.event(me), b"fence")
     server.wait_for(b"fence")
     assert server.payloads() == [b"r"] * 16 + [b"fence"]
+
+
+def test_flood_of_a_device_costs_bounded_memory(site: Site, clients: Clients) -> None:
+    identity = site.identity()
+    me = DeviceId(identity.name)
+    server = clients.server()
+    server.subscribe((site.topics.event(me), 1))
+    assert site.supervisor.pid is not None
+    process = psutil.Process(site.supervisor.pid)
+    before, peak = process.memory_info().rss, 0
+    topic = site.topics.log(me).encode()
+    block = b"\0" * 200_000
+    length = 2 + len(topic) + len(block)
+    head = (
+        b"\x30"
+        + bytes((length & 127 | 128, length >> 7 & 127 | 128, length >> 14))
+        + len(topic).to_bytes(2, "big")
+        + topic
+    )
+    with _tls_socket(site, identity) as sock:
+        sock.sendall(_connect_packet(identity.name))
+        assert sock.recv(5)[0] == 0x20
+        for _ in range(600):
+            sock.sendall(head + block)
+            peak = max(peak, process.memory_info().rss - before)
+        event = site.topics.event(me).encode()
+        sock.sendall(b"\x30" + bytes((2 + len(event) + 4,)) + len(event).to_bytes(2, "big") + event + b"done")
+        server.wait_for(b"done")
+    assert peak < 64 * MIB
+
+
+def test_qos_2_is_not_a_way_to_fill_memory(site: Site, clients: Clients) -> None:
+    if site.kind is BrokerKind.MOSQUITTO:
+        pytest.skip("mosquitto bounds QoS 2 by max_inflight_messages")
+    identity = site.identity()
+    me = DeviceId(identity.name)
+    server = clients.server()
+    server.subscribe((f"{site.topics.prefix}/d/{me}/up/#", 2))
+    device = _with_will(clients, identity)
+    device.send(site.topics.event(me), b"twice", qos=2)
+    assert device.is_closed.wait(20.0)
+    assert server.wait_count(1) == [b"gone"]
 
 
 def test_refused_clients_leave_nothing_behind(site: Site, clients: Clients) -> None:

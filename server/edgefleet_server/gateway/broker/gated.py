@@ -23,9 +23,10 @@ from amqtt.contexts import Action
 
 from edgefleet_protocol.ids import SERVER_ACCOUNT_PREFIX
 from edgefleet_protocol.topics import may
-from edgefleet_server.gateway.broker.gate import ConnectRefusedError, checked_connect
+from edgefleet_server.gateway.broker.gate import ConnectRefusedError, checked_connect, cn_of
 from edgefleet_server.gateway.broker.links import Link, LinkReader, LinkWriter, Sender
 from edgefleet_server.gateway.broker.model import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES, SESSION_EXPIRY_S
+from edgefleet_server.gateway.broker.queues import MAX_BACKLOG_MESSAGES, CountedQueue, NoQos2
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,6 @@ CONNECT_LIMIT_S = 10.0  # from accepting the socket to TLS, and from TLS to the 
 MAX_FILTERS_PER_DEVICE = 64
 MAX_RETAINED_PER_DEVICE = 16
 _REFUSED = 0x80  # SUBACK return code
-_KEPT_BYTES = "edgefleet.kept_bytes"  # in amqtt's per-session attributes
 
 
 class Subscriptions(dict[str, list[tuple[Any, int]]]):
@@ -65,6 +65,7 @@ class GatedBroker(Broker):  # type: ignore[misc]
         self._tenant = tenant
         self._links: dict[str, Link] = {}
         self._subscriptions = Subscriptions()
+        self._broadcast_queue = CountedQueue()
 
     @property
     def port(self) -> int:
@@ -104,14 +105,20 @@ class GatedBroker(Broker):  # type: ignore[misc]
         try:
             connect = await asyncio.wait_for(checked_connect(reader, writer, self._tenant), CONNECT_LIMIT_S)
         except ConnectRefusedError as refusal:
-            logger.warning("a client was refused: %s", refusal.message)
+            # the name is from a certificate that our CA signed, so nobody can write just anything into the log
+            name = cn_of(writer.get_extra_info("ssl_object"))
+            logger.warning("client with certificate %s was refused: %s", name, refusal.message)
             writer.close()
             return
         except (TimeoutError, asyncio.IncompleteReadError, OSError):
             writer.transport.abort()
             return
         await self._end_older_link(connect.client_id)
-        link = self._links[connect.client_id] = Link(writer.transport, connect.keepalive_s)
+        if writer.transport.is_closing():
+            return
+        link = self._links[connect.client_id] = Link(
+            writer.transport, connect.keepalive_s, will_retain=connect.will_retain
+        )
         try:
             await self.external_connected(
                 LinkReader(reader, link, connect.packet()), LinkWriter(writer, link), listener_name
@@ -146,7 +153,20 @@ class GatedBroker(Broker):  # type: ignore[misc]
     # --- who may what ------------------------------------------------------------------------------------------------------
 
     async def _authenticate(self, session: Any, _: Any) -> bool:
-        return session.client_id in self._links  # the gate has let it in; nothing else reaches this point
+        # The gate has let it in; nothing else reaches this point. It is also the first moment with the session in hand.
+        link = self._links[session.client_id]
+        for name in ("retained_messages", "delivered_message_queue"):
+            if not isinstance(getattr(session, name), CountedQueue):
+                setattr(session, name, CountedQueue())
+        session.inflight_in = NoQos2(link.cut)
+        session.will_retain = link.will_retain  # amqtt keeps that of the first connect
+        link.is_behind = partial(self._is_behind, session.delivered_message_queue)
+        return True
+
+    def _is_behind(self, received: CountedQueue) -> bool:
+        """Say whether a client sends faster than its messages are handed on; then it is read from later."""
+        queues = (received, self._broadcast_queue)
+        return any(queue.payload_bytes > MAX_QUEUED_BYTES or queue.qsize() > MAX_BACKLOG_MESSAGES for queue in queues)
 
     async def _topic_filtering(self, session: Any, topic: str, action: Action) -> bool:
         return may(self._tenant, session.client_id, topic, action == Action.PUBLISH)
@@ -154,9 +174,9 @@ class GatedBroker(Broker):  # type: ignore[misc]
     async def add_subscription(self, subscription: tuple[str, int], session: Any) -> int:
         """Subscribe, unless the device holds 64 filters already; returns the SUBACK code."""
         topic_filter, qos = subscription
-        if qos not in (0, 1) or self._filter_count(session) >= MAX_FILTERS_PER_DEVICE:
+        if self._filter_count(session) >= MAX_FILTERS_PER_DEVICE:
             return _REFUSED
-        code: int = await super().add_subscription((topic_filter, qos), session)
+        code: int = await super().add_subscription((topic_filter, min(qos, 1)), session)
         return code
 
     async def retain_message(self, source_session: Any, topic_name: str, data: bytes, qos: int | None = None) -> None:
@@ -210,11 +230,9 @@ class _Kept:
     def keep(self, topic: str, data: bytes, qos: int) -> None:
         """Keep a message, unless the session is clean or its queue is full."""
         queue = self.session.retained_messages
-        kept_bytes = 0 if queue.empty() else self.session.attributes.get(_KEPT_BYTES, 0)
-        is_full = queue.qsize() >= MAX_QUEUED_MESSAGES or kept_bytes + len(data) > MAX_QUEUED_BYTES
+        is_full = queue.qsize() >= MAX_QUEUED_MESSAGES or queue.payload_bytes + len(data) > MAX_QUEUED_BYTES
         if self.session.clean_session or is_full:
             return
-        self.session.attributes[_KEPT_BYTES] = kept_bytes + len(data)
         queue.put_nowait(RetainedApplicationMessage(None, topic, data, qos))
 
     def recall(self) -> None:

@@ -12,6 +12,7 @@ Source: amqtt.md §2 and §6; written against the internals of amqtt 0.12.1.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
@@ -21,6 +22,7 @@ from edgefleet_server.gateway.broker.model import MAX_KEEPALIVE_S, MAX_PACKET_BY
 
 DRAIN_LIMIT_S = 20.0
 CLOSE_LIMIT_S = 2.0
+_BEHIND_PAUSE_S = 0.005
 _CHUNK_BYTES = 65_536
 _MESSAGE_OVERHEAD_BYTES = 256  # what a queued message costs beside its payload, roughly
 
@@ -32,13 +34,16 @@ class Link:
     that they stay behind it.
     """
 
-    def __init__(self, transport: asyncio.WriteTransport, keepalive_s: int) -> None:
+    def __init__(self, transport: asyncio.WriteTransport, keepalive_s: int, *, will_retain: bool) -> None:
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._last_s = self._loop.time()
         # 0 would mean no check at all; mosquitto's max_keepalive answers it the same way
         self._keepalive_s = min(keepalive_s or MAX_KEEPALIVE_S, MAX_KEEPALIVE_S)
         self.done = asyncio.Event()
+        self.will_retain = will_retain
+        self.is_behind: Callable[[], bool] = _never
+        self.is_cut = False
         self.is_open = False
         self.pending_bytes = 0
         self._watch()
@@ -49,6 +54,7 @@ class Link:
 
     def cut(self) -> None:
         """End the link at once; amqtt sees end of file and fires the will."""
+        self.is_cut = True
         self._transport.abort()
 
     @property
@@ -67,6 +73,10 @@ class Link:
             self._loop.call_later(self._keepalive_s / 4, self._watch)
 
 
+def _never() -> bool:
+    return False
+
+
 class LinkReader(StreamReaderAdapter):  # type: ignore[misc]
     """amqtt's view of the bytes from the device."""
 
@@ -75,16 +85,18 @@ class LinkReader(StreamReaderAdapter):  # type: ignore[misc]
         self._stream = reader
         self._link = link
         self._first = connect_packet
-        self._is_broken = False
 
     async def read(self, n: int = -1) -> bytes:
         """Return exactly n bytes, the rewritten CONNECT first. Raises asyncio.IncompleteReadError at the end."""
         if self._first:
             head, self._first = self._first[:n], self._first[n:]
             return head
-        if self._is_broken or not 0 <= n <= MAX_PACKET_BYTES:
-            self._is_broken = True
+        while self._link.is_behind() and not self._link.is_cut:  # TCP then slows the sender down
+            await asyncio.sleep(_BEHIND_PAUSE_S)
+            self._link.heard()  # that nothing is heard is our doing
+        if not 0 <= n <= MAX_PACKET_BYTES:
             self._link.cut()
+        if self._link.is_cut:  # also for whatever amqtt asks next: what is left of the stream is no packet
             raise asyncio.IncompleteReadError(b"", n)
         got = bytearray()
         while len(got) < n:  # in chunks, so that a large packet on a slow line counts as being heard
