@@ -1,0 +1,94 @@
+"""The one thread in which a worker decodes, runs and encodes; the event loop only moves bytes.
+
+1. One job at a time: runtimes are not re-entrant, and a device has no cores to spare. A waiting job whose caller gave up is skipped.
+2. A job that takes longer than its deadline is answered as a timeout; native code cannot be interrupted, so the thread stays
+   busy until it returns, and agentd, which sees the timeouts, decides what to do with the process.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from edgefleet_protocol.errors import EdgefleetError
+
+T = TypeVar("T")
+
+MAX_WAITING = 256
+
+
+class BusyError(EdgefleetError):
+    """Too many requests wait for the model."""
+
+    code = "worker.busy"
+
+
+class DeadlineError(EdgefleetError):
+    """The inference did not finish in time."""
+
+    code = "worker.deadline"
+
+
+class Engine:
+    """A thread that runs jobs in order and settles futures of the loop that made it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], object], asyncio.Future[object]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[], T], deadline_s: float | None) -> "asyncio.Future[T]":
+        """Return a future of `job()`; it fails with DeadlineError after deadline_s, or with what the job raises.
+
+        Raises BusyError. Call it from the loop's thread.
+        """
+        if self._jobs.qsize() >= MAX_WAITING:
+            raise BusyError(
+                f"{MAX_WAITING} requests already wait for this model.", next_step="Send fewer requests at once."
+            )
+        future: asyncio.Future[T] = self._loop.create_future()
+        if deadline_s is not None:
+            timer = self._loop.call_later(deadline_s, _expire, future, deadline_s)
+            future.add_done_callback(lambda _: timer.cancel())
+        self._jobs.put((job, future))  # type: ignore[arg-type]  # the queue is not generic in each job's result
+        return future
+
+    def stop(self) -> None:
+        """End the thread after the jobs that already wait."""
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (entry := self._jobs.get()) is not None:
+            job, future = entry
+            if future.done():
+                continue
+            try:
+                result = job()
+            except Exception as e:  # noqa: BLE001 - outermost loop of this thread: the caller gets the error
+                self._settle(future, None, e)
+            else:
+                self._settle(future, result, None)
+
+    def _settle(self, future: "asyncio.Future[object]", result: object, error: Exception | None) -> None:
+        try:
+            self._loop.call_soon_threadsafe(_set, future, result, error)
+        except RuntimeError:
+            return  # the loop is closed: nobody waits any more
+
+
+def _set(future: "asyncio.Future[object]", result: object, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def _expire(future: "asyncio.Future[Any]", deadline_s: float) -> None:
+    if not future.done():
+        future.set_exception(
+            DeadlineError(f"The inference took longer than {deadline_s:g} s.", next_step="Send a smaller input.")
+        )

@@ -1,0 +1,133 @@
+"""Counters of one worker: what it answered, how long that took, what came out.
+
+Written by the engine thread and the event loop, read by the event loop; one lock, held for microseconds.
+"""
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgefleet_agent.worker.protocol import Stats
+from edgefleet_protocol.sketch import LatencySketch
+
+_PAGE_BYTES = 4096
+MAX_CLASSES = 4096
+
+
+@dataclass
+class _Counts:
+    n: int = 0
+    errors: int = 0
+    timeouts: int = 0
+    bad_requests: int = 0
+    nonfinite: int = 0
+    forwarded: int = 0
+    sketch: LatencySketch = field(default_factory=LatencySketch)
+    classes: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums since the worker started, for the statistics endpoint. run_s: time inside the runtime."""
+
+    n: int
+    errors: int
+    run_s: float
+    fail_s: float
+
+
+class Figures:
+    """Counts since the last `take`, and totals."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._delta = _Counts()
+        self._n = 0
+        self._errors = 0
+        self._run_s = 0.0
+        self._fail_s = 0.0
+
+    def answered(self, run_s: float, *, nonfinite: bool, classes: Iterable[int]) -> None:
+        """Count one inference that got an answer. run_s: seconds inside the runtime."""
+        with self._lock:
+            delta = self._delta
+            delta.n += 1
+            delta.sketch.add(run_s)
+            delta.nonfinite += nonfinite
+            for index in classes:
+                if 0 <= index < MAX_CLASSES:
+                    delta.classes[index] = delta.classes.get(index, 0) + 1
+            self._n += 1
+            self._run_s += run_s
+
+    def failed(self, run_s: float = 0.0) -> None:
+        """Count one inference that the runtime or the worker failed."""
+        with self._lock:
+            self._delta.n += 1
+            self._delta.errors += 1
+            self._n += 1
+            self._errors += 1
+            self._fail_s += run_s
+
+    def timed_out(self) -> None:
+        """Count one inference that was not done in time; it is an error too."""
+        with self._lock:
+            self._delta.timeouts += 1
+        self.failed()
+
+    def refused(self) -> None:
+        """Count one request whose inputs do not fit."""
+        with self._lock:
+            self._delta.bad_requests += 1
+
+    def passed_on(self) -> None:
+        """Count one request that another worker answered."""
+        with self._lock:
+            self._delta.forwarded += 1
+
+    def totals(self) -> Totals:
+        """Return the sums since start."""
+        with self._lock:
+            return Totals(self._n, self._errors, self._run_s, self._fail_s)
+
+    def take(self) -> Stats:
+        """Return the counts since the last call and begin anew."""
+        with self._lock:
+            taken, self._delta = self._delta, _Counts()
+        top = max(taken.classes, default=-1)
+        return Stats(
+            n=taken.n,
+            errors=taken.errors,
+            timeouts=taken.timeouts,
+            bad_requests=taken.bad_requests,
+            nonfinite=taken.nonfinite,
+            forwarded=taken.forwarded,
+            latency=taken.sketch.packed(),
+            classes=[taken.classes.get(i, 0) for i in range(top + 1)],
+            rss_bytes=rss_bytes(),
+            cpu_s=time.process_time(),
+        )
+
+
+def rss_bytes() -> int:
+    """Return this process's resident bytes, 0 where /proc does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def peak_rss_bytes() -> int:
+    """Return the largest resident size of this process, 0 where /proc does not say.
+
+    VmHWM and not ru_maxrss, which a process inherits from whoever forked it.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return 0

@@ -1,0 +1,178 @@
+"""Requests for another worker of this device: kept-alive connections to its unix socket, and the routing table that names it.
+
+1. The request is passed on as it came, plus one header, so that a table that is wrong can never send it in a circle.
+2. An inference has no side effect, so one that meets a connection which the other side has just closed is sent once more.
+3. The table is read again when its file changes; the check costs one stat, at most ten times a second.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+
+import h11
+
+from edgefleet_agent.worker.http import Request, Response, error_response
+from edgefleet_agent.worker.protocol import (
+    BadControlMessageError,
+    LaneRoute,
+    ModelRoute,
+    RoutesTable,
+    decode_routes,
+)
+
+FORWARDED_HEADER = b"x-edgefleet-forwarded"
+MAX_IDLE_PER_WORKER = 8
+_READ_BYTES = 256 * 1024
+_TABLE_CHECK_S = 0.1
+# hop-by-hop headers (RFC 9110 §7.6.1) and those that the other hop sets itself
+_NOT_PASSED = {
+    b"connection",
+    b"keep-alive",
+    b"transfer-encoding",
+    b"te",
+    b"trailer",
+    b"upgrade",
+    b"expect",
+    b"content-length",
+}
+
+
+class Routes:
+    """The routing table as it is on disk now; without a file, this worker alone."""
+
+    def __init__(self, path: str, fallback: RoutesTable, loop: asyncio.AbstractEventLoop) -> None:
+        self._path = Path(path) if path else None
+        self._table = fallback
+        self._loop = loop
+        self._identity: tuple[int, int, int] | None = None
+        self._checked_at = float("-inf")
+
+    def table(self, *, fresh: bool = False) -> RoutesTable:
+        """Return the table. fresh: look at the file whatever the time of the last look."""
+        now = self._loop.time()
+        if self._path is None or (not fresh and now - self._checked_at < _TABLE_CHECK_S):
+            return self._table
+        self._checked_at = now
+        try:
+            stat = os.stat(self._path)  # noqa: PTH116 - the cheapest form, on the path of every request
+            identity = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            if identity != self._identity:
+                self._table = decode_routes(self._path.read_bytes())
+                self._identity = identity
+        except (OSError, BadControlMessageError):
+            pass  # agentd replaces the file atomically; whatever is wrong now, the last good table still answers
+        return self._table
+
+
+class _Channel:
+    """One connection to another worker."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.h11 = h11.Connection(h11.CLIENT)
+
+    async def exchange(self, request: Request) -> tuple[Response, bool]:
+        """Return the answer and whether the connection can be used again. Raises OSError, h11.RemoteProtocolError."""
+        headers = [(k, v) for k, v in request.headers if k not in _NOT_PASSED]
+        headers += [(FORWARDED_HEADER, b"1"), (b"content-length", str(len(request.body)).encode())]
+        if not any(k == b"host" for k, _ in headers):
+            headers.append((b"host", b"localhost"))
+        events = [h11.Request(method=request.method, target=request.target, headers=headers)]
+        data = [self.h11.send(events[0]), self.h11.send(h11.Data(data=request.body)), self.h11.send(h11.EndOfMessage())]
+        self.writer.write(b"".join(part for part in data if part))
+        await self.writer.drain()
+        head: h11.Response | None = None
+        chunks: list[bytes] = []
+        while True:
+            event = self.h11.next_event()
+            if event is h11.NEED_DATA:
+                received = await self.reader.read(_READ_BYTES)
+                if not received and head is None:
+                    raise ConnectionResetError("the worker closed the connection")
+                self.h11.receive_data(received)
+            elif isinstance(event, h11.Response):
+                head = event
+            elif isinstance(event, h11.Data):
+                chunks.append(bytes(event.data))
+            elif isinstance(event, h11.EndOfMessage):
+                break
+            elif isinstance(event, h11.ConnectionClosed):
+                raise ConnectionResetError("the worker closed the connection")
+        assert head is not None
+        return _response(head, b"".join(chunks)), self._reset()
+
+    def _reset(self) -> bool:
+        try:
+            self.h11.start_next_cycle()
+        except h11.LocalProtocolError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Forwarder:
+    """Idle connections by socket path."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._idle: dict[str, list[_Channel]] = {}
+        self._timeout_s = timeout_s
+
+    async def forward(self, request: Request, socket_path: str) -> Response:
+        """Return the other worker's answer; 503 when it cannot be reached, 504 when it does not answer in time."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._exchange(request, socket_path)
+        except TimeoutError:
+            return error_response(504, f"The model's worker did not answer within {self._timeout_s:g} s.")
+        except (OSError, h11.RemoteProtocolError) as e:
+            return error_response(503, f"The model's worker cannot be reached: {e}.", headers=[(b"Retry-After", b"1")])
+
+    async def _exchange(self, request: Request, socket_path: str) -> Response:
+        pool = self._idle.setdefault(socket_path, [])
+        while pool:
+            try:
+                return await self._over(pool.pop(), pool, request)
+            except (OSError, h11.RemoteProtocolError):
+                continue  # a connection that went stale while it was idle (rule 2)
+        reader, writer = await asyncio.open_unix_connection(socket_path)
+        return await self._over(_Channel(reader, writer), pool, request)
+
+    async def _over(self, channel: _Channel, pool: list[_Channel], request: Request) -> Response:
+        reusable = False
+        try:
+            response, reusable = await channel.exchange(request)
+        finally:
+            if reusable and len(pool) < MAX_IDLE_PER_WORKER:
+                pool.append(channel)
+            else:
+                channel.close()
+        return response
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        for pool in self._idle.values():
+            for channel in pool:
+                channel.close()
+        self._idle.clear()
+
+
+def lane_of_version(route: ModelRoute, version: str) -> LaneRoute | None:
+    """Return the lane that serves a version, the active one first."""
+    for name in sorted(route.lanes, key=lambda lane: lane != "active"):
+        if route.lanes[name].version == version:
+            return route.lanes[name]
+    return None
+
+
+def _response(head: h11.Response, body: bytes) -> Response:
+    content_type = b"application/json"
+    headers = []
+    for name, value in head.headers:
+        if name == b"content-type":
+            content_type = bytes(value)
+        elif name not in _NOT_PASSED and name not in {b"date", b"server"}:
+            headers.append((bytes(name), bytes(value)))
+    return Response(head.status_code, body, content_type, headers)
