@@ -1,0 +1,1 @@
+"""Who may do what: operator tokens, roles, the route policy and the audit trail."""

@@ -1,0 +1,58 @@
+"""How a route learns who calls it.
+
+``authorize`` runs before every route of ``/api/v1``: it reads the bearer token, looks the route up in the policy table
+(``rules.POLICY``; a route that is not in it is refused) and puts the :class:`Principal` on the request. ``require(role)``
+is what a route declares: it returns that principal and checks its own role once more. A test holds both equal.
+This module is neither routes nor service: it is the seam that all features' routes import.
+"""
+
+from collections.abc import Callable
+from typing import cast
+
+from fastapi import Request
+
+from edgefleet_server.access.errors import ForbiddenError, MissingTokenError
+from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.access.rules import role_of
+from edgefleet_server.access.service import AccessService
+
+
+def authorize(request: Request) -> Principal:
+    """Return the caller of this request. Raises MissingTokenError, BadTokenError, ExpiredTokenError, ForbiddenError."""
+    access = cast("AccessService", request.app.state.parts.access)
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise MissingTokenError(
+            "this request carries no operator token",
+            next_step="send `Authorization: Bearer edg_…`; `edgectl login` stores a token",
+        )
+    principal = access.authenticate(token.strip())
+    request.state.principal = principal
+    needed = role_of(request.method, request.scope["route"].path)
+    _check(principal, needed)
+    return principal
+
+
+def require(role: Role) -> Callable[[Request], Principal]:
+    """Return a dependency that gives the caller and refuses one who lacks ``role``."""
+
+    def principal_of(request: Request) -> Principal:
+        principal = cast("Principal | None", getattr(request.state, "principal", None)) or authorize(request)
+        _check(principal, role)
+        return principal
+
+    principal_of.required_role = role  # type: ignore[attr-defined]  # read by the test that walks all routes
+    return principal_of
+
+
+def _check(principal: Principal, role: Role | None) -> None:
+    if role is None:
+        raise ForbiddenError(
+            "no role is allowed to call this route", next_step="add the route to the policy table of the access feature"
+        )
+    if not principal.may(role):
+        have = ", ".join(sorted(principal.roles)) or "none"
+        raise ForbiddenError(
+            f"this needs the role {role}; the token {principal.id} ({principal.name}) has: {have}",
+            next_step=f"ask an admin for a token with it: `edgectl token create --role {role}`",
+        )

@@ -1,0 +1,73 @@
+"""Roles and the signed-in caller."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a token may do. Stored and public: never renamed."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    PUBLISHER = "publisher"
+    APPROVER = "approver"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who makes a request: the token's id and name, and its roles."""
+
+    id: str
+    name: str
+    roles: frozenset[Role]
+
+    def may(self, role: Role) -> bool:
+        """Return whether this caller holds ``role``, directly or by a role that includes it."""
+        return any(role in INCLUDES[own] for own in self.roles)
+
+
+INCLUDES: dict[Role, frozenset[Role]] = {
+    Role.VIEWER: frozenset({Role.VIEWER}),
+    Role.OPERATOR: frozenset({Role.OPERATOR, Role.VIEWER}),
+    Role.PUBLISHER: frozenset({Role.PUBLISHER, Role.VIEWER}),
+    Role.APPROVER: frozenset({Role.APPROVER, Role.VIEWER}),
+    Role.ADMIN: frozenset(Role),
+}
+"""The roles that each role stands for. Approver does not include publisher or operator: two people stay two people."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenView:
+    """A token as it may be shown: everything but its secret."""
+
+    id: str
+    name: str
+    roles: tuple[Role, ...]
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token just made; `token` is its text, which is shown once and stored nowhere."""
+
+    view: TokenView
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One row of the audit trail. `object` is what the action was done to."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    object: str
+    status: int
+    request_id: str

@@ -1,0 +1,52 @@
+"""Routes of the access feature: who am I, tokens, audit."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from edgefleet_server.access.dependency import require
+from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.access.schemas import AuditOut, NewTokenOut, TokenIn, TokenOut, WhoAmIOut
+from edgefleet_server.paging import ListOf, Paging
+from edgefleet_server.parts import Parts
+
+Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
+Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
+
+
+def build_router(parts: Parts) -> APIRouter:
+    """Return the access routes, to be mounted under `/api/v1`."""
+    router = APIRouter(tags=["access"])
+    access = parts.access
+
+    @router.get("/whoami", operation_id="get_whoami")
+    def get_whoami(caller: Viewer) -> WhoAmIOut:
+        """Return who the token stands for."""
+        return WhoAmIOut.of(caller, parts.settings.tenant)
+
+    @router.get("/tokens", operation_id="list_tokens")
+    def list_tokens(page: Paging, _caller: Admin) -> ListOf[TokenOut]:
+        """List tokens, without their secrets."""
+        found = access.tokens(page)
+        items = [TokenOut.of(view) for view in found.items]
+        return ListOf(items=items, next_cursor=found.next_cursor, total=found.total)
+
+    @router.post("/tokens", operation_id="create_token", status_code=201)
+    def create_token(wanted: TokenIn, caller: Admin) -> NewTokenOut:
+        """Make a token; its text is in this answer and nowhere else."""
+        made = access.create_token(wanted.name, wanted.roles, by=caller.name, expires_at=wanted.expires_at)
+        return NewTokenOut(**TokenOut.of(made.view).model_dump(), token=made.token)
+
+    @router.delete("/tokens/{token_id}", operation_id="revoke_token")
+    def revoke_token(token_id: str, _caller: Admin) -> TokenOut:
+        """Make a token useless at once."""
+        return TokenOut.of(access.revoke_token(token_id))
+
+    @router.get("/audit", operation_id="list_audit")
+    def list_audit(page: Paging, _caller: Admin) -> ListOf[AuditOut]:
+        """List who changed what, newest first."""
+        found = access.audit(page)
+        items = [AuditOut.of(entry) for entry in found.items]
+        return ListOf(items=items, next_cursor=found.next_cursor, total=found.total)
+
+    return router

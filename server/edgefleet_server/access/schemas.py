@@ -1,0 +1,89 @@
+"""Bodies of the access routes."""
+
+from datetime import datetime
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from edgefleet_server.access.model import AuditEntry, Principal, Role, TokenView
+
+
+class WhoAmIOut(BaseModel):
+    """The caller as the server sees it."""
+
+    id: str
+    name: str
+    roles: list[Role]
+    tenant: str
+
+    @classmethod
+    def of(cls, principal: Principal, tenant: str) -> "WhoAmIOut":
+        """Return the body for a caller."""
+        return cls(id=principal.id, name=principal.name, roles=sorted(principal.roles), tenant=tenant)
+
+
+class TokenIn(BaseModel):
+    """A token to make."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=80)
+    roles: list[Role] = Field(min_length=1)
+    expires_at: AwareDatetime | None = None
+
+
+class TokenOut(BaseModel):
+    """A token without its secret."""
+
+    id: str
+    name: str
+    roles: list[Role]
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+    @classmethod
+    def of(cls, view: TokenView) -> "TokenOut":
+        """Return the body of a token."""
+        return cls(
+            id=view.id,
+            name=view.name,
+            roles=list(view.roles),
+            created_at=view.created_at,
+            created_by=view.created_by,
+            expires_at=view.expires_at,
+            last_used_at=view.last_used_at,
+            revoked_at=view.revoked_at,
+        )
+
+
+class NewTokenOut(TokenOut):
+    """A token just made. `token` is shown this once."""
+
+    token: str
+
+
+class AuditOut(BaseModel):
+    """One row of the audit trail."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    object: str
+    status: int
+    request_id: str
+
+    @classmethod
+    def of(cls, entry: AuditEntry) -> "AuditOut":
+        """Return the body of an entry."""
+        return cls(
+            id=entry.id,
+            at=entry.at,
+            actor=entry.actor,
+            action=entry.action,
+            object=entry.object,
+            status=entry.status,
+            request_id=entry.request_id,
+        )

@@ -1,0 +1,143 @@
+"""Tokens, roles and audit as the rest of the server sees them.
+
+A token's secret has 256 random bits, so its plain SHA-256 is enough (nothing to guess); it is compared in constant time and
+an unknown id costs the same comparison. A refusal never says whether the id or the secret was wrong.
+"""
+
+import base64
+import hashlib
+import hmac
+import secrets
+import threading
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_server.access import rules, store
+from edgefleet_server.access.errors import (
+    BadTokenError,
+    BadTokenRequestError,
+    ExpiredTokenError,
+    UnknownTokenError,
+)
+from edgefleet_server.access.model import AuditEntry, NewToken, Principal, Role, TokenView
+from edgefleet_server.access.tables import TokenRow
+from edgefleet_server.db import Database
+from edgefleet_server.paging import Page, PageRequest
+
+USED_RESOLUTION = timedelta(minutes=1)
+_NOBODY_SHA256 = hashlib.sha256(b"no such token").hexdigest()
+_LOGIN = "ask an admin for a token (`edgectl token create`), then `edgectl login`"
+
+
+class AccessService:
+    """Makes and checks operator tokens, writes the audit trail. Thread-safe; calls block."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+        self._used_lock = threading.Lock()
+        self._used: dict[str, datetime] = {}
+
+    def create_token(
+        self, name: str, roles: Collection[Role], *, by: str, expires_at: datetime | None = None
+    ) -> NewToken:
+        """Make a token; its text is returned this once. Raises BadTokenRequestError."""
+        now = self._clock.now()
+        if not roles:
+            raise BadTokenRequestError("a token needs at least one role", next_step="name a role")
+        if expires_at is not None and expires_at <= now:
+            raise BadTokenRequestError("the token would have expired already", next_step="give a later time")
+        token_id = base64.b32encode(secrets.token_bytes(10)).decode().lower()[:12]
+        secret = secrets.token_urlsafe(32)
+        row = TokenRow(
+            id=token_id,
+            name=name,
+            secret_sha256=hashlib.sha256(secret.encode()).hexdigest(),
+            roles=sorted(set(roles)),
+            created_at=now,
+            created_by=by,
+            expires_at=expires_at,
+        )
+        with self._db.session() as session:
+            session.add(row)
+            session.flush()
+        return NewToken(view=_view(row), token=f"edg_{token_id}_{secret}")
+
+    def authenticate(self, token: str) -> Principal:
+        """Return the caller that a token stands for. Raises BadTokenError, ExpiredTokenError."""
+        parts = rules.split_token(token)
+        token_id, secret = parts if parts is not None else ("", "")
+        with self._db.read() as session:
+            row = store.find_token(session, token_id) if token_id else None
+        expected = row.secret_sha256 if row is not None else _NOBODY_SHA256
+        same = hmac.compare_digest(expected, hashlib.sha256(secret.encode()).hexdigest())
+        if row is None or not same or row.revoked_at is not None:
+            raise BadTokenError("this operator token is not valid (unknown, wrong or revoked)", next_step=_LOGIN)
+        now = self._clock.now()
+        if row.expires_at is not None and row.expires_at <= now:
+            raise ExpiredTokenError(
+                f"this operator token expired at {row.expires_at:%Y-%m-%dT%H:%M:%SZ}", next_step=_LOGIN
+            )
+        self._note_use(token_id, row.last_used_at, now)
+        return Principal(row.id, row.name, frozenset(Role(role) for role in row.roles))
+
+    def tokens(self, page: PageRequest) -> Page[TokenView]:
+        """Return one page of tokens, without their secrets."""
+        with self._db.read() as session:
+            rows = store.list_tokens(session, page)
+        return Page([_view(row) for row in rows.items], rows.next_key, rows.total)
+
+    def revoke_token(self, token_id: str) -> TokenView:
+        """Make a token useless at once; a second time changes nothing. Raises UnknownTokenError."""
+        with self._db.session() as session:
+            row = store.find_token(session, token_id)
+            if row is None:
+                raise UnknownTokenError(f"there is no token {token_id!r}", next_step="`edgectl token list` shows all")
+            row.revoked_at = row.revoked_at or self._clock.now()
+            session.add(row)
+            session.flush()
+            return _view(row)
+
+    def record(self, actor: str, action: str, target: str, status: int, request_id: str) -> None:
+        """Append one audit row. Joins the caller's transaction."""
+        values = {
+            "at": self._clock.now(),
+            "actor": actor[:120],
+            "action": action[:120],
+            "object": target[:255],
+            "status": status,
+            "request_id": request_id[:64],
+        }
+        with self._db.session() as session:
+            store.add_audit(session, values)
+
+    def audit(self, page: PageRequest) -> Page[AuditEntry]:
+        """Return one page of the audit trail, newest first."""
+        with self._db.read() as session:
+            rows = store.list_audit(session, page)
+        entries = [AuditEntry(r.id or 0, r.at, r.actor, r.action, r.object, r.status, r.request_id) for r in rows.items]
+        return Page(entries, rows.next_key, rows.total)
+
+    def _note_use(self, token_id: str, stored: datetime | None, now: datetime) -> None:
+        """Write the time of use at most once a minute: reading requests must not queue for the write lock."""
+        with self._used_lock:
+            last = self._used.get(token_id, stored)
+            if last is not None and now - last < USED_RESOLUTION:
+                return
+            self._used[token_id] = now
+        with self._db.session() as session:
+            store.mark_used(session, token_id, now)
+
+
+def _view(row: TokenRow) -> TokenView:
+    return TokenView(
+        id=row.id,
+        name=row.name,
+        roles=tuple(Role(role) for role in row.roles),
+        created_at=row.created_at,
+        created_by=row.created_by,
+        expires_at=row.expires_at,
+        last_used_at=row.last_used_at,
+        revoked_at=row.revoked_at,
+    )

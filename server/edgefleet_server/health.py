@@ -1,0 +1,50 @@
+"""Is the process alive (`/healthz`), and is it ready to work (`/readyz`): database, keys, broker, sandbox, worker.
+
+Each part that runs in this process registers one check: a function that returns a line of detail or raises. A check that
+raises makes the process not ready; the answer names it and what to do.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgefleet_protocol.errors import EdgefleetError
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What one check found. `required` checks decide readiness; the others only inform."""
+
+    name: str
+    is_ok: bool
+    detail: str
+    next_step: str
+    required: bool
+
+
+class Health:
+    """The checks of one server process, run one after another when asked. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._checks: dict[str, tuple[Callable[[], str], bool]] = {}
+
+    def add(self, name: str, check: Callable[[], str], *, required: bool = True) -> None:
+        """Register a check under a name; the same name again replaces it."""
+        with self._lock:
+            self._checks[name] = (check, required)
+
+    def run(self) -> list[CheckResult]:
+        """Run all checks and return what they found, in the order of registration."""
+        with self._lock:
+            checks = list(self._checks.items())
+        return [_run_one(name, check, required=required) for name, (check, required) in checks]
+
+
+def _run_one(name: str, check: Callable[[], str], *, required: bool) -> CheckResult:
+    try:
+        return CheckResult(name, True, check(), "", required)
+    except EdgefleetError as error:
+        return CheckResult(name, False, error.message, error.next_step, required)
+    except OSError as error:
+        return CheckResult(name, False, f"{type(error).__name__}: {error}", "see the server's log", required)

@@ -1,0 +1,179 @@
+"""Every refusal as `application/problem+json` (RFC 9457) with a next step: domain errors, validation, unknown routes, bugs.
+
+Domain errors know no HTTP. A code is looked up in `STATUS`, first whole, then by its family (`device.` …) and ending; a code
+that nothing matches is a bug of this table and answers 500.
+"""
+
+import logging
+import secrets
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from edgefleet_protocol.errors import EdgefleetError
+
+PROBLEM_TYPE: Final = "application/problem+json"
+REQUEST_ID_HEADER: Final = "x-request-id"
+_log = logging.getLogger(__name__)
+
+STATUS: Final[Mapping[str, int]] = {
+    "access.no_token": 401,
+    "access.bad_token": 401,
+    "access.token_expired": 401,
+    "access.forbidden": 403,
+    "access.token_unknown": 404,
+    "access.bad_token_request": 422,
+    "blob.digest_mismatch": 400,
+    "blob.too_large": 413,
+    "blob.unknown": 404,
+    "blob.length_mismatch": 422,
+    "blob.bad_range": 416,
+    "blob.store_failed": 503,
+    "release.unknown": 404,
+    "release.exists_different": 409,
+    "release.bad_source": 422,
+    "model.unknown": 404,
+    "profile.unknown": 404,
+    "profile.exists_different": 409,
+    "profile.bad": 422,
+    "bundle.mismatch": 500,
+    "id.bad": 422,
+    "message.bad": 400,
+    "request.bad_cursor": 422,
+    "server.database_unavailable": 503,
+    "server.bad_settings": 500,
+    "internal": 500,
+}
+
+_BY_ENDING: Final[tuple[tuple[str, int], ...]] = (
+    ("unknown", 404),
+    ("not_found", 404),
+    ("missing", 404),
+    ("exists", 409),
+    ("exists_different", 409),
+    ("conflict", 409),
+    ("used_up", 409),
+    ("expired", 401),
+    ("revoked", 401),
+    ("unauthorized", 401),
+    ("forbidden", 403),
+    ("too_large", 413),
+    ("unavailable", 503),
+    ("bad", 422),
+)
+
+_HTTP_NEXT: Final[Mapping[int, tuple[str, str]]] = {
+    404: ("request.no_such_route", "compare the address with /openapi.json"),
+    405: ("request.method_not_allowed", "use one of the methods of the Allow header"),
+    413: ("request.too_large", "send less"),
+}
+
+
+def status_of(code: str) -> int | None:
+    """Return the HTTP status of an error code, or None when the table has no answer."""
+    if code in STATUS:
+        return STATUS[code]
+    last = code.rpartition(".")[2]
+    for ending, status in _BY_ENDING:
+        if last == ending or last.endswith("_" + ending):
+            return status
+    return 422 if last.startswith(("bad_", "invalid_")) else None
+
+
+def request_id_of(request: Request) -> str:
+    """Return the id of this request: what logs, the audit trail and the answer carry."""
+    known = getattr(request.state, "request_id", None)
+    if isinstance(known, str):
+        return known
+    made = secrets.token_hex(8)
+    request.state.request_id = made
+    return made
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    next_step: str = "",
+    errors: list[dict[str, Any]] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """Return one problem document as a response."""
+    body = {
+        "type": f"urn:edgefleet:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id_of(request),
+        "next": next_step,
+        "errors": errors or [],
+    }
+    return JSONResponse(body, status_code=status, media_type=PROBLEM_TYPE, headers=dict(headers or {}))
+
+
+def domain_problem(request: Request, error: EdgefleetError) -> Response:
+    """Answer with a domain error."""
+    status = status_of(error.code)
+    if status is None:
+        _log.error("error code without a status", extra={"code": error.code})
+        status = 500
+    if status >= 500:
+        _log.error("request failed", exc_info=error, extra={"code": error.code, "request_id": request_id_of(request)})
+    headers = {}
+    if status == 401:
+        headers["www-authenticate"] = 'Bearer realm="edgefleet"'
+    if status == 503:
+        headers["retry-after"] = "5"
+    return problem(request, status, error.code, error.message, next_step=error.next_step, headers=headers)
+
+
+def _on_domain_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, EdgefleetError)
+    return domain_problem(request, error)
+
+
+def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        {"where": ".".join(str(part) for part in item["loc"]), "code": item["type"], "message": item["msg"]}
+        for item in error.errors()
+    ]
+    first = errors[0]
+    detail = f"{len(errors)} field(s) of the request cannot be used; first: {first['where']}: {first['message']}"
+    return problem(
+        request, 422, "request.invalid", detail, next_step="correct the fields listed in `errors`", errors=errors
+    )
+
+
+def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code, next_step = _HTTP_NEXT.get(error.status_code, ("request.refused", ""))
+    detail = f"{error.detail}: {request.method} {request.url.path}"
+    return problem(request, error.status_code, code, detail, next_step=next_step, headers=error.headers)
+
+
+def _on_bug(request: Request, error: Exception) -> Response:
+    _log.error("unexpected error", exc_info=error, extra={"request_id": request_id_of(request)})
+    return problem(
+        request,
+        500,
+        "internal",
+        "the server failed in a way it does not know",
+        next_step=f"look for request id {request_id_of(request)} in the server's log and report it",
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` a problem document."""
+    app.add_exception_handler(EdgefleetError, _on_domain_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_bug)

@@ -1,0 +1,34 @@
+"""Figures at `/metrics` (Prometheus text). Few labels, never a device id, a path with ids or a request id.
+
+One registry a server process, made with the parts: tests and two servers in one process do not share counters.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
+
+
+class Metrics:
+    """The server's own counters. Features add to these; a new figure is one line here."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        self.requests = Counter(
+            "edgefleet_http_requests_total", "API requests", ["operation", "status"], registry=self.registry
+        )
+        self.request_seconds = Histogram(
+            "edgefleet_http_request_seconds",
+            "Time to answer an API request",
+            ["operation"],
+            buckets=_LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.jobs = Gauge("edgefleet_conversion_jobs", "Conversion jobs by state", ["state"], registry=self.registry)
+        self.devices = Gauge("edgefleet_devices", "Enrolled devices by presence", ["presence"], registry=self.registry)
+        self.loops = Counter(
+            "edgefleet_engine_ticks_total", "Runs of the engine tick", ["result"], registry=self.registry
+        )
+
+    def text(self) -> bytes:
+        """Return all figures in Prometheus text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,1 @@
+"""Models, releases, bundles and the content-addressed blob store."""

@@ -1,0 +1,87 @@
+"""Refusals of the registry."""
+
+from edgefleet_protocol.errors import EdgefleetError
+
+
+class RegistryError(EdgefleetError):
+    """Base of all refusals of the registry."""
+
+    code = "registry.error"
+
+
+class BlobDigestError(RegistryError):
+    """The bytes received are not the bytes that the digest names."""
+
+    code = "blob.digest_mismatch"
+
+
+class BlobTooLargeError(RegistryError):
+    """The upload is larger than this server accepts."""
+
+    code = "blob.too_large"
+
+
+class BlobUnknownError(RegistryError):
+    """No blob with this digest is stored."""
+
+    code = "blob.unknown"
+
+
+class BlobLengthError(RegistryError):
+    """A file of a release was declared with another length than its blob has."""
+
+    code = "blob.length_mismatch"
+
+
+class BadRangeError(RegistryError):
+    """The asked range lies outside the blob."""
+
+    code = "blob.bad_range"
+
+
+class BlobStoreError(RegistryError):
+    """The blob store does not take or give bytes."""
+
+    code = "blob.store_failed"
+
+
+class ReleaseUnknownError(RegistryError):
+    """No release with this name and version."""
+
+    code = "release.unknown"
+
+
+class ModelUnknownError(RegistryError):
+    """No model with this name."""
+
+    code = "model.unknown"
+
+
+class ReleaseDiffersError(RegistryError):
+    """The version exists and was made of something else."""
+
+    code = "release.exists_different"
+
+
+class BadSourceError(RegistryError):
+    """The list of source files cannot be a model."""
+
+    code = "release.bad_source"
+
+
+class ProfileUnknownError(RegistryError):
+    """No hardware profile has this name."""
+
+    code = "profile.unknown"
+
+
+class ProfileDiffersError(RegistryError):
+    """A profile of this name exists with other facts."""
+
+    code = "profile.exists_different"
+
+
+class BundleMismatchError(RegistryError):
+    """A converted bundle does not say what its job asked for."""
+
+    code = "bundle.mismatch"

@@ -1,0 +1,116 @@
+"""Values of the registry: what a release is made of, its bundles and states."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import ProfileName, ReleaseRef
+
+DATA_KINDS = ("calibration", "eval", "golden", "reference", "labels", "preprocess", "postprocess", "recipe")
+DEFAULT_PROFILES = ("generic-x86_64-ort", "generic-aarch64-ort")
+
+
+class ReleaseState(StrEnum):
+    """Stored and public: never renamed."""
+
+    CONVERTING = "converting"
+    READY = "ready"
+    PARTIAL = "partial"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of the published model. `path` is relative, with forward slashes; `length` in bytes."""
+
+    path: str
+    sha256: Sha256
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What a caller wants published. `profiles` None = let the server choose."""
+
+    ref: ReleaseRef
+    kind: str
+    files: tuple[SourceFile, ...]
+    profiles: tuple[ProfileName, ...] | None
+    profile_files: tuple[dict[str, Any], ...]
+    data: Mapping[str, Sha256]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BundleView:
+    """One signed bundle: what the fleet needs to put it into a desired document, and the report of its conversion."""
+
+    ref: ReleaseRef
+    profile: ProfileName
+    target: str
+    sha256: Sha256
+    length: int
+    """Bytes of the whole bundle (the zip)."""
+    leaves: Sha256
+    """sha256 of the leaf index, itself a blob."""
+    runtime: str
+    precision: str
+    signed_at: datetime
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """One conversion job as the registry shows it."""
+
+    id: str
+    profile: ProfileName
+    state: str
+    stage: str
+    message: str
+    pct: float
+    code: str = ""
+    reason: str = ""
+    next_step: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseView:
+    """One release with its bundles and jobs."""
+
+    ref: ReleaseRef
+    state: ReleaseState
+    source_sha256: Sha256
+    created_at: datetime
+    created_by: str
+    profiles_reason: str
+    labels_available: bool
+    bundles: tuple[BundleView, ...] = ()
+    jobs: tuple[JobView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """One named line of releases."""
+
+    name: str
+    created_at: datetime
+    releases: int
+    latest: str | None
+    latest_state: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What one conversion job works on: everything that the worker needs, by digest."""
+
+    ref: ReleaseRef
+    profile: ProfileName
+    profile_facts: Mapping[str, Any]
+    kind: str
+    files: tuple[SourceFile, ...]
+    data: Mapping[str, Sha256]
+    options: Mapping[str, Any]

@@ -1,0 +1,165 @@
+"""Routes of the registry: blobs, releases, models, profiles. They only translate."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from edgefleet_protocol.digest import Sha256, parse_sha256
+from edgefleet_protocol.ids import ReleaseRef, parse_model_name, parse_profile_name
+from edgefleet_protocol.profile import profile_to_dict
+from edgefleet_server.access.dependency import require
+from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.paging import ListOf, Paging
+from edgefleet_server.parts import Parts
+from edgefleet_server.registry import rules
+from edgefleet_server.registry.blobs import READ_BYTES
+from edgefleet_server.registry.errors import BlobTooLargeError, BlobUnknownError
+from edgefleet_server.registry.schemas import BlobOut, ModelOut, ReleaseIn, ReleaseOut
+from edgefleet_server.registry.service import RegistryService
+
+Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
+Publisher = Annotated[Principal, Depends(require(Role.PUBLISHER))]
+
+
+def build_router(parts: Parts) -> APIRouter:
+    """Return the registry's routes, to be mounted under `/api/v1`."""
+    router = APIRouter(tags=["registry"])
+    _add_blob_routes(router, parts.registry)
+    _add_release_routes(router, parts.registry)
+    _add_model_routes(router, parts.registry)
+    _add_profile_routes(router, parts.registry)
+    return router
+
+
+def blob_response(registry: RegistryService, sha256: Sha256, range_header: str | None) -> Response:
+    """Return a blob, or the part of it that a `Range` header asks for. Raises BlobUnknownError, BadRangeError."""
+    size = registry.blob_size(sha256)
+    if size is None:
+        raise _unknown(sha256)
+    part = rules.parse_range(range_header, size)
+    start, length = part or (0, size)
+    headers = {
+        "accept-ranges": "bytes",
+        "content-length": str(length),
+        "etag": f'"{sha256}"',
+        "cache-control": "private, max-age=31536000, immutable",
+    }
+    if part is not None:
+        headers["content-range"] = f"bytes {start}-{start + length - 1}/{size}"
+
+    def body() -> Iterator[bytes]:
+        yield from registry.blob_chunks(sha256, start, length)
+
+    return StreamingResponse(
+        body(), status_code=206 if part else 200, headers=headers, media_type="application/octet-stream"
+    )
+
+
+def _add_blob_routes(router: APIRouter, registry: RegistryService) -> None:
+    @router.put(
+        "/blobs/{sha256}",
+        operation_id="put_blob",
+        response_model=BlobOut,
+        status_code=201,
+        responses={200: {"model": BlobOut}},
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            }
+        },
+    )
+    async def put_blob(request: Request, sha256: str, _caller: Publisher) -> Response:
+        """Store the body under its sha256. The digest is checked while the bytes come; a cut upload leaves nothing."""
+        expected = parse_sha256(sha256)
+        announced = request.headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > registry.max_blob_bytes:
+            raise BlobTooLargeError(
+                f"the upload has {announced} bytes, this server accepts {registry.max_blob_bytes}",
+                next_step="publish a smaller model, or raise `max_blob_bytes` in server.toml",
+            )
+        with await run_in_threadpool(registry.upload) as writer:
+            pending = bytearray()
+            async for chunk in request.stream():
+                pending += chunk
+                if len(pending) >= READ_BYTES:
+                    await run_in_threadpool(writer.write, bytes(pending))
+                    pending.clear()
+            await run_in_threadpool(writer.write, bytes(pending))
+            _, is_new = await run_in_threadpool(registry.finish_upload, writer, expected)
+            return JSONResponse({"sha256": expected, "length": writer.length}, status_code=201 if is_new else 200)
+
+    @router.head("/blobs/{sha256}", operation_id="head_blob")
+    def head_blob(sha256: str, _caller: Viewer) -> Response:
+        """Say whether a blob is stored, and its length."""
+        size = registry.blob_size(parse_sha256(sha256))
+        if size is None:
+            raise _unknown(sha256)
+        return Response(headers={"content-length": str(size), "accept-ranges": "bytes", "etag": f'"{sha256}"'})
+
+    @router.get("/blobs/{sha256}", operation_id="get_blob", response_class=StreamingResponse)
+    def get_blob(request: Request, sha256: str, _caller: Viewer) -> Response:
+        """Return a blob's bytes; `Range` with one range is understood."""
+        return blob_response(registry, parse_sha256(sha256), request.headers.get("range"))
+
+
+def _add_release_routes(router: APIRouter, registry: RegistryService) -> None:
+    @router.post(
+        "/releases",
+        operation_id="create_release",
+        response_model=ReleaseOut,
+        status_code=201,
+        responses={200: {"model": ReleaseOut, "description": "exactly this was published before"}},
+    )
+    def create_release(wanted: ReleaseIn, response: Response, caller: Publisher) -> ReleaseOut:
+        """Publish a release: its conversions are queued, one job a profile; poll the release until it is not `converting`."""
+        view, is_new = registry.publish(wanted.to_publication(), caller.name)
+        response.status_code = 201 if is_new else 200
+        response.headers["location"] = f"/api/v1/releases/{view.ref}"
+        return ReleaseOut.of(view)
+
+    @router.get("/releases", operation_id="list_releases")
+    def list_releases(page: Paging, _caller: Viewer, model: str | None = None) -> ListOf[ReleaseOut]:
+        """List releases, newest first."""
+        found = registry.releases(page, None if model is None else parse_model_name(model))
+        items = [ReleaseOut.of(view) for view in found.items]
+        return ListOf(items=items, next_cursor=found.next_cursor, total=found.total)
+
+    @router.get("/releases/{ref}", operation_id="get_release")
+    def get_release(ref: str, _caller: Viewer) -> ReleaseOut:
+        """Return one release, written `model@version`."""
+        return ReleaseOut.of(registry.release(ReleaseRef.parse(ref)))
+
+
+def _add_model_routes(router: APIRouter, registry: RegistryService) -> None:
+    @router.get("/models", operation_id="list_models")
+    def list_models(page: Paging, _caller: Viewer) -> ListOf[ModelOut]:
+        """List models by name."""
+        found = registry.models(page)
+        items = [ModelOut.of(view) for view in found.items]
+        return ListOf(items=items, next_cursor=found.next_cursor, total=found.total)
+
+    @router.get("/models/{name}", operation_id="get_model")
+    def get_model(name: str, _caller: Viewer) -> ModelOut:
+        """Return one model."""
+        return ModelOut.of(registry.model(parse_model_name(name)))
+
+
+def _add_profile_routes(router: APIRouter, registry: RegistryService) -> None:
+    @router.get("/profiles", operation_id="list_profiles")
+    def list_profiles(_caller: Viewer) -> ListOf[dict[str, Any]]:
+        """List the hardware profiles that bundles can be built for."""
+        items = [profile_to_dict(profile) for profile in registry.profiles()]
+        return ListOf(items=items, next_cursor=None, total=len(items))
+
+    @router.get("/profiles/{name}", operation_id="get_profile")
+    def get_profile(name: str, _caller: Viewer) -> dict[str, Any]:
+        """Return one hardware profile, as `edgectl publish --profile FILE` takes it."""
+        return profile_to_dict(registry.profile(parse_profile_name(name)))
+
+
+def _unknown(sha256: str) -> BlobUnknownError:
+    return BlobUnknownError(f"no blob {sha256} is stored", next_step="upload it with PUT /api/v1/blobs")

@@ -1,0 +1,119 @@
+"""Rules of the registry: pure functions over values.
+
+* One version is one source with one set of data and options; asking again is answered, asking for something else refused.
+* The digest of a single file is its own; the digest of a folder is that of its sorted list of files.
+* A path of a source file is relative, flat or nested, without `.`/`..`, and never joined to a path by the server as it came.
+* A release is `ready` when every profile got its bundle, `partial` when some did, `failed` when none.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from edgefleet_protocol.digest import Sha256
+from edgefleet_server.registry.errors import BadRangeError, BadSourceError
+from edgefleet_server.registry.model import Publication, ReleaseState, SourceFile
+
+MAX_SOURCE_FILES = 4096
+MAX_PATH_CHARS = 255
+_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@ -]{0,127}")
+_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+_OPEN_JOB_STATES = frozenset({"queued", "running"})
+
+
+def check_source(kind: str, files: Sequence[SourceFile]) -> None:
+    """Refuse a list of source files that cannot be a model. Raises BadSourceError."""
+    if kind == "file" and len(files) != 1:
+        raise BadSourceError(
+            f"a source of kind `file` has exactly one file, this one has {len(files)}",
+            next_step="publish the folder when the model has external data files",
+        )
+    if not 1 <= len(files) <= MAX_SOURCE_FILES:
+        raise BadSourceError(
+            f"a source has 1 to {MAX_SOURCE_FILES} files, this one has {len(files)}",
+            next_step="publish only the folder of the model",
+        )
+    seen: set[str] = set()
+    for file in files:
+        check_source_path(file.path)
+        if file.path.casefold() in seen:
+            raise BadSourceError(f"the path {file.path!r} is listed twice", next_step="list every file once")
+        seen.add(file.path.casefold())
+
+
+def check_source_path(path: str) -> None:
+    """Refuse a path that is absolute, climbs, hides or has strange characters. Raises BadSourceError."""
+    segments = path.split("/")
+    if len(path) > MAX_PATH_CHARS or not all(_SEGMENT.fullmatch(segment) for segment in segments):
+        raise BadSourceError(
+            f"the path {path[:80]!r} is not allowed in a model source",
+            next_step="use relative paths of letters, digits, `._+@ -`, without hidden files, `..` or a leading slash",
+        )
+
+
+def source_digest(kind: str, files: Sequence[SourceFile]) -> Sha256:
+    """Return the sha256 that names a source: the file's own, or that of the sorted `sha256 length path` lines."""
+    if kind == "file":
+        return files[0].sha256
+    lines = sorted(f"{file.sha256} {file.length} {file.path}\n" for file in files)
+    return Sha256(hashlib.sha256("".join(lines).encode()).hexdigest())
+
+
+def identity(publication: Publication) -> Sha256:
+    """Return the digest of what makes a release the same: source, data and options. Profiles and paths do not count."""
+    document = {
+        "source": source_digest(publication.kind, publication.files),
+        "data": {name: digest for name, digest in sorted(publication.data.items()) if digest},
+        "options": dict(publication.options),
+    }
+    return Sha256(hashlib.sha256(canonical(document)).hexdigest())
+
+
+def differences(existing: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the names of the parts in which two publications differ, for the message of a refusal."""
+    found = []
+    for part in ("source", "data", "options"):
+        old, new = existing[part], wanted[part]
+        keys = sorted(set(old) | set(new))
+        found += [f"{part}.{key}" for key in keys if old.get(key) != new.get(key)]
+    return found
+
+
+def canonical(document: object) -> bytes:
+    """Return one JSON encoding of plain data: sorted keys, no spaces."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def release_state(job_states: Iterable[str], bundles: int) -> ReleaseState:
+    """Return a release's state from the states of its jobs and the number of its signed bundles."""
+    states = list(job_states)
+    if any(state in _OPEN_JOB_STATES for state in states):
+        return ReleaseState.CONVERTING
+    if bundles == 0:
+        return ReleaseState.FAILED
+    return ReleaseState.READY if all(state == "done" for state in states) else ReleaseState.PARTIAL
+
+
+def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """Return (start, length) of a single-range ``Range`` header, or None for the whole (RFC 9110 §14.2).
+
+    A header of another unit or with several ranges is ignored, as the standard allows. Raises BadRangeError (416).
+    """
+    match = _RANGE.fullmatch(header.replace(" ", "")) if header else None
+    if match is None or match.group(0) == "bytes=-":
+        return None
+    first, last = match.groups()
+    if not first:
+        length = min(int(last), size)
+        start = size - length
+    else:
+        start = int(first)
+        end = min(int(last), size - 1) if last else size - 1
+        length = end - start + 1
+        if last and int(last) < start:
+            return None
+    if length <= 0 or start >= size:
+        raise BadRangeError(f"the range {header!r} lies outside the blob of {size} bytes", next_step="ask inside it")
+    return start, length

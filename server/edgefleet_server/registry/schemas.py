@@ -1,0 +1,224 @@
+"""Bodies of the registry's routes. Additive only."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgefleet_protocol.digest import parse_sha256
+from edgefleet_protocol.ids import ProfileName, ReleaseRef, parse_model_name, parse_profile_name, parse_version
+from edgefleet_server.registry.model import BundleView, JobView, ModelView, Publication, ReleaseView, SourceFile
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+METRIC_PATTERN = r"^(top1|mae|sequence|detection|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$"
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class BlobOut(BaseModel):
+    """A stored blob."""
+
+    sha256: str
+    length: int
+
+
+class SourceFileIn(_In):
+    """One file of the source; its bytes are an uploaded blob."""
+
+    path: str = Field(min_length=1, max_length=255)
+    sha256: Digest
+    length: int = Field(ge=0)
+
+
+class SourceIn(_In):
+    """The files of the model."""
+
+    files: list[SourceFileIn] = Field(min_length=1, max_length=4096)
+    kind: Literal["file", "folder"]
+
+
+class DataIn(_In):
+    """Digests of the uploaded data files, each optional."""
+
+    calibration: Digest | None = None
+    eval: Digest | None = None
+    golden: Digest | None = None
+    reference: Digest | None = None
+    labels: Digest | None = None
+    preprocess: Digest | None = None
+    postprocess: Digest | None = None
+    recipe: Digest | None = None
+
+
+class OptionsIn(_In):
+    """How to convert."""
+
+    precision: Literal["auto", "fp32", "fp16", "int8", "dynamic"] = "auto"
+    metric: Annotated[str, Field(pattern=METRIC_PATTERN, max_length=200)] | None = None
+    max_drop: float = Field(default=0.01, ge=0, le=1)
+
+
+class ReleaseIn(_In):
+    """A release to publish."""
+
+    model: str = Field(max_length=63)
+    version: str = Field(max_length=63)
+    source: SourceIn
+    profiles: list[str] | None = Field(default=None, max_length=64)
+    profile_files: list[dict[str, Any]] = Field(default_factory=list, max_length=64)
+    data: DataIn = Field(default_factory=DataIn)
+    options: OptionsIn = Field(default_factory=OptionsIn)
+
+    def to_publication(self) -> Publication:
+        """Return the domain value. Raises BadIdError."""
+        return Publication(
+            ref=ReleaseRef(parse_model_name(self.model), parse_version(self.version)),
+            kind=self.source.kind,
+            files=tuple(SourceFile(f.path, parse_sha256(f.sha256), f.length) for f in self.source.files),
+            profiles=None if self.profiles is None else tuple(parse_profile_name(name) for name in self.profiles),
+            profile_files=tuple(self.profile_files),
+            data={name: parse_sha256(d) for name, d in self.data.model_dump(exclude_none=True).items()},
+            options=self.options.model_dump(),
+        )
+
+
+class BundleOut(BaseModel):
+    """A signed bundle: what it is, what it was proved on, how well it did. Sizes in bytes."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+    version: str
+    profile: str
+    runtime: str
+    precision: str
+    bytes: int | None = None
+    fp32_bytes: int | None = None
+    ratio: float | None = None
+    bundle_bytes: int
+    sha256: str
+    target: str
+    metric: dict[str, Any] | None = None
+    parity: dict[str, Any] | None = None
+    latency_ms: dict[str, Any] | None = None
+    peak_rss_bytes: int | None = None
+    runtimes: list[dict[str, Any]] = Field(default_factory=list)
+    verdict: str | None = None
+    signed_at: datetime
+
+    @classmethod
+    def of(cls, view: BundleView) -> "BundleOut":
+        """Return the body of a bundle."""
+        known = {name: view.report[name] for name in _REPORT_FIELDS if view.report.get(name) is not None}
+        return cls(
+            model=view.ref.model,
+            version=view.ref.version,
+            profile=view.profile,
+            runtime=view.runtime,
+            precision=view.precision,
+            bundle_bytes=view.length,
+            sha256=view.sha256,
+            target=view.target,
+            signed_at=view.signed_at,
+            **known,
+        )
+
+
+_REPORT_FIELDS = (
+    "bytes", "fp32_bytes", "ratio", "metric", "parity", "latency_ms", "peak_rss_bytes", "runtimes", "verdict",
+)  # fmt: skip
+
+
+class RefusedOut(BaseModel):
+    """A profile for which no bundle is offered, and why."""
+
+    profile: ProfileName
+    code: str
+    reason: str
+    next: str
+
+
+class JobOut(BaseModel):
+    """One conversion job."""
+
+    id: str
+    profile: ProfileName
+    state: str
+    stage: str
+    message: str
+    pct: float
+
+    @classmethod
+    def of(cls, view: JobView) -> "JobOut":
+        """Return the body of a job."""
+        return cls(
+            id=view.id,
+            profile=view.profile,
+            state=view.state,
+            stage=view.stage,
+            message=view.message,
+            pct=view.pct,
+        )
+
+
+class ReleaseOut(BaseModel):
+    """A release with its bundles, refusals and jobs."""
+
+    ref: str
+    model: str
+    version: str
+    state: str
+    source_sha256: str
+    created_at: datetime
+    created_by: str
+    profiles_reason: str
+    bundles: list[BundleOut]
+    refused: list[RefusedOut]
+    jobs: list[JobOut]
+    labels_available: bool
+
+    @classmethod
+    def of(cls, view: ReleaseView) -> "ReleaseOut":
+        """Return the body of a release."""
+        refused = [
+            RefusedOut(profile=job.profile, code=job.code, reason=job.reason, next=job.next_step)
+            for job in view.jobs
+            if job.state in {"refused", "failed"}
+        ]
+        return cls(
+            ref=str(view.ref),
+            model=view.ref.model,
+            version=view.ref.version,
+            state=view.state,
+            source_sha256=view.source_sha256,
+            created_at=view.created_at,
+            created_by=view.created_by,
+            profiles_reason=view.profiles_reason,
+            bundles=[BundleOut.of(bundle) for bundle in view.bundles],
+            refused=refused,
+            jobs=[JobOut.of(job) for job in view.jobs],
+            labels_available=view.labels_available,
+        )
+
+
+class ModelOut(BaseModel):
+    """A named line of releases."""
+
+    name: str
+    created_at: datetime
+    releases: int
+    latest: str | None
+    latest_state: str | None
+
+    @classmethod
+    def of(cls, view: ModelView) -> "ModelOut":
+        """Return the body of a model."""
+        return cls(
+            name=view.name,
+            created_at=view.created_at,
+            releases=view.releases,
+            latest=view.latest,
+            latest_state=view.latest_state,
+        )

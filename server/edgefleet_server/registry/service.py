@@ -1,0 +1,432 @@
+"""The registry as the rest of the server sees it: blobs, models, releases, bundles, profiles.
+
+* Blob bytes are durable before their row; the row is what makes a blob exist.
+* Publishing is idempotent: the same source, data and options under a version answer with the existing release. New profiles
+  add jobs to it; a job that failed for a reason of the machine is queued again; a signed bundle is never replaced.
+* `accept_bundle` joins the caller's transaction, so that bundle, signature, job and release state change together.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlmodel import Session
+
+import edgefleet_profiles
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import ProfileName, ReleaseRef
+from edgefleet_protocol.profile import HardwareProfile, profile_from_dict, profile_to_dict
+from edgefleet_server.db import Database
+from edgefleet_server.paging import Page, PageRequest
+from edgefleet_server.registry import blobs, rules, store
+from edgefleet_server.registry.blobs import BlobStore, BlobWriter
+from edgefleet_server.registry.errors import (
+    BlobLengthError,
+    BlobUnknownError,
+    ModelUnknownError,
+    ProfileDiffersError,
+    ProfileUnknownError,
+    ReleaseDiffersError,
+    ReleaseUnknownError,
+)
+from edgefleet_server.registry.model import (
+    DEFAULT_PROFILES,
+    BundleView,
+    JobSpec,
+    JobView,
+    ModelView,
+    Publication,
+    ReleaseState,
+    ReleaseView,
+    SourceFile,
+)
+from edgefleet_server.registry.tables import BundleRow, ProfileRow, ReleaseRow
+
+DEFAULT_MAX_BLOB_BYTES = 2 * 1024 * 1024 * 1024
+
+
+class JobQueue(Protocol):
+    """What the registry needs of the conversion queue. Every call joins the caller's transaction."""
+
+    def enqueue(self, spec: JobSpec) -> None:
+        """Queue one job."""
+        ...
+
+    def retry_failed(self, ref: ReleaseRef) -> int:
+        """Queue the failed (not the refused) jobs of a release again; return how many."""
+        ...
+
+    def jobs_of(self, refs: Sequence[ReleaseRef]) -> Mapping[ReleaseRef, list[JobView]]:
+        """Return the jobs of releases, in the order in which they were queued."""
+        ...
+
+
+class RegistryService:
+    """Models, releases, bundles, blobs and profiles. Thread-safe; calls block."""
+
+    def __init__(
+        self,
+        db: Database,
+        blob_store: BlobStore,
+        clock: Clock,
+        *,
+        jobs: JobQueue,
+        fleet_profiles: Callable[[], Sequence[ProfileName]],
+        max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES,
+    ) -> None:
+        self._db = db
+        self._blobs = blob_store
+        self._clock = clock
+        self._jobs = jobs
+        self._fleet_profiles = fleet_profiles
+        self.max_blob_bytes = max_blob_bytes
+
+    # ---- blobs
+
+    def blob_size(self, sha256: Sha256) -> int | None:
+        """Return a blob's length in bytes, or None when it is not stored."""
+        with self._db.read() as session:
+            return store.blob_length(session, sha256)
+
+    def open_blob_range(self, sha256: Sha256, start: int, length: int) -> bytes:
+        """Return `length` bytes of a blob from `start`. Raises BlobUnknownError, BlobStoreError."""
+        return self._blobs.read_range(sha256, start, length)
+
+    def blob_chunks(self, sha256: Sha256, start: int, length: int) -> Iterator[bytes]:
+        """Yield a part of a blob in pieces of at most 1 MiB."""
+        return blobs.read_chunks(self._blobs, sha256, start, length)
+
+    def upload(self) -> BlobWriter:
+        """Return a writer for a new blob; hand it to :meth:`finish_upload`, or leave it to throw the bytes away."""
+        return self._blobs.writer(limit_bytes=self.max_blob_bytes)
+
+    def finish_upload(self, writer: BlobWriter, expected: Sha256 | None) -> tuple[Sha256, bool]:
+        """Make an upload a blob; return its digest and whether it is new. Raises BlobDigestError, BlobStoreError."""
+        sha256 = writer.finish(expected)
+        with self._db.session() as session:
+            is_new = store.blob_length(session, sha256) is None
+            store.add_blob(session, sha256, writer.length, self._clock.now())
+        return sha256, is_new
+
+    def put_blob_bytes(self, data: bytes) -> Sha256:
+        """Store `data` as a blob and return its digest."""
+        with self.upload() as writer:
+            writer.write(data)
+            return self.finish_upload(writer, None)[0]
+
+    def put_blob_file(self, path: Path, expected: Sha256 | None = None) -> Sha256:
+        """Store a file's bytes as a blob and return its digest. Raises BlobDigestError, BlobTooLargeError."""
+        with path.open("rb") as file, self.upload() as writer:
+            while chunk := file.read(blobs.READ_BYTES):
+                writer.write(chunk)
+            return self.finish_upload(writer, expected)[0]
+
+    def save_blob(self, sha256: Sha256, path: Path) -> None:
+        """Write a blob into a new file, checking its digest. Raises BlobUnknownError, BlobStoreError, FileExistsError."""
+        length = self.blob_size(sha256)
+        if length is None:
+            raise BlobUnknownError(f"no blob {sha256} is stored", next_step="upload it with PUT /api/v1/blobs")
+        digest = hashlib.sha256()
+        with path.open("xb") as file:
+            for chunk in self.blob_chunks(sha256, 0, length):
+                digest.update(chunk)
+                file.write(chunk)
+        if digest.hexdigest() != sha256:
+            raise BlobUnknownError(
+                f"the stored bytes of blob {sha256} are damaged", next_step="upload the file again after removing it"
+            )
+
+    # ---- profiles
+
+    def profiles(self) -> list[HardwareProfile]:
+        """Return all known hardware profiles by name: those shipped and those that came with publications."""
+        shipped = [edgefleet_profiles.load(name) for name in edgefleet_profiles.names()]
+        with self._db.read() as session:
+            own = [profile_from_dict(row.facts) for row in store.list_profiles(session)]
+        return sorted([*shipped, *own], key=lambda profile: profile.name)
+
+    def profile(self, name: str) -> HardwareProfile:
+        """Return a hardware profile. Raises ProfileUnknownError."""
+        found = self._find_profile(name)
+        if found is None:
+            known = ", ".join(profile.name for profile in self.profiles())
+            raise ProfileUnknownError(f"there is no hardware profile {name!r}", next_step=f"choose one of: {known}")
+        return found
+
+    def _find_profile(self, name: str) -> HardwareProfile | None:
+        if name in edgefleet_profiles.names():
+            return edgefleet_profiles.load(name)
+        with self._db.read() as session:
+            row = store.find_profile(session, name)
+        return None if row is None else profile_from_dict(row.facts)
+
+    # ---- publishing
+
+    def publish(self, publication: Publication, by: str) -> tuple[ReleaseView, bool]:
+        """Create a release and queue its conversions, or answer with the one that exists.
+
+        Returns the release and whether it is new. Raises BadSourceError, BlobUnknownError, BlobLengthError,
+        ProfileUnknownError, ProfileDiffersError, ProfileError, ReleaseDiffersError.
+        """
+        rules.check_source(publication.kind, publication.files)
+        custom = [profile_from_dict(facts) for facts in publication.profile_files]
+        with self._db.session() as session:
+            self._check_blobs(session, publication)
+            now = self._clock.now()
+            for profile in custom:
+                self._add_profile(session, profile, by)
+            chosen, reason = self._choose_profiles(publication, custom)
+            store.ensure_model(session, publication.ref.model, now, by)
+            row = ReleaseRow(
+                model=publication.ref.model,
+                version=publication.ref.version,
+                state=ReleaseState.CONVERTING,
+                source_sha256=rules.source_digest(publication.kind, publication.files),
+                identity=rules.identity(publication),
+                source={
+                    "kind": publication.kind,
+                    "files": [{"path": f.path, "sha256": f.sha256, "length": f.length} for f in publication.files],
+                },
+                data=dict(publication.data),
+                options=dict(publication.options),
+                profiles_reason=reason,
+                created_at=now,
+                created_by=by,
+            )
+            is_new = store.ensure_release(session, row)
+            stored = store.find_release(session, publication.ref, lock=True)
+            assert stored is not None
+            if not is_new:
+                self._refuse_difference(stored, row)
+            self._queue_missing(publication, chosen, is_new=is_new)
+            self._refresh_state(session, stored)
+            return self._view(session, [stored])[0], is_new
+
+    def _check_blobs(self, session: Session, publication: Publication) -> None:
+        wanted = {file.sha256: f"source file {file.path!r}" for file in publication.files}
+        wanted |= {digest: f"data file {name!r}" for name, digest in publication.data.items()}
+        lengths = store.blob_lengths(session, list(wanted))
+        for digest, what in wanted.items():
+            if digest not in lengths:
+                raise BlobUnknownError(
+                    f"{what} names blob {digest}, which is not uploaded",
+                    next_step=f"send it with PUT /api/v1/blobs/{digest} first",
+                )
+        for file in publication.files:
+            if lengths[file.sha256] != file.length:
+                raise BlobLengthError(
+                    f"source file {file.path!r} is declared with {file.length} bytes, its blob has {lengths[file.sha256]}",
+                    next_step="compute length and sha256 from the same file and publish again",
+                )
+
+    def _add_profile(self, session: Session, profile: HardwareProfile, by: str) -> None:
+        existing = self._find_profile(profile.name)
+        if existing is None:
+            session.add(
+                ProfileRow(
+                    name=profile.name, facts=profile_to_dict(profile), created_at=self._clock.now(), created_by=by
+                )
+            )
+            session.flush()
+        elif existing != profile:
+            raise ProfileDiffersError(
+                f"a hardware profile {profile.name!r} exists with other facts",
+                next_step="give your profile another name, or publish with --profile NAME to use the existing one",
+            )
+
+    def _choose_profiles(
+        self, publication: Publication, custom: Sequence[HardwareProfile]
+    ) -> tuple[list[HardwareProfile], str]:
+        if publication.profiles or custom:
+            names = dict.fromkeys([*(publication.profiles or ()), *(profile.name for profile in custom)])
+            return [self.profile(name) for name in names], "chosen by the publisher"
+        in_fleet = sorted(set(self._fleet_profiles()))
+        known = [found for name in in_fleet if (found := self._find_profile(name)) is not None]
+        if known:
+            return known, "every profile that a device of the fleet has"
+        return (
+            [self.profile(name) for name in DEFAULT_PROFILES],
+            "no device is enrolled yet, so the two generic profiles were taken",
+        )
+
+    def _refuse_difference(self, stored: ReleaseRow, wanted: ReleaseRow) -> None:
+        if stored.identity == wanted.identity:
+            return
+        old = {"source": {"sha256": stored.source_sha256}, "data": stored.data, "options": stored.options}
+        new = {"source": {"sha256": wanted.source_sha256}, "data": wanted.data, "options": wanted.options}
+        parts = ", ".join(rules.differences(old, new)) or "the source"
+        raise ReleaseDiffersError(
+            f"{stored.model}@{stored.version} exists and was made of something else (differs in: {parts})",
+            next_step="publish under a new version; a version never changes what it stands for",
+        )
+
+    def _queue_missing(self, publication: Publication, chosen: Sequence[HardwareProfile], *, is_new: bool) -> None:
+        ref = publication.ref
+        asked = is_new or publication.profiles or publication.profile_files
+        have = {job.profile for job in self._jobs.jobs_of([ref]).get(ref, [])}
+        if not is_new:
+            self._jobs.retry_failed(ref)
+        for profile in chosen if asked else ():
+            if profile.name in have:
+                continue
+            self._jobs.enqueue(
+                JobSpec(
+                    ref=ref,
+                    profile=ProfileName(profile.name),
+                    profile_facts=profile_to_dict(profile),
+                    kind=publication.kind,
+                    files=publication.files,
+                    data=publication.data,
+                    options=publication.options,
+                )
+            )
+
+    # ---- what the conversion worker reports
+
+    def accept_bundle(self, bundle: BundleView) -> None:
+        """Record a signed bundle of a release. Its blobs must be stored. Joins the caller's transaction.
+
+        Raises ReleaseUnknownError, BlobUnknownError.
+        """
+        with self._db.session() as session:
+            release = self._release_row(session, bundle.ref)
+            for digest in (bundle.sha256, bundle.leaves):
+                if store.blob_length(session, digest) is None:
+                    raise BlobUnknownError(f"no blob {digest} is stored for {bundle.target}")
+            assert release.id is not None
+            session.add(
+                BundleRow(
+                    release_id=release.id,
+                    profile=bundle.profile,
+                    target=bundle.target,
+                    sha256=bundle.sha256,
+                    length=bundle.length,
+                    leaves=bundle.leaves,
+                    runtime=bundle.runtime,
+                    precision=bundle.precision,
+                    report=dict(bundle.report),
+                    signed_at=bundle.signed_at,
+                )
+            )
+            session.flush()
+
+    def refresh_state(self, ref: ReleaseRef) -> ReleaseState:
+        """Bring a release's state in line with its jobs and bundles. Joins the caller's transaction."""
+        with self._db.session() as session:
+            row = store.find_release(session, ref, lock=True)
+            if row is None:
+                raise _unknown_release(ref)
+            return self._refresh_state(session, row)
+
+    def _refresh_state(self, session: Session, row: ReleaseRow) -> ReleaseState:
+        assert row.id is not None
+        ref = _ref(row)
+        jobs = self._jobs.jobs_of([ref]).get(ref, [])
+        bundles = store.bundles_of(session, [row.id])[row.id]
+        state = rules.release_state((job.state for job in jobs), len(bundles))
+        row.state = state
+        session.add(row)
+        session.flush()
+        return state
+
+    # ---- reading
+
+    def release(self, ref: ReleaseRef) -> ReleaseView:
+        """Return a release with its bundles and jobs. Raises ReleaseUnknownError."""
+        with self._db.read() as session:
+            return self._view(session, [self._release_row(session, ref)])[0]
+
+    def releases(self, page: PageRequest, model: str | None = None) -> Page[ReleaseView]:
+        """Return one page of releases, newest first."""
+        with self._db.read() as session:
+            rows = store.list_releases(session, model, page)
+            return Page(self._view(session, rows.items), rows.next_key, rows.total)
+
+    def bundle_for(self, ref: ReleaseRef, profile: str) -> BundleView | None:
+        """Return the signed bundle of a release for a hardware profile, or None when there is none (yet)."""
+        with self._db.read() as session:
+            row = store.find_bundle(session, ref, profile)
+            return None if row is None else _bundle_view(ref, row)
+
+    def bundles_by_digest(self, digests: Sequence[str]) -> dict[Sha256, BundleView]:
+        """Return the signed bundles that have these digests: what devices report as running."""
+        with self._db.read() as session:
+            found = store.find_bundles_by_sha256(session, digests)
+            return {Sha256(bundle.sha256): _bundle_view(_ref(release), bundle) for bundle, release in found}
+
+    def models(self, page: PageRequest) -> Page[ModelView]:
+        """Return one page of models by name."""
+        with self._db.read() as session:
+            rows = store.list_models(session, page)
+            newest = store.newest_releases(session, [row.name for row in rows.items])
+        items = []
+        for row in rows.items:
+            count, last = newest.get(row.name, (0, None))
+            latest = None if last is None else f"{last.model}@{last.version}"
+            items.append(ModelView(row.name, row.created_at, count, latest, None if last is None else last.state))
+        return Page(items, rows.next_key, rows.total)
+
+    def model(self, name: str) -> ModelView:
+        """Return one model. Raises ModelUnknownError."""
+        with self._db.read() as session:
+            row = store.find_model(session, name)
+            if row is None:
+                raise ModelUnknownError(f"there is no model {name!r}", next_step="`edgectl model list` shows all")
+            count, last = store.newest_releases(session, [name]).get(name, (0, None))
+        latest = None if last is None else f"{last.model}@{last.version}"
+        return ModelView(row.name, row.created_at, count, latest, None if last is None else last.state)
+
+    def _release_row(self, session: Session, ref: ReleaseRef) -> ReleaseRow:
+        row = store.find_release(session, ref)
+        if row is None:
+            raise _unknown_release(ref)
+        return row
+
+    def _view(self, session: Session, rows: Sequence[ReleaseRow]) -> list[ReleaseView]:
+        refs = [_ref(row) for row in rows]
+        jobs = self._jobs.jobs_of(refs)
+        bundles = store.bundles_of(session, [row.id for row in rows if row.id is not None])
+        return [
+            ReleaseView(
+                ref=ref,
+                state=ReleaseState(row.state),
+                source_sha256=Sha256(row.source_sha256),
+                created_at=row.created_at,
+                created_by=row.created_by,
+                profiles_reason=row.profiles_reason,
+                labels_available=bool(row.data.get("labels")),
+                bundles=tuple(_bundle_view(ref, bundle) for bundle in bundles[row.id or 0]),
+                jobs=tuple(jobs.get(ref, ())),
+            )
+            for ref, row in zip(refs, rows, strict=True)
+        ]
+
+
+def source_files(documents: Sequence[Mapping[str, Any]]) -> tuple[SourceFile, ...]:
+    """Return source files from their stored form."""
+    return tuple(SourceFile(str(d["path"]), Sha256(str(d["sha256"])), int(d["length"])) for d in documents)
+
+
+def _unknown_release(ref: ReleaseRef) -> ReleaseUnknownError:
+    return ReleaseUnknownError(f"there is no release {ref}", next_step="`edgectl release list` shows all releases")
+
+
+def _ref(row: ReleaseRow) -> ReleaseRef:
+    return ReleaseRef.parse(f"{row.model}@{row.version}")
+
+
+def _bundle_view(ref: ReleaseRef, row: BundleRow) -> BundleView:
+    return BundleView(
+        ref=ref,
+        profile=ProfileName(row.profile),
+        target=row.target,
+        sha256=Sha256(row.sha256),
+        length=row.length,
+        leaves=Sha256(row.leaves),
+        runtime=row.runtime,
+        precision=row.precision,
+        signed_at=row.signed_at,
+        report=row.report,
+    )

@@ -1,0 +1,140 @@
+"""The only place with SQL of the registry. Every function takes the session of its caller."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, col
+
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_server.paging import Page, PageRequest, cut_page
+from edgefleet_server.registry.tables import BlobRow, BundleRow, ModelRow, ProfileRow, ReleaseRow
+
+
+def _insert_or_ignore(session: Session, table: type, values: dict[str, Any]) -> None:
+    dialect = session.get_bind().dialect.name
+    insert = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    session.execute(insert.values(**values).on_conflict_do_nothing())
+
+
+def add_blob(session: Session, sha256: Sha256, length: int, now: datetime) -> None:
+    """Record a stored blob; a second time changes nothing."""
+    _insert_or_ignore(session, BlobRow, {"sha256": sha256, "length": length, "created_at": now})
+
+
+def blob_length(session: Session, sha256: str) -> int | None:
+    """Return a recorded blob's length in bytes."""
+    return session.scalar(select(col(BlobRow.length)).where(col(BlobRow.sha256) == sha256))
+
+
+def blob_lengths(session: Session, digests: Sequence[str]) -> dict[str, int]:
+    """Return the lengths of those of `digests` that are recorded."""
+    rows = session.execute(select(col(BlobRow.sha256), col(BlobRow.length)).where(col(BlobRow.sha256).in_(digests)))
+    return {sha256: length for sha256, length in rows}
+
+
+def ensure_model(session: Session, name: str, now: datetime, by: str) -> None:
+    """Record a model name; a second time changes nothing."""
+    _insert_or_ignore(session, ModelRow, {"name": name, "created_at": now, "created_by": by})
+
+
+def find_release(session: Session, ref: ReleaseRef, *, lock: bool = False) -> ReleaseRow | None:
+    """Return the row of a release; `lock` holds it (PostgreSQL) until the transaction ends."""
+    query = select(ReleaseRow).where(col(ReleaseRow.model) == ref.model, col(ReleaseRow.version) == ref.version)
+    if lock:
+        query = query.with_for_update()
+    return session.scalars(query).one_or_none()
+
+
+def ensure_release(session: Session, row: ReleaseRow) -> bool:
+    """Insert a release unless its name and version exist; return whether this call inserted it."""
+    dialect = session.get_bind().dialect.name
+    insert = sqlite.insert(ReleaseRow) if dialect == "sqlite" else postgresql.insert(ReleaseRow)
+    statement = insert.values(**row.model_dump(exclude={"id"})).on_conflict_do_nothing().returning(col(ReleaseRow.id))
+    return session.scalar(statement) is not None
+
+
+def bundles_of(session: Session, release_ids: Sequence[int]) -> dict[int, list[BundleRow]]:
+    """Return the bundles of releases, by release id, sorted by profile."""
+    grouped: dict[int, list[BundleRow]] = {release_id: [] for release_id in release_ids}
+    query = select(BundleRow).where(col(BundleRow.release_id).in_(release_ids)).order_by(col(BundleRow.profile))
+    for row in session.scalars(query):
+        grouped[row.release_id].append(row)
+    return grouped
+
+
+def find_bundle(session: Session, ref: ReleaseRef, profile: str) -> BundleRow | None:
+    """Return the bundle of a release for a profile."""
+    query = (
+        select(BundleRow)
+        .join(ReleaseRow, col(ReleaseRow.id) == col(BundleRow.release_id))
+        .where(
+            col(ReleaseRow.model) == ref.model,
+            col(ReleaseRow.version) == ref.version,
+            col(BundleRow.profile) == profile,
+        )
+    )
+    return session.scalars(query).one_or_none()
+
+
+def find_bundles_by_sha256(session: Session, digests: Sequence[str]) -> list[tuple[BundleRow, ReleaseRow]]:
+    """Return bundles with their releases by bundle digest."""
+    query = (
+        select(BundleRow, ReleaseRow)
+        .join(ReleaseRow, col(ReleaseRow.id) == col(BundleRow.release_id))
+        .where(col(BundleRow.sha256).in_(digests))
+    )
+    return [(bundle, release) for bundle, release in session.execute(query)]
+
+
+def list_releases(session: Session, model: str | None, page: PageRequest) -> Page[ReleaseRow]:
+    """Return one page of releases, newest first."""
+    query = select(ReleaseRow).order_by(col(ReleaseRow.id).desc()).limit(page.limit + 1)
+    count = select(func.count()).select_from(ReleaseRow)
+    if model is not None:
+        query, count = query.where(col(ReleaseRow.model) == model), count.where(col(ReleaseRow.model) == model)
+    after = page.after_number()
+    if after is not None:
+        query = query.where(col(ReleaseRow.id) < after)
+    rows = list(session.scalars(query))
+    return cut_page(rows, page, session.scalar(count) or 0, lambda row: str(row.id))
+
+
+def list_models(session: Session, page: PageRequest) -> Page[ModelRow]:
+    """Return one page of models by name."""
+    query = select(ModelRow).order_by(col(ModelRow.name)).limit(page.limit + 1)
+    if page.after is not None:
+        query = query.where(col(ModelRow.name) > page.after)
+    total = session.scalar(select(func.count()).select_from(ModelRow)) or 0
+    return cut_page(list(session.scalars(query)), page, total, lambda row: row.name)
+
+
+def find_model(session: Session, name: str) -> ModelRow | None:
+    """Return the row of a model."""
+    return session.get(ModelRow, name)
+
+
+def newest_releases(session: Session, models: Sequence[str]) -> dict[str, tuple[int, ReleaseRow]]:
+    """Return for each model the number of its releases and the newest one."""
+    summary = (
+        select(col(ReleaseRow.model), func.count(), func.max(col(ReleaseRow.id)))
+        .where(col(ReleaseRow.model).in_(models))
+        .group_by(col(ReleaseRow.model))
+    )
+    counts = {name: (count, newest) for name, count, newest in session.execute(summary)}
+    ids = [newest for _, newest in counts.values()]
+    rows = {row.model: row for row in session.scalars(select(ReleaseRow).where(col(ReleaseRow.id).in_(ids)))}
+    return {name: (count, rows[name]) for name, (count, _) in counts.items()}
+
+
+def find_profile(session: Session, name: str) -> ProfileRow | None:
+    """Return a profile that came with a publication."""
+    return session.get(ProfileRow, name)
+
+
+def list_profiles(session: Session) -> list[ProfileRow]:
+    """Return all profiles that came with publications, by name."""
+    return list(session.scalars(select(ProfileRow).order_by(col(ProfileRow.name))))

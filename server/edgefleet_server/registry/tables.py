@@ -1,0 +1,79 @@
+"""Tables of the registry. Only `store.py` reads and writes them."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from edgefleet_server.db import UtcDateTime
+
+
+class BlobRow(SQLModel, table=True):
+    """A blob that is completely and durably in the blob store. Written after the bytes."""
+
+    __tablename__ = "blobs"
+
+    sha256: str = Field(primary_key=True, max_length=64)
+    length: int = Field(sa_type=BigInteger)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class ModelRow(SQLModel, table=True):
+    """A named line of releases."""
+
+    __tablename__ = "models"
+
+    name: str = Field(primary_key=True, max_length=63)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    created_by: str = Field(max_length=80)
+
+
+class ReleaseRow(SQLModel, table=True):
+    """One version of a model. `identity` is the digest of source, data and options: same identity = same release."""
+
+    __tablename__ = "releases"
+    __table_args__ = (UniqueConstraint("model", "version"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    model: str = Field(foreign_key="models.name", max_length=63)
+    version: str = Field(max_length=63)
+    state: str = Field(max_length=16)
+    source_sha256: str = Field(max_length=64)
+    identity: str = Field(max_length=64)
+    source: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    data: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    options: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    profiles_reason: str = Field(sa_column=Column(Text, nullable=False))
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    created_by: str = Field(max_length=80)
+
+
+class BundleRow(SQLModel, table=True):
+    """One signed bundle of a release. Never replaced."""
+
+    __tablename__ = "bundles"
+    __table_args__ = (UniqueConstraint("release_id", "profile"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    release_id: int = Field(foreign_key="releases.id")
+    profile: str = Field(max_length=63)
+    target: str = Field(max_length=255, unique=True)
+    sha256: str = Field(foreign_key="blobs.sha256", max_length=64, index=True)
+    length: int = Field(sa_type=BigInteger)
+    leaves: str = Field(foreign_key="blobs.sha256", max_length=64, index=True)
+    runtime: str = Field(max_length=32)
+    precision: str = Field(max_length=32)
+    report: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    signed_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class ProfileRow(SQLModel, table=True):
+    """A hardware profile that came with a publication, beside those that edgefleet ships."""
+
+    __tablename__ = "profiles"
+
+    name: str = Field(primary_key=True, max_length=63)
+    facts: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    created_by: str = Field(max_length=80)

@@ -1,0 +1,182 @@
+"""Settings of one server process: built once in the entry point, frozen, passed down.
+
+Sources, strongest first: arguments of the command, environment ``EDGEFLEET_SERVER_*`` (nested with ``__``), the file
+``server.toml`` of the data folder, the defaults below. No other module reads the environment.
+"""
+
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import BadIdError, parse_tenant
+
+MIB = 1024 * 1024
+
+
+class SettingsError(EdgefleetError):
+    """The settings cannot be used."""
+
+    code = "server.bad_settings"
+
+
+class ServerRole(StrEnum):
+    """What one server process does; any number of processes may share a role on PostgreSQL."""
+
+    API = "api"
+    GATEWAY = "gateway"
+    ENGINE = "engine"
+    CONVERTER = "converter"
+
+
+ALL_ROLES = tuple(ServerRole)
+
+
+class ServerSettings(BaseSettings):
+    """All settings of the server. Sizes are bytes, times are seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="EDGEFLEET_SERVER_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    data_dir: Path
+    tenant: str = "default"
+    instance: str = Field(default="main", pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
+    """Name of this replica: its MQTT account is ``srv-<instance>``."""
+    roles: tuple[ServerRole, ...] = ALL_ROLES
+
+    database_url: SecretStr | None = None
+    """SQLAlchemy URL; None = SQLite ``edgefleet.db`` in the data folder."""
+    blob_url: str | None = None
+    """``s3://…``, ``gs://…``, ``az://…`` or ``file:///…``; None = ``blobs/`` in the data folder."""
+
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(default=8080, ge=0, le=65535)
+    api_tls_cert: Path | None = None
+    api_tls_key: Path | None = None
+    behind_proxy: bool = False
+    """TLS ends in a proxy in front of us: plain HTTP on other addresses than loopback is then allowed."""
+
+    device_host: str = "127.0.0.1"
+    device_port: int = Field(default=8443, ge=0, le=65535)
+    public_host: str | None = None
+    """Host name or address under which devices reach this server; None = the device listener's own host."""
+
+    broker: str = "auto"
+    """``auto``, ``embedded``, ``mosquitto`` or ``mqtts://host:port``."""
+    broker_host: str = "127.0.0.1"
+    broker_port: int = Field(default=0, ge=0, le=65535)
+
+    converter_workers: int = Field(default=1, ge=1, le=64)
+    max_blob_bytes: int = Field(default=2048 * MIB, ge=MIB)
+    job_timeout_s: float = Field(default=1800.0, gt=0)
+    job_memory_bytes: int = Field(default=8192 * MIB, ge=256 * MIB)
+    job_output_bytes: int = Field(default=4096 * MIB, ge=MIB)
+    job_attempts: int = Field(default=3, ge=1, le=10)
+    converter_command: tuple[str, ...] | None = None
+    """Command of the conversion child; None = this Python with ``-m edgefleet_converters.job``."""
+    engine_tick_s: float = Field(default=2.0, gt=0)
+    log_level: str = "INFO"
+
+    @field_validator("tenant")
+    @classmethod
+    def _tenant_is_a_topic_level(cls, value: str) -> str:
+        try:
+            return str(parse_tenant(value))
+        except BadIdError as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def database(self) -> str:
+        """The database URL in force."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data_dir / 'edgefleet.db'}"
+
+    @property
+    def keys_dir(self) -> Path:
+        """Folder of the private keys (0700)."""
+        return self.data_dir / "keys"
+
+    @property
+    def blobs_dir(self) -> Path:
+        """Folder of the local blob store."""
+        return self.data_dir / "blobs"
+
+    @property
+    def tuf_dir(self) -> Path:
+        """Folder of the published TUF metadata."""
+        return self.data_dir / "tuf"
+
+    @property
+    def broker_dir(self) -> Path:
+        """Folder of the broker's generated configuration."""
+        return self.data_dir / "broker"
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of what only a running server needs (ports, temporary files)."""
+        return self.data_dir / "run"
+
+    @property
+    def device_public_host(self) -> str:
+        """The host that devices are told to connect to."""
+        return self.public_host or self.device_host
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then environment; the file of the data folder is merged by :func:`load_settings`."""
+        return init_settings, env_settings, _FileSource(settings_cls, init_settings)
+
+
+class _FileSource(PydanticBaseSettingsSource):
+    """``server.toml`` of the data folder that the arguments (or the environment) name."""
+
+    def __init__(self, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._init = init_settings
+
+    def get_field_value(self, field: object, field_name: str) -> tuple[Any, str, bool]:
+        """Unused: the whole file is returned by ``__call__``."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the file's table, or nothing when there is no file."""
+        folder = self._init().get("data_dir") or self.current_state.get("data_dir")
+        if not folder:
+            return {}
+        path = Path(folder) / "server.toml"
+        if not path.is_file():
+            return {}
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def load_settings(data_dir: Path, **overrides: object) -> ServerSettings:
+    """Return the settings of a data folder.
+
+    ``overrides`` are arguments of the command; None means "not given". Raises SettingsError naming every bad field.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return ServerSettings(data_dir=data_dir, **given)  # type: ignore[arg-type]
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(
+            f"{data_dir / 'server.toml'} is not valid TOML: {error}", next_step="correct the file and start again"
+        ) from error
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+        raise SettingsError(
+            f"these settings cannot be used: {wrong}",
+            next_step="correct them in server.toml, the EDGEFLEET_SERVER_ environment or the command",
+        ) from error
