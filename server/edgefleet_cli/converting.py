@@ -109,16 +109,15 @@ def _follow(lines: Iterator[str] | IO[str], rows: Board) -> Json | None:
 
 
 def _profiles(request: ModelRequest, out: Output) -> list[Json]:
-    import msgspec
-
     require("edgefleet_profiles", "convert")
     from edgefleet_profiles import load
+    from edgefleet_protocol.profile import profile_to_dict
 
     names = request.profiles
     if names is None:
         names = DEFAULT_PROFILES
         out.note(f"profiles: {', '.join(names)} (no --profile was given)")
-    return [msgspec.to_builtins(load(name)) for name in names] + list(request.profile_files)
+    return [profile_to_dict(load(name)) for name in names] + list(request.profile_files)
 
 
 def _absolute(file: Path | None) -> str | None:

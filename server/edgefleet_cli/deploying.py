@@ -32,7 +32,7 @@ _PCT = {
 
 @dataclass(frozen=True)
 class DeviceOutcome:
-    """How one device fared: `state` is its last reported phase, `unheard` before it said anything."""
+    """How one device fared: `state` is its phase, `unheard` before it reported this order."""
 
     device: str
     profile: str
@@ -64,19 +64,24 @@ class Deployer:
         body = {"selector": selector, "device": device, "dry_run": dry_run}
         return self.api.post(f"/releases/{part(ref)}:deploy", body)
 
-    def wait(self, ref: str, answer: Json, *, wait_s: float = DEFAULT_WAIT_S) -> list[DeviceOutcome]:
-        """Follow the devices of a deploy answer until all are done or failed, or `wait_s` is over."""
+    def wait(
+        self, ref: str, answer: Json, *, selector: str | None = None, wait_s: float = DEFAULT_WAIT_S
+    ) -> list[DeviceOutcome]:
+        """Follow the devices of a deploy answer until all are done or failed, or `wait_s` is over.
+
+        selector: narrows what is asked from the server; the devices followed are those of the answer.
+        """
+        gens = {str(entry["device"]): int(entry["gen"]) for entry in answer.get("set") or []}
         outcomes = {
-            str(entry["device"]): DeviceOutcome(str(entry["device"]), str(entry.get("profile") or ""))
-            for entry in answer.get("set") or []
+            str(entry["device"]): DeviceOutcome(str(entry["device"]), str(entry["profile"])) for entry in answer["set"]
         }
         deadline_s = self.clock.monotonic_s() + wait_s
         with board(self.out) as rows:
             while outcomes:
-                for item in self.api.pages(f"/releases/{part(ref)}/devices")["items"]:
-                    name = str(item.get("device") or item.get("id"))
+                for device in self._devices(outcomes, selector):
+                    name = str(device["id"])
                     if name in outcomes:
-                        outcomes[name] = _outcome(outcomes[name], item)
+                        outcomes[name] = judge(outcomes[name], device, ref, gens[name])
                 for outcome in outcomes.values():
                     rows.update(outcome.device, outcome.state, outcome.error, _PCT.get(outcome.state))
                 all_final = all(outcome.is_final for outcome in outcomes.values())
@@ -85,14 +90,39 @@ class Deployer:
                 self.clock.sleep(_POLL_S)
         return list(outcomes.values())
 
+    def _devices(self, outcomes: dict[str, DeviceOutcome], selector: str | None) -> list[Json]:
+        if len(outcomes) == 1:
+            return [self.api.get(f"/devices/{part(next(iter(outcomes)))}")]
+        items: list[Json] = self.api.pages("/devices", selector=selector or None)["items"]
+        return items
+
+
+def judge(before: DeviceOutcome, device: Json, ref: str, gen: int) -> DeviceOutcome:
+    """Return how a device fares with release `ref`, set in the desired document `gen`.
+
+    A phase counts only once the device has reported that document (or a later one) and the phase is about this release:
+    before that, the phase it last reported belongs to what it ran or tried earlier.
+    """
+    model = ref.partition("@")[0]
+    refused = device.get("refused")
+    if isinstance(refused, dict) and int(refused.get("gen") or 0) >= gen:
+        return replace(before, state="failed", error=f"{refused.get('code')}: {refused.get('reason')}")
+    wanted = next((entry for entry in device["desired"]["models"] if entry["model"] == model), None)
+    if wanted is None or wanted["release"] != ref:
+        return replace(before, state="superseded", error="another release was set on the device meanwhile")
+    report = next((entry for entry in device["models"] if entry["model"] == model), None)
+    if report is None or int(device.get("reported_gen") or 0) < gen:
+        return replace(before, state="unheard", error="")
+    phase = str(report.get("phase") or "")
+    if report.get("sha256") == wanted["sha256"] and phase in DONE:
+        return replace(before, state=phase, error="")
+    if report.get("wanted_sha256") == wanted["sha256"] and phase not in DONE:
+        return replace(before, state=phase, error=error_text(report))
+    return replace(before, state="accepted", error="")
+
 
 def exit_code(outcomes: list[DeviceOutcome]) -> int:
     """Return 0 when all devices run the release, 1 when one failed, 8 when some have not finished."""
     if any(outcome.state in FAILED for outcome in outcomes):
         return EXIT_FAILED
     return EXIT_OK if all(outcome.state in DONE for outcome in outcomes) else EXIT_TIMEOUT
-
-
-def _outcome(before: DeviceOutcome, item: Json) -> DeviceOutcome:
-    state = str(item.get("phase") or item.get("state") or before.state)
-    return replace(before, state=state, error=error_text(item))

@@ -32,6 +32,15 @@ _EXIT_BY_STATUS = {
     422: EXIT_USAGE,
 }
 
+_EXIT_BY_CODE = {"id.bad": EXIT_USAGE, "profile.bad": EXIT_USAGE, "profile.unknown": EXIT_NOT_FOUND}
+
+
+def exit_code_of(error: EdgefleetError) -> int:
+    """Return the exit code for any edgefleet error; errors of other packages know none and are looked up by code."""
+    if isinstance(error, CliError):
+        return error.exit_code
+    return _EXIT_BY_CODE.get(error.code, EXIT_FAILED)
+
 
 class CliError(EdgefleetError):
     """A failure that ends the command: `message` says what, `why` the cause, `next_step` the way out."""

@@ -49,7 +49,7 @@ def metric(value: Any) -> str:
     if not isinstance(value, dict) or not isinstance(value.get("value"), int | float):
         return "-"
     drop = value.get("drop")
-    change = f" ({-drop * 100:+.1f}%)" if isinstance(drop, int | float) else ""
+    change = f" ({0.0 - drop * 100:+.1f}%)" if isinstance(drop, int | float) and round(drop, 3) else ""
     return f"{value.get('name', 'metric')} {value['value']:.4f}{change}"
 
 
@@ -88,12 +88,6 @@ def pairs(value: Any) -> str:
     return ",".join(f"{key}={item}" for key, item in sorted(value.items()))
 
 
-def error_text(item: dict[str, Any]) -> str:
-    """Return `class: detail` for what a device reports as its error, empty when it reports none."""
-    error = item.get("error")
-    if isinstance(error, dict):
-        return ": ".join(
-            str(error[key]) for key in ("class", "error_class", "code", "detail", "message") if error.get(key)
-        )
-    label = str(item.get("error_class") or "")
-    return f"{label}: {error}" if error and label and error != label else str(error or label)
+def error_text(model: dict[str, Any]) -> str:
+    """Return `class: reason` for what a device reports of one model, empty when nothing is wrong."""
+    return ": ".join(str(model[key]) for key in ("error_class", "reason") if model.get(key))

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-from edgefleet_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from edgefleet_cli.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, exit_code_of
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> int:
         if debug:
             _trace()
         write_error(error, debug=debug)
-        return int(getattr(error, "exit_code", EXIT_FAILED))
+        return exit_code_of(error)
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
         return EXIT_INTERRUPTED

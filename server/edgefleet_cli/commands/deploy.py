@@ -67,7 +67,7 @@ def _deploy(session: Session, ref: str, to: str | None, device: str | None, *, w
             f"{len(chosen)} {'would get' if dry_run else 'now want'} {ref}{'' if dry_run else _watch(ref)}"
         )
         return EXIT_OK
-    outcomes = deployer.wait(ref, answer, wait_s=session.options.timeout_s or DEFAULT_WAIT_S)
+    outcomes = deployer.wait(ref, answer, selector=to, wait_s=session.options.timeout_s or DEFAULT_WAIT_S)
     rows = [outcome.as_json() for outcome in outcomes]
     session.out.document({**answer, "devices": rows}, lambda: session.out.table(rows, OUTCOME))
     code = exit_code(outcomes)

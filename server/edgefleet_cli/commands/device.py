@@ -29,53 +29,41 @@ def device_sheet(now: datetime) -> Sheet:
         [
             Column("id", lambda d: text(d.get("id")), keep=True),
             Column("profile", lambda d: text(d.get("profile"))),
-            Column("presence", _presence),
+            Column("status", lambda d: text(d.get("status"))),
             Column("models", _models),
             Column("error", _errors),
-            Column("seen", lambda d: age(d.get("last_seen_at") or d.get("last_seen"), now), right=True),
+            Column("seen", lambda d: age(d.get("last_seen"), now), right=True),
             Column("labels", lambda d: pairs(d.get("labels"))),
-            Column("gen", lambda d: text(d.get("gen")), wide=True, right=True),
-            Column("agent", lambda d: text(_facts(d).get("agent_version")), wide=True),
-            Column("arch", lambda d: text(_facts(d).get("arch")), wide=True),
+            Column("desired", _desired, wide=True),
+            Column("gen", lambda d: f"{d.get('reported_gen')}/{d['desired'].get('gen')}", wide=True, right=True),
+            Column(
+                "free", lambda d: size(d["free_mb"] * 1_000_000) if d.get("free_mb") else "-", wide=True, right=True
+            ),
+            Column("agent", lambda d: text(d.get("agent_version")), wide=True),
+            Column("arch", lambda d: text(d.get("arch")), wide=True),
         ],
         lambda d: text(d.get("id")),
     )
 
 
-def _facts(device: Json) -> Json:
-    facts = device.get("facts")
-    return facts if isinstance(facts, dict) else {}
-
-
-def _presence(device: Json) -> str:
-    presence = device.get("presence")
-    if isinstance(presence, dict):
-        return text(presence.get("state") or presence.get("status"))
-    return text(presence if presence is not None else device.get("status"))
-
-
-def reported_models(device: Json) -> dict[str, Json]:
-    """Return what a device reports, by model name."""
-    models = device.get("models")
-    if isinstance(models, dict):
-        return {str(name): entry for name, entry in models.items() if isinstance(entry, dict)}
-    if isinstance(models, list):
-        return {str(entry.get("model") or entry.get("name")): entry for entry in models if isinstance(entry, dict)}
-    return {}
-
-
 def _models(device: Json) -> str:
     shown = []
-    for name, entry in reported_models(device).items():
-        version = entry.get("version") or entry.get("release") or entry.get("active") or "?"
-        ref = str(version) if "@" in str(version) else f"{name}@{version}"
-        phase = entry.get("phase")
-        shown.append(ref if phase in {None, "committed"} else f"{ref} {phase}")
+    for model in device.get("models") or []:
+        running = model.get("release") or f"{model.get('model')} -"
+        phase = model.get("phase")
+        shown.append(running if phase == "committed" else f"{running} ({phase})")
     return ", ".join(shown) or "-"
 
 
+def _desired(device: Json) -> str:
+    return ", ".join(str(model.get("release")) for model in device["desired"].get("models") or []) or "-"
+
+
 def _errors(device: Json) -> str:
-    return "; ".join(filter(None, (error_text(entry) for entry in reported_models(device).values()))) or "-"
+    refused = device.get("refused")
+    found = [f"{refused.get('code')}: {refused.get('reason')}"] if isinstance(refused, dict) else []
+    found += [told for model in device.get("models") or [] if (told := error_text(model))]
+    return "; ".join(found) or "-"
 
 
 @app.command("list")
@@ -102,15 +90,18 @@ def show(ctx: typer.Context, device_id: DeviceArgument) -> None:
 
 def _show(session: Session, device: Json, sheet: Sheet) -> None:
     out = session.out
-    out.fields((column.header, column.cell(device)) for column in sheet.columns if column.header != "models")
-    facts = [(key.replace("_", " "), _fact(value)) for key, value in _facts(device).items()]
+    out.fields(
+        (column.header, column.cell(device)) for column in sheet.columns if column.header not in {"models", "error"}
+    )
+    out.fields([("error", _errors(device)), ("certificate until", text(device.get("cert_not_after"))[:19])])
+    facts = device.get("facts") or {}
     if facts:
         out.heading("Facts")
-        out.fields(facts)
-    for name, entry in reported_models(device).items():
-        out.heading(f"Model {name}")
-        out.fields((key.replace("_", " "), _fact(value)) for key, value in entry.items())
-    telemetry = device.get("telemetry") or device.get("last_telemetry")
+        out.fields((key.replace("_", " "), _fact(value)) for key, value in facts.items())
+    for model in device.get("models") or []:
+        out.heading(f"Model {model.get('model')}")
+        out.fields((key.replace("_", " "), _fact(value)) for key, value in model.items() if key != "model")
+    telemetry = device.get("telemetry")
     if isinstance(telemetry, dict):
         out.heading("Last telemetry")
         out.fields((key.replace("_", " "), _figure(key, value)) for key, value in telemetry.items())

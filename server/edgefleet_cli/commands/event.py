@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -14,20 +13,15 @@ from edgefleet_cli.session import Session
 app = typer.Typer(help="The fleet as a whole.", no_args_is_help=True)
 
 
-def _detail(event: dict[str, Any]) -> str:
-    detail = event.get("detail") or event.get("data") or event.get("message")
-    return pairs(detail) if isinstance(detail, dict) else text(detail)
-
-
 SHEET = Sheet(
     "events",
     [
-        Column("at", lambda e: text(e.get("at") or e.get("time") or e.get("created_at"))[:19], keep=True),
-        Column("type", lambda e: text(e.get("type") or e.get("kind") or e.get("action"))),
-        Column("device", lambda e: text(e.get("device") or e.get("device_id"))),
-        Column("actor", lambda e: text(e.get("actor")), wide=True),
-        Column("subject", lambda e: text(e.get("subject") or e.get("release") or e.get("object"))),
-        Column("detail", _detail),
+        Column("at", lambda e: text(e.get("at"))[:19], keep=True),
+        Column("kind", lambda e: text(e.get("kind"))),
+        Column("device", lambda e: text(e.get("device"))),
+        Column("model", lambda e: text(e.get("model"))),
+        Column("detail", lambda e: pairs(e.get("detail"))),
+        Column("received", lambda e: text(e.get("received_at"))[:19], wide=True),
     ],
     lambda e: text(e.get("id")),
 )
@@ -45,13 +39,28 @@ def events(
 
 @app.command("summary")
 def summary(ctx: typer.Context) -> None:
-    """Show counts of devices by state, profile and release."""
+    """Show counts of devices by status, profile and model version."""
     session = Session.of(ctx)
     figures = session.api.get("/fleet/summary")
-    session.out.document(figures, lambda: session.out.fields((key, _figure(item)) for key, item in figures.items()))
+    session.out.document(figures, lambda: _show(session, figures))
 
 
-def _figure(value: Any) -> str:
-    if isinstance(value, dict):
-        return pairs(value)
-    return json.dumps(value) if isinstance(value, list) else text(value)
+MODELS = [
+    Column("model", lambda m: text(m.get("model"))),
+    Column("version", lambda m: text(m.get("version"))),
+    Column("state", lambda m: text(m.get("state"))),
+    Column("devices", lambda m: text(m.get("devices")), right=True),
+]
+
+
+def _show(session: Session, figures: dict[str, Any]) -> None:
+    session.out.fields(
+        [
+            ("devices", text(figures.get("devices"))),
+            ("status", pairs(figures.get("status"))),
+            ("profiles", pairs(figures.get("profiles"))),
+        ]
+    )
+    if figures.get("models"):
+        session.out.heading("Models")
+        session.out.table(figures["models"], MODELS)

@@ -18,13 +18,16 @@ Ref = Annotated[str, typer.Argument(metavar="REF", help="name@version, e.g. digi
 DEVICES = Sheet(
     "devices that have or want this release",
     [
-        Column("device", lambda d: text(d.get("device") or d.get("id")), keep=True),
+        Column("device", lambda d: text(d.get("device")), keep=True),
         Column("profile", lambda d: text(d.get("profile"))),
-        Column("state", lambda d: text(d.get("state") or d.get("assignment"))),
+        Column("status", lambda d: text(d.get("status"))),
+        Column("wanted", lambda d: text(d.get("wanted"))),
+        Column("runs it", lambda d: text(d.get("active"))),
         Column("phase", lambda d: text(d.get("phase"))),
-        Column("error", lambda d: text(d.get("error") or d.get("error_class"))),
+        Column("state", lambda d: text(d.get("state")), wide=True),
+        Column("error", lambda d: text(d.get("error_class"))),
     ],
-    lambda d: text(d.get("device") or d.get("id")),
+    lambda d: text(d.get("device")),
 )
 
 

@@ -1,0 +1,48 @@
+"""`edgectl convert`: the real pipeline in its child process, without a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.conftest import Edgectl
+
+_DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
+_DATA = ("--calibration", _DIGITS / "data" / "calibration.npz", "--eval", _DIGITS / "data" / "eval.npz")
+_PROFILE = ("--profile", "generic-x86_64-ort-small")
+
+
+def test_a_model_becomes_a_bundle_with_a_report(edgectl: Edgectl, tmp_path: Path) -> None:
+    model = _DIGITS / "digits-1.1.0.onnx"
+    ran = edgectl(
+        "convert", model, "--name", "digits", "--version", "1.1.0", *_DATA, *_PROFILE, "--out", tmp_path, "-o", "json"
+    )
+    assert ran.code == 0, ran.err
+    (bundle,) = ran.json["bundles"]
+    assert bundle["precision"] == "int8"
+    assert bundle["bytes"] <= 0.35 * bundle["fp32_bytes"]
+    assert (tmp_path / "digits-1.1.0-generic-x86_64-ort-small.bundle").stat().st_size == bundle["bundle_bytes"]
+    assert json.loads((tmp_path / "report.json").read_text())
+    assert "quantize" in ran.err
+
+
+def test_a_refused_profile_exits_1_with_reason_and_next_step(edgectl: Edgectl, tmp_path: Path) -> None:
+    model = _DIGITS / "bad" / "crashes-at-load.onnx"
+    ran = edgectl("convert", model, "--name", "digits", "--version", "9", *_DATA, *_PROFILE, "--out", tmp_path)
+    assert ran.code == 1
+    assert "refused: " in ran.out
+    assert "next: " in ran.out
+
+
+def test_bytes_that_are_no_model_are_told_as_such(edgectl: Edgectl, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"\x00\x01\x02 not a model")
+    ran = edgectl("convert", tmp_path / "m.onnx", "--name", "x", "--version", "1", *_PROFILE, "--out", tmp_path / "out")
+    assert ran.code == 1
+    assert ran.told()[1].startswith("convert.")
+
+
+def test_an_unknown_profile_exits_5_and_names_close_ones(edgectl: Edgectl, tmp_path: Path) -> None:
+    model = _DIGITS / "digits-1.1.0.onnx"
+    ran = edgectl("convert", model, "--name", "x", "--version", "1", "--profile", "generic-x86-ort", "--out", tmp_path)
+    assert ran.code == 5
+    assert "generic-x86_64-ort" in ran.told()[2]

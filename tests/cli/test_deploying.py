@@ -1,0 +1,74 @@
+"""When a device counts as done, as failed, or as still to be heard of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edgefleet_cli.deploying import DeviceOutcome, exit_code, judge
+
+_REF = "digits@1.1.0"
+_NEW, _OLD = "b" * 64, "a" * 64
+
+
+def _device(**changes: Any) -> dict[str, Any]:
+    report = {
+        "model": "digits",
+        "sha256": changes.pop("sha256", _NEW),
+        "wanted_sha256": changes.pop("wanted_sha256", _NEW),
+        "phase": changes.pop("phase", "committed"),
+        "error_class": changes.pop("error_class", None),
+        "reason": changes.pop("reason", ""),
+    }
+    return {
+        "id": "d-1",
+        "reported_gen": 7,
+        "refused": None,
+        "desired": {"gen": 7, "models": [{"model": "digits", "release": _REF, "sha256": _NEW}]},
+        "models": [report],
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("device", "state"),
+    [
+        (_device(), "committed"),
+        (_device(reported_gen=6), "unheard"),
+        (_device(models=[]), "unheard"),
+        (_device(sha256=_OLD, wanted_sha256=_OLD), "accepted"),
+        (_device(sha256=_OLD, wanted_sha256=_OLD, phase="rolled_back"), "accepted"),
+        (_device(sha256=_OLD, phase="downloading"), "downloading"),
+        (_device(phase="probation"), "probation"),
+        (_device(sha256=_OLD, phase="rolled_back", error_class="golden", reason="no match"), "rolled_back"),
+        (_device(refused={"gen": 7, "code": "desired.signature", "reason": "bad"}), "failed"),
+        (_device(refused={"gen": 6, "code": "desired.signature", "reason": "bad"}), "committed"),
+        (
+            _device(desired={"gen": 8, "models": [{"model": "digits", "release": "digits@2", "sha256": _OLD}]}),
+            "superseded",
+        ),
+        (_device(desired={"gen": 8, "models": []}), "superseded"),
+    ],
+)
+def test_a_phase_counts_only_for_the_release_and_document_it_is_about(device: dict[str, Any], state: str) -> None:
+    assert judge(DeviceOutcome("d-1", "p"), device, _REF, 7).state == state
+
+
+def test_the_reason_of_a_rollback_is_told() -> None:
+    device = _device(sha256=_OLD, phase="rolled_back", error_class="golden", reason="output differs")
+    assert judge(DeviceOutcome("d-1", "p"), device, _REF, 7).error == "golden: output differs"
+
+
+@pytest.mark.parametrize(
+    ("states", "code"),
+    [
+        (["committed", "committed"], 0),
+        (["committed", "failed"], 1),
+        (["unheard", "rolled_back"], 1),
+        (["committed", "probation"], 8),
+        (["unheard"], 8),
+    ],
+)
+def test_exit_codes_of_waiting(states: list[str], code: int) -> None:
+    assert exit_code([DeviceOutcome(f"d-{i}", "p", state) for i, state in enumerate(states)]) == code

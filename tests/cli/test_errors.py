@@ -1,0 +1,164 @@
+"""Errors that need no server: three lines on stderr, nothing on stdout, the right exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Edgectl
+
+
+def _closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_no_server_is_set(edgectl: Edgectl) -> None:
+    ran = edgectl("device", "list", "-o", "json")
+    assert (ran.code, ran.out) == (2, "")
+    assert "edgectl login" in ran.told()[2]
+
+
+def test_not_logged_in(edgectl: Edgectl) -> None:
+    ran = edgectl("device", "list", "--server", "http://127.0.0.1:1")
+    assert (ran.code, ran.out) == (4, "")
+    assert "edgectl login http://127.0.0.1:1" in ran.told()[2]
+
+
+def test_the_server_is_unreachable(edgectl: Edgectl) -> None:
+    server = f"http://127.0.0.1:{_closed_port()}"
+    ran = edgectl("device", "list", "--server", server, "--token", "x")
+    assert (ran.code, ran.out) == (1, "")
+    what, why, next_step = ran.told()
+    assert what == f"cannot reach the server at {server}"
+    assert "refused" in why
+    assert "edgectl server start" in next_step
+
+
+def test_something_else_answers_at_the_address(edgectl: Edgectl) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 404 Not Found\r\ncontent-length: 5\r\n\r\nhello")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        ran = edgectl("whoami", "--server", f"http://127.0.0.1:{listener.getsockname()[1]}", "--token", "x")
+        thread.join()
+    assert ran.code == 1
+    assert "not an edgefleet server" in ran.told()[1]
+
+
+def test_a_silent_server_is_given_up_after_the_timeout(edgectl: Edgectl) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        ran = edgectl("whoami", "--server", server, "--token", "x", "--timeout", "300ms")
+    assert ran.code == 1
+    assert "took longer than 0.3 s" in ran.told()[1]
+
+
+@pytest.mark.parametrize("arguments", [["nope"], ["device", "nope"], ["device", "list", "--nope"], ["publish"]])
+def test_wrong_usage(edgectl: Edgectl, arguments: list[str]) -> None:
+    ran = edgectl(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert "--help" in ran.told()[2]
+
+
+_IDENTITY = ("--name", "digits", "--version", "1", "--server", "http://127.0.0.1:1", "--token", "x")
+
+
+@pytest.mark.parametrize(
+    ("file", "wanted"),
+    [("m.pt", "PyTorch"), ("m.h5", "Keras"), ("m.safetensors", "safetensors")],
+)
+def test_formats_that_come_later_say_not_yet(edgectl: Edgectl, tmp_path: Path, file: str, wanted: str) -> None:
+    (tmp_path / file).write_bytes(b"x")
+    ran = edgectl("publish", tmp_path / file, *_IDENTITY)
+    assert ran.code == 2
+    what, _why, next_step = ran.told()
+    assert "yet" in what
+    assert wanted in what
+    assert "ONNX" in next_step
+
+
+def test_addresses_that_come_later_say_not_yet(edgectl: Edgectl) -> None:
+    ran = edgectl("publish", "s3://bucket/m.onnx", *_IDENTITY)
+    assert ran.code == 2
+    assert "yet" in ran.told()[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [("absent.onnx", "there is no file"), ("notes.txt", "not a model file"), ("empty", "is empty")],
+)
+def test_a_model_that_cannot_be_read(edgectl: Edgectl, tmp_path: Path, model: str, wanted: str) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "empty").mkdir()
+    ran = edgectl("publish", tmp_path / model, *_IDENTITY)
+    assert ran.code == 2
+    assert wanted in ran.told()[0]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--name", "Digits"], ["--name", "root"], ["--version", "1/0"], ["--profile", "No Such"], ["--max-drop", "2"]],
+)
+def test_names_are_checked_before_anything_is_sent(edgectl: Edgectl, tmp_path: Path, flags: list[str]) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    ran = edgectl("publish", tmp_path / "m.onnx", *_IDENTITY, *flags)
+    assert ran.code == 2
+    assert ran.told()[0]
+
+
+def test_missing_data_is_named_with_its_flag(edgectl: Edgectl, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    ran = edgectl("publish", tmp_path / "m.onnx", *_IDENTITY, "--eval", tmp_path / "absent.npz")
+    assert ran.code == 2
+    assert "--eval" in ran.told()[1]
+
+
+def test_a_strategy_that_comes_later_says_not_yet(edgectl: Edgectl) -> None:
+    ran = edgectl("deploy", "digits@1.0.0", "--to", "", "--strategy", "canary")
+    assert ran.code == 2
+    assert "yet" in ran.told()[0]
+
+
+def test_deploy_needs_exactly_one_of_selector_and_device(edgectl: Edgectl) -> None:
+    assert edgectl("deploy", "digits@1.0.0").code == 2
+    assert edgectl("deploy", "digits@1.0.0", "--to", "a=b", "--device", "d-1").code == 2
+
+
+def test_confirmations_need_yes_where_nobody_can_be_asked(edgectl: Edgectl) -> None:
+    ran = edgectl("device", "decommission", "d-1", "--server", "http://127.0.0.1:1", "--token", "x")
+    assert ran.code == 3
+    assert "--yes" in ran.told()[2]
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m edgefleet_cli.main completion bash | true"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_exits_130() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [sys.executable, "-m", "edgefleet_cli.main", "whoami", "--token", "x", "--timeout", "60s"]
+        environment = {**os.environ, "EDGECTL_SERVER": f"http://127.0.0.1:{listener.getsockname()[1]}"}
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        connection, _ = listener.accept()  # the command is now waiting for an answer
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        connection.close()
+    assert process.returncode == 130
+    assert "Traceback" not in err

@@ -1,0 +1,123 @@
+"""Data in every format: on stdout only, JSON as the API's answer, tables that fit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+import yaml
+
+from edgefleet_cli.clock import SystemClock
+from edgefleet_cli.figures import age, error_text, metric, milliseconds, pairs, size, text
+from edgefleet_cli.options import Format
+from edgefleet_cli.output import Column, Output, Sheet
+from edgefleet_cli.release_view import BUNDLES, exit_code, failures, show_result
+
+_SHEET = Sheet(
+    "things", [Column("name", lambda x: x["name"]), Column("note", lambda x: x["note"], wide=True)], lambda x: x["name"]
+)
+_PAGE = {"items": [{"name": "a", "note": "one, two"}, {"name": "b", "note": "[red]"}], "next_cursor": None, "total": 2}
+
+
+def test_json_and_yaml_are_the_answer_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(Format.JSON).items(_PAGE, _SHEET)
+    assert json.loads(capsys.readouterr().out) == _PAGE
+    Output(Format.YAML).items(_PAGE, _SHEET)
+    assert yaml.safe_load(capsys.readouterr().out) == _PAGE
+
+
+def test_name_is_one_identifier_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(Format.NAME).items(_PAGE, _SHEET)
+    assert capsys.readouterr().out == "a\nb\n"
+
+
+def test_csv_has_all_columns_and_quotes_what_needs_it(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(Format.CSV).items(_PAGE, _SHEET)
+    assert list(csv.reader(io.StringIO(capsys.readouterr().out))) == [
+        ["name", "note"],
+        ["a", "one, two"],
+        ["b", "[red]"],
+    ]
+
+
+def test_a_table_hides_wide_columns_and_prints_markup_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(Format.TABLE).items(_PAGE, _SHEET)
+    assert "NOTE" not in capsys.readouterr().out
+    Output(Format.WIDE).items(_PAGE, _SHEET)
+    assert "[red]" in capsys.readouterr().out
+
+
+def test_an_empty_list_is_a_remark_as_a_table_and_an_object_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(Format.TABLE).items({"items": []}, _SHEET)
+    written = capsys.readouterr()
+    assert (written.out, written.err) == ("", "no things\n")
+    Output(Format.JSON).items({"items": []}, _SHEET)
+    assert json.loads(capsys.readouterr().out) == {"items": []}
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_table_fits_the_terminal(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    bundle = {
+        "profile": "generic-x86_64-ort-small",
+        "runtime": "ort",
+        "precision": "int8",
+        "bytes": 160_000,
+        "ratio": 0.26,
+    }
+    Output(Format.WIDE).table([bundle], BUNDLES.columns)
+    assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= width
+
+
+def test_quiet_silences_remarks_but_not_data(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Output(Format.NAME, quiet=True)
+    out.note("hidden")
+    out.items(_PAGE, _SHEET)
+    written = capsys.readouterr()
+    assert written.err == ""
+    assert written.out == "a\nb\n"
+
+
+def test_figures_are_short_and_never_fail_on_nothing() -> None:
+    assert [size(n) for n in (0, 999, 1500, 160_000, 2_500_000, None)] == [
+        "0 B",
+        "999 B",
+        "1.5 kB",
+        "160 kB",
+        "2.5 MB",
+        "-",
+    ]
+    assert [milliseconds(x) for x in (0.031, 12.4, None)] == ["0.03 ms", "12 ms", "-"]
+    assert metric({"name": "top1", "value": 0.955, "drop": 0.0}) == "top1 0.9550"
+    assert metric({"name": "top1", "value": 0.95, "drop": 0.005}) == "top1 0.9500 (-0.5%)"
+    assert metric(None) == "-"
+    assert pairs({"b": 1, "a": 2}) == "a=2,b=1"
+    assert text(True) == "yes"
+    assert error_text({"error_class": "golden", "reason": "no match"}) == "golden: no match"
+    assert error_text({"error_class": None, "reason": ""}) == ""
+    assert age("2026-01-01T00:00:00Z", SystemClock().now()).endswith("d")
+    assert age("nonsense", SystemClock().now()) == "-"
+
+
+def test_a_release_shows_one_row_a_bundle_and_one_a_refusal(capsys: pytest.CaptureFixture[str]) -> None:
+    release = {
+        "state": "partial",
+        "bundles": [{"profile": "p1", "runtime": "ort", "precision": "int8", "bytes": 10, "verdict": "passed"}],
+        "refused": [{"profile": "p2", "code": "convert.accuracy", "reason": "loses 12 points", "next": "use fp32"}],
+        "jobs": [
+            {"profile": "p2", "state": "refused", "message": "loses 12 points"},
+            {"profile": "p3", "state": "failed", "message": "the child was killed"},
+        ],
+    }
+    show_result(Output(Format.TABLE), release)
+    written = capsys.readouterr().out
+    assert "refused: convert.accuracy" in written
+    assert "p2: loses 12 points\n  next: use fp32" in written
+    assert "p3: the child was killed" in written
+    assert [entry["profile"] for entry in failures(release)] == ["p2", "p3"]
+    assert exit_code(release) == 1
+    assert exit_code({"state": "ready"}) == 0
