@@ -1,0 +1,70 @@
+"""What the agent refuses or fails at. Codes are stable: they are reported to the server and shown to people."""
+
+from edgefleet_protocol.errors import EdgefleetError
+
+
+class SettingsError(EdgefleetError):
+    """`agent.toml` or an EDGEFLEET_AGENT_ variable holds something else than a setting."""
+
+    code = "agent.settings"
+
+
+class NotEnrolledError(EdgefleetError):
+    """The state folder holds no identity."""
+
+    code = "agent.not_enrolled"
+    default_next_step = "run `edge-agent enroll TOKEN --state DIR` with a claim token from `edgectl device enroll`"
+
+
+class AlreadyEnrolledError(EdgefleetError):
+    """The state folder belongs to a device already."""
+
+    code = "agent.already_enrolled"
+    default_next_step = "use another --state folder, or remove this one to enrol anew"
+
+
+class ClaimTokenError(EdgefleetError):
+    """The text is not a claim token."""
+
+    code = "enroll.bad_token"
+    default_next_step = "copy the whole token as printed by `edgectl device enroll`, from `efc1.` to its end"
+
+
+class PinMismatchError(EdgefleetError):
+    """What the server showed is not what the claim token pinned."""
+
+    code = "enroll.pin_mismatch"
+    default_next_step = "do not retry on this network: ask for a fresh claim token and compare the server's address"
+
+
+class EnrollRefusedError(EdgefleetError):
+    """The server answered and said no."""
+
+    code = "enroll.refused"
+
+
+class ServerUnreachableError(EdgefleetError):
+    """No answer from the server."""
+
+    code = "agent.server_unreachable"
+    default_next_step = "check that the server runs and that its address can be reached from this device"
+
+
+class StateFileError(EdgefleetError):
+    """A state file is torn or of an unknown version."""
+
+    code = "agent.state_file"
+
+
+class AgentRunningError(EdgefleetError):
+    """Another agent works on this state folder."""
+
+    code = "agent.already_running"
+    default_next_step = "stop the other agent, or use another --state folder"
+
+
+class AgentNotRunningError(EdgefleetError):
+    """No agent works on this state folder."""
+
+    code = "agent.not_running"
+    default_next_step = "start it with `edge-agent run --state DIR`"

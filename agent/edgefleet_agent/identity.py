@@ -1,0 +1,41 @@
+"""Who this device is: written once by `enroll`, read by agentd and the install child.
+
+The private key never leaves `identity/key.pem` (0600). `root.json` is the pinned start of trust and never replaced;
+newer roots live in ngclient's cache and are followed from it.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from edgefleet_agent.durable import read_record
+from edgefleet_agent.errors import NotEnrolledError
+
+KEY_FILE = "key.pem"
+CERT_FILE = "cert.pem"
+CA_FILE = "ca.pem"
+ROOT_FILE = "root.json"
+RECORD_FILE = "identity.msgpack"
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """The server's answer to the enrolment. mqtt: "5" or "3.1.1", what the broker speaks. server_id: `aud` of device tokens."""
+
+    v: int = 1
+    device: str
+    tenant: str
+    profile: str
+    broker_host: str
+    broker_port: int
+    mqtt: str
+    url: str
+    enrolled_at: str
+    server_id: str = ""
+
+
+def load_identity(folder: Path) -> Identity:
+    """Return the identity in `folder`. Raises NotEnrolledError, StateFileError, OSError."""
+    record = read_record(Identity, folder / RECORD_FILE)
+    if record is None:
+        raise NotEnrolledError(f"{folder.parent} holds no identity: this device was not enrolled")
+    return record

@@ -1,0 +1,139 @@
+"""The records that an install leaves on disk. Truth about a model is its `current.msgpack` (`ModelRecord`), nothing else."""
+
+import msgspec
+
+from edgefleet_protocol.messages import ErrorClass, Phase
+
+RECORD_VERSION = 1
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle that this device may install: fields of a verified desired document and of TUF, nothing unverified.
+
+    leaves: sha256 of the leaf index. not_before_s and the deadlines: unix seconds and seconds.
+    """
+
+    model: str
+    target: str
+    sha256: str
+    length: int
+    leaves: str
+    gen: int
+    rollout: str = ""
+    attempt: int = 1
+    not_before_s: int = 0
+    download_s: int = 21_600
+    apply_s: int = 600
+    verify_s: int = 1_800
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """Why one bundle of an accepted document may not be installed: document and TUF disagree about it."""
+
+    model: str
+    target: str
+    sha256: str
+    code: str
+    reason: str
+
+
+class TaskWish(msgspec.Struct, frozen=True, kw_only=True):
+    """A task of the document; `until_s` 0 = no limit."""
+
+    id: str
+    kind: str
+    until_s: int = 0
+
+
+class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
+    """`desired.ok`: what the install child verified. agentd acts on this and on nothing else.
+
+    raw_sha256: of the envelope as received, so that the same document is recognised without parsing it.
+    """
+
+    v: int = RECORD_VERSION
+    device: str
+    gen: int
+    raw_sha256: str
+    issued_s: int
+    expires_s: int
+    wanted: list[Wanted]
+    idle_models: list[str]
+    refused: list[Refusal] = []
+    telemetry_profile: str = "normal"
+    telemetry_until_s: int = 0
+    tasks: list[TaskWish] = []
+
+
+class HoldOk(msgspec.Struct, frozen=True, kw_only=True):
+    """`hold.ok`: the verified brake."""
+
+    v: int = RECORD_VERSION
+    seq: int
+    expires_s: int
+    rollouts: list[str]
+    digests: list[str]
+    raw_sha256: str
+
+
+class SlotInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """`slot.msgpack`: what the install child found in a bundle that it verified whole. Sizes in bytes, 0 = not declared."""
+
+    v: int = RECORD_VERSION
+    model: str
+    version: str
+    profile: str
+    target: str
+    sha256: str
+    length: int
+    runtime: str
+    sec_version: int = 0
+    latency_p95_ms: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+class SlotRef(msgspec.Struct, frozen=True, kw_only=True):
+    """A slot and the bundle that was in it when this was written."""
+
+    slot: str
+    target: str
+    sha256: str
+    version: str
+
+
+class Quarantine(msgspec.Struct, frozen=True, kw_only=True):
+    """A digest that failed here. It is tried again only for a higher `gen` or another attempt."""
+
+    sha256: str
+    gen: int
+    attempt: int
+    error_class: ErrorClass
+    code: str
+    reason: str
+
+
+class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything agentd must remember about one model across a power cut.
+
+    active: what serves. previous: where to go back to. installing: slot being written or tried, "" = none.
+    starts: how often the version in trial was started; written *before* each start. crashes_s: unix seconds of its crashes.
+    steps: records written for this install; bounds loops. error fields: of the last failed install, until the next begins.
+    """
+
+    v: int = RECORD_VERSION
+    model: str
+    phase: Phase = Phase.IDLE
+    gen: int = 0
+    active: SlotRef | None = None
+    previous: SlotRef | None = None
+    wanted: Wanted | None = None
+    installing: str = ""
+    starts: int = 0
+    crashes_s: list[int] = []
+    steps: int = 0
+    phase_since_s: int = 0
+    begun_s: int = 0
+    quarantine: list[Quarantine] = []
+    error_class: ErrorClass | None = None
+    error_code: str = ""
+    reason: str = ""

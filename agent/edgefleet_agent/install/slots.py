@@ -1,0 +1,105 @@
+"""The two slots of a model: `models/<model>/{A,B}`, each with one bundle (0444) and what was verified about it.
+
+1. A slot is valid when its `slot.msgpack` is whole, names the bundle's digest, and the file has that length.
+2. `rehash` reads the whole file: at each start of agentd, and again by the worker on the descriptor it was handed.
+3. Only the install child writes here; agentd opens bundles read-only and removes what a failed install left.
+"""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import msgspec
+
+from edgefleet_agent.durable import fsync_dir, read_record
+from edgefleet_agent.errors import StateFileError
+from edgefleet_agent.install.machine import SLOTS
+from edgefleet_agent.install.records import ModelRecord, SlotInfo, SlotRef
+
+BUNDLE_FILE = "bundle"
+PART_FILE = "bundle.part"
+BITS_FILE = "bundle.bits"
+INFO_FILE = "slot.msgpack"
+_READ_BYTES = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+class Slots:
+    """All slots under one models folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def folder(self, model: str, slot: str) -> Path:
+        """Return the folder of one slot."""
+        assert slot in SLOTS, slot
+        return self._folder / model / slot
+
+    def prepare(self, model: str, slot: str) -> Path:
+        """Return the slot's folder, made durably if missing. Raises OSError."""
+        folder = self.folder(model, slot)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            fsync_dir(folder.parent)
+            fsync_dir(folder.parent.parent)
+        return folder
+
+    def info(self, model: str, slot: str) -> SlotInfo | None:
+        """Return what is in a slot; None when it is empty, torn or half written. Does not hash the file."""
+        folder = self.folder(model, slot)
+        try:
+            info = read_record(SlotInfo, folder / INFO_FILE)
+            if info is None or (folder / BUNDLE_FILE).stat().st_size != info.length:
+                return None
+        except (StateFileError, OSError) as error:
+            log.warning("slot unreadable", extra={"model": model, "slot": slot, "reason": str(error)})
+            return None
+        return info
+
+    def rehash(self, model: str, slot: str, sha256: str) -> bool:
+        """Say whether the slot's bundle still has this digest. Reads the whole file; False also when it cannot be read."""
+        info = self.info(model, slot)
+        if info is None or info.sha256 != sha256:
+            return False
+        digest = hashlib.sha256()
+        try:
+            with (self.folder(model, slot) / BUNDLE_FILE).open("rb", buffering=0) as file:
+                while chunk := file.read(_READ_BYTES):
+                    digest.update(chunk)
+        except OSError as error:
+            log.warning("slot unreadable", extra={"model": model, "slot": slot, "reason": str(error)})
+            return False
+        return digest.hexdigest() == sha256
+
+    def open(self, model: str, slot: str) -> int:
+        """Return a read-only descriptor of the slot's bundle. The caller closes it. Raises OSError."""
+        return os.open(self.folder(model, slot) / BUNDLE_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def clear(self, model: str, slot: str) -> None:
+        """Empty a slot: its record first, so that it is never valid with foreign bytes. Raises OSError."""
+        folder = self.folder(model, slot)
+        for name in (INFO_FILE, BUNDLE_FILE, PART_FILE, BITS_FILE):
+            (folder / name).unlink(missing_ok=True)
+        if folder.is_dir():
+            fsync_dir(folder)
+
+    def surviving(self, record: ModelRecord) -> ModelRecord:
+        """Return the record with `active` and `previous` only where their bytes still are what they were.
+
+        A bad active slot gives way to the previous one; with both bad nothing serves (safe mode). Reads both files whole.
+        """
+        active = self._intact(record.model, record.active)
+        previous = self._intact(record.model, record.previous)
+        if active == record.active and previous == record.previous:
+            return record
+        if active is None:
+            active, previous = previous, None
+        return msgspec.structs.replace(record, active=active, previous=previous)
+
+    def _intact(self, model: str, ref: SlotRef | None) -> SlotRef | None:
+        if ref is None or self.rehash(model, ref.slot, ref.sha256):
+            return ref
+        log.error("slot does not hold what it should", extra={"model": model, "slot": ref.slot, "sha256": ref.sha256})
+        return None

@@ -1,0 +1,168 @@
+"""Entry of the install child: take the task from descriptor 3, verify, fetch what agentd asks for, exit.
+
+Exit status 0 always means "said what there was to say"; agentd looks at the packets, not at the status.
+"""
+
+import logging
+import socket
+import sys
+from pathlib import Path
+
+from edgefleet_agent.clock import SystemClock
+from edgefleet_agent.install.child_protocol import (
+    CHILD_FD,
+    Accepted,
+    Blocks,
+    Document,
+    Fetch,
+    FetchFailed,
+    Finish,
+    Meta,
+    NeedMeta,
+    Notice,
+    Refused,
+    Relink,
+    Task,
+)
+from edgefleet_agent.install.slots import Slots
+from edgefleet_agent.install_child.channel import Channel, ChannelClosedError
+from edgefleet_agent.install_child.documents import Documents
+from edgefleet_agent.install_child.errors import SlotWriteError, TransportError, class_of, code_of
+from edgefleet_agent.install_child.fetch import Fetcher
+from edgefleet_agent.paths import StatePaths
+from edgefleet_protocol.envelope import MAX_ENVELOPE_BYTES
+from edgefleet_protocol.errors import BadMessageError, EdgefleetError
+from edgefleet_protocol.messages import ErrorClass
+
+log = logging.getLogger(__name__)
+
+
+class MetaPort:
+    """`need_meta` over the channel: asks, collects the chunks, asks again after a timeout or a new connection."""
+
+    def __init__(self, channel: Channel, task: Task) -> None:
+        self._channel = channel
+        self._task = task
+        self._clock = SystemClock()
+
+    def __call__(self, name: str, max_bytes: int) -> bytes | None:
+        """Return the file, None when the server has none of that name. Raises TransportError."""
+        give_up = self._clock.monotonic_s() + self._task.no_progress_s
+        while (now := self._clock.monotonic_s()) < give_up:
+            self._channel.send(NeedMeta(name, max_bytes))
+            answer = self._collect(name, max_bytes, now + self._task.meta_timeout_s)
+            if answer is not None:
+                return None if answer == "not_found" else bytes(answer)  # type: ignore[arg-type]
+        raise TransportError(f"the server did not answer for {name} within {self._task.no_progress_s:.0f} s")
+
+    def _collect(self, name: str, max_bytes: int, deadline: float) -> bytes | str | None:
+        parts: dict[int, bytes] = {}
+        while (left := deadline - self._clock.monotonic_s()) > 0:
+            packet = self._channel.wait_answer(left)
+            if packet is None or isinstance(packet, Relink):
+                return None
+            if isinstance(packet, Blocks) or packet.name != name:
+                continue
+            if packet.error:
+                return self._refusal(packet)
+            parts[packet.part] = packet.data
+            if sum(len(data) for data in parts.values()) > max_bytes:
+                raise TransportError(f"the server sent more than {max_bytes} bytes for {name}")
+            if len(parts) == packet.parts:
+                return b"".join(parts[i] for i in sorted(parts))
+        return None
+
+    @staticmethod
+    def _refusal(packet: Meta) -> str:
+        if packet.error == "not_found":
+            return packet.error
+        raise TransportError(f"the server answered {packet.error} for {packet.name}")
+
+
+class Child:
+    """One run of the child."""
+
+    def __init__(self, channel: Channel, task: Task) -> None:
+        self._channel = channel
+        self._task = task
+        self._source = MetaPort(channel, task)
+        self._documents = Documents(task, self._source)
+
+    def run(self) -> None:
+        """Do the task. Raises ChannelClosedError when agentd goes away."""
+        if self._documents.floor_file.lost:
+            self._channel.send(Notice("trust.floor_lost", "both copies of the floor were torn; it starts anew"))
+        if self._task.kind != "fetch" and not self._verify():
+            return
+        if self._task.kind in ("desired", "fetch"):
+            self._serve_fetches()
+
+    def _verify(self) -> bool:
+        try:
+            if self._task.kind == "desired":
+                gen = self._documents.desired(self._document()).gen
+            elif self._task.kind == "hold":
+                gen = self._documents.hold(self._document()).seq
+            else:
+                self._documents.repo()
+                gen = 0
+        except EdgefleetError as error:
+            retry = isinstance(error, TransportError)
+            refused = Refused(code_of(error), error.message, class_of(error).value, self._documents.gen, retry)
+            self._channel.send(refused)
+            return False
+        except OSError as error:
+            self._channel.send(Refused("install.disk", str(error), ErrorClass.DISK.value, self._documents.gen, True))
+            return False
+        self._channel.send(Accepted(gen))
+        return True
+
+    def _document(self) -> bytes:
+        raw = bytearray()
+        while True:
+            packet = self._channel.receive(None)
+            if not isinstance(packet, Document):
+                raise BadMessageError("expected a part of the document")
+            raw += packet.data
+            if len(raw) > MAX_ENVELOPE_BYTES:
+                raise BadMessageError(f"the document has more than {MAX_ENVELOPE_BYTES} bytes")
+            if packet.last:
+                return bytes(raw)
+
+    def _serve_fetches(self) -> None:
+        slots = Slots(StatePaths(Path(self._task.state_dir)).models)
+        fetcher = Fetcher(self._channel, self._source, self._task, slots)
+        while True:
+            packet = self._channel.receive(None)
+            if isinstance(packet, Finish):
+                return
+            if isinstance(packet, Fetch):
+                self._fetch(packet, fetcher)
+
+    def _fetch(self, packet: Fetch, fetcher: Fetcher) -> None:
+        model = packet.wanted.model
+        sec_floor = self._documents.floor_file.floor.sec.get(model, 0)
+        try:
+            self._channel.send(fetcher.run(packet, sec_floor))
+        except EdgefleetError as error:
+            self._channel.send(FetchFailed(model, code_of(error), error.message, class_of(error).value))
+        except OSError as error:
+            self._channel.send(FetchFailed(model, SlotWriteError.code, str(error), ErrorClass.DISK.value))
+
+
+def main() -> int:
+    """Run one task from descriptor 3. Returns the exit status."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="install-child %(levelname)s %(message)s")
+    with socket.socket(fileno=CHILD_FD) as sock:
+        channel = Channel(sock)
+        try:
+            task = channel.receive(None)
+            if isinstance(task, Task):
+                Child(channel, task).run()
+        except ChannelClosedError:
+            log.info("agentd closed the channel")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

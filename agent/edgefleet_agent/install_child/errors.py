@@ -1,0 +1,116 @@
+"""Why the child refuses or gives up. Each has its own code, which is what the server and people see."""
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.messages import ErrorClass
+
+
+class ChildError(EdgefleetError):
+    """Root of the child's own refusals. `error_class` is what it is reported as."""
+
+    code = "install.failed"
+    error_class = ErrorClass.INTERNAL
+
+
+class TransportError(ChildError):
+    """The server could not be reached, or did not answer in time."""
+
+    code = "install.network"
+    error_class = ErrorClass.NETWORK
+
+
+class BlobGoneError(ChildError):
+    """The server no longer has the bytes, or will not give them to this device."""
+
+    code = "install.blob_gone"
+    error_class = ErrorClass.NETWORK
+
+
+class MetadataError(ChildError):
+    """TUF metadata was refused: `code` of the instance says how."""
+
+    code = "tuf.repository"
+    error_class = ErrorClass.SIGNATURE
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.instance_code = code
+
+
+class FloorError(ChildError):
+    """Metadata older than what this device has already seen."""
+
+    code = "trust.rollback"
+    error_class = ErrorClass.SIGNATURE
+
+
+class TargetUnknownError(ChildError):
+    """The desired document names a bundle that nobody signed into the repository."""
+
+    code = "install.target_unknown"
+    error_class = ErrorClass.SIGNATURE
+
+
+class TargetMismatchError(ChildError):
+    """Desired document and repository disagree about the bundle."""
+
+    code = "install.target_mismatch"
+    error_class = ErrorClass.SIGNATURE
+
+
+class LeafDigestError(ChildError):
+    """A leaf arrived damaged again and again."""
+
+    code = "install.leaf_digest"
+    error_class = ErrorClass.SIGNATURE
+
+
+class LeafIndexError(ChildError):
+    """The leaf index is not the signed one."""
+
+    code = "install.leaf_index"
+    error_class = ErrorClass.SIGNATURE
+
+
+class BundleDigestError(ChildError):
+    """The whole file does not have the signed digest though every leaf fits its index."""
+
+    code = "install.bundle_digest"
+    error_class = ErrorClass.SIGNATURE
+
+
+class ManifestMismatchError(ChildError):
+    """The bundle's manifest names another model, version or profile than its signed path."""
+
+    code = "install.manifest_mismatch"
+    error_class = ErrorClass.SIGNATURE
+
+
+class SecurityFloorError(ChildError):
+    """The bundle's security version is below the floor of this device."""
+
+    code = "install.security_floor"
+    error_class = ErrorClass.SIGNATURE
+
+
+class HoldReplayError(ChildError):
+    """A hold that is not newer than the one in force."""
+
+    code = "verify.old_hold"
+    error_class = ErrorClass.SIGNATURE
+
+
+class SlotWriteError(ChildError):
+    """The slot cannot be written: disk full, read-only or failing."""
+
+    code = "install.disk"
+    error_class = ErrorClass.DISK
+
+
+def code_of(error: EdgefleetError) -> str:
+    """Return the code to report."""
+    return error.instance_code if isinstance(error, MetadataError) else error.code
+
+
+def class_of(error: EdgefleetError) -> ErrorClass:
+    """Return the class to report: the child's own, else `signature`, since all that is left are refusals of documents."""
+    return error.error_class if isinstance(error, ChildError) else ErrorClass.SIGNATURE

@@ -1,0 +1,102 @@
+"""The floor: the newest of everything this device has ever accepted, so that nothing older is accepted again.
+
+Why beside ngclient's cache: that cache is renamed without fsync, and with a torn one old metadata was accepted (`security.md` §0.3).
+1. Two copies with CRC, `floor.a` then `floor.b`, each written durably; the higher `serial` that is whole counts.
+2. Versions never go down, except for roles whose keys the root has changed (recovery from fast-forward, TUF specification 5.3.11).
+3. Trusted time = max(system clock, persisted, build). Only a clock at most one year ahead of it is persisted (`security.md` §2.5).
+4. Both copies lost: the floor starts anew and the loss is reported as `trust.floor_lost`.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from edgefleet_agent.durable import read_record, write_record
+from edgefleet_agent.errors import StateFileError
+from edgefleet_agent.install_child.errors import FloorError
+
+BUILD_TIME = datetime(2026, 11, 1, tzinfo=UTC)
+MAX_LEAP = timedelta(days=366)
+COPIES = ("floor.a", "floor.b")
+
+
+class Floor(msgspec.Struct, frozen=True, kw_only=True):
+    """What was accepted. versions: by TUF role. keys: key ids of the top roles, joined. sec: security version per model."""
+
+    v: int = 1
+    serial: int = 0
+    versions: dict[str, int] = {}
+    keys: dict[str, str] = {}
+    gen: int = 0
+    hold_seq: int = 0
+    sec: dict[str, int] = {}
+    trusted_s: int = 0
+
+
+class FloorFile:
+    """The two copies in one state folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.lost = False
+        self.floor = self._load()
+
+    def save(self, floor: Floor) -> None:
+        """Write both copies, one after the other. Blocks on the disk. Raises OSError."""
+        floor = msgspec.structs.replace(floor, serial=self.floor.serial + 1)
+        for name in COPIES:
+            write_record(self._folder / name, floor)
+        self.floor = floor
+
+    def _load(self) -> Floor:
+        found: list[Floor] = []
+        torn = 0
+        for name in COPIES:
+            try:
+                record = read_record(Floor, self._folder / name)
+            except StateFileError:
+                torn += 1
+                continue
+            if record is not None:
+                found.append(record)
+        self.lost = torn > 0 and not found
+        return max(found, key=lambda floor: floor.serial, default=Floor())
+
+
+def trusted_now(floor: Floor, system: datetime) -> datetime:
+    """Return the time to judge expiry by: never earlier than what was persisted or than this build."""
+    return max(system, BUILD_TIME, datetime.fromtimestamp(floor.trusted_s, UTC))
+
+
+def is_leap(floor: Floor, system: datetime) -> bool:
+    """Say whether the clock is so far ahead that it is used but not remembered."""
+    return system > max(BUILD_TIME, datetime.fromtimestamp(floor.trusted_s, UTC)) + MAX_LEAP
+
+
+def with_time(floor: Floor, system: datetime) -> Floor:
+    """Return the floor with the trusted time moved on, unless the clock has leapt."""
+    if is_leap(floor, system):
+        return floor
+    return msgspec.structs.replace(floor, trusted_s=int(trusted_now(floor, system).timestamp()))
+
+
+def with_versions(floor: Floor, versions: Mapping[str, int], keys: Mapping[str, str]) -> Floor:
+    """Return the floor raised to `versions`. Raises FloorError when one of them is below it.
+
+    keys: key ids of the top-level roles by the newest root; a role with other keys than before starts anew.
+    """
+    rotated = {role for role, ids in keys.items() if floor.keys.get(role, ids) != ids}
+    # snapshot and timestamp vouch for all versions: with new keys for them everything may start anew, but root
+    reset_all = bool(rotated & {"snapshot", "timestamp"})
+    raised = dict(floor.versions)
+    for role, version in versions.items():
+        least = floor.versions.get(role, 0)
+        if version < least and (role == "root" or not (reset_all or role in rotated)):
+            raise FloorError(
+                f"{role} has version {version}; this device has already seen version {least}",
+                next_step="if the server was restored from a backup, sign the repository anew: its versions must rise",
+            )
+        raised[role] = version
+    return msgspec.structs.replace(floor, versions=raised, keys={**floor.keys, **keys})

@@ -1,0 +1,282 @@
+"""paho-mqtt behind our own door, with its traps answered (`mqtt.md` §5, `amqtt.md` §5).
+
+1. Callbacks only enqueue and wake the main loop; nothing else runs on paho's threads.
+2. A new client object per connection: paho never resends a backlog of its own (its reconnect ignores max_inflight), and a hung
+   loop thread is left behind by `recycle` instead of waited for.
+3. At most MAX_UNACKED QoS 1 publishes are in paho's hands; `publish` says no beyond that and the outbox keeps the rest.
+4. Incoming QoS 1 messages are acknowledged by `ack`, after what they caused is durable (manual_ack).
+5. On every connect: SUBSCRIBE to exact filters; the main loop then publishes retained state and presence.
+6. Reconnect after 0 … min(max, 2^n) s, uniformly (full jitter), so that a fleet does not return in one moment.
+"""
+
+import logging
+import queue
+import secrets
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from edgefleet_agent.identity import CA_FILE, CERT_FILE, KEY_FILE, Identity
+from edgefleet_protocol.ids import DeviceId, TenantId
+from edgefleet_protocol.messages import Presence, encode
+from edgefleet_protocol.topics import Topics
+
+MAX_UNACKED = 16
+MAX_INBOX = 256
+SESSION_EXPIRY_S = 7 * 86_400
+WILL_DELAY_S = 15
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker accepted us and the subscriptions are on their way."""
+
+    conn_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The connection is gone."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A QoS 1 publish of ours was acknowledged by the broker (which proves nothing but that it may leave paho)."""
+
+    mid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message for us. `client` is opaque: an ack must go to the connection the message came on."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    mid: int
+    client: Any
+
+
+Inbound = Connected | Disconnected | Published | Received
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """Times of the connection, in seconds."""
+
+    keepalive_s: int
+    connect_timeout_s: float
+    reconnect_max_s: float
+
+
+class MqttLink:
+    """The connection. Thread-safe; `wake` is called from paho's thread after something was put into `inbox`."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        folder: Path,
+        boot_id: str,
+        options: LinkOptions,
+        wake: Callable[[], None],
+        unix_ms: Callable[[], int],
+    ) -> None:
+        self._identity = identity
+        self._folder = folder
+        self._boot_id = boot_id
+        self._options = options
+        self._wake = wake
+        self._unix_ms = unix_ms
+        self._topics = Topics(TenantId(identity.tenant))
+        self._device = DeviceId(identity.device)
+        self._lock = threading.Lock()
+        self._unacked: set[int] = set()
+        self._client: paho.Client | None = None
+        self._stopping = threading.Event()
+        self._gone = threading.Event()
+        self._connected = False
+        self._dropped = 0
+        self._failures = 0
+        self._thread = threading.Thread(target=self._run, name="link", daemon=True)
+        self.inbox: queue.Queue[Inbound] = queue.Queue()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker has accepted the newest connection and it has not ended."""
+        return self._connected
+
+    @property
+    def room(self) -> int:
+        """How many more QoS 1 publishes may be handed over now."""
+        return MAX_UNACKED - len(self._unacked) if self._connected else 0
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._thread.start()
+
+    def stop(self, farewell: bytes) -> None:
+        """Publish `farewell` as presence, disconnect cleanly, end the threads. Waits at most two seconds."""
+        self._stopping.set()
+        client = self._client
+        if client is not None and self._connected:
+            info = client.publish(self._topics.presence(self._device), farewell, qos=1, retain=True)
+            try:
+                info.wait_for_publish(timeout=1.0)
+            except (ValueError, RuntimeError):
+                log.debug("farewell not sent")
+            client.disconnect()
+        self._gone.set()
+        self._thread.join(timeout=2.0)
+
+    def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool = False) -> int | None:
+        """Hand over one message; its mid, or None when there is no connection or no room. Never blocks on the network."""
+        client = self._client
+        if client is None or not self._connected or (qos and len(self._unacked) >= MAX_UNACKED):
+            return None
+        with self._lock:
+            info = client.publish(topic, payload, qos=qos, retain=retain)
+            if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return None
+            if qos:
+                self._unacked.add(info.mid)
+        return info.mid
+
+    def ack(self, message: Received) -> None:
+        """Acknowledge a QoS 1 message; nothing happens when its connection is gone, the broker then sends it again."""
+        if message.qos and message.client is not None and message.client is self._client and self._connected:
+            message.client.ack(message.mid, message.qos)
+
+    def recycle(self, reason: str) -> None:
+        """Leave this connection behind and make a new one: the watchdog's remedy for a client that hangs."""
+        log.warning("link recycled", extra={"reason": reason})
+        client = self._client
+        self._gone.set()
+        if client is not None:
+            sock = client.socket()
+            if sock is not None:
+                try:
+                    sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]  # a real socket with TLS
+                except OSError:
+                    log.debug("socket was closed already")
+
+    # ---- the supervising thread
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._gone.clear()
+            conn_id = secrets.token_hex(6)
+            try:
+                client = self._make_client(conn_id)
+                self._client = client
+                client.connect(
+                    self._identity.broker_host,
+                    self._identity.broker_port,
+                    self._options.keepalive_s,
+                    **self._connect_options(),
+                )
+            except (OSError, ValueError) as error:
+                self._put(Disconnected(f"{type(error).__name__}: {error}"))
+            else:
+                client.loop_start()
+                self._gone.wait()
+                self._connected = False
+                client.disconnect()
+                client.loop_stop()
+            self._client = None
+            self._failures = min(self._failures + 1, 16)
+            self._stopping.wait(self._delay_s())
+
+    def _delay_s(self) -> float:
+        ceiling = min(self._options.reconnect_max_s, 0.5 * 2.0**self._failures)
+        return ceiling * secrets.randbelow(1_000) / 1_000
+
+    def _connect_options(self) -> dict[str, Any]:
+        if self._identity.mqtt != "5":
+            return {}
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = SESSION_EXPIRY_S
+        return {"clean_start": False, "properties": properties}
+
+    def _make_client(self, conn_id: str) -> paho.Client:
+        is_v5 = self._identity.mqtt == "5"
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._identity.device,
+            clean_session=None if is_v5 else False,
+            protocol=paho.MQTTv5 if is_v5 else paho.MQTTv311,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        client.connect_timeout = self._options.connect_timeout_s
+        client.max_inflight_messages_set(MAX_UNACKED + 4)
+        client.tls_set_context(self._tls())
+        off = Presence(on=False, conn_id=conn_id, boot_id=self._boot_id, ts=self._unix_ms())
+        will: dict[str, Any] = {}
+        if is_v5:
+            will["properties"] = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
+            will["properties"].WillDelayInterval = WILL_DELAY_S
+        client.will_set(self._topics.presence(self._device), encode(off), qos=1, retain=True, **will)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.user_data_set(conn_id)
+        return client
+
+    def _tls(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_verify_locations(cafile=str(self._folder / CA_FILE))
+        context.load_cert_chain(str(self._folder / CERT_FILE), str(self._folder / KEY_FILE))
+        return context
+
+    # ---- paho's thread: only enqueue
+
+    def _on_connect(self, client: paho.Client, conn_id: str, _flags: Any, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            self._put(Disconnected(f"refused: {reason}"))
+            self._gone.set()
+            return
+        with self._lock:
+            self._unacked.clear()
+        client.subscribe(list(self._topics.device_subscriptions(self._device)))
+        self._failures = 0
+        self._connected = True
+        self._put(Connected(conn_id))
+
+    def _on_disconnect(self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if client is self._client:
+            self._connected = False
+            self._put(Disconnected(str(reason)))
+            self._gone.set()
+
+    def _on_message(self, client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        # blocks are QoS 0 and asked for by credit; a flood beyond that is somebody else's and may be lost
+        if message.qos == 0 and self.inbox.qsize() > MAX_INBOX:
+            self._dropped += 1
+            return
+        self._put(Received(message.topic, bytes(message.payload), message.qos, message.mid, client))
+
+    def _on_publish(self, _client: paho.Client, _data: Any, mid: int, _reason: Any, _properties: Any) -> None:
+        with self._lock:
+            known = mid in self._unacked
+            self._unacked.discard(mid)
+        if known:
+            self._put(Published(mid))
+
+    def _put(self, item: Inbound) -> None:
+        self.inbox.put(item)
+        self._wake()

@@ -1,0 +1,88 @@
+"""Where things lie in the state folder. One place, so that every process means the same file.
+
+agent.toml  identity/  tuf/  floor.a floor.b  desired.ok  queue/q.db  agent.lock
+models/<name>/current.msgpack  models/<name>/{A,B}/{bundle,slot.msgpack,bundle.part,bundle.bits}  models/<name>/active -> A
+run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock
+"""
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_SOCKET_PATH_BYTES = 100
+"""Linux holds 107 bytes in `sun_path`; the rest is for the temporary name a listener is made under."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatePaths:
+    """Paths under one state folder."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        """Settings as TOML; may be missing."""
+        return self.root / "agent.toml"
+
+    @property
+    def identity(self) -> Path:
+        """Folder with key, certificates, pinned root and `identity.msgpack`."""
+        return self.root / "identity"
+
+    @property
+    def tuf(self) -> Path:
+        """ngclient's cache of metadata; expendable."""
+        return self.root / "tuf"
+
+    @property
+    def desired_ok(self) -> Path:
+        """The verified fields of the last accepted desired document."""
+        return self.root / "desired.ok"
+
+    @property
+    def hold_ok(self) -> Path:
+        """The verified fields of the last accepted hold."""
+        return self.root / "hold.ok"
+
+    @property
+    def outbox(self) -> Path:
+        """SQLite file with everything still to be told to the server."""
+        return self.root / "queue" / "q.db"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the one agent that works here."""
+        return self.root / "agent.lock"
+
+    @property
+    def run(self) -> Path:
+        """What is true only while the agent runs."""
+        return self.root / "run"
+
+    @property
+    def status(self) -> Path:
+        """The running agent's view of itself, JSON, replaced whole."""
+        return self.run / "status.json"
+
+    @property
+    def routes(self) -> Path:
+        """Routing table of the workers."""
+        return self.run / "routes.json"
+
+    @property
+    def models(self) -> Path:
+        """One folder per model."""
+        return self.root / "models"
+
+    def model(self, name: str) -> Path:
+        """Folder of one model; `name` was checked against the name grammar."""
+        return self.models / name
+
+    def sockets(self) -> Path:
+        """Folder for unix sockets: `run/`, or a short one under the temporary folder when the path would be too long."""
+        longest = self.run / f"{'m' * 63}.candidate.A.sock"
+        if len(str(longest)) <= MAX_SOCKET_PATH_BYTES:
+            return self.run
+        digest = hashlib.sha256(str(self.root.absolute()).encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"edgefleet-{digest}"

@@ -1,0 +1,78 @@
+"""Settings of the agent: defaults, then `STATE/agent.toml`, then EDGEFLEET_AGENT_… from the environment.
+
+Read once in the entry point and passed down. Every limit is a named field with its unit.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from edgefleet_agent.errors import SettingsError
+
+PREFIX = "EDGEFLEET_AGENT_"
+
+
+class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that can be set on a device.
+
+    infer_host must be loopback. infer_port: 0 takes a free port, shown in `status`. telemetry_interval_s: overrides the
+    profile of the desired document, 0 = follow it. python_command: how workers and install children are started where
+    Python needs a prefix, for example an emulator.
+    """
+
+    infer_host: Literal["127.0.0.1", "::1"] = "127.0.0.1"
+    infer_port: int = 8500
+    infer_threads: int = 1
+    infer_body_bytes: int = 32 * 1024 * 1024
+    infer_timeout_s: float = 30.0
+    keepalive_s: int = 60
+    connect_timeout_s: float = 10.0
+    reconnect_max_s: float = 300.0
+    outbox_bytes: int = 16 * 1024 * 1024
+    telemetry_interval_s: int = 0
+    probation_s: float = 1800.0
+    probation_inferences: int = 500
+    probation_min_s: float = 2.0
+    golden_trial_s: float = 10.0
+    golden_interval_s: float = 60.0
+    crash_limit: int = 3
+    crash_window_s: float = 300.0
+    disk_reserve_bytes: int = 32 * 1024 * 1024
+    memory_reserve_bytes: int = 24 * 1024 * 1024
+    worker_memory_bytes: int = 0
+    nonfinite_limit_ratio: float = 0.001
+    error_limit_ratio: float = 0.01
+    error_limit_min_n: int = 200
+    block_credit: int = 8
+    meta_timeout_s: float = 10.0
+    block_timeout_s: float = 4.0
+    no_progress_s: float = 120.0
+    python_command: list[str] = []
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+def load_settings(file: Path, environment: Mapping[str, str] = os.environ) -> AgentSettings:
+    """Return the settings of one state folder. Raises SettingsError naming the key that is wrong."""
+    values: dict[str, Any] = {}
+    try:
+        values.update(tomllib.loads(file.read_text("utf-8")))
+    except FileNotFoundError:
+        pass
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}", next_step="correct the file, or remove it") from error
+    known = {field.name for field in msgspec.structs.fields(AgentSettings)}
+    for name, text in environment.items():
+        key = name.removeprefix(PREFIX).lower()
+        if name.startswith(PREFIX) and key in known:
+            values[key] = text.split() if key == "python_command" else text
+    try:
+        return msgspec.convert(values, AgentSettings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(
+            f"A setting of the agent is wrong: {error}",
+            next_step=f"correct it in {file.name}, or the {PREFIX}… variable of that name",
+        ) from error
