@@ -9,7 +9,7 @@ import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -128,6 +128,11 @@ class SigningService:
             )
         start = next((i for i, data in enumerate(chain) if sha256_hex(data) == pinned), 0)
         return chain[start:]
+
+    def root_expires(self) -> datetime:
+        """Return when the newest root expires: it needs its offline key to be renewed."""
+        with self._db.read() as session:
+            return self._repository.root_expires(session)
 
     def root_sha256(self) -> Sha256:
         """Return the SHA-256 of the newest root file: what a claim token pins."""

@@ -97,7 +97,7 @@ class House:
             open_blob_store(self.settings),
             clock,
             jobs=self.jobs,
-            fleet_profiles=lambda: self.fleet.profiles_in_use(),
+            fleet_profiles=lambda: self.fleet.profiles_in_use(),  # noqa: PLW0108  # fleet does not exist yet
         )
         self.fleet = FleetService(self.db, self.signing, self.registry, clock, self.settings)
         self.telemetry = TelemetryService(self.db, clock)
