@@ -42,7 +42,10 @@ class DesiredBook:
         self._listeners: list[Listener] = []
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` after each commit that signed documents, in the committing thread; return how to stop."""
+        """Call `listener` after each commit that signed documents, in the committing thread; return how to stop.
+
+        The session is not yet free then: a listener must only hand the documents on, never use the database.
+        """
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 

@@ -1,7 +1,7 @@
 """Answers what devices ask for over MQTT: blocks of blobs (`up/blk`) and small files (`up/meta`).
 
 Rules (`mqtt.md` §6):
-1. Device-driven: one request earns at most `credit` messages of at most 128 KiB; the device then asks again.
+1. Device-driven: one request earns at most the leaves of `credit` full messages (128 KiB each); the device then asks again.
 2. A newer request of a device (higher `req_id`, or any after a new connection) replaces its older one.
 3. Round robin: one message a device and turn. Metadata goes before blocks.
 4. Bounded: at most MAX_WAITING devices wait for blocks; the next one is told BUSY and when to try again.
@@ -310,15 +310,17 @@ class Responder:
 
 
 def runs_of(request: BlockRequest, leaves: int) -> list[tuple[int, int]]:
-    """Return the messages that a request earns: (first leaf, count) of consecutive wanted leaves below `leaves`."""
+    """Return the messages that a request earns: (first leaf, count) of consecutive wanted leaves below `leaves`.
+
+    Credit counts full messages: scattered leaves come in more, smaller messages, never in more bytes.
+    """
     runs: list[tuple[int, int]] = []
-    for leaf in request.wanted:
+    room = request.credit * request.leaves_per_message
+    for leaf in request.wanted[:room]:
         if leaf >= leaves:
             break
         if runs and sum(runs[-1]) == leaf and runs[-1][1] < request.leaves_per_message:
             runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        elif len(runs) == request.credit:
-            break
         else:
             runs.append((leaf, 1))
     return runs
