@@ -3,10 +3,26 @@
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from edgefleet_protocol.blocks import BlockError, BlockErrorCode, check_leaf
 from edgefleet_protocol.desired import DESIRED_TYPE, decode_desired
+from edgefleet_protocol.envelope import parse_envelope
+from edgefleet_protocol.messages import (
+    Event,
+    EventKind,
+    ModelState,
+    Phase,
+    Presence,
+    RepoHead,
+    State,
+    Telemetry,
+    Window,
+    decode,
+)
 from edgefleet_protocol.verify import verify_envelope
+from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.fleet.service import FleetService
 from tests.server.fleet.house import PROFILE
 from tests.server.gateway.conftest import Site
 
@@ -66,3 +82,129 @@ def test_a_device_gets_no_blob_that_its_document_does_not_name(site: Site) -> No
     assert isinstance(answer, BlockError)
     assert answer.code is BlockErrorCode.DENIED
     assert there.meta(f"leaves.{bundle.leaves}") == "denied"
+
+
+def test_reports_are_stored_and_acknowledged_once(site: Site) -> None:
+    device = site.house.device()
+    there = site.connect(device)
+    topics = there.topics
+    there.say(topics.presence(device.id), Presence(on=True, conn_id="c1", boot_id="b1", ts=1), retain=True)
+    running = ModelState(model="digits", phase=Phase.COMMITTED, active_target=f"digits/1.0.0/{PROFILE}.bundle")
+    there.say(topics.state(device.id), State(device=device.id, gen=1, boot_id="b1", seq=1, ts=1, models=[running]))
+    for _ in range(2):
+        there.say(topics.event(device.id), Event(device=device.id, boot_id="b1", seq=7, ts=1, kind=EventKind.BOOT))
+        window = Window(
+            t0=1_764_000_000, length_s=60, model="digits", lane="active", sha256="a" * 64, version="1.0.0", n=5
+        )
+        there.say(
+            topics.telemetry(device.id),
+            Telemetry(device=device.id, boot_id="b1", seq=3, ts=1_764_000_000_000, windows=[window]),
+        )
+    acked: tuple[set[int], set[int]] = (set(), set())
+    while acked != ({7}, {3}):
+        ack = there.acks.get(timeout=WAIT_S)
+        assert ack.boot_id == "b1"
+        acked[0].update(ack.events)
+        acked[1].update(ack.telemetry)
+    reader = site.house.fleet.reader
+    assert eventually(lambda: reader.device(device.id).status is DeviceStatus.ONLINE)
+    assert eventually(lambda: [model.release for model in reader.device(device.id).models] == ["digits@1.0.0"])
+    assert [event.kind for event in reader.events(device_id=device.id, before=None, since=None, limit=9)[0]] == [
+        "boot",
+        "enrolled",
+    ]
+    assert site.house.telemetry.windows(device.id, None, 10)[1] == 1
+
+
+def test_a_device_that_lost_its_document_gets_it_again(site: Site) -> None:
+    device = site.house.device()
+    there = site.connect(device)
+    assert there.desired.get(timeout=WAIT_S)
+    there.say(there.topics.state(device.id), State(device=device.id, gen=0, boot_id="b1", seq=1, ts=1, models=[]))
+    assert gen_of(there.desired.get(timeout=WAIT_S)) == 1
+    there.say(there.topics.state(device.id), State(device=device.id, gen=90, boot_id="b1", seq=2, ts=1, models=[]))
+    while gen_of(there.desired.get(timeout=WAIT_S)) != 91:
+        pass
+
+
+def test_bad_messages_are_counted_and_harm_nobody(site: Site) -> None:
+    mine, other = site.house.device(), site.house.device()
+    there = site.connect(mine)
+    topics = there.topics
+    for payload in (b"\xff", b"junk", b"\x93\x01\x02\x03", os.urandom(200)):
+        for leaf in ("state", "pres", "tele", "ev", "blk", "meta", "log"):
+            there.client.publish(f"{topics.prefix}/d/{mine.id}/up/{leaf}", payload, qos=1)
+    lie = Event(device=other.id, boot_id="b", seq=1, ts=1, kind=EventKind.CRASH)
+    there.say(topics.event(mine.id), lie)
+    there.say(topics.event(mine.id), Event(device=mine.id, boot_id="b", seq=2, ts=1, kind=EventKind.BOOT))
+    assert there.acks.get(timeout=WAIT_S).events == [2]
+    assert site.gateway.counters()["messages_bad"] >= 17
+    assert [
+        e.kind for e in site.house.fleet.reader.events(device_id=other.id, before=None, since=None, limit=9)[0]
+    ] == ["enrolled"]
+    assert there.meta("timestamp.json") == site.house.signing.metadata_file("timestamp.json")
+
+
+def test_a_revoked_device_is_not_heard_and_its_document_is_gone(site: Site) -> None:
+    device = site.house.device()
+    there = site.connect(device)
+    assert there.desired.get(timeout=WAIT_S)
+    site.house.fleet.revoke(device.id)
+    assert there.desired.get(timeout=WAIT_S) == b""
+    there.say(there.topics.event(device.id), Event(device=device.id, boot_id="b", seq=1, ts=1, kind=EventKind.BOOT))
+    assert eventually(lambda: site.gateway.counters()["messages_foreign"] == 1)
+    assert there.acks.empty()
+
+
+def test_everything_retained_is_published_again_after_the_broker_lost_it(site: Site) -> None:
+    devices = [site.house.device() for _ in range(3)]
+    ref = site.house.release("digits@1.0.0", bundles={PROFILE: b"bundle"})
+    site.house.fleet.deploy(ref, selector="")
+    before = site.gateway.counters()["connects"]
+    pid = site.broker.status().pid
+    assert pid is not None
+    os.kill(pid, 9)
+    assert eventually(lambda: site.gateway.counters()["connects"] > before)
+    for device in devices:
+        there = site.connect(device)
+        assert gen_of(there.desired.get(timeout=WAIT_S)) == 2
+        assert decode(RepoHead, there.heads.get(timeout=WAIT_S)).root_version == 1
+
+
+def test_what_another_process_signed_is_published_too(site: Site) -> None:
+    device = site.house.device()
+    there = site.connect(device)
+    assert gen_of(there.desired.get(timeout=WAIT_S)) == 1
+    other = FleetService(site.house.db, site.house.signing, site.house.registry, site.house.clock, site.house.settings)
+    other.desired.resign(device.id)
+    assert gen_of(there.desired.get(timeout=WAIT_S)) == 2
+
+
+def test_the_head_arrives_before_a_document_that_needs_it(site: Site) -> None:
+    device = site.house.device()
+    there = site.connect(device)
+    assert there.desired.get(timeout=WAIT_S)
+    assert there.heads.get(timeout=WAIT_S)
+    ref = site.house.release("digits@1.0.0", bundles={PROFILE: b"bundle"})
+    site.house.fleet.deploy(ref, selector="")
+    assert there.desired.get(timeout=WAIT_S)
+    heads = [there.heads.get_nowait() for _ in range(there.heads.qsize())]
+    assert heads
+    assert decode(RepoHead, heads[-1]).timestamp == site.house.signing.metadata_file("timestamp.json")
+
+
+def test_many_devices_pull_at_once(site: Site) -> None:
+    data = os.urandom(3_000_000)
+    ref = site.house.release("digits@1.0.0", bundles={PROFILE: data})
+    there = [site.connect(site.house.device()) for _ in range(4)]
+    site.house.fleet.deploy(ref, selector="")
+    bundle = site.house.registry.bundle_for(ref, PROFILE)
+    assert bundle is not None
+    with ThreadPoolExecutor(4) as pool:
+        pulled = list(pool.map(lambda one: one.pull(bundle.sha256, bundle.length) == data, there))
+    assert all(pulled)
+
+
+def gen_of(envelope: bytes) -> int:
+    """Return the generation of a signed document."""
+    return decode_desired(parse_envelope(envelope).payload).gen
