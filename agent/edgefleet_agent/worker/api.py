@@ -194,15 +194,16 @@ class Api:
         if length is not None and not length.isdigit():
             return error_response(400, "Inference-Header-Content-Length must be a number of bytes.")
         header_length = int(length) if length is not None else None
-        return await self._in_engine(lambda: self._infer_job(request.body, header_length))
+        return await self._in_engine(lambda call: self._infer_job(call, request.body, header_length))
 
     async def _predict(self, request: Request) -> Response:
         content_type = (request.header(b"content-type") or b"").decode("latin-1")
-        return await self._in_engine(lambda: self._predict_job(request.body, content_type))
+        return await self._in_engine(lambda call: self._predict_job(call, request.body, content_type))
 
-    async def _in_engine(self, job: Callable[[], Response]) -> Response:
+    async def _in_engine(self, job: Callable[["_Call"], Response]) -> Response:
+        call = _Call()
         try:
-            return await self._engine.submit(job, self._served.start.run_timeout_s)
+            return await self._engine.submit(lambda: job(call), self._served.start.run_timeout_s)
         except _CALLER_ERRORS as e:
             self._figures.refused()
             return error_response(400, _sentence(e))
@@ -216,6 +217,7 @@ class Api:
             self._figures.failed()
             return error_response(503, _sentence(e), headers=[(b"Retry-After", b"1")])
         except DeadlineError as e:
+            call.is_abandoned = True
             self._figures.timed_out()
             return error_response(504, _sentence(e))
         except RunError as e:
@@ -224,10 +226,10 @@ class Api:
             self._figures.failed()
             return error_response(500, _sentence(e))
 
-    def _infer_job(self, body: bytes, header_length: int | None) -> Response:
+    def _infer_job(self, call: "_Call", body: bytes, header_length: int | None) -> Response:
         start = self._served.start
         request = wire.decode_request(body, header_length, self._served.runtime.inputs, self._output_names)
-        outputs, nonfinite = self._run(request.inputs)
+        outputs, nonfinite = self._run(call, request.inputs)
         head: dict[str, Any] = {"model_name": start.model, "model_version": start.version}
         if request.id:
             head["id"] = request.id
@@ -238,14 +240,14 @@ class Api:
         headers = [(b"Inference-Header-Content-Length", str(json_length).encode())]
         return Response(200, answer, b"application/octet-stream", headers)
 
-    def _predict_job(self, body: bytes, content_type: str) -> Response:
+    def _predict_job(self, call: "_Call", body: bytes, content_type: str) -> Response:
         start = self._served.start
         samples = predicting.decode_samples(self._served, content_type, body)
         nonfinite = 0
 
         def run(inputs: dict[str, Array]) -> dict[str, Array]:
             nonlocal nonfinite
-            outputs, count = self._run(inputs)
+            outputs, count = self._run(call, inputs)
             nonfinite += count
             return outputs
 
@@ -260,7 +262,7 @@ class Api:
             },
         )
 
-    def _run(self, inputs: dict[str, Array]) -> tuple[dict[str, Array], int]:
+    def _run(self, call: "_Call", inputs: dict[str, Array]) -> tuple[dict[str, Array], int]:
         """Return the outputs and how many of their values are not finite; counts the inference."""
         began = time.perf_counter()
         try:
@@ -270,6 +272,8 @@ class Api:
             raise
         elapsed_s = time.perf_counter() - began
         nonfinite = total_nonfinite(outputs.values())
+        if call.is_abandoned:
+            return outputs, nonfinite  # counted as a timeout already
         classes = self._served.postprocess.classes(outputs)
         self._figures.answered(elapsed_s, nonfinite=nonfinite > 0, classes=classes)
         return outputs, nonfinite
@@ -285,6 +289,15 @@ class Api:
         if nonfinite:
             parameters["nonfinite"] = nonfinite
         return parameters
+
+
+class _Call:
+    """One request in the engine. is_abandoned: its caller got a timeout; set by the event loop."""
+
+    __slots__ = ("is_abandoned",)
+
+    def __init__(self) -> None:
+        self.is_abandoned = False
 
 
 def _is_ready(lane: LaneRoute | None) -> bool:

@@ -151,6 +151,13 @@ class HttpConnection(asyncio.Protocol):
         if isinstance(event, h11.Request):
             self._request, self._chunks, self._body_bytes = event, [], 0
             self._deadline = self._loop.time() + BODY_TIMEOUT_S
+            if event.http_version not in {b"1.0", b"1.1"}:
+                self._refuse(505, "This server speaks HTTP/1.1.")
+                return True
+            # the parser's own limit counts only heads that are not complete yet
+            if sum(len(name) + len(value) for name, value in event.headers) > MAX_HEAD_BYTES:
+                self._refuse(431, f"The headers are larger than {MAX_HEAD_BYTES} bytes.")
+                return True
             announced = next((v for k, v in event.headers if k == b"content-length"), b"0")
             if int(announced) > self._server.max_body_bytes:
                 self._refuse_size()

@@ -1,7 +1,8 @@
 """A worker process from start to end: what it proves, what it refuses, how it dies."""
 
-import os
+import io
 import signal
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from edgefleet_agent.worker.protocol import (
     Ready,
     Stats,
 )
+from edgefleet_protocol import bundle as bundles
+from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.sketch import LatencySketch
 from tests.agent.worker.conftest import Rig
 from tests.agent.worker.models import bundle_bytes, classifier_onnx, crash_onnx, nan_onnx
@@ -48,7 +51,7 @@ def test_drain_ends_with_status_0_and_removes_its_socket(rig: Rig) -> None:
     worker.serve()
     worker.link.send(Drain(idle_grace_s=0.0))
     assert worker.exit_status() == 0
-    assert not os.path.exists(worker.start.own_socket_path)
+    assert not Path(worker.start.own_socket_path).exists()
 
 
 def test_sigterm_drains_too(rig: Rig) -> None:
@@ -108,8 +111,6 @@ def test_a_tampered_bundle_is_refused_before_anything_is_parsed(rig: Rig) -> Non
     good = bundle_bytes(classifier_onnx())
     bad = bytearray(good)
     bad[len(bad) // 2] ^= 1
-    from edgefleet_protocol.digest import sha256_hex
-
     worker = rig.start(bytes(bad), digest=sha256_hex(good))
     failed = worker.next()
     assert isinstance(failed, Failed)
@@ -126,10 +127,6 @@ def test_a_bundle_of_another_version_is_refused(rig: Rig) -> None:
 
 def test_a_file_that_is_no_model_fails_to_load(rig: Rig) -> None:
     good = classifier_onnx()
-    import io
-
-    from edgefleet_protocol import bundle as bundles
-
     opened = bundles.open_bundle(io.BytesIO(bundle_bytes(good)))
     broken = bundles.write_bundle({"model.onnx": good[:40], "golden.npz": opened.read("golden.npz")}, opened.manifest)
     worker = rig.start(broken)

@@ -1,0 +1,131 @@
+"""`edge-agent infer MODEL INPUT…`: files, folders or `-` in, labelled answers out.
+
+1. A folder stands for all files in it that predict reads, in the order of their names; others are skipped and counted.
+2. One bad file does not stop the rest; exit 1 then, 0 when all were answered, 3 when nothing answers at that address.
+3. `-o json` prints one object: `{"model", "results": [{"input", "version", "predictions" | "error"}], "failed"}`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgefleet_agent.client import InferenceError, InferenceUnreachableError, Model, media_type_of
+
+EXIT_OK = 0
+EXIT_SOME_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 3
+_MAX_TEXT = 100
+
+
+def add_infer_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    """Add the command to a parser's subcommands and return its own parser.
+
+    The caller adds how to find the device and puts `url` or `socket` into the namespace given to `run_infer`.
+    """
+    parser = sub.add_parser("infer", help="ask a model on this device", description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("model", metavar="MODEL", help="name of the model, or name@version")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="image, .csv, .json, .npy, a folder of them, or -")
+    parser.add_argument("--url", help="address of the device's inference API (default: this device's)")
+    parser.add_argument("--socket", help="unix socket of the inference API")
+    parser.add_argument("--content-type", help="what the input is, for - and for files without a known suffix")
+    parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="for one answer (default 30)")
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print the answers")
+    return parser
+
+
+def run_infer(args: argparse.Namespace) -> int:
+    """Ask for each input, print the answers, return the exit status."""
+    name, _, version = args.model.partition("@")
+    inputs, skipped, missing = _expand(args.inputs, args.content_type)
+    if missing:
+        _complain(f"There is no file {missing[0]}.", "", "check the path")
+        return EXIT_USAGE
+    if not inputs:
+        _complain("There is nothing to ask.", f"{skipped} files have a suffix that predict does not read", "")
+        return EXIT_USAGE
+    results: list[dict[str, Any]] = []
+    with Model(name, url=args.url, socket=args.socket, version=version or None, timeout_s=args.timeout) as model:
+        for path in inputs:
+            try:
+                results.append(_ask(model, path, args.content_type))
+            except InferenceUnreachableError as e:
+                _complain(e.message, "", e.next_step)
+                return EXIT_UNREACHABLE
+            if args.output == "text":
+                _print_result(results[-1])
+    failed = sum("error" in result for result in results)
+    if args.output == "json":
+        print(json.dumps({"model": name, "results": results, "failed": failed}))  # noqa: T201 - output of the command
+    elif skipped:
+        print(f"{skipped} files skipped: not an image, .csv, .json or .npy", file=sys.stderr)  # noqa: T201
+    return EXIT_SOME_FAILED if failed else EXIT_OK
+
+
+def _ask(model: Model, path: Path, content_type: str | None) -> dict[str, Any]:
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        answer = model.predict(data, content_type=content_type or media_type_of(path) or "application/json")
+    except (InferenceError, OSError) as e:
+        return {"input": str(path), "error": str(e)}
+    result = {"input": str(path), "version": answer.get("model_version"), "predictions": answer["predictions"]}
+    if answer.get("parameters", {}).get("nonfinite"):
+        result["nonfinite"] = answer["parameters"]["nonfinite"]
+    return result
+
+
+def _expand(inputs: list[str], content_type: str | None) -> tuple[list[Path], int, list[Path]]:
+    """Return the files to send, how many of a folder were skipped, and what does not exist."""
+    files: list[Path] = []
+    skipped = 0
+    missing: list[Path] = []
+    for text in inputs:
+        path = Path(text)
+        if text == "-":
+            files.append(path)
+        elif path.is_dir():
+            for child in sorted(p for p in path.iterdir() if p.is_file()):
+                if media_type_of(child) is not None or content_type is not None:
+                    files.append(child)
+                else:
+                    skipped += 1
+        elif path.exists():
+            files.append(path)
+        else:
+            missing.append(path)
+    return files, skipped, missing
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    if "error" in result:
+        print(f"{result['input']}: {result['error']}", file=sys.stderr)  # noqa: T201
+        return
+    for row, prediction in enumerate(result["predictions"]):
+        label = result["input"] if len(result["predictions"]) == 1 else f"{result['input']}[{row}]"
+        print(f"{label}: {'; '.join(_words(prediction))}")  # noqa: T201 - output of the command
+
+
+def _words(prediction: dict[str, Any]) -> Iterator[str]:
+    for name, answer in prediction.items():
+        prefix = f"{name} " if len(prediction) > 1 else ""
+        items = answer if isinstance(answer, list) else [answer]
+        if items and all(isinstance(item, dict) and "score" in item for item in items):
+            yield prefix + ", ".join(_class_words(item) for item in items)
+        else:
+            text = json.dumps(answer)
+            yield prefix + (text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + " …")
+
+
+def _class_words(item: dict[str, Any]) -> str:
+    label = item.get("label") or ("yes" if item.get("positive") else "no")
+    score = "not a number" if item["score"] is None else f"{item['score']:.3f}"
+    return f"{label} {score}"
+
+
+def _complain(what: str, why: str, next_step: str) -> None:
+    for prefix, text in (("error", what), ("why", why), ("next", next_step)):
+        if text:
+            print(f"{prefix}: {text}", file=sys.stderr)  # noqa: T201
