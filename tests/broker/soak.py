@@ -16,7 +16,7 @@ import psutil
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.gateway.broker.model import BrokerKind, find_mosquitto
-from tests.broker.client import PATIENCE_S, Client, eventually
+from tests.broker.client import PATIENCE_S, Client, RefusedError, eventually
 from tests.broker.conftest import Site
 from tests.broker.pki import Authority, Identity
 
@@ -37,12 +37,17 @@ class _Device:
         self.sent_down: set[bytes] = set()
         self.sent_up: set[bytes] = set()
         self._unsure: dict[int, bytes] = {}
-        self._half_open: list[Client] = []
+        self.refusals = 0
         self.client = self._connect()
         self.client.subscribe((self.topic_down, 1))
 
     def _connect(self) -> Client:
-        return Client(self._site.endpoint, self._identity, clean=False).connect()
+        for _ in range(5):
+            try:
+                return Client(self._site.endpoint, self._identity, clean=False).connect()
+            except RefusedError:
+                self.refusals += 1
+        raise RefusedError(f"{self.id} was refused 5 times in a row")
 
     def send_up(self, payload: bytes) -> None:
         """Publish; it counts as sent once it is acknowledged, on this link or, sent again, on a later one."""
@@ -62,9 +67,9 @@ class _Device:
             self.client.disconnect()
         else:
             self.client.freeze()
-            self._half_open.append(self.client)
         self.collect()
-        self.client = self._connect()
+        older, self.client = self.client, self._connect()
+        older.cut()  # paho looks at sockets with select(), which takes numbers below 1,024 only: leave none behind
         again, self._unsure = list(self._unsure.values()), {}
         for payload in again:
             self.send_up(payload)
@@ -80,9 +85,8 @@ class _Device:
         return self.sent_down <= self.got and not self._unsure
 
     def end(self) -> None:
-        """Close every socket."""
-        for client in (*self._half_open, self.client):
-            client.cut()
+        """Close the socket."""
+        self.client.cut()
 
 
 def run(kind: BrokerKind, n: int, seed: int, folder: Path) -> dict[str, Any]:
@@ -122,6 +126,7 @@ def run(kind: BrokerKind, n: int, seed: int, folder: Path) -> dict[str, Any]:
             "up": len(sent_up),
             "up_lost": len(missing_up),
             "stuck": len(stuck),
+            "refusals": sum(device.refusals for device in devices),
             "rss_growth_bytes": process.memory_info().rss - rss_start,
         }
     finally:

@@ -127,8 +127,8 @@ class GatedBroker(Broker):  # type: ignore[misc]
             logger.warning("a link ended by an error nobody expected", exc_info=True)
         finally:
             await self._end_session(connect.client_id)
+            await link.end()
             del self._links[connect.client_id]
-            link.done.set()
             writer.close()
 
     async def _end_older_link(self, client_id: str) -> None:
@@ -238,7 +238,7 @@ class _Kept:
     def recall(self) -> None:
         """Cut the device's present link, which may be a newer one than the link that failed."""
         present = self.links.get(self.session.client_id)
-        if present is not None:
+        if present is not None and present.is_open:  # else it is still to be given what is kept
             present.cut()
 
 

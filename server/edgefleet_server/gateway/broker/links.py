@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
-from amqtt.errors import AMQTTError, MQTTError, NoDataError
+from amqtt.errors import AMQTTError, MQTTError, NoDataError, ProtocolHandlerError
 
 from edgefleet_server.gateway.broker.model import MAX_KEEPALIVE_S, MAX_PACKET_BYTES, MAX_QUEUED_BYTES
 
@@ -46,6 +46,7 @@ class Link:
         self.is_cut = False
         self.is_open = False
         self.pending_bytes = 0
+        self.senders: set[asyncio.Task[Any]] = set()
         self._watch()
 
     def heard(self) -> None:
@@ -58,10 +59,27 @@ class Link:
         self._transport.abort()
 
     @property
-    def has_unsent_bytes(self) -> bool:
-        """Say whether bytes wait in our buffers; False for a link that is closing."""
+    def is_closing(self) -> bool:
+        """Say whether the socket is closed or about to be."""
+        return self._transport.is_closing()
+
+    @property
+    def is_clogged(self) -> bool:
+        """Say whether more bytes wait in our buffers than should; False for a link that is closing."""
         # a closed TLS transport of Python 3.11 has no buffers to ask any more, and raises AttributeError
-        return not self._transport.is_closing() and self._transport.get_write_buffer_size() > 0
+        if self._transport.is_closing():
+            return False
+        _, high = self._transport.get_write_buffer_limits()
+        return self._transport.get_write_buffer_size() > high
+
+    async def end(self) -> None:
+        """Give up what is still being sent over it, and mark it as gone. The next link of the device waits for this."""
+        # amqtt cancels only the acknowledgements it waits for at that moment; what it begins to send later would hang for 5 s
+        if senders := [task for task in self.senders if not task.done()]:
+            for task in senders:
+                task.cancel()
+            await asyncio.wait(senders)
+        self.done.set()
 
     def _watch(self) -> None:
         # amqtt never enforces keepalive: its read timeout is a `pass`
@@ -115,9 +133,15 @@ class LinkWriter(StreamWriterAdapter):  # type: ignore[misc]
         super().__init__(writer)
         self._link = link
 
+    def write(self, data: bytes) -> None:
+        """Put bytes into the buffer; nothing for a link that is closing."""
+        if not self._link.is_closing:
+            super().write(data)
+
     async def drain(self) -> None:
-        """Wait until the device has read, at most 20 s; then the link is cut."""
-        if not self._link.has_unsent_bytes:
+        """Wait while the device reads too slowly, at most 20 s; then the link is cut."""
+        if not self._link.is_clogged:
+            # without a pause: amqtt looks for an acknowledgement only after this, and it must not come earlier
             return
         try:
             await asyncio.wait_for(super().drain(), DRAIN_LIMIT_S)
@@ -153,7 +177,7 @@ class Session(Protocol):
         ...
 
     def recall(self) -> None:
-        """Cut the device's present link, so that it comes back for what is kept."""
+        """Cut the device's present link, so that it comes back for what is kept; unless it is still to be given that."""
         ...
 
 
@@ -180,19 +204,29 @@ class Sender:
                 0
             )  # the link opened meanwhile: step behind the kept messages, which stand in line by now
         size = len(data) + len(topic) + _MESSAGE_OVERHEAD_BYTES
-        if self._link.pending_bytes + size > MAX_QUEUED_BYTES:
+        if self._link.done.is_set() or self._link.pending_bytes + size > MAX_QUEUED_BYTES:
             self._undelivered(topic, data, qos)
             return
+        task = asyncio.current_task()
+        assert task is not None
         self._link.pending_bytes += size
+        self._link.senders.add(task)
         try:
             await self._handler.mqtt_publish(topic, data, qos, retain=retain)
-        except (TimeoutError, asyncio.CancelledError, AMQTTError, MQTTError, NoDataError, OSError):
-            # a cancelled acknowledgement (link gone) looks like a cancelled task; only the second must go on
+        except (
+            TimeoutError,
+            asyncio.CancelledError,
+            AMQTTError,
+            MQTTError,
+            NoDataError,
+            ProtocolHandlerError,
+            OSError,
+        ):
+            # cancelled by amqtt (which gave up the acknowledgement) or by the end of the link; both end here
+            task.uncancel()
             self._undelivered(topic, data, qos)
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
         finally:
+            self._link.senders.discard(task)
             self._link.pending_bytes -= size
 
     def _undelivered(self, topic: str, data: bytes, qos: int) -> None:
