@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefleet_cli import completion
 from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT, NotYetError, UsageError
 from edgefleet_cli.figures import text
 from edgefleet_cli.output import Column
@@ -27,9 +28,13 @@ OUTCOME = [
 
 def deploy(
     ctx: typer.Context,
-    ref: Annotated[str, typer.Argument(metavar="REF", help="name@version, e.g. digits@1.1.0.")],
+    ref: Annotated[
+        str, typer.Argument(metavar="REF", help="name@version, e.g. digits@1.1.0.", autocompletion=completion.releases)
+    ],
     to: Annotated[str | None, typer.Option("--to", "-l", metavar="SELECTOR", help="Devices, e.g. site=berlin.")] = None,
-    device: Annotated[str | None, typer.Option("--device", metavar="ID", help="One device.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="ID", help="One device.", autocompletion=completion.devices)
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until every device reports how it went.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which devices would get it.")] = False,
     strategy: Annotated[str, typer.Option("--strategy", metavar="S", help="How: all (at once).")] = "all",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefleet_cli import completion
 from edgefleet_cli.commands.event import SHEET as EVENTS
 from edgefleet_cli.errors import UsageError
 from edgefleet_cli.figures import age, error_text, milliseconds, pairs, size, text
@@ -19,7 +20,7 @@ from edgefleet_cli.session import Session
 app = typer.Typer(help="Devices: enrol them, see what they run.", no_args_is_help=True)
 
 Json = dict[str, Any]
-DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.")]
+DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
 
 
 def device_sheet(now: datetime) -> Sheet:
@@ -153,7 +154,9 @@ def label(
 
 @app.command("set-profile")
 def set_profile(
-    ctx: typer.Context, device_id: DeviceArgument, profile: Annotated[str, typer.Argument(metavar="PROFILE")]
+    ctx: typer.Context,
+    device_id: DeviceArgument,
+    profile: Annotated[str, typer.Argument(metavar="PROFILE", autocompletion=completion.profiles)],
 ) -> None:
     """Set the hardware profile of a device by hand, over the one the server chose."""
     from edgefleet_cli.api_client import part

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefleet_cli import completion
 from edgefleet_cli.figures import text
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.release_view import RELEASES
@@ -35,7 +36,9 @@ def list_models(ctx: typer.Context) -> None:
 
 
 @app.command("show")
-def show(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+def show(
+    ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.models)]
+) -> None:
     """Show a model and its releases."""
     from edgefleet_cli.api_client import part
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefleet_cli import completion
 from edgefleet_cli.figures import text
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.session import Session
@@ -40,7 +41,9 @@ def list_profiles(ctx: typer.Context) -> None:
 
 
 @app.command("show")
-def show(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+def show(
+    ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.profiles)]
+) -> None:
     """Show a profile with all its facts."""
     from edgefleet_cli.api_client import part
 

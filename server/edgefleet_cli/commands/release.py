@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from edgefleet_cli import completion
 from edgefleet_cli.figures import text
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.release_view import RELEASES, show_release
@@ -13,7 +14,9 @@ from edgefleet_cli.session import Session
 
 app = typer.Typer(help="Releases: a model at a version, one signed bundle a profile.", no_args_is_help=True)
 
-Ref = Annotated[str, typer.Argument(metavar="REF", help="name@version, e.g. digits@1.1.0.")]
+Ref = Annotated[
+    str, typer.Argument(metavar="REF", help="name@version, e.g. digits@1.1.0.", autocompletion=completion.releases)
+]
 
 DEVICES = Sheet(
     "devices that have or want this release",

@@ -1,0 +1,212 @@
+"""The demo end to end: real server, real broker, real agents; every figure is what `edgectl` says; nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+_EDGECTL = [sys.executable, "-m", "edgefleet_cli.main"]
+_PATIENCE_S = 300.0
+
+
+def _environment(folder: Path, **more: str) -> dict[str, str]:
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("EDGECTL_", "EDGEFLEET_"))}
+    return {**own, "EDGECTL_CONFIG": str(folder / "none.json"), "TMPDIR": str(folder), **more}
+
+
+def _processes_of(folder: Path) -> list[str]:
+    """Return command lines of running processes that name a folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if str(folder) in line:
+            found.append(line)
+    return found
+
+
+def _await(what: str, fact: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not fact():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+class RunningDemo:
+    """A demo that has told its story and stays up."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / "demo"
+        self._environment = _environment(folder)
+        self.process = subprocess.Popen(
+            [*_EDGECTL, "demo", "--devices", "4", "--data", str(self.data), "-o", "json"],
+            stdout=subprocess.PIPE,
+            stderr=(folder / "stderr").open("wb"),
+            text=True,
+            env=self._environment,
+        )
+        assert self.process.stdout is not None
+        lines: list[str] = []
+        while not lines or lines[-1] != "}\n":
+            line = self.process.stdout.readline()
+            assert line, (folder / "stderr").read_text()
+            lines.append(line)
+        self.told: dict[str, Any] = json.loads("".join(lines))
+
+    def edgectl(self, *arguments: str) -> Any:
+        """Return what `edgectl … -o json` prints."""
+        environment = {**self._environment, "EDGECTL_CONFIG": str(self.data / "edgectl.json")}
+        command = [*_EDGECTL, *arguments, "-o", "json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+        assert done.returncode in {0, 1}, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
+    running = RunningDemo(tmp_path_factory.mktemp("demo"))
+    yield running
+    if running.process.poll() is None:
+        running.process.terminate()
+        running.process.wait(timeout=60)
+
+
+def test_the_story_is_told_in_full(demo: RunningDemo) -> None:
+    told = demo.told
+    assert set(told) == {"ok", "elapsed_s", "devices", "bundles", "refused", "accuracy_on_devices"}
+    assert told["ok"] is True
+    assert len(told["devices"]) == 4
+    assert len({device["profile"] for device in told["devices"]}) == 2
+    assert {device["release"] for device in told["devices"]} == {"digits@1.1.0"}
+    assert {entry["version"] for entry in told["refused"]} == {"1.2.0", "1.3.0"}
+    assert all(entry["reason"] for entry in told["refused"])
+
+
+def test_int8_is_small_and_as_good(demo: RunningDemo) -> None:
+    small = [bundle for bundle in demo.told["bundles"] if bundle["precision"] == "int8"]
+    assert small
+    assert all(bundle["bytes"] <= 0.35 * bundle["fp32_bytes"] for bundle in small)
+
+
+def test_accuracy_on_devices_is_the_converters(demo: RunningDemo) -> None:
+    for bundle in demo.told["bundles"]:
+        measured = demo.told["accuracy_on_devices"][bundle["version"]][bundle["profile"]]
+        assert abs(measured - bundle["accuracy"]) <= 0.005
+    newer, older = demo.told["accuracy_on_devices"]["1.1.0"], demo.told["accuracy_on_devices"]["1.0.0"]
+    assert all(newer[profile] > older[profile] for profile in newer)
+
+
+def test_devices_are_what_edgectl_says(demo: RunningDemo) -> None:
+    listed = {device["id"]: device for device in demo.edgectl("device", "list")["items"]}
+    assert set(listed) == {device["id"] for device in demo.told["devices"]}
+    for device in demo.told["devices"]:
+        (model,) = listed[device["id"]]["models"]
+        assert listed[device["id"]]["profile"] == device["profile"]
+        assert listed[device["id"]]["status"] == "online"
+        assert (model["release"], model["phase"]) == (device["release"], device["state"])
+
+
+def test_bundles_and_refusals_are_what_edgectl_says(demo: RunningDemo) -> None:
+    releases = {
+        version: demo.edgectl("release", "show", f"digits@{version}")
+        for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0")
+    }
+    bundles = [
+        {
+            **{
+                key: bundle[key]
+                for key in ("model", "version", "profile", "runtime", "precision", "bytes", "fp32_bytes", "parity")
+            },
+            "accuracy": bundle["metric"]["value"],
+        }
+        for release in releases.values()
+        for bundle in release["bundles"]
+    ]
+    assert demo.told["bundles"] == bundles
+    refused = [
+        {"version": version, "profile": entry["profile"], "reason": entry["reason"]}
+        for version, release in releases.items()
+        for entry in release["refused"]
+    ]
+    assert demo.told["refused"] == refused
+
+
+def test_demo_json_is_private_and_its_addresses_answer(demo: RunningDemo) -> None:
+    import httpx
+
+    path = demo.data / "demo.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    document = json.loads(path.read_text())
+    assert set(document) == {"url", "token", "ca_file", "devices"}
+    assert Path(document["ca_file"]).read_text().startswith("-----BEGIN CERTIFICATE-----")
+    assert httpx.get(f"{document['url']}/readyz").status_code == 200
+    for device in document["devices"]:
+        assert httpx.get(f"{device['infer_url']}/v2/health/ready").status_code == 200
+        with httpx.Client(transport=httpx.HTTPTransport(uds=device["infer_socket"]), base_url="http://device") as http:
+            assert http.get("/v2/models/digits/ready").status_code == 200
+        assert Path(device["state_dir"]).is_dir()
+
+
+def test_deploying_back_by_hand_works_and_waits(demo: RunningDemo) -> None:
+    device = demo.told["devices"][0]["id"]
+    for ref in ("digits@1.0.0", "digits@1.1.0"):
+        answer = demo.edgectl("deploy", ref, "--device", device, "--wait", "--timeout", "120s")
+        assert [(entry["device"], entry["state"]) for entry in answer["devices"]] == [(device, "committed")]
+
+
+def test_a_stop_signal_ends_everything(demo: RunningDemo) -> None:
+    demo.process.terminate()
+    assert demo.process.wait(timeout=60) == 0
+    _await("processes are left", lambda: not _processes_of(demo.data))
+    assert {entry.name for entry in demo.data.iterdir()} == {"server", "devices", "logs", "edgectl.json"}
+
+
+def test_once_exits_0_and_leaves_no_file(tmp_path: Path) -> None:
+    command = [*_EDGECTL, "demo", "--devices", "2", "--once", "-o", "json"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE_S,
+        check=False,
+        env=_environment(tmp_path),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["ok"] is True
+    assert [line[:3] for line in done.stderr.splitlines() if line[1:3] == "/5"] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
+    assert list(tmp_path.iterdir()) == []
+    assert not _processes_of(tmp_path)
+
+
+def test_killing_the_demo_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*_EDGECTL, "demo", "--devices", "2"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_environment(tmp_path),
+        cwd=tmp_path,
+    )
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("2/5"):
+        assert process.poll() is None
+    assert _processes_of(tmp_path)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=10)
+    process.stderr.close()
+    _await("processes are left", lambda: not _processes_of(tmp_path))
+    _await("files are left", lambda: not list(tmp_path.iterdir()))
