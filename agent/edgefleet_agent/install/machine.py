@@ -235,12 +235,21 @@ def failed(record: ModelRecord, error_class: ErrorClass, code: str, reason: str)
         error_class=error_class,
         error_code=code,
         reason=reason,
-        quarantine=_with_entry(record, record.wanted, error_class, code, reason),
+        quarantine=_with_entry(
+            record,
+            record.wanted.sha256 if record.wanted else None,
+            record.wanted.attempt if record.wanted else 1,
+            error_class,
+            code,
+            reason,
+        ),
     )
 
 
 def rolled_back(record: ModelRecord, error_class: ErrorClass, code: str, reason: str, *, now_s: int) -> ModelRecord:
     """Return the record of going back to the previous slot; with none, nothing serves. The failed digest is quarantined."""
+    bad = record.active
+    attempt = record.wanted.attempt if record.wanted and bad and record.wanted.sha256 == bad.sha256 else 1
     return msgspec.structs.replace(
         record,
         phase=step(record.phase, InstallEvent.FAULT),
@@ -253,7 +262,7 @@ def rolled_back(record: ModelRecord, error_class: ErrorClass, code: str, reason:
         error_class=error_class,
         error_code=code,
         reason=reason,
-        quarantine=_with_entry(record, record.wanted, error_class, code, reason),
+        quarantine=_with_entry(record, bad.sha256 if bad else None, attempt, error_class, code, reason),
     )
 
 
@@ -359,17 +368,11 @@ def phase_deadline_s(record: ModelRecord) -> int | None:
 
 
 def _with_entry(
-    record: ModelRecord, wanted: Wanted | None, error_class: ErrorClass, code: str, reason: str
+    record: ModelRecord, sha256: str | None, attempt: int, error_class: ErrorClass, code: str, reason: str
 ) -> list[Quarantine]:
-    if wanted is None or error_class in TRANSIENT:
+    if sha256 is None or error_class in TRANSIENT:
         return record.quarantine
-    entry = Quarantine(
-        sha256=wanted.sha256,
-        gen=max(record.gen, wanted.gen),
-        attempt=wanted.attempt,
-        error_class=error_class,
-        code=code,
-        reason=reason,
-    )
-    others = [q for q in record.quarantine if q.sha256 != wanted.sha256]
+    gen = max(record.gen, record.wanted.gen if record.wanted else 0)
+    entry = Quarantine(sha256=sha256, gen=gen, attempt=attempt, error_class=error_class, code=code, reason=reason)
+    others = [q for q in record.quarantine if q.sha256 != sha256]
     return [*others, entry][-MAX_QUARANTINED:]

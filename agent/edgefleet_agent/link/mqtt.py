@@ -156,8 +156,9 @@ class MqttLink:
 
     def ack(self, message: Received) -> None:
         """Acknowledge a QoS 1 message; nothing happens when its connection is gone, the broker then sends it again."""
-        if message.qos and message.client is not None and message.client is self._client and self._connected:
-            message.client.ack(message.mid, message.qos)
+        client = self._client
+        if message.qos and client is not None and message.client is client and self._connected:
+            client.ack(message.mid, message.qos)
 
     def recycle(self, reason: str) -> None:
         """Leave this connection behind and make a new one: the watchdog's remedy for a client that hangs."""

@@ -1,0 +1,130 @@
+"""`edge-agent`: enroll, run, status, infer. Errors in three lines (what, why or where, next), exit codes as edgectl's.
+
+0 ok, 1 failed, 2 usage, 3 cancelled, 4 refused, 5 not found, 6 conflict, 7 unreachable, 130 interrupted.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgefleet_agent import __version__, errors
+from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.settings import load_settings
+from edgefleet_protocol.errors import EdgefleetError
+
+EXIT_CODES: dict[type[EdgefleetError], int] = {
+    errors.SettingsError: 2,
+    errors.ClaimTokenError: 2,
+    errors.EnrollRefusedError: 4,
+    errors.PinMismatchError: 4,
+    errors.NotEnrolledError: 5,
+    errors.AgentNotRunningError: 5,
+    errors.AlreadyEnrolledError: 6,
+    errors.AgentRunningError: 6,
+    errors.ServerUnreachableError: 7,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except EdgefleetError as error:
+        return _complain(args, error)
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        wrapped = EdgefleetError(
+            f"{error.filename or 'the system'}: {error.strerror or error}",
+            next_step="check the --state folder: it must exist and belong to this user",
+        )
+        return _complain(args, wrapped)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("edge-agent", description="Runs verified models on this device.")
+    parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
+    sub = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    enroll = sub.add_parser("enroll", help="make this machine a device of a server")
+    enroll.add_argument("token", help="claim token (efc1.…), or - to read it from standard input")
+    enroll.add_argument("--profile", help="hardware profile to ask for; the server decides")
+    enroll.set_defaults(run=_enroll)
+    run = sub.add_parser("run", help="run the agent until it is told to stop")
+    run.set_defaults(run=_run)
+    status = sub.add_parser("status", help="what the running agent does")
+    status.set_defaults(run=_status)
+    for command in (enroll, run, status):
+        command.add_argument("--state", type=Path, default=_default_state(), help="state folder (default: %(default)s)")
+        command.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    _add_infer(sub)
+    return parser
+
+
+def _add_infer(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from edgefleet_agent.infer_cli import add_infer_parser
+
+    add_infer_parser(sub)
+
+
+def _default_state() -> Path:
+    return Path(os.environ.get("EDGEFLEET_AGENT_STATE", "/var/lib/edgefleet-agent"))
+
+
+def _enroll(args: argparse.Namespace) -> int:
+    from edgefleet_agent.enroll import enroll
+
+    token = sys.stdin.readline() if args.token == "-" else args.token
+    identity = enroll(token, args.state, profile=args.profile)
+    answer = {
+        "device": identity.device,
+        "profile": identity.profile,
+        "tenant": identity.tenant,
+        "broker": f"{identity.broker_host}:{identity.broker_port}",
+        "state": str(args.state),
+    }
+    text = f"enrolled as {identity.device} (profile {identity.profile})\nnext: edge-agent run --state {args.state}"
+    _print(args, answer, text)
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    settings = load_settings(StatePaths(args.state).settings)
+    logging.basicConfig(
+        level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    from edgefleet_agent.daemon import Daemon
+
+    Daemon(args.state, settings).run()
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from edgefleet_agent.status import read_status, status_text
+
+    status = read_status(args.state)
+    _print(args, status, status_text(status))
+    return 0
+
+
+def _print(args: argparse.Namespace, data: Any, text: str) -> None:
+    sys.stdout.write((json.dumps(data, indent=2) if args.output == "json" else text) + "\n")
+
+
+def _complain(args: argparse.Namespace, error: EdgefleetError) -> int:
+    if getattr(args, "output", "text") == "json":
+        problem = {"error": {"code": error.code, "message": error.message, "next": error.next_step}}
+        sys.stdout.write(json.dumps(problem) + "\n")
+    sys.stderr.write(
+        f"error: {error.message}\n  code: {error.code}\n  next: {error.next_step or 'see the log of the agent'}\n"
+    )
+    return EXIT_CODES.get(type(error), 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

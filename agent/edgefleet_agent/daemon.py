@@ -1,0 +1,421 @@
+"""agentd: wiring and main loop. Light on purpose: no numpy, no tuf, no cryptography, no runtime is ever imported here.
+
+1. One thread runs everything (`loop`); paho's threads only enqueue.
+2. The order of a start: lock, records and slots, workers, resume, connection. Serving does not wait for the network.
+3. On every connect: presence, state, then what waits in the outbox.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import queue
+import secrets
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgefleet_agent import __version__
+from edgefleet_agent.clock import SystemClock
+from edgefleet_agent.durable import read_record
+from edgefleet_agent.errors import AgentRunningError, StateFileError
+from edgefleet_agent.facts import runtimes
+from edgefleet_agent.identity import Identity, load_identity
+from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchProgress, Notice, Refused, TaskKind
+from edgefleet_agent.install.intake import Intake
+from edgefleet_agent.install.journal import Journal
+from edgefleet_agent.install.machine import Limits
+from edgefleet_agent.install.preflight import Room
+from edgefleet_agent.install.records import DesiredOk, HoldOk, ModelRecord
+from edgefleet_agent.install.runner import Runner
+from edgefleet_agent.install.slots import Slots
+from edgefleet_agent.link.mqtt import Connected, Disconnected, LinkOptions, MqttLink, Received
+from edgefleet_agent.link.outbox import Kind, Outbox
+from edgefleet_agent.loop import Loop
+from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.report import Reports
+from edgefleet_agent.serving import ModelServing
+from edgefleet_agent.settings import AgentSettings
+from edgefleet_agent.telemetry.collect import SystemReader, disk_free_bytes, memory_available_bytes
+from edgefleet_agent.telemetry.window import interval_s, merge_payloads
+from edgefleet_agent.worker.launch import listen_tcp, listen_unix
+from edgefleet_agent.workers import WorkerOptions
+from edgefleet_protocol.errors import BadMessageError
+from edgefleet_protocol.ids import DeviceId, TenantId
+from edgefleet_protocol.messages import Ack, Downlink, EventKind, MetaRequest, decode, encode
+from edgefleet_protocol.topics import Topics
+
+STATE_DELAY_S = 0.15
+PUMP_S = 5.0
+SILENCE_S = 180.0
+
+log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """One running agent."""
+
+    def __init__(self, state: Path, settings: AgentSettings) -> None:
+        self._paths = StatePaths(state)
+        self._settings = settings
+        self._clock = SystemClock()
+        self._identity: Identity = load_identity(self._paths.identity)
+        self._topics = Topics(TenantId(self._identity.tenant))
+        self._device = DeviceId(self._identity.device)
+        self._boot_id = secrets.token_hex(8)
+        self._lock = _lock(self._paths.lock)
+        self._loop = Loop(self._clock)
+        self._runtimes = runtimes()
+        self._system = SystemReader(state)
+        self._prepare_folders()
+        self._listeners = self._listen()
+        self._outbox = Outbox(self._paths.outbox, settings.outbox_bytes, merge_payloads)
+        slots = Slots(self._paths.models)
+        self._serving = ModelServing(self._loop, self._worker_options(), slots, __version__, self._clock.monotonic_s)
+        # block request ids rise over restarts as long as a device asks less than once a second on average
+        first_req_id = int(self._clock.now().timestamp()) & 0x7FFFFFFF
+        self._intake = Intake(self._loop, state, self._identity.device, settings, self, first_req_id)
+        self._reports = Reports(self._device, self._boot_id, self._clock, self._outbox, self._report_soon)
+        self._runner = Runner(
+            Journal(self._paths.models),
+            slots,
+            self._intake,
+            self._serving,
+            self._reports,
+            self._limits(),
+            self._room,
+            self._clock,
+        )
+        options = LinkOptions(settings.keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
+        self._link = MqttLink(
+            self._identity, self._paths.identity, self._boot_id, options, self._loop.wake, self._reports.unix_ms
+        )
+        self._desired: DesiredOk | None = None
+        self._window_began_s = int(self._clock.now().timestamp())
+        self._state_timer_set = False
+        self._golden_due_s: dict[str, float] = {}
+        self._heard_s = self._clock.monotonic_s()
+        self._head_root = 0
+
+    # ---- life
+
+    def run(self) -> None:
+        """Run until SIGTERM or SIGINT. Leaves no process behind."""
+        self._serving.attach(self._runner, self._active_ref)
+        self._intake.attach(self)
+        self._loop.on_wake(self._drain_inbox)
+        self._handle_signals()
+        self._reports.boot()
+        self._load_desired()
+        self._runner.recover()
+        if self._desired is not None:
+            self._runner.apply(self._desired)
+        self._link.start()
+        self._tick()
+        self._telemetry_tick()
+        self._report_soon()
+        try:
+            self._loop.run()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._link.stop(encode(self._reports.presence(on=False)))
+        self._intake.close()
+        self._serving.close()
+        self._outbox.close()
+        for listener in self._listeners:
+            listener.close()
+        for path in (self._paths.status, self._paths.sockets() / "infer.sock"):
+            path.unlink(missing_ok=True)
+        self._loop.close()
+        os.close(self._lock)
+
+    def _handle_signals(self) -> None:
+        signal.set_wakeup_fd(self._loop.wake_fd, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: self._loop.stop())
+
+    def _prepare_folders(self) -> None:
+        for folder in (self._paths.run, self._paths.models, self._paths.sockets()):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for stale in self._paths.sockets().glob("*.sock"):
+            stale.unlink(missing_ok=True)
+
+    def _listen(self) -> list[socket.socket]:
+        tcp = listen_tcp(self._settings.infer_host, self._settings.infer_port)
+        return [tcp, listen_unix(self._paths.sockets() / "infer.sock")]
+
+    def _worker_options(self) -> WorkerOptions:
+        s = self._settings
+        return WorkerOptions(
+            listener_fds=tuple(listener.fileno() for listener in self._listeners),
+            routes=self._paths.routes,
+            sockets=self._paths.sockets(),
+            threads=s.infer_threads,
+            memory_bytes=s.worker_memory_bytes,
+            body_bytes=s.infer_body_bytes,
+            timeout_s=s.infer_timeout_s,
+            command=tuple(s.python_command),
+        )
+
+    def _limits(self) -> Limits:
+        s = self._settings
+        return Limits(
+            crash_limit=s.crash_limit,
+            crash_window_s=s.crash_window_s,
+            probation_s=s.probation_s,
+            probation_min_s=s.probation_min_s,
+            probation_inferences=s.probation_inferences,
+            nonfinite_ratio=s.nonfinite_limit_ratio,
+            error_ratio=s.error_limit_ratio,
+            error_min_n=s.error_limit_min_n,
+        )
+
+    def _room(self) -> Room:
+        return Room(
+            disk_free_bytes=disk_free_bytes(self._paths.root),
+            memory_available_bytes=memory_available_bytes(),
+            disk_reserve_bytes=self._settings.disk_reserve_bytes,
+            memory_reserve_bytes=self._settings.memory_reserve_bytes,
+            runtimes=self._runtimes,
+        )
+
+    def _load_desired(self) -> None:
+        try:
+            self._desired = read_record(DesiredOk, self._paths.desired_ok)
+            hold = read_record(HoldOk, self._paths.hold_ok)
+        except StateFileError as error:
+            log.warning("verified document unreadable", extra={"reason": error.message})
+            return
+        if self._desired is not None:
+            self._intake.settle("desired", self._desired.raw_sha256)
+            self._reports.gen = self._desired.gen
+        if hold is not None:
+            self._intake.settle("hold", hold.raw_sha256)
+            self._runner.hold(hold)
+
+    def _active_ref(self, model: str) -> Any:
+        record = self._runner.records.get(model)
+        return record.active if record is not None else None
+
+    # ---- intake's listener
+
+    def on_accepted(self, kind: TaskKind, gen: int) -> None:
+        """The install child wrote verified fields."""
+        if kind == "desired":
+            desired = read_record(DesiredOk, self._paths.desired_ok)
+            assert desired is not None
+            self._desired = desired
+            self._reports.accepted(desired.gen)
+            self._runner.apply(desired)
+        elif kind == "hold":
+            hold = read_record(HoldOk, self._paths.hold_ok)
+            assert hold is not None
+            self._runner.hold(hold)
+        log.info("document accepted", extra={"kind": kind, "gen": gen})
+
+    def on_refused(self, kind: TaskKind, refused: Refused) -> None:
+        """A document was refused, or could not be judged yet."""
+        log.warning("document refused", extra={"kind": kind, "code": refused.code, "reason": refused.reason})
+        self._reports.refused(kind, refused)
+
+    def on_fetch(self, packet: FetchProgress | Fetched | FetchFailed) -> None:
+        """How a fetch goes."""
+        self._runner.on_fetch(packet)
+
+    def on_notice(self, notice: Notice) -> None:
+        """Something the server should know."""
+        self._reports.event(EventKind.REFUSED, ModelRecord(model=""), code=notice.code, reason=notice.reason)
+
+    # ---- intake's uplink
+
+    def send_meta(self, request: MetaRequest) -> None:
+        """Ask for a small file; without a connection the child asks again when there is one."""
+        self._link.publish(self._topics.up_meta(self._device), encode(request), 1)
+
+    def send_blocks(self, request: bytes) -> None:
+        """Ask for leaves."""
+        self._link.publish(self._topics.up_blk(self._device), request, 0)
+
+    # ---- from the broker
+
+    def _drain_inbox(self) -> None:
+        while True:
+            try:
+                item = self._link.inbox.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(item, Received):
+                self._heard_s = self._clock.monotonic_s()
+                self._on_message(item)
+                self._link.ack(item)
+            elif isinstance(item, Connected):
+                self._on_connected(item)
+            elif isinstance(item, Disconnected):
+                log.info("disconnected", extra={"reason": item.reason})
+                self._outbox.resend_all()
+                self._write_status()
+            else:
+                self._pump()
+
+    def _on_connected(self, item: Connected) -> None:
+        log.info("connected", extra={"conn_id": item.conn_id})
+        self._heard_s = self._clock.monotonic_s()
+        self._reports.conn_id = item.conn_id
+        presence = encode(self._reports.presence(on=True))
+        self._link.publish(self._topics.presence(self._device), presence, 1, retain=True)
+        self._outbox.resend_all()
+        self._publish_state()
+        self._intake.relink()
+        self._pump()
+
+    def _on_message(self, item: Received) -> None:
+        if item.topic == self._topics.dn_blk(self._device):
+            self._intake.blocks(item.payload)
+        elif item.topic == self._topics.dn_meta(self._device):
+            self._on_downlink(item.payload)
+        elif item.topic == self._topics.desired(self._device):
+            self._intake.offer("desired", item.payload)
+        elif item.topic == self._topics.hold():
+            self._intake.offer("hold", item.payload)
+        elif item.topic == self._topics.repo_head():
+            self._intake.head(item.payload)
+
+    def _on_downlink(self, payload: bytes) -> None:
+        try:
+            message = decode(Downlink, payload)
+        except BadMessageError as error:
+            log.warning("downlink unreadable", extra={"reason": error.message})
+            return
+        if message.reply is not None:
+            self._intake.meta(message.reply)
+        if message.ack is not None:
+            self._on_ack(message.ack)
+
+    def _on_ack(self, ack: Ack) -> None:
+        removed = self._outbox.ack(Kind.EVENT, ack.boot_id, ack.events)
+        removed += self._outbox.ack(Kind.TELEMETRY, ack.boot_id, ack.telemetry)
+        if removed:
+            self._pump()
+
+    # ---- to the broker
+
+    def _pump(self) -> None:
+        """Hand over what waits, as far as there is room; two places stay free for state and metadata."""
+        now = self._clock.monotonic_s()
+        for waiting in self._outbox.due(now, self._link.room - 2):
+            is_event = waiting.kind is Kind.EVENT
+            topic = self._topics.event(self._device) if is_event else self._topics.telemetry(self._device)
+            if self._link.publish(topic, waiting.payload, 1) is None:
+                return
+            self._outbox.sent(waiting.id, now)
+
+    def _report_soon(self) -> None:
+        if not self._state_timer_set:
+            self._state_timer_set = True
+            self._loop.call_later(STATE_DELAY_S, self._publish_state)
+
+    def _publish_state(self) -> None:
+        self._state_timer_set = False
+        self._write_status()
+        if not self._link.is_connected:
+            return
+        facts = {"disk_free_bytes": disk_free_bytes(self._paths.root), "runtimes": self._runtimes}
+        state = self._reports.state(self._runner, self._serving, facts)
+        if self._link.publish(self._topics.state(self._device), encode(state), 1, retain=True) is None:
+            self._report_soon()
+        self._pump()
+
+    def _write_status(self) -> None:
+        state = self._reports.state(self._runner, self._serving, {}, count=False)
+        address = self._listeners[0].getsockname()
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        status = {
+            "device": self._identity.device,
+            "profile": self._identity.profile,
+            "pid": os.getpid(),
+            "agent_version": __version__,
+            "connected": self._link.is_connected,
+            "broker": f"{self._identity.broker_host}:{self._identity.broker_port}",
+            "gen": self._reports.gen,
+            "boot_id": self._boot_id,
+            "infer_url": f"http://{host}:{address[1]}",
+            "infer_socket": str(self._paths.sockets() / "infer.sock"),
+            "outbox": {"messages": len(self._outbox), "bytes": self._outbox.bytes, "dropped": self._outbox.dropped},
+            "refused": {"gen": state.refused_gen, "code": state.refused_code, "reason": state.refused_reason},
+            "workers": self._serving.pids(),
+            "models": [
+                {name: _plain(getattr(model, name)) for name in model.__struct_fields__} for model in state.models
+            ],
+        }
+        temporary = self._paths.status.with_suffix(".tmp")
+        temporary.write_text(json.dumps(status, indent=1), "utf-8")
+        temporary.replace(self._paths.status)
+
+    # ---- time
+
+    def _tick(self) -> None:
+        self._runner.tick()
+        now = self._clock.monotonic_s()
+        busy = self._runner.is_busy
+        for model, record in self._runner.records.items():
+            trial = record.phase.value == "probation"
+            every = self._settings.golden_trial_s if trial else self._settings.golden_interval_s
+            if now - self._golden_due_s.get(model, now - every) >= every:
+                self._golden_due_s[model] = now
+                self._serving.ask_golden(model)
+        if busy or self._window_age_s() >= self._interval_s() - 2:
+            self._serving.ask_stats()
+        if self._link.is_connected and now - self._heard_s > SILENCE_S and len(self._outbox):
+            # what we send is never confirmed though the client believes to be connected
+            self._heard_s = now
+            self._outbox.resend_all()
+            self._link.recycle("nothing heard from the server")
+        self._pump()
+        self._loop.call_later(1.0 if busy else 2.0 if self._interval_s() <= 60 else PUMP_S, self._tick)
+
+    def _interval_s(self) -> int:
+        desired = self._desired
+        profile, until = (desired.telemetry_profile, desired.telemetry_until_s) if desired else ("normal", 0)
+        now_s = int(self._clock.now().timestamp())
+        return interval_s(profile, until, now_s, self._settings.telemetry_interval_s)
+
+    def _window_age_s(self) -> int:
+        return int(self._clock.now().timestamp()) - self._window_began_s
+
+    def _telemetry_tick(self) -> None:
+        interval = self._interval_s()
+        age = self._window_age_s()
+        if age >= interval:
+            windows = [
+                sums.closed(model, "active", self._window_began_s, age) for model, sums in self._serving.take_sums()
+            ]
+            system = self._system.read(self._serving.pids().values())
+            self._reports.telemetry(windows, system)
+            self._window_began_s += age
+            self._pump()
+            age = 0
+        # fleets must not speak at once: each device keeps its own offset within two seconds
+        offset = hashlib.sha256(self._identity.device.encode()).digest()[0] / 128
+        self._loop.call_later(
+            max(0.5, min(interval - age, 30)) + (offset if interval > 60 else 0), self._telemetry_tick
+        )
+
+
+def _plain(value: Any) -> Any:
+    return value.value if hasattr(value, "value") else msgspec.to_builtins(value)
+
+
+def _lock(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise AgentRunningError(f"another agent works on {path.parent}") from error
+    return fd

@@ -1,0 +1,255 @@
+"""Enrolment: claim token in, identity out. Its own short process, so that `cryptography` never burdens the running agent.
+
+1. The token pins the CA certificate (sha256 of its DER) and `root.json` (sha256 of its bytes). Nothing else is trusted.
+2. The CA is fetched without verification, compared with the pin, and only then is TLS verified against it; nothing but that
+   public certificate is asked for before.
+3. The key is made here and written (0600) before it is used: a lost answer is asked for again with the same key, and the
+   server then gives the same device and takes no further use of the token.
+4. The identity folder is complete or absent: made beside, fsynced, renamed.
+Source: `security.md` §3.1, design README §4.
+"""
+
+import base64
+import binascii
+import hashlib
+import http.client
+import json
+import secrets
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from edgefleet_agent.clock import SystemClock
+from edgefleet_agent.durable import encode_record, fsync_dir, write_file
+from edgefleet_agent.errors import (
+    AlreadyEnrolledError,
+    ClaimTokenError,
+    EnrollRefusedError,
+    PinMismatchError,
+    ServerUnreachableError,
+)
+from edgefleet_agent.facts import facts
+from edgefleet_agent.identity import CA_FILE, CERT_FILE, KEY_FILE, RECORD_FILE, ROOT_FILE, Identity
+from edgefleet_agent.paths import StatePaths
+from edgefleet_protocol.digest import parse_sha256
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import parse_device_id, parse_tenant
+
+PREFIX = "efc1."
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+TIMEOUT_S = 20.0
+PENDING_KEY = "pending-key.pem"
+
+
+class ClaimToken(msgspec.Struct, frozen=True):
+    """What a claim token carries. url: of the device listener. ca, root: sha256."""
+
+    url: str
+    id: str
+    secret: str
+    ca: str
+    root: str
+
+
+class _Broker(msgspec.Struct, frozen=True):
+    host: str
+    port: int
+    mqtt: str = "5"
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    device_id: str
+    tenant: str
+    cert: str
+    ca: str
+    root_chain: list[dict[str, Any]]
+    profile: str
+    broker: _Broker | None
+    url: str
+    server_id: str = ""
+    nonce: str = ""
+
+
+def parse_claim_token(text: str) -> ClaimToken:
+    """Return what the token says. Raises ClaimTokenError."""
+    body = text.strip()
+    if not body.startswith(PREFIX):
+        raise ClaimTokenError(f"a claim token begins with {PREFIX}, this text with {body[:8]!r}")
+    body = body.removeprefix(PREFIX)
+    try:
+        raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+        token = msgspec.json.decode(raw, type=ClaimToken)
+        parse_sha256(token.ca)
+        parse_sha256(token.root)
+        host = urlsplit(token.url)
+    except (ValueError, binascii.Error, msgspec.MsgspecError, EdgefleetError) as error:
+        raise ClaimTokenError("the claim token is damaged: it does not hold what one must hold") from error
+    if host.scheme != "https" or not host.hostname:
+        raise ClaimTokenError(f"the claim token names {token.url[:100]!r}, which is not an https address")
+    return token
+
+
+def enroll(token_text: str, state: Path, *, profile: str | None = None) -> Identity:
+    """Make this machine a device of the token's server and return its identity. Blocks on network and disk.
+
+    profile: sent as a wish among the facts; the server decides. Raises ClaimTokenError, AlreadyEnrolledError,
+    ServerUnreachableError, PinMismatchError, EnrollRefusedError, OSError.
+    """
+    token = parse_claim_token(token_text)
+    paths = StatePaths(state)
+    if paths.identity.exists():
+        raise AlreadyEnrolledError(f"{state} already belongs to a device")
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ca_pem = _pinned_ca(token)
+    key = _device_key(paths)
+    nonce = secrets.token_hex(16)
+    wish = facts() | ({"wanted_profile": profile} if profile else {})
+    body = {"token": token_text.strip(), "csr": _csr(key), "facts": wish, "nonce": nonce}
+    answer = _ask(token, ca_pem, body)
+    if answer.nonce != nonce:
+        raise PinMismatchError("the server's answer is not to this request: its nonce differs")
+    root = _pinned_root(token, answer)
+    identity = _identity(answer, token)
+    _store(paths, identity, answer.cert, ca_pem, root)
+    return identity
+
+
+def _pinned_ca(token: ClaimToken) -> str:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # only a public certificate is read, and compared with the pin below
+    status, data = _request(token, context, "GET", "/device/v1/ca", None)
+    if status != 200:
+        raise EnrollRefusedError(
+            f"{token.url} answered {status} when asked for its CA certificate",
+            next_step="check that the address in the claim token is the device listener of an edgefleet server",
+        )
+    try:
+        pem = data.decode("ascii")
+        der = ssl.PEM_cert_to_DER_cert(pem)
+    except (UnicodeDecodeError, ValueError) as error:
+        raise PinMismatchError(f"{token.url} did not send a certificate") from error
+    if hashlib.sha256(der).hexdigest() != token.ca:
+        raise PinMismatchError(f"{token.url} shows another CA certificate than the one pinned in the claim token")
+    return pem
+
+
+def _ask(token: ClaimToken, ca_pem: str, body: dict[str, Any]) -> _Answer:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(cadata=ca_pem)
+    status, data = _request(token, context, "POST", "/device/v1/enroll", json.dumps(body).encode())
+    if status != 200:
+        raise _refusal(status, data)
+    try:
+        return msgspec.json.decode(data, type=_Answer)
+    except msgspec.MsgspecError as error:
+        raise EnrollRefusedError(
+            f"the server's answer cannot be read: {error}", next_step="update the agent or the server"
+        ) from error
+
+
+def _refusal(status: int, data: bytes) -> EnrollRefusedError:
+    try:
+        problem = msgspec.json.decode(data, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        problem = {}
+    detail = str(problem.get("detail") or f"status {status}")
+    return EnrollRefusedError(
+        f"the server refused the enrolment: {detail}",
+        next_step=str(problem.get("next") or "ask the operator for a new claim token: edgectl device enroll"),
+    )
+
+
+def _request(
+    token: ClaimToken, context: ssl.SSLContext, method: str, path: str, body: bytes | None
+) -> tuple[int, bytes]:
+    address = urlsplit(token.url)
+    assert address.hostname is not None
+    connection = http.client.HTTPSConnection(address.hostname, address.port or 443, timeout=TIMEOUT_S, context=context)
+    try:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        connection.request(method, address.path.rstrip("/") + path, body=body, headers=headers)
+        response = connection.getresponse()
+        data = response.read(MAX_ANSWER_BYTES + 1)
+    except ssl.SSLCertVerificationError as error:
+        raise PinMismatchError(
+            f"{token.url} shows a certificate that the pinned CA did not sign: {error.verify_message}"
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise ServerUnreachableError(f"{token.url} does not answer: {error}") from error
+    finally:
+        connection.close()
+    if len(data) > MAX_ANSWER_BYTES:
+        raise EnrollRefusedError(f"the server's answer is larger than {MAX_ANSWER_BYTES} bytes")
+    return response.status, data
+
+
+def _device_key(paths: StatePaths) -> ec.EllipticCurvePrivateKey:
+    """Return the key of an enrolment that was begun here before, else a new one, on the disk by now."""
+    file = paths.root / PENDING_KEY
+    try:
+        loaded = serialization.load_pem_private_key(file.read_bytes(), None)
+        if isinstance(loaded, ec.EllipticCurvePrivateKey):
+            return loaded
+    except (FileNotFoundError, ValueError, TypeError):
+        pass
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    write_file(file, pem, mode=0o600)
+    return key
+
+
+def _csr(key: ec.EllipticCurvePrivateKey) -> str:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "edgefleet device")])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _pinned_root(token: ClaimToken, answer: _Answer) -> bytes:
+    """Return the bytes of the pinned root. The chain's documents are JSON values; their signed file is the compact, sorted form."""
+    for document in answer.root_chain:
+        data = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+        if hashlib.sha256(data).hexdigest() == token.root:
+            return data
+    raise PinMismatchError("the server's root.json is not the one pinned in the claim token")
+
+
+def _identity(answer: _Answer, token: ClaimToken) -> Identity:
+    if answer.broker is None:
+        raise EnrollRefusedError(
+            "the server has no broker running, so it could not say where to connect",
+            next_step="start the server with its gateway, then run the same command again",
+        )
+    return Identity(
+        device=parse_device_id(answer.device_id),
+        tenant=parse_tenant(answer.tenant),
+        profile=answer.profile,
+        broker_host=answer.broker.host,
+        broker_port=answer.broker.port,
+        mqtt=answer.broker.mqtt,
+        url=answer.url or token.url,
+        enrolled_at=SystemClock().now().isoformat(timespec="seconds"),
+        server_id=answer.server_id,
+    )
+
+
+def _store(paths: StatePaths, identity: Identity, cert: str, ca_pem: str, root: bytes) -> None:
+    folder = paths.root / ".identity.new"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    pending = paths.root / PENDING_KEY
+    write_file(folder / KEY_FILE, pending.read_bytes(), mode=0o600)
+    write_file(folder / CERT_FILE, cert.encode(), mode=0o644)
+    write_file(folder / CA_FILE, ca_pem.encode(), mode=0o644)
+    write_file(folder / ROOT_FILE, root, mode=0o444)
+    write_file(folder / RECORD_FILE, encode_record(identity), mode=0o644)
+    folder.rename(paths.identity)
+    fsync_dir(paths.root)
+    pending.unlink()

@@ -1,0 +1,337 @@
+"""Documents in, verified work out: queues what the server sent, runs one install child at a time, relays its questions.
+
+1. The newest document of a kind replaces an older one that waits. A new document ends a running child: its fetch resumes later.
+2. A document is recognised by the sha256 of its bytes: the same one, accepted or refused for good, is not verified again.
+3. Without a document waiting, a `fetch` child runs as long as bundles are wanted.
+4. agentd looks into none of what it relays; bytes to a child are capped by the credit the child gave.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edgefleet_agent.install.child_link import ChildLink
+from edgefleet_agent.install.child_protocol import (
+    Accepted,
+    Blocks,
+    Fetch,
+    Fetched,
+    FetchFailed,
+    FetchProgress,
+    Finish,
+    FromChild,
+    Meta,
+    NeedBlocks,
+    NeedMeta,
+    Notice,
+    Refused,
+    Relink,
+    Task,
+    TaskKind,
+)
+from edgefleet_agent.install.records import Wanted
+from edgefleet_agent.loop import Loop, Timer
+from edgefleet_agent.settings import AgentSettings
+from edgefleet_protocol.blocks import BlockRequest, blob_prefix, encode_request
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.messages import MetaReply, MetaRequest
+
+KIND_ORDER: tuple[TaskKind, ...] = ("hold", "desired", "repo")
+RETRY_S = 15.0
+CHILD_DIED_LIMIT = 3
+
+log = logging.getLogger(__name__)
+
+
+class Uplink(Protocol):
+    """What the intake needs of the connection."""
+
+    def send_meta(self, request: MetaRequest) -> None:
+        """Ask the server for a small file."""
+        ...
+
+    def send_blocks(self, request: bytes) -> None:
+        """Ask the server for leaves."""
+        ...
+
+
+class Listener(Protocol):
+    """Who is told what came of it. Called in the loop."""
+
+    def on_accepted(self, kind: TaskKind, gen: int) -> None:
+        """The verified fields are on the disk."""
+        ...
+
+    def on_refused(self, kind: TaskKind, refused: Refused) -> None:
+        """The document was refused, or could not be judged yet (`retry`)."""
+        ...
+
+    def on_fetch(self, packet: FetchProgress | Fetched | FetchFailed) -> None:
+        """How a fetch goes or ended."""
+        ...
+
+    def on_notice(self, notice: Notice) -> None:
+        """Something worth telling the server."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One bundle to bring into one slot."""
+
+    wanted: Wanted
+    slot: str
+
+
+class Intake:
+    """The queue and the child."""
+
+    def __init__(
+        self, loop: Loop, state_dir: Path, device: str, settings: AgentSettings, uplink: Uplink, first_req_id: int
+    ) -> None:
+        self._loop = loop
+        self._state_dir = state_dir
+        self._device = device
+        self._settings = settings
+        self._uplink = uplink
+        self._listener: Listener | None = None
+        self._waiting: dict[TaskKind, bytes] = {}
+        self._settled: dict[TaskKind, str] = {}
+        self._current: tuple[TaskKind, bytes] | None = None
+        self._child: ChildLink | None = None
+        self._jobs: dict[str, Job] = {}
+        self._asked: dict[int, str] = {}
+        self._meta_id = 0
+        self._req_id = first_req_id
+        self._repo_head = b""
+        self._retry: Timer | None = None
+        self._deaths = 0
+
+    def attach(self, listener: Listener) -> None:
+        """Name who is told."""
+        self._listener = listener
+
+    def settle(self, kind: TaskKind, raw_sha256: str) -> None:
+        """Remember a document that was dealt with in an earlier life of the agent."""
+        self._settled[kind] = raw_sha256
+
+    @property
+    def child_pid(self) -> int | None:
+        """Process id of the running child."""
+        return self._child.pid if self._child is not None else None
+
+    # ---- from the server
+
+    def offer(self, kind: TaskKind, raw: bytes) -> None:
+        """Take a document; a known one is ignored."""
+        if not raw or self._settled.get(kind) == hashlib.sha256(raw).hexdigest():
+            return
+        if self._current is not None and self._current == (kind, raw):
+            return
+        self._waiting[kind] = raw
+        self._deaths = 0
+        if self._child is not None:
+            self._stop_child()
+        self._next()
+
+    def head(self, raw: bytes) -> None:
+        """Remember the newest `repo/head`."""
+        self._repo_head = raw
+
+    def meta(self, reply: MetaReply) -> None:
+        """Relay a chunk to the child that asked; late answers of others are dropped."""
+        if self._child is None or self._asked.get(reply.req_id) != reply.name:
+            return
+        self._child.send(Meta(reply.name, reply.part, reply.parts, reply.data, reply.error))
+
+    def blocks(self, payload: bytes) -> None:
+        """Relay block data."""
+        if self._child is not None:
+            self._child.send(Blocks(payload))
+
+    def relink(self) -> None:
+        """The connection is new: let the child ask again, and try again what failed for lack of one."""
+        if self._child is not None:
+            self._child.send(Relink())
+        elif self._waiting:
+            self._next()
+
+    # ---- from the runner
+
+    def fetch(self, job: Job) -> None:
+        """Bring a bundle; replaces an older wish for the same model."""
+        known = self._jobs.get(job.wanted.model)
+        self._jobs[job.wanted.model] = job
+        if known == job and self._child is not None:
+            return
+        if self._child is not None and self._child.task.kind in ("desired", "fetch") and self._current is None:
+            if known is not None:
+                self._stop_child()  # it may be in the middle of the older one
+                self._next()
+            else:
+                self._child.send(Fetch(job.wanted, job.slot))
+        elif self._child is None:
+            self._next()
+
+    def cancel(self, model: str) -> None:
+        """Forget a wish; a child in the middle of it is ended."""
+        if self._jobs.pop(model, None) is not None and self._child is not None and self._current is None:
+            self._stop_child()
+            self._next()
+
+    def close(self) -> None:
+        """End the child."""
+        if self._retry is not None:
+            self._retry.cancel()
+        self._waiting.clear()
+        self._jobs.clear()
+        self._stop_child()
+
+    # ---- the child
+
+    def _next(self) -> None:
+        if self._child is not None:
+            return
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        for kind in KIND_ORDER:
+            raw = self._waiting.pop(kind, None)
+            if raw is not None:
+                self._current = (kind, raw)
+                self._spawn(kind, raw)
+                return
+        if self._jobs:
+            self._spawn("fetch", None)
+            self._send_jobs()
+
+    def _spawn(self, kind: TaskKind, document: bytes | None) -> None:
+        task = Task(
+            kind=kind,
+            state_dir=str(self._state_dir),
+            device=self._device,
+            repo_head=self._repo_head,
+            first_req_id=self._req_id,
+            credit=self._settings.block_credit,
+            meta_timeout_s=self._settings.meta_timeout_s,
+            block_timeout_s=self._settings.block_timeout_s,
+            no_progress_s=self._settings.no_progress_s,
+        )
+        command: Sequence[str] = self._settings.python_command
+        self._child = ChildLink(self._loop, task, document, self._on_packet, self._on_end, command)
+        log.info("install child started", extra={"kind": kind, "pid": self._child.pid})
+
+    def _stop_child(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+        if self._current is not None:
+            kind, raw = self._current
+            self._current = None
+            self._waiting.setdefault(kind, raw)  # it was not judged yet; a newer one of its kind has precedence
+
+    def _send_jobs(self) -> None:
+        child = self._child
+        if child is not None:
+            for job in list(self._jobs.values()):
+                child.send(Fetch(job.wanted, job.slot))
+
+    def _on_packet(self, packet: FromChild) -> None:
+        listener = self._listener
+        assert listener is not None
+        match packet:
+            case NeedMeta():
+                self._need_meta(packet)
+            case NeedBlocks():
+                self._need_blocks(packet)
+            case Accepted():
+                self._judged(lambda kind: listener.on_accepted(kind, packet.gen))
+            case Refused():
+                self._refused(packet)
+            case FetchProgress():
+                listener.on_fetch(packet)
+            case Fetched() | FetchFailed():
+                self._jobs.pop(packet.model, None)
+                listener.on_fetch(packet)
+                self._finish_if_idle()
+            case Notice():
+                listener.on_notice(packet)
+
+    def _judged(self, tell: Callable[[TaskKind], None]) -> None:
+        if self._current is None:
+            return
+        kind, raw = self._current
+        self._current = None
+        self._deaths = 0
+        self._settled[kind] = hashlib.sha256(raw).hexdigest()
+        known = set(self._jobs)
+        tell(kind)
+        if kind == "desired" and self._child is not None:
+            # what was wanted before and still is; new wishes went straight to the child from `tell`
+            for model in known & set(self._jobs):
+                self._child.send(Fetch(self._jobs[model].wanted, self._jobs[model].slot))
+        self._finish_if_idle()
+
+    def _refused(self, packet: Refused) -> None:
+        listener = self._listener
+        assert listener is not None
+        if not packet.retry:
+            self._judged(lambda kind: listener.on_refused(kind, packet))
+            return
+        if self._current is not None:
+            kind, raw = self._current
+            self._current = None
+            self._waiting.setdefault(kind, raw)
+            listener.on_refused(kind, packet)
+            self._retry_later()
+
+    def _finish_if_idle(self) -> None:
+        if self._child is not None and not self._jobs and self._current is None:
+            self._child.send(Finish())
+
+    def _on_end(self) -> None:
+        self._child = None
+        self._asked.clear()
+        if self._current is not None:
+            # it died with the document in its hands: again, but not for ever
+            kind, raw = self._current
+            self._current = None
+            self._deaths += 1
+            log.warning("install child died", extra={"kind": kind, "deaths": self._deaths})
+            if self._deaths >= CHILD_DIED_LIMIT:
+                self._current = (kind, raw)
+                reason = f"the install child died {self._deaths} times while verifying it"
+                self._refused(Refused("install.child_died", reason, "internal"))
+                return
+            self._waiting.setdefault(kind, raw)
+            self._retry_later(1.0)
+            return
+        if self._jobs and self._retry is None:
+            self._retry_later(1.0)
+        elif self._waiting and self._retry is None:
+            self._next()
+
+    def _retry_later(self, delay_s: float = RETRY_S) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = self._loop.call_later(delay_s, self._next)
+
+    def _need_meta(self, packet: NeedMeta) -> None:
+        self._meta_id += 1
+        self._asked = {i: name for i, name in self._asked.items() if name != packet.name}
+        self._asked[self._meta_id] = packet.name
+        self._uplink.send_meta(MetaRequest(req_id=self._meta_id, name=packet.name, max_bytes=packet.max_bytes))
+
+    def _need_blocks(self, packet: NeedBlocks) -> None:
+        self._req_id = packet.req_id % 0xFFFFFFFF + 1
+        request = BlockRequest(
+            packet.req_id,
+            blob_prefix(Sha256(packet.blob)),
+            tuple(packet.wanted),
+            packet.leaves_per_message,
+            packet.credit,
+        )
+        self._uplink.send_blocks(encode_request(request))

@@ -1,0 +1,401 @@
+"""Carries out what `machine` decides: writes the record, then acts. One per agent, all models.
+
+1. Every act is announced by a record on the disk first (`_write`); after a power cut `recover` goes on from there.
+2. Reports follow the record, never the other way round; a commit does not need the network.
+3. Time comes in as the clock's `now`; everything else as calls from the loop.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from edgefleet_agent.install import machine
+from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchProgress
+from edgefleet_agent.install.intake import Intake, Job
+from edgefleet_agent.install.journal import Journal
+from edgefleet_agent.install.machine import InstallEvent, Limits, TrialFacts
+from edgefleet_agent.install.preflight import Room, Unfit, check_disk, check_fit
+from edgefleet_agent.install.records import DesiredOk, HoldOk, ModelRecord, Refusal, SlotInfo, SlotRef, Wanted
+from edgefleet_agent.install.slots import Slots
+from edgefleet_agent.serving import ModelServing
+from edgefleet_agent.worker.protocol import Failed, Golden, Loaded, Ready, ToAgentd
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.messages import ErrorClass, EventKind, Phase
+
+log = logging.getLogger(__name__)
+
+
+class Reporter(Protocol):
+    """Who tells the server."""
+
+    def changed(self) -> None:
+        """The state is another one; a report is due soon."""
+        ...
+
+    def event(self, kind: EventKind, record: ModelRecord, *, code: str = "", reason: str = "") -> None:
+        """Something happened once to a model."""
+        ...
+
+
+@dataclass(slots=True)
+class _Moment:
+    """What is known about a model only while agentd runs."""
+
+    progress_pct: int = 0
+    retry_at_s: int = 0
+    retries: int = 0
+
+
+class Runner:
+    """The installer."""
+
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        journal: Journal,
+        slots: Slots,
+        intake: Intake,
+        serving: ModelServing,
+        reporter: Reporter,
+        limits: Limits,
+        room: Callable[[], Room],
+        clock: Clock,
+    ) -> None:
+        self._journal = journal
+        self._slots = slots
+        self._intake = intake
+        self._serving = serving
+        self._reporter = reporter
+        self._limits = limits
+        self._room = room
+        self._clock = clock
+        self._records: dict[str, ModelRecord] = {}
+        self._moments: dict[str, _Moment] = {}
+        self._wanted: dict[str, Wanted] = {}
+        self._refused: dict[str, Refusal] = {}
+        self._hold: HoldOk | None = None
+
+    @property
+    def records(self) -> dict[str, ModelRecord]:
+        """Return the records by model."""
+        return self._records
+
+    def progress_pct(self, model: str) -> int:
+        """Return how much of a running download is there."""
+        return self._moment(model).progress_pct
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an install or a trial runs, so that time matters now."""
+        return any(r.phase in machine.INSTALLING or r.phase is Phase.PROBATION for r in self._records.values())
+
+    # ---- start
+
+    def recover(self) -> None:
+        """Read all records, check the slots' bytes, start what should serve, resume what was interrupted. Reads whole bundles."""
+        for model in self._journal.models():
+            found = self._journal.read(model) or ModelRecord(model=model)
+            record = machine.recovered(self._slots.surviving(found))
+            if record != found:
+                if found.active is not None and record.active != found.active:
+                    reason = "the active slot no longer held its bundle"
+                    record = msgspec.structs.replace(
+                        record, error_class=ErrorClass.DISK, error_code="slot.damaged", reason=reason
+                    )
+                self._journal.write(record)
+            self._records[model] = record
+            if record.active is not None:
+                self._serving.serve(model, record.active)
+            self._resume(self._records[model])
+
+    def _resume(self, record: ModelRecord) -> None:
+        if record.phase is Phase.DOWNLOADING and record.wanted is not None:
+            self._intake.fetch(Job(record.wanted, record.installing))
+        elif record.phase is Phase.PREFLIGHT and record.wanted is not None:
+            info = self._slots.info(record.model, record.installing)
+            if info is not None and info.sha256 == record.wanted.sha256:
+                self._preflight(record, info)
+            else:
+                self._begin(record, machine.Begin(record.wanted, record.installing))
+
+    # ---- wishes
+
+    def apply(self, desired: DesiredOk) -> None:
+        """Act on a verified document."""
+        self._wanted = {wanted.model: wanted for wanted in desired.wanted}
+        self._refused = {refusal.model: refusal for refusal in desired.refused}
+        for model in sorted(self._wanted.keys() | self._refused.keys() | self._records.keys()):
+            self.reconcile(model)
+        for refusal in desired.refused:
+            self._note_refusal(refusal, desired.gen)
+        self._reporter.changed()
+
+    def hold(self, hold: HoldOk) -> None:
+        """Act on a verified brake: whatever is not switched yet and named by it stops."""
+        self._hold = hold
+        for record in list(self._records.values()):
+            if record.phase in machine.INSTALLING and record.wanted is not None and self._is_held(record.wanted):
+                self._fail(record, ErrorClass.DEADLINE, "install.held", "held by the server before the switch")
+
+    def _is_held(self, wanted: Wanted) -> bool:
+        hold = self._hold
+        if hold is None or hold.expires_s <= self._now_s():
+            return False
+        return wanted.sha256 in hold.digests or (wanted.rollout != "" and wanted.rollout in hold.rollouts)
+
+    def reconcile(self, model: str) -> None:
+        """Compare one model with what is wanted, and begin, drop or leave it."""
+        record = self._records.get(model, ModelRecord(model=model))
+        wanted = self._wanted.get(model)
+        if wanted is None and model in self._refused:
+            return  # the wish exists but was refused: what serves goes on serving
+        moment = self._moment(model)
+        now_s = self._now_s()
+        is_same = record.wanted is not None and wanted is not None and record.wanted.sha256 == wanted.sha256
+        if is_same and record.phase is Phase.FAILED and now_s < moment.retry_at_s:
+            return
+        if not is_same:
+            moment.retries = 0
+        held = wanted is not None and self._is_held(wanted)
+        match machine.decide(record, wanted, now_s=now_s, held=held):
+            case machine.Begin() as begin:
+                self._begin(record, begin)
+            case machine.Drop():
+                self._intake.cancel(model)
+                self._write(machine.dropped(record, now_s=now_s))
+                self._serving.stop(model)
+            case machine.Stay():
+                self._follow(record, wanted)
+
+    def _follow(self, record: ModelRecord, wanted: Wanted | None) -> None:
+        """A newer document that wants the same: only its number is taken over."""
+        if wanted is None or record.gen >= wanted.gen or record.wanted is None:
+            return
+        if record.wanted.sha256 == wanted.sha256:
+            self._journal.write(self._keep(msgspec.structs.replace(record, gen=wanted.gen)))
+
+    def _begin(self, record: ModelRecord, begin: machine.Begin) -> None:
+        self._serving.stop_trial(record.model)
+        self._moment(record.model).progress_pct = 0
+        record = self._write(machine.begun(record, begin, now_s=self._now_s()))
+        info = self._slots.info(record.model, begin.slot)
+        unfit = check_disk(begin.wanted, info.length if info else 0, self._room())
+        if unfit is not None:
+            self._unfit(record, unfit)
+            return
+        self._intake.fetch(Job(begin.wanted, begin.slot))
+
+    def _note_refusal(self, refusal: Refusal, gen: int) -> None:
+        record = self._records.get(refusal.model, ModelRecord(model=refusal.model))
+        if record.phase in machine.INSTALLING:
+            self._intake.cancel(refusal.model)
+            self._serving.stop_trial(refusal.model)
+        refused = msgspec.structs.replace(
+            record,
+            phase=machine.step(machine.step(record.phase, InstallEvent.WANTED), InstallEvent.FAULT),
+            gen=gen,
+            installing="",
+            error_class=ErrorClass.SIGNATURE,
+            error_code=refusal.code,
+            reason=refusal.reason,
+        )
+        self._write(refused)
+        self._reporter.event(EventKind.REFUSED, refused, code=refusal.code, reason=refusal.reason)
+
+    # ---- the fetch
+
+    def on_fetch(self, packet: FetchProgress | Fetched | FetchFailed) -> None:
+        """A word of the install child about a bundle."""
+        record = self._records.get(packet.model)
+        if record is None or record.phase not in (Phase.DOWNLOADING, Phase.VERIFYING):
+            return
+        match packet:
+            case FetchProgress():
+                self._moment(packet.model).progress_pct = packet.done_bytes * 100 // max(1, packet.total_bytes)
+                if packet.verifying and record.phase is Phase.DOWNLOADING:
+                    self._advance(record, InstallEvent.FETCHED)
+                self._reporter.changed()
+            case Fetched():
+                if record.phase is Phase.DOWNLOADING:
+                    record = self._advance(record, InstallEvent.FETCHED)
+                self._moment(packet.model).progress_pct = 100
+                self._preflight(self._advance(record, InstallEvent.VERIFIED), packet.info)
+            case FetchFailed():
+                self._fail(record, ErrorClass(packet.error_class), packet.code, packet.reason)
+
+    # ---- the trial
+
+    def _preflight(self, record: ModelRecord, info: SlotInfo) -> None:
+        if record.phase is not Phase.PREFLIGHT:
+            return
+        unfit = check_fit(info, self._room())
+        if unfit is not None:
+            self._unfit(record, unfit)
+            return
+        if record.starts >= machine.MAX_STARTS:
+            reason = f"started {record.starts} times without getting through its trial"
+            self._fail(record, ErrorClass.CRASH, "trial.restarts", reason)
+            return
+        # counted on the disk before the version is started: a device that dies of it comes back wiser
+        record = self._write(machine.started(machine.advanced(record, InstallEvent.FITS, now_s=self._now_s())))
+        ref = SlotRef(slot=record.installing, target=info.target, sha256=info.sha256, version=info.version)
+        try:
+            self._serving.try_out(record.model, ref)
+        except OSError as error:
+            self._fail(record, ErrorClass.DISK, "trial.not_started", str(error))
+
+    def on_trial_message(self, model: str, message: ToAgentd) -> None:
+        """A word of the worker on trial."""
+        record = self._records[model]
+        match message:
+            case Loaded():
+                log.info("model loaded", extra={"model": model, "runtime": message.runtime})
+            case Golden() if message.ok and record.phase is Phase.GOLDEN:
+                self._advance(record, InstallEvent.GOLDEN_OK)
+            case Golden() if not message.ok:
+                self._reporter.event(EventKind.GOLDEN_MISMATCH, record, code="trial.golden", reason=message.reason)
+            case Ready() if record.phase is Phase.WARMING:
+                self._switch(self._advance(record, InstallEvent.READY))
+            case Failed():
+                log.warning("trial failed", extra={"model": model, "reason": message.reason})
+            case _:
+                log.debug("unexpected word on trial", extra={"model": model})
+
+    def on_trial_exit(self, model: str, how: str, failed: Failed | None) -> None:
+        """The worker on trial ended: the install failed before the switch."""
+        record = self._records[model]
+        if record.phase not in machine.INSTALLING:
+            return
+        if failed is not None:
+            self._fail(record, ErrorClass(failed.error_class), f"trial.{failed.error_class}", failed.reason)
+        else:
+            self._fail(record, ErrorClass.CRASH, "trial.crash", f"the worker ended on trial: {how}")
+
+    def _switch(self, record: ModelRecord) -> None:
+        info = self._slots.info(record.model, record.installing)
+        if record.phase is not Phase.SWITCHING or info is None:
+            return
+        ref = SlotRef(slot=record.installing, target=info.target, sha256=info.sha256, version=info.version)
+        self._write(machine.switched(record, ref, now_s=self._now_s()))
+        self._serving.promote(record.model)
+
+    # ---- what serves
+
+    def before_start(self, model: str) -> None:
+        """Count the start of an active worker while its version is on probation."""
+        record = self._records.get(model)
+        if record is not None and record.phase is Phase.PROBATION:
+            self._keep(machine.started(record))
+            self._journal.write(self._records[model])
+
+    def on_serving(self, model: str) -> None:
+        """The active worker takes requests."""
+        self._reporter.changed()
+
+    def on_active_golden(self, model: str, golden: Golden) -> None:
+        """The serving worker answered golden vectors; a wrong answer on probation is a reason to go back."""
+        record = self._records[model]
+        if golden.ok:
+            return
+        self._reporter.event(EventKind.GOLDEN_MISMATCH, record, code="serving.golden", reason=golden.reason)
+        self._roll_back(record, ErrorClass.GOLDEN, "serving.golden", golden.reason)
+
+    def on_active_exit(self, model: str, how: str, failed: Failed | None) -> bool:
+        """The serving worker ended unasked. Returns whether to start it again."""
+        record = self._records[model]
+        reason = f"{how}: {failed.reason}" if failed is not None else how
+        record = machine.crashed(record, now_s=self._now_s(), window_s=self._limits.crash_window_s)
+        self._journal.write(self._keep(record))
+        self._reporter.event(EventKind.CRASH, record, code="serving.crash", reason=reason)
+        self._reporter.changed()
+        verdict = machine.judge(record, self._facts(model), self._limits, now_s=self._now_s())
+        if isinstance(verdict, machine.RollBack):
+            return not self._roll_back(record, verdict.error_class, verdict.code, f"{verdict.reason}; last: {reason}")
+        return record.active is not None
+
+    def tick(self) -> None:
+        """Look at the time: deadlines, trials, retries."""
+        now_s = self._now_s()
+        for model, record in list(self._records.items()):
+            deadline = machine.phase_deadline_s(record)
+            if deadline is not None and now_s >= deadline:
+                self._fail(record, ErrorClass.DEADLINE, f"{record.phase}.deadline", f"{record.phase} took too long")
+            elif record.phase is Phase.PROBATION:
+                self._judge(record)
+            elif record.phase not in machine.INSTALLING:
+                self.reconcile(model)
+        for model in self._wanted.keys() - self._records.keys():
+            self.reconcile(model)
+
+    def _judge(self, record: ModelRecord) -> None:
+        verdict = machine.judge(record, self._facts(record.model), self._limits, now_s=self._now_s())
+        if isinstance(verdict, machine.RollBack):
+            self._roll_back(record, verdict.error_class, verdict.code, verdict.reason)
+        elif isinstance(verdict, machine.Commit):
+            self._advance(record, InstallEvent.SOAKED)
+
+    def _facts(self, model: str) -> TrialFacts:
+        n, errors, nonfinite = self._serving.seen(model)
+        return TrialFacts(
+            serving=self._serving.is_serving(model),
+            golden_ok=self._serving.golden_ok(model),
+            n=n,
+            errors=errors,
+            nonfinite=nonfinite,
+        )
+
+    def _roll_back(self, record: ModelRecord, error_class: ErrorClass, code: str, reason: str) -> bool:
+        """Go back to the previous slot. False when there is nothing better than to go on with what is there."""
+        if record.phase is not Phase.PROBATION and record.previous is None:
+            degraded = msgspec.structs.replace(record, error_class=error_class, error_code=code, reason=reason)
+            self._write(degraded)
+            return False
+        if record.phase in machine.INSTALLING:
+            return False  # the install under way will replace it
+        after = self._write(machine.rolled_back(record, error_class, code, reason, now_s=self._now_s()))
+        self._reporter.event(EventKind.ROLLBACK, after, code=code, reason=reason)
+        log.warning("rolled back", extra={"model": record.model, "code": code, "reason": reason})
+        self._serving.stop(record.model)
+        if after.active is not None:
+            self._serving.serve(record.model, after.active)
+        return True
+
+    # ---- records
+
+    def _unfit(self, record: ModelRecord, unfit: Unfit) -> None:
+        self._fail(record, unfit.error_class, unfit.code, unfit.reason)
+
+    def _fail(self, record: ModelRecord, error_class: ErrorClass, code: str, reason: str) -> None:
+        self._intake.cancel(record.model)
+        self._serving.stop_trial(record.model)
+        moment = self._moment(record.model)
+        delay = machine.RETRY_DELAYS_S[min(moment.retries, len(machine.RETRY_DELAYS_S) - 1)]
+        moment.retries += 1
+        moment.retry_at_s = self._now_s() + int(delay)
+        log.warning("install failed", extra={"model": record.model, "code": code, "reason": reason})
+        self._write(machine.failed(record, error_class, code, reason))
+
+    def _advance(self, record: ModelRecord, event: InstallEvent) -> ModelRecord:
+        return self._write(machine.advanced(record, event, now_s=self._now_s()))
+
+    def _write(self, record: ModelRecord) -> ModelRecord:
+        """Journal first, then memory, then the report."""
+        before = self._records.get(record.model)
+        self._journal.write(record)
+        self._keep(record)
+        if before is None or before.phase is not record.phase or before.error_code != record.error_code:
+            self._reporter.event(EventKind.PHASE, record, code=record.error_code, reason=record.reason)
+        self._reporter.changed()
+        return record
+
+    def _keep(self, record: ModelRecord) -> ModelRecord:
+        self._records[record.model] = record
+        return record
+
+    def _moment(self, model: str) -> _Moment:
+        return self._moments.setdefault(model, _Moment())
+
+    def _now_s(self) -> int:
+        return int(self._clock.now().timestamp())

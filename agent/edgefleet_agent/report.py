@@ -1,0 +1,171 @@
+"""What the device tells the server: state (whole, retained), events and telemetry (through the outbox), presence.
+
+1. Sequence numbers are per boot of agentd and kind; a report sent twice counts once.
+2. A refused document is named in the state until a newer one is accepted.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from edgefleet_agent import __version__
+from edgefleet_agent.install.child_protocol import Refused, TaskKind
+from edgefleet_agent.install.records import ModelRecord
+from edgefleet_agent.install.runner import Runner
+from edgefleet_agent.link.outbox import Kind, Outbox
+from edgefleet_agent.serving import ModelServing
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.messages import (
+    ErrorClass,
+    Event,
+    EventKind,
+    ModelState,
+    Presence,
+    State,
+    SystemFigures,
+    Telemetry,
+    Window,
+    encode,
+)
+
+MAX_REASON_CHARS = 1_000
+
+
+class Reports:
+    """Builds all reports and counts them."""
+
+    def __init__(self, device: DeviceId, boot_id: str, clock: Clock, outbox: Outbox, soon: Callable[[], None]) -> None:
+        self._device = device
+        self._boot_id = boot_id
+        self._clock = clock
+        self._outbox = outbox
+        self._soon = soon
+        self._seqs = {"state": 0, "event": 0, "telemetry": 0}
+        self._refused = Refused("", "", ErrorClass.INTERNAL.value)
+        self.gen = 0
+        self.conn_id = ""
+
+    def unix_ms(self) -> int:
+        """Return the device's time in milliseconds."""
+        return int(self._clock.now().timestamp() * 1000)
+
+    def changed(self) -> None:
+        """Report the state soon."""
+        self._soon()
+
+    def accepted(self, gen: int) -> None:
+        """A newer document was accepted."""
+        self.gen = gen
+        self._refused = Refused("", "", ErrorClass.INTERNAL.value)
+        self._soon()
+
+    def refused(self, kind: TaskKind, refused: Refused) -> None:
+        """A document was refused, or could not be judged: say which and why."""
+        if refused.retry and refused.code == self._refused.code:
+            return
+        self._refused = refused
+        if not refused.retry:
+            self._event(
+                EventKind.REFUSED,
+                gen=refused.gen,
+                error_class=ErrorClass(refused.error_class),
+                code=refused.code,
+                reason=refused.reason,
+                detail={"document": kind},
+            )
+        self._soon()
+
+    def boot(self) -> None:
+        """agentd has started."""
+        self._event(EventKind.BOOT, detail={"agent_version": __version__, "kernel_boot_id": _kernel_boot_id()})
+
+    def event(self, kind: EventKind, record: ModelRecord, *, code: str = "", reason: str = "") -> None:
+        """Something happened once to a model."""
+        wanted = record.wanted
+        self._event(
+            kind,
+            model=record.model,
+            target=wanted.target if wanted else "",
+            sha256=wanted.sha256 if wanted else "",
+            gen=record.gen,
+            attempt=wanted.attempt if wanted else 0,
+            phase=record.phase if record.model else None,
+            error_class=record.error_class,
+            code=code,
+            reason=reason[:MAX_REASON_CHARS],
+        )
+        self._soon()
+
+    def telemetry(self, windows: list[Window], system: SystemFigures) -> None:
+        """Put one telemetry message into the outbox."""
+        seq = self._next("telemetry")
+        message = Telemetry(
+            device=self._device,
+            boot_id=self._boot_id,
+            seq=seq,
+            ts=self.unix_ms(),
+            windows=windows,
+            system=system,
+            queue_bytes=self._outbox.bytes,
+            dropped=self._outbox.dropped,
+        )
+        self._outbox.add(Kind.TELEMETRY, self._boot_id, seq, encode(message))
+
+    def presence(self, *, on: bool) -> Presence:
+        """Return the presence of this connection."""
+        return Presence(on=on, conn_id=self.conn_id, boot_id=self._boot_id, ts=self.unix_ms())
+
+    def state(self, runner: Runner, serving: ModelServing, facts: Mapping[str, Any], *, count: bool = True) -> State:
+        """Return the whole state. count: False for a look that is not sent."""
+        return State(
+            device=self._device,
+            gen=self.gen,
+            boot_id=self._boot_id,
+            seq=self._next("state") if count else 0,
+            ts=self.unix_ms(),
+            models=[_model_state(r, runner, serving) for r in runner.records.values()],
+            agent_version=__version__,
+            refused_gen=self._refused.gen,
+            refused_code=self._refused.code,
+            refused_reason=self._refused.reason[:MAX_REASON_CHARS],
+            facts=dict(facts),
+        )
+
+    def _event(self, kind: EventKind, **fields: Any) -> None:
+        seq = self._next("event")
+        event = Event(device=self._device, boot_id=self._boot_id, seq=seq, ts=self.unix_ms(), kind=kind, **fields)
+        self._outbox.add(Kind.EVENT, self._boot_id, seq, encode(event))
+
+    def _next(self, kind: str) -> int:
+        self._seqs[kind] += 1
+        return self._seqs[kind]
+
+
+def _model_state(record: ModelRecord, runner: Runner, serving: ModelServing) -> ModelState:
+    active, previous, wanted = record.active, record.previous, record.wanted
+    return ModelState(
+        model=record.model,
+        phase=record.phase,
+        active_target=active.target if active else "",
+        active_sha256=active.sha256 if active else "",
+        previous_target=previous.target if previous else "",
+        previous_sha256=previous.sha256 if previous else "",
+        wanted_sha256=wanted.sha256 if wanted else "",
+        attempt=wanted.attempt if wanted else 0,
+        gen=record.gen,
+        error_class=record.error_class,
+        error_code=record.error_code,
+        reason=record.reason[:MAX_REASON_CHARS],
+        progress_pct=runner.progress_pct(record.model),
+        slot=active.slot if active else "",
+        serving=serving.is_serving(record.model),
+        rollout=wanted.rollout if wanted else "",
+    )
+
+
+def _kernel_boot_id() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123  # one line of procfs
+            return file.read().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,348 @@
+"""The workers of all models: which serves, which is on trial, which drains; their routes, figures and restarts.
+
+1. One active worker per model holds the public listeners; a trial worker gets them only by `promote`.
+2. `promote` is called after the record that names the new slot is on the disk. Old and new accept together for a moment, so no
+   request is refused; then the old one drains.
+3. An active worker that ends is started again after 0.2, 1, 5, 30 s (`agent.md` §5.3); what a crash means is the owner's decision.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from edgefleet_agent.install.records import SlotRef
+from edgefleet_agent.install.slots import Slots
+from edgefleet_agent.loop import Loop, Timer
+from edgefleet_agent.telemetry.window import Sums
+from edgefleet_agent.worker.protocol import (
+    CheckGolden,
+    Failed,
+    GetStats,
+    Golden,
+    LaneRoute,
+    ModelRoute,
+    Ready,
+    RoutesTable,
+    Serve,
+    Serving,
+    Stats,
+    ToAgentd,
+    write_routes,
+)
+from edgefleet_agent.workers import Worker, WorkerOptions
+from edgefleet_protocol.sketch import LatencySketch
+
+BACKOFF_S = (0.2, 1.0, 5.0, 30.0)
+STEADY_S = 60.0
+"""A worker that served this long starts its back-off anew."""
+
+log = logging.getLogger(__name__)
+
+
+class Owner(Protocol):
+    """Who decides what the workers' words mean. Called in the loop."""
+
+    def on_trial_message(self, model: str, message: ToAgentd) -> None:
+        """A worker on trial said something."""
+        ...
+
+    def on_trial_exit(self, model: str, how: str, failed: Failed | None) -> None:
+        """A worker on trial ended before it was promoted."""
+        ...
+
+    def on_active_golden(self, model: str, golden: Golden) -> None:
+        """The serving worker answered golden vectors."""
+        ...
+
+    def on_active_exit(self, model: str, how: str, failed: Failed | None) -> bool:
+        """The serving worker ended unasked; True to start it again."""
+        ...
+
+    def before_start(self, model: str) -> None:
+        """An active worker is about to be started: count it durably."""
+        ...
+
+    def on_serving(self, model: str) -> None:
+        """The active worker accepts requests."""
+        ...
+
+
+@dataclass(slots=True)
+class _Lanes:
+    active: Worker | None = None
+    trial: Worker | None = None
+    draining: list[Worker] = field(default_factory=list)
+    restart: Timer | None = None
+    failures: int = 0
+    serving_since_s: float | None = None
+    sums: Sums | None = None
+    trial_n: int = 0
+    trial_errors: int = 0
+    trial_nonfinite: int = 0
+
+
+class ModelServing:
+    """All models' workers."""
+
+    def __init__(
+        self, loop: Loop, options: WorkerOptions, slots: Slots, server_version: str, monotonic_s: Callable[[], float]
+    ) -> None:
+        self._loop = loop
+        self._options = options
+        self._slots = slots
+        self._server_version = server_version
+        self._now = monotonic_s
+        self._models: dict[str, _Lanes] = {}
+        self._owner: Owner | None = None
+        self._ref_of: Callable[[str], SlotRef | None] = _no_ref
+
+    def attach(self, owner: Owner, ref_of: Callable[[str], SlotRef | None]) -> None:
+        """Name who decides, and where the slot to start a model from is looked up."""
+        self._owner = owner
+        self._ref_of = ref_of
+
+    # ---- what serves
+
+    def serve(self, model: str, ref: SlotRef) -> None:
+        """Start the active worker of a model from a slot. A failure to start counts as its exit."""
+        lanes = self._lanes(model)
+        if lanes.active is not None:
+            return
+        assert self._owner is not None
+        self._owner.before_start(model)
+        lanes.sums = self._sums_for(lanes, ref)
+        try:
+            lanes.active = self._start(model, ref)
+        except OSError as error:
+            log.warning("worker not started", extra={"model": model, "reason": str(error)})
+            self._restart_or_not(model, lanes, str(error), None)
+        self.write_routes()
+
+    def try_out(self, model: str, ref: SlotRef) -> None:
+        """Start a worker on trial. Raises OSError."""
+        lanes = self._lanes(model)
+        self.stop_trial(model)
+        lanes.trial = self._start(model, ref)
+
+    def stop_trial(self, model: str) -> None:
+        """End the trial worker, if any; its exit is not told."""
+        lanes = self._lanes(model)
+        trial, lanes.trial = lanes.trial, None
+        if trial is not None:
+            lanes.draining.append(trial)
+            trial.kill()
+
+    def promote(self, model: str) -> None:
+        """Make the ready trial worker the active one: routes, listeners, then the old one drains."""
+        lanes = self._lanes(model)
+        new, old = lanes.trial, lanes.active
+        assert new is not None
+        lanes.trial, lanes.active = None, new
+        lanes.failures = 0
+        lanes.serving_since_s = None
+        lanes.sums = self._sums_for(lanes, new.ref)
+        lanes.trial_n = lanes.trial_errors = lanes.trial_nonfinite = 0
+        if lanes.restart is not None:
+            lanes.restart.cancel()
+            lanes.restart = None
+        self.write_routes()
+        new.send(Serve())
+        if old is not None:
+            lanes.draining.append(old)
+            if old.state != "serving":
+                old.kill()
+
+    def stop(self, model: str) -> None:
+        """Stop serving a model; what is in flight is finished."""
+        lanes = self._lanes(model)
+        self.stop_trial(model)
+        if lanes.restart is not None:
+            lanes.restart.cancel()
+            lanes.restart = None
+        active, lanes.active = lanes.active, None
+        lanes.serving_since_s = None
+        if active is not None:
+            lanes.draining.append(active)
+            active.drain()
+        self.write_routes()
+
+    def close(self) -> None:
+        """End every worker and wait for that."""
+        for lanes in self._models.values():
+            if lanes.restart is not None:
+                lanes.restart.cancel()
+            for worker in [lanes.active, lanes.trial, *lanes.draining]:
+                if worker is not None:
+                    worker.abandon()
+        self._models.clear()
+
+    # ---- figures
+
+    def is_serving(self, model: str) -> bool:
+        """Whether the active worker accepts requests now."""
+        active = self._lanes(model).active
+        return active is not None and active.state == "serving"
+
+    def golden_ok(self, model: str) -> bool:
+        """Whether the last golden check of the active worker passed."""
+        active = self._lanes(model).active
+        return active is not None and active.golden_ok
+
+    def seen(self, model: str) -> tuple[int, int, int]:
+        """Return answered, failed and not finite since the active version was promoted or started."""
+        lanes = self._lanes(model)
+        return lanes.trial_n, lanes.trial_errors, lanes.trial_nonfinite
+
+    def sums(self, model: str) -> Sums | None:
+        """Return the running sums of a model's window."""
+        return self._lanes(model).sums
+
+    def take_sums(self) -> Iterator[tuple[str, Sums]]:
+        """Yield each model's sums and begin new ones."""
+        for model, lanes in self._models.items():
+            if lanes.sums is not None:
+                yield model, lanes.sums
+                known = lanes.active.ref if lanes.active is not None else None
+                lanes.sums = Sums(known.sha256, known.version) if known is not None else None
+
+    def ask_stats(self) -> None:
+        """Ask every serving worker for its figures."""
+        for lanes in self._models.values():
+            if lanes.active is not None and lanes.active.state == "serving":
+                lanes.active.send(GetStats())
+
+    def ask_golden(self, model: str) -> None:
+        """Ask the serving worker to answer one golden vector."""
+        active = self._lanes(model).active
+        if active is not None and active.state == "serving":
+            active.send(CheckGolden(vectors=1))
+
+    def pids(self) -> dict[str, int]:
+        """Return the process ids of the active workers by model."""
+        return {m: lanes.active.pid for m, lanes in self._models.items() if lanes.active is not None}
+
+    def write_routes(self) -> None:
+        """Replace the routing table."""
+        models = {m: ModelRoute(lanes={"active": _route(lanes)}) for m, lanes in self._models.items() if lanes.active}
+        write_routes(self._options.routes, RoutesTable(models=models, server_version=self._server_version))
+
+    # ---- inside
+
+    def _lanes(self, model: str) -> _Lanes:
+        return self._models.setdefault(model, _Lanes())
+
+    @staticmethod
+    def _sums_for(lanes: _Lanes, ref: SlotRef) -> Sums:
+        known = lanes.sums
+        return known if known is not None and known.sha256 == ref.sha256 else Sums(ref.sha256, ref.version)
+
+    def _start(self, model: str, ref: SlotRef) -> Worker:
+        fd = self._slots.open(model, ref.slot)
+        return Worker(self._loop, self._options, model, ref, fd, self._on_message, self._on_exit)
+
+    def _on_message(self, worker: Worker, message: ToAgentd) -> None:
+        owner = self._owner
+        assert owner is not None
+        lanes = self._lanes(worker.model)
+        if isinstance(message, Ready):
+            worker.state = "ready"
+        if isinstance(message, Golden):
+            worker.golden_ok = message.ok
+        if worker is lanes.trial:
+            owner.on_trial_message(worker.model, message)
+        elif isinstance(message, Stats):
+            self._add_stats(worker, lanes, message)
+        elif worker is lanes.active:
+            self._on_active(worker, lanes, message, owner)
+
+    def _on_active(self, worker: Worker, lanes: _Lanes, message: ToAgentd, owner: Owner) -> None:
+        if isinstance(message, Ready):
+            self.write_routes()
+            worker.send(Serve())
+        elif isinstance(message, Serving):
+            worker.state = "serving"
+            lanes.serving_since_s = self._now()
+            for old in lanes.draining:
+                if old.state == "serving":
+                    old.drain()
+            owner.on_serving(worker.model)
+        elif isinstance(message, Golden):
+            owner.on_active_golden(worker.model, message)
+
+    @staticmethod
+    def _add_stats(worker: Worker, lanes: _Lanes, stats: Stats) -> None:
+        if worker is lanes.active:
+            lanes.trial_n += stats.n
+            lanes.trial_errors += stats.errors
+            lanes.trial_nonfinite += stats.nonfinite
+        sums = lanes.sums
+        if sums is None or sums.sha256 != worker.ref.sha256:
+            return
+        sums.n += stats.n
+        sums.errors += stats.errors
+        sums.timeouts += stats.timeouts
+        sums.nonfinite += stats.nonfinite
+        try:
+            sums.latency.merge(LatencySketch.unpacked(stats.latency))
+        except ValueError:
+            log.warning("worker sent a bad latency sketch", extra={"model": worker.model})
+        for index, count in enumerate(stats.classes):
+            sums.classes[index] = sums.classes.get(index, 0) + count
+        sums.rss_bytes = stats.rss_bytes
+        sums.cpu_s = stats.cpu_s
+
+    def _on_exit(self, worker: Worker, how: str) -> None:
+        owner = self._owner
+        assert owner is not None
+        lanes = self._lanes(worker.model)
+        if not self._path_in_use(worker, lanes):
+            worker.socket_path.unlink(missing_ok=True)
+        if worker in lanes.draining:
+            lanes.draining.remove(worker)
+        elif worker is lanes.trial:
+            lanes.trial = None
+            owner.on_trial_exit(worker.model, how, worker.failed)
+        elif worker is lanes.active:
+            lanes.active = None
+            if lanes.serving_since_s is not None and self._now() - lanes.serving_since_s >= STEADY_S:
+                lanes.failures = 0
+            lanes.serving_since_s = None
+            if lanes.sums is not None:
+                lanes.sums.crashes += 1
+            self._restart_or_not(worker.model, lanes, how, worker.failed)
+
+    @staticmethod
+    def _path_in_use(worker: Worker, lanes: _Lanes) -> bool:
+        others = [w for w in (lanes.active, lanes.trial) if w is not None and w is not worker]
+        return any(other.socket_path == worker.socket_path for other in others)
+
+    def _restart_or_not(self, model: str, lanes: _Lanes, how: str, failed: Failed | None) -> None:
+        assert self._owner is not None
+        delay = BACKOFF_S[min(lanes.failures, len(BACKOFF_S) - 1)]
+        lanes.failures += 1
+        if self._owner.on_active_exit(model, how, failed) and lanes.active is None:
+            lanes.restart = self._loop.call_later(delay, lambda: self._again(model, lanes))
+
+    def _again(self, model: str, lanes: _Lanes) -> None:
+        lanes.restart = None
+        if lanes.active is None:
+            ref = self._ref_of(model)
+            if ref is not None:
+                self.serve(model, ref)
+
+
+def _no_ref(_model: str) -> SlotRef | None:
+    return None
+
+
+def _route(lanes: _Lanes) -> LaneRoute:
+    active = lanes.active
+    assert active is not None
+    return LaneRoute(
+        socket=str(active.socket_path),
+        version=active.ref.version,
+        digest=active.ref.sha256,
+        slot=active.ref.slot,
+        state="ready" if active.state in ("ready", "serving") else "starting",
+    )
