@@ -32,6 +32,7 @@ class LiteModel:
         """Load the model and allocate its tensors. Raises ModelLoadError."""
         self._name = runtime_name
         self._version = version
+        _check_root(model, runtime_name, version)
         try:
             self._interpreter = _interpreter(runtime_name, bytes(model), threads)
             self._interpreter.allocate_tensors()
@@ -98,6 +99,27 @@ class LiteModel:
                 self._shapes[index] = shape
         if changed:
             self._interpreter.allocate_tensors()
+
+
+def _check_root(model: bytes | memoryview, runtime_name: str, version: str) -> None:
+    """Raise ModelLoadError unless the file begins as a TFLite flatbuffer whose root table lies inside it.
+
+    tflite-runtime 2.14 follows these offsets unchecked and ends the process on a file of another kind (seen). Offsets further in
+    are not checked here: files that nobody vouches for are loaded in a child process.
+    """
+    size = len(model)
+    good = size >= 16 and bytes(model[4:8]) == b"TFL3"
+    if good:
+        root = int.from_bytes(model[:4], "little")
+        good = 8 <= root <= size - 4
+        if good:
+            vtable = root - int.from_bytes(model[root : root + 4], "little", signed=True)
+            good = 0 <= vtable <= size - 4
+    if not good:
+        raise ModelLoadError(
+            f"{runtime_name} {version} cannot load the model: it is not a TFLite file, or is cut off.",
+            next_step="Check the model file; a .tflite file has TFL3 at its fifth byte.",
+        )
 
 
 def _interpreter(runtime_name: str, model: bytes, threads: int) -> Any:
