@@ -54,7 +54,7 @@ def choose_golden(
     count = len(usable) if evaluation.golden_given else recipe.golden_vectors
     chosen = usable[: _affordable(count, evaluation, answers)]
     outputs = {name: array[chosen] for name, array in mine.items()}
-    declared = tolerances(outputs, {name: array[chosen] for name, array in theirs.items()}, answers.specs, precision)
+    declared = tolerances(mine, theirs, answers.specs, precision, chosen)
     _check_expected(evaluation, mine, declared)
     indices = np.array([pool[index] for index in chosen])
     return Golden({name: array[indices] for name, array in evaluation.samples.arrays.items()}, outputs, declared)

@@ -135,7 +135,9 @@ def _apply_limits(limits: dict[str, Any]) -> None:
         _, hard = resource.getrlimit(kind)
         # The job itself may already run under tighter limits; those cannot be raised and need not be.
         bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (bound, bound))
+        # CPU time needs a gap: at the soft limit comes SIGXCPU, which tells a hang from a crash; at the hard one SIGKILL.
+        ceiling = hard if kind == resource.RLIMIT_CPU else bound
+        resource.setrlimit(kind, (bound, ceiling))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ bit, agent.md §1 fact 10) and, for quantised models, what quantization itself c
 * whole-number outputs: equal, or within 2 steps where the tensor is quantised.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -63,9 +63,17 @@ def usable_vectors(answers: Mapping[str, Array], reference: Mapping[str, Array],
 
 
 def tolerances(
-    answers: Mapping[str, Array], reference: Mapping[str, Array], outputs: tuple[TensorSpec, ...], precision: str
+    answers: Mapping[str, Array],
+    reference: Mapping[str, Array],
+    outputs: tuple[TensorSpec, ...],
+    precision: str,
+    chosen: Sequence[int],
 ) -> dict[str, Tolerance]:
-    """Return the declared tolerance of each output, from golden answers and the source's answers to the same inputs."""
+    """Return the declared tolerance of each output.
+
+    answers, reference: of the model and of the source to all vectors, whose range counts; chosen: the vectors that become
+    golden, whose largest difference counts.
+    """
     declared = {}
     for spec in outputs:
         wanted, got = reference[spec.name], answers[spec.name]
@@ -77,8 +85,8 @@ def tolerances(
             atol_ratio, rtol = _FLOAT[precision]
             declared[spec.name] = Tolerance(atol=_rounded(atol_ratio * spread), rtol=rtol)
             continue
-        worst = float(np.abs(got.astype(np.float64) - wanted.astype(np.float64)).max(initial=0.0))
-        atol = max(QUANTISED_RATIO * spread, _HEADROOM * worst)
+        difference = np.abs(got[chosen].astype(np.float64) - wanted[chosen].astype(np.float64))
+        atol = max(QUANTISED_RATIO * spread, _HEADROOM * float(difference.max(initial=0.0)))
         declared[spec.name] = Tolerance(atol=_rounded(atol), rtol=QUANTISED_RATIO)
     return declared
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet_converters.errors import LoadFailedError, RuntimeUnavailableError, TransformError
+from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.finite import count_nonfinite
 from edgefleet_runtime.golden import slice_sample
@@ -30,7 +31,7 @@ def probe_step(args: dict[str, Any]) -> dict[str, Any]:
 
     packages = {"ort": "onnxruntime", "litert": "ai_edge_litert.interpreter", "tflite": "tflite_runtime.interpreter"}
     try:
-        module = importlib.import_module(packages[args["runtime"]])
+        module = importlib.import_module(packages.get(args["runtime"], args["runtime"]))
     except Exception as error:
         raise RuntimeUnavailableError(
             f"the runtime {args['runtime']} cannot be imported here: {' '.join(str(error).split())[:200]}",
@@ -88,6 +89,7 @@ def _load(args: dict[str, Any]) -> ModelRuntime:
     except RuntimeMissingError as error:
         raise RuntimeUnavailableError(error.message, next_step=error.next_step) from error
     except ModelLoadError as error:
+        _raise_when_memory(error)
         raise LoadFailedError(error.message, next_step="export the model again, or choose another profile") from error
 
 
@@ -96,8 +98,16 @@ def _run(runtime: ModelRuntime, inputs: dict[str, Array]) -> tuple[dict[str, Arr
     try:
         row = runtime.run(inputs)
     except (RunError, InputError) as error:
+        _raise_when_memory(error)
         raise TransformError(error.message, next_step=error.next_step) from error
     return row, (time.perf_counter() - started_s) * 1e3
+
+
+def _raise_when_memory(error: EdgefleetError) -> None:
+    """Raise MemoryError when a runtime's own words say that memory ran out."""
+    words = ("Failed to allocate memory", "bad_alloc", "bad allocation", "failed to allocate")
+    if any(word in error.message for word in words):
+        raise MemoryError(error.message) from error
 
 
 def _timed(runtime: ModelRuntime, inputs: dict[str, Array], runs: int) -> list[float]:

@@ -20,7 +20,7 @@ from edgefleet_converters.errors import (
 )
 from edgefleet_converters.onnx.external import embed_external_data
 from edgefleet_converters.onnx.limits import OnnxLimits, check_domains, check_limits, schema_known
-from edgefleet_converters.onnx.walk import all_nodes
+from edgefleet_converters.onnx.walk import all_nodes, all_tensors
 from edgefleet_converters.onnx.wire import classify
 from edgefleet_protocol.manifest import TensorSpec
 
@@ -73,6 +73,7 @@ def parse(data: bytes) -> onnx.ModelProto:
         raise InvalidModelError(
             f"the ONNX file is damaged inside: {error}", next_step="export the model again"
         ) from error
+    _check_text(model)
     return model
 
 
@@ -124,7 +125,28 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
         dims.append(dim.dim_value if fixed else dim.dim_param or f"dim{index}")
     if tensor.elem_type == onnx.TensorProto.STRING:
         return TensorSpec(name=value.name, dtype="string", shape=dims)
-    return TensorSpec(name=value.name, dtype=helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape=dims)
+    try:
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    except (KeyError, ValueError) as error:
+        raise InvalidModelError(
+            f"tensor {value.name!r} has the unknown type {tensor.elem_type}", next_step="export the model again"
+        ) from error
+    return TensorSpec(name=value.name, dtype=dtype, shape=dims)
+
+
+def _check_text(model: onnx.ModelProto) -> None:
+    """Raise InvalidModelError for a name that is not UTF-8: protobuf hands those out as bytes, and nothing expects bytes."""
+    texts: list[object] = [entry.domain for entry in model.opset_import]
+    texts += [text for entry in model.metadata_props for text in (entry.key, entry.value)]
+    texts += [value.name for value in (*model.graph.input, *model.graph.output)]
+    texts += [d.dim_param for v in (*model.graph.input, *model.graph.output) for d in v.type.tensor_type.shape.dim]
+    texts += [tensor.name for tensor in all_tensors(model)]
+    for node in all_nodes(model):
+        texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+    if not all(isinstance(text, str) for text in texts):
+        raise InvalidModelError(
+            "the ONNX file holds a name that is no UTF-8 text: it is damaged", next_step="export the model again"
+        )
 
 
 def _inline_functions(model: onnx.ModelProto) -> None:

@@ -1,0 +1,75 @@
+"""Steps run in expendable processes: each way to die has its own error, and the next step still runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edgefleet_converters import errors
+from edgefleet_converters.data import SampleSet, random_samples
+from edgefleet_converters.sandbox import Limits, Sandbox
+from edgefleet_converters.workshop import ModelFile, Workshop
+from edgefleet_protocol.digest import sha256_hex
+from edgefleet_protocol.manifest import TensorSpec
+from tests.converters.crash_models import crashing_at_load, never_ending, too_hungry
+from tests.converters.graphs import classifier, save
+
+FOUR = (TensorSpec(name="x", dtype="float32", shape=["N", 4]),)
+SIXTEEN = (TensorSpec(name="x", dtype="float32", shape=["N", 16]),)
+
+
+def file_of(path: Path) -> ModelFile:
+    return ModelFile(path, sha256_hex(path.read_bytes()), path.stat().st_size, {})
+
+
+def some(specs: tuple[TensorSpec, ...]) -> SampleSet:
+    return random_samples(specs, 3, seed=0, open_size=1)
+
+
+def test_a_crash_a_hang_and_a_memory_bomb_are_told_apart_and_leave_the_sandbox_usable(tmp_path: Path) -> None:
+    limits = Limits(wall_s=3.0, cpu_s=2, memory_bytes=3 * 1024**3)
+    with Sandbox(limits) as sandbox:
+        workshop = Workshop(sandbox, tmp_path)
+        with pytest.raises(errors.CrashedError, match="SIGFPE") as crashed:
+            workshop.tensors(file_of(save(crashing_at_load(), tmp_path, "crash.onnx")), "ort")
+        assert crashed.value.code == "convert.crashed"
+        with pytest.raises(errors.TimedOutError, match="3 s"):
+            workshop.answers(file_of(save(never_ending(), tmp_path, "loop.onnx")), "ort", some(FOUR), key="k")
+        with pytest.raises(errors.OutOfMemoryError, match="3072 MiB"):
+            workshop.answers(file_of(save(too_hungry(), tmp_path, "big.onnx")), "ort", some(FOUR), key="k")
+        good = file_of(save(classifier(), tmp_path, "good.onnx"))
+        assert workshop.answers(good, "ort", some(SIXTEEN), key="k").outputs["scores"].shape == (3, 4)
+
+
+def test_a_result_is_computed_once(tmp_path: Path) -> None:
+    with Sandbox() as sandbox:
+        workshop = Workshop(sandbox, tmp_path)
+        model = file_of(save(classifier(), tmp_path))
+        first = workshop.answers(model, "ort", some(SIXTEEN), key="k")
+        assert workshop.answers(model, "ort", some(SIXTEEN), key="k") is first
+
+
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    before = children()
+    with Sandbox() as sandbox:
+        Workshop(sandbox, tmp_path).tensors(file_of(save(classifier(), tmp_path)), "ort")
+        assert children() - before
+    assert children() == before
+
+
+def children() -> set[int]:
+    """Return the process ids of this process's children."""
+    return {int(pid) for pid in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()}
+
+
+def test_runtimes_report_their_version(tmp_path: Path) -> None:
+    with Sandbox() as sandbox:
+        version = Workshop(sandbox, tmp_path).runtime_version("ort")
+    assert version.split(".")[0].isdigit()
+
+
+def test_a_missing_runtime_is_named(tmp_path: Path) -> None:
+    with Sandbox() as sandbox, pytest.raises(errors.RuntimeUnavailableError, match="openvino"):
+        Workshop(sandbox, tmp_path).runtime_version("openvino")
