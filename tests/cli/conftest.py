@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,3 +79,65 @@ def edgectl_process() -> Edgectl:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     return call
+
+
+@dataclass(frozen=True)
+class Server:
+    """A real server, started as a user does. `tokens` by role; `expired` and `revoked` are no longer valid."""
+
+    url: str
+    data: Path
+    tokens: dict[str, str]
+    expired: str
+    revoked: str
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`edgectl server init` and `start`, on free ports, with the embedded broker; stopped at the end."""
+    folder = tmp_path_factory.mktemp("server")
+    data = folder / "data"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("EDGECTL_", "EDGEFLEET_"))}
+    environment["EDGECTL_CONFIG"] = str(folder / "edgectl.json")
+    command = [sys.executable, "-m", "edgefleet_cli.main"]
+
+    def call(*arguments: str) -> str:
+        done = subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, timeout=120, check=False, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    call("server", "init", str(data))
+    flags = ["--data", str(data), "--port", "0", "--device-port", "0", "--broker", "embedded"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "server", "start", *flags], stdout=log, stderr=subprocess.STDOUT, env=environment
+        )
+    try:
+        address = data / "run" / "server.json"
+        deadline = time.monotonic() + 60
+        while not address.exists():
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.05)
+        url = json.loads(address.read_text())["api_url"]
+        admin = (data / "admin.token").read_text().strip()
+        reach = ("--server", url, "--token", admin)
+        roles = ("viewer", "operator", "publisher")
+        tokens = {role: call("token", "create", "--name", role, "--role", role, *reach).strip() for role in roles}
+        expired = call("token", "create", "--name", "short", "--role", "viewer", "--ttl", "1s", *reach).strip()
+        revoked = json.loads(call("token", "create", "--name", "gone", "--role", "viewer", "-o", "json", *reach))
+        call("token", "revoke", revoked["id"], "--yes", *reach)
+        yield Server(url, data, {"admin": admin, **tokens}, expired, revoked["token"])
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.fixture
+def admin(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The server, with the admin's token in the environment of the command line."""
+    monkeypatch.setenv("EDGECTL_SERVER", server.url)
+    monkeypatch.setenv("EDGECTL_TOKEN", server.tokens["admin"])
+    return server

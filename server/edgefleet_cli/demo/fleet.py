@@ -136,8 +136,9 @@ def _device_id(log: Path) -> str:
             answer = json.loads(line)
         except ValueError:
             continue
-        if isinstance(answer, dict) and isinstance(answer.get("device_id"), str):
-            return str(answer["device_id"])
+        found = answer.get("device_id") or answer.get("id") if isinstance(answer, dict) else None
+        if found:
+            return str(found)
     raise ChildError(
         "an agent enrolled without telling its id", why=f"nothing found in {log.name}", next_step=f"read {log}"
     )

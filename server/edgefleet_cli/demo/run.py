@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import signal
 import sys
 import tempfile
@@ -164,11 +163,14 @@ def _stay(session: Session, home: Household, server: Child, folder: Path, addres
 
 
 def _edgectl_command() -> str:
-    """Return what to type for `edgectl` here."""
-    if shutil.which("edgectl"):
-        return "edgectl"
+    """Return what to type for `edgectl` in a terminal that knows nothing of this installation's environment."""
     beside = Path(sys.executable).with_name("edgectl")
-    return os.path.relpath(beside) if beside.exists() else f"{sys.executable} -m edgefleet_cli.main"
+    if not beside.exists():
+        return f"{sys.executable} -m edgefleet_cli.main"
+    if sys.prefix == sys.base_prefix:
+        return "edgectl"
+    here = os.path.relpath(beside)
+    return str(beside) if here.startswith("..") else here
 
 
 def _step(session: Session, number: int, text: str, *details: str) -> None:

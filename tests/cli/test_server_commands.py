@@ -1,0 +1,230 @@
+"""`edgectl` against a real server: every list, every refusal, and a model published by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Edgectl, Server
+
+_DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
+_LISTS = (
+    ("model", "list"),
+    ("release", "list"),
+    ("device", "list"),
+    ("profile", "list"),
+    ("token", "list"),
+    ("events",),
+)
+_DATA = ("--calibration", _DIGITS / "data" / "calibration.npz", "--eval", _DIGITS / "data" / "eval.npz")
+_SMALL = "generic-x86_64-ort-small"
+
+
+def _publish(edgectl: Edgectl, model: Path, name: str, version: str, *more: str | Path) -> tuple[int, str, str]:
+    ran = edgectl("publish", model, "--name", name, "--version", version, *more)
+    return ran.code, ran.out, ran.err
+
+
+@pytest.mark.parametrize("command", _LISTS)
+def test_every_list_is_an_object_with_items_in_json(edgectl: Edgectl, admin: Server, command: tuple[str, ...]) -> None:
+    ran = edgectl(*command, "-o", "json")
+    assert ran.code == 0, ran.err
+    assert isinstance(ran.json["items"], list)
+
+
+@pytest.mark.parametrize("command", _LISTS)
+@pytest.mark.parametrize("form", ["table", "wide", "yaml", "name", "csv"])
+def test_every_list_has_every_format(edgectl: Edgectl, admin: Server, command: tuple[str, ...], form: str) -> None:
+    assert edgectl(*command, "-o", form).code == 0
+
+
+def test_profiles_are_listed_as_csv_and_shown(edgectl: Edgectl, admin: Server) -> None:
+    rows = list(csv.DictReader(io.StringIO(edgectl("profile", "list", "-o", "csv").out)))
+    assert _SMALL in {row["name"] for row in rows}
+    shown = edgectl("profile", "show", _SMALL, "-o", "json")
+    assert shown.json["name"] == _SMALL
+    assert "runtime.name" in edgectl("profile", "show", _SMALL).out
+
+
+def test_login_saves_a_private_context_and_logout_forgets_the_token(
+    edgectl: Edgectl, server: Server, tmp_path: Path
+) -> None:
+    ran = edgectl("login", server.url, "--token-stdin", stdin=server.tokens["viewer"] + "\n")
+    assert ran.code == 0, ran.err
+    assert stat.S_IMODE((tmp_path / "config" / "edgectl.json").stat().st_mode) == 0o600
+    assert edgectl("whoami", "-o", "json").json["roles"] == ["viewer"]
+    assert edgectl("logout").code == 0
+    assert edgectl("whoami").code == 4
+
+
+def test_a_wrong_token_is_not_saved(edgectl: Edgectl, server: Server, tmp_path: Path) -> None:
+    ran = edgectl("login", server.url, "--token-stdin", stdin="edg_wrong_token\n")
+    assert ran.code == 4
+    ran.told()
+    assert not (tmp_path / "config").exists()
+
+
+def test_a_context_token_is_never_sent_to_another_server(edgectl: Edgectl, server: Server) -> None:
+    edgectl("login", server.url, "--token-stdin", stdin=server.tokens["viewer"] + "\n")
+    assert edgectl("whoami", "--server", "http://127.0.0.1:1").code == 4
+
+
+def test_an_expired_token_exits_4_and_says_so(edgectl: Edgectl, server: Server) -> None:
+    deadline = time.monotonic() + 30
+    while (ran := edgectl("whoami", "--server", server.url, "--token", server.expired)).code == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert ran.code == 4
+    assert "expired" in " ".join(ran.told())
+
+
+def test_a_revoked_token_exits_4(edgectl: Edgectl, server: Server) -> None:
+    ran = edgectl("whoami", "--server", server.url, "--token", server.revoked)
+    assert ran.code == 4
+    ran.told()
+
+
+@pytest.mark.parametrize(
+    ("role", "command"),
+    [
+        ("viewer", ("device", "enroll")),
+        ("viewer", ("deploy", "digits@9", "--to", "")),
+        ("publisher", ("device", "enroll")),
+        ("operator", ("publish", _DIGITS / "digits-1.0.0.onnx", "--name", "digits", "--version", "9")),
+        ("operator", ("token", "list")),
+    ],
+)
+def test_a_wrong_role_exits_4_and_names_what_is_needed(
+    edgectl: Edgectl, server: Server, role: str, command: tuple[str | Path, ...]
+) -> None:
+    ran = edgectl(*command, "--server", server.url, "--token", server.tokens[role])
+    assert (ran.code, ran.out) == (4, "")
+    assert "role" in " ".join(ran.told())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("model", "show", "nope"),
+        ("release", "show", "nope@1"),
+        ("release", "devices", "nope@1"),
+        ("device", "show", "d-nope"),
+        ("device", "events", "d-nope"),
+        ("profile", "show", "nope"),
+        ("deploy", "nope@1", "--to", ""),
+        ("token", "revoke", "nope", "--yes"),
+    ],
+)
+def test_what_is_not_there_exits_5(edgectl: Edgectl, admin: Server, command: tuple[str, ...]) -> None:
+    ran = edgectl(*command)
+    assert (ran.code, ran.out) == (5, "")
+    ran.told()
+
+
+@pytest.mark.parametrize("selector", ["site in (", "=x", "a=b=c", "site=berlin,,"])
+def test_a_bad_selector_exits_2(edgectl: Edgectl, admin: Server, selector: str) -> None:
+    ran = edgectl("device", "list", "--selector", selector)
+    assert (ran.code, ran.out) == (2, "")
+    ran.told()
+
+
+def test_an_unknown_profile_exits_5_and_names_close_ones(edgectl: Edgectl, admin: Server) -> None:
+    ran = edgectl(
+        "publish", _DIGITS / "digits-1.0.0.onnx", "--name", "digits", "--version", "8", "--profile", "generic-x86-ort"
+    )
+    assert ran.code == 5
+    assert "generic-x86_64-ort" in " ".join(ran.told())
+
+
+def test_enrolment_tokens_are_printed_or_written_privately(edgectl: Edgectl, admin: Server, tmp_path: Path) -> None:
+    ran = edgectl("device", "enroll", "--count", "2", "--label", "site=lab")
+    assert ran.code == 0, ran.err
+    assert [line[:5] for line in ran.out.splitlines()] == ["efc1.", "efc1."]
+    assert "edge-agent enroll" in ran.err
+    assert edgectl("device", "enroll", "--count", "3", "--out", tmp_path / "claims").code == 0
+    files = list((tmp_path / "claims").iterdir())
+    assert len(files) == 3
+    assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)
+
+
+def test_publishing_twice_is_the_same_release_and_other_bytes_are_a_conflict(edgectl: Edgectl, admin: Server) -> None:
+    flags = (*_DATA, "--profile", _SMALL, "-o", "json")
+    one, two = _DIGITS / "digits-1.0.0.onnx", _DIGITS / "digits-1.1.0.onnx"
+    first = edgectl("publish", one, "--name", "twice", "--version", "1.0.0", *flags)
+    assert first.code == 0, first.err
+    (bundle,) = first.json["bundles"]
+    assert (bundle["precision"], bundle["profile"]) == ("int8", _SMALL)
+    again = edgectl("publish", one, "--name", "twice", "--version", "1.0.0", *flags)
+    assert (again.code, again.json) == (0, first.json)
+    other = edgectl("publish", two, "--name", "twice", "--version", "1.0.0", *flags)
+    assert (other.code, other.out) == (6, "")
+    other.told()
+    assert edgectl("release", "show", "twice@1.0.0", "-o", "json").json == first.json
+    assert edgectl("model", "list", "-o", "name").out.split().count("twice") == 1
+    assert "twice@1.0.0" in edgectl("model", "show", "twice").out
+
+
+def test_a_file_that_is_no_model_is_refused_with_a_reason(edgectl: Edgectl, admin: Server, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"these bytes are no model")
+    ran = edgectl("publish", tmp_path / "m.onnx", "--name", "nomodel", "--version", "1", "--profile", _SMALL)
+    assert ran.code == 1
+    assert "not_a_model" in ran.out
+    assert "next: " in ran.out
+
+
+def test_a_partial_release_exits_1_and_keeps_what_was_signed(edgectl: Edgectl, admin: Server) -> None:
+    flags = (*_DATA, "--precision", "fp32", "--profile", _SMALL, "--profile", "generic-x86_64-ort", "-o", "json")
+    ran = edgectl("publish", _DIGITS / "digits-1.0.0.onnx", "--name", "partial", "--version", "1", *flags)
+    assert ran.code == 1, ran.err
+    assert ran.json["state"] == "partial"
+    assert [bundle["profile"] for bundle in ran.json["bundles"]] == ["generic-x86_64-ort"]
+    assert [entry["profile"] for entry in ran.json["refused"]] == [_SMALL]
+
+
+def test_without_profile_and_devices_the_generic_ones_are_built_and_it_says_so(edgectl: Edgectl, admin: Server) -> None:
+    ran = edgectl("publish", _DIGITS / "digits-1.0.0.onnx", "--name", "generic", "--version", "1", *_DATA)
+    assert ran.code == 0, ran.err
+    assert "generic-aarch64-ort" in ran.out
+    assert "generic-x86_64-ort" in ran.out
+    assert "profiles: " in ran.err
+
+
+def test_no_wait_returns_at_once_and_the_release_can_be_followed(edgectl: Edgectl, admin: Server) -> None:
+    flags = (*_DATA, "--profile", _SMALL, "--no-wait")
+    ran = edgectl("publish", _DIGITS / "digits-1.1.0.onnx", "--name", "later", "--version", "1", *flags)
+    assert ran.code == 0, ran.err
+    deadline = time.monotonic() + 120
+    while edgectl("release", "show", "later@1", "-o", "json").json["state"] == "converting":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_deploying_to_nobody_exits_1_and_a_dry_run_0(edgectl: Edgectl, admin: Server) -> None:
+    edgectl("publish", _DIGITS / "digits-1.0.0.onnx", "--name", "alone", "--version", "1", *_DATA, "--profile", _SMALL)
+    assert edgectl("deploy", "alone@1", "--to", "site=nowhere", "--dry-run").code == 0
+    ran = edgectl("deploy", "alone@1", "--to", "site=nowhere", "-o", "json")
+    assert ran.code == 1
+    assert ran.json["set"] == []
+
+
+def test_debug_shows_requests_with_their_ids(edgectl: Edgectl, admin: Server) -> None:
+    ran = edgectl("whoami", "--debug")
+    assert ran.code == 0
+    assert "debug: GET " in ran.err
+
+
+def test_server_check_says_what_it_would_use(edgectl_process: Edgectl, server: Server) -> None:
+    ran = edgectl_process("server", "check", "--data", server.data, "--broker", "embedded")
+    assert ran.code == 0, ran.err
+    assert "broker" in ran.out
+
+
+def test_a_second_init_of_the_same_folder_is_refused(edgectl_process: Edgectl, server: Server) -> None:
+    ran = edgectl_process("server", "init", server.data)
+    assert ran.code != 0
+    ran.told()
