@@ -14,7 +14,7 @@ from edgefleet_cli.progress import board
 
 Json = dict[str, Any]
 
-DEFAULT_WAIT_S = 900.0
+DEFAULT_WAIT_S = 3600.0  # a device without traffic watches a new version for half an hour before it commits
 _POLL_S = 0.3
 DONE = frozenset({"committed", "healthy"})
 FAILED = frozenset({"failed", "rolled_back", "incompatible", "regressed", "cancelled", "superseded"})

@@ -36,7 +36,7 @@ class InferenceError(CliError):
 
 @dataclass(frozen=True)
 class Device:
-    """One device of the demo; `id` is known once it is enrolled, `infer_url` once it runs."""
+    """One device of the demo; `id` and the addresses are known once it runs."""
 
     name: str
     profile: str
@@ -56,19 +56,19 @@ class Device:
         }
 
 
-def enrol(home: Household, devices: list[Device], tokens: list[str]) -> list[Device]:
-    """Enrol each device with its claim token and return them with their ids. Raises ChildError."""
+def enrol(home: Household, devices: list[Device], tokens: list[str]) -> None:
+    """Enrol each device with its claim token, all at the same time. Raises ChildError."""
     running = []
     for device, token in zip(devices, tokens, strict=True):
         device.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        command = python_module("edgefleet_agent", "enroll", token, "--state", str(device.state_dir), "-o", "json")
-        running.append(home.start(f"{device.name}-enroll", command, ENVIRONMENT))
+        # "-": the token comes on standard input, so that it does not show in the list of processes.
+        command = python_module("edgefleet_agent", "enroll", "-", "--state", str(device.state_dir))
+        running.append(home.start(f"{device.name}-enroll", command, ENVIRONMENT, feed=token + "\n"))
     home.wait(running, _ENROL_S)
-    return [replace(device, id=_device_id(child.log)) for device, child in zip(devices, running, strict=True)]
 
 
 def start(home: Household, clock: SystemClock, devices: list[Device]) -> list[Device]:
-    """Start the agents and return the devices with the addresses of their local API. Raises ChildError."""
+    """Start the agents and return the devices with their ids and the addresses of their local API. Raises ChildError."""
     for device in devices:
         home.start(device.name, python_module("edgefleet_agent", "run", "--state", str(device.state_dir)), ENVIRONMENT)
     deadline_s = clock.monotonic_s() + _START_S
@@ -80,8 +80,9 @@ def start(home: Household, clock: SystemClock, devices: list[Device]) -> list[De
             if device.name not in found and status is not None:
                 found[device.name] = replace(
                     device,
+                    id=str(status["device"]),
                     infer_url=str(status["infer_url"]),
-                    infer_socket=str(device.state_dir / "run" / "infer.sock"),
+                    infer_socket=str(status["infer_socket"]),
                 )
         if clock.monotonic_s() > deadline_s:
             missing = ", ".join(device.name for device in devices if device.name not in found)
@@ -128,20 +129,6 @@ def _infer(http: httpx.Client, device: Device, pixels: Any) -> list[list[float]]
     _, classes = output["shape"]
     flat = output["data"]
     return [flat[at : at + classes] for at in range(0, len(flat), classes)]
-
-
-def _device_id(log: Path) -> str:
-    for line in reversed(log.read_text(encoding="utf-8").splitlines()):
-        try:
-            answer = json.loads(line)
-        except ValueError:
-            continue
-        found = answer.get("device_id") or answer.get("id") if isinstance(answer, dict) else None
-        if found:
-            return str(found)
-    raise ChildError(
-        "an agent enrolled without telling its id", why=f"nothing found in {log.name}", next_step=f"read {log}"
-    )
 
 
 def _status(device: Device) -> dict[str, Any] | None:

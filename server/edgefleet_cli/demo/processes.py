@@ -83,13 +83,15 @@ class Household:
         """Take `remove_at_end` back."""
         self._tell(f"keep {folder}")
 
-    def start(self, name: str, command: list[str], environment: Mapping[str, str] | None = None) -> Child:
-        """Start a process that runs until the demo ends; its output goes to `NAME.log`."""
+    def start(
+        self, name: str, command: list[str], environment: Mapping[str, str] | None = None, *, feed: str | None = None
+    ) -> Child:
+        """Start a process, give it `feed` (a few kB at most) on standard input; its output goes to `NAME.log`."""
         log = self._logs / f"{name}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if feed is None else subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {})},
@@ -98,6 +100,9 @@ class Household:
         self._tell(f"+{process.pid}")
         child = Child(name, process, log)
         self._children.append(child)
+        if process.stdin is not None and feed is not None:
+            with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+                stdin.write(feed.encode())
         return child
 
     def wait(self, children: list[Child], wait_s: float) -> None:

@@ -56,8 +56,8 @@ class Story:
             for index in range(1, count + 1)
         ]
         tokens = {profile: self._claim_tokens(profile, wanted) for profile in self.profiles}
-        self.devices = fleet.enrol(self.home, wanted, [tokens[device.profile].pop() for device in wanted])
-        self.devices = fleet.start(self.home, self.clock, self.devices)
+        fleet.enrol(self.home, wanted, [tokens[device.profile].pop() for device in wanted])
+        self.devices = fleet.start(self.home, self.clock, wanted)
         counts = ", ".join(
             f"{sum(device.profile == profile for device in self.devices)} × {profile}"
             for profile in self.profiles
