@@ -1,7 +1,7 @@
 """The local inference API: Open Inference Protocol v2 REST, statistics, read-only repository index, and predict.
 
 1. A request for this model and version is answered here; one for another goes to that worker (`forward.py`).
-2. Decoding, inference and encoding are one job in the engine thread: one hand-over per request, and health answers while it runs.
+2. Decoding, inference and encoding are one job of the engine: at most one hand-over per request (`engine.py` says when none).
 3. 400: the request does not fit, with what was expected. 404: no such model. 413, 415: body. 503: not ready or busy. 504: too slow.
 """
 
@@ -9,14 +9,14 @@ import hashlib
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib import metadata
 from typing import Any
 from urllib.parse import unquote
 
 from edgefleet_agent.worker import predict as predicting
 from edgefleet_agent.worker import wire
-from edgefleet_agent.worker.engine import BusyError, DeadlineError, Engine
+from edgefleet_agent.worker.engine import BusyError, DeadlineError, Engine, InlinePolicy
 from edgefleet_agent.worker.figures import Figures
 from edgefleet_agent.worker.forward import FORWARDED_HEADER, Forwarder, Routes, lane_of_version
 from edgefleet_agent.worker.http import Request, Response, error_response, json_response
@@ -36,17 +36,23 @@ _MODEL_PATH = re.compile(
     r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|predict|stats))?"
 )
 _PLATFORMS = {"ort": "onnx_onnxruntime", "litert": "tensorflowlite_litert", "tflite": "tensorflowlite"}
-_CALLER_ERRORS = (wire.BadRequestError, InputError, BadImageError, BadPayloadError)
 
 
 class Api:
     """Answers requests for one served model and its neighbours."""
 
     def __init__(
-        self, served: ServedModel, engine: Engine, figures: Figures, routes: Routes, forwarder: Forwarder
+        self,
+        served: ServedModel,
+        engine: Engine,
+        inline: InlinePolicy,
+        figures: Figures,
+        routes: Routes,
+        forwarder: Forwarder,
     ) -> None:
         self._served = served
         self._engine = engine
+        self._inline = inline
         self._figures = figures
         self._routes = routes
         self._forwarder = forwarder
@@ -57,13 +63,13 @@ class Api:
             f"/v2/models/{start.model}/versions/{start.version}/infer",
         }
 
-    async def handle(self, request: Request) -> Response:
-        """Return the answer to one request."""
+    def handle(self, request: Request) -> Response | Awaitable[Response]:
+        """Return the answer to one request, at once where nothing has to be waited for."""
         path = request.target.partition("?")[0]
         if request.method == "POST" and path in self._infer_paths and not self._may_split():
-            return await self._infer(request)
+            return self._infer(request)
         if path.startswith("/v2/models/"):
-            return await self._model_request(request, path)
+            return self._model_request(request, path)
         return self._server_request(request, path.rstrip("/"))
 
     # ---- the whole device
@@ -96,7 +102,7 @@ class Api:
 
     # ---- one model
 
-    async def _model_request(self, request: Request, path: str) -> Response:
+    def _model_request(self, request: Request, path: str) -> Response | Awaitable[Response]:
         match = _MODEL_PATH.fullmatch(path)
         if match is None:
             return error_response(404, f"There is nothing at {path[:200]}.")
@@ -111,12 +117,12 @@ class Api:
             return elsewhere
         if elsewhere is not None:
             self._figures.passed_on()
-            return await self._forwarder.forward(request, elsewhere.socket)
+            return self._forwarder.forward(request, elsewhere.socket)
         match verb:
             case "infer":
-                return await self._infer(request)
+                return self._infer(request)
             case "predict":
-                return await self._predict(request)
+                return self._queued(self._predict_job(request))
             case "ready":
                 return json_response(200, {"name": model, "ready": True})
             case "stats":
@@ -189,78 +195,96 @@ class Api:
 
     # ---- inference
 
-    async def _infer(self, request: Request) -> Response:
+    def _infer(self, request: Request) -> Response | Awaitable[Response]:
         length = request.header(wire.BINARY_HEADER)
         if length is not None and not length.isdigit():
             return error_response(400, "Inference-Header-Content-Length must be a number of bytes.")
         header_length = int(length) if length is not None else None
-        return await self._in_engine(lambda call: self._infer_job(call, request.body, header_length))
+        job = self._infer_job(request.body, header_length)
+        if not (self._engine.is_idle and self._inline.allows(len(request.body))):
+            return self._queued(job)
+        began = time.perf_counter()
+        try:
+            return job(_Call())
+        except EdgefleetError as e:
+            return self._failure(e)
+        finally:
+            self._inline.took(time.perf_counter() - began)
 
-    async def _predict(self, request: Request) -> Response:
-        content_type = (request.header(b"content-type") or b"").decode("latin-1")
-        return await self._in_engine(lambda call: self._predict_job(call, request.body, content_type))
-
-    async def _in_engine(self, job: Callable[["_Call"], Response]) -> Response:
+    async def _queued(self, job: "Callable[[_Call], Response]") -> Response:
         call = _Call()
         try:
             return await self._engine.submit(lambda: job(call), self._served.start.run_timeout_s)
-        except _CALLER_ERRORS as e:
-            self._figures.refused()
-            return error_response(400, _sentence(e))
-        except predicting.MediaTypeError as e:
-            self._figures.refused()
-            return error_response(415, _sentence(e))
-        except ImageSupportMissingError as e:
-            self._figures.refused()
-            return error_response(501, _sentence(e))
-        except BusyError as e:
-            self._figures.failed()
-            return error_response(503, _sentence(e), headers=[(b"Retry-After", b"1")])
-        except DeadlineError as e:
-            call.is_abandoned = True
-            self._figures.timed_out()
-            return error_response(504, _sentence(e))
-        except RunError as e:
-            return error_response(500, _sentence(e))
         except EdgefleetError as e:
-            self._figures.failed()
-            return error_response(500, _sentence(e))
+            call.is_abandoned = isinstance(e, DeadlineError)
+            return self._failure(e)
 
-    def _infer_job(self, call: "_Call", body: bytes, header_length: int | None) -> Response:
+    def _failure(self, error: EdgefleetError) -> Response:
+        """Count what went wrong and return the answer that says it."""
+        sentence = f"{error.message} {error.next_step}".strip()
+        match error:
+            case wire.BadRequestError() | InputError() | BadImageError() | BadPayloadError():
+                self._figures.refused()
+                return error_response(400, sentence)
+            case predicting.MediaTypeError():
+                self._figures.refused()
+                return error_response(415, sentence)
+            case ImageSupportMissingError():
+                self._figures.refused()
+                return error_response(501, sentence)
+            case BusyError():
+                self._figures.failed()
+                return error_response(503, sentence, headers=[(b"Retry-After", b"1")])
+            case DeadlineError():
+                self._figures.timed_out()
+                return error_response(504, sentence)
+            case RunError():  # counted where its time is known
+                return error_response(500, sentence)
+            case _:
+                self._figures.failed()
+                return error_response(500, sentence)
+
+    def _infer_job(self, body: bytes, header_length: int | None) -> "Callable[[_Call], Response]":
         start = self._served.start
-        request = wire.decode_request(body, header_length, self._served.runtime.inputs, self._output_names)
-        outputs, nonfinite = self._run(call, request.inputs)
-        head: dict[str, Any] = {"model_name": start.model, "model_version": start.version}
-        if request.id:
-            head["id"] = request.id
-        head["parameters"] = self._parameters(nonfinite)
-        answer, json_length = wire.encode_response(head, outputs, request)
-        if json_length is None:
-            return Response(200, answer)
-        headers = [(b"Inference-Header-Content-Length", str(json_length).encode())]
-        return Response(200, answer, b"application/octet-stream", headers)
 
-    def _predict_job(self, call: "_Call", body: bytes, content_type: str) -> Response:
+        def job(call: _Call) -> Response:
+            request = wire.decode_request(body, header_length, self._served.runtime.inputs, self._output_names)
+            outputs, nonfinite = self._run(call, request.inputs)
+            head: dict[str, Any] = {"model_name": start.model, "model_version": start.version}
+            if request.id:
+                head["id"] = request.id
+            head["parameters"] = self._parameters(nonfinite)
+            answer, json_length = wire.encode_response(head, outputs, request)
+            if json_length is None:
+                return Response(200, answer)
+            headers = [(b"Inference-Header-Content-Length", str(json_length).encode())]
+            return Response(200, answer, b"application/octet-stream", headers)
+
+        return job
+
+    def _predict_job(self, request: Request) -> "Callable[[_Call], Response]":
         start = self._served.start
-        samples = predicting.decode_samples(self._served, content_type, body)
-        nonfinite = 0
+        content_type = (request.header(b"content-type") or b"").decode("latin-1")
 
-        def run(inputs: dict[str, Array]) -> dict[str, Array]:
-            nonlocal nonfinite
-            outputs, count = self._run(call, inputs)
-            nonfinite += count
-            return outputs
+        def job(call: _Call) -> Response:
+            samples = predicting.decode_samples(self._served, content_type, request.body)
+            nonfinite = 0
 
-        answers = predicting.predict(self._served, samples, run)
-        return json_response(
-            200,
-            {
+            def run(inputs: dict[str, Array]) -> dict[str, Array]:
+                nonlocal nonfinite
+                outputs, count = self._run(call, inputs)
+                nonfinite += count
+                return outputs
+
+            answer = {
                 "model_name": start.model,
                 "model_version": start.version,
-                "predictions": answers,
+                "predictions": predicting.predict(self._served, samples, run),
                 "parameters": self._parameters(nonfinite),
-            },
-        )
+            }
+            return json_response(200, answer)
+
+        return job
 
     def _run(self, call: "_Call", inputs: dict[str, Array]) -> tuple[dict[str, Array], int]:
         """Return the outputs and how many of their values are not finite; counts the inference."""
@@ -308,10 +332,6 @@ def _point(salt: str, key: bytes) -> float:
     """Return where a key lies in 0 … 1: as ranks of devices do (design README §7)."""
     digest = hashlib.sha256(salt.encode() + b"\0" + key).digest()
     return float(int.from_bytes(digest[:8], "big") / 2**64)
-
-
-def _sentence(error: EdgefleetError) -> str:
-    return f"{error.message} {error.next_step}".strip()
 
 
 def _not_allowed(allowed: str) -> Response:

@@ -1,8 +1,10 @@
-"""The one thread in which a worker decodes, runs and encodes; the event loop only moves bytes.
+"""Where a worker decodes, runs and encodes: one thread beside the event loop, or, for fast models, the loop itself.
 
 1. One job at a time: runtimes are not re-entrant, and a device has no cores to spare. A waiting job whose caller gave up is skipped.
 2. A job that takes longer than its deadline is answered as a timeout; native code cannot be interrupted, so the thread stays
    busy until it returns, and agentd, which sees the timeouts, decides what to do with the process.
+3. A hand-over to the thread and back costs about 90 µs, more than a small model's run. `InlinePolicy` says when a job may run in
+   the loop instead; never while the thread works, so that the runtime is still used from one thread at a time.
 """
 
 import asyncio
@@ -16,6 +18,9 @@ from edgefleet_protocol.errors import EdgefleetError
 T = TypeVar("T")
 
 MAX_WAITING = 256
+INLINE_P95_MS = 2.0
+INLINE_GIVE_UP_MS = 20.0
+INLINE_BODY_BYTES = 256 * 1024
 
 
 class BusyError(EdgefleetError):
@@ -36,6 +41,7 @@ class Engine:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._jobs: queue.SimpleQueue[tuple[Callable[[], object], asyncio.Future[object]] | None] = queue.SimpleQueue()
+        self._unsettled = 0
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
 
@@ -52,8 +58,14 @@ class Engine:
         if deadline_s is not None:
             timer = self._loop.call_later(deadline_s, _expire, future, deadline_s)
             future.add_done_callback(lambda _: timer.cancel())
+        self._unsettled += 1
         self._jobs.put((job, future))  # type: ignore[arg-type]  # the queue is not generic in each job's result
         return future
+
+    @property
+    def is_idle(self) -> bool:
+        """Say whether the thread has nothing to do; true until the loop's thread calls `submit`."""
+        return self._unsettled == 0
 
     def stop(self) -> None:
         """End the thread after the jobs that already wait."""
@@ -62,10 +74,8 @@ class Engine:
     def _work(self) -> None:
         while (entry := self._jobs.get()) is not None:
             job, future = entry
-            if future.done():
-                continue
             try:
-                result = job()
+                result = None if future.done() else job()
             except Exception as e:  # noqa: BLE001 - outermost loop of this thread: the caller gets the error
                 self._settle(future, None, e)
             else:
@@ -73,18 +83,38 @@ class Engine:
 
     def _settle(self, future: "asyncio.Future[object]", result: object, error: Exception | None) -> None:
         try:
-            self._loop.call_soon_threadsafe(_set, future, result, error)
+            self._loop.call_soon_threadsafe(self._set, future, result, error)
         except RuntimeError:
             return  # the loop is closed: nobody waits any more
 
+    def _set(self, future: "asyncio.Future[object]", result: object, error: Exception | None) -> None:
+        self._unsettled -= 1
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
 
-def _set(future: "asyncio.Future[object]", result: object, error: Exception | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
+
+class InlinePolicy:
+    """Whether an inference may run in the event loop.
+
+    Only a model whose golden vectors took at most INLINE_P95_MS, only with a body that is quickly decoded, and never again once
+    one took longer than INLINE_GIVE_UP_MS: while it runs, the worker answers neither health nor agentd.
+    """
+
+    def __init__(self, golden_p95_ms: float) -> None:
+        self._allowed = golden_p95_ms <= INLINE_P95_MS
+
+    def allows(self, body_bytes: int) -> bool:
+        """Say whether a request of that size may run inline."""
+        return self._allowed and body_bytes <= INLINE_BODY_BYTES
+
+    def took(self, elapsed_s: float) -> None:
+        """Note how long one took."""
+        if elapsed_s * 1e3 > INLINE_GIVE_UP_MS:
+            self._allowed = False
 
 
 def _expire(future: "asyncio.Future[Any]", deadline_s: float) -> None:

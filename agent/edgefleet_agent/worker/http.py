@@ -56,7 +56,12 @@ def error_response(status: int, message: str, *, headers: list[tuple[bytes, byte
     return Response(status, msgspec.json.encode({"error": message}), headers=headers or [])
 
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Response | Awaitable[Response]]
+
+
+def _worker_failed() -> Response:
+    _log.exception("request failed")
+    return error_response(500, "The worker failed to answer; see its log.")
 
 
 class HttpServer:
@@ -171,8 +176,7 @@ class HttpConnection(asyncio.Protocol):
                 return True
             self._chunks.append(bytes(event.data))
         elif isinstance(event, h11.EndOfMessage):
-            self._dispatch()
-            return True
+            return not self._dispatch()
         return False
 
     def _wait_for_more(self) -> None:
@@ -184,39 +188,46 @@ class HttpConnection(asyncio.Protocol):
             self._head_began = not idle
         self._arm()
 
-    def _dispatch(self) -> None:
+    def _dispatch(self) -> bool:
+        """Hand the request over; True when it is answered already and the next one may be read."""
         event = self._request
         assert event is not None
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks = []
         request = Request(event.method.decode("ascii"), event.target.decode("ascii"), list(event.headers), body)
-        self._answering = self._loop.create_task(self._answer(request))
+        try:
+            answer = self._server.handler(request)
+        except Exception:  # noqa: BLE001 - outermost loop of a connection: one bad request must not end the worker
+            answer = _worker_failed()
+        if isinstance(answer, Response):
+            return self._respond(answer)
+        self._answering = self._loop.create_task(self._wait_for(answer))
+        return False
 
     # ---- answering
 
-    async def _answer(self, request: Request) -> None:
+    async def _wait_for(self, answer: Awaitable[Response]) -> None:
         try:
-            response = await self._server.handler(request)
-        except Exception:  # noqa: BLE001 - outermost loop of a connection: one bad request must not end the worker
-            _log.exception("request failed")
-            response = error_response(500, "The worker failed to answer; see its log.")
+            response = await answer
+        except Exception:  # noqa: BLE001 - as in _dispatch
+            response = _worker_failed()
         finally:
             self._answering = None
-        if self._closed:
-            return
+        if not self._closed and self._respond(response):
+            if self._transport is not None and not self._transport.is_reading():
+                self._transport.resume_reading()
+            self._advance()
+
+    def _respond(self, response: Response) -> bool:
+        """Send the answer; True when the connection takes another request."""
         self._send(response, close=self._server.draining)
-        if self._h11.our_state is h11.MUST_CLOSE or self._h11.our_state is h11.ERROR:
-            self._close()
-            return
         self._request, self._head_began = None, False
         try:
             self._h11.start_next_cycle()
-        except h11.LocalProtocolError:
+        except h11.LocalProtocolError:  # either side said close, or the answer could not be sent
             self._close()
-            return
-        if self._transport is not None and not self._transport.is_reading():
-            self._transport.resume_reading()
-        self._advance()
+            return False
+        return True
 
     def _send(self, response: Response, *, close: bool) -> None:
         headers = [

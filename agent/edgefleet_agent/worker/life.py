@@ -19,7 +19,7 @@ import threading
 from pathlib import Path
 
 from edgefleet_agent.worker.api import Api
-from edgefleet_agent.worker.engine import BusyError, Engine
+from edgefleet_agent.worker.engine import BusyError, Engine, InlinePolicy
 from edgefleet_agent.worker.figures import Figures
 from edgefleet_agent.worker.forward import Forwarder, Routes
 from edgefleet_agent.worker.http import HttpServer
@@ -65,12 +65,12 @@ def run_worker(control: socket.socket) -> int:
         start = _receive_start(control)
         if start is None:
             return EXIT_AGENTD_GONE
-        served = _prepare(start, control)
+        served, golden = _prepare(start, control)
     except StartError as e:
         _log.error("worker cannot serve: error_class=%s reason=%s", e.error_class, e.reason)
         _send(control, Failed(error_class=e.error_class.value, reason=e.reason[:2000]))
         return EXIT_FAILED
-    return asyncio.run(_Worker(served, control).run())
+    return asyncio.run(_Worker(served, golden, control).run())
 
 
 def _receive_start(control: socket.socket) -> Start | None:
@@ -86,8 +86,8 @@ def _receive_start(control: socket.socket) -> Start | None:
     return message
 
 
-def _prepare(start: Start, control: socket.socket) -> ServedModel:
-    """Return the loaded and proved model; tells agentd each step. Raises StartError."""
+def _prepare(start: Start, control: socket.socket) -> tuple[ServedModel, Golden]:
+    """Return the loaded and proved model with its proof; tells agentd each step. Raises StartError."""
     if start.memory_limit_bytes is not None:
         try:
             resource.setrlimit(resource.RLIMIT_DATA, (start.memory_limit_bytes, start.memory_limit_bytes))
@@ -107,7 +107,7 @@ def _prepare(start: Start, control: socket.socket) -> ServedModel:
     # what is loaded now stays: keep the collector from walking it on every pass
     gc.collect()
     gc.freeze()
-    return served
+    return served, golden
 
 
 def _watch_agentd(control: socket.socket) -> None:
@@ -133,8 +133,9 @@ def _send(control: socket.socket, message: ToAgentd) -> None:
 class _Worker:
     """The serving part, inside the event loop."""
 
-    def __init__(self, served: ServedModel, control: socket.socket) -> None:
+    def __init__(self, served: ServedModel, golden: Golden, control: socket.socket) -> None:
         self._served = served
+        self._golden = golden
         self._control = control
         self._figures = Figures()
         self._listeners: list[socket.socket] = []
@@ -151,7 +152,8 @@ class _Worker:
         start = self._served.start
         self._forwarder = Forwarder(start.run_timeout_s + _FORWARD_MARGIN_S)
         routes = Routes(start.routes_path, self._own_table(), loop)
-        api = Api(self._served, self._engine, self._figures, routes, self._forwarder)
+        inline = InlinePolicy(self._golden.latency_p95_ms)
+        api = Api(self._served, self._engine, inline, self._figures, routes, self._forwarder)
         self._server = HttpServer(api.handle, start.max_body_bytes)
         self._server.on_close = self._resume_accepting
         self._control.setblocking(False)

@@ -1,0 +1,229 @@
+"""Overhead of the local inference API over a direct onnxruntime call, in one run, as one JSON object.
+
+A real worker serves a tiny (1 KB of input) and a small (100 KB) model over a unix socket and TCP; the same machine, minute and
+session options give the direct figure. Ratios and differences mean something, absolute figures only on an idle machine. The
+caller speaks raw HTTP over one kept-alive connection, so that what is measured is the worker, not a client library; `client` is
+`edgefleet_agent.client` with all its own cost. Times are microseconds.
+"""
+
+import argparse
+import functools
+import io
+import json
+import os
+import platform
+import select
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from edgefleet_agent.client import Model
+from edgefleet_agent.worker.launch import WorkerLink, listen_tcp, listen_unix, start_worker
+from edgefleet_agent.worker.protocol import Drain, Failed, Ready, Serve, Serving, Start
+from edgefleet_protocol.bundle import write_bundle
+from edgefleet_protocol.digest import sha256_hex
+from edgefleet_protocol.manifest import Manifest, Recipe, RuntimeProof, TensorSpec, Tolerance
+from edgefleet_runtime.golden import dump_golden
+from edgefleet_runtime.port import load
+
+SIZES = {"tiny_1kb": 256, "small_100kb": 25_600}
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--calls", type=int, default=2000, help="calls per path (default 2000; JSON of 100 KB: a tenth)"
+    )
+    arguments = parser.parse_args()
+    results = {}
+    with tempfile.TemporaryDirectory(prefix="ef-bench-") as folder:
+        for name, size in SIZES.items():
+            results[name] = measure(Path(folder), name.replace("_", "-"), size, arguments.calls)
+    print(json.dumps({"bench": "inference", "unit": "us", "calls": arguments.calls, "machine": machine(), **results}))
+    return 0
+
+
+def measure(folder: Path, name: str, size: int, calls: int) -> dict[str, Any]:
+    """Return the figures of one model size."""
+    model = _model(size)
+    bundle = _bundle(name, model, size)
+    path = folder / f"{name}.bundle"
+    path.write_bytes(bundle)
+    tcp, unix = listen_tcp("127.0.0.1", 0), listen_unix(folder / f"{name}.sock")
+    fd = os.open(path, os.O_RDONLY)
+    start = Start(
+        model=name,
+        version="1",
+        digest=sha256_hex(bundle),
+        lane="active",
+        slot="A",
+        bundle_fd=fd,
+        listener_fds=(tcp.fileno(), unix.fileno()),
+    )
+    started = time.perf_counter()
+    link = start_worker(start)
+    _until(link, Ready)
+    ready_ms = (time.perf_counter() - started) * 1e3
+    link.send(Serve())
+    _until(link, Serving)
+    x = np.random.default_rng(0).random((1, size), dtype=np.float32)
+    direct = load("ort", model)
+    reference = _time(lambda: direct.run({"x": x}), calls)
+    few = max(50, calls // 10) if size > 1000 else calls
+    payloads = {
+        "v2_binary": (_binary(name, x), calls),
+        "v2_json": (_json(name, x), few),
+        "predict_npy": (_npy(name, x), calls),
+    }
+    paths: dict[str, dict[str, float]] = {}
+    for transport, address in (("unix", str(folder / f"{name}.sock")), ("tcp", tcp.getsockname())):
+        with socket.socket(socket.AF_UNIX if transport == "unix" else socket.AF_INET) as connection:
+            connection.connect(address)
+            if transport == "tcp":
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for kind, (payload, n) in payloads.items():
+                call = functools.partial(_call, connection, payload)
+                paths[f"{kind}_{transport}"] = _against(_time(call, n), reference)
+    with Model(name, socket=folder / f"{name}.sock") as client:
+        paths["client_infer_unix"] = _against(_time(lambda: client.infer({"x": x}), calls), reference)
+    link.send(Drain(idle_grace_s=0.0))
+    link.process.wait(30)
+    for each in (tcp, unix, link):
+        each.close()
+    os.close(fd)
+    return {"input_bytes": x.nbytes, "worker_ready_ms": round(ready_ms, 1), "direct": reference, "paths": paths}
+
+
+def machine() -> dict[str, Any]:
+    """Return what a reader needs to judge the figures."""
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.processor(),
+    )
+    return {
+        "arch": platform.machine(),
+        "cpu": model,
+        "cpus": os.cpu_count(),
+        "load_1m": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "onnxruntime": load("ort", _model(4)).version,
+    }
+
+
+def _time(call: Callable[[], object], n: int) -> dict[str, float]:
+    for _ in range(min(n, 100)):
+        call()
+    samples = []
+    for _ in range(n):
+        began = time.perf_counter_ns()
+        call()
+        samples.append((time.perf_counter_ns() - began) / 1e3)
+    p50, p99 = np.percentile(samples, [50, 99])
+    return {"p50": round(float(p50), 1), "p99": round(float(p99), 1), "n": n}
+
+
+def _against(figures: dict[str, float], direct: dict[str, float]) -> dict[str, float]:
+    return {
+        **figures,
+        "overhead_p50": round(figures["p50"] - direct["p50"], 1),
+        "ratio_p50": round(figures["p50"] / direct["p50"], 2),
+        "ratio_p99": round(figures["p99"] / direct["p99"], 2),
+    }
+
+
+def _call(connection: socket.socket, payload: bytes) -> bytes:
+    connection.sendall(payload)
+    data = connection.recv(1 << 20)
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(1 << 20)
+    head, _, body = data.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200"), data[:500]
+    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+    while len(body) < length:
+        body += connection.recv(1 << 20)
+    return body
+
+
+def _post(path: str, body: bytes, *headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def _binary(name: str, x: np.ndarray) -> bytes:  # type: ignore[type-arg]
+    tensor = {"name": "x", "shape": list(x.shape), "datatype": "FP32", "parameters": {"binary_data_size": x.nbytes}}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    return _post(f"/v2/models/{name}/infer", head + x.tobytes(), f"Inference-Header-Content-Length: {len(head)}")
+
+
+def _json(name: str, x: np.ndarray) -> bytes:  # type: ignore[type-arg]
+    tensor = {"name": "x", "shape": list(x.shape), "datatype": "FP32", "data": x.ravel().tolist()}
+    return _post(f"/v2/models/{name}/infer", json.dumps({"inputs": [tensor]}).encode())
+
+
+def _npy(name: str, x: np.ndarray) -> bytes:  # type: ignore[type-arg]
+    buffer = io.BytesIO()
+    np.save(buffer, x)
+    return _post(f"/v2/models/{name}/predict", buffer.getvalue(), "Content-Type: application/octet-stream")
+
+
+def _model(size: int) -> bytes:
+    weights = np.random.default_rng(1).random((size, 10), dtype=np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "bench",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, size])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 10])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def _bundle(name: str, model: bytes, size: int) -> bytes:
+    loaded = load("ort", model)
+    x = np.random.default_rng(2).random((8, size), dtype=np.float32)
+    y = np.concatenate([loaded.run({"x": x[i : i + 1]})["y"] for i in range(8)])
+    manifest = Manifest(
+        model=name,
+        version="1",
+        profile="generic-x86_64-ort",
+        runtime="ort",
+        model_member="model.onnx",
+        precision="fp32",
+        format="onnx",
+        inputs=[TensorSpec(name="x", dtype="float32", shape=[1, size])],
+        outputs=[TensorSpec(name="y", dtype="float32", shape=[1, 10])],
+        runtimes=[RuntimeProof(name="ort", version=loaded.version)],
+        tolerances={"y": Tolerance(atol=1e-3, rtol=1e-3)},
+        source_sha256=sha256_hex(model),
+        recipe=Recipe(sha256=sha256_hex(b""), steps={}),
+        operators={"MatMul": 1},
+    )
+    return write_bundle({"model.onnx": model, "golden.npz": dump_golden({"x": x}, {"y": y})}, manifest)
+
+
+def _until(link: WorkerLink, kind: type) -> None:
+    while True:
+        select.select([link.control], [], [], 60)
+        message = link.receive()
+        assert message is not None, "the worker ended"
+        assert not isinstance(message, Failed), message
+        if isinstance(message, kind):
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""`edge-agent infer` against a real worker."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from edgefleet_agent.infer_cli import add_infer_parser, run_infer
+from tests.agent.worker.conftest import Rig
+from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.agent.worker.test_api import COLUMNS, LABELS, TOP
+
+
+def _run(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_infer_parser(parser.add_subparsers())
+    return run_infer(parser.parse_args(["infer", *arguments]))
+
+
+@pytest.fixture
+def served(rig: Rig) -> Rig:
+    extra = {
+        "preprocess.json": json.dumps(COLUMNS).encode(),
+        "postprocess.json": json.dumps(TOP).encode(),
+        "labels.txt": LABELS,
+    }
+    rig.start(bundle_bytes(classifier_onnx(), extra=extra)).serve()
+    return rig
+
+
+def test_a_folder_is_answered_file_by_file(served: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "1.csv").write_text("a,b,c,d\n9,0,0,0\n0,9,0,0\n")
+    (folder / "2.json").write_text('{"a": 0, "b": 0, "c": 9, "d": 0}')
+    (folder / "3.csv").write_text("a,b\n1,2\n")
+    (folder / "readme.txt").write_text("no input")
+    url = f"http://127.0.0.1:{served.port}"
+    assert _run("digits@1.0.0", str(folder), "--url", url, "-o", "json") == 1
+    answer = json.loads(capsys.readouterr().out)
+    labels = [[p["y"][0]["label"] for p in r.get("predictions", [])] for r in answer["results"]]
+    assert labels == [["zero", "one"], ["two"], []]
+    assert answer["failed"] == 1
+    assert "lacks the column c" in answer["results"][2]["error"]
+    assert _run("digits", str(folder / "1.csv"), "--socket", str(served.socket_path)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert "zero 1.000" in lines[0]
+
+
+def test_what_cannot_be_asked_is_said(served: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"http://127.0.0.1:{served.port}"
+    assert _run("digits", str(tmp_path / "none.csv"), "--url", url) == 2
+    assert "There is no file" in capsys.readouterr().err
+    (tmp_path / "a.csv").write_text("a,b,c,d\n1,2,3,4\n")
+    assert _run("digits", str(tmp_path / "a.csv"), "--socket", str(tmp_path / "none.sock")) == 3
+    assert "next: look at" in capsys.readouterr().err
+    assert _run("ghost", str(tmp_path / "a.csv"), "--url", url) == 1
