@@ -127,7 +127,7 @@ class Database:
                 if writes:
                     session.commit()
                 else:
-                    session.rollback()
+                    session.expunge_all()  # rows stay readable after the scope; a rollback would expire them
             except BaseException:
                 session.rollback()
                 raise

@@ -3,7 +3,11 @@
 One registry a server process, made with the parts: tests and two servers in one process do not share counters.
 """
 
+from collections.abc import Callable, Iterable, Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 _LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 
@@ -29,6 +33,24 @@ class Metrics:
             "edgefleet_engine_ticks_total", "Runs of the engine tick", ["result"], registry=self.registry
         )
 
+    def watch_gateway(self, counters: Callable[[], Mapping[str, int]]) -> None:
+        """Show the gateway's own counters, read when somebody asks."""
+        self.registry.register(_GatewayCounters(counters))
+
     def text(self) -> bytes:
         """Return all figures in Prometheus text format."""
         return generate_latest(self.registry)
+
+
+class _GatewayCounters(Collector):
+    """One counter family over what the gateway counts itself."""
+
+    def __init__(self, counters: Callable[[], Mapping[str, int]]) -> None:
+        self._counters = counters
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """Return the present numbers."""
+        family = CounterMetricFamily("edgefleet_gateway", "What went through the gateway since start", labels=["what"])
+        for name, value in self._counters().items():
+            family.add_metric([name], value)
+        yield family

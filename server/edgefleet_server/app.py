@@ -1,0 +1,145 @@
+"""The API app: routes of all features under `/api/v1`, health and figures beside them.
+
+One middleware gives every request an id, times it, counts it, and writes an audit row for every request that could change
+something, whatever the answer was. Authorisation runs before every route of `/api/v1` (`access/dependency.py`).
+"""
+
+import logging
+import re
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server import http_errors
+from edgefleet_server.access import routes as access_routes
+from edgefleet_server.access.dependency import authorize
+from edgefleet_server.access.model import Principal
+from edgefleet_server.access.rules import API_PREFIX
+from edgefleet_server.db import DatabaseUnavailableError
+from edgefleet_server.fleet import routes as fleet_routes
+from edgefleet_server.parts import Parts
+from edgefleet_server.registry import routes as registry_routes
+from edgefleet_server.telemetry import routes as telemetry_routes
+
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_log = logging.getLogger(__name__)
+
+
+def create_app(parts: Parts) -> FastAPI:
+    """Return the API app of these parts. Opens nothing."""
+    app = FastAPI(
+        title="edgefleet",
+        version=version("edgefleet"),
+        description="Ship models to devices: publish, deploy, watch. Errors are problem documents with a next step.",
+        redoc_url=None,
+    )
+    app.state.parts = parts
+    http_errors.install(app)
+    for kind in (OperationalError, InterfaceError, PoolTimeoutError):
+        app.add_exception_handler(kind, _on_database_error)
+    for build_router in (
+        access_routes.build_router,
+        registry_routes.build_router,
+        fleet_routes.build_router,
+        telemetry_routes.build_router,
+    ):
+        app.include_router(build_router(parts), prefix=API_PREFIX, dependencies=[Depends(authorize)])
+    _add_health_routes(app, parts)
+    app.add_middleware(_RequestLog, parts=parts)
+    return app
+
+
+def _add_health_routes(app: FastAPI, parts: Parts) -> None:
+    @app.get("/healthz", operation_id="get_health", tags=["server"])
+    def get_health() -> dict[str, str]:
+        """Say that the process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", operation_id="get_readiness", tags=["server"])
+    def get_readiness() -> Response:
+        """Say whether the server can do its work: one entry a check, 503 when a required one fails."""
+        results = parts.health.run()
+        is_ready = all(result.is_ok for result in results if result.required)
+        checks = {
+            r.name: {"ok": r.is_ok, "detail": r.detail, "required": r.required, "next": r.next_step} for r in results
+        }
+        body = {"status": "ready" if is_ready else "not_ready", "checks": checks}
+        return JSONResponse(body, status_code=200 if is_ready else 503)
+
+    @app.get("/metrics", operation_id="get_metrics", tags=["server"], response_class=PlainTextResponse)
+    def get_metrics() -> Response:
+        """Return figures in Prometheus text format."""
+        for state, count in parts.conversion.counts().items():
+            parts.metrics.jobs.labels(state).set(count)
+        return Response(parts.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _on_database_error(request: Request, error: Exception) -> Response:
+    _log.error("the database failed", exc_info=error, extra={"request_id": http_errors.request_id_of(request)})
+    return http_errors.domain_problem(
+        request,
+        DatabaseUnavailableError(
+            "the database could not answer this request",
+            next_step="try again; if it stays, check that the database of `database_url` runs and has space",
+        ),
+    )
+
+
+class _RequestLog:
+    """Gives requests their id, measures them and writes the audit trail. Plain ASGI, so that uploads stream through."""
+
+    def __init__(self, app: ASGIApp, parts: Parts) -> None:
+        self._app = app
+        self._parts = parts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        given = request.headers.get(http_errors.REQUEST_ID_HEADER, "")
+        if _REQUEST_ID.fullmatch(given):
+            request.state.request_id = given
+        request_id = http_errors.request_id_of(request)
+        start_s = self._parts.clock.monotonic_s()
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            operation = _operation_of(scope)
+            self._parts.metrics.requests.labels(operation, str(status)).inc()
+            self._parts.metrics.request_seconds.labels(operation).observe(self._parts.clock.monotonic_s() - start_s)
+            if scope["method"] not in _READING and scope["path"].startswith(API_PREFIX):
+                await _audit(self._parts, request, operation, status, request_id)
+
+
+async def _audit(parts: Parts, request: Request, operation: str, status: int, request_id: str) -> None:
+    from fastapi.concurrency import run_in_threadpool
+
+    principal: Any = getattr(request.state, "principal", None)
+    actor = f"{principal.name} ({principal.id})" if isinstance(principal, Principal) else "unknown"
+    try:
+        await run_in_threadpool(parts.access.record, actor, operation, request.url.path, status, request_id)
+    except (SQLAlchemyError, EdgefleetError):
+        _log.exception("audit row could not be written", extra={"request_id": request_id, "operation": operation})
+
+
+def _operation_of(scope: Scope) -> str:
+    route = scope.get("route")
+    return str(getattr(route, "operation_id", None) or "unknown_route")

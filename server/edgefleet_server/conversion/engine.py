@@ -1,0 +1,308 @@
+"""Works on one job: lays the files out, runs the child, checks what came back, stores and signs it.
+
+The answer of the child is checked again from the bytes of its bundle (names, digest, profile, runtime, every member) before
+anything is stored. Blobs are stored first; then target, bundle, job and release state change in one transaction.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from edgefleet_protocol.blocks import LEAF_BYTES, leaf_index
+from edgefleet_protocol.bundle import BundleError, open_bundle
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import target_path
+from edgefleet_protocol.manifest import Manifest, ManifestError
+from edgefleet_server.conversion.errors import (
+    BadAnswerError,
+    ChildRefusalError,
+    LeaseLostError,
+    StoppedError,
+)
+from edgefleet_server.conversion.model import ChildAnswer, ClaimedJob, JobState, SandboxLimits
+from edgefleet_server.conversion.sandbox import Child
+from edgefleet_server.conversion.service import ConversionService
+from edgefleet_server.db import Database
+from edgefleet_server.registry.model import BundleView, JobSpec
+from edgefleet_server.registry.service import RegistryService
+
+_log = logging.getLogger(__name__)
+_REPORT_PAUSE_S = 0.25
+_KEEP_PAUSE_S = 10.0
+_READ_BYTES = 1024 * 1024
+_DATA_NAMES = {
+    "calibration": "calibration.npz",
+    "eval": "eval.npz",
+    "golden": "golden.npz",
+    "reference": "reference.msgpack",
+    "labels": "labels.txt",
+    "preprocess": "preprocess.json",
+    "postprocess": "postprocess.json",
+    "recipe": "recipe.json",
+}
+
+
+class Signing(Protocol):
+    """What the engine needs of signing."""
+
+    def add_target(self, path: str, length: int, sha256: Sha256, custom: Mapping[str, Any]) -> bool:
+        """Sign a bundle as TUF target, in the caller's transaction."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedBundle:
+    """A bundle that was opened again and found to be what it says."""
+
+    path: Path
+    sha256: Sha256
+    length: int
+    leaves: bytes
+    manifest: Manifest
+
+
+class ConversionEngine:
+    """One worker's hands. Not thread-safe; :meth:`work` blocks for the whole conversion."""
+
+    def __init__(
+        self,
+        db: Database,
+        jobs: ConversionService,
+        registry: RegistryService,
+        signing: Signing,
+        clock: Clock,
+        command: list[str],
+        limits: SandboxLimits,
+    ) -> None:
+        self._db = db
+        self._jobs = jobs
+        self._registry = registry
+        self._signing = signing
+        self._clock = clock
+        self._command = command
+        self._limits = limits
+
+    def work(self, job: ClaimedJob, folder: Path, should_stop: Callable[[], bool]) -> None:
+        """Bring a claimed job to its end, whatever that is. `folder` is made and removed.
+
+        Raises StoppedError after giving the job back; LeaseLostError when another worker has it.
+        """
+        _log.info(
+            "conversion started", extra={"job": job.id, "release": str(job.spec.ref), "profile": job.spec.profile}
+        )
+        try:
+            with _workspace(folder):
+                self._convert(job, folder, should_stop)
+        except StoppedError:
+            self._jobs.give_back(job)
+            raise
+        except LeaseLostError:
+            raise
+        except ChildRefusalError as error:
+            state = JobState.FAILED if error.child_code == "convert.internal" else JobState.REFUSED
+            self._end(job, state, error.child_code, error.message, error.next_step)
+        except EdgefleetError as error:
+            self._end(job, JobState.FAILED, error.code, error.message, error.next_step)
+        except OSError as error:
+            self._end(
+                job,
+                JobState.FAILED,
+                "conversion.machine",
+                f"the conversion worker could not work: {error}",
+                "check free space and memory of the server, then publish again",
+            )
+
+    def _convert(self, job: ClaimedJob, folder: Path, should_stop: Callable[[], bool]) -> None:
+        request = self._lay_out(job.spec, folder)
+        reporter = _Reporter(self._jobs, job, self._clock)
+        reporter.take({"stage": "start", "message": "starting the converter", "pct": 0})
+
+        def stop_or_keep() -> bool:
+            reporter.keep()
+            return should_stop()
+
+        answer = Child(self._command, folder, self._limits, self._clock).run(request, reporter.take, stop_or_keep)
+        self._take_answer(job, folder, answer)
+
+    def _lay_out(self, spec: JobSpec, folder: Path) -> dict[str, Any]:
+        """Write source and data files into the folder and return the child's request."""
+        source = folder / "source"
+        for file in spec.files:
+            path = source / file.path  # its segments were checked when it was published
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._registry.save_blob(file.sha256, path)
+        data: dict[str, str | None] = dict.fromkeys(_DATA_NAMES)
+        for name, digest in spec.data.items():
+            path = folder / "data" / _DATA_NAMES[name]
+            self._registry.save_blob(digest, path)
+            data[name] = str(path)
+        return {
+            "v": 1,
+            "model": spec.ref.model,
+            "version": spec.ref.version,
+            "source": {"path": str(source / spec.files[0].path if spec.kind == "file" else source)},
+            "profiles": [dict(spec.profile_facts)],
+            "data": data,
+            "options": {**spec.options, "seed": 0},
+            "out_dir": str(folder / "out"),
+        }
+
+    def _take_answer(self, job: ClaimedJob, folder: Path, answer: ChildAnswer) -> None:
+        profile = job.spec.profile
+        if (report := answer.bundles.get(profile)) is not None:
+            bundle = check_bundle(job.spec, folder / "out", report, self._limits.file_bytes)
+            self._store(job, bundle, report)
+            return
+        refusal = answer.refused.get(profile)
+        if refusal is None:
+            raise BadAnswerError(f"the converter ended without a word on profile {profile}")
+        self._end(
+            job,
+            JobState.REFUSED,
+            str(refusal.get("code", "convert.refused")),
+            str(refusal.get("reason", "the converter gave no reason")),
+            str(refusal.get("next", "")),
+        )
+
+    def _store(self, job: ClaimedJob, bundle: CheckedBundle, report: Mapping[str, Any]) -> None:
+        spec = job.spec
+        sha256 = self._registry.put_blob_file(bundle.path, bundle.sha256)
+        leaves = self._registry.put_blob_bytes(bundle.leaves)
+        target = target_path(spec.ref.model, spec.ref.version, spec.profile)
+        custom = {
+            "leaves": leaves,
+            "leaf_bytes": LEAF_BYTES,
+            "model": spec.ref.model,
+            "version": spec.ref.version,
+            "profile": spec.profile,
+        }
+        view = BundleView(
+            ref=spec.ref,
+            profile=spec.profile,
+            target=target,
+            sha256=sha256,
+            length=bundle.length,
+            leaves=leaves,
+            runtime=bundle.manifest.runtime,
+            precision=bundle.manifest.precision,
+            signed_at=self._clock.now(),
+            report={name: value for name, value in report.items() if name not in {"type", "path", "signed_at"}},
+        )
+        with self._db.session():
+            self._signing.add_target(target, bundle.length, sha256, custom)
+            self._registry.accept_bundle(view)
+            self._jobs.finish(job, JobState.DONE)
+            state = self._registry.refresh_state(spec.ref)
+        _log.info("bundle signed", extra={"target": target, "sha256": sha256, "release_state": state})
+
+    def _end(self, job: ClaimedJob, state: JobState, code: str, reason: str, next_step: str) -> None:
+        with self._db.session():
+            self._jobs.finish(job, state, code, reason, next_step)
+            self._registry.refresh_state(job.spec.ref)
+        _log.info("conversion ended", extra={"job": job.id, "state": state, "code": code, "reason": reason})
+
+
+def check_bundle(spec: JobSpec, out: Path, report: Mapping[str, Any], max_bytes: int) -> CheckedBundle:
+    """Open the child's bundle without following links and compare it with the job. Raises BadAnswerError."""
+    name = Path(str(report.get("path", ""))).name
+    path = out / name
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise BadAnswerError(f"the converter named a bundle {name!r} that cannot be opened: {error}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1 or not 0 < facts.st_size <= max_bytes:
+            raise BadAnswerError(f"the converter's bundle {name!r} is no ordinary file of acceptable size")
+        try:
+            opened = open_bundle(file)
+            opened.verify_members()
+        except (BundleError, ManifestError) as error:
+            raise BadAnswerError(f"the converter's bundle is not valid ({error.code}): {error.message}") from error
+        file.seek(0)
+        leaves, sha256, length = _digests(file)
+    _compare(spec, opened.manifest, report, sha256)
+    return CheckedBundle(path, sha256, length, leaves, opened.manifest)
+
+
+def _compare(spec: JobSpec, manifest: Manifest, report: Mapping[str, Any], sha256: Sha256) -> None:
+    model_bytes = manifest.members[manifest.model_member].length
+    facts = {
+        "model": (manifest.model, spec.ref.model),
+        "version": (manifest.version, spec.ref.version),
+        "profile": (manifest.profile, spec.profile),
+        "runtime": (manifest.runtime, spec.profile_facts["runtime"]["name"]),
+        "sha256": (str(report.get("sha256")), sha256),
+        "precision": (report.get("precision"), manifest.precision),
+        "bytes": (report.get("bytes"), model_bytes),
+    }
+    for name, (said, expected) in facts.items():
+        if said != expected:
+            raise BadAnswerError(f"the converter's bundle says {name} {said!r}, expected {expected!r}")
+
+
+def _digests(file: BinaryIO) -> tuple[bytes, Sha256, int]:
+    digest = hashlib.sha256()
+    length = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal length
+        while chunk := file.read(_READ_BYTES):
+            digest.update(chunk)
+            length += len(chunk)
+            yield chunk
+
+    leaves = leaf_index(chunks())
+    return leaves, Sha256(digest.hexdigest()), length
+
+
+class _Reporter:
+    """Passes progress on, at most four times a second, and keeps the lease while the child is silent."""
+
+    def __init__(self, jobs: ConversionService, job: ClaimedJob, clock: Clock) -> None:
+        self._jobs = jobs
+        self._job = job
+        self._clock = clock
+        self._last_s = float("-inf")
+        self._stage = ""
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        """Store a progress line. Other kinds of lines are for the converter's own report."""
+        stage = str(line.get("stage", ""))
+        if not stage:
+            return
+        now_s = self._clock.monotonic_s()
+        if stage == self._stage and now_s - self._last_s < _REPORT_PAUSE_S:
+            return
+        pct = line.get("pct")
+        number = float(pct) if isinstance(pct, int | float) and not isinstance(pct, bool) else 0.0
+        self._jobs.report(self._job, stage, str(line.get("message", "")), number)
+        self._stage, self._last_s = stage, now_s
+
+    def keep(self) -> None:
+        """Extend the lease when nothing was reported for a while."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._last_s >= _KEEP_PAUSE_S:
+            self._jobs.keep(self._job)
+            self._last_s = now_s
+
+
+@contextmanager
+def _workspace(folder: Path) -> Iterator[None]:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    for name in ("source", "data", "cwd", "tmp", "out"):
+        (folder / name).mkdir(mode=0o700)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,55 @@
+"""What goes wrong around a conversion (not what the converters refuse: that is theirs to say)."""
+
+from edgefleet_protocol.errors import EdgefleetError
+
+
+class ConversionError(EdgefleetError):
+    """Base of all failures of this feature."""
+
+    code = "conversion.failed"
+
+
+class LeaseLostError(ConversionError):
+    """Another worker took the job over, because this one was silent too long."""
+
+    code = "conversion.lease_lost"
+
+
+class ChildCrashError(ConversionError):
+    """The conversion child died without an answer."""
+
+    code = "conversion.child_crashed"
+
+
+class ChildTimeoutError(ConversionError):
+    """The conversion child took longer than it may."""
+
+    code = "conversion.timeout"
+
+
+class OutputTooLargeError(ConversionError):
+    """The conversion child wrote more than it may."""
+
+    code = "conversion.output_too_large"
+
+
+class BadAnswerError(ConversionError):
+    """The conversion child answered something that cannot be trusted."""
+
+    code = "conversion.bad_answer"
+
+
+class ChildRefusalError(ConversionError):
+    """The converters refused the whole job; `code` of the instance is theirs."""
+
+    code = "conversion.refused"
+
+    def __init__(self, message: str, *, code: str, next_step: str = "") -> None:
+        super().__init__(message, next_step=next_step)
+        self.child_code = code
+
+
+class StoppedError(ConversionError):
+    """The worker was told to stop in the middle of a job."""
+
+    code = "conversion.stopped"

@@ -1,0 +1,48 @@
+"""Values of the conversion feature."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from edgefleet_server.registry.model import JobSpec
+
+
+class JobState(StrEnum):
+    """Stored and public: never renamed."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedJob:
+    """A job that one worker holds. `attempt` fences: a worker with an older attempt changes nothing any more."""
+
+    id: int
+    attempt: int
+    worker: str
+    spec: JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxLimits:
+    """What one conversion child may use. Memory is address space; times are seconds, sizes bytes."""
+
+    memory_bytes: int
+    file_bytes: int
+    output_bytes: int
+    wall_s: float
+    cpu_s: int
+    open_files: int = 1024
+
+
+@dataclass(slots=True)
+class ChildAnswer:
+    """What the conversion child said: bundles and refusals by profile."""
+
+    bundles: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    refused: dict[str, Mapping[str, Any]] = field(default_factory=dict)

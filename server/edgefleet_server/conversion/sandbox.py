@@ -1,0 +1,234 @@
+"""Runs one conversion child and listens to it. The child reads untrusted models, so nothing it says is believed unchecked.
+
+* Own session, clean environment, empty working folder, private temporary folder, rlimits, no network where the kernel allows.
+* Its folder is bounded: more than `output_bytes` on disk, a longer wall time or a flood of lines ends it.
+* It ends with this process: the kernel kills it when the worker dies, whatever the way.
+* Whatever happens, the whole process group is gone when `run_child` returns.
+"""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_server.conversion.errors import (
+    BadAnswerError,
+    ChildCrashError,
+    ChildRefusalError,
+    ChildTimeoutError,
+    OutputTooLargeError,
+    StoppedError,
+)
+from edgefleet_server.conversion.model import ChildAnswer, SandboxLimits
+
+MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_LINES = 100_000
+LOG_NAME = "child.log"
+_POLL_S = 0.2
+_SIZE_CHECK_S = 1.0
+_EXIT_WAIT_S = 10.0
+_LOG_TAIL_BYTES = 2000
+
+OnLine = Callable[[Mapping[str, Any]], None]
+
+
+def converter_command(configured: Sequence[str] | None) -> list[str]:
+    """Return the command of the conversion child."""
+    if configured:
+        return list(configured)
+    return [sys.executable, "-P", "-m", "edgefleet_converters.job"]
+
+
+def active_layers() -> list[str]:
+    """Return the sandbox layers that work on this machine. Starts a short-lived process."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "edgefleet_server.conversion.launch", "--probe"],
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+    return [str(layer) for layer in json.loads(done.stdout)]
+
+
+class Child:
+    """One running conversion child in `folder` (which must hold the empty folders `cwd`, `tmp` and `out`)."""
+
+    def __init__(self, command: Sequence[str], folder: Path, limits: SandboxLimits, clock: Clock) -> None:
+        self._folder = folder
+        self._limits = limits
+        self._clock = clock
+        self._command = command
+        self._log_path = folder / LOG_NAME
+        self._answer = ChildAnswer()
+        self._lines = 0
+        self._is_complete = False
+
+    def run(self, request: Mapping[str, Any], on_line: OnLine, should_stop: Callable[[], bool]) -> ChildAnswer:
+        """Run the child to its end and return its answer. Blocks.
+
+        `on_line` gets every progress and candidate line, and None-free ticks are the caller's business via `should_stop`.
+        Raises ChildTimeoutError, ChildCrashError, OutputTooLargeError, BadAnswerError, ChildRefusalError, StoppedError.
+        """
+        numbers = {name: int(value) for name, value in asdict(self._limits).items()}
+        with self._log_path.open("wb") as log:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "edgefleet_server.conversion.launch",
+                    json.dumps(numbers),
+                    *self._command,
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=self._folder / "cwd",
+                env=self._environment(),
+                start_new_session=True,
+            )
+            try:
+                self._feed(process, request)
+                self._listen(process, on_line, should_stop)
+                code = process.wait(_EXIT_WAIT_S)
+            except subprocess.TimeoutExpired as error:
+                raise ChildTimeoutError("the converter closed its output but does not end") from error
+            finally:
+                _end_group(process)
+        if not self._is_complete or code != 0:
+            raise self._crash(code)
+        return self._answer
+
+    def _environment(self) -> dict[str, str]:
+        tmp = str(self._folder / "tmp")
+        return {
+            "PATH": os.defpath,
+            "LANG": "C.UTF-8",
+            "HOME": tmp,
+            "TMPDIR": tmp,
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+    def _feed(self, process: "subprocess.Popen[bytes]", request: Mapping[str, Any]) -> None:
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(request).encode())
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # it died at once; its exit code says more
+
+    def _listen(self, process: "subprocess.Popen[bytes]", on_line: OnLine, should_stop: Callable[[], bool]) -> None:
+        assert process.stdout is not None
+        start = self._clock.monotonic_s()
+        next_size_check = start + _SIZE_CHECK_S
+        pending = bytearray()
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while True:
+                if selector.select(_POLL_S):
+                    chunk = os.read(process.stdout.fileno(), 65536)
+                    if not chunk:
+                        return
+                    pending += chunk
+                    *complete, rest = bytes(pending).split(b"\n")
+                    pending = bytearray(rest)
+                    for line in complete:
+                        self._take(line, on_line)
+                    if len(pending) > MAX_LINE_BYTES:
+                        raise BadAnswerError(f"the converter wrote a line of more than {MAX_LINE_BYTES} bytes")
+                now = self._clock.monotonic_s()
+                if should_stop():
+                    raise StoppedError("the conversion worker was told to stop")
+                if now - start > self._limits.wall_s:
+                    raise ChildTimeoutError(
+                        f"the conversion took longer than {self._limits.wall_s:g} s and was ended",
+                        next_step="publish a smaller model or fewer calibration samples, or raise `job_timeout_s`",
+                    )
+                if now >= next_size_check:
+                    next_size_check = now + _SIZE_CHECK_S
+                    self._check_size()
+
+    def _take(self, line: bytes, on_line: OnLine) -> None:
+        self._lines += 1
+        if self._lines > MAX_LINES:
+            raise BadAnswerError(f"the converter wrote more than {MAX_LINES} lines")
+        if not line.strip():
+            return
+        try:
+            document = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise BadAnswerError(f"the converter wrote a line that is no JSON: {line[:80]!r}") from error
+        if not isinstance(document, dict):
+            raise BadAnswerError("the converter wrote a line that is no JSON object")
+        kind = document.get("type")
+        if kind == "bundle":
+            self._answer.bundles[str(document.get("profile"))] = document
+        elif kind == "refused":
+            self._answer.refused[str(document.get("profile"))] = document
+        elif kind == "result":
+            self._is_complete = True
+        elif kind == "error":
+            raise ChildRefusalError(
+                str(document.get("message", "the converter gave no reason")),
+                code=str(document.get("code", "convert.error")),
+                next_step=str(document.get("next", "")),
+            )
+        else:
+            on_line(document)
+
+    def _check_size(self) -> None:
+        total = folder_bytes(self._folder / "out") + folder_bytes(self._folder / "tmp")
+        if total > self._limits.output_bytes:
+            raise OutputTooLargeError(
+                f"the conversion wrote {total} bytes, it may write {self._limits.output_bytes}",
+                next_step="publish a smaller model, or raise `job_output_bytes`",
+            )
+
+    def _crash(self, code: int) -> ChildCrashError:
+        how = f"was ended by signal {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        with self._log_path.open("rb") as log:
+            tail = _tail(log)
+        return ChildCrashError(
+            f"the converter {how} without a result; its last words: {tail or '(none)'}",
+            next_step="run `edgectl convert` on the model to see the whole log; a model that crashes it is not offered",
+        )
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files below a folder, without following links."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(root, name)).st_size  # noqa: PTH118  # hot loop over a tree
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def _tail(log: IO[bytes]) -> str:
+    size = log.seek(0, os.SEEK_END)
+    log.seek(max(0, size - _LOG_TAIL_BYTES))
+    return " | ".join(log.read().decode("utf-8", "replace").split("\n")[-6:]).strip(" |")
+
+
+def _end_group(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            try:
+                stream.close()
+            except BrokenPipeError:
+                continue

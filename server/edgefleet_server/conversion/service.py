@@ -1,0 +1,189 @@
+"""The conversion queue as the rest of the server sees it.
+
+* One job = one release for one profile. States: queued → running → done | refused | failed; failed → queued by publishing again.
+* A worker holds a job by a lease that every report extends. A silent worker's job is taken over with the next attempt number;
+  the old worker's reports then change nothing. After `max_attempts` silent workers the job fails: it may be what kills them.
+* `refused` is the converters' verdict on the model and final; `failed` is trouble of the machine.
+* All methods join the caller's transaction.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import ProfileName, ReleaseRef
+from edgefleet_server.conversion import store
+from edgefleet_server.conversion.errors import LeaseLostError
+from edgefleet_server.conversion.model import ClaimedJob, JobState
+from edgefleet_server.conversion.tables import JobRow
+from edgefleet_server.db import Database
+from edgefleet_server.registry.model import JobSpec, JobView, SourceFile
+
+LEASE = timedelta(seconds=60)
+_MAX_TEXT = 4000
+
+
+class ConversionService:
+    """Queue, leases and results of conversion jobs. Thread-safe; calls block."""
+
+    def __init__(self, db: Database, clock: Clock, *, max_attempts: int = 3) -> None:
+        self._db = db
+        self._clock = clock
+        self._max_attempts = max_attempts
+
+    # ---- for the registry
+
+    def enqueue(self, spec: JobSpec) -> None:
+        """Queue one job."""
+        row = JobRow(
+            model=spec.ref.model,
+            version=spec.ref.version,
+            profile=spec.profile,
+            spec=_spec_to_json(spec),
+            state=JobState.QUEUED,
+            queued_at=self._clock.now(),
+        )
+        with self._db.session() as session:
+            store.add(session, row)
+
+    def retry_failed(self, ref: ReleaseRef) -> int:
+        """Queue the failed jobs of a release again; return how many."""
+        values = _blank() | {"state": JobState.QUEUED, "attempt": 0, "queued_at": self._clock.now()}
+        with self._db.session() as session:
+            return store.requeue_failed(session, ref, values)
+
+    def jobs_of(self, refs: Sequence[ReleaseRef]) -> dict[ReleaseRef, list[JobView]]:
+        """Return the jobs of releases, oldest first."""
+        found: dict[ReleaseRef, list[JobView]] = {ref: [] for ref in refs}
+        with self._db.read() as session:
+            for row in store.jobs_of(session, refs):
+                found[ReleaseRef.parse(f"{row.model}@{row.version}")].append(_view(row))
+        return found
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of jobs in each state, zero included."""
+        with self._db.read() as session:
+            counted = store.count_by_state(session)
+        return {state.value: counted.get(state.value, 0) for state in JobState}
+
+    # ---- for the worker
+
+    def claim(self, worker: str) -> tuple[ClaimedJob | None, ReleaseRef | None]:
+        """Take the oldest waiting job.
+
+        Returns (job, None); or (None, release) when a job was given up because its workers kept dying, and that release's
+        state must be brought up to date; or (None, None) when nothing waits.
+        """
+        now = self._clock.now()
+        with self._db.read() as session:
+            if not store.has_claimable(session, now):
+                return None, None
+        with self._db.session() as session:
+            row = store.next_claimable(session, now)
+            if row is None:
+                return None, None
+            spec = _spec_from_json(row.spec)
+            if row.state == JobState.RUNNING and row.attempt >= self._max_attempts:
+                row.state, row.finished_at = JobState.FAILED, now
+                row.code = "conversion.worker_lost"
+                row.reason = f"{row.attempt} conversion workers in turn ended in the middle of this job"
+                row.next_step = "look into the server's log; publish again to try once more"
+                session.add(row)
+                session.flush()
+                return None, spec.ref
+            for name, value in _blank().items():
+                setattr(row, name, value)
+            row.state, row.worker, row.attempt = JobState.RUNNING, worker, row.attempt + 1
+            row.started_at, row.lease_until = now, now + LEASE
+            session.add(row)
+            session.flush()
+            assert row.id is not None
+            return ClaimedJob(row.id, row.attempt, worker, spec), None
+
+    def report(self, job: ClaimedJob, stage: str, message: str, pct: float) -> None:
+        """Store how far a job is and extend its lease. Raises LeaseLostError."""
+        values = {"stage": stage[:40], "message": message[:_MAX_TEXT], "pct": max(0.0, min(100.0, pct))}
+        self._change(job, values | {"lease_until": self._clock.now() + LEASE})
+
+    def keep(self, job: ClaimedJob) -> None:
+        """Extend a job's lease. Raises LeaseLostError."""
+        self._change(job, {"lease_until": self._clock.now() + LEASE})
+
+    def finish(self, job: ClaimedJob, state: JobState, code: str = "", reason: str = "", next_step: str = "") -> None:
+        """End a job as done, refused or failed. Raises LeaseLostError."""
+        values: dict[str, Any] = {
+            "state": state,
+            "code": code[:80],
+            "reason": reason[:_MAX_TEXT],
+            "next_step": next_step[:_MAX_TEXT],
+            "finished_at": self._clock.now(),
+            "lease_until": None,
+        }
+        if state is JobState.DONE:
+            values["pct"] = 100.0
+        self._change(job, values)
+
+    def give_back(self, job: ClaimedJob) -> None:
+        """Queue a job again that this worker must leave, without counting the attempt. Raises LeaseLostError."""
+        self._change(job, _blank() | {"state": JobState.QUEUED, "attempt": job.attempt - 1, "worker": ""})
+
+    def _change(self, job: ClaimedJob, values: Mapping[str, Any]) -> None:
+        with self._db.session() as session:
+            if not store.change_held(session, job.id, job.attempt, job.worker, dict(values)):
+                raise LeaseLostError(
+                    f"job j-{job.id} is held by another worker now", next_step="nothing; the other worker goes on"
+                )
+
+
+def _blank() -> dict[str, Any]:
+    return {
+        "stage": "",
+        "message": "",
+        "pct": 0.0,
+        "code": "",
+        "reason": "",
+        "next_step": "",
+        "lease_until": None,
+        "started_at": None,
+        "finished_at": None,
+    }
+
+
+def _view(row: JobRow) -> JobView:
+    return JobView(
+        id=f"j-{row.id}",
+        profile=ProfileName(row.profile),
+        state=row.state,
+        stage=row.stage,
+        message=row.message,
+        pct=row.pct,
+        code=row.code,
+        reason=row.reason,
+        next_step=row.next_step,
+    )
+
+
+def _spec_to_json(spec: JobSpec) -> dict[str, Any]:
+    return {
+        "ref": str(spec.ref),
+        "profile": spec.profile,
+        "profile_facts": dict(spec.profile_facts),
+        "kind": spec.kind,
+        "files": [{"path": file.path, "sha256": file.sha256, "length": file.length} for file in spec.files],
+        "data": dict(spec.data),
+        "options": dict(spec.options),
+    }
+
+
+def _spec_from_json(document: Mapping[str, Any]) -> JobSpec:
+    return JobSpec(
+        ref=ReleaseRef.parse(document["ref"]),
+        profile=ProfileName(document["profile"]),
+        profile_facts=document["profile_facts"],
+        kind=document["kind"],
+        files=tuple(SourceFile(f["path"], Sha256(f["sha256"]), f["length"]) for f in document["files"]),
+        data={name: Sha256(digest) for name, digest in document["data"].items()},
+        options=document["options"],
+    )

@@ -1,0 +1,76 @@
+"""The only place with SQL of the conversion feature."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, func, or_, select, tuple_, update
+from sqlmodel import Session, col
+
+from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_server.conversion.model import JobState
+from edgefleet_server.conversion.tables import JobRow
+
+
+def add(session: Session, row: JobRow) -> None:
+    """Insert a job."""
+    session.add(row)
+    session.flush()
+
+
+def jobs_of(session: Session, refs: Sequence[ReleaseRef]) -> list[JobRow]:
+    """Return the jobs of releases, oldest first."""
+    if not refs:
+        return []
+    pairs = [(ref.model, ref.version) for ref in refs]
+    query = select(JobRow).where(tuple_(col(JobRow.model), col(JobRow.version)).in_(pairs)).order_by(col(JobRow.id))
+    return list(session.scalars(query))
+
+
+def has_claimable(session: Session, now: datetime) -> bool:
+    """Return whether a job waits, without locking anything."""
+    return session.scalar(select(col(JobRow.id)).where(_claimable(now)).limit(1)) is not None
+
+
+def next_claimable(session: Session, now: datetime) -> JobRow | None:
+    """Return the oldest job that waits or whose worker went silent, locked; jobs locked by others are skipped."""
+    query = select(JobRow).where(_claimable(now)).order_by(col(JobRow.id)).limit(1).with_for_update(skip_locked=True)
+    return session.scalars(query).one_or_none()
+
+
+def change_held(session: Session, job_id: int, attempt: int, worker: str, values: dict[str, Any]) -> bool:
+    """Change a running job if this worker still holds it; return whether it did."""
+    statement = (
+        update(JobRow)
+        .where(
+            col(JobRow.id) == job_id,
+            col(JobRow.attempt) == attempt,
+            col(JobRow.worker) == worker,
+            col(JobRow.state) == JobState.RUNNING,
+        )
+        .values(**values)
+        .execution_options(synchronize_session=False)
+    )
+    return bool(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+
+
+def requeue_failed(session: Session, ref: ReleaseRef, values: dict[str, Any]) -> int:
+    """Queue the failed jobs of a release again; return how many."""
+    statement = (
+        update(JobRow)
+        .where(col(JobRow.model) == ref.model, col(JobRow.version) == ref.version, col(JobRow.state) == JobState.FAILED)
+        .values(**values)
+        .execution_options(synchronize_session=False)
+    )
+    return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+
+
+def count_by_state(session: Session) -> dict[str, int]:
+    """Return the number of jobs in each state."""
+    rows = session.execute(select(col(JobRow.state), func.count()).group_by(col(JobRow.state)))
+    return {str(state): int(count) for state, count in rows}
+
+
+def _claimable(now: datetime) -> Any:
+    silent = and_(col(JobRow.state) == JobState.RUNNING, col(JobRow.lease_until) < now)
+    return or_(col(JobRow.state) == JobState.QUEUED, silent)

@@ -1,0 +1,39 @@
+"""Write the next migration from the difference between the tables in the code and the newest schema.
+
+    python -m edgefleet_server.migrations.make "what changed" [--initial]
+
+`--initial` writes `0001` anew (only until the first release). Works on a throwaway SQLite file; look at the result before committing.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from alembic import command
+
+from edgefleet_server import migrations
+from edgefleet_server.db import Database
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write one migration file. Returns the exit code."""
+    parser = argparse.ArgumentParser(description="Write the next database migration.")
+    parser.add_argument("message")
+    parser.add_argument("--initial", action="store_true", help="write 0001 anew")
+    given = parser.parse_args(arguments)
+    versions = migrations.FOLDER / "versions"
+    if given.initial:
+        for old in versions.glob("0001_*.py"):
+            old.unlink()
+    number = len(list(versions.glob("[0-9]*.py"))) + 1
+    with tempfile.TemporaryDirectory() as folder:
+        db = Database(f"sqlite:///{Path(folder) / 'empty.db'}")
+        migrations.upgrade(db)
+        command.revision(migrations.config(db), given.message, autogenerate=True, rev_id=f"{number:04d}")
+        db.dispose()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

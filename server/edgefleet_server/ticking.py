@@ -1,0 +1,78 @@
+"""The engine thread: every few seconds it signs again what is due and clears what is old.
+
+Its own module because it belongs to no feature: each tick calls the services, one after another, and a failure of one is
+logged and does not stop the others. Replicas may all run it: every step is safe to do twice.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.parts import Parts
+
+_log = logging.getLogger(__name__)
+_PRUNE_EVERY = timedelta(hours=1)
+_STALE_TICKS = 15
+_STOP_WAIT_S = 3.0
+
+
+class EngineStuckError(EdgefleetError):
+    """The engine has not ticked for long."""
+
+    code = "server.engine_unavailable"
+
+
+class Ticker:
+    """Runs the ticks on one thread."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._last: datetime | None = None
+        self._pruned: datetime | None = None
+
+    def start(self) -> None:
+        """Start ticking."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the present tick."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(_STOP_WAIT_S)
+
+    def check(self) -> str:
+        """Return a line for `/readyz`. Raises EngineStuckError."""
+        limit = timedelta(seconds=max(60.0, _STALE_TICKS * self._parts.settings.engine_tick_s))
+        last, now = self._last, self._parts.clock.now()
+        if last is not None and now - last > limit:
+            raise EngineStuckError(f"the engine last ticked at {last.isoformat()}", next_step="see the server's log")
+        return "not ticked yet" if last is None else f"last tick {(now - last).total_seconds():.1f} s ago"
+
+    def tick(self) -> None:
+        """Run every step once; failures are logged and counted."""
+        now = self._parts.clock.now()
+        self._step("re-sign metadata", self._parts.signing.resign_due)
+        self._step("re-sign desired documents", lambda: self._parts.fleet.resign_due(now))
+        if self._pruned is None or now - self._pruned >= _PRUNE_EVERY:
+            self._pruned = now
+            self._step("prune telemetry", lambda: self._parts.telemetry.prune(now))
+        self._last = now
+
+    def _step(self, what: str, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except (EdgefleetError, SQLAlchemyError, OSError):
+            self._parts.metrics.loops.labels("failed").inc()
+            _log.exception("engine step failed", extra={"step": what})
+        else:
+            self._parts.metrics.loops.labels("ok").inc()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._parts.settings.engine_tick_s):
+            self.tick()
