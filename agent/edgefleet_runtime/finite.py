@@ -7,16 +7,20 @@ import numpy as np
 from edgefleet_runtime.port import Array
 
 _FLOATING = "fc"
+_SMALL = 4096
 
 
 def count_nonfinite(array: Array) -> int:
     """Return how many elements are NaN or infinite; 0 for integer, bool and string tensors, whatever their size.
 
-    The common, finite case costs one pass without a temporary: a sum is finite only if every term is. A sum may overflow
+    The common, finite case of a large tensor costs one pass without a temporary: a sum is finite only if every term is. A sum may overflow
     though all terms are finite (float16 does so easily), so an infinite or NaN sum is followed by the exact count.
     """
     if array.dtype.kind not in _FLOATING or array.size == 0:
         return 0
+    if array.size <= _SMALL:
+        finite = np.isfinite(array)
+        return 0 if finite.all() else int(array.size - np.count_nonzero(finite))
     with np.errstate(over="ignore", invalid="ignore"):
         total = np.add.reduce(array, axis=None)
     if np.isfinite(total):

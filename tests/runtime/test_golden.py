@@ -109,13 +109,14 @@ def test_samples_are_cut_as_the_declared_shape_says() -> None:
     assert slice_sample(TensorSpec(name="x", dtype="f", shape=[]), np.zeros(8), 3).shape == ()
 
 
-def test_nonfinite_counts() -> None:
-    a = np.ones(1000, np.float32)
+@pytest.mark.parametrize("size", [1000, 10_000])
+def test_nonfinite_counts(size: int) -> None:
+    a = np.ones(size, np.float32)
     assert count_nonfinite(a) == 0
     a[3], a[7], a[9] = np.nan, np.inf, -np.inf
     assert count_nonfinite(a) == 3
-    assert count_nonfinite(np.full(1000, 60000, np.float16)) == 0  # the sum overflows, no value does
-    assert count_nonfinite(np.full(1000, 3e38, np.float32)) == 0
+    assert count_nonfinite(np.full(size, 60000, np.float16)) == 0  # the sum overflows, no value does
+    assert count_nonfinite(np.full(size, 3e38, np.float32)) == 0
     assert count_nonfinite(np.arange(5)) == 0
     assert count_nonfinite(np.array([])) == 0
     assert total_nonfinite([a, a]) == 6

@@ -2,9 +2,11 @@
 
 import io
 import signal
+import struct
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from edgefleet_agent.worker.protocol import (
     CheckGolden,
@@ -19,8 +21,10 @@ from edgefleet_agent.worker.protocol import (
 from edgefleet_protocol import bundle as bundles
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.sketch import LatencySketch
+from edgefleet_runtime.port import available
 from tests.agent.worker.conftest import Rig
-from tests.agent.worker.models import bundle_bytes, classifier_onnx, crash_onnx, nan_onnx
+from tests.agent.worker.models import bundle_bytes, classifier_onnx, crash_onnx, nan_onnx, weights
+from tests.runtime.tflite_files import fully_connected
 
 LABELS = {"labels.txt": b"zero\none\ntwo\n"}
 
@@ -133,6 +137,38 @@ def test_a_file_that_is_no_model_fails_to_load(rig: Rig) -> None:
     failed = worker.next()
     assert isinstance(failed, Failed)
     assert failed.error_class == "load"
+
+
+def test_a_native_crash_at_load_ends_only_its_own_process(rig: Rig) -> None:
+    """tflite-runtime 2.14 does not verify files; a table that points outside the file is a segmentation fault."""
+    if "tflite" not in {r.name for r in available()}:
+        pytest.skip("tflite-runtime is not installed")
+    healthy = rig.start(bundle_bytes(classifier_onnx()))
+    healthy.serve()
+    opened = bundles.open_bundle(io.BytesIO(bundle_bytes(fully_connected(weights().T.copy()), runtime="tflite")))
+    vtable = struct.pack("<4H", 8, 12, 4, 8)
+    root = struct.pack("<iiI", 16, 3, 0x7FFFFFF0)  # vtable 16 bytes before, version 3, operator codes 2 GB away
+    crashing = struct.pack("<I", 24) + b"TFL3" + vtable + bytes(8) + root
+    members = {"model.tflite": crashing, "golden.npz": opened.read("golden.npz")}
+    worker = rig.start(bundles.write_bundle(members, opened.manifest), public=False)
+    assert worker.next() is None
+    assert worker.exit_status() == -signal.SIGSEGV
+    assert rig.infer([[1, 2, 3, 4]])[0] == 200
+
+
+@pytest.mark.parametrize("runtime", ["litert", "tflite"])
+def test_a_tflite_bundle_is_served(rig: Rig, runtime: str) -> None:
+    if runtime not in {r.name for r in available()}:
+        pytest.skip(f"{runtime} is not installed")
+    file = fully_connected(weights().T.copy(), signature=("x", "y"))
+    worker = rig.start(bundle_bytes(file, runtime=runtime))
+    worker.serve()
+    loaded = worker.messages[0]
+    assert isinstance(loaded, Loaded)
+    assert loaded.runtime == runtime
+    status, answer, _ = rig.infer([[1, 2, 3, 4]])
+    assert (status, answer["outputs"][0]["data"]) == (200, [1, 2, 3])
+    assert rig.request("GET", "/v2/models/digits")[1]["platform"].startswith("tensorflowlite")
 
 
 def test_a_model_beyond_its_memory_limit_fails_alone(rig: Rig) -> None:
