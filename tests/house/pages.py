@@ -1,0 +1,156 @@
+"""Reads the pages of the documentation: shell blocks with their markers, and links.
+
+A shell block is fenced as `sh`. A comment on the line above it may say how it is treated:
+- `<!-- not run: REASON -->`: it needs another machine, a person, or is what runs the test itself.
+- `<!-- background until: COMMAND -->`: it keeps running; the page goes on when COMMAND succeeds, and it is ended with the page.
+A page may say `<!-- needs: server -->`: a server is started for it and `edgectl` is logged in as admin.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.house.tree import ROOT, tracked
+
+_FENCE = re.compile(r"^```(\S*)\s*$")
+_MARKER = re.compile(r"^<!-- (not run|background until): (.+) -->$")
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_INLINE_CODE = re.compile(r"`[^`]*`")
+SHELL_WORDS = {"sh", "bash", "shell", "console", "zsh"}
+READY_TRIES = 600
+READY_PAUSE_S = 0.2
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block. kind: run, skip or background; note: the reason, or the command that says it is ready."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    kind: str
+    note: str
+
+
+def pages() -> list[Path]:
+    """Return every documentation page, relative to the root."""
+    folders = ("docs", "examples", "deploy")
+    return [p for p in tracked() if p.suffix == ".md" and (len(p.parts) == 1 or p.parts[0] in folders)]
+
+
+def blocks(page: Path) -> list[Block]:
+    """Return the fenced blocks of a page in order."""
+    found: list[Block] = []
+    lines = (ROOT / page).read_text().splitlines()
+    opened: tuple[int, str] | None = None
+    marker = ("run", "")
+    for number, line in enumerate(lines, 1):
+        fence = _FENCE.match(line)
+        if opened is None and fence and fence.group(1):
+            opened = (number, fence.group(1))
+        elif opened is None and line == "```":
+            opened = (number, "")
+        elif opened is not None and line == "```":
+            start, language = opened
+            text = "\n".join(lines[start : number - 1])
+            found.append(Block(page, start, language, text, *marker))
+            opened, marker = None, ("run", "")
+        elif opened is None and line.strip():
+            match = _MARKER.match(line)
+            marker = ("run", "") if match is None else ({"not run": "skip"}.get(match[1], "background"), match[2])
+    assert opened is None, f"{page}: a block that is not closed"
+    return found
+
+
+def shell_blocks(page: Path) -> list[Block]:
+    """Return the page's `sh` blocks."""
+    return [block for block in blocks(page) if block.language == "sh"]
+
+
+def needs_server(page: Path) -> bool:
+    """Say whether the page asks for a running server."""
+    return "<!-- needs: server -->" in (ROOT / page).read_text()
+
+
+def links(page: Path) -> Iterator[str]:
+    """Yield the targets of the page's links, outside of code."""
+    inside = False
+    for line in (ROOT / page).read_text().splitlines():
+        if line.startswith("```"):
+            inside = not inside
+        elif not inside:
+            # a link's text may be code: only its target counts
+            for match in _LINK.finditer(line):
+                yield match.group(1)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that the headings of a page make, as GitHub does."""
+    found = set()
+    for line in (ROOT / page).read_text().splitlines():
+        if line.startswith("#"):
+            title = _INLINE_CODE.sub(lambda m: m.group()[1:-1], line.lstrip("#").strip()).lower()
+            found.add(re.sub(r"[^\w\- ]", "", title).replace(" ", "-"))
+    return found
+
+
+SERVER_SETUP = Block(
+    Path("tests/house/pages.py"),
+    0,
+    "sh",
+    "edgectl server start --data .docs-server --port 0 --device-port 0",
+    "background",
+    "test -e .docs-server/run/server.json",
+)
+LOGIN = """\
+export EDGECTL_SERVER=$(python -c "import json; print(json.load(open('.docs-server/run/server.json'))['api_url'])")
+export EDGECTL_TOKEN=$(cat .docs-server/admin.token)"""
+
+
+PRELUDE = f"""\
+set -euo pipefail
+pids=()
+finish() {{
+  for pid in ${{pids[@]+"${{pids[@]}}"}}; do
+    kill -TERM -- "-$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+  done
+}}
+trap finish EXIT
+ready() {{ # pid, command, log
+  for _ in $(seq {READY_TRIES}); do
+    if eval "$2" >/dev/null 2>&1; then return 0; fi
+    kill -0 "$1" 2>/dev/null || break
+    sleep {READY_PAUSE_S}
+  done
+  cat "$3" >&2
+  return 1
+}}"""
+
+
+def script(page: Path) -> str:
+    """Return one bash script that runs the page's blocks in order and ends what they started."""
+    parts = [PRELUDE]
+    if needs_server(page):
+        parts += ["edgectl server init --data .docs-server", *_background(SERVER_SETUP), LOGIN]
+    for block in shell_blocks(page):
+        if block.kind == "skip":
+            continue
+        parts.append(f"echo '+ {page}:{block.line}' >&2")
+        parts += _background(block) if block.kind == "background" else [block.text]
+    return "\n".join(parts) + "\n"
+
+
+def _background(block: Block) -> list[str]:
+    log = f".log-{block.line}"
+    return [
+        "set -m",  # its own process group, so that all of it can be ended
+        f"( set +m\n{block.text}\n) >{log} 2>&1 &",
+        'pids=($! ${pids[@]+"${pids[@]}"})',  # last started, first ended
+        "set +m",
+        f"ready \"${{pids[0]}}\" '{block.note}' {log}",
+    ]

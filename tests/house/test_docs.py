@@ -1,0 +1,190 @@
+"""The pages tell the truth: their shell blocks run, their links lead somewhere, their tables are those of the code."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edgefleet_protocol import bundle, desired, manifest, messages
+from edgefleet_protocol.blocks import BlockErrorCode
+from edgefleet_protocol.ids import DeviceId, RolloutId, TenantId
+from edgefleet_protocol.topics import Topics
+from edgefleet_server.access.rules import POLICY
+from tests.house.pages import SHELL_WORDS, anchors, blocks, links, needs_server, pages, script, shell_blocks
+from tests.house.tree import ROOT
+
+RUNNABLE = [page for page in pages() if any(block.kind != "skip" for block in shell_blocks(page))]
+STARTS_A_SERVER = [p for p in RUNNABLE if needs_server(p) or any(b.kind == "background" for b in shell_blocks(p))]
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A folder with a short name: a unix socket's path has at most 107 bytes, and pytest's own folders use most of them."""
+    with tempfile.TemporaryDirectory(prefix="ef-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def run_page(page: Path, folder: Path) -> None:
+    """Run the page in `folder`, which has the clone's examples and a home of its own."""
+    (folder / "examples").symlink_to(ROOT / "examples")
+    (folder / "agent").symlink_to(ROOT / "agent")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("EDGECTL_", "EDGEFLEET_", "XDG_", "PYTEST_"))}
+    output = folder / ".output"
+    with output.open("wb") as sink:
+        done = subprocess.run(
+            ["bash", "-c", script(page)],
+            cwd=folder,
+            env={**clean, "PATH": path, "HOME": str(folder / ".home"), "NO_COLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            timeout=240,
+            check=False,
+        )
+    assert done.returncode == 0, output.read_text(errors="replace")[-6000:]
+
+
+@pytest.mark.parametrize("page", [p for p in RUNNABLE if p not in STARTS_A_SERVER], ids=str)
+def test_shell_blocks_run(page: Path, scratch: Path) -> None:
+    run_page(page, scratch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", STARTS_A_SERVER, ids=str)
+def test_shell_blocks_with_a_server_run(page: Path, scratch: Path) -> None:
+    run_page(page, scratch)
+
+
+def test_every_shell_block_is_run_or_says_why_not() -> None:
+    for page in pages():
+        for block in blocks(page):
+            assert block.language not in SHELL_WORDS - {"sh"}, f"{page}:{block.line} is not fenced as sh"
+            assert block.kind == "run" or len(block.note) > 5, f"{page}:{block.line}"
+    skipped = [b for page in pages() for b in shell_blocks(page) if b.kind == "skip"]
+    assert len(skipped) <= 12
+
+
+def test_json_blocks_parse() -> None:
+    for page in pages():
+        for block in blocks(page):
+            if block.language == "json":
+                json.loads(block.text)
+
+
+def test_links_lead_somewhere() -> None:
+    dead = []
+    for page in pages():
+        for link in links(page):
+            if link.startswith(("http://", "https://", "mailto:")):
+                continue
+            path, _, anchor = link.partition("#")
+            target = (ROOT / page).parent / path if path else ROOT / page
+            if not target.exists():
+                dead.append(f"{page}: {link}")
+            elif anchor and anchor not in anchors(target.resolve().relative_to(ROOT)):
+                dead.append(f"{page}: no heading {anchor}")
+    assert dead == []
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    seen: set[Path] = set()
+    left = [Path("README.md")]
+    while left:
+        page = left.pop()
+        if page in seen:
+            continue
+        seen.add(page)
+        for link in links(page):
+            path = link.partition("#")[0]
+            if path.endswith(".md") and "://" not in path:
+                left.append(((ROOT / page).parent / path).resolve().relative_to(ROOT))
+    assert set(pages()) - seen - {Path("CHANGELOG.md")} == set()
+
+
+def text(page: str) -> str:
+    return (ROOT / "docs" / page).read_text()
+
+
+def test_topics_page_is_complete() -> None:
+    topics = Topics(TenantId("T"))
+    device = DeviceId("D")
+    known = set()
+    for name, method in inspect.getmembers(topics, inspect.ismethod):
+        if name.startswith("_") or name in {"device_subscriptions", "server_filters"}:
+            continue
+        wanted = list(inspect.signature(method).parameters)
+        topic = method(*({"device": device, "sha256": "0" * 64, "rollout": RolloutId("r-1")}[w] for w in wanted))
+        known.add(topic.removeprefix("ef/1/T/").replace("0" * 32, "{blob}").replace("r-1", "{rollout}"))
+    told = set(re.findall(r"^\| `([^`]+)` \|", text("protocol/topics.md"), re.MULTILINE))
+    assert told == known
+
+
+def test_messages_page_has_every_field_in_order() -> None:
+    page = text("protocol/messages.md")
+    sections = dict(re.findall(r"^## (\w+)$(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    structs = {
+        name: kind
+        for name, kind in vars(messages).items()
+        if inspect.isclass(kind) and issubclass(kind, msgspec.Struct) and kind.__module__ == messages.__name__
+    }
+    for name, kind in structs.items():
+        if name.startswith("_"):
+            continue
+        told = re.findall(r"`(\w+)`", sections[name].split("Fields:")[1].split("\n\n")[0])
+        assert told == [field.name for field in msgspec.structs.fields(kind)], name
+    for phase, state in messages.ASSIGNMENT_OF_PHASE.items():
+        assert f"| `{phase}` | `{state}` |" in page
+    for word in (*messages.ErrorClass, *messages.EventKind):
+        assert f"`{word}`" in page
+
+
+def test_blocks_page_names_every_error() -> None:
+    told = dict(re.findall(r"^\| (\d+) \| `(\w+)` \|", text("protocol/blocks.md"), re.MULTILINE))
+    assert told == {str(code.value): code.name for code in BlockErrorCode}
+
+
+def test_manifest_page_names_every_field_and_refusal() -> None:
+    page = text("protocol/manifest.md")
+    told = {word for row in re.findall(r"^\| (`[^|]+`) \|", page, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)}
+    assert {field.name for field in msgspec.structs.fields(manifest.Manifest)} <= told
+    codes = {
+        kind.code for kind in vars(bundle).values() if inspect.isclass(kind) and issubclass(kind, bundle.BundleError)
+    }
+    for code in codes - {bundle.BundleError.code}:
+        assert f"`{code}`" in page
+
+
+def test_desired_page_shows_a_document_that_parses() -> None:
+    example = next(b.text for b in blocks(Path("docs/protocol/desired.md")) if b.language == "json")
+    document = desired.decode_desired(example.encode())
+    assert set(json.loads(example)) == {field.name for field in msgspec.structs.fields(desired.Desired)}
+    assert set(json.loads(example)["models"]["digits"]) == {
+        f.name for f in msgspec.structs.fields(desired.ModelDesired)
+    }
+    assert document.models["digits"].active is not None
+
+
+def test_rest_page_is_the_policy() -> None:
+    told = re.findall(r"^\| `(\w+) (\S+)` \| (\w+) \|", text("reference/rest.md"), re.MULTILINE)
+    assert set(told) == {(method, path, str(role)) for (method, path), role in POLICY.items()}
+
+
+def test_architecture_picture_is_well_formed_and_loads_nothing() -> None:
+    import xml.etree.ElementTree as ET
+
+    picture = ROOT / "docs" / "explanation" / "architecture.svg"
+    root = ET.fromstring(picture.read_text())
+    assert root.tag.endswith("svg")
+    assert "href" not in picture.read_text()
+    assert root.find("{*}title") is not None
