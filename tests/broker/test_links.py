@@ -12,7 +12,7 @@ import pytest
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.gateway.broker.model import BrokerKind
-from tests.broker.client import Client, RefusedError
+from tests.broker.client import Client, RefusedError, eventually
 from tests.broker.conftest import Clients, Site
 from tests.broker.pki import Identity
 
@@ -280,6 +280,23 @@ def test_flood_of_a_device_costs_bounded_memory(site: Site, clients: Clients) ->
         sock.sendall(b"\x30" + bytes((2 + len(event) + 4,)) + len(event).to_bytes(2, "big") + event + b"done")
         server.wait_for(b"done")
     assert peak < 64 * MIB
+
+
+def test_burst_of_all_devices_reaches_the_server_without_loss(site: Site, clients: Clients) -> None:
+    # on the embedded broker more than the budget of one link; mosquitto drops what is beyond 1,000 messages in its queue
+    count, size = (150, 40_000) if site.kind is BrokerKind.EMBEDDED else (100, 4_000)
+    identities = [site.identity() for _ in range(8)]
+    server = clients.server(clean=False)
+    server.subscribe(*((site.topics.telemetry(DeviceId(identity.name)), 1) for identity in identities))
+    devices = [clients.connect(identity) for identity in identities]
+    for number in range(count):
+        for device, identity in zip(devices, identities, strict=True):
+            device.send(site.topics.telemetry(DeviceId(identity.name)), number.to_bytes(4, "big") + b"u" * size)
+    eventually(lambda: len(server.messages) >= count * len(devices), "the whole burst", 60.0)
+    assert not server.is_closed.is_set()
+    for identity in identities:
+        got = server.payloads(site.topics.telemetry(DeviceId(identity.name)))
+        assert [int.from_bytes(payload[:4], "big") for payload in got] == list(range(count))
 
 
 def test_qos_2_is_not_a_way_to_fill_memory(site: Site, clients: Clients) -> None:

@@ -24,7 +24,7 @@ from amqtt.contexts import Action
 from edgefleet_protocol.ids import SERVER_ACCOUNT_PREFIX
 from edgefleet_protocol.topics import may
 from edgefleet_server.gateway.broker.gate import ConnectRefusedError, checked_connect, cn_of
-from edgefleet_server.gateway.broker.links import Link, LinkReader, LinkWriter, Sender
+from edgefleet_server.gateway.broker.links import BEHIND_PAUSE_S, Link, LinkReader, LinkWriter, Sender
 from edgefleet_server.gateway.broker.model import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES, SESSION_EXPIRY_S
 from edgefleet_server.gateway.broker.queues import MAX_BACKLOG_MESSAGES, CountedQueue, NoQos2
 
@@ -34,6 +34,8 @@ LISTENER = "default"
 CONNECT_LIMIT_S = 10.0  # from accepting the socket to TLS, and from TLS to the CONNECT packet
 MAX_FILTERS_PER_DEVICE = 64
 MAX_RETAINED_PER_DEVICE = 16
+SERVER_MESSAGES_UNDER_WAY = 256
+SERVER_BYTES_UNDER_WAY = 4 * 1024 * 1024
 _REFUSED = 0x80  # SUBACK return code
 
 
@@ -64,6 +66,7 @@ class GatedBroker(Broker):  # type: ignore[misc]
         )
         self._tenant = tenant
         self._links: dict[str, Link] = {}
+        self._server_links: set[Link] = set()
         self._subscriptions = Subscriptions()
         self._broadcast_queue = CountedQueue()
 
@@ -119,6 +122,8 @@ class GatedBroker(Broker):  # type: ignore[misc]
         link = self._links[connect.client_id] = Link(
             writer.transport, connect.keepalive_s, will_retain=connect.will_retain
         )
+        if connect.client_id.startswith(SERVER_ACCOUNT_PREFIX):
+            self._server_links.add(link)
         try:
             await self.external_connected(
                 LinkReader(reader, link, connect.packet()), LinkWriter(writer, link), listener_name
@@ -128,6 +133,7 @@ class GatedBroker(Broker):  # type: ignore[misc]
         finally:
             await self._end_session(connect.client_id)
             await link.end()
+            self._server_links.discard(link)
             del self._links[connect.client_id]
             writer.close()
 
@@ -188,6 +194,20 @@ class GatedBroker(Broker):  # type: ignore[misc]
                 logger.warning("a retained message of %s was dropped: it has %d", source_session.client_id, held)
                 return
         await super().retain_message(source_session, topic_name, data, qos)
+
+    async def _broadcast_message(self, session: Any, topic: str, data: bytes, force_qos: int | None = None) -> None:
+        # Devices wait while a server is behind: what amqtt has sent must be acknowledged within 5 s, so little may be under way
+        while session is not None and not _is_server(session) and self._is_server_behind():
+            await asyncio.sleep(BEHIND_PAUSE_S)
+        await super()._broadcast_message(session, topic, data, force_qos)
+
+    def _is_server_behind(self) -> bool:
+        if self._broadcast_queue.qsize() > SERVER_MESSAGES_UNDER_WAY:
+            return True
+        return any(
+            link.pending_bytes > SERVER_BYTES_UNDER_WAY or len(link.senders) > SERVER_MESSAGES_UNDER_WAY
+            for link in self._server_links
+        )
 
     def _filter_count(self, session: Any) -> int:
         if _is_server(session):

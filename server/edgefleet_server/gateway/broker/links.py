@@ -22,7 +22,7 @@ from edgefleet_server.gateway.broker.model import MAX_KEEPALIVE_S, MAX_PACKET_BY
 
 DRAIN_LIMIT_S = 20.0
 CLOSE_LIMIT_S = 2.0
-_BEHIND_PAUSE_S = 0.005
+BEHIND_PAUSE_S = 0.005
 _CHUNK_BYTES = 65_536
 _MESSAGE_OVERHEAD_BYTES = 256  # what a queued message costs beside its payload, roughly
 
@@ -110,7 +110,7 @@ class LinkReader(StreamReaderAdapter):  # type: ignore[misc]
             head, self._first = self._first[:n], self._first[n:]
             return head
         while self._link.is_behind() and not self._link.is_cut:  # TCP then slows the sender down
-            await asyncio.sleep(_BEHIND_PAUSE_S)
+            await asyncio.sleep(BEHIND_PAUSE_S)
             self._link.heard()  # that nothing is heard is our doing
         if not 0 <= n <= MAX_PACKET_BYTES:
             self._link.cut()
