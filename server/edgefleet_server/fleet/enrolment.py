@@ -22,7 +22,7 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256, sha256_hex
-from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.errors import BadIdError, EdgefleetError
 from edgefleet_protocol.ids import DeviceId, ProfileName, parse_device_id, parse_profile_name
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import store
@@ -131,7 +131,7 @@ class Enroller:
         """Make claim tokens for the device listener at `url`. Raises BadLabelError, BadIdError."""
         checked = check_labels(order.labels)
         if order.name_prefix is not None:
-            parse_device_id(f"{order.name_prefix}-{'a' * 16}")
+            _check_prefix(order.name_prefix)
         now = self._clock.now()
         ca, root = self._signing.ca_sha256(), self._signing.root_sha256()
         made: list[NewClaim] = []
@@ -281,6 +281,16 @@ class Enroller:
     def _event(self, device_id: str, kind: str, detail: Mapping[str, Any]) -> FleetEvent:
         now = self._clock.now()
         return FleetEvent(device_id=device_id, at=now, received_at=now, kind=kind, detail=dict(detail))
+
+
+def _check_prefix(prefix: str) -> None:
+    try:
+        parse_device_id(f"{prefix}-{'a' * 16}")
+    except BadIdError as e:
+        raise BadIdError(
+            f"{prefix!r} cannot begin a device id.",
+            next_step="Use lower-case letters, digits and '-', beginning with a letter or digit, and not srv.",
+        ) from e
 
 
 def choose_builtin_profile(facts: Mapping[str, Any]) -> ProfileName:

@@ -1,0 +1,52 @@
+"""The operator and the device app on the house's services, without sockets."""
+
+from typing import Any, cast
+
+from fastapi.testclient import TestClient
+
+from edgefleet_server.access.model import Role
+from edgefleet_server.access.service import AccessService
+from edgefleet_server.app import create_app
+from edgefleet_server.device_app import create_device_app
+from edgefleet_server.health import Health
+from edgefleet_server.metrics import Metrics
+from edgefleet_server.parts import Parts
+from tests.server.fleet.house import House
+
+
+def parts_of(house: House) -> Parts:
+    """Return the parts that routes get."""
+    return Parts(
+        settings=house.settings,
+        clock=house.clock,
+        db=house.db,
+        access=AccessService(house.db, house.clock),
+        signing=house.signing,
+        registry=house.registry,
+        conversion=cast("Any", house.jobs),
+        fleet=house.fleet,
+        telemetry=house.telemetry,
+        metrics=Metrics(),
+        health=Health(),
+    )
+
+
+class Operators:
+    """A client of the operator routes for each role."""
+
+    def __init__(self, house: House) -> None:
+        self.parts = parts_of(house)
+        self.app = create_app(self.parts)
+
+    def as_role(self, role: Role | None) -> TestClient:
+        """Return a client with a fresh token."""
+        headers = {}
+        if role is not None:
+            made = self.parts.access.create_token("ann", [role], by="test")
+            headers["authorization"] = f"Bearer {made.token}"
+        return TestClient(self.app, base_url="http://server.test/api/v1", headers=headers)
+
+
+def device_client(house: House) -> TestClient:
+    """Return a client of the device listener's app."""
+    return TestClient(create_device_app(parts_of(house)), base_url="https://server.test/device/v1")
