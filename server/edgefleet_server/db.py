@@ -32,7 +32,7 @@ SQLITE_BUSY_TIMEOUT_MS = 10_000
 _WRITES = "edgefleet_writes"
 
 # Constraint names are fixed by this convention, so a migration can name what it drops on both databases.
-SQLModel.metadata.naming_convention = {  # type: ignore[assignment]
+SQLModel.metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",

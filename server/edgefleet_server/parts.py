@@ -56,7 +56,12 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
     conversion = ConversionService(db, clock, max_attempts=settings.job_attempts)
     # registry asks fleet which profiles its devices have, fleet asks registry for bundles: the late call breaks the circle
     registry = RegistryService(
-        db, open_blob_store(settings), clock, jobs=conversion, fleet_profiles=lambda: fleet.profiles_in_use()
+        db,
+        open_blob_store(settings),
+        clock,
+        jobs=conversion,
+        fleet_profiles=lambda: fleet.profiles_in_use(),  # noqa: PLW0108  # fleet does not exist yet
+        max_blob_bytes=settings.max_blob_bytes,
     )
     fleet = FleetService(db, signing, registry, clock, settings)
     telemetry = TelemetryService(db, clock)

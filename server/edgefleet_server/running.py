@@ -244,7 +244,7 @@ class Server:
         api_tls: dict[str, Any] = {}
         if settings.api_tls_cert is not None:
             api_tls = {"ssl_certfile": settings.api_tls_cert, "ssl_keyfile": settings.api_tls_key}
-        device_tls = {
+        device_tls: dict[str, Any] = {
             "ssl_certfile": parts.signing.server_cert_file,
             "ssl_keyfile": parts.signing.server_key_file,
             "ssl_version": ssl.PROTOCOL_TLS_SERVER,

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.ids import BadIdError, parse_tenant
+from edgefleet_protocol.errors import BadIdError, EdgefleetError
+from edgefleet_protocol.ids import parse_tenant
 
 MIB = 1024 * 1024
 

@@ -6,6 +6,7 @@
 * Whatever happens, the whole process group is gone when `run_child` returns.
 """
 
+import contextlib
 import json
 import os
 import selectors
@@ -221,10 +222,8 @@ def _tail(log: IO[bytes]) -> str:
 
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
     for stream in (process.stdin, process.stdout):
         if stream is not None:

@@ -33,7 +33,7 @@ def blob_length(session: Session, sha256: str) -> int | None:
 def blob_lengths(session: Session, digests: Sequence[str]) -> dict[str, int]:
     """Return the lengths of those of `digests` that are recorded."""
     rows = session.execute(select(col(BlobRow.sha256), col(BlobRow.length)).where(col(BlobRow.sha256).in_(digests)))
-    return {sha256: length for sha256, length in rows}
+    return {str(sha256): int(length) for sha256, length in rows}
 
 
 def ensure_model(session: Session, name: str, now: datetime, by: str) -> None:
