@@ -6,7 +6,8 @@ Rules (design README §4):
 2. Sample i is `a[i:i+1]` where the input's first dimension is 1 or open, else `a[i]` has the input's whole shape.
 3. Labels are `y` (one integer a sample) or `y.<output>`.
 4. Values are never changed silently: a wider float may become float32, a whole number may change its integer type; all else
-   is refused. NaN and infinity are refused. Pickled arrays are refused.
+   is refused. Real values for a quantised input are quantised as the device does it. NaN, infinity and pickled arrays are
+   refused.
 """
 
 import zipfile
@@ -29,6 +30,7 @@ from edgefleet_converters.errors import (
     LabelsError,
 )
 from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_runtime.quantize import quantize_array
 
 Array = npt.NDArray[Any]
 
@@ -152,6 +154,8 @@ def _checked(spec: TensorSpec, array: Array, role: str) -> Array:
 def _cast(spec: TensorSpec, array: Array, role: str) -> Array:
     if array.dtype.name == spec.dtype:
         return np.ascontiguousarray(array)
+    if spec.quantization is not None and array.dtype.kind == "f":
+        return quantize_array(array, spec.quantization, spec.dtype)
     target = np.dtype(spec.dtype) if spec.dtype != "string" else None
     if target is not None and not (array.dtype.kind == "f" and target.kind in "iub"):
         with np.errstate(over="ignore", invalid="ignore"):

@@ -14,7 +14,13 @@ from typing import Any, Final
 import msgspec
 
 from edgefleet_converters import errors
-from edgefleet_converters.check.compat import check_format, check_shapes, check_tflite_operators, check_versions
+from edgefleet_converters.check.compat import (
+    check_format,
+    check_io_types,
+    check_shapes,
+    check_tflite_operators,
+    check_versions,
+)
 from edgefleet_converters.evaluation import Evaluation, prepare_evaluation
 from edgefleet_converters.gate import check_runtimes
 from edgefleet_converters.pack import Contents, build_bundle
@@ -122,6 +128,7 @@ class _Conversion:
                 check_runtimes(self._workshop, profile)
                 recipe = given or default_recipe(profile, seed=self._request.options.seed)
                 prepared = self._prepare(profile, found, model, recipe)
+                check_io_types(profile, prepared.reference.inputs, prepared.reference.specs)
             if found.format == "onnx":
                 row.bundle = self._onnx(profile, model, prepared, recipe, row)
             else:

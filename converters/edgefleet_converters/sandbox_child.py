@@ -5,6 +5,7 @@ moved away first, so that nothing a native library prints can be read as a repor
 """
 
 import contextlib
+import ctypes
 import importlib
 import json
 import logging
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 from edgefleet_protocol.errors import EdgefleetError
 
+_LIBC = ctypes.CDLL(None)
 Step = Callable[[dict[str, Any]], dict[str, Any]]
 
 STEPS: Final[dict[str, str]] = {
@@ -39,6 +41,7 @@ PRELOAD: Final[dict[str, tuple[str, ...]]] = {"build": ("numpy", "onnx"), "run":
 
 def main(kind: str) -> int:
     """Serve until stdin closes. kind: a key of PRELOAD."""
+    _die_with_parent()
     reports = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     # onnxruntime's quantizer recommends its own pre-processing through the root logger; ours has run already.
@@ -84,6 +87,7 @@ def _grandchild(request: dict[str, Any]) -> None:
     """Run the step in this forked process and leave by `_exit`: no clean-up of the nursery's state may run here."""
     code = 0
     try:
+        _die_with_parent()
         os.setpgid(0, 0)
         _close_inherited()
         _apply_limits(request["limits"])
@@ -114,6 +118,15 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
             "convert.out_of_memory" if "bad_alloc" in text or "bad allocation" in text else "convert.transform_failed"
         )
         return {"error": {"code": code, "message": f"{type(error).__name__}: {text}", "next": "", "foreign": True}}
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel for SIGKILL when the parent is gone: a job that was killed must leave no model running.
+
+    Linux only (prctl PR_SET_PDEATHSIG = 1); elsewhere the CPU limit ends a left-over step.
+    """
+    if sys.platform == "linux":
+        _LIBC.prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
 def _close_inherited() -> None:

@@ -28,6 +28,7 @@ Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 TIMED_RUNS = 50
+MAX_KEPT_BYTES = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,19 @@ class Workshop:
                 self._answers[memo] = self._answered(model, runtime, samples, plain=plain)
             except ConversionError as error:
                 self._answers[memo] = error
+            self._forget_old_answers(memo)
         return _value(self._answers[memo])
+
+    def _forget_old_answers(self, keep: tuple[str, ...]) -> None:
+        """Drop the oldest kept answers beyond `MAX_KEPT_BYTES`: a detector's outputs are hundreds of MB a candidate."""
+        sizes = {key: _answer_bytes(answers) for key, answers in self._answers.items()}
+        total = sum(sizes.values())
+        for key in list(self._answers):
+            if total <= MAX_KEPT_BYTES:
+                return
+            if key != keep and sizes[key]:
+                total -= sizes[key]
+                del self._answers[key]
 
     def _answered(self, model: ModelFile, runtime: str, samples: SampleSet, *, plain: bool) -> Answers:
         asked, told = self._new("samples.npz"), self._new("answers.npz")
@@ -243,6 +256,10 @@ def refuse_nonfinite(answers: Answers, what: str) -> None:
 
 def _specs(data: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
     return tuple(msgspec.convert(data, list[TensorSpec]))
+
+
+def _answer_bytes(answers: Answers | ConversionError) -> int:
+    return sum(array.nbytes for array in answers.outputs.values()) if isinstance(answers, Answers) else 0
 
 
 def _value(result: T | ConversionError) -> T:

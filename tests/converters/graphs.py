@@ -39,7 +39,7 @@ def classifier(*, features: int = 16, classes: int = 4, seed: int = 0, opset: in
 
 
 def model_of(
-    nodes: Sequence[onnx.NodeProto], tensors: Mapping[str, Array], inputs: Mapping[str, Sequence[int | str]],
+    nodes: Sequence[onnx.NodeProto], tensors: Mapping[str, Any], inputs: Mapping[str, Sequence[int | str]],
     outputs: Mapping[str, Sequence[int | str]], *, opset: int = 17, ir: int = 8, dtype: int = TensorProto.FLOAT,
 ) -> onnx.ModelProto:  # fmt: skip
     """Return a model; inputs and outputs by name with their shapes."""
@@ -61,7 +61,7 @@ def save(model: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> Path
 
 def samples(folder: Path, name: str = "data.npz", **arrays: Array) -> str:
     """Write an `.npz` and return its path as text."""
-    np.savez(folder / name, **arrays)  # type: ignore[arg-type]
+    np.savez(folder / name, **arrays)
     return str(folder / name)
 
 

@@ -54,6 +54,15 @@ def test_an_input_without_a_batch_axis_takes_whole_samples(tmp_path: Path) -> No
     assert got.arrays["b"].shape == (7, 3)
 
 
+def test_real_values_are_quantised_for_a_quantised_input(tmp_path: Path) -> None:
+    spec = (TensorSpec(name="q", dtype="uint8", shape=[1, 3], quantization=Quantization(scale=0.5, zero_point=10)),)
+    got = read(samples(tmp_path, "real.npz", q=np.full((9, 3), 2.0, np.float32)), spec)
+    assert got.arrays["q"].dtype == np.uint8
+    assert set(got.arrays["q"].ravel()) == {14}
+    stored = read(samples(tmp_path, "stored.npz", q=np.full((9, 3), 7, np.int64)), spec)
+    assert set(stored.arrays["q"].ravel()) == {7}
+
+
 @pytest.mark.parametrize(
     ("arrays", "inputs", "kind", "told"),
     [
@@ -93,7 +102,7 @@ def test_wrong_data_says_what_is_wrong(
 def test_a_file_that_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "data.npz"
     path.write_bytes(content)
-    with pytest.raises(errors.DataUnreadableError, match="no .npz file"):
+    with pytest.raises(errors.DataUnreadableError, match=r"no \.npz file"):
         read(str(path))
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ import pytest
 
 import edgefleet_profiles
 from edgefleet_protocol.profile import profile_to_dict
-from tests.converters.crash_models import crashing_at_load
+from tests.converters.crash_models import crashing_at_load, never_ending
 from tests.converters.graphs import classifier, samples, save
 
 
@@ -88,3 +92,52 @@ def test_a_request_that_is_none_ends_with_an_error_line(document: Any) -> None:
     exit_code, lines = job(document)
     assert exit_code == 2
     assert [line["code"] for line in lines] == ["convert.bad_request"]
+
+
+def test_a_job_that_is_killed_leaves_no_process_running_the_model(tmp_path: Path) -> None:
+    document = request(save(never_ending(), tmp_path), tmp_path / "out")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgefleet_converters.job"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(document).encode())
+    process.stdin.close()
+    try:
+        family = wait_for(lambda: len(found := descendants(process.pid)) >= 2 and busy(found) and found)
+    finally:
+        process.kill()
+        process.wait()
+    wait_for(lambda: not any(alive(pid) for pid in family))
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    """Return the condition's first true value; the test's own timeout ends the wait."""
+    while not (value := condition()):
+        time.sleep(0.05)
+    return value
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the process ids below `pid`."""
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in thread.read_text().split():
+            found += [int(child), *descendants(int(child))]
+    return found
+
+
+def busy(pids: list[int]) -> bool:
+    """Return whether one of the processes has used more than half a second of processor time: it runs the model."""
+    ticks = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            ticks = max(ticks, int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11]))
+    return ticks > os.sysconf("SC_CLK_TCK") / 2
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

@@ -141,7 +141,7 @@ def test_a_broken_promise_drops_the_result_or_ends_when_required() -> None:
     result = run_passes(model, [StripStoredInputs(), Liar(required=False)])
     assert result.model == model
     assert [note.outcome for note in result.notes] == ["unchanged", "dropped"]
-    with pytest.raises(errors.TransformError, match="liar.*the graph was lost"):
+    with pytest.raises(errors.TransformError, match=r"liar.*the graph was lost"):
         run_passes(model, [Liar(required=True)])
 
 

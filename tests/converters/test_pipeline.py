@@ -157,6 +157,7 @@ def test_onnx_on_a_tflite_profile_is_not_yet(tiny: dict[str, Any], tmp_path: Pat
         ({"ir_max": 7}, "convert.opset_too_new", "ir_max"),
         ({"max_model_bytes": 100}, "convert.over_budget", "max_model_bytes"),
         ({"free_ram_budget_mb": 8}, "convert.over_budget", "free_ram_budget_mb"),
+        ({"quant": QuantRules(io_dtype="int8")}, "convert.format_not_allowed", "quant.io_dtype"),
         ({"quant": QuantRules(mode="required")}, "convert.accuracy", "not accurate"),
         ({"runtime": ProfileRuntime(name="ort", version="1.2.3")}, "convert.runtime_unavailable", r"1\.2\.3"),
         (

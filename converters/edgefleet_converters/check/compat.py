@@ -58,6 +58,18 @@ def check_shapes(profile: HardwareProfile, inputs: tuple[TensorSpec, ...]) -> No
             )
 
 
+def check_io_types(profile: HardwareProfile, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+    """Raise FormatNotAllowedError when a tensor at the model's edge has not the type that the profile asks for."""
+    wanted = profile.quant.io_dtype
+    for kind, specs in (("input", inputs), ("output", outputs)):
+        for spec in specs:
+            if wanted not in ("any", spec.dtype):
+                raise FormatNotAllowedError(
+                    f"{kind} {spec.name!r} is {spec.dtype}, profile {profile.name} needs {wanted} (quant.io_dtype)",
+                    next_step=f"export the model with {wanted} inputs and outputs, or choose another profile",
+                )
+
+
 def check_tflite_operators(profile: HardwareProfile, operators: list[Mapping[str, Any]]) -> None:
     """Raise UnsupportedOperatorError for the first operator outside the profile's allow-list.
 

@@ -1,0 +1,135 @@
+"""Conversion time: one model through the whole pipeline, beside onnxruntime's own `quantize_static` in the same run.
+
+Prints one JSON object: wall seconds, peak memory of the steps, seconds by stage, the ratio to the bare quantizer, machine
+facts. The pipeline does far more than the quantizer (checks, folding, gate, golden vectors, bundle), so the ratio says what
+the proof costs.
+
+    python bench/conversion.py [--model FILE --calibration FILE.npz --eval FILE.npz] [--runs 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+DIGITS = ROOT / "examples" / "digits"
+
+
+def main() -> int:
+    """Run the benchmark and print its figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=DIGITS / "digits-1.1.0.onnx")
+    parser.add_argument("--calibration", type=Path, default=DIGITS / "data" / "calibration.npz")
+    parser.add_argument("--eval", type=Path, default=DIGITS / "data" / "eval.npz")
+    parser.add_argument("--profile", default="generic-x86_64-ort")
+    parser.add_argument("--runs", type=int, default=3)
+    args = parser.parse_args()
+    if not args.model.exists():
+        print(json.dumps({"bench": "conversion", "ok": False, "error": f"no model at {args.model}"}))
+        return 1
+    runs = [_pipeline(args) for _ in range(max(1, args.runs))]
+    bare = [_bare_quantizer(args.model, args.calibration) for _ in range(max(1, args.runs))]
+    best = min(runs, key=lambda run: float(run["wall_s"]))
+    digests = {run["sha256"] for run in runs}
+    print(
+        json.dumps(
+            {
+                "bench": "conversion", "ok": best["sha256"] != "" and len(digests) == 1, "n": len(runs),
+                "model": args.model.name, "model_bytes": args.model.stat().st_size, "profile": args.profile,
+                "wall_s": best["wall_s"], "wall_s_all": [run["wall_s"] for run in runs], "stages_s": best["stages_s"],
+                "peak_rss_bytes": best["peak_rss_bytes"], "precision": best["precision"], "bytes": best["bytes"],
+                "candidates_tried": best["candidates_tried"], "identical_bundles": len(digests) == 1,
+                "ort_quantize_static_s": round(min(bare), 4),
+                "ratio_to_ort_quantize_static": round(float(best["wall_s"]) / min(bare), 3),
+                "machine": _machine(),
+            },
+            indent=2,
+        )
+    )  # fmt: skip
+    return 0
+
+
+def _pipeline(args: argparse.Namespace) -> dict[str, Any]:
+    """Convert in a process of its own, as the server does, and return its figures; memory is that of its largest step."""
+    import edgefleet_profiles
+    from edgefleet_protocol.profile import profile_to_dict
+
+    with tempfile.TemporaryDirectory() as folder:
+        request = {
+            "v": 1, "model": "bench", "version": "1.0.0", "source": {"path": str(args.model)},
+            "profiles": [profile_to_dict(edgefleet_profiles.load(args.profile))],
+            "data": {"calibration": str(args.calibration), "eval": str(args.eval)}, "out_dir": folder,
+        }  # fmt: skip
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        started_s = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "edgefleet_converters.job"], input=json.dumps(request).encode(), capture_output=True,
+            check=False,
+        )  # fmt: skip
+        wall_s = time.monotonic() - started_s
+        peak = max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024
+        result = json.loads(done.stdout.splitlines()[-1])
+        if not result.get("bundles"):
+            raise SystemExit(f"the conversion gave no bundle: {result}")
+        report = json.loads((Path(folder) / "report.json").read_bytes())
+    bundle, profile = result["bundles"][0], report["profiles"][0]
+    return {
+        "wall_s": round(wall_s, 4), "peak_rss_bytes": peak, "stages_s": profile["stages_s"], "sha256": bundle["sha256"],
+        "precision": bundle["precision"], "bytes": bundle["bytes"],
+        "candidates_tried": sum(row["verdict"] != "not_tried" for row in profile["candidates"]),
+    }  # fmt: skip
+
+
+_BARE = """
+import sys, time
+import numpy as np
+started = time.monotonic()
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+class Reader(CalibrationDataReader):
+    def __init__(self, path, name):
+        self.rows = iter([{name: row[None]} for row in next(iter(np.load(path).values()))[:128]])
+    def get_next(self):
+        return next(self.rows, None)
+import onnx
+name = onnx.load(sys.argv[1]).graph.input[0].name
+quantize_static(sys.argv[1], sys.argv[3], Reader(sys.argv[2], name), per_channel=True, activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8)
+print(time.monotonic() - started)
+"""
+
+
+def _bare_quantizer(model: Path, calibration: Path) -> float:
+    """Return the seconds of onnxruntime's quantize_static in a fresh process, its import included, as ours is."""
+    with tempfile.TemporaryDirectory() as folder:
+        started_s = time.monotonic()
+        subprocess.run(
+            [sys.executable, "-c", _BARE, str(model), str(calibration), str(Path(folder) / "out.onnx")],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        return time.monotonic() - started_s
+
+
+def _machine() -> dict[str, Any]:
+    import onnxruntime
+
+    return {
+        "machine": platform.machine(), "cpus": os.cpu_count(), "load_1min": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(), "numpy": np.__version__, "onnxruntime": onnxruntime.__version__,
+        "system": platform.platform(),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

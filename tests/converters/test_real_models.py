@@ -1,0 +1,141 @@
+"""Models that others made, through the whole pipeline: the device's answers are the original's, or nothing is offered."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from edgefleet_protocol.bundle import Bundle, open_bundle
+from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_runtime.golden import check_golden, compare, load_golden, slice_sample
+from edgefleet_runtime.port import load
+from tests.converters.graphs import changed, run, samples
+from tests.support.real_models import BASIC_PITCH_ONNX, BASIC_PITCH_TFLITE, MAGIKA, RAPIDOCR_CLS, real_model
+
+pytestmark = [pytest.mark.network, pytest.mark.slow]
+
+Array = npt.NDArray[Any]
+
+
+def bundle_of(path: str) -> Bundle:
+    return open_bundle(io.BytesIO(Path(path).read_bytes()))
+
+
+def direct_ort(path: Path, inputs: dict[str, Array]) -> list[Array]:
+    """Return what onnxruntime itself answers on the original file, with none of our code."""
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return [np.asarray(value) for value in session.run(None, inputs)]
+
+
+def same_as_direct(bundle: Bundle, original: Path, arrays: dict[str, Array], count: int) -> None:
+    """Run the bundle as a device does and hold each answer against the original within the declared tolerance."""
+    manifest = bundle.manifest
+    device = load(manifest.runtime, bundle.read(manifest.model_member))
+    for index in range(count):
+        inputs = {spec.name: slice_sample(spec, arrays[spec.name], index) for spec in device.inputs}
+        wanted = direct_ort(original, inputs)
+        got = device.run(inputs)
+        for spec, value in zip(device.outputs, wanted, strict=True):
+            failure = compare(spec.name, index, value, got[spec.name], manifest.tolerances[spec.name])
+            assert failure is None, failure
+
+
+def file_heads(n: int) -> Array:
+    """Return magika's input for `n` files of this Python: first and last 1024 bytes, 256 = padding. int32 [n, 2048]."""
+    rows = []
+    root = Path(np.__file__).parents[1]
+    paths = sorted(path for path in root.rglob("*") if path.is_file() and path.stat().st_size > 2048)
+    for path in [paths[i] for i in np.random.default_rng(0).permutation(len(paths))[:n]]:
+        data = path.read_bytes().strip()
+        head, tail = list(data[:1024]), list(data[-1024:])
+        rows.append(head + [256] * (1024 - len(head)) + [256] * (1024 - len(tail)) + tail)
+    return np.array(rows, dtype=np.int32)
+
+
+def test_magika_answers_as_the_original(tmp_path: Path) -> None:
+    model = real_model(MAGIKA)
+    x = file_heads(40)
+    report, _ = run(model, tmp_path / "out", data={"eval": samples(tmp_path, x=x)}, precision="fp32")
+    (row,) = report.bundles
+    assert row.metric.value == 1.0
+    bundle = bundle_of(row.path)
+    name = bundle.manifest.inputs[0].name
+    assert check_golden(
+        load("ort", bundle.read("model.onnx")), load_golden(bundle.read("golden.npz")), bundle.manifest.tolerances
+    ).ok
+    same_as_direct(bundle, model, {name: file_heads(60)[40:]}, 20)
+
+
+def test_magika_int8_is_never_offered_with_bad_agreement(tmp_path: Path) -> None:
+    x = file_heads(200)
+    report, _ = run(real_model(MAGIKA), tmp_path / "out", data={"calibration": samples(tmp_path, x=x)})
+    rows = {row.id: row for row in report.profiles[0].candidates}
+    default = rows["int8-static"]
+    assert default.verdict == "rejected", "the default recipe destroys this model"
+    assert default.metric is not None
+    assert default.metric.value < 0.5
+    (offered,) = report.bundles
+    assert offered.metric.value >= 0.99
+    assert offered.ratio < 0.6
+
+
+def test_basic_pitch_answers_as_the_original(tmp_path: Path) -> None:
+    model = real_model(BASIC_PITCH_ONNX)
+    audio = np.random.default_rng(3).standard_normal((12, 43844, 1)).astype(np.float32) * 0.1
+    report, _ = run(model, tmp_path / "out", data={"eval": samples(tmp_path, x=audio)}, precision="fp32")
+    bundle = bundle_of(report.bundles[0].path)
+    assert len(bundle.manifest.outputs) == 3
+    same_as_direct(bundle, model, {bundle.manifest.inputs[0].name: audio}, 4)
+
+
+def test_a_text_direction_classifier_with_open_height_and_width_is_served(tmp_path: Path) -> None:
+    model = real_model(RAPIDOCR_CLS)
+    lines = np.random.default_rng(3).random((24, 3, 48, 192), dtype=np.float32) * 2 - 1
+    report, _ = run(model, tmp_path / "out", data={"eval": samples(tmp_path, x=lines)}, precision="fp32")
+    bundle = bundle_of(report.bundles[0].path)
+    same_as_direct(bundle, model, {bundle.manifest.inputs[0].name: lines}, 8)
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        changed("generic-x86_64-litert"),
+        # The audio net needs 200 MB; the built-in profile of the small boards rightly refuses it (see the next test).
+        changed("raspberry-pi-armv7-tflite", free_ram_budget_mb=512),
+    ],
+    ids=["litert", "tflite"],
+)
+def test_basic_pitch_as_tflite_runs_as_the_onnx_original(tmp_path: Path, profile: HardwareProfile) -> None:
+    if profile.runtime.name == "tflite" and sys.version_info >= (3, 12):
+        pytest.skip("tflite-runtime ends with Python 3.11")
+    audio = np.random.default_rng(3).standard_normal((10, 43844, 1)).astype(np.float32) * 0.1
+    report, _ = run(real_model(BASIC_PITCH_TFLITE), tmp_path / "out", [profile], {"eval": samples(tmp_path, x=audio)})
+    assert not report.refused, report.refused
+    bundle = bundle_of(report.bundles[0].path)
+    manifest = bundle.manifest
+    device = load(manifest.runtime, bundle.read("model.tflite"))
+    assert check_golden(device, load_golden(bundle.read("golden.npz")), manifest.tolerances).ok
+    original = real_model(BASIC_PITCH_ONNX)
+    got = list(device.run({device.inputs[0].name: audio[:1]}).values())
+    wanted = direct_ort(original, {"serving_default_input_2:0": audio[:1]})
+    for value in got:
+        nearest = min(float(np.abs(value - other).max()) for other in wanted if other.shape == value.shape)
+        assert nearest < 5e-3, "the same net in two formats"
+
+
+def test_the_small_boards_refuse_what_needs_too_much_memory(tmp_path: Path) -> None:
+    if sys.version_info >= (3, 12):
+        pytest.skip("tflite-runtime ends with Python 3.11")
+    audio = np.zeros((10, 43844, 1), np.float32)
+    data = {"eval": samples(tmp_path, x=audio)}
+    report, _ = run(real_model(BASIC_PITCH_TFLITE), tmp_path / "out", ["raspberry-pi-armv7-tflite"], data)
+    assert report.refused[0].code == "convert.over_budget"
+    assert "free_ram_budget_mb" in report.refused[0].reason
