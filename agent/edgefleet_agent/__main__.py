@@ -79,7 +79,7 @@ def _default_state() -> Path:
 def _enroll(args: argparse.Namespace) -> int:
     from edgefleet_agent.enroll import enroll
 
-    token = sys.stdin.readline() if args.token == "-" else args.token
+    token = sys.stdin.readline() if args.token == "-" else args.token  # noqa: S105  # the name of standard input
     identity = enroll(token, args.state, profile=args.profile)
     answer = {
         "device": identity.device,

@@ -35,7 +35,7 @@ from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.link.mqtt import Connected, Disconnected, LinkOptions, MqttLink, Received
 from edgefleet_agent.link.outbox import Kind, Outbox
-from edgefleet_agent.loop import Loop
+from edgefleet_agent.loop import Loop, Timer
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.report import Reports
 from edgefleet_agent.serving import ModelServing
@@ -51,6 +51,7 @@ from edgefleet_protocol.topics import Topics
 
 STATE_DELAY_S = 0.15
 PUMP_S = 5.0
+BUSY_TICK_S = 0.5
 SILENCE_S = 180.0
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class Daemon:
         self._desired: DesiredOk | None = None
         self._window_began_s = int(self._clock.now().timestamp())
         self._state_timer_set = False
+        self._tick_timer: Timer | None = None
         self._golden_due_s: dict[str, float] = {}
         self._heard_s = self._clock.monotonic_s()
         self._head_root = 0
@@ -323,6 +325,9 @@ class Daemon:
     def _publish_state(self) -> None:
         self._state_timer_set = False
         self._write_status()
+        timer = self._tick_timer
+        if self._runner.is_busy and timer is not None and timer.due_s > self._clock.monotonic_s() + BUSY_TICK_S:
+            self._tick_in(BUSY_TICK_S)
         if not self._link.is_connected:
             return
         facts = {"disk_free_bytes": disk_free_bytes(self._paths.root), "runtimes": self._runtimes}
@@ -377,7 +382,12 @@ class Daemon:
             self._outbox.resend_all()
             self._link.recycle("nothing heard from the server")
         self._pump()
-        self._loop.call_later(1.0 if busy else 2.0 if self._interval_s() <= 60 else PUMP_S, self._tick)
+        self._tick_in(BUSY_TICK_S if busy else 2.0 if self._interval_s() <= 60 else PUMP_S)
+
+    def _tick_in(self, delay_s: float) -> None:
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+        self._tick_timer = self._loop.call_later(delay_s, self._tick)
 
     def _interval_s(self) -> int:
         desired = self._desired

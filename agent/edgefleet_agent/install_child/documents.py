@@ -77,7 +77,10 @@ class Documents:
         head = decode_head(self._task.repo_head)
         if head is not None:
             try:
-                return use(self._open(head))
+                result, floor = use(self._open(head))
+                if not (isinstance(result, DesiredOk) and result.refused):
+                    return result, floor
+                self.gen = 0  # a stale hint hides what was signed a moment ago
             except TransportError:
                 raise
             except EdgefleetError:

@@ -104,6 +104,7 @@ class MqttLink:
         self._device = DeviceId(identity.device)
         self._lock = threading.Lock()
         self._unacked: set[int] = set()
+        self._acked_early: set[int] = set()
         self._client: paho.Client | None = None
         self._stopping = threading.Event()
         self._gone = threading.Event()
@@ -146,12 +147,16 @@ class MqttLink:
         client = self._client
         if client is None or not self._connected or (qos and len(self._unacked) >= MAX_UNACKED):
             return None
-        with self._lock:
-            info = client.publish(topic, payload, qos=qos, retain=retain)
-            if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                return None
-            if qos:
-                self._unacked.add(info.mid)
+        # never under our lock: paho calls on_publish while it holds the very mutex that publish needs
+        info = client.publish(topic, payload, qos=qos, retain=retain)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return None
+        if qos:
+            with self._lock:
+                if info.mid in self._acked_early:
+                    self._acked_early.discard(info.mid)
+                else:
+                    self._unacked.add(info.mid)
         return info.mid
 
     def ack(self, message: Received) -> None:
@@ -253,6 +258,7 @@ class MqttLink:
             return
         with self._lock:
             self._unacked.clear()
+            self._acked_early.clear()
         client.subscribe(list(self._topics.device_subscriptions(self._device)))
         self._failures = 0
         self._connected = True
@@ -273,10 +279,11 @@ class MqttLink:
 
     def _on_publish(self, _client: paho.Client, _data: Any, mid: int, _reason: Any, _properties: Any) -> None:
         with self._lock:
-            known = mid in self._unacked
-            self._unacked.discard(mid)
-        if known:
-            self._put(Published(mid))
+            if mid in self._unacked:
+                self._unacked.discard(mid)
+            else:
+                self._acked_early.add(mid)
+        self._put(Published(mid))
 
     def _put(self, item: Inbound) -> None:
         self.inbox.put(item)

@@ -1,0 +1,151 @@
+"""A server side as in the gateway's tests, and real `edge-agent run` processes that talk to it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgefleet_agent.durable import encode_record, write_file
+from edgefleet_agent.identity import CA_FILE, CERT_FILE, KEY_FILE, RECORD_FILE, ROOT_FILE, Identity
+from tests.server.fleet.house import PROFILE, KeyedDevice
+from tests.server.gateway.conftest import Site
+
+WAIT_S = 40.0
+QUICK = {
+    "EDGEFLEET_AGENT_INFER_PORT": "0",
+    "EDGEFLEET_AGENT_PROBATION_S": "1",
+    "EDGEFLEET_AGENT_PROBATION_MIN_S": "0",
+    "EDGEFLEET_AGENT_RECONNECT_MAX_S": "1",
+    "EDGEFLEET_AGENT_DISK_RESERVE_BYTES": "0",
+    "EDGEFLEET_AGENT_MEMORY_RESERVE_BYTES": "0",
+}
+
+
+def eventually(is_true: Callable[[], Any], wait_s: float = WAIT_S) -> Any:
+    """Return the first true value within the time, else the last one."""
+    until = time.monotonic() + wait_s
+    while True:
+        value = is_true()
+        if value or time.monotonic() > until:
+            return value
+        time.sleep(0.03)
+
+
+def write_identity(site: Site, device: KeyedDevice, state: Path) -> None:
+    """Write what `edge-agent enroll` would have written."""
+    folder = state / "identity"
+    folder.mkdir(parents=True)
+    enrolment = device.enrolment
+    write_file(folder / KEY_FILE, device.key_pem())
+    write_file(folder / CERT_FILE, enrolment.cert.encode())
+    write_file(folder / CA_FILE, site.house.signing.ca_pem())
+    write_file(folder / ROOT_FILE, site.house.signing.root_chain()[0])
+    identity = Identity(
+        device=device.id,
+        tenant="acme",
+        profile=PROFILE,
+        broker_host=site.endpoint.host,
+        broker_port=site.endpoint.port,
+        mqtt=site.endpoint.mqtt,
+        url="https://127.0.0.1:1",
+        enrolled_at="2026-11-25T00:00:00+00:00",
+    )
+    write_file(folder / RECORD_FILE, encode_record(identity))
+
+
+class Agent:
+    """One agent process on one state folder; may be killed and started again."""
+
+    def __init__(self, site: Site, state: Path, device: KeyedDevice | None = None, **environment: str) -> None:
+        self.site = site
+        self.state = state
+        self.device = device or site.house.device()
+        self.environment: Mapping[str, str] = {**os.environ, **QUICK, **environment}
+        if not (state / "identity").exists():
+            write_identity(site, self.device, state)
+        self.log = state / "agent.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def id(self) -> Any:
+        """Device id."""
+        return self.device.id
+
+    def start(self) -> None:
+        """Start the process."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "edgefleet_agent", "run", "--state", str(self.state)],
+                env=dict(self.environment),
+                stderr=log,
+                stdout=log,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        """kill -9 of agentd alone; its children notice by themselves."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM and wait; returns the exit status."""
+        if self.process is None or self.process.poll() is not None:
+            return 0
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+    def status(self) -> dict[str, Any]:
+        """Return `run/status.json` of the running process, {} when it has written none yet."""
+        try:
+            data: dict[str, Any] = json.loads((self.state / "run" / "status.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        is_ours = self.process is not None and data.get("pid") == self.process.pid
+        return data if is_ours else {}
+
+    def model(self, name: str = "digits") -> dict[str, Any]:
+        """Return the status of one model, {} when unknown."""
+        return next((m for m in self.status().get("models", []) if m["model"] == name), {})
+
+    def wait(self, phase: str, version: str = "", name: str = "digits") -> dict[str, Any]:
+        """Wait until the model is in a phase (with that version active) and return its status."""
+
+        def there() -> bool:
+            model = self.model(name)
+            target = f"{name}/{version}/{PROFILE}.bundle" if version else model.get("active_target")
+            return model.get("phase") == phase and model.get("active_target") == target
+
+        assert eventually(there), f"{self.model(name)}\n{self.log.read_text()[-3000:]}"
+        return self.model(name)
+
+    def infer(self, name: str = "digits") -> dict[str, Any]:
+        """Ask the device for an inference of four zeros and return the answer."""
+        body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1.0, 0.0, 0.0, 0.0]}]}
+        request = urllib.request.Request(
+            f"{self.status()['infer_url']}/v2/models/{name}/infer",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:
+            answer: dict[str, Any] = json.load(response)
+        return answer
+
+    def reported(self, name: str = "digits") -> Any:
+        """Return what the server knows of the model."""
+        models = self.site.house.fleet.reader.device(self.id).models
+        return next((m for m in models if m.model == name), None)
+
+    def events(self) -> list[Any]:
+        """Return the device's events, newest first."""
+        return list(self.site.house.fleet.reader.events(device_id=self.id, before=None, since=None, limit=200)[0])
