@@ -3,7 +3,7 @@
 1. Before the event loop: `Start` → limits → load → warm up → golden vectors → `Ready`. Whatever fails is said as `Failed`, exit 1.
 2. A thread watches the control socket from the first moment: when agentd is gone, the process ends, even inside native code.
 3. Drain: pending connections of its own socket are still taken, idle connections get `idle_grace_s` to bring a last request,
-   answers say `Connection: close`, exit 0.
+   answers say `Connection: close`; the last figures are sent, exit 0.
 """
 
 import asyncio
@@ -94,6 +94,7 @@ def _prepare(start: Start, control: socket.socket) -> tuple[ServedModel, Golden]
         except (ValueError, OSError) as e:
             raise StartError(ErrorClass.MEMORY, f"the memory limit cannot be set: {e}") from e
     served = load_served_model(start)
+    os.close(start.bundle_fd)  # a slot that is cleared must give its blocks back
     loaded = Loaded(served.runtime.name, served.runtime.version, served.load_ms)
     _send(control, loaded)
     try:
@@ -125,9 +126,12 @@ def _watch_agentd(control: socket.socket) -> None:
 
 
 def _send(control: socket.socket, message: ToAgentd) -> None:
-    # agentd gone: the watcher ends this process
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+    try:
         control.send(encode_control(message))
+    except BlockingIOError:
+        _log.warning("agentd does not read: message=%s dropped", type(message).__name__)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # agentd is gone: the watcher ends this process
 
 
 class _Worker:
@@ -286,6 +290,7 @@ class _Worker:
             await asyncio.sleep(_POLL_S)
         for connection in list(self._server.connections):
             connection.abort()
+        _send(self._control, self._figures.take())
         if not self._done.done():
             self._done.set_result(EXIT_OK)
 

@@ -5,6 +5,7 @@
    worker exits 0.
 3. `Failed` is the last message of a worker, which exits with status 1. A worker whose control socket closes exits at once.
 4. Each `GetStats` is answered with one `Stats` (the delta since the last one), each `CheckGolden` with one `Golden`.
+   A drained worker sends a last `Stats` unasked before it exits.
 5. At start, `Golden(ok=False)` is followed by `Failed(error_class="golden")` and never by `Ready`.
 6. Descriptors are inherited under the numbers given in `Start`; they are never sent over the socket.
 7. Light: msgspec and the protocol package only, because agentd imports this module.

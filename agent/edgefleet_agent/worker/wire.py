@@ -245,22 +245,23 @@ def _flattened(data: msgspec.Raw, spec: TensorSpec, kind: str) -> list[Any]:
 
 
 def _as_array(values: list[Any], spec: TensorSpec) -> Array:
+    """Return the values in the tensor's dtype. Raises BadRequestError for what it cannot hold: numpy wraps or says inf."""
     if spec.dtype == "string":
         return np.array(values, dtype=object)
-    try:
-        array = np.array(values, dtype=np.dtype(spec.dtype).newbyteorder("=")) if spec.dtype != "bool" else None
-        if array is None:
-            return np.array(values, dtype=np.bool_)
-        if array.dtype.kind in "iu" and values:
-            limits = np.iinfo(array.dtype)
-            # numpy < 2 wraps what does not fit
-            if min(values) < limits.min or max(values) > limits.max:
-                raise OverflowError
-    except OverflowError as e:
-        limits = np.iinfo(np.dtype(spec.dtype))
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if values and (min(values) < limits.min or max(values) > limits.max):
+            raise BadRequestError(
+                f"Input {spec.name} must hold {DATATYPES[spec.dtype]} values from {limits.min} to {limits.max}."
+            )
+        return np.array(values, dtype=dtype)
+    with np.errstate(over="ignore"):
+        array = np.array(values, dtype=dtype)
+    if dtype.kind == "f" and not np.isfinite(array).all():
         raise BadRequestError(
-            f"Input {spec.name} must hold {DATATYPES[spec.dtype]} values from {limits.min} to {limits.max}."
-        ) from e
+            f"Input {spec.name} holds a number beyond the {DATATYPES[spec.dtype]} range of {np.finfo(dtype).max:.4g}."
+        )
     return array
 
 

@@ -88,6 +88,15 @@ def test_stats_are_deltas_with_sketch_and_classes(rig: Rig) -> None:
     assert worker.until(Stats).n == 0
 
 
+def test_a_drained_worker_sends_its_last_figures(rig: Rig) -> None:
+    worker = rig.start(bundle_bytes(classifier_onnx()))
+    worker.serve()
+    rig.infer([[1, 2, 3, 4]])
+    worker.link.send(Drain(idle_grace_s=0.0))
+    assert worker.until(Stats).n == 1
+    assert worker.next() is None
+
+
 def test_golden_vectors_are_checked_while_serving(rig: Rig) -> None:
     worker = rig.start(bundle_bytes(classifier_onnx()))
     worker.serve()
