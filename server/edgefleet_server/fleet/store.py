@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlmodel import Session, SQLModel, col
+from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus, SignedDesired
@@ -225,7 +225,11 @@ def states_of_model(session: Session, model: str) -> Sequence[FleetModelState]:
 
 def add_events(session: Session, rows: Sequence[dict[str, Any]]) -> int:
     """Insert device events; those that are there already change nothing. Return how many were new."""
-    return insert_ignoring_known(session, FleetEvent, rows)
+    if not rows:
+        return 0
+    make = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    statement = make(FleetEvent).values(list(rows)).on_conflict_do_nothing().returning(col(FleetEvent.id))
+    return len(session.execute(statement).all())
 
 
 def events_page(
@@ -255,16 +259,6 @@ def count_events(session: Session, *, device_id: str | None, since: datetime | N
 def hold(session: Session) -> FleetHold | None:
     """Return the brake document, if there was ever one."""
     return session.get(FleetHold, HOLD_ROW)
-
-
-def insert_ignoring_known(session: Session, table: type[SQLModel], rows: Sequence[dict[str, Any]]) -> int:
-    """Insert rows in one statement; rows that break a unique key are left out. Return how many were inserted."""
-    if not rows:
-        return 0
-    dialect = session.get_bind().dialect.name
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    statement = insert(table).values(list(rows)).on_conflict_do_nothing()
-    return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
 
 
 def all_desired_rows(session: Session) -> Iterator[FleetDesired]:

@@ -25,6 +25,12 @@ from tests.server.fleet.house import FACTS, PROFILE, House
 OTHER = "generic-aarch64-ort"
 
 
+@pytest.fixture
+def house(any_house: House) -> House:
+    """Every test of this file runs on both databases."""
+    return any_house
+
+
 def document_of(house: House, device: str) -> Desired:
     """Return a device's document after checking its signature."""
     signed = house.fleet.desired_of(device)  # type: ignore[arg-type]

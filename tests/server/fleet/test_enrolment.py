@@ -81,7 +81,8 @@ def test_the_same_key_may_ask_again(house: House) -> None:
     assert len(house.fleet.select("")) == 1
 
 
-def test_many_devices_cannot_share_the_last_use(house: House) -> None:
+def test_many_devices_cannot_share_the_last_use(any_house: House) -> None:
+    house = any_house
     claim = house.fleet.create_claims(uses=3)[0]
 
     def enroll(_: int) -> bool:

@@ -1,0 +1,132 @@
+"""Telemetry: counted once, summed exactly, forgotten in time."""
+
+import datetime as dt
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgefleet_protocol.messages import SystemFigures, Telemetry, Window
+from edgefleet_protocol.sketch import LatencySketch
+from edgefleet_server.telemetry.service import RETENTION
+from tests.server.fleet.house import House
+
+SHA = "a" * 64
+
+
+@pytest.fixture
+def house(any_house: House) -> House:
+    """Every test of this file runs on both databases."""
+    return any_house
+
+
+def window(n: int = 0, *, latencies_s: tuple[float, ...] = (), model: str = "digits", **fields: object) -> Window:
+    """Return a window."""
+    sketch = LatencySketch()
+    for value in latencies_s:
+        sketch.add(value)
+    return Window(
+        t0=1_764_000_000,
+        length_s=60,
+        model=model,
+        lane="active",
+        sha256=SHA,
+        version="1.0.0",
+        n=n,
+        latency=sketch.packed(),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def batch(*windows: Window, seq: int = 1, device: str = "d-abc", boot: str = "b", **fields: object) -> Telemetry:
+    """Return a message."""
+    return Telemetry(device=device, boot_id=boot, seq=seq, ts=1_764_000_000_000, windows=list(windows), **fields)  # type: ignore[arg-type]
+
+
+def test_a_replay_counts_once(house: House) -> None:
+    message = batch(window(5), window(7, model="faces"))
+    assert house.telemetry.ingest([message, message]) == 1
+    assert house.telemetry.ingest([message, batch(window(1), seq=2)]) == 1
+    assert house.telemetry.windows("d-abc", None, 10)[1] == 3
+    assert house.telemetry.ingest([batch(window(1), boot="after reboot")]) == 1
+    assert house.telemetry.ingest([]) == 0
+
+
+def test_latest_is_the_newest_window_of_each_model(house: House) -> None:
+    assert house.telemetry.latest("d-abc") is None
+    house.telemetry.ingest([batch(window(1), window(2, model="faces"))])
+    house.clock.turn(minutes=15)
+    figures = SystemFigures(cpu_ratio=0.5, agent_rss_bytes=30_000_000)
+    house.telemetry.ingest([batch(window(3), seq=2, system=figures, queue_bytes=9, dropped=1)])
+    latest = house.telemetry.latest("d-abc")
+    assert latest is not None
+    assert [(one.model, one.n) for one in latest.windows] == [("digits", 3), ("faces", 2)]
+    assert latest.system == {"cpu_ratio": 0.5, "agent_rss_bytes": 30_000_000}
+    assert (latest.queue_bytes, latest.dropped, latest.received_at) == (9, 1, house.clock.now())
+
+
+def test_figures_merge_the_sketches_of_all_devices(house: House) -> None:
+    house.telemetry.ingest(
+        [
+            batch(window(3, latencies_s=(0.001, 0.001, 0.001), errors=1), device="d-one"),
+            batch(window(1, latencies_s=(0.1,), crashes=2), device="d-two"),
+        ]
+    )
+    since = house.clock.now() - dt.timedelta(hours=1)
+    figures = house.telemetry.figures(SHA, since)
+    assert (figures.devices, figures.windows, figures.n, figures.errors, figures.crashes) == (2, 2, 4, 1, 2)
+    assert figures.latency_p50_ms == pytest.approx(1.0, rel=0.01)
+    assert figures.latency_p99_ms == pytest.approx(100.0, rel=0.01)
+    assert house.telemetry.figures(SHA, since, "d-two").n == 1
+    assert house.telemetry.figures("b" * 64, since).latency_p50_ms is None
+    assert house.telemetry.figures(SHA, house.clock.now() + dt.timedelta(seconds=1)).windows == 0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"latency": [-1, 2]},
+        {"latency": [1399, 1, 1, 1, 1]},
+        {"latency": [3, -5]},
+        {"n": -1},
+        {"errors": 2**63},
+        {"classes": [0] * 5000},
+    ],
+)
+def test_a_bad_window_is_left_out_and_the_rest_counts(house: House, bad: dict[str, object]) -> None:
+    fields = {"t0": 1, "length_s": 60, "model": "digits", "lane": "a", "sha256": SHA, "version": "1", **bad}
+    house.telemetry.ingest([batch(Window(**fields), window(5))])  # type: ignore[arg-type]
+    assert [view.n for _, view in house.telemetry.windows("d-abc", None, 10)[0]] == [5]
+    assert house.telemetry.bad_windows == 1
+
+
+def test_a_device_with_a_wrong_clock_is_stored_with_ours(house: House) -> None:
+    fields = {"length_s": 60, "model": "digits", "lane": "a", "sha256": SHA, "version": "1"}
+    house.telemetry.ingest([batch(Window(t0=-5, **fields)), batch(Window(t0=10**15, **fields), seq=2)])  # type: ignore[arg-type]
+    assert {view.t0 for _, view in house.telemetry.windows("d-abc", None, 10)[0]} == {house.clock.now()}
+
+
+def test_old_windows_are_forgotten(house: House) -> None:
+    house.telemetry.ingest([batch(window(1))])
+    house.clock.turn(days=20)
+    house.telemetry.ingest([batch(window(2), seq=2)])
+    assert house.telemetry.prune(house.clock.now()) == 0
+    house.clock.turn(seconds=RETENTION.total_seconds() - 10 * 86_400)
+    assert house.telemetry.prune(house.clock.now()) == 1
+    assert [view.n for _, view in house.telemetry.windows("d-abc", None, 10)[0]] == [2]
+
+
+def test_more_messages_than_one_statement_takes(house: House) -> None:
+    assert house.telemetry.ingest([batch(window(1), seq=i) for i in range(2500)]) == 2500
+    assert house.telemetry.windows("d-abc", None, 1)[1] == 2500
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(0, 9), max_size=30))
+def test_each_seq_counts_once_in_any_order(house: House, seqs: list[int]) -> None:
+    boot = f"b{house.telemetry.windows('d-abc', None, 1)[1]}-{len(seqs)}-{sum(seqs)}-{hash(tuple(seqs))}"
+    before = house.telemetry.windows("d-abc", None, 1)[1]
+    for seq in seqs:
+        house.telemetry.ingest([batch(window(1), seq=seq, boot=boot)])
+    new = house.telemetry.windows("d-abc", None, 1)[1] - before
+    assert new in (len(set(seqs)), 0)
