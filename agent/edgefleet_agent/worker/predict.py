@@ -38,7 +38,7 @@ def decode_samples(served: ServedModel, content_type: str, body: bytes) -> list[
     if media == "text/csv":
         return _rows(served, _csv_rows(body, declared))
     if media == "application/octet-stream":
-        return [pre.from_array(declared, _npy(body), specs)]
+        return _array_samples(served, _npy(body))
     if media == "application/json":
         return _from_json(served, body)
     raise MediaTypeError(
@@ -73,7 +73,18 @@ def _from_json(served: ServedModel, body: bytes) -> list[dict[str, Array]]:
         value = value["data"]
     elif isinstance(value, dict):
         return _rows(served, [value])
-    return [pre.from_array(declared, _array(value, specs[0] if len(specs) == 1 else None), specs)]
+    return _array_samples(served, _array(value, specs[0] if len(specs) == 1 else None))
+
+
+def _array_samples(served: ServedModel, array: Array) -> list[dict[str, Array]]:
+    """Return the runs of one array: one, or one a sample where the model takes one at a time (rule 2)."""
+    declared, specs = served.preprocess, served.runtime.inputs
+    one_at_a_time = len(specs) == 1 and bool(specs[0].shape) and specs[0].shape[0] == 1
+    if one_at_a_time and array.ndim == len(specs[0].shape) and not isinstance(declared.inputs[0], pre.ImageInput):
+        if not 1 <= array.shape[0] <= MAX_SAMPLES:
+            raise BadRequestError(f"{array.shape[0]} samples; send 1 to {MAX_SAMPLES} in one request.")
+        return [pre.from_array(declared, array[i : i + 1], specs) for i in range(array.shape[0])]
+    return [pre.from_array(declared, array, specs)]
 
 
 def _rows(served: ServedModel, rows: list[Any]) -> list[dict[str, Array]]:

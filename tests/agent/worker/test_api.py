@@ -219,6 +219,19 @@ def test_predict_rows_from_csv_json_and_npy(rig: Rig) -> None:
         assert (status, words in answer["error"]) == (code, True), answer
 
 
+def test_predict_runs_samples_one_by_one_where_the_model_takes_one(rig: Rig) -> None:
+    rig.start(bundle_bytes(big_onnx(3))).serve()
+    with Model("digits", url=f"http://127.0.0.1:{rig.port}") as model:
+        answer = model.predict(np.array([[1, 2, 3], [4, 5, 6]], np.float32))
+        assert [p["y"] for p in answer["predictions"]] == [[2, 3, 4], [5, 6, 7]]
+        assert model.predict([[1, 2, 3]])["predictions"] == [{"y": [2, 3, 4]}]
+        assert model.predict({"inputs": {"x": [[1, 2, 3]]}})["predictions"] == [{"y": [2, 3, 4]}]
+        with pytest.raises(InferenceError, match="0 samples"):
+            model.predict(np.zeros((0, 3), np.float32))
+        with pytest.raises(InferenceError, match=r"shape \[1, 3\]"):
+            model.predict([1, 2])
+
+
 def test_predict_an_image(rig: Rig) -> None:
     from PIL import Image
 
