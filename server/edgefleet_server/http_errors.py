@@ -184,6 +184,7 @@ def _on_bug(request: Request, error: Exception) -> Response:
         "internal",
         "the server failed in a way it does not know",
         next_step=f"look for request id {request_id_of(request)} in the server's log and report it",
+        headers={REQUEST_ID_HEADER: request_id_of(request)},  # this handler runs outside the app's own middleware
     )
 
 

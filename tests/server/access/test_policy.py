@@ -1,0 +1,72 @@
+"""Every route × every role, from the policy table and the app's own list of routes."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from edgefleet_server.access.model import INCLUDES, Role
+from edgefleet_server.access.rules import API_PREFIX, POLICY, role_of
+from tests.support.servers import ApiHouse
+
+METHODS = ("get", "put", "post", "patch", "delete", "head")
+
+
+def routes(house: ApiHouse) -> Iterator[tuple[str, str]]:
+    """Yield method and path template of every route of the API."""
+    for path, item in house.app.openapi()["paths"].items():
+        if path.startswith(API_PREFIX):
+            for method in METHODS:
+                if method in item:
+                    yield method.upper(), path
+
+
+def test_every_route_is_in_the_table_and_every_row_is_a_route(house: ApiHouse) -> None:
+    assert {(method, path.removeprefix(API_PREFIX)) for method, path in routes(house)} == set(POLICY)
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_each_role_gets_exactly_what_the_table_gives_it(house: ApiHouse, role: Role) -> None:
+    client = house.client(role)
+    for method, path in routes(house):
+        address = re.sub(r"\{[^}]+\}", "zzz", path)
+        answer = client.request(method, address)
+        needed = role_of(method, path)
+        assert needed is not None
+        may = needed in INCLUDES[role]
+        assert (answer.status_code == 403) is not may, (method, path, role, answer.status_code)
+        assert answer.status_code < 500, (method, path, answer.text)
+        if not may and method != "HEAD":
+            assert answer.json()["code"] == "access.forbidden"
+            assert answer.json()["next"]
+
+
+def test_without_a_token_no_route_answers(house: ApiHouse) -> None:
+    client = house.client()
+    for method, path in routes(house):
+        answer = client.request(method, re.sub(r"\{[^}]+\}", "zzz", path))
+        assert answer.status_code == 401, (method, path)
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_a_route_that_is_not_in_the_table_is_refused_to_admins_too(house: ApiHouse) -> None:
+    from fastapi import APIRouter, Depends
+
+    from edgefleet_server.access.dependency import authorize
+
+    router = APIRouter()
+
+    @router.get("/forgotten")
+    def forgotten() -> str:
+        return "leak"
+
+    house.app.include_router(router, prefix=API_PREFIX, dependencies=[Depends(authorize)])
+    answer = house.client(Role.ADMIN).get("/api/v1/forgotten")
+    assert answer.status_code == 403
+    assert "policy table" in answer.json()["next"]
+
+
+def test_operation_ids_are_noun_verb_and_unique(house: ApiHouse) -> None:
+    found = [operation["operationId"] for item in house.app.openapi()["paths"].values() for operation in item.values()]
+    assert len(found) == len(set(found))
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)+", name) for name in found)

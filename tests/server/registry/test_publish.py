@@ -1,0 +1,181 @@
+"""Publishing: idempotent, refused when something else, profiles chosen and explained. On both databases."""
+
+import copy
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_protocol.profile import profile_to_dict
+from edgefleet_server.access.model import Role
+from edgefleet_server.registry.errors import BadSourceError
+from edgefleet_server.registry.model import SourceFile
+from edgefleet_server.registry.rules import check_source_path, release_state, source_digest
+from tests.support.servers import PROFILE, ApiHouse, release_body
+
+MODEL = b"a model"
+
+
+def publish(house: ApiHouse, body: dict[str, Any]) -> Any:
+    """Send the body as a publisher."""
+    return house.client(Role.PUBLISHER).post("/api/v1/releases", json=body)
+
+
+def test_the_same_again_is_the_same_release(any_house: ApiHouse) -> None:
+    any_house.put(MODEL)
+    first, again = publish(any_house, release_body(MODEL)), publish(any_house, release_body(MODEL))
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    assert first.json()["state"] == "converting"
+    assert first.json()["ref"] == "digits@1.0.0"
+    assert first.json()["profiles_reason"] == "chosen by the publisher"
+    assert [(job["profile"], job["state"]) for job in first.json()["jobs"]] == [(PROFILE, "queued")]
+    assert first.headers["location"] == "/api/v1/releases/digits@1.0.0"
+
+
+@pytest.mark.parametrize("part", ["source", "data", "options"])
+def test_a_version_never_becomes_something_else(any_house: ApiHouse, part: str) -> None:
+    any_house.put(MODEL)
+    other = any_house.put(b"other")
+    publish(any_house, release_body(MODEL))
+    changed = {
+        "source": release_body(b"other"),
+        "data": release_body(MODEL, data={"labels": other}),
+        "options": release_body(MODEL, options={"precision": "fp32"}),
+    }[part]
+    answer = publish(any_house, changed)
+    assert answer.status_code == 409
+    assert answer.json()["code"] == "release.exists_different"
+    assert part in answer.json()["detail"]
+    assert "new version" in answer.json()["next"]
+
+
+def test_a_release_may_gain_profiles_but_not_twice(any_house: ApiHouse) -> None:
+    any_house.put(MODEL)
+    publish(any_house, release_body(MODEL))
+    for _ in range(2):
+        more = publish(any_house, release_body(MODEL, profiles=[PROFILE, "generic-aarch64-ort"]))
+        assert more.status_code == 200
+        assert [job["profile"] for job in more.json()["jobs"]] == [PROFILE, "generic-aarch64-ort"]
+    plain = publish(any_house, release_body(MODEL, profiles=None))
+    assert len(plain.json()["jobs"]) == 2
+
+
+def test_without_devices_the_two_generic_profiles_are_taken_and_it_says_so(any_house: ApiHouse) -> None:
+    any_house.put(MODEL)
+    body = publish(any_house, release_body(MODEL, profiles=None)).json()
+    assert [job["profile"] for job in body["jobs"]] == ["generic-x86_64-ort", "generic-aarch64-ort"]
+    assert "no device is enrolled" in body["profiles_reason"]
+
+
+def test_publishing_at_the_same_time_makes_one_release(any_house: ApiHouse) -> None:
+    any_house.put(MODEL)
+    codes: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: codes.append(publish(any_house, release_body(MODEL)).status_code))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(codes) == [200, 200, 200, 201]
+    assert len(any_house.parts.registry.release(ReleaseRef.parse("digits@1.0.0")).jobs) == 1
+
+
+def test_missing_blobs_wrong_lengths_and_unknown_profiles_are_refused_and_leave_nothing(house: ApiHouse) -> None:
+    assert publish(house, release_body(MODEL)).json()["code"] == "blob.unknown"
+    house.put(MODEL)
+    wrong = release_body(MODEL)
+    wrong["source"]["files"][0]["length"] += 1
+    assert publish(house, wrong).json()["code"] == "blob.length_mismatch"
+    refused = publish(house, release_body(MODEL, profiles=["toaster"]))
+    assert refused.json()["code"] == "profile.unknown"
+    assert PROFILE in refused.json()["next"]
+    assert publish(house, release_body(MODEL, data={"eval": "0" * 64})).json()["code"] == "blob.unknown"
+    assert house.client(Role.VIEWER).get("/api/v1/models").json()["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model", "Digits"),
+        ("model", "targets"),
+        ("model", "a/b"),
+        ("version", ""),
+        ("version", ".."),
+        ("profiles", ["A"]),
+    ],
+)
+def test_names_outside_their_grammar_are_refused(house: ApiHouse, field: str, value: Any) -> None:
+    house.put(MODEL)
+    assert publish(house, release_body(MODEL, **{field: value})).status_code == 422
+
+
+def test_a_profile_of_its_own_comes_with_the_publication_and_stays(house: ApiHouse) -> None:
+    house.put(MODEL)
+    own = profile_to_dict(house.parts.registry.profile(PROFILE)) | {"name": "my-board-ort", "title": "My board"}
+    body = publish(house, release_body(MODEL, profiles=None, profile_files=[own])).json()
+    assert [job["profile"] for job in body["jobs"]] == ["my-board-ort"]
+    viewer = house.client(Role.VIEWER)
+    assert viewer.get("/api/v1/profiles/my-board-ort").json() == own
+    assert "my-board-ort" in [item["name"] for item in viewer.get("/api/v1/profiles").json()["items"]]
+    changed = copy.deepcopy(own) | {"ram_mb": 1}
+    answer = publish(house, release_body(MODEL, version="2", profiles=None, profile_files=[changed]))
+    assert answer.json()["code"] == "profile.exists_different"
+    bad = publish(house, release_body(MODEL, version="2", profiles=None, profile_files=[{"name": "x"}]))
+    assert bad.json()["code"] == "profile.bad"
+
+
+def test_lists_are_pages_by_cursor(any_house: ApiHouse) -> None:
+    any_house.put(MODEL)
+    for version in ("1", "2", "3"):
+        publish(any_house, release_body(MODEL, version=version))
+    publish(any_house, release_body(MODEL, model="other"))
+    viewer = any_house.client(Role.VIEWER)
+    seen, cursor = [], None
+    while True:
+        page = viewer.get(
+            "/api/v1/releases", params={"model": "digits", "limit": 2} | ({"cursor": cursor} if cursor else {})
+        ).json()
+        seen += [item["version"] for item in page["items"]]
+        assert page["total"] == 3
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert seen == ["3", "2", "1"]
+    models = viewer.get("/api/v1/models").json()["items"]
+    assert [(m["name"], m["releases"], m["latest"]) for m in models] == [
+        ("digits", 3, "digits@3"),
+        ("other", 1, "other@1.0.0"),
+    ]
+
+
+@pytest.mark.parametrize("path", ["/etc/x", "../x", "a/../b", "a//b", ".hidden", "a/", "", "a\\b", "x" * 300, "a\n"])
+def test_hostile_source_paths_are_refused(path: str) -> None:
+    with pytest.raises(BadSourceError):
+        check_source_path(path)
+
+
+@given(st.permutations([SourceFile("a", Sha256("1" * 64), 1), SourceFile("b/c", Sha256("2" * 64), 2)]))
+def test_a_folder_has_one_digest_in_any_order(files: list[SourceFile]) -> None:
+    assert source_digest("folder", files) == source_digest("folder", sorted(files, key=lambda f: f.path))
+
+
+@pytest.mark.parametrize(
+    ("jobs", "bundles", "state"),
+    [
+        (["queued", "done"], 1, "converting"),
+        (["running"], 0, "converting"),
+        (["done", "done"], 2, "ready"),
+        (["done", "refused"], 1, "partial"),
+        (["done", "failed"], 1, "partial"),
+        (["refused", "failed"], 0, "failed"),
+    ],
+)
+def test_release_state_follows_jobs_and_bundles(jobs: list[str], bundles: int, state: str) -> None:
+    assert release_state(jobs, bundles) == state

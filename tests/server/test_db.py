@@ -1,0 +1,116 @@
+"""Session scopes, times and the schema, on SQLite and PostgreSQL."""
+
+import threading
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect, text
+
+from edgefleet_server import migrations
+from edgefleet_server.access.tables import TokenRow
+from edgefleet_server.db import Database, DatabaseUnavailableError, metadata
+
+
+def a_token(token_id: str, at: datetime | None = None) -> TokenRow:
+    """Return a row that needs nothing else."""
+    return TokenRow(
+        id=token_id, name="t", secret_sha256="0" * 64, roles=[], created_at=at or datetime.now(UTC), created_by="t"
+    )
+
+
+def ids(db: Database) -> list[str]:
+    """Return what is committed."""
+    with db.read() as session:
+        return sorted(session.scalars(text("SELECT id FROM access_tokens")))
+
+
+def test_scope_commits_at_its_end_and_rolls_back_on_an_exception(db: Database) -> None:
+    with db.session() as session:
+        session.add(a_token("a"))
+    with pytest.raises(RuntimeError, match="boom"), db.session() as session:
+        session.add(a_token("b"))
+        session.flush()
+        raise RuntimeError("boom")
+    assert ids(db) == ["a"]
+
+
+def test_inner_scope_joins_the_outer_transaction(db: Database) -> None:
+    with pytest.raises(RuntimeError, match="boom"), db.session() as outer:
+        with db.session() as inner:
+            assert inner is outer
+            inner.add(a_token("a"))
+        with db.read() as reader:
+            assert reader.get(TokenRow, "a") is not None
+        raise RuntimeError("boom")
+    assert ids(db) == []
+
+
+def test_writing_inside_a_reading_scope_is_a_bug(db: Database) -> None:
+    with db.read(), pytest.raises(RuntimeError, match="inside a reading"), db.session():
+        pass
+
+
+def test_rows_stay_readable_after_a_reading_scope(db: Database) -> None:
+    with db.session() as session:
+        session.add(a_token("a"))
+    with db.read() as session:
+        row = session.get(TokenRow, "a")
+    assert row is not None
+    assert row.name == "t"
+
+
+def test_times_come_back_aware_and_equal(db: Database) -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=timezone(timedelta(hours=2)))
+    with db.session() as session:
+        session.add(a_token("a", at))
+    with db.read() as session:
+        row = session.get(TokenRow, "a")
+    assert row is not None
+    assert row.created_at == at
+    assert row.created_at.tzinfo is UTC
+
+
+def test_naive_times_are_refused(db: Database) -> None:
+    with pytest.raises(Exception, match="time zone"), db.session() as session:
+        session.add(a_token("a", datetime(2026, 1, 1)))
+
+
+def test_concurrent_writers_queue_and_lose_nothing(db: Database) -> None:
+    def write(number: int) -> None:
+        for step in range(10):
+            with db.session() as session:
+                session.add(a_token(f"{number}-{step}"))
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ids(db)) == 40
+
+
+def test_migrated_schema_is_the_schema_of_the_code(db: Database) -> None:
+    with db.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata()) == []
+
+
+def test_migration_can_be_taken_again_and_back(database_url: str) -> None:
+    from alembic import command
+
+    made = Database(database_url)
+    migrations.upgrade(made)
+    migrations.upgrade(made)
+    assert migrations.is_current(made)
+    command.downgrade(migrations.config(made), "base")
+    assert inspect(made.engine).get_table_names() == ["alembic_version"]
+    made.dispose()
+
+
+def test_unreachable_database_says_what_to_do(tmp_path: Path) -> None:
+    db = Database(f"postgresql://nobody@/none?host={tmp_path}")
+    with pytest.raises(DatabaseUnavailableError) as refused:
+        db.ping()
+    assert "database_url" in refused.value.next_step

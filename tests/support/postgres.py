@@ -1,0 +1,87 @@
+"""A real PostgreSQL for tests: one server a run, one database a test (design README decision 11).
+
+It runs as an unprivileged user on a unix socket in a temporary folder, never on TCP, without fsync, and is stopped at the end.
+"""
+
+import atexit
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import uuid
+from functools import cache
+from pathlib import Path
+
+_BINARIES = Path("/usr/lib/postgresql")
+
+
+def binaries() -> Path | None:
+    """Return the newest folder with PostgreSQL's server binaries, or None."""
+    found = sorted(_BINARIES.glob("*/bin/initdb"), key=lambda path: int(path.parent.parent.name))
+    return found[-1].parent if found else None
+
+
+class PostgresServer:
+    """One running server. `new_database` makes an empty database and returns its URL."""
+
+    def __init__(self, folder: Path, bin_dir: Path) -> None:
+        self._folder = folder
+        self._bin = bin_dir
+        self._as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+        self._user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+
+    def start(self) -> None:
+        """Make the cluster and start it."""
+        if self._as_user:
+            owner = pwd.getpwnam("postgres")
+            os.chown(self._folder, owner.pw_uid, owner.pw_gid)
+        data = str(self._folder / "data")
+        self._run("initdb", "-D", data, "-A", "trust", "-U", self._user, "-E", "UTF8", "--no-sync", "--locale=C")
+        options = (
+            f"-k {self._folder} -c listen_addresses='' -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+        )
+        self._run("pg_ctl", "-D", data, "-w", "-l", str(self._folder / "log"), "-o", options, "start")
+
+    def stop(self) -> None:
+        """Stop the server and remove its folder."""
+        self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "stop", check=False)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def new_database(self) -> str:
+        """Make an empty database and return its URL."""
+        name = f"t{uuid.uuid4().hex}"
+        self._run("createdb", "-h", str(self._folder), "-U", self._user, name)
+        return f"postgresql://{self._user}@/{name}?host={self._folder}"
+
+    def drop_database(self, url: str) -> None:
+        """Drop a database that `new_database` made; connections to it are cut."""
+        name = url.partition("@/")[2].partition("?")[0]
+        self._run("dropdb", "-h", str(self._folder), "-U", self._user, "--force", name)
+
+    def _run(self, program: str, *arguments: str, check: bool = True) -> None:
+        done = subprocess.run(
+            [*self._as_user, str(self._bin / program), *arguments],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise RuntimeError(f"{program} failed: {done.stderr.decode(errors='replace')}")
+
+
+@cache
+def shared_server() -> PostgresServer | None:
+    """Return the one server of this test run, started on first use; None where PostgreSQL is not installed."""
+    bin_dir = binaries()
+    if bin_dir is None:
+        return None
+    # a short path of its own: a unix socket's path has at most 107 bytes, and the postgres user must be able to enter it
+    folder = Path(tempfile.mkdtemp(prefix="efpg-", dir="/tmp"))
+    folder.chmod(0o755)
+    server = PostgresServer(folder, bin_dir)
+    atexit.register(server.stop)
+    server.start()
+    return server
