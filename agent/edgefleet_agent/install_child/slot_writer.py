@@ -130,6 +130,9 @@ class SlotWriter:
     def discard(self) -> None:
         """Remove what was written: the bytes were refused, so they must not be found again. Raises SlotWriteError."""
         with _disk_errors("remove"):
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
             for name in (INFO_FILE, BUNDLE_FILE, PART_FILE, BITS_FILE):
                 (self._folder / name).unlink(missing_ok=True)
             fsync_dir(self._folder)

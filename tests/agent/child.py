@@ -1,0 +1,161 @@
+"""agentd's role towards a real install child, over the real socket, answered from real server services."""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgefleet_agent.durable import read_record
+from edgefleet_agent.identity import ROOT_FILE
+from edgefleet_agent.install.child_protocol import (
+    MAX_PACKET_BYTES,
+    Accepted,
+    Blocks,
+    Document,
+    Fetch,
+    Fetched,
+    FetchFailed,
+    FetchProgress,
+    Finish,
+    FromChild,
+    Meta,
+    NeedBlocks,
+    NeedMeta,
+    Notice,
+    Refused,
+    Task,
+    ToChild,
+    decode_from_child,
+    encode_packet,
+)
+from edgefleet_agent.install.records import DesiredOk, Wanted
+from edgefleet_protocol.blocks import LEAF_BYTES, BlockData, encode_data
+from edgefleet_protocol.digest import Sha256
+from tests.server.fleet.house import House
+
+Answer = Accepted | Refused | Fetched | FetchFailed
+
+
+class ChildDriver:
+    """State folder of one device plus the means to run children on it. `meta` and `leaf` may be replaced to lie."""
+
+    def __init__(self, house: House, state: Path, device: str) -> None:
+        self.house = house
+        self.state = state
+        self.device = device
+        self.meta: Callable[[str], bytes | None] = self.honest_meta
+        self.leaf: Callable[[str, int, bytes], bytes] = lambda _blob, _leaf, data: data
+        self.asked: list[str] = []
+        self.notices: list[Notice] = []
+        self.blocks_sent = 0
+        (state / "identity").mkdir(parents=True, exist_ok=True)
+        (state / "identity" / ROOT_FILE).write_bytes(house.signing.root_chain()[0])
+
+    def honest_meta(self, name: str) -> bytes | None:
+        """Answer as the gateway does."""
+        if name.startswith("leaves."):
+            sha256 = Sha256(name.removeprefix("leaves."))
+            size = self.house.registry.blob_size(sha256)
+            return None if size is None else self.house.registry.open_blob_range(sha256, 0, size)
+        return self.house.signing.metadata_file(name)
+
+    def verify(self, raw: bytes, kind: Any = "desired", head: bytes = b"") -> tuple[Answer, DesiredOk | None]:
+        """Run a child on a document; return its answer and `desired.ok`."""
+        with self._child(kind, head) as child:
+            child.send(Document(raw, True))
+            answer = child.answer()
+            child.send(Finish())
+        return answer, read_record(DesiredOk, self.state / "desired.ok")
+
+    def install(self, wanted: Wanted, slot: str = "A", kill_after: int = 0) -> Answer | None:
+        """Run a child that fetches a bundle; None when it was killed after so many block messages."""
+        with self._child("fetch", b"") as child:
+            child.kill_after = kill_after
+            child.send(Fetch(wanted, slot))
+            answer = child.answer()
+            if answer is not None:
+                child.send(Finish())
+        return answer
+
+    def _child(self, kind: Any, head: bytes) -> "_Child":
+        task = Task(
+            kind=kind,
+            state_dir=str(self.state),
+            device=self.device,
+            repo_head=head,
+            meta_timeout_s=1.0,
+            block_timeout_s=1.0,
+            no_progress_s=5.0,
+        )
+        return _Child(self, task)
+
+
+class _Child:
+    def __init__(self, driver: ChildDriver, task: Task) -> None:
+        self._driver = driver
+        self.kill_after = 0
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._sock = ours
+        argv = [sys.executable, "-m", "edgefleet_agent.install_child"]
+        actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)]
+        self.pid = os.posix_spawn(sys.executable, argv, dict(os.environ), file_actions=actions)
+        theirs.close()
+        self._sock.settimeout(30)
+        self.send(task)
+
+    def __enter__(self) -> "_Child":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+        os.waitpid(self.pid, 0)
+
+    def send(self, packet: ToChild) -> None:
+        # a child that has said its last word may be gone already
+        with contextlib.suppress(BrokenPipeError):
+            self._sock.send(encode_packet(packet))
+
+    def answer(self) -> Any:
+        """Serve the child until it has an answer."""
+        while True:
+            packet = decode_from_child(self._sock.recv(MAX_PACKET_BYTES))
+            if isinstance(packet, Accepted | Refused | Fetched | FetchFailed):
+                return packet
+            if not self._serve(packet):
+                return None
+
+    def _serve(self, packet: FromChild) -> bool:
+        driver = self._driver
+        if isinstance(packet, NeedMeta):
+            driver.asked.append(packet.name)
+            data = driver.meta(packet.name)
+            self.send(Meta(packet.name, 0, 1, data or b"", "" if data is not None else "not_found"))
+        elif isinstance(packet, NeedBlocks):
+            return self._send_blocks(packet)
+        elif isinstance(packet, Notice):
+            driver.notices.append(packet)
+        else:
+            assert isinstance(packet, FetchProgress)
+        return True
+
+    def _send_blocks(self, packet: NeedBlocks) -> bool:
+        driver = self._driver
+        size = driver.house.registry.blob_size(Sha256(packet.blob))
+        assert size is not None
+        for leaf in packet.wanted[: packet.credit * packet.leaves_per_message]:
+            length = min(LEAF_BYTES, size - leaf * LEAF_BYTES)
+            data = driver.house.registry.open_blob_range(Sha256(packet.blob), leaf * LEAF_BYTES, length)
+            data = driver.leaf(packet.blob, leaf, data)
+            message = BlockData(packet.req_id, bytes.fromhex(packet.blob[:16]), leaf, 1, data)
+            self.send(Blocks(encode_data(message)))
+            driver.blocks_sent += 1
+            if self.kill_after and driver.blocks_sent >= self.kill_after:
+                time.sleep(0.05)
+                os.kill(self.pid, signal.SIGKILL)
+                return False
+        return True

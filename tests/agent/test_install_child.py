@@ -1,0 +1,281 @@
+"""The install child against a real TUF repository and real signed documents: every refusal has a reason of its own."""
+
+import datetime as dt
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import Metadata
+from tuf.api.serialization.json import JSONSerializer
+
+from edgefleet_agent.durable import read_record
+from edgefleet_agent.install.child_protocol import Accepted, Fetched, FetchFailed, Refused
+from edgefleet_agent.install.records import DesiredOk, SlotInfo
+from edgefleet_agent.install_child.floor import Floor
+from edgefleet_protocol.bundle import open_bundle, pack_members
+from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE, Desired, Hold, encode_desired, encode_hold
+from edgefleet_protocol.envelope import Envelope, Signature, dump_envelope, pae, parse_envelope
+from edgefleet_protocol.messages import RepoHead, encode
+from edgefleet_server.clock import SystemClock
+from tests.agent.child import ChildDriver
+from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.server.fleet.house import PROFILE, House
+
+BIG = 3_000_000
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> ChildDriver:
+    """A house with one device, and its state folder."""
+    house = House(f"sqlite:///{tmp_path / 'server.db'}", tmp_path / "data", SystemClock(), tenant="acme")
+    device = house.device()
+    return ChildDriver(house, tmp_path / "device", device.id)
+
+
+def wish(driver: ChildDriver, data: bytes | None = None, version: str = "1.0.0") -> bytes:
+    """Publish a bundle, deploy it, return the signed document."""
+    data = data if data is not None else bundle_bytes(classifier_onnx(), version=version, extra={"pad.bin": padding()})
+    ref = driver.house.release(f"digits@{version}", bundles={PROFILE: data})
+    driver.house.fleet.deploy(ref, selector="")
+    document = driver.house.fleet.desired_of(driver.device)
+    assert document is not None
+    return bytes(document.envelope)
+
+
+def padding() -> bytes:
+    """Return bytes that make a bundle of about a hundred leaves."""
+    return os.urandom(BIG)
+
+
+def signed(driver: ChildDriver, raw: bytes, **changes: object) -> bytes:
+    """Return the document with other fields, signed by the real director."""
+    document = msgspec.json.decode(parse_envelope(raw).payload, type=Desired)
+    return driver.house.signing.sign_desired(encode_desired(msgspec.structs.replace(document, **changes)))
+
+
+def accepted(driver: ChildDriver, raw: bytes) -> DesiredOk:
+    """Verify a document that must be accepted."""
+    answer, desired = driver.verify(raw)
+    assert isinstance(answer, Accepted), answer
+    assert desired is not None
+    return desired
+
+
+def refused(driver: ChildDriver, raw: bytes) -> Refused:
+    """Verify a document that must be refused."""
+    answer, _ = driver.verify(raw)
+    assert isinstance(answer, Refused), answer
+    return answer
+
+
+def test_an_honest_bundle_is_installed_and_its_floor_kept(driver: ChildDriver) -> None:
+    desired = accepted(driver, wish(driver))
+    answer = driver.install(desired.wanted[0])
+    assert isinstance(answer, Fetched), answer
+    slot = driver.state / "models" / "digits" / "A"
+    info = read_record(SlotInfo, slot / "slot.msgpack")
+    assert info == answer.info
+    assert (slot / "bundle").stat().st_mode & 0o777 == 0o444
+    assert not (slot / "bundle.part").exists()
+    floor = read_record(Floor, driver.state / "floor.a")
+    assert floor is not None
+    assert floor == read_record(Floor, driver.state / "floor.b")
+    assert floor.gen == desired.gen
+    assert {"root", "timestamp", "snapshot", "targets", "releases", "m.digits"} <= floor.versions.keys()
+    again = driver.install(desired.wanted[0])
+    assert isinstance(again, Fetched)
+    assert again.received_bytes == 0
+
+
+def test_a_flipped_bit_costs_one_leaf_and_a_lasting_one_is_refused(driver: ChildDriver) -> None:
+    desired = accepted(driver, wish(driver))
+    flips: list[int] = []
+
+    def once(_blob: str, leaf: int, data: bytes) -> bytes:
+        if leaf == 7 and not flips:
+            flips.append(leaf)
+            return bytes([data[0] ^ 1]) + data[1:]
+        return data
+
+    driver.leaf = once
+    answer = driver.install(desired.wanted[0])
+    assert isinstance(answer, Fetched), answer
+    assert (answer.refetched, answer.received_bytes) == (1, desired.wanted[0].length)
+
+    driver.leaf = lambda _blob, leaf, data: bytes([data[0] ^ 1]) + data[1:] if leaf == 7 else data
+    answer = driver.install(desired.wanted[0], slot="B")
+    assert isinstance(answer, FetchFailed), answer
+    assert (answer.code, answer.error_class) == ("install.leaf_digest", "signature")
+    assert list((driver.state / "models" / "digits" / "B").iterdir()) == []
+
+
+def test_a_document_signed_by_another_key_is_refused(driver: ChildDriver) -> None:
+    envelope = parse_envelope(wish(driver))
+    stranger = CryptoSigner.generate_ed25519()
+    signature = stranger.sign(pae(DESIRED_TYPE, envelope.payload))
+    keyid = envelope.signatures[0].keyid
+    forged = Envelope(DESIRED_TYPE, envelope.payload, (Signature(keyid, bytes.fromhex(signature.signature)),))
+    answer = refused(driver, dump_envelope(forged))
+    assert (answer.code, answer.error_class) == ("verify.signature", "signature")
+
+
+def test_a_bundle_signed_by_another_key_is_refused(driver: ChildDriver) -> None:
+    raw = wish(driver)
+
+    def lie(name: str) -> bytes | None:
+        data = driver.honest_meta(name)
+        if data is None or not name.endswith(".m.digits.json"):
+            return data
+        role = Metadata.from_bytes(data)
+        role.sign(CryptoSigner.generate_ed25519())
+        return role.to_bytes(JSONSerializer(compact=True))
+
+    driver.meta = lie
+    desired = accepted(driver, raw)
+    assert desired.wanted == []
+    assert [(r.model, r.code) for r in desired.refused] == [("digits", "tuf.unsigned")]
+
+
+def test_a_bundle_that_tuf_does_not_know_or_knows_otherwise_is_refused(driver: ChildDriver) -> None:
+    raw = wish(driver)
+    document = msgspec.json.decode(parse_envelope(raw).payload, type=Desired)
+    active = document.models["digits"].active
+    assert active is not None
+    unknown = msgspec.structs.replace(active, target=f"digits/9.9.9/{PROFILE}.bundle")
+    other = msgspec.structs.replace(active, sha256="ab" * 32)
+    for gen, ref, code in ((50, unknown, "install.target_unknown"), (51, other, "install.target_mismatch")):
+        models = {"digits": msgspec.structs.replace(document.models["digits"], active=ref)}
+        desired = accepted(driver, signed(driver, raw, gen=gen, models=models))
+        assert [r.code for r in desired.refused] == [code]
+        assert desired.wanted == []
+
+
+def test_an_older_generation_is_refused_and_changes_nothing(driver: ChildDriver) -> None:
+    raw = wish(driver)
+    before = accepted(driver, raw)
+    older = refused(driver, signed(driver, raw, gen=before.gen - 1))
+    assert (older.code, older.gen) == ("verify.old_generation", before.gen - 1)
+    assert refused(driver, raw).code == "verify.old_generation"
+    assert read_record(DesiredOk, driver.state / "desired.ok") == before
+
+
+def test_a_document_for_another_device_is_refused(driver: ChildDriver) -> None:
+    other = driver.house.device()
+    wish(driver)
+    document = driver.house.fleet.desired_of(other.id)
+    assert document is not None
+    assert refused(driver, bytes(document.envelope)).code == "verify.wrong_device"
+
+
+def test_an_expired_document_is_refused(driver: ChildDriver) -> None:
+    past = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)
+    assert refused(driver, signed(driver, wish(driver), gen=40, expires=past)).code == "verify.expired"
+
+
+def test_a_document_of_another_type_is_refused(driver: ChildDriver) -> None:
+    wish(driver)
+    expires = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
+    hold = driver.house.signing.sign_hold(encode_hold(Hold(seq=1, expires=expires)))
+    assert parse_envelope(hold).payload_type == HOLD_TYPE
+    assert refused(driver, hold).code == "verify.wrong_type"
+    answer, _ = driver.verify(hold, kind="hold")
+    assert isinstance(answer, Accepted)
+    answer, _ = driver.verify(hold, kind="hold")
+    assert isinstance(answer, Refused)
+    assert answer.code == "verify.old_hold"
+
+
+def test_a_bundle_with_a_member_too_many_is_refused(driver: ChildDriver) -> None:
+    honest = bundle_bytes(classifier_onnx())
+    path = driver.state / "honest.bundle"
+    path.write_bytes(honest)
+    with path.open("rb") as file:
+        bundle = open_bundle(file)
+        members = [(name, bundle.read(name)) for name in bundle.names()]
+    desired = accepted(driver, wish(driver, pack_members([*members, ("zz-extra.bin", b"not listed")])))
+    answer = driver.install(desired.wanted[0])
+    assert isinstance(answer, FetchFailed), answer
+    assert (answer.code, answer.error_class) == ("bundle.extra_member", "signature")
+    assert list((driver.state / "models" / "digits" / "A").iterdir()) == []
+
+
+def test_a_bundle_of_another_version_than_its_path_is_refused(driver: ChildDriver) -> None:
+    desired = accepted(driver, wish(driver, bundle_bytes(classifier_onnx(), version="3.0.0")))
+    answer = driver.install(desired.wanted[0])
+    assert isinstance(answer, FetchFailed)
+    assert answer.code == "install.manifest_mismatch"
+
+
+def test_a_killed_fetch_goes_on_where_it_was(driver: ChildDriver) -> None:
+    wanted = accepted(driver, wish(driver)).wanted[0]
+    assert driver.install(wanted, kill_after=70) is None
+    answer = driver.install(wanted)
+    assert isinstance(answer, Fetched), answer
+    assert answer.received_bytes <= wanted.length - 32 * 32768
+
+
+def test_bits_that_promise_leaves_the_disk_lost_are_found_out(driver: ChildDriver) -> None:
+    wanted = accepted(driver, wish(driver)).wanted[0]
+    assert driver.install(wanted, kill_after=70) is None
+    part = driver.state / "models" / "digits" / "A" / "bundle.part"
+    with part.open("r+b") as file:
+        file.seek(3 * 32768)
+        file.write(b"\0" * 32768)
+    answer = driver.install(wanted)
+    assert isinstance(answer, Fetched), answer
+    assert driver.install(wanted) == Fetched("digits", answer.info)
+
+
+def test_old_metadata_is_refused_though_ngclient_lost_its_cache(driver: ChildDriver) -> None:
+    old = {name: driver.honest_meta(name) for name in ("timestamp.json",)}
+    raw = wish(driver)
+    accepted(driver, raw)
+    for file in (driver.state / "tuf").glob("*.json"):
+        if not file.is_symlink():
+            file.write_bytes(b"")
+    driver.meta = lambda name: old.get(name) or driver.honest_meta(name)
+    assert refused(driver, signed(driver, raw, gen=90)).code == "trust.rollback"
+
+
+def test_a_lost_floor_is_told(driver: ChildDriver) -> None:
+    raw = wish(driver)
+    accepted(driver, raw)
+    for name in ("floor.a", "floor.b"):
+        (driver.state / name).write_bytes(b"torn")
+    accepted(driver, signed(driver, raw, gen=60))
+    assert [notice.code for notice in driver.notices] == ["trust.floor_lost"]
+
+
+def test_a_torn_copy_of_the_floor_does_not_matter(driver: ChildDriver) -> None:
+    raw = wish(driver)
+    gen = accepted(driver, raw).gen
+    (driver.state / "floor.a").write_bytes(b"")
+    assert refused(driver, signed(driver, raw, gen=gen)).code == "verify.old_generation"
+
+
+def test_a_clock_of_1970_does_not_accept_what_expired(driver: ChildDriver) -> None:
+    """The floor remembers the time: a device without a clock still knows that a document is over."""
+    raw = wish(driver)
+    accepted(driver, raw)
+    floor = read_record(Floor, driver.state / "floor.a")
+    assert floor is not None
+    assert floor.trusted_s > 1_760_000_000
+
+
+def test_the_head_hint_saves_round_trips_and_a_stale_one_harms_nothing(driver: ChildDriver) -> None:
+    stale = driver.house.signing.metadata_file("timestamp.json")
+    assert stale is not None
+    raw = wish(driver)
+    fresh = driver.house.signing.metadata_file("timestamp.json")
+    assert fresh is not None
+    answer, desired = driver.verify(raw, head=encode(RepoHead(root_version=1, timestamp=fresh)))
+    assert isinstance(answer, Accepted)
+    assert "timestamp.json" not in driver.asked
+    assert "2.root.json" not in driver.asked
+    raw = wish(driver, version="2.0.0", data=bundle_bytes(classifier_onnx(), version="2.0.0"))
+    answer, desired = driver.verify(raw, head=encode(RepoHead(root_version=1, timestamp=fresh)))
+    assert isinstance(answer, Accepted)
+    assert desired is not None
+    assert [w.target for w in desired.wanted] == [f"digits/2.0.0/{PROFILE}.bundle"]
