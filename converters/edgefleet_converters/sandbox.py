@@ -101,7 +101,14 @@ class Nursery:
             # One thread per native library before the fork: an idle BLAS pool would be lost in the grandchild.
             environment.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHONHASHSEED="0")
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "edgefleet_converters.sandbox_child", self._kind],
+                [
+                    sys.executable,
+                    # Nothing is imported from the working folder when the job itself may not (python -P).
+                    *(["-P"] if sys.flags.safe_path else []),
+                    "-m",
+                    "edgefleet_converters.sandbox_child",
+                    self._kind,
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environment,

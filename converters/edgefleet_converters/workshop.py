@@ -70,6 +70,7 @@ class Workshop:
     stages_s: dict[str, float] = field(default_factory=dict)
     peak_rss_bytes: int = 0
     _files: int = 0
+    _sample_files: dict[int, tuple[SampleSet, Path]] = field(default_factory=dict)
     _made: dict[str, ModelFile | ConversionError] = field(default_factory=dict)
     _answers: dict[tuple[str, ...], Answers | ConversionError] = field(default_factory=dict)
     _versions: dict[str, str | ConversionError] = field(default_factory=dict)
@@ -134,8 +135,7 @@ class Workshop:
                 del self._answers[key]
 
     def _answered(self, model: ModelFile, runtime: str, samples: SampleSet, *, plain: bool) -> Answers:
-        asked, told = self._new("samples.npz"), self._new("answers.npz")
-        save_arrays(asked, samples.arrays)
+        asked, told = self._sample_file(samples), self._new("answers.npz")
         args = self._run_args(model, runtime, samples=asked, outputs=told) | {"optimise": not plain}
         outcome = self.sandbox.execute("run_model", args, what=f"running the model in {runtime}")
         self._note(outcome.peak_rss_bytes)
@@ -143,7 +143,6 @@ class Workshop:
         with np.load(told, allow_pickle=False) as arrays:
             outputs = {spec.name: arrays[output_key(position)] for position, spec in enumerate(specs)}
         told.unlink()
-        asked.unlink()
         return Answers(
             outputs=outputs, inputs=_specs(outcome.answer["inputs"]), specs=specs, runtime=runtime,
             version=str(outcome.answer["version"]), nonfinite=dict(outcome.answer["nonfinite"]),
@@ -203,8 +202,7 @@ class Workshop:
         asked = None
         if spec.method == "static":
             assert calibration is not None
-            asked = self._new("calibration.npz")
-            save_arrays(asked, calibration.arrays)
+            asked = self._sample_file(calibration)
         args = {
             "model": str(base.path), "spec": msgspec.to_builtins(spec), "calibration": str(asked) if asked else None,
             "inputs": msgspec.to_builtins(inputs), "out": str(out),
@@ -232,6 +230,16 @@ class Workshop:
             "runtime": runtime, "model": str(model.path), "threads": 1, "samples": str(samples) if samples else None,
             "outputs": str(outputs) if outputs else None, "optimise": True, "timed_runs": 0,
         }  # fmt: skip
+
+    def _sample_file(self, samples: SampleSet) -> Path:
+        """Return the file that holds `samples`, written once: data sets are large and every candidate reads the same."""
+        known = self._sample_files.get(id(samples))
+        if known is None:
+            path = self._new("samples.npz")
+            save_arrays(path, samples.arrays)
+            # The set is kept beside its file, so that its id is not given to another.
+            known = self._sample_files[id(samples)] = (samples, path)
+        return known[1]
 
     def _new(self, name: str) -> Path:
         self._files += 1

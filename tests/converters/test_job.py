@@ -65,6 +65,7 @@ def test_a_model_that_kills_the_runtime_leaves_the_job_alive(tmp_path: Path) -> 
     assert "SIGFPE" in lines[-1]["refused"][0]["reason"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "code"),
     [(b"no model at all", "convert.not_a_model"), (b"", "convert.truncated"),
@@ -81,6 +82,7 @@ def test_an_unusable_source_ends_with_an_error_line(tmp_path: Path, content: byt
     assert lines[-1]["next"]
 
 
+@pytest.mark.slow
 def test_wrong_calibration_shapes_end_with_an_error_line(tmp_path: Path) -> None:
     data = {"calibration": samples(tmp_path, x=np.ones((20, 5), np.float32))}
     exit_code, lines = job(request(save(classifier(), tmp_path), tmp_path / "out", data=data))
@@ -94,6 +96,7 @@ def test_a_request_that_is_none_ends_with_an_error_line(document: Any) -> None:
     assert [line["code"] for line in lines] == ["convert.bad_request"]
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_leaves_no_process_running_the_model(tmp_path: Path) -> None:
     document = request(save(never_ending(), tmp_path), tmp_path / "out")
     process = subprocess.Popen(

@@ -74,6 +74,7 @@ def test_the_same_input_gives_the_same_bytes(tiny: dict[str, Any], tmp_path: Pat
     assert len(digests) == 1
 
 
+@pytest.mark.slow
 def test_every_explicit_precision_gives_that_or_a_refusal(tiny: dict[str, Any], tmp_path: Path) -> None:
     for precision in ("fp32", "fp16", "int8", "dynamic"):
         data = given(tiny, "calibration", "eval")
@@ -81,6 +82,7 @@ def test_every_explicit_precision_gives_that_or_a_refusal(tiny: dict[str, Any], 
         assert [row.precision for row in report.bundles] == [precision]
 
 
+@pytest.mark.slow
 def test_without_data_the_report_says_random_input_only_and_int8_is_refused(
     tiny: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -150,6 +152,7 @@ def test_onnx_on_a_tflite_profile_is_not_yet(tiny: dict[str, Any], tmp_path: Pat
     assert len(report.bundles) == 1, "one refused profile must not stop the others"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "code", "told"),
     [
@@ -178,6 +181,7 @@ def test_a_profile_that_cannot_be_served_names_the_key(
     assert re.search(told, report.refused[0].reason)
 
 
+@pytest.mark.slow
 def test_open_dimensions_are_fixed_where_the_profile_needs_it(tmp_path: Path) -> None:
     model = model_of([helper.make_node("Relu", ["x"], ["y"])], {}, {"x": ["N", 3, "T"]}, {"y": ["N", 3, "T"]})
     fixed = changed("generic-x86_64-ort", quant=QuantRules(dynamic_shapes=False))
@@ -201,6 +205,7 @@ def test_labels_beyond_the_classes_are_told(tiny: dict[str, Any], tmp_path: Path
         run(tiny["model"], tmp_path / "out", data={"eval": wrong})
 
 
+@pytest.mark.slow
 def test_side_files_are_checked(tiny: dict[str, Any], tmp_path: Path) -> None:
     bad = {"labels": "a\nb\n", "preprocess": "{", "postprocess": "[]", "reference": "\xc1"}
     for name, text in bad.items():
@@ -210,6 +215,7 @@ def test_side_files_are_checked(tiny: dict[str, Any], tmp_path: Path) -> None:
             run(tiny["model"], tmp_path / "out", data={name: str(path)})
 
 
+@pytest.mark.slow
 def test_the_users_golden_vectors_are_used_and_checked(tiny: dict[str, Any], tmp_path: Path) -> None:
     golden = samples(tmp_path, "golden.npz", x=tiny["x"][:11])
     report, _ = run(tiny["model"], tmp_path / "a", data={"golden": golden}, precision="fp32")
@@ -223,6 +229,7 @@ def test_the_users_golden_vectors_are_used_and_checked(tiny: dict[str, Any], tmp
     assert report.refused[0].code == "convert.golden"
 
 
+@pytest.mark.slow
 def test_a_recipe_from_a_bundle_gives_the_same_bundle(tiny: dict[str, Any], tmp_path: Path) -> None:
     data = given(tiny, "calibration", "eval")
     first, _ = run(tiny["model"], tmp_path / "a", data=data, max_drop=0.05)
@@ -243,6 +250,7 @@ def test_a_users_metric_is_called_in_the_sandbox(
     assert report.bundles[0].metric.drop == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "told"),
     [("nonsense", "no metric 'nonsense'"), ("json:none", "cannot be imported"), ("no_such_pkg.x:f", "cannot be imported"),

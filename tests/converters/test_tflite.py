@@ -89,6 +89,7 @@ def test_a_tflite_file_becomes_a_bundle_for_each_runtime(tmp_path: Path, profile
     assert check_golden(model, load_golden(bundle.read("golden.npz")), manifest.tolerances).ok
 
 
+@pytest.mark.slow
 def test_the_same_file_gives_the_same_bundle(tmp_path: Path) -> None:
     path = saved(tmp_path, MODEL)
     digests = {run(path, tmp_path / n, ["generic-x86_64-litert"])[0].bundles[0].sha256 for n in ("a", "b")}
@@ -105,12 +106,14 @@ def test_a_tflite_file_on_an_onnx_profile_is_refused(tmp_path: Path) -> None:
     assert report.refused[0].code == "convert.format_not_allowed"
 
 
+@pytest.mark.slow
 def test_another_precision_than_the_files_own_is_refused(tmp_path: Path) -> None:
     report, _ = run(saved(tmp_path, MODEL), tmp_path / "out", ["generic-x86_64-litert"], precision="int8")
     assert report.refused[0].code == "convert.precision_unavailable"
     assert "fp32 already" in report.refused[0].reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("allowed", "told"),
     [
