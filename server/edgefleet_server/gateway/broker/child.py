@@ -24,7 +24,7 @@ from edgefleet_server.gateway.broker.model import BrokerConfig
 logger = logging.getLogger(__name__)
 
 READY_LIMIT_S = 15.0
-STOP_LIMIT_S = 5.0
+STOP_TRIES, STOP_PAUSE_S = 5, 1.0
 
 ReadyReader = Callable[[str], int | None]
 """Takes one line of output; returns the port once the line says that the broker serves. Raises BrokerStartError."""
@@ -55,12 +55,15 @@ class BrokerChild:
         if self.process.stdin is not None:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        for _ in range(STOP_TRIES):  # mosquitto loses a SIGTERM that comes just after it says "running"
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_PAUSE_S)
+                return
+            except subprocess.TimeoutExpired:
+                continue
+        self.process.kill()
+        self.process.wait()
 
 
 class _Output(threading.Thread):

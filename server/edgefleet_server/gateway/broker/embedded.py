@@ -26,7 +26,7 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each device that vanishes while being written to
     config = json.loads(sys.stdin.readline())
-    die_with_parent(config.pop("parent_pid"))
+    die_with_parent(config.pop("parent_pid"), signal.SIGTERM)
     try:
         asyncio.run(_serve(config))
     except BrokerStartError as error:
