@@ -136,7 +136,7 @@ def script(page: Path) -> str:
     """Return one bash script that runs the page's blocks in order and ends what they started."""
     parts = [PRELUDE]
     if needs_server(page):
-        parts += ["edgectl server init --data .docs-server", *_background(SERVER_SETUP), LOGIN]
+        parts += ["edgectl server init .docs-server", *_background(SERVER_SETUP), LOGIN]
     for block in shell_blocks(page):
         if block.kind == "skip":
             continue

@@ -90,7 +90,7 @@ def test_files_stay_short() -> None:
 
 def test_functions_stay_short() -> None:
     long = {}
-    for path in python_sources():
+    for path in (p for p in python_sources() if "migrations" not in p.parts):
         for node in ast.walk(ast.parse((ROOT / path).read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
