@@ -12,11 +12,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from sqlmodel import SQLModel
 
 from edgefleet_protocol.blocks import LEAF_BYTES, leaf_index
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName, ProfileName, ReleaseRef, Version, target_path
+from edgefleet_server import migrations
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.blobs import open_blob_store
@@ -87,7 +87,7 @@ class House:
         self.folder = folder
         self.settings: ServerSettings = load_settings(folder, database_url=url, device_port=8443, **settings)
         self.db = Database(url)
-        SQLModel.metadata.create_all(self.db.engine)
+        migrations.upgrade(self.db)
         self.signing = SigningService(self.db, folder / "keys", clock)
         if not (folder / "keys").exists():
             self.signing.init()

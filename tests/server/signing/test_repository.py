@@ -3,11 +3,13 @@
 import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tuf.api.exceptions import DownloadHTTPError, RepositoryError
-from tuf.ngclient import FetcherInterface, Updater
+from tuf.ngclient import FetcherInterface, Updater  # type: ignore[attr-defined]  # documented, but not in __all__
 
+from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.messages import RepoHead, decode
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.db import Database
@@ -15,7 +17,7 @@ from edgefleet_server.signing.errors import KeysExistError, KeysMissingError, Ta
 from edgefleet_server.signing.service import SigningService
 from tests.server.fleet.house import House, TurnedClock
 
-SHA = "a" * 64
+SHA = Sha256("a" * 64)
 
 
 class ServiceFetcher(FetcherInterface):
@@ -66,7 +68,7 @@ def test_director_key_is_delegated_and_each_role_has_its_own_key(house: House) -
 
         newest = store.latest(session, "targets")
     assert newest is not None
-    targets = Metadata.from_bytes(newest[1]).signed
+    targets = Metadata[Any].from_bytes(newest[1]).signed
     roles = targets.delegations.roles
     assert list(roles) == ["director", "releases"]
     assert roles["director"].paths == ["director/*"]
@@ -85,7 +87,7 @@ def test_signing_the_same_bundle_again_changes_nothing(house: House) -> None:
 def test_a_signed_bundle_is_never_replaced(house: House) -> None:
     house.signing.add_target("digits/1.0.0/p.bundle", 100, SHA, {})
     with pytest.raises(TargetExistsError):
-        house.signing.add_target("digits/1.0.0/p.bundle", 100, "c" * 64, {})
+        house.signing.add_target("digits/1.0.0/p.bundle", 100, Sha256("c" * 64), {})
 
 
 def test_client_refuses_an_older_repository(house: House, tmp_path: Path) -> None:
@@ -149,14 +151,14 @@ def test_restored_database_still_moves_forward(house: House, tmp_path: Path) -> 
     house.signing.add_target("digits/1.0.0/p.bundle", 100, SHA, {})
     (backup / "a.db").write_bytes(_copy(house))
     house.clock.turn(hours=1)
-    house.signing.add_target("digits/1.1.0/p.bundle", 100, "d" * 64, {})
+    house.signing.add_target("digits/1.1.0/p.bundle", 100, Sha256("d" * 64), {})
     folder = tmp_path / "client"
     client(house, folder).refresh()
 
     house.clock.turn(seconds=30)
     restored = SigningService(_open(backup / "a.db"), tmp_path / "a" / "keys", house.clock)
     restored.start()
-    restored.add_target("digits/1.2.0/p.bundle", 100, "e" * 64, {})
+    restored.add_target("digits/1.2.0/p.bundle", 100, Sha256("e" * 64), {})
     updater = Updater(
         str(folder), "https://tuf.test/", fetcher=ServiceFetcher(restored), bootstrap=restored.root_chain()[0]
     )
