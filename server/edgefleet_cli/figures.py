@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
@@ -82,10 +84,16 @@ def age(value: Any, now: datetime) -> str:
 
 
 def pairs(value: Any) -> str:
-    """Return `k=v,k2=v2` for a mapping, sorted by key."""
+    """Return `k=v,k2=v2` for a mapping, sorted by key; inner mappings are flattened, digests shortened."""
     if not isinstance(value, dict) or not value:
         return "-"
-    return ",".join(f"{key}={item}" for key, item in sorted(value.items()))
+    return ",".join(_pair(str(key), item) for key, item in sorted(value.items()))
+
+
+def _pair(key: str, item: Any) -> str:
+    if isinstance(item, dict):
+        return pairs(item)
+    return f"{key}={item[:12] if isinstance(item, str) and _DIGEST.fullmatch(item) else item}"
 
 
 def error_text(model: dict[str, Any]) -> str:

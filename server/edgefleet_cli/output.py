@@ -49,7 +49,7 @@ class Output:
     def __init__(self, form: Format = Format.TABLE, *, color: Color = Color.AUTO, quiet: bool = False) -> None:
         self.form = form
         self.quiet = quiet
-        self._color = color
+        self.color = color
         self._stdout: Console | None = None
         self._stderr: Console | None = None
 
@@ -62,14 +62,14 @@ class Output:
     def data(self) -> Console:
         """Return the console on stdout."""
         if self._stdout is None:
-            self._stdout = _console(self._color, stderr=False)
+            self._stdout = _console(self.color, stderr=False)
         return self._stdout
 
     @property
     def remarks(self) -> Console:
         """Return the console on stderr."""
         if self._stderr is None:
-            self._stderr = _console(self._color, stderr=True)
+            self._stderr = _console(self.color, stderr=True)
         return self._stderr
 
     def note(self, text: str) -> None:
@@ -107,6 +107,13 @@ class Output:
             self._csv([entry], sheet.columns)
         else:
             show(entry)
+
+    def rows(self, document: Json, entries: list[Json], sheet: Sheet) -> None:
+        """Write `entries`, the rows of an answer that is more than a list; JSON and YAML get the whole `document`."""
+        if self.form in {Format.JSON, Format.YAML}:
+            self._document(document)
+        else:
+            self.items({"items": entries}, sheet)
 
     def document(self, entry: Json, show: Callable[[], None]) -> None:
         """Write an object that is no row of a list: JSON and YAML as it is, every other format by `show`."""

@@ -39,8 +39,8 @@ class Ran:
         told = lines[at:]
         assert len(told) == 3, self.err
         assert told[1].startswith("  why: "), self.err
-        assert told[2].startswith(" next: "), self.err
-        return told[0].removeprefix("error: "), told[1].removeprefix("  why: "), told[2].removeprefix(" next: ")
+        assert told[2].lstrip().startswith("next: "), self.err
+        return told[0].removeprefix("error: "), told[1].removeprefix("  why: "), told[2].lstrip().removeprefix("next: ")
 
 
 Edgectl = Callable[..., Ran]

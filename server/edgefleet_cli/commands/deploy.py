@@ -9,21 +9,29 @@ import typer
 from edgefleet_cli import completion
 from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT, NotYetError, UsageError
 from edgefleet_cli.figures import text
-from edgefleet_cli.output import Column
+from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.session import Session
 
-SET = [
-    Column("device", lambda d: text(d.get("device")), keep=True),
-    Column("profile", lambda d: text(d.get("profile"))),
-    Column("target", lambda d: text(d.get("target"))),
-    Column("gen", lambda d: text(d.get("gen")), right=True, wide=True),
-]
-OUTCOME = [
-    Column("device", lambda d: text(d.get("device")), keep=True),
-    Column("profile", lambda d: text(d.get("profile"))),
-    Column("state", lambda d: text(d.get("state"))),
-    Column("error", lambda d: text(d.get("error"))),
-]
+SET = Sheet(
+    "devices",
+    [
+        Column("device", lambda d: text(d.get("device")), keep=True),
+        Column("profile", lambda d: text(d.get("profile"))),
+        Column("target", lambda d: text(d.get("target"))),
+        Column("gen", lambda d: text(d.get("gen")), wide=True, right=True),
+    ],
+    lambda d: text(d.get("device")),
+)
+OUTCOME = Sheet(
+    "devices",
+    [
+        Column("device", lambda d: text(d.get("device")), keep=True),
+        Column("profile", lambda d: text(d.get("profile"))),
+        Column("state", lambda d: text(d.get("state"))),
+        Column("error", lambda d: text(d.get("error"))),
+    ],
+    lambda d: text(d.get("device")),
+)
 
 
 def deploy(
@@ -64,17 +72,18 @@ def _deploy(session: Session, ref: str, to: str | None, device: str | None, *, w
     chosen: list[dict[str, Any]] = answer.get("set") or []
     _note_skipped(session, answer)
     if not chosen:
-        session.out.document(answer, lambda: session.out.note(f"no device gets {ref}"))
+        session.out.rows(answer, [], SET)
+        session.out.note(f"no device gets {ref}")
         return EXIT_OK if dry_run else EXIT_FAILED
     if dry_run or not wait:
-        session.out.document(answer, lambda: session.out.table(chosen, SET))
+        session.out.rows(answer, chosen, SET)
         session.out.note(
             f"{len(chosen)} {'would get' if dry_run else 'now want'} {ref}{'' if dry_run else _watch(ref)}"
         )
         return EXIT_OK
     outcomes = deployer.wait(ref, answer, selector=to, wait_s=session.options.timeout_s or DEFAULT_WAIT_S)
     rows = [outcome.as_json() for outcome in outcomes]
-    session.out.document({**answer, "devices": rows}, lambda: session.out.table(rows, OUTCOME))
+    session.out.rows({**answer, "devices": rows}, rows, OUTCOME)
     code = exit_code(outcomes)
     if code == EXIT_TIMEOUT:
         session.out.note(f"not finished in time; the devices go on{_watch(ref)}")

@@ -204,9 +204,10 @@ def enroll(  # noqa: PLR0913, PLR0917 - the flags of the command
     if out is not None:
         _write_tokens(tokens, out)
         session.out.note(f"wrote {len(tokens)} token files to {out}")
-    session.out.items({**made, "items": tokens}, CLAIMS) if session.out.form in {"name", "csv"} else (
-        session.out.document(made, lambda: _show_tokens(session, tokens, out))
-    )
+    if session.out.is_for_eyes:
+        _show_tokens(session, tokens, out)
+    else:
+        session.out.rows(made, tokens, CLAIMS)
 
 
 CLAIMS = Sheet(

@@ -32,6 +32,12 @@ Roles = Annotated[str | None, typer.Option("--roles", help="What this process do
 BehindProxy = Annotated[bool, typer.Option("--behind-proxy", help="TLS ends in a proxy in front of this server.")]
 
 
+TlsCert = Annotated[Path | None, typer.Option("--tls-cert", metavar="FILE", help="Certificate of API and UI, PEM.")]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Key of that certificate, PEM.")]
+Instance = Annotated[str | None, typer.Option("--instance", help="Name of this replica; each needs its own.")]
+LogLevel = Annotated[str | None, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.")]
+
+
 @app.command("init")
 def init(
     ctx: typer.Context,
@@ -39,10 +45,11 @@ def init(
     public_host: PublicHost = None,
     broker: Broker = None,
     tenant: Annotated[str | None, typer.Option("--tenant", help="Name of the tenant.")] = None,
+    db: Database = None,
 ) -> None:
     """Make keys, device CA, TUF repository, database and the first admin token in DIR."""
     require("edgefleet_server", "server")
-    flags = _flags(public_host=public_host, broker=broker, tenant=tenant)
+    flags = _flags(public_host=public_host, broker=broker, tenant=tenant, db=db)
     become(python_module("edgefleet_server.initialise", "--data", str(folder), *flags))
 
 
@@ -60,7 +67,11 @@ def start(  # noqa: PLR0913, PLR0917 - the flags of the command
     broker_port: BrokerPort = None,
     db: Database = None,
     roles: Roles = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     behind_proxy: BehindProxy = False,
+    instance: Instance = None,
+    log_level: LogLevel = None,
 ) -> None:
     """Run the server until it is stopped."""
     require("edgefleet_server", "server")
@@ -75,6 +86,10 @@ def start(  # noqa: PLR0913, PLR0917 - the flags of the command
         broker_port=broker_port,
         db=db,
         roles=roles,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        instance=instance,
+        log_level=log_level,
     )
     if behind_proxy:
         flags.append("--behind-proxy")
@@ -88,7 +103,7 @@ def check(ctx: typer.Context, data: Data, broker: Broker = None) -> None:
     become(python_module("edgefleet_server.main", "--data", str(data), "--check", *_flags(broker=broker)))
 
 
-def _flags(**given: str | int | None) -> list[str]:
+def _flags(**given: str | int | Path | None) -> list[str]:
     """Return `--name value` for each given option."""
     flags: list[str] = []
     for name, value in given.items():

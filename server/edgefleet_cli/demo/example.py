@@ -14,6 +14,7 @@ MODEL = "digits"
 GOOD = ("1.0.0", "1.1.0")
 LOSES_ACCURACY = "1.2.0"
 CRASHES_AT_LOAD = "1.3.0"
+BAD = (LOSES_ACCURACY, CRASHES_AT_LOAD)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +18,8 @@ from edgefleet_cli.demo.example import MODEL, Images
 from edgefleet_cli.demo.processes import ChildError, Household
 from edgefleet_cli.errors import CliError
 
-ENVIRONMENT = {
-    # A free port each, since they share one machine; a short probation, since the demo is short.
-    "EDGEFLEET_AGENT_INFER_PORT": "0",
-    "EDGEFLEET_AGENT_PROBATION_S": "3",
-}
+_SOCKETS_ROOT_CHARACTERS = 55
+"""Linux takes socket paths of 107 bytes; below this folder an agent adds its own folder and the names of its sockets."""
 _BATCH = 10
 _ENROL_S = 60.0
 _START_S = 60.0
@@ -56,21 +55,39 @@ class Device:
         }
 
 
-def enrol(home: Household, devices: list[Device], tokens: list[str]) -> None:
+def agent_environment(home: Household, folder: Path) -> dict[str, str]:
+    """Return the settings of the demo's agents: a free port each, since they share a machine; a short probation.
+
+    Agents put sockets below the temporary folder when their state folder's path is long: that is made a folder of the
+    demo, so that nothing stays behind.
+    """
+    sockets = folder / "sockets"
+    if len(str(sockets)) > _SOCKETS_ROOT_CHARACTERS:
+        above = next(  # noqa: S108 - mkdtemp makes a private folder in it
+            (place for place in (tempfile.gettempdir(), "/tmp") if len(place) < _SOCKETS_ROOT_CHARACTERS - 20), None
+        )
+        sockets = Path(tempfile.mkdtemp(prefix="edgefleet-", dir=above))
+    else:
+        sockets.mkdir(mode=0o700)
+    home.remove_at_end(sockets)
+    return {"EDGEFLEET_AGENT_INFER_PORT": "0", "EDGEFLEET_AGENT_PROBATION_S": "3", "TMPDIR": str(sockets)}
+
+
+def enrol(home: Household, devices: list[Device], tokens: list[str], environment: Mapping[str, str]) -> None:
     """Enrol each device with its claim token, all at the same time. Raises ChildError."""
     running = []
     for device, token in zip(devices, tokens, strict=True):
         device.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         # "-": the token comes on standard input, so that it does not show in the list of processes.
         command = python_module("edgefleet_agent", "enroll", "-", "--state", str(device.state_dir))
-        running.append(home.start(f"{device.name}-enroll", command, ENVIRONMENT, feed=token + "\n"))
+        running.append(home.start(f"{device.name}-enroll", command, environment, feed=token + "\n"))
     home.wait(running, _ENROL_S)
 
 
-def start(home: Household, clock: SystemClock, devices: list[Device]) -> list[Device]:
+def start(home: Household, clock: SystemClock, devices: list[Device], environment: Mapping[str, str]) -> list[Device]:
     """Start the agents and return the devices with their ids and the addresses of their local API. Raises ChildError."""
     for device in devices:
-        home.start(device.name, python_module("edgefleet_agent", "run", "--state", str(device.state_dir)), ENVIRONMENT)
+        home.start(device.name, python_module("edgefleet_agent", "run", "--state", str(device.state_dir)), environment)
     deadline_s = clock.monotonic_s() + _START_S
     found: dict[str, Device] = {}
     while len(found) < len(devices):

@@ -17,7 +17,7 @@ from typing import Any
 from edgefleet_cli.api_client import ApiClient
 from edgefleet_cli.children import python_module, require
 from edgefleet_cli.contexts import Context, ContextFile
-from edgefleet_cli.demo.example import GOOD, MODEL, Example, find_example
+from edgefleet_cli.demo.example import BAD, GOOD, MODEL, Example, find_example
 from edgefleet_cli.demo.processes import Child, ChildError, Household
 from edgefleet_cli.demo.story import Story, summary
 from edgefleet_cli.errors import EXIT_OK, CliError, UsageError
@@ -82,11 +82,17 @@ def _run(session: Session, wish: DemoWish, home: Household, folder: Path, exampl
     with ApiClient(address.url, address.token, request_timeout_s=60.0) as api:
         story = Story(api, home, session.out, session.clock, example, demo_profiles())
         _step(session, 1, f"server at {address.url}, {_broker_text(folder / 'server')}")
-        _step(session, 2, story.enrol_devices(wish.devices, folder / "devices"))
         images = example.images()
         first, second = GOOD
-        _step(session, 3, story.publish(first), story.deploy(first, images))
-        _step(session, 4, story.publish(second), story.deploy(second, images))
+        story.queue(first)
+        _step(session, 2, story.enrol_devices(wish.devices, folder / "devices"))
+        published = story.publish(first)
+        story.queue(second)
+        _step(session, 3, published, story.deploy(first, images))
+        published = story.publish(second)
+        for version in BAD:
+            story.queue(version)
+        _step(session, 4, published, story.deploy(second, images))
         _step(session, 5, story.refuse_bad(), *(_refusal(entry) for entry in story.refusals()))
     told = summary(story, session.clock.monotonic_s() - began_s)
     if not wish.once:
@@ -175,6 +181,8 @@ def _edgectl_command() -> str:
 
 def _step(session: Session, number: int, text: str, *details: str) -> None:
     session.out.note(f"{number}/{_STEPS} {text}")
+    if session.options.verbose:
+        session.out.note(f"    at {session.clock.now():%H:%M:%S}")
     for detail in details:
         session.out.note(f"    {detail}")
 

@@ -10,7 +10,7 @@ from typing import Any
 from edgefleet_cli.api_client import ApiClient
 from edgefleet_cli.clock import SystemClock
 from edgefleet_cli.demo import fleet
-from edgefleet_cli.demo.example import CRASHES_AT_LOAD, GOOD, LOSES_ACCURACY, MODEL, Example, Images
+from edgefleet_cli.demo.example import BAD, GOOD, MODEL, Example, Images
 from edgefleet_cli.demo.fleet import Device
 from edgefleet_cli.demo.processes import Household
 from edgefleet_cli.deploying import DONE, Deployer, DeviceOutcome
@@ -56,8 +56,9 @@ class Story:
             for index in range(1, count + 1)
         ]
         tokens = {profile: self._claim_tokens(profile, wanted) for profile in self.profiles}
-        fleet.enrol(self.home, wanted, [tokens[device.profile].pop() for device in wanted])
-        self.devices = fleet.start(self.home, self.clock, wanted)
+        environment = fleet.agent_environment(self.home, folder.parent)
+        fleet.enrol(self.home, wanted, [tokens[device.profile].pop() for device in wanted], environment)
+        self.devices = fleet.start(self.home, self.clock, wanted, environment)
         counts = ", ".join(
             f"{sum(device.profile == profile for device in self.devices)} × {profile}"
             for profile in self.profiles
@@ -66,7 +67,7 @@ class Story:
         return f"{count} devices enrolled by claim token over mTLS: {counts}"
 
     def publish(self, version: str) -> str:
-        """Publish a good version; return what to say about it. Raises StoryError when a profile is refused."""
+        """Finish publishing a good version; return what to say about it. Raises StoryError when a profile is refused."""
         release = self._convert(version)
         if release.get("state") != "ready":
             reasons = "; ".join(f"{entry['profile']}: {entry['reason']}" for entry in failures(release))
@@ -79,7 +80,7 @@ class Story:
 
     def deploy(self, version: str, images: Images) -> str:
         """Deploy a version everywhere, wait, measure it on the devices; return what to say about it."""
-        deployer = Deployer(self.api, self.out, self.clock)
+        deployer = Deployer(self.api, self._quiet, self.clock)
         ref = f"{MODEL}@{version}"
         answer = deployer.deploy(ref, selector="")
         outcomes = deployer.wait(ref, answer, wait_s=_DEPLOY_S)
@@ -103,8 +104,8 @@ class Story:
         )
 
     def refuse_bad(self) -> str:
-        """Publish two bad files; return what to say about their refusal. Raises StoryError if one gets through."""
-        for version in (LOSES_ACCURACY, CRASHES_AT_LOAD):
+        """Finish publishing two bad files; return what to say about their refusal. Raises StoryError if one gets through."""
+        for version in BAD:
             release = self._convert(version)
             if release.get("bundles"):
                 raise StoryError(f"{MODEL}@{version} is bad, yet it was signed", why=str(release["state"]))
@@ -118,12 +119,22 @@ class Story:
             for entry in failures(release)
         ]
 
+    def queue(self, version: str) -> None:
+        """Upload and ask for a release now, so that it converts while devices are busy with the one before."""
+        self.releases[version] = self._publisher.publish(self.example.request(version, self.profiles))
+
     def _convert(self, version: str) -> Json:
-        quiet = Output(self.out.form, quiet=True)
-        publisher = Publisher(self.api, quiet, self.clock)
-        release = publisher.publish(self.example.request(version, self.profiles))
-        self.releases[version] = publisher.follow(release, wait_s=_CONVERT_S)
+        self.releases[version] = self._publisher.follow(self.releases[version], wait_s=_CONVERT_S)
         return self.releases[version]
+
+    @property
+    def _publisher(self) -> Publisher:
+        return Publisher(self.api, self._quiet, self.clock)
+
+    @property
+    def _quiet(self) -> Output:
+        """Progress of single devices and jobs is for a terminal; elsewhere the demo is its five steps."""
+        return Output(self.out.form, color=self.out.color, quiet=self.out.quiet or not self.out.remarks.is_terminal)
 
     def _claim_tokens(self, profile: str, wanted: list[Device]) -> list[str]:
         count = sum(device.profile == profile for device in wanted)
