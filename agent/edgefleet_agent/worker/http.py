@@ -8,7 +8,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
 import h11
 import msgspec
@@ -22,8 +21,7 @@ IDLE_TIMEOUT_S = 75.0
 JSON_TYPE = b"application/json"
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One whole request. headers: names in lower case. peer: "tcp" or "unix"."""
 
     method: str
@@ -36,14 +34,13 @@ class Request:
         return next((value for key, value in self.headers if key == name), None)
 
 
-@dataclass(frozen=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """One answer; Content-Length and Connection are added by the connection."""
 
     status: int
     body: bytes
     content_type: bytes = JSON_TYPE
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    headers: list[tuple[bytes, bytes]] = []
 
 
 def json_response(status: int, value: object) -> Response:
@@ -92,6 +89,7 @@ class HttpConnection(asyncio.Protocol):
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._transport: asyncio.Transport | None = None
         self._request: h11.Request | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
         self._chunks: list[bytes] = []
         self._body_bytes = 0
         self._answering: asyncio.Task[None] | None = None
@@ -155,15 +153,16 @@ class HttpConnection(asyncio.Protocol):
         """Take one event; True when reading stops for now."""
         if isinstance(event, h11.Request):
             self._request, self._chunks, self._body_bytes = event, [], 0
+            self._headers = list(event.headers)  # once: each walk over h11's own sequence is slow
             self._deadline = self._loop.time() + BODY_TIMEOUT_S
             if event.http_version not in {b"1.0", b"1.1"}:
                 self._refuse(505, "This server speaks HTTP/1.1.")
                 return True
             # the parser's own limit counts only heads that are not complete yet
-            if sum(len(name) + len(value) for name, value in event.headers) > MAX_HEAD_BYTES:
+            if sum(len(name) + len(value) for name, value in self._headers) > MAX_HEAD_BYTES:
                 self._refuse(431, f"The headers are larger than {MAX_HEAD_BYTES} bytes.")
                 return True
-            announced = next((v for k, v in event.headers if k == b"content-length"), b"0")
+            announced = next((v for k, v in self._headers if k == b"content-length"), b"0")
             if int(announced) > self._server.max_body_bytes:
                 self._refuse_size()
                 return True
@@ -194,7 +193,7 @@ class HttpConnection(asyncio.Protocol):
         assert event is not None
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks = []
-        request = Request(event.method.decode("ascii"), event.target.decode("ascii"), list(event.headers), body)
+        request = Request(event.method.decode("ascii"), event.target.decode("ascii"), self._headers, body)
         try:
             answer = self._server.handler(request)
         except Exception:  # noqa: BLE001 - outermost loop of a connection: one bad request must not end the worker
