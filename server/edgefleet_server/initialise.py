@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import migrations
@@ -27,7 +29,18 @@ from edgefleet_server.signing.service import ROOT_WARNING, SigningService
 
 SETTINGS_FILE = "server.toml"
 TOKEN_FILE = "admin.token"  # noqa: S105  # a file name
-_OURS = (SETTINGS_FILE, TOKEN_FILE, "keys", "edgefleet.db", "blobs", "tuf", "broker", "run")
+_OURS = (
+    SETTINGS_FILE,
+    TOKEN_FILE,
+    "keys",
+    "edgefleet.db",
+    "edgefleet.db-wal",
+    "edgefleet.db-shm",
+    "blobs",
+    "tuf",
+    "broker",
+    "run",
+)
 
 
 class AlreadyInitialisedError(EdgefleetError):
@@ -89,8 +102,6 @@ def _undo_on_failure(data_dir: Path) -> Iterator[None]:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-        for path in data_dir.glob("edgefleet.db-*"):
-            path.unlink(missing_ok=True)
         if not existed and data_dir.exists():
             data_dir.rmdir()
         raise
@@ -135,6 +146,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 6
     except EdgefleetError as error:
         report_error(error)
+        return 1
+    except (OSError, SQLAlchemyError) as error:
+        sys.stderr.write(
+            f"error: the server could not be made in {data_dir}\n  why: {error}\n"
+            "  next: check the folder's rights and free space, and the database URL\n"
+        )
         return 1
     sys.stdout.write(
         f"Server made in {made.settings.data_dir}\n"

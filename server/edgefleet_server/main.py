@@ -19,8 +19,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import logs
+from edgefleet_server.db import DatabaseUnavailableError
 from edgefleet_server.initialise import report_error
 from edgefleet_server.running import Server, describe
 from edgefleet_server.settings import ServerSettings, SettingsError, load_settings
@@ -92,6 +95,15 @@ def main(arguments: list[str] | None = None) -> int:
         return run_server(settings)
     except EdgefleetError as error:
         report_error(error)
+        return 1
+    except SQLAlchemyError as error:
+        _log.debug("the database failed", exc_info=error)
+        report_error(
+            DatabaseUnavailableError(
+                f"the database cannot be used: {error}",
+                next_step="check `database_url`, and that the database belongs to this server and has space",
+            )
+        )
         return 1
 
 

@@ -30,7 +30,7 @@ def ids(db: Database) -> list[str]:
 def test_scope_commits_at_its_end_and_rolls_back_on_an_exception(db: Database) -> None:
     with db.session() as session:
         session.add(a_token("a"))
-    with pytest.raises(RuntimeError, match="boom"), db.session() as session:
+    with pytest.raises(RuntimeError, match="boom"), db.session() as session:  # noqa: PT012
         session.add(a_token("b"))
         session.flush()
         raise RuntimeError("boom")
@@ -38,7 +38,7 @@ def test_scope_commits_at_its_end_and_rolls_back_on_an_exception(db: Database) -
 
 
 def test_inner_scope_joins_the_outer_transaction(db: Database) -> None:
-    with pytest.raises(RuntimeError, match="boom"), db.session() as outer:
+    with pytest.raises(RuntimeError, match="boom"), db.session() as outer:  # noqa: PT012
         with db.session() as inner:
             assert inner is outer
             inner.add(a_token("a"))

@@ -62,7 +62,7 @@ def test_wrong_digest_too_large_and_cut_uploads_leave_nothing(store: BlobStore, 
         put_chunks(store, [b"abc"], limit_bytes=10, expected=DIGEST)
     with pytest.raises(BlobTooLargeError):
         put_chunks(store, [b"abc"], limit_bytes=2, expected=None)
-    with pytest.raises(RuntimeError, match="cut"), store.writer(limit_bytes=10) as writer:
+    with pytest.raises(RuntimeError, match="cut"), store.writer(limit_bytes=10) as writer:  # noqa: PT012
         writer.write(b"abc")
         raise RuntimeError("cut")
     assert store.size(sha256_hex(b"abc")) is None

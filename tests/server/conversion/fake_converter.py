@@ -1,0 +1,132 @@
+"""A conversion child for tests of the machinery: does what the first bytes of the source say. Real process, real protocol."""
+
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from edgefleet_protocol.bundle import write_bundle
+from edgefleet_protocol.digest import sha256_hex
+from edgefleet_protocol.ids import ModelName, ProfileName, Version, target_path
+from edgefleet_protocol.manifest import Manifest, Recipe, RuntimeProof, TensorSpec, Tolerance
+
+
+def say(**line: object) -> None:
+    """Write one line of the protocol."""
+    print(json.dumps(line), flush=True)
+
+
+def bundle(request: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Write a bundle and return its report."""
+    source = Path(request["source"]["path"])
+    model = source.read_bytes()
+    profile = request["profiles"][0]
+    tensor = TensorSpec(name="x", dtype="float32", shape=[1])
+    facts = {
+        "model": request["model"],
+        "version": request["version"],
+        "profile": profile["name"],
+        "runtime": profile["runtime"]["name"],
+        **changes,
+    }
+    manifest = Manifest(
+        **facts,
+        model_member="model.onnx",
+        precision="fp32",
+        format="onnx",
+        inputs=[tensor],
+        outputs=[tensor],
+        runtimes=[RuntimeProof(name="ort", version="1")],
+        tolerances={"x": Tolerance()},
+        source_sha256=sha256_hex(model),
+        recipe=Recipe(sha256="0" * 64, steps={}),
+        operators={},
+    )
+    data = write_bundle({"model.onnx": model}, manifest)
+    path = Path(request["out_dir"]) / f"{profile['name']}.bundle"
+    path.write_bytes(data)
+    return {
+        "type": "bundle",
+        "model": request["model"],
+        "version": request["version"],
+        "profile": profile["name"],
+        "runtime": profile["runtime"]["name"],
+        "precision": "fp32",
+        "bytes": len(model),
+        "fp32_bytes": len(model),
+        "ratio": 1.0,
+        "bundle_bytes": len(data),
+        "sha256": sha256_hex(data),
+        "target": target_path(ModelName(request["model"]), Version(request["version"]), ProfileName(profile["name"])),
+        "path": str(path),
+    }
+
+
+def main() -> int:
+    """Answer one request."""
+    request = json.loads(sys.stdin.read())
+    word = Path(request["source"]["path"]).read_bytes().split(b" ")[0].decode()
+    say(type="progress", profile=request["profiles"][0]["name"], stage="import", message="reading", pct=10)
+    if word == "refuse":
+        say(
+            type="refused",
+            profile=request["profiles"][0]["name"],
+            code="convert.gate",
+            reason="too bad",
+            next="retrain",
+        )
+    elif word == "error":
+        say(type="error", code="convert.not_a_model", message="not a model", next="send a model")
+        return 2
+    elif word == "crash":
+        os.abort()
+    elif word == "hang":
+        time.sleep(600)
+    elif word == "fill":
+        with (Path(request["out_dir"]) / "big").open("wb") as file:
+            for _ in range(10_000):
+                file.write(b"x" * 100_000)
+                file.flush()
+                time.sleep(0.001)
+    elif word == "memory":
+        bytearray(1 << 40)
+    elif word == "chatter":
+        sys.stdout.write("x" * 5_000_000)
+    elif word == "network":
+        with socket.socket() as link:
+            code = link.connect_ex(("127.0.0.1", int(os.environ.get("PORT", "9"))))
+        say(type="refused", profile=request["profiles"][0]["name"], code="seen", reason=os.strerror(code), next="")
+    elif word == "facts":
+        facts = {
+            "cwd": [path.name for path in Path().iterdir()],
+            "env": sorted(os.environ),
+            "out": oct(Path(request["out_dir"]).stat().st_mode),
+        }
+        say(type="refused", profile=request["profiles"][0]["name"], code="seen", reason=json.dumps(facts), next="")
+    elif word == "liar":
+        say(**bundle(request, profile="other-profile"))
+    elif word == "digest":
+        say(**(bundle(request) | {"sha256": "0" * 64}))
+    elif word == "link":
+        report = bundle(request)
+        path = Path(report["path"])
+        path.rename(path.with_suffix(".real"))
+        path.symlink_to(path.with_suffix(".real"))
+        say(**report)
+    elif word == "tampered":
+        report = bundle(request)
+        data = bytearray(Path(report["path"]).read_bytes())
+        data[len(data) // 2] ^= 1
+        Path(report["path"]).write_bytes(data)
+        say(**(report | {"sha256": sha256_hex(data)}))
+    elif word != "silent":
+        say(**bundle(request))
+    say(type="result", bundles=[], refused=[], report_path="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""The queue on both databases: leases, fencing, giving up."""
+
+import threading
+from datetime import timedelta
+
+import pytest
+
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import ProfileName, ReleaseRef
+from edgefleet_server.conversion.errors import LeaseLostError
+from edgefleet_server.conversion.model import ClaimedJob, JobState
+from edgefleet_server.conversion.service import LEASE, ConversionService
+from edgefleet_server.db import Database
+from edgefleet_server.registry.model import JobSpec, SourceFile
+from tests.support.servers import HandClock
+
+
+def spec(version: str = "1") -> JobSpec:
+    """Return a job's spec."""
+    return JobSpec(
+        ref=ReleaseRef.parse(f"digits@{version}"),
+        profile=ProfileName("p-ort"),
+        profile_facts={"name": "p-ort"},
+        kind="file",
+        files=(SourceFile("m.onnx", Sha256("0" * 64), 3),),
+        data={"eval": Sha256("1" * 64)},
+        options={"precision": "auto"},
+    )
+
+
+def claimed(queue: ConversionService, worker: str) -> ClaimedJob:
+    """Claim a job that must be there."""
+    job, _ = queue.claim(worker)
+    assert job is not None
+    return job
+
+
+def test_jobs_are_claimed_once_in_order_with_their_whole_spec(db: Database) -> None:
+    queue = ConversionService(db, HandClock())
+    queue.enqueue(spec("1"))
+    queue.enqueue(spec("2"))
+    assert claimed(queue, "a").spec == spec("1")
+    assert claimed(queue, "b").spec == spec("2")
+    assert queue.claim("c") == (None, None)
+    assert queue.counts()["running"] == 2
+
+
+def test_a_silent_worker_loses_its_job_and_can_change_nothing_more(db: Database) -> None:
+    clock = HandClock()
+    queue = ConversionService(db, clock)
+    queue.enqueue(spec())
+    old = claimed(queue, "a")
+    clock.turn(seconds=LEASE.total_seconds() - 1)
+    queue.report(old, "import", "working", 10)
+    clock.turn(seconds=LEASE.total_seconds())
+    assert queue.claim("b") == (None, None)
+    clock.turn(seconds=1)
+    new = claimed(queue, "b")
+    assert new.attempt == 2
+    with pytest.raises(LeaseLostError):
+        queue.report(old, "x", "", 1)
+    with pytest.raises(LeaseLostError):
+        queue.keep(old)
+    with pytest.raises(LeaseLostError):
+        queue.finish(old, JobState.DONE)
+    with pytest.raises(LeaseLostError):
+        queue.give_back(old)
+    queue.finish(new, JobState.DONE)
+    assert queue.counts()["done"] == 1
+
+
+def test_a_job_that_keeps_killing_workers_fails(db: Database) -> None:
+    clock = HandClock()
+    queue = ConversionService(db, clock, max_attempts=2)
+    queue.enqueue(spec())
+    for _ in range(2):
+        claimed(queue, "a")
+        clock.turn(seconds=(LEASE + timedelta(seconds=1)).total_seconds())
+    assert queue.claim("a") == (None, spec().ref)
+    (view,) = queue.jobs_of([spec().ref])[spec().ref]
+    assert (view.state, view.code) == ("failed", "conversion.worker_lost")
+
+
+def test_a_job_given_back_is_claimed_again_with_the_attempt_uncounted(db: Database) -> None:
+    queue = ConversionService(db, HandClock())
+    queue.enqueue(spec())
+    queue.give_back(claimed(queue, "a"))
+    assert claimed(queue, "b").attempt == 1
+
+
+def test_failed_jobs_are_queued_again_others_not(db: Database) -> None:
+    queue = ConversionService(db, HandClock())
+    queue.enqueue(spec())
+    queue.finish(claimed(queue, "a"), JobState.FAILED, "x", "broken", "again")
+    assert queue.retry_failed(spec().ref) == 1
+    queue.finish(claimed(queue, "a"), JobState.REFUSED, "x", "bad", "")
+    assert queue.retry_failed(spec().ref) == 0
+
+
+def test_many_workers_never_share_a_job(db: Database) -> None:
+    queue = ConversionService(db, HandClock())
+    for number in range(12):
+        queue.enqueue(spec(str(number)))
+    got: list[int] = []
+
+    def work(name: str) -> None:
+        while (job := queue.claim(name)[0]) is not None:
+            got.append(job.id)
+
+    threads = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == len(set(got))
+    # on PostgreSQL a worker may see nothing while others hold all waiting rows; what is left is still queued
+    assert len(got) + queue.counts()["queued"] == 12

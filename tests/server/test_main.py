@@ -1,0 +1,159 @@
+"""The server as a process: ready, stopped, killed; its children end with it. Real broker, real conversion child."""
+
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.support.servers import ServerProcess, init_server, release_body, server_process
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A server's data folder."""
+    init_server(tmp_path / "server")
+    return tmp_path / "server"
+
+
+@pytest.fixture
+def server(data: Path) -> Iterator[ServerProcess]:
+    """The whole server with the embedded broker."""
+    with server_process(data, (data / "admin.token").read_text().strip(), "--broker", "embedded") as running:
+        yield running
+
+
+def wait_gone(processes: list[psutil.Process], limit_s: float = 20.0) -> list[psutil.Process]:
+    """Return those that are still alive after the limit."""
+    alive: list[psutil.Process] = psutil.wait_procs(processes, timeout=limit_s)[1]
+    return alive
+
+
+def wait_until_ready(client: httpx.Client) -> dict[str, object]:
+    """Return the body of `/readyz` once it says ready."""
+    deadline = time.monotonic() + 30
+    while (answer := client.get("/readyz")).status_code != 200:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.1)
+    body: dict[str, object] = answer.json()
+    return body
+
+
+def test_a_published_model_is_converted_and_signed_by_the_real_converter(server: ServerProcess) -> None:
+    model = (DIGITS / "digits-1.0.0.onnx").read_bytes()
+    calibration = (DIGITS / "data" / "calibration.npz").read_bytes()
+    with server.client() as client:
+        checks = wait_until_ready(client)["checks"]
+        assert set(checks) == {"database", "keys", "broker", "engine", "converter"}  # type: ignore[call-overload]
+        body = release_body(model)
+        for blob, digest in ((model, body["source"]["files"][0]["sha256"]), (calibration, None)):
+            from edgefleet_protocol.digest import sha256_hex
+
+            assert client.put(f"/api/v1/blobs/{digest or sha256_hex(blob)}", content=blob).status_code == 201
+        body["data"] = {"calibration": sha256_hex(calibration)}
+        assert client.post("/api/v1/releases", json=body).status_code == 201
+        deadline = time.monotonic() + 120
+        while (release := client.get("/api/v1/releases/digits@1.0.0").json())["state"] == "converting":
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert release["state"] == "ready", release
+        (bundle,) = release["bundles"]
+        assert client.get(f"/api/v1/blobs/{bundle['sha256']}").content[:4] == b"PK\x03\x04"
+        context = ssl.create_default_context(cafile=str(server.data / "keys" / "device-ca.crt"))
+        device = httpx.get(f"{server.run['device_url']}/device/v1/tuf/timestamp.json", verify=context)
+        assert device.status_code == 401
+
+
+def test_sigterm_stops_everything_and_removes_the_run_file(server: ServerProcess) -> None:
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    assert len(children) >= 2
+    start = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(20) == 0
+    assert time.monotonic() - start < 20
+    assert not (server.data / "run" / "server.json").exists()
+    assert wait_gone(children) == []
+
+
+def test_children_end_when_the_server_is_killed(server: ServerProcess) -> None:
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    server.process.kill()
+    server.process.wait()
+    assert wait_gone(children) == []
+
+
+def test_a_killed_worker_is_started_again(server: ServerProcess) -> None:
+    def workers() -> list[psutil.Process]:
+        found = psutil.Process(server.process.pid).children()
+        alive = [child for child in found if child.status() != psutil.STATUS_ZOMBIE]
+        return [child for child in alive if "edgefleet_server.conversion.worker" in child.cmdline()]
+
+    (first,) = workers()
+    first.kill()
+    deadline = time.monotonic() + 30
+    while not (now := workers()) or now[0].pid == first.pid:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_second_server_on_the_same_folder_is_refused(server: ServerProcess) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgefleet_server.main", "--data", str(server.data), "--port", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "already runs" in done.stderr
+    assert server.process.poll() is None
+
+
+def test_roles_run_only_what_they_name(data: Path) -> None:
+    with server_process(data, (data / "admin.token").read_text().strip(), "--roles", "api") as server:
+        assert server.run["broker"] is None
+        assert psutil.Process(server.process.pid).children() == []
+        with server.client() as client:
+            assert set(client.get("/readyz").json()["checks"]) == {"database", "keys"}
+
+
+def test_wrong_starts_end_with_three_lines_and_code_1(data: Path, tmp_path: Path) -> None:
+    def run(*flags: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgefleet_server.main", *flags], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        last = done.stderr.strip().split("\n")[-3:]
+        assert [line.strip().split(":")[0] for line in last] == ["error", "why", "next"]
+        return done.stderr
+
+    assert "edgectl server init" in run("--data", str(tmp_path / "nothing"))
+    assert "plain HTTP" in run("--data", str(data), "--host", "0.0.0.0")
+    assert "broker" in run("--data", str(data), "--broker", "pigeon", "--port", "0", "--device-port", "0")
+    with server_process(data, "", "--roles", "api") as server:
+        port = server.url.rpartition(":")[2]
+        assert "cannot listen" in run("--data", str(data), "--port", port, "--instance", "other")
+
+
+def test_check_says_what_would_be_used_and_why(data: Path) -> None:
+    import json
+
+    done = subprocess.run(
+        [sys.executable, "-m", "edgefleet_server.main", "--data", str(data), "--check", "--broker", "embedded"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ,
+    )
+    found = json.loads(done.stdout)
+    assert found["broker"] == {"kind": "embedded", "why": "the setting says so"}
+    assert found["database"] == {"kind": "sqlite", "schema_current": True}
+    assert found["keys"] == {"initialised": True}
