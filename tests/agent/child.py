@@ -36,6 +36,7 @@ from edgefleet_agent.install.child_protocol import (
 from edgefleet_agent.install.records import DesiredOk, Wanted
 from edgefleet_protocol.blocks import LEAF_BYTES, BlockData, encode_data
 from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import DeviceId
 from tests.server.fleet.house import House
 
 Answer = Accepted | Refused | Fetched | FetchFailed
@@ -47,7 +48,7 @@ class ChildDriver:
     def __init__(self, house: House, state: Path, device: str) -> None:
         self.house = house
         self.state = state
-        self.device = device
+        self.device = DeviceId(device)
         self.meta: Callable[[str], bytes | None] = self.honest_meta
         self.leaf: Callable[[str, int, bytes], bytes] = lambda _blob, _leaf, data: data
         self.asked: list[str] = []
@@ -77,7 +78,7 @@ class ChildDriver:
         with self._child("fetch", b"") as child:
             child.kill_after = kill_after
             child.send(Fetch(wanted, slot))
-            answer = child.answer()
+            answer: Answer | None = child.answer()
             if answer is not None:
                 child.send(Finish())
         return answer

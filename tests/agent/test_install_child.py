@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # documented, but not in __all__
 from tuf.api.metadata import Metadata
 from tuf.api.serialization.json import JSONSerializer
 

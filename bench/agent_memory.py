@@ -1,0 +1,92 @@
+"""Memory of agentd, connected and idle: a real broker with mTLS, a real server side, one agent process without a model.
+
+Goal: RSS ≤ 36 MB, private ≤ 24 MB (design README §5). Prints one JSON object with the machine's facts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.agent.field import Agent, eventually
+from tests.server.gateway.conftest import Site
+
+from edgefleet_server.gateway.broker.model import BrokerKind, find_mosquitto
+
+RSS_GOAL_BYTES = 36_000_000
+PRIVATE_GOAL_BYTES = 24_000_000
+
+
+def memory_of(pid: int) -> dict[str, int]:
+    """Return RSS, private and proportional bytes of a process, from smaps_rollup."""
+    kib: dict[str, int] = {}
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+        name, _, rest = line.partition(":")
+        kib[name] = int(rest.split()[0]) * 1024
+    return {
+        "rss_bytes": kib["Rss"],
+        "private_bytes": kib["Private_Clean"] + kib["Private_Dirty"],
+        "pss_bytes": kib["Pss"],
+    }
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU seconds of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def measure(idle_s: float) -> dict[str, Any]:
+    """Return memory and CPU of an agent that was connected and idle for `idle_s`."""
+    with tempfile.TemporaryDirectory(prefix="ef-memory-") as name:
+        folder = Path(name)
+        for part in ("server", "device"):
+            (folder / part).mkdir()
+        kind = BrokerKind.MOSQUITTO if find_mosquitto() is not None else BrokerKind.EMBEDDED
+        site = Site(folder / "server", kind)
+        agent = Agent(site, folder / "device")
+        try:
+            agent.start()
+            began = time.monotonic()
+            if not eventually(lambda: agent.status().get("connected") and agent.status().get("gen")):
+                raise SystemExit(agent.log.read_text())
+            ready_s = time.monotonic() - began
+            time.sleep(2)
+            assert agent.process is not None
+            pid = agent.process.pid
+            before = cpu_s(pid)
+            time.sleep(idle_s)
+            used = cpu_s(pid) - before
+            return memory_of(pid) | {"ready_s": round(ready_s, 2), "idle_cpu_ratio": round(used / idle_s, 4)}
+        finally:
+            agent.stop()
+            site.close()
+
+
+def main() -> None:
+    """Measure once and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--idle-s", type=float, default=10.0)
+    args = parser.parse_args()
+    figures = measure(args.idle_s)
+    result = {
+        "name": "agent_memory",
+        "machine": {
+            "arch": platform.machine(),
+            "python": platform.python_version(),
+            "system": platform.platform(),
+        },
+        **figures,
+        "goal": {"rss_bytes": RSS_GOAL_BYTES, "private_bytes": PRIVATE_GOAL_BYTES},
+        "holds": figures["rss_bytes"] <= RSS_GOAL_BYTES and figures["private_bytes"] <= PRIVATE_GOAL_BYTES,
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

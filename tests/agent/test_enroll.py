@@ -1,0 +1,141 @@
+"""Enrolment against the real device listener over TLS, and every way it is refused."""
+
+import asyncio
+import base64
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import uvicorn
+
+from edgefleet_agent import errors
+from edgefleet_agent.__main__ import main
+from edgefleet_agent.enroll import enroll, parse_claim_token
+from edgefleet_agent.identity import load_identity
+from edgefleet_server.clock import SystemClock
+from edgefleet_server.device_app import create_device_app
+from edgefleet_server.parts import Parts
+from tests.server.fleet.house import House
+
+
+class Listener:
+    """A House behind its device listener."""
+
+    def __init__(self, folder: Path) -> None:
+        self.house = House(f"sqlite:///{folder / 'server.db'}", folder / "data", SystemClock(), tenant="acme")
+        self.house.fleet.announce_broker("127.0.0.1", 8883, "5")
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        signing = self.house.signing
+        parts = SimpleNamespace(fleet=self.house.fleet, signing=signing, registry=self.house.registry)
+        config = uvicorn.Config(
+            create_device_app(cast("Parts", parts)),
+            ssl_certfile=str(signing.server_cert_file),
+            ssl_keyfile=str(signing.server_key_file),
+            log_level="error",
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.run(self._server.serve(sockets=[self._socket]))
+
+    def token(self, **order: Any) -> str:
+        """Return a claim token for this listener."""
+        made: str = self.house.fleet.create_claims(**order)[0].token
+        return _at(made, f"https://127.0.0.1:{self.port}")
+
+    def close(self) -> None:
+        """Stop."""
+        self._server.should_exit = True
+        self._thread.join()
+
+
+def _at(token: str, url: str, **changes: str) -> str:
+    body = json.loads(base64.urlsafe_b64decode(token[5:] + "=" * (-len(token[5:]) % 4))) | {"url": url} | changes
+    return "efc1." + base64.urlsafe_b64encode(json.dumps(body).encode()).decode().rstrip("=")
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[Listener]:
+    """A device listener."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    made = Listener(folder)
+    yield made
+    made.close()
+
+
+def test_a_claim_token_becomes_an_identity(listener: Listener, tmp_path: Path, capsys: Any) -> None:
+    state = tmp_path / "device"
+    token = listener.token()
+    status = main(["enroll", token, "--state", str(state), "-o", "json"])
+    out = capsys.readouterr()
+    assert status == 0, out.err
+    answer = json.loads(out.out)
+    identity = load_identity(state / "identity")
+    assert identity.device == answer["device"]
+    assert identity.tenant == "acme"
+    assert (state / "identity" / "key.pem").stat().st_mode & 0o777 == 0o600
+    assert not (state / "pending-key.pem").exists()
+    assert main(["enroll", token, "--state", str(state)]) == 6
+
+
+def test_a_server_with_another_ca_is_refused_before_the_token_is_shown(listener: Listener, tmp_path: Path) -> None:
+    token = _at(listener.token(), f"https://127.0.0.1:{listener.port}", ca="ab" * 32)
+    with pytest.raises(errors.PinMismatchError):
+        enroll(token, tmp_path / "device")
+    assert not (tmp_path / "device" / "identity").exists()
+
+
+def test_another_root_than_the_pinned_one_is_refused(listener: Listener, tmp_path: Path) -> None:
+    token = _at(listener.token(), f"https://127.0.0.1:{listener.port}", root="ab" * 32)
+    with pytest.raises(errors.PinMismatchError):
+        enroll(token, tmp_path / "device")
+
+
+def test_a_used_up_token_says_what_to_do(listener: Listener, tmp_path: Path, capsys: Any) -> None:
+    token = listener.token()
+    assert main(["enroll", token, "--state", str(tmp_path / "one")]) == 0
+    capsys.readouterr()
+    assert main(["enroll", token, "--state", str(tmp_path / "two")]) == 4
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert "next: " in lines[2]
+
+
+def test_a_lost_answer_is_asked_for_again_with_the_same_key(listener: Listener, tmp_path: Path) -> None:
+    token = listener.token()
+    first = enroll(token, tmp_path / "device")
+    state = tmp_path / "device"
+    # as if the answer had never come: the key is there, the identity is not
+    (state / "identity" / "key.pem").rename(state / "pending-key.pem")
+    for file in (state / "identity").iterdir():
+        file.unlink()
+    (state / "identity").rmdir()
+    assert enroll(token, state).device == first.device
+
+
+def test_a_server_that_is_not_there_is_code_7(listener: Listener, tmp_path: Path, capsys: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    token = _at(listener.token(), f"https://127.0.0.1:{port}")
+    assert main(["enroll", token, "--state", str(tmp_path / "device")]) == 7
+    assert "does not answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "efc1.", "efc1.@@@", "edg_1_2", "efc1.e30", "efc1.AAAA"])
+def test_what_is_no_claim_token_is_named(text: str) -> None:
+    with pytest.raises(errors.ClaimTokenError):
+        parse_claim_token(text)
+
+
+def test_status_of_a_device_that_is_none_is_code_5(tmp_path: Path, capsys: Any) -> None:
+    assert main(["status", "--state", str(tmp_path)]) == 5
+    assert "edge-agent enroll" in capsys.readouterr().err

@@ -1,0 +1,34 @@
+"""agentd stays light: what it may not import, and what it may weigh when it is connected and idle."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.agent.field import Agent, eventually
+
+HEAVY = (
+    "numpy",
+    "tuf",
+    "securesystemslib",
+    "cryptography",
+    "onnxruntime",
+    "tflite_runtime",
+    "ai_edge_litert",
+    "edgefleet_runtime",
+)
+
+
+def test_agentd_imports_nothing_heavy() -> None:
+    code = "import sys, edgefleet_agent.__main__ as m, edgefleet_agent.daemon; m._parser(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert [name for name in loaded if name.split(".")[0] in HEAVY] == []
+
+
+def test_a_connected_idle_agent_keeps_within_its_memory(agent: Agent) -> None:
+    agent.start()
+    assert eventually(lambda: agent.status().get("connected") and agent.status().get("gen"))
+    assert agent.process is not None
+    lines = Path(f"/proc/{agent.process.pid}/smaps_rollup").read_text("ascii").splitlines()[1:]
+    fields = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+    assert fields["Rss"] <= 36 * 1024 * 1024
+    assert fields["Private_Clean"] + fields["Private_Dirty"] <= 24 * 1024 * 1024

@@ -1,0 +1,196 @@
+"""The install machine: its table and its decisions, without any I/O."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefleet_agent.install import machine
+from edgefleet_agent.install.machine import InstallEvent, Limits, TrialFacts
+from edgefleet_agent.install.records import ModelRecord, SlotRef, Wanted
+from edgefleet_protocol.messages import ErrorClass, Phase
+
+NOW = 1_764_072_000
+LIMITS = Limits(
+    crash_limit=3,
+    crash_window_s=300,
+    probation_s=60,
+    probation_min_s=2,
+    probation_inferences=500,
+    nonfinite_ratio=0.001,
+    error_ratio=0.01,
+    error_min_n=200,
+)
+GOOD = TrialFacts(serving=True, golden_ok=True, n=0, errors=0, nonfinite=0)
+
+
+def wanted(digest: str = "a", gen: int = 2, attempt: int = 1, not_before_s: int = 0) -> Wanted:
+    """Return a wish for the bundle whose digest is this letter, repeated."""
+    target = f"digits/{gen}.0.0/p.bundle"
+    return Wanted(
+        model="digits",
+        target=target,
+        sha256=digest * 64,
+        length=9,
+        leaves="c" * 64,
+        gen=gen,
+        attempt=attempt,
+        not_before_s=not_before_s,
+    )
+
+
+def ref(slot: str, digest: str) -> SlotRef:
+    """Return a slot with the bundle of this letter."""
+    return SlotRef(slot=slot, target=f"digits/{digest}/p.bundle", sha256=digest * 64, version=digest)
+
+
+def serving(digest: str = "a", slot: str = "A", phase: Phase = Phase.COMMITTED) -> ModelRecord:
+    """Return the record of a model that serves."""
+    return ModelRecord(model="digits", phase=phase, active=ref(slot, digest), wanted=wanted(digest))
+
+
+def test_every_phase_has_a_row_and_a_recovery_that_has_one() -> None:
+    assert set(machine.TRANSITIONS) == set(Phase)
+    for row in machine.TRANSITIONS.values():
+        assert row.recovery in machine.TRANSITIONS
+        assert set(row.on.values()) <= set(Phase)
+
+
+def test_recovery_never_goes_beyond_what_was_done() -> None:
+    order = list(Phase)
+    for phase, row in machine.TRANSITIONS.items():
+        assert order.index(row.recovery) <= order.index(phase)
+        assert machine.TRANSITIONS[row.recovery].recovery == row.recovery
+
+
+def test_an_event_without_a_row_is_a_bug() -> None:
+    with pytest.raises(machine.IllegalTransitionError):
+        machine.step(Phase.DOWNLOADING, InstallEvent.SWITCHED)
+
+
+def test_the_way_of_a_good_install() -> None:
+    record = serving("a", "A")
+    decision = machine.decide(record, wanted("b"), now_s=NOW, held=False)
+    assert decision == machine.Begin(wanted("b"), "B")
+    record = machine.begun(record, decision, now_s=NOW)
+    for event in (
+        InstallEvent.FETCHED,
+        InstallEvent.VERIFIED,
+        InstallEvent.FITS,
+        InstallEvent.GOLDEN_OK,
+        InstallEvent.READY,
+    ):
+        assert record.active == ref("A", "a")
+        record = machine.advanced(record, event, now_s=NOW)
+    assert record.phase is Phase.SWITCHING
+    record = machine.switched(record, ref("B", "b"), now_s=NOW)
+    assert (record.phase, record.active, record.previous) == (Phase.PROBATION, ref("B", "b"), ref("A", "a"))
+    assert machine.judge(record, GOOD, LIMITS, now_s=NOW + 59) == machine.KeepWatching()
+    assert machine.judge(record, GOOD, LIMITS, now_s=NOW + 60) == machine.Commit()
+    assert machine.advanced(record, InstallEvent.SOAKED, now_s=NOW).phase is Phase.COMMITTED
+
+
+@pytest.mark.parametrize("phase", sorted(machine.INSTALLING))
+def test_a_fault_before_the_switch_leaves_what_serves(phase: Phase) -> None:
+    record = msgspec.structs.replace(serving(phase=phase), wanted=wanted("b"), installing="B")
+    after = machine.failed(record, ErrorClass.GOLDEN, "trial.golden", "differs")
+    assert (after.phase, after.active, after.installing) == (Phase.FAILED, ref("A", "a"), "")
+    assert machine.quarantined(after, wanted("b")) is not None
+
+
+def test_a_failed_digest_is_tried_again_only_for_a_new_gen_or_attempt() -> None:
+    record = machine.failed(
+        msgspec.structs.replace(serving(phase=Phase.GOLDEN), wanted=wanted("b", gen=5), gen=5),
+        ErrorClass.CRASH,
+        "c",
+        "r",
+    )
+    assert isinstance(machine.decide(record, wanted("b", gen=5), now_s=NOW, held=False), machine.Stay)
+    assert isinstance(machine.decide(record, wanted("b", gen=5, attempt=2), now_s=NOW, held=False), machine.Begin)
+    assert isinstance(machine.decide(record, wanted("b", gen=6), now_s=NOW, held=False), machine.Begin)
+
+
+@pytest.mark.parametrize("error_class", sorted(machine.TRANSIENT))
+def test_a_fault_of_the_moment_is_not_held_against_the_bundle(error_class: ErrorClass) -> None:
+    record = msgspec.structs.replace(serving(phase=Phase.DOWNLOADING), wanted=wanted("b"))
+    assert machine.failed(record, error_class, "c", "r").quarantine == []
+
+
+def test_held_and_not_yet_wishes_wait() -> None:
+    assert machine.decide(serving(), wanted("b"), now_s=NOW, held=True) == machine.Stay("held by the server")
+    later = wanted("b", not_before_s=NOW + 5)
+    assert machine.decide(serving(), later, now_s=NOW, held=False) == machine.Stay("not yet", NOW + 5)
+    assert isinstance(machine.decide(serving(), later, now_s=NOW + 5, held=False), machine.Begin)
+
+
+def test_a_crash_loop_goes_back_and_names_the_version_that_crashed() -> None:
+    record = msgspec.structs.replace(serving("b", "B", Phase.PROBATION), previous=ref("A", "a"), phase_since_s=NOW)
+    for i in range(3):
+        assert machine.judge(record, GOOD, LIMITS, now_s=NOW + i) == machine.KeepWatching()
+        record = machine.crashed(record, now_s=NOW + i, window_s=300)
+    verdict = machine.judge(record, GOOD, LIMITS, now_s=NOW + 3)
+    assert isinstance(verdict, machine.RollBack)
+    after = machine.rolled_back(record, verdict.error_class, verdict.code, verdict.reason, now_s=NOW)
+    assert (after.phase, after.active, after.previous) == (Phase.ROLLED_BACK, ref("A", "a"), None)
+    assert [q.sha256 for q in after.quarantine] == ["b" * 64]
+
+
+def test_crashes_outside_the_window_are_forgotten() -> None:
+    record = serving("b", "B", Phase.PROBATION)
+    for at in (NOW, NOW + 400, NOW + 800):
+        record = machine.crashed(record, now_s=at, window_s=300)
+    assert record.crashes_s == [NOW + 800]
+
+
+@pytest.mark.parametrize(
+    ("facts", "error_class"),
+    [
+        (TrialFacts(serving=True, golden_ok=True, n=100, errors=0, nonfinite=2), ErrorClass.NONFINITE),
+        (TrialFacts(serving=True, golden_ok=True, n=300, errors=4, nonfinite=0), ErrorClass.CRASH),
+    ],
+)
+def test_bad_answers_on_probation_go_back(facts: TrialFacts, error_class: ErrorClass) -> None:
+    record = msgspec.structs.replace(serving(phase=Phase.PROBATION), phase_since_s=NOW)
+    verdict = machine.judge(record, facts, LIMITS, now_s=NOW + 999)
+    assert isinstance(verdict, machine.RollBack)
+    assert verdict.error_class is error_class
+
+
+@pytest.mark.parametrize("facts", [msgspec.UNSET, "silent", "no golden"])
+def test_missing_evidence_never_commits(facts: object) -> None:
+    record = msgspec.structs.replace(serving(phase=Phase.PROBATION), phase_since_s=NOW)
+    seen = TrialFacts(serving=facts != "silent", golden_ok=facts == "silent", n=0, errors=0, nonfinite=0)
+    assert machine.judge(record, seen, LIMITS, now_s=NOW + 10_000) == machine.KeepWatching()
+
+
+def test_a_loop_of_restarts_ends() -> None:
+    record = msgspec.structs.replace(serving(phase=Phase.GOLDEN), wanted=wanted("b"), steps=machine.MAX_STEPS)
+    assert machine.recovered(record).phase is Phase.FAILED
+
+
+@given(st.lists(st.sampled_from(list(InstallEvent)), max_size=40), st.lists(st.booleans(), max_size=40))
+def test_whatever_happens_the_serving_slot_is_never_the_one_being_written(
+    events: list[InstallEvent], cuts: list[bool]
+) -> None:
+    record = serving()
+    for i, event in enumerate(events):
+        if i < len(cuts) and cuts[i]:
+            record = machine.recovered(record)
+        if event not in machine.TRANSITIONS[record.phase].on:
+            continue
+        if event is InstallEvent.WANTED:
+            record = machine.begun(record, machine.Begin(wanted("b", gen=i + 3), machine.idle_slot(record)), now_s=NOW)
+        elif event is InstallEvent.SWITCHED:
+            record = machine.switched(record, ref(record.installing, "b"), now_s=NOW)
+        elif event is InstallEvent.DROPPED:
+            record = machine.dropped(record, now_s=NOW)
+        elif event is InstallEvent.FAULT and record.phase in (Phase.PROBATION, Phase.COMMITTED):
+            record = machine.rolled_back(record, ErrorClass.CRASH, "c", "r", now_s=NOW)
+        elif event is InstallEvent.FAULT:
+            record = machine.failed(record, ErrorClass.LOAD, "c", "r")
+        else:
+            record = machine.advanced(record, event, now_s=NOW)
+        if record.installing and record.active is not None:
+            assert record.installing != record.active.slot
+        if record.previous is not None and record.active is not None:
+            assert record.previous.slot != record.active.slot

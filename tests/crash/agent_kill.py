@@ -1,0 +1,100 @@
+"""kill -9 of a real agent at random moments of an install: it must end on a verified version and say so truthfully.
+
+Each round publishes a new version, waits a random time after the wish, kills agentd, starts it again and waits until the wanted
+version is committed. Then the bytes in the active slot are hashed, the device is asked for an answer, and the server's view is
+compared with the device's. Prints nothing; `main` returns figures as one JSON-able object, with the seed.
+"""
+
+import hashlib
+import json
+import random
+import secrets
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from edgefleet_server.gateway.broker.model import BrokerKind, find_mosquitto
+from tests.agent.field import Agent, eventually
+from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.server.fleet.house import PROFILE
+from tests.server.gateway.conftest import Site
+
+MAX_DELAY_S = 1.1
+PAD_BYTES = 2_000_000
+
+
+def main(n: int, seed: int | None = None) -> dict[str, Any]:
+    """Kill an agent `n` times and return {n, good, seed, failures, phases_hit, …}. failures: rounds that did not end well."""
+    seed = secrets.randbelow(1 << 31) if seed is None else seed
+    rng = random.Random(seed)
+    result: dict[str, Any] = {"name": "agent-kill", "n": n, "seed": seed, "good": 0, "failures": [], "phases_hit": {}}
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="ef-kill-") as name:
+        folder = Path(name)
+        (folder / "server").mkdir()
+        (folder / "device").mkdir()
+        kind = BrokerKind.MOSQUITTO if find_mosquitto() is not None else BrokerKind.EMBEDDED
+        site = Site(folder / "server", kind)
+        agent = Agent(site, folder / "device", EDGEFLEET_AGENT_PROBATION_S="0")
+        try:
+            agent.start()
+            for i in range(n):
+                problem = _round(site, agent, rng, i, result["phases_hit"])
+                if problem:
+                    result["failures"].append({"round": i, "problem": problem})
+                else:
+                    result["good"] += 1
+        finally:
+            agent.stop()
+            site.close()
+    result["ok"] = result["good"] == n
+    result["elapsed_s"] = round(time.monotonic() - began, 1)
+    return result
+
+
+def _round(site: Site, agent: Agent, rng: random.Random, i: int, hit: dict[str, int]) -> str:
+    """One kill. Returns what went wrong, "" when all is well."""
+    version = f"1.0.{i}"
+    data = bundle_bytes(classifier_onnx(1.0 + i), version=version, extra={"pad.bin": rng.randbytes(PAD_BYTES)})
+    ref = site.house.release(f"digits@{version}", bundles={PROFILE: data})
+    site.house.fleet.deploy(ref, selector="")
+    time.sleep(rng.uniform(0, MAX_DELAY_S))
+    before = agent.model()
+    phase = str(before.get("phase", "none"))
+    if phase == "committed":
+        # the older version: its successor's document is on its way or being verified
+        phase += " new" if before.get("active_target") == f"digits/{version}/{PROFILE}.bundle" else " old"
+    hit[phase] = hit.get(phase, 0) + 1
+    agent.kill()
+    agent.start()
+    target = f"digits/{version}/{PROFILE}.bundle"
+
+    def there() -> bool:
+        model = agent.model()
+        done = model.get("phase") == "committed" and model.get("active_target") == target
+        return bool(done and model.get("serving"))
+
+    if not eventually(there, 60.0):
+        return f"killed in {phase}: ended as {agent.model()}\n{agent.log.read_text()[-1500:]}"
+    model = agent.model()
+    slot = agent.state / "models" / "digits" / model["slot"] / "bundle"
+    digest = hashlib.sha256(slot.read_bytes()).hexdigest()
+    if digest != hashlib.sha256(data).hexdigest() or digest != model["active_sha256"]:
+        return "the active slot does not hold the bundle that is reported"
+    if agent.infer()["model_version"] != version:
+        return "another version answers than the one reported"
+
+    def told() -> bool:
+        seen = agent.reported()
+        return seen is not None and seen.phase == "committed" and seen.release == f"digits@{version}"
+
+    return "" if eventually(told, 30.0) else f"the server was told {agent.reported()}"
+
+
+if __name__ == "__main__":
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    figures = main(count, int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    sys.stdout.write(json.dumps(figures, indent=2) + "\n")
+    sys.exit(0 if figures["ok"] else 1)
