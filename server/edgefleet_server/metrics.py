@@ -28,7 +28,6 @@ class Metrics:
             registry=self.registry,
         )
         self.jobs = Gauge("edgefleet_conversion_jobs", "Conversion jobs by state", ["state"], registry=self.registry)
-        self.devices = Gauge("edgefleet_devices", "Enrolled devices by presence", ["presence"], registry=self.registry)
         self.loops = Counter(
             "edgefleet_engine_ticks_total", "Runs of the engine tick", ["result"], registry=self.registry
         )
