@@ -7,6 +7,7 @@ A façade over its parts: `enrolment` (claims, certificates), `desired` (signed 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 from sqlalchemy import event
 
@@ -49,7 +50,7 @@ from edgefleet_server.registry.model import BundleView, ReleaseView
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
 
-NO_BUNDLE_CODE: Final = "no_bundle"
+EXTERNAL_PORT: Final = 8883
 
 
 class Registry(Protocol):
@@ -81,7 +82,7 @@ class FleetService:
         self._clock = clock
         self._settings = settings
         self._replays = ReplayCache()
-        self._broker: BrokerAddress | None = None
+        self._broker = _external_broker(settings.broker)
         self._device_port = settings.device_port
         self.enroller = Enroller(db, signing, clock, choose_builtin_profile)
         self.desired = DesiredBook(db, signing, clock)
@@ -379,3 +380,11 @@ class FleetService:
             url=self.device_url,
             server_id=self.server_id,
         )
+
+
+def _external_broker(setting: str) -> BrokerAddress | None:
+    """Return the address in `mqtts://HOST[:PORT]`, so that a process without a gateway can tell it; else None."""
+    parts = urlsplit(setting)
+    if parts.scheme != "mqtts" or not parts.hostname:
+        return None
+    return BrokerAddress(parts.hostname, parts.port or EXTERNAL_PORT, "5")

@@ -35,7 +35,7 @@ from edgefleet_server.signing.file_signer import FileSigner, write_private
 from edgefleet_server.signing.repository import TufRepository
 
 DEVICE_CERT_LIFE: Final = timedelta(days=90)
-SERVICE_CERT_LIFE: Final = timedelta(days=90)
+SERVICE_CERT_LIFE: Final = timedelta(days=397)
 SERVER_CERT_LIFE: Final = timedelta(days=397)
 SERVER_KEY_FILE: Final = "server.key"
 SERVER_CERT_FILE: Final = "server.crt"

@@ -3,6 +3,7 @@
 import datetime as dt
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -23,9 +24,9 @@ from edgefleet_server.fleet.errors import (
     DeviceRevokedError,
     NoProfileError,
 )
-from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.fleet.model import BrokerAddress, DeviceStatus
 from edgefleet_server.signing.errors import BadCsrError
-from tests.server.fleet.house import FACTS, PROFILE, House, KeyedDevice, claim_body, pinned
+from tests.server.fleet.house import FACTS, PROFILE, House, KeyedDevice, TurnedClock, claim_body, pinned
 
 
 def test_a_claim_and_a_key_become_a_device(house: House) -> None:
@@ -261,3 +262,9 @@ def test_first_document_is_empty_and_for_this_device(house: House) -> None:
     assert signed is not None
     document = decode_desired(parse_envelope(signed.envelope).payload)
     assert (document.device, document.gen, document.models) == (device.id, 1, {})
+
+
+def test_a_process_without_a_gateway_names_an_external_broker(tmp_path: Path) -> None:
+    house = House(f"sqlite:///{tmp_path / 'b.db'}", tmp_path / "b", TurnedClock(), broker="mqtts://mqtt.example:1884")
+    assert house.device().enrolment.broker == BrokerAddress("mqtt.example", 1884, "5")
+    house.db.dispose()
