@@ -81,7 +81,7 @@ def search(workshop: Workshop, subject: Subject, report: ProfileReport, listener
             report.candidates.extend(_not_tried(later, chosen))
             return chosen
     # A candidate that passed the gate and failed after it came nearer than any that lost accuracy.
-    raise _among(accurate[0], [*accurate, *rejections], subject) if accurate else _refusal(subject, rejections)
+    raise _among(accurate[0], [*accurate, *rejections]) if accurate else _refusal(rejections)
 
 
 def _by_size(passing: list[_Found]) -> list[_Found]:
@@ -172,7 +172,7 @@ def _not_tried(specs: list[CandidateSpec], chosen: Chosen) -> Iterator[Candidate
         yield CandidateRow(id=spec.id, precision=spec.precision, verdict="not_tried", reason=reason)
 
 
-def _refusal(subject: Subject, rejections: list[errors.ConversionError]) -> errors.ConversionError:
+def _refusal(rejections: list[errors.ConversionError]) -> errors.ConversionError:
     """Return the error to show for a profile with no passing candidate: the one that came nearest.
 
     A model that loses accuracy says more than one that could not be made; among several the smallest loss, or the smallest
@@ -181,23 +181,19 @@ def _refusal(subject: Subject, rejections: list[errors.ConversionError]) -> erro
     losses = [error for error in rejections if isinstance(error, errors.AccuracyError)]
     excesses = [error for error in rejections if isinstance(error, errors.OverBudgetError)]
     if losses:
-        return _among(min(losses, key=lambda error: error.drop), rejections, subject)
+        return _among(min(losses, key=lambda error: error.drop), rejections)
     for kind in (errors.NotFiniteError, errors.GoldenError):
         found = [error for error in rejections if isinstance(error, kind)]
         if found:
-            return _among(found[0], rejections, subject)
+            return _among(found[0], rejections)
     if excesses:
-        return _among(min(excesses, key=lambda error: error.needed_bytes), rejections, subject)
-    return _among(rejections[0], rejections, subject)
+        return _among(min(excesses, key=lambda error: error.needed_bytes), rejections)
+    return _among(rejections[0], rejections)
 
 
-def _among(
-    error: errors.ConversionError, rejections: list[errors.ConversionError], subject: Subject
-) -> errors.ConversionError:
+def _among(error: errors.ConversionError, rejections: list[errors.ConversionError]) -> errors.ConversionError:
     """Return `error`, saying of how many candidates it is the nearest."""
     if len(rejections) == 1:
         return error
-    text = (
-        f"none of {len(rejections)} candidates can be offered for {subject.profile.name}; the nearest: {error.message}"
-    )
+    text = f"{error.message} (the nearest of {len(rejections)} candidates)"
     return type(error)(text, next_step=error.next_step)
