@@ -63,9 +63,8 @@ def agent_environment(home: Household, folder: Path) -> dict[str, str]:
     """
     sockets = folder / "sockets"
     if len(str(sockets)) > _SOCKETS_ROOT_CHARACTERS:
-        above = next(  # noqa: S108 - mkdtemp makes a private folder in it
-            (place for place in (tempfile.gettempdir(), "/tmp") if len(place) < _SOCKETS_ROOT_CHARACTERS - 20), None
-        )
+        places = (tempfile.gettempdir(), "/tmp")  # noqa: S108 - mkdtemp makes a private folder there
+        above = next((place for place in places if len(place) < _SOCKETS_ROOT_CHARACTERS - 20), None)
         sockets = Path(tempfile.mkdtemp(prefix="edgefleet-", dir=above))
     else:
         sockets.mkdir(mode=0o700)
