@@ -5,13 +5,13 @@
 
 import argparse
 import json
-import logging
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from edgefleet_agent import __version__, errors
+from edgefleet_agent.logs import set_up_logging
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.settings import load_settings
 from edgefleet_protocol.errors import EdgefleetError
@@ -95,9 +95,7 @@ def _enroll(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     settings = load_settings(StatePaths(args.state).settings)
-    logging.basicConfig(
-        level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    set_up_logging(settings.log_level, "agentd")
     from edgefleet_agent.daemon import Daemon
 
     Daemon(args.state, settings).run()

@@ -5,6 +5,7 @@
 3. On every connect: presence, state, then what waits in the outbox.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -132,10 +133,17 @@ class Daemon:
         self._outbox.close()
         for listener in self._listeners:
             listener.close()
-        for path in (self._paths.status, self._paths.sockets() / "infer.sock"):
-            path.unlink(missing_ok=True)
+        self._remove_run_files()
         self._loop.close()
         os.close(self._lock)
+
+    def _remove_run_files(self) -> None:
+        sockets = self._paths.sockets()
+        for path in (self._paths.status, *sockets.glob("*.sock")):
+            path.unlink(missing_ok=True)
+        if sockets != self._paths.run:
+            with contextlib.suppress(OSError):
+                sockets.rmdir()
 
     def _handle_signals(self) -> None:
         signal.set_wakeup_fd(self._loop.wake_fd, warn_on_full_buffer=False)
@@ -145,6 +153,11 @@ class Daemon:
     def _prepare_folders(self) -> None:
         for folder in (self._paths.run, self._paths.models, self._paths.sockets()):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+                raise StateFileError(
+                    f"{folder} belongs to another user; the agent's sockets and models must be its own",
+                    next_step=f"remove {folder}, or run the agent as its owner",
+                )
         for stale in self._paths.sockets().glob("*.sock"):
             stale.unlink(missing_ok=True)
 
@@ -365,6 +378,8 @@ class Daemon:
     # ---- time
 
     def _tick(self) -> None:
+        # first of all the next look: whatever fails below, time goes on
+        self._tick_in(PUMP_S)
         self._runner.tick()
         now = self._clock.monotonic_s()
         busy = self._runner.is_busy
@@ -401,6 +416,10 @@ class Daemon:
     def _telemetry_tick(self) -> None:
         interval = self._interval_s()
         age = self._window_age_s()
+        # fleets must not speak at once: each device keeps its own offset within two seconds
+        offset = hashlib.sha256(self._identity.device.encode()).digest()[0] / 128 if interval > 60 else 0.0
+        left = interval - age if age < interval else interval
+        self._loop.call_later(max(0.5, min(left, 30)) + offset, self._telemetry_tick)
         if age >= interval:
             windows = [
                 sums.closed(model, "active", self._window_began_s, age) for model, sums in self._serving.take_sums()
@@ -409,12 +428,6 @@ class Daemon:
             self._reports.telemetry(windows, system)
             self._window_began_s += age
             self._pump()
-            age = 0
-        # fleets must not speak at once: each device keeps its own offset within two seconds
-        offset = hashlib.sha256(self._identity.device.encode()).digest()[0] / 128
-        self._loop.call_later(
-            max(0.5, min(interval - age, 30)) + (offset if interval > 60 else 0), self._telemetry_tick
-        )
 
 
 def _plain(value: Any) -> Any:

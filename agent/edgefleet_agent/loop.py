@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import logging
 import selectors
 import socket
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from edgefleet_protocol.clock import Clock
 
 Callback = Callable[[], None]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -87,11 +90,11 @@ class Loop:
                 if isinstance(key.data, tuple):
                     on_read, on_write = key.data
                     if mask & selectors.EVENT_WRITE:
-                        on_write()
+                        _guarded(on_write)
                     if mask & selectors.EVENT_READ:
-                        on_read()
+                        _guarded(on_read)
                 else:
-                    key.data()
+                    _guarded(key.data)
             self._run_timers()
 
     def stop(self) -> None:
@@ -125,7 +128,15 @@ class Loop:
             timer = heapq.heappop(self._timers)[2]
             callback, timer.callback = timer.callback, None
             if callback is not None:
-                callback()
+                _guarded(callback)
+
+
+def _guarded(callback: Callback) -> None:
+    """Run a callback of the outermost loop: a full disk or a bug in one act must not end what serves."""
+    try:
+        callback()
+    except Exception:
+        log.exception("callback failed")
 
 
 def _nothing() -> None:

@@ -13,6 +13,9 @@ from pathlib import Path
 MAX_SOCKET_PATH_BYTES = 100
 """Linux holds 107 bytes in `sun_path`; the rest is for the temporary name a listener is made under."""
 
+MAX_SOCKET_STEM = 16
+"""Characters of a model name in the name of its worker's socket."""
+
 
 @dataclass(frozen=True, slots=True)
 class StatePaths:
@@ -80,9 +83,21 @@ class StatePaths:
         return self.models / name
 
     def sockets(self) -> Path:
-        """Folder for unix sockets: `run/`, or a short one under the temporary folder when the path would be too long."""
-        longest = self.run / f"{'m' * 63}.candidate.A.sock"
-        if len(str(longest)) <= MAX_SOCKET_PATH_BYTES:
+        """Folder for unix sockets: `run/`, or a short one under the temporary folder when a path would be too long.
+
+        The agent removes its sockets, and a folder that is not `run/`, when it ends.
+        """
+        longest = self.run / f"{'m' * MAX_SOCKET_STEM}.candidate.A.sock"
+        if len(str(longest.absolute())) <= MAX_SOCKET_PATH_BYTES:
             return self.run
         digest = hashlib.sha256(str(self.root.absolute()).encode()).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"edgefleet-{digest}"
+
+
+def worker_socket(folder: Path, model: str, lane: str, slot: str) -> Path:
+    """Return the socket of one worker. A long model name becomes `~` and its digest, which is
+    no model name, so that every path stays usable and two models never share one.
+    """
+    short = len(model) <= MAX_SOCKET_STEM
+    stem = model if short else "~" + hashlib.sha256(model.encode()).hexdigest()[: MAX_SOCKET_STEM - 1]
+    return folder / f"{stem}.{lane}.{slot}.sock"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgefleet_agent.install.records import SlotRef
 from edgefleet_agent.loop import Loop, Timer
+from edgefleet_agent.paths import worker_socket
 from edgefleet_agent.worker.launch import WorkerLink, start_worker
 from edgefleet_agent.worker.protocol import BadControlMessageError, Drain, Failed, Start, ToAgentd, ToWorker
 
@@ -55,7 +56,7 @@ class Worker:
         self.state = "starting"
         self.golden_ok = False
         self.failed: Failed | None = None
-        self.socket_path = options.sockets / f"{model}.active.{ref.slot}.sock"
+        self.socket_path = worker_socket(options.sockets, model, "active", ref.slot)
         self._loop = loop
         self._on_message = on_message
         self._on_exit = on_exit

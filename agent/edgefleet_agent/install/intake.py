@@ -254,6 +254,7 @@ class Intake:
             case FetchProgress():
                 listener.on_fetch(packet)
             case Fetched() | FetchFailed():
+                self._deaths = 0
                 self._jobs.pop(packet.model, None)
                 listener.on_fetch(packet)
                 self._finish_if_idle()
@@ -310,9 +311,21 @@ class Intake:
             self._retry_later(1.0)
             return
         if self._jobs and self._retry is None:
-            self._retry_later(1.0)
+            self._deaths += 1
+            if self._deaths >= CHILD_DIED_LIMIT:
+                self._give_up_jobs()
+            else:
+                self._retry_later(1.0)
         elif self._waiting and self._retry is None:
             self._next()
+
+    def _give_up_jobs(self) -> None:
+        assert self._listener is not None
+        jobs, self._jobs = self._jobs, {}
+        reason = f"the install child died {self._deaths} times while fetching it"
+        self._deaths = 0
+        for model in jobs:
+            self._listener.on_fetch(FetchFailed(model, "install.child_died", reason, "internal"))
 
     def _retry_later(self, delay_s: float = RETRY_S) -> None:
         if self._retry is not None:

@@ -29,6 +29,7 @@ from edgefleet_agent.install_child.channel import Channel, ChannelClosedError
 from edgefleet_agent.install_child.documents import Documents
 from edgefleet_agent.install_child.errors import SlotWriteError, TransportError, class_of, code_of
 from edgefleet_agent.install_child.fetch import Fetcher
+from edgefleet_agent.logs import set_up_logging
 from edgefleet_agent.paths import StatePaths
 from edgefleet_protocol.envelope import MAX_ENVELOPE_BYTES
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
@@ -152,7 +153,7 @@ class Child:
 
 def main() -> int:
     """Run one task from descriptor 3. Returns the exit status."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="install-child %(levelname)s %(message)s")
+    set_up_logging("INFO", "install-child")
     with socket.socket(fileno=CHILD_FD) as sock:
         channel = Channel(sock)
         try:

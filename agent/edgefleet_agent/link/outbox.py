@@ -7,6 +7,7 @@
 4. (boot_id, kind, seq) is unique, so that sending twice counts once.
 """
 
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from enum import IntEnum
 from pathlib import Path
 
 RESEND_AFTER_S = 20.0
+log = logging.getLogger(__name__)
 _OVERHEAD_BYTES = 64
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS message (
@@ -84,7 +86,13 @@ class Outbox:
         return int(self._db.execute("SELECT COUNT(*) FROM message").fetchone()[0])
 
     def add(self, kind: Kind, boot_id: str, seq: int, payload: bytes) -> None:
-        """Put one message in, then make room if that is over the cap. Raises sqlite3.Error when the disk does not take it."""
+        """Put one message in, then make room if that is over the cap. A disk that does not take it is logged: work goes on."""
+        try:
+            self._insert(kind, boot_id, seq, payload)
+        except sqlite3.Error as error:
+            log.warning("outbox does not take a message", extra={"kind": kind.name, "reason": str(error)})
+
+    def _insert(self, kind: Kind, boot_id: str, seq: int, payload: bytes) -> None:
         self._db.execute(f"PRAGMA synchronous = {'FULL' if kind is Kind.EVENT else 'NORMAL'}")
         cursor = self._db.execute(
             "INSERT OR IGNORE INTO message (kind, boot_id, seq, payload) VALUES (?, ?, ?, ?)",
