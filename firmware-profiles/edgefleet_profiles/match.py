@@ -1,14 +1,17 @@
 """Choose the profile of a device from its facts. Pure.
 
 Rules:
-1. A profile fits when each key of its `match` holds: `arch` and `board` are equal (an empty key fits all), the device has at
-   least `min_ram_mb`, and every runtime named in `runtimes` is installed on the device.
+1. A profile fits when each key of its `match` holds: `arch` is equal, `board` is equal to the device's board name or is its
+   first words (an empty key fits all), the device has at least `min_ram_mb`, and every runtime named in `runtimes` is
+   installed on the device. Firmware says "Raspberry Pi 4 Model B Rev 1.4"; the board `raspberry-pi-4` is its first words,
+   and is not those of "Raspberry Pi 400".
 2. A profile whose runtime version differs from the installed one still fits: the version a bundle is proved on is checked
    again by the device's own golden test.
 3. Of the fitting profiles the most specific wins: board over arch over RAM floor; then the runtime that stands first in
    `RUNTIME_ORDER`; then the name, so that the answer never depends on the order of files.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -54,12 +57,17 @@ class DeviceFacts:
         )
 
 
+def board_words(name: str) -> str:
+    """Return a board's name in lower case with one dash between words, as profiles write it."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
 def fits(profile: HardwareProfile, facts: DeviceFacts) -> bool:
     """Return whether a device with these facts can take the profile (rule 1)."""
     match = profile.match
     return (
         match.arch in ("", facts.arch)
-        and match.board in ("", facts.board)
+        and (not match.board or f"{board_words(facts.board)}-".startswith(f"{board_words(match.board)}-"))
         and facts.ram_mb >= match.min_ram_mb
         and set(match.runtimes) <= facts.runtimes
     )

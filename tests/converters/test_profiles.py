@@ -136,3 +136,18 @@ def test_the_choice_fits_and_does_not_depend_on_the_order(
         assert not any(fits(profile, facts) for profile in profiles)
     else:
         assert fits(best, facts)
+
+
+@pytest.mark.parametrize(
+    ("board", "expected"),
+    [
+        ("Raspberry Pi 4 Model B Rev 1.4", "raspberry-pi-4-ort"),
+        ("Raspberry Pi 4", "raspberry-pi-4-ort"),
+        ("Raspberry Pi 400 Rev 1.0", "generic-aarch64-ort"),
+        ("Raspberry Pi 5 Model B Rev 1.0", "generic-aarch64-ort"),
+        ("", "generic-aarch64-ort"),
+    ],
+)
+def test_the_name_that_firmware_gives_chooses_the_board(board: str, expected: str) -> None:
+    facts = {"arch": "aarch64", "board": board, "ram_mb": 3_900, "runtimes": [{"name": "ort", "version": "1.32.0"}]}
+    assert edgefleet_profiles.most_specific(facts) == expected
