@@ -31,7 +31,9 @@ class Soak:
 
 SOAKS: dict[str, Soak] = {
     "agent-kill": Soak("tests.crash.agent_kill", 200, "kill -9 of an agent at a random moment of an install"),
-    "broker-links": Soak("tests.broker.soak", 1000, "a link broken at random while messages flow both ways, on each broker"),
+    "broker-links": Soak(
+        "tests.broker.soak", 1000, "a link broken at random while messages flow both ways, on each broker"
+    ),
 }
 
 
