@@ -96,6 +96,17 @@ def _pair(key: str, item: Any) -> str:
     return f"{key}={item[:12] if isinstance(item, str) and _DIGEST.fullmatch(item) else item}"
 
 
+def flat_fields(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Return dotted names and texts of a nested object; a list becomes one text."""
+    if isinstance(value, dict):
+        return [
+            pair for key, item in value.items() for pair in flat_fields(item, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    if isinstance(value, list):
+        return [(prefix, ", ".join(text(item) for item in value))]
+    return [(prefix, text(value))]
+
+
 def error_text(model: dict[str, Any]) -> str:
     """Return `class: reason` for what a device reports of one model, empty when nothing is wrong."""
     return ": ".join(str(model[key]) for key in ("error_class", "reason") if model.get(key))

@@ -50,9 +50,10 @@ class Publisher:
         with board(self.out) as rows:
             while not is_over(release):
                 for job in release.get("jobs") or []:
-                    stage = str(job.get("stage") or "") if job.get("state") == "running" else str(job.get("state"))
-                    name = str(job.get("profile") or ref)
-                    rows.update(name, stage or str(job.get("state")), str(job.get("message") or ""), job.get("pct"))
+                    is_running = job.get("state") == "running"
+                    stage = str((is_running and job.get("stage")) or job.get("state"))
+                    message = str(job.get("message") or "") if is_running else ""
+                    rows.update(str(job.get("profile") or ref), stage, message, job.get("pct") if is_running else None)
                 if self.clock.monotonic_s() > deadline_s:
                     raise WaitTimeoutError(
                         f"{ref} is still converting after {wait_s:g} s",

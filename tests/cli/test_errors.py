@@ -162,3 +162,17 @@ def test_ctrl_c_exits_130() -> None:
         connection.close()
     assert process.returncode == 130
     assert "Traceback" not in err
+
+
+def test_the_demo_takes_no_folder_that_is_in_use(edgectl: Edgectl, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    ran = edgectl("demo", "--once", "--data", tmp_path)
+    assert ran.code == 2
+    assert "not empty" in ran.told()[0]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_demo_says_where_it_looked_for_its_example(edgectl: Edgectl, tmp_path: Path) -> None:
+    ran = edgectl("demo", "--once", "--examples", tmp_path)
+    assert ran.code == 2
+    assert str(tmp_path) in ran.told()[1]

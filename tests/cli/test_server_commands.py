@@ -221,7 +221,9 @@ def test_debug_shows_requests_with_their_ids(edgectl: Edgectl, admin: Server) ->
 def test_server_check_says_what_it_would_use(edgectl_process: Edgectl, server: Server) -> None:
     ran = edgectl_process("server", "check", "--data", server.data, "--broker", "embedded")
     assert ran.code == 0, ran.err
-    assert "broker" in ran.out
+    assert "broker.kind" in ran.out
+    as_json = edgectl_process("server", "check", "--data", server.data, "--broker", "embedded", "-o", "json")
+    assert as_json.json["broker"]["kind"] == "embedded"
 
 
 def test_a_second_init_of_the_same_folder_is_refused(edgectl_process: Edgectl, server: Server) -> None:

@@ -168,6 +168,26 @@ def test_deploying_back_by_hand_works_and_waits(demo: RunningDemo) -> None:
         assert [(entry["device"], entry["state"]) for entry in answer["devices"]] == [(device, "committed")]
 
 
+def test_publishing_with_to_brings_a_second_model_to_a_device(demo: RunningDemo) -> None:
+    device = demo.told["devices"][1]
+    example = Path(__file__).resolve().parents[2] / "examples" / "digits"
+    data = ("--calibration", str(example / "data" / "calibration.npz"), "--eval", str(example / "data" / "eval.npz"))
+    model = str(example / "digits-1.1.0.onnx")
+    release = demo.edgectl("publish", model, "--name", "second", "--version", "1", *data, "--to", f"id={device['id']}")
+    assert release["state"] == "ready"
+    assert {bundle["profile"] for bundle in release["bundles"]} == {entry["profile"] for entry in demo.told["devices"]}
+
+    def runs_both() -> bool:
+        models = demo.edgectl("device", "show", device["id"])["models"]
+        return {(model["release"], model["phase"]) for model in models} == {
+            ("digits@1.1.0", "committed"),
+            ("second@1", "committed"),
+        }
+
+    _await("the second model is not there", runs_both)
+    assert [entry["device"] for entry in demo.edgectl("release", "devices", "second@1")["items"]] == [device["id"]]
+
+
 def test_a_stop_signal_ends_everything(demo: RunningDemo) -> None:
     demo.process.terminate()
     assert demo.process.wait(timeout=60) == 0
@@ -175,8 +195,8 @@ def test_a_stop_signal_ends_everything(demo: RunningDemo) -> None:
     assert {entry.name for entry in demo.data.iterdir()} == {"server", "devices", "logs", "edgectl.json"}
 
 
-def test_once_exits_0_and_leaves_no_file(tmp_path: Path) -> None:
-    command = [*_EDGECTL, "demo", "--devices", "2", "--once", "-o", "json"]
+def test_once_with_the_embedded_broker_exits_0_and_leaves_no_file(tmp_path: Path) -> None:
+    command = [*_EDGECTL, "demo", "--devices", "2", "--once", "--broker", "embedded", "-o", "json"]
     done = subprocess.run(
         command,
         capture_output=True,
@@ -191,6 +211,24 @@ def test_once_exits_0_and_leaves_no_file(tmp_path: Path) -> None:
     assert [line[:3] for line in done.stderr.splitlines() if line[1:3] == "/5"] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
     assert list(tmp_path.iterdir()) == []
     assert not _processes_of(tmp_path)
+
+
+def test_ctrl_c_in_the_middle_exits_130_and_leaves_nothing(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*_EDGECTL, "demo", "--devices", "1"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_environment(tmp_path),
+        cwd=tmp_path,
+    )
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("1/5"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    process.stderr.close()
+    assert not _processes_of(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_killing_the_demo_leaves_no_process_and_no_file(tmp_path: Path) -> None:

@@ -70,9 +70,10 @@ def _deploy(session: Session, ref: str, to: str | None, device: str | None, *, w
     deployer = Deployer(session.api, session.out, session.clock)
     answer = deployer.deploy(ref, selector=to, device=device, dry_run=dry_run)
     chosen: list[dict[str, Any]] = answer.get("set") or []
-    _note_skipped(session, answer)
+    note_skipped(session, answer)
     if not chosen:
-        session.out.rows(answer, [], SET)
+        if not session.out.is_for_eyes:
+            session.out.rows(answer, [], SET)
         session.out.note(f"no device gets {ref}")
         return EXIT_OK if dry_run else EXIT_FAILED
     if dry_run or not wait:
@@ -90,7 +91,7 @@ def _deploy(session: Session, ref: str, to: str | None, device: str | None, *, w
     return code
 
 
-def _note_skipped(session: Session, answer: dict[str, Any]) -> None:
+def note_skipped(session: Session, answer: dict[str, Any]) -> None:
     for entry in answer.get("skipped") or []:
         session.out.note(f"skipped {entry.get('device')} ({entry.get('profile')}): {entry.get('reason')}")
         if entry.get("next"):

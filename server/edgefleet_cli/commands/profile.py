@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli import completion
-from edgefleet_cli.figures import text
+from edgefleet_cli.figures import flat_fields, text
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.session import Session
 
@@ -49,13 +49,4 @@ def show(
 
     session = Session.of(ctx)
     profile = session.api.get(f"/profiles/{part(name)}")
-    session.out.one(profile, SHEET, lambda entry: session.out.fields(_flat("", entry)))
-
-
-def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
-    """Return dotted names and texts of a nested object; lists of simple values become one text."""
-    if isinstance(value, dict):
-        return [pair for key, item in value.items() for pair in _flat(f"{prefix}.{key}" if prefix else str(key), item)]
-    if isinstance(value, list):
-        return [(prefix, ", ".join(text(item) for item in value))]
-    return [(prefix, text(value))]
+    session.out.one(profile, SHEET, lambda entry: session.out.fields(flat_fields(entry)))

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli import model_flags as flags
+from edgefleet_cli.commands.deploy import note_skipped
 from edgefleet_cli.errors import NotYetError
 from edgefleet_cli.release_view import RELEASES, exit_code, is_over, show_result
 from edgefleet_cli.session import Session
@@ -64,7 +65,7 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
         metric=metric,
         max_drop=max_drop,
     )
-    release = _publish(session, request, no_wait=no_wait)
+    release = _publish(session, request, no_wait=no_wait, deploys=to is not None)
     code = exit_code(release)
     if no_wait and not is_over(release):
         session.out.note(f"queued; follow it with `edgectl release show {release['ref']}`")
@@ -74,7 +75,7 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
     raise typer.Exit(code)
 
 
-def _publish(session: Session, request: flags.ModelRequest, *, no_wait: bool) -> dict[str, Any]:
+def _publish(session: Session, request: flags.ModelRequest, *, no_wait: bool, deploys: bool) -> dict[str, Any]:
     from edgefleet_cli.publishing import DEFAULT_WAIT_S, Publisher
 
     publisher = Publisher(session.api, session.out, session.clock)
@@ -90,15 +91,16 @@ def _publish(session: Session, request: flags.ModelRequest, *, no_wait: bool) ->
         except KeyboardInterrupt:
             session.out.note(f"the server goes on converting; look with `edgectl release show {release['ref']}`")
             raise
-    session.out.one(release, RELEASES, lambda entry: _show(session, entry))
+    session.out.one(release, RELEASES, lambda entry: _show(session, entry, deploys=deploys))
     return release
 
 
-def _show(session: Session, release: dict[str, Any]) -> None:
+def _show(session: Session, release: dict[str, Any], *, deploys: bool) -> None:
     show_result(session.out, release)
     bundles = release.get("bundles") or []
     if release.get("state") == "ready":
-        session.out.note(f"{release['ref']} is ready; deploy it with `edgectl deploy {release['ref']} --to SELECTOR`")
+        hint = "" if deploys else f"; deploy it with `edgectl deploy {release['ref']} --to SELECTOR`"
+        session.out.note(f"{release['ref']} is ready{hint}")
     elif release.get("state") == "partial":
         count = len(bundles)
         session.out.note(
@@ -112,5 +114,6 @@ def _deploy(session: Session, ref: str, selector: str) -> None:
     from edgefleet_cli.deploying import Deployer
 
     answer = Deployer(session.api, session.out, session.clock).deploy(ref, selector=selector)
+    note_skipped(session, answer)
     count = len(answer.get("set") or [])
     session.out.note(f"deployed to {count} device{'s' if count != 1 else ''}: `edgectl release devices {ref}`")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edgefleet_cli.children import become, python_module, require
+from edgefleet_cli.figures import flat_fields
+from edgefleet_cli.session import Session
 
 app = typer.Typer(help="Run a server here.", no_args_is_help=True)
 
@@ -100,7 +104,13 @@ def start(  # noqa: PLR0913, PLR0917 - the flags of the command
 def check(ctx: typer.Context, data: Data, broker: Broker = None) -> None:
     """Check settings, database, broker and keys, and say what would be used and why."""
     require("edgefleet_server", "server")
-    become(python_module("edgefleet_server.main", "--data", str(data), "--check", *_flags(broker=broker)))
+    session = Session.of(ctx)
+    command = python_module("edgefleet_server.main", "--data", str(data), "--check", *_flags(broker=broker))
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        raise typer.Exit(done.returncode)
+    facts = json.loads(done.stdout)
+    session.out.document(facts, lambda: session.out.fields(flat_fields(facts)))
 
 
 def _flags(**given: str | int | Path | None) -> list[str]:

@@ -18,7 +18,7 @@ from edgefleet_cli.api_client import ApiClient
 from edgefleet_cli.children import python_module, require
 from edgefleet_cli.contexts import Context, ContextFile
 from edgefleet_cli.demo.example import BAD, GOOD, MODEL, Example, find_example
-from edgefleet_cli.demo.processes import Child, ChildError, Household
+from edgefleet_cli.demo.processes import ChildError, Household
 from edgefleet_cli.demo.story import Story, summary
 from edgefleet_cli.errors import EXIT_OK, CliError, UsageError
 from edgefleet_cli.options import Format
@@ -78,7 +78,7 @@ def run_demo(session: Session, wish: DemoWish) -> int:
 
 def _run(session: Session, wish: DemoWish, home: Household, folder: Path, example: Example) -> None:
     began_s = session.clock.monotonic_s()
-    server, address = _start_server(session, wish, home, folder / "server")
+    address = _start_server(session, wish, home, folder / "server")
     with ApiClient(address.url, address.token, request_timeout_s=60.0) as api:
         story = Story(api, home, session.out, session.clock, example, demo_profiles())
         _step(session, 1, f"server at {address.url}, {_broker_text(folder / 'server')}")
@@ -93,13 +93,13 @@ def _run(session: Session, wish: DemoWish, home: Household, folder: Path, exampl
         for version in BAD:
             story.queue(version)
         _step(session, 4, published, story.deploy(second, images))
-        _step(session, 5, story.refuse_bad(), *(_refusal(entry) for entry in story.refusals()))
+        _step(session, 5, story.refuse_bad(), *_refusal_lines(story.refusals()))
     told = summary(story, session.clock.monotonic_s() - began_s)
     if not wish.once:
         _write_private(folder / "demo.json", json.dumps(_demo_json(address, story), indent=2) + "\n")
     _print(session, told)
     if not wish.once:
-        _stay(session, home, server, folder, address)
+        _stay(session, home, folder, address, is_temporary=wish.data is None)
 
 
 def demo_profiles() -> tuple[str, str]:
@@ -114,7 +114,7 @@ def demo_profiles() -> tuple[str, str]:
     return f"generic-{arch}-ort", f"generic-{arch}-ort-small"
 
 
-def _start_server(session: Session, wish: DemoWish, home: Household, data: Path) -> tuple[Child, ServerAddress]:
+def _start_server(session: Session, wish: DemoWish, home: Household, data: Path) -> ServerAddress:
     edgectl = python_module("edgefleet_cli.main", "server")
     home.wait([home.start("server-init", [*edgectl, "init", str(data)])], _INIT_S)
     flags = ["--data", str(data), "--port", str(wish.port), "--device-port", "0"]
@@ -133,7 +133,7 @@ def _start_server(session: Session, wish: DemoWish, home: Household, data: Path)
         if session.clock.monotonic_s() > deadline_s:
             raise ChildError("the server is not ready after a minute", why=server.last_words())
         session.clock.sleep(_POLL_S)
-    return server, ServerAddress(str(found["api_url"]), token, data / "keys" / "device-ca.crt")
+    return ServerAddress(str(found["api_url"]), token, data / "keys" / "device-ca.crt")
 
 
 def _print(session: Session, told: Json) -> None:
@@ -143,7 +143,7 @@ def _print(session: Session, told: Json) -> None:
         session.out.document(told, lambda: None)
 
 
-def _stay(session: Session, home: Household, server: Child, folder: Path, address: ServerAddress) -> None:
+def _stay(session: Session, home: Household, folder: Path, address: ServerAddress, *, is_temporary: bool) -> None:
     """Tell how to go on and wait for Ctrl-C."""
     config = folder / "edgectl.json"
     contexts = ContextFile(config)
@@ -165,7 +165,7 @@ def _stay(session: Session, home: Household, server: Child, folder: Path, addres
             home.check()
             session.clock.sleep(0.5)
     except KeyboardInterrupt:
-        note("\nstopping the demo" + (f"; its files stay in {folder}" if folder.exists() else ""))
+        note("\nstopping the demo; its files " + ("are removed" if is_temporary else f"stay in {folder}"))
 
 
 def _edgectl_command() -> str:
@@ -187,8 +187,12 @@ def _step(session: Session, number: int, text: str, *details: str) -> None:
         session.out.note(f"    {detail}")
 
 
-def _refusal(entry: Json) -> str:
-    return f"{MODEL}@{entry['version']} for {entry['profile']}: {entry['reason']}"
+def _refusal_lines(refusals: list[Json]) -> list[str]:
+    """Return one line a version and reason, with the profiles it holds for."""
+    profiles: dict[tuple[str, str], list[str]] = {}
+    for entry in refusals:
+        profiles.setdefault((entry["version"], entry["reason"]), []).append(entry["profile"])
+    return [f"{MODEL}@{version} for {' and '.join(names)}: {reason}" for (version, reason), names in profiles.items()]
 
 
 def _broker_text(data: Path) -> str:
