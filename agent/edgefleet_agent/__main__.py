@@ -25,6 +25,7 @@ EXIT_CODES: dict[type[EdgefleetError], int] = {
     errors.AgentNotRunningError: 5,
     errors.AlreadyEnrolledError: 6,
     errors.AgentRunningError: 6,
+    errors.PortTakenError: 6,
     errors.ServerUnreachableError: 7,
 }
 

@@ -6,6 +6,7 @@
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -15,6 +16,7 @@ import queue
 import secrets
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import msgspec
 from edgefleet_agent import __version__
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.durable import read_record
-from edgefleet_agent.errors import AgentRunningError, StateFileError
+from edgefleet_agent.errors import AgentRunningError, PortTakenError, StateFileError
 from edgefleet_agent.facts import runtimes
 from edgefleet_agent.identity import Identity, load_identity
 from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchProgress, Notice, Refused, TaskKind
@@ -52,6 +54,7 @@ from edgefleet_protocol.topics import Topics
 
 STATE_DELAY_S = 0.15
 PUMP_S = 5.0
+PORT_WAIT_S = 5.0
 BUSY_TICK_S = 0.5
 SILENCE_S = 180.0
 
@@ -162,8 +165,20 @@ class Daemon:
             stale.unlink(missing_ok=True)
 
     def _listen(self) -> list[socket.socket]:
-        tcp = listen_tcp(self._settings.infer_host, self._settings.infer_port)
+        tcp = self._listen_tcp()
         return [tcp, listen_unix(self._paths.sockets() / "infer.sock")]
+
+    def _listen_tcp(self) -> socket.socket:
+        """Return the public listener. After a kill of agentd an old worker may hold the port for a moment longer."""
+        host, port = self._settings.infer_host, self._settings.infer_port
+        give_up = self._clock.monotonic_s() + PORT_WAIT_S
+        while True:
+            try:
+                return listen_tcp(host, port)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or self._clock.monotonic_s() > give_up:
+                    raise PortTakenError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
+            time.sleep(0.1)
 
     def _worker_options(self) -> WorkerOptions:
         s = self._settings

@@ -68,3 +68,10 @@ class AgentNotRunningError(EdgefleetError):
 
     code = "agent.not_running"
     default_next_step = "start it with `edge-agent run --state DIR`"
+
+
+class PortTakenError(EdgefleetError):
+    """The local inference port cannot be had."""
+
+    code = "agent.port_taken"
+    default_next_step = "stop what listens there, or choose another port: EDGEFLEET_AGENT_INFER_PORT (0 = any free one)"

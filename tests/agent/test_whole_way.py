@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 
 from tests.agent.field import Agent, eventually
@@ -86,6 +87,20 @@ def test_what_serves_goes_on_without_a_network_and_over_a_restart(site: Site, ag
     assert eventually(lambda: agent.model().get("serving"))
     assert agent.infer()["model_version"] == "1.0.0"
     assert not agent.status()["connected"]
+
+
+def test_a_killed_agent_takes_its_fixed_port_again(site: Site, agent: Agent) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    agent.environment = {**agent.environment, "EDGEFLEET_AGENT_INFER_PORT": str(port)}
+    agent.start()
+    deploy(site, "1.0.0", bundle_bytes(classifier_onnx()))
+    agent.wait("committed", "1.0.0")
+    agent.kill()
+    agent.start()
+    assert eventually(lambda: agent.model().get("serving"))
+    assert agent.status()["infer_url"] == f"http://127.0.0.1:{port}"
+    assert agent.infer()["model_version"] == "1.0.0"
 
 
 def test_a_damaged_slot_is_found_at_the_start_and_fetched_again(site: Site, agent: Agent) -> None:
