@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-from edgefleet_cli.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, exit_code_of
+from edgefleet_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, exit_code_of
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -44,6 +44,21 @@ def run(arguments: list[str]) -> int:
         # The reader of stdout went away (`edgectl … | head`): that is its right, and no error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    except Exception as error:  # noqa: BLE001 - the outermost frame: a user gets three lines, and the trace on demand
+        if debug:
+            _trace()
+        write_error(_as_bug(error))
+        return EXIT_FAILED
+
+
+def _as_bug(error: Exception) -> Exception:
+    from edgefleet_cli.errors import CliError
+
+    return CliError(
+        "edgectl failed in a way it does not know",
+        why=f"{type(error).__name__}: {error}",
+        next_step="run the same command with --debug and report what it prints",
+    )
 
 
 def _invoke(arguments: list[str]) -> int:

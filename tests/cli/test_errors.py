@@ -176,3 +176,12 @@ def test_the_demo_says_where_it_looked_for_its_example(edgectl: Edgectl, tmp_pat
     ran = edgectl("demo", "--once", "--examples", tmp_path)
     assert ran.code == 2
     assert str(tmp_path) in ran.told()[1]
+
+
+def test_an_unforeseen_failure_is_three_lines_and_a_trace_only_with_debug(edgectl: Edgectl) -> None:
+    arguments = ("whoami", "--server", "http://127.0.0.1:1", "--token", "not-latin-\u2603")
+    plain = edgectl(*arguments)
+    assert plain.code == 1
+    assert plain.told()[0]
+    assert "Traceback" not in plain.err
+    assert "Traceback" in edgectl(*arguments, "--debug").err
