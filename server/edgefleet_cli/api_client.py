@@ -16,6 +16,8 @@ API = "/api/v1"
 PAGE_SIZE = 200
 UPLOAD_CHUNK_BYTES = 256 * 1024
 DEFAULT_TIMEOUT_S = 30.0
+KEEP_IDLE_S = 2.0
+"""Idle connections are given up well before the server closes them (5 s), else a request can meet a closing one."""
 
 Json = dict[str, Any]
 
@@ -39,6 +41,7 @@ class ApiClient:
             base_url=self.server,
             verify=_verification(self.server, ca_file),
             timeout=httpx.Timeout(request_timeout_s or DEFAULT_TIMEOUT_S, connect=min(request_timeout_s or 5.0, 5.0)),
+            limits=httpx.Limits(keepalive_expiry=KEEP_IDLE_S),
             headers={"accept": "application/json", "user-agent": "edgectl"},
         )
 
@@ -114,7 +117,7 @@ class ApiClient:
             )
         headers = {"authorization": f"Bearer {self._token}", **request.pop("headers", {})}
         try:
-            response = self._http.request(method, API + path, headers=headers, **request)
+            response = self._request(method, API + path, headers=headers, **request)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -125,6 +128,15 @@ class ApiClient:
         if response.is_success or response.status_code in accept:
             return response
         raise self._problem(response)
+
+    def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """Send once, and once more where reading was cut off: that changes nothing at the server."""
+        try:
+            return self._http.request(method, path, **request)
+        except (httpx.ReadError, httpx.RemoteProtocolError):
+            if method not in {"GET", "HEAD"}:
+                raise
+            return self._http.request(method, path, **request)
 
     def _unreachable(self, error: Exception) -> ServerUnreachableError:
         if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):

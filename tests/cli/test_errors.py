@@ -60,6 +60,26 @@ def test_something_else_answers_at_the_address(edgectl: Edgectl) -> None:
     assert "not an edgefleet server" in ran.told()[1]
 
 
+def test_reading_is_tried_again_when_the_connection_is_cut(edgectl: Edgectl) -> None:
+    body = b'{"id": "t", "name": "me", "roles": ["viewer"], "tenant": "default"}'
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            for reply in (b"", b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(reply)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        server = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        ran = edgectl("whoami", "--server", server, "--token", "x", "-o", "json")
+        thread.join()
+    assert ran.code == 0, ran.err
+    assert ran.json["name"] == "me"
+
+
 def test_a_silent_server_is_given_up_after_the_timeout(edgectl: Edgectl) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = f"http://127.0.0.1:{listener.getsockname()[1]}"
