@@ -1,4 +1,4 @@
-"""`edge-agent`: enroll, run, status, infer. Errors in three lines (what, why or where, next), exit codes as edgectl's.
+"""`edge-agent`: enroll, renew, run, status, infer. Errors in three lines (what, why or where, next), exit codes as edgectl's.
 
 0 ok, 1 failed, 2 usage, 3 cancelled, 4 refused, 5 not found, 6 conflict, 7 unreachable, 130 interrupted.
 """
@@ -20,11 +20,13 @@ EXIT_CODES: dict[type[EdgefleetError], int] = {
     errors.SettingsError: 2,
     errors.ClaimTokenError: 2,
     errors.EnrollRefusedError: 4,
+    errors.RenewRefusedError: 4,
     errors.PinMismatchError: 4,
     errors.NotEnrolledError: 5,
     errors.AgentNotRunningError: 5,
     errors.AlreadyEnrolledError: 6,
     errors.AgentRunningError: 6,
+    errors.IdentityBusyError: 6,
     errors.PortTakenError: 6,
     errors.ServerUnreachableError: 7,
 }
@@ -60,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(run=_run)
     status = sub.add_parser("status", help="what the running agent does")
     status.set_defaults(run=_status)
-    for command in (enroll, run, status):
+    renew = sub.add_parser("renew", help="get a certificate for a new key now; the agent does so by itself in time")
+    renew.set_defaults(run=_renew)
+    for command in (enroll, run, status, renew):
         command.add_argument("--state", type=Path, default=_default_state(), help="state folder (default: %(default)s)")
         command.add_argument("-o", "--output", choices=("text", "json"), default="text")
     _add_infer(sub)
@@ -90,6 +94,20 @@ def _enroll(args: argparse.Namespace) -> int:
         "state": str(args.state),
     }
     text = f"enrolled as {identity.device} (profile {identity.profile})\nnext: edge-agent run --state {args.state}"
+    _print(args, answer, text)
+    return 0
+
+
+def _renew(args: argparse.Namespace) -> int:
+    from edgefleet_agent.clock import SystemClock
+    from edgefleet_agent.renew import renew
+
+    clock = SystemClock()
+    identity = renew(args.state, clock)
+    assert identity is not None
+    days = int(identity.cert_until_s - clock.now().timestamp()) // 86_400
+    answer = {"device": identity.device, "cert_until_s": identity.cert_until_s, "state": str(args.state)}
+    text = f"renewed {identity.device}: a new key and a certificate for {days} days\nnext: nothing; the agent takes it over"
     _print(args, answer, text)
     return 0
 

@@ -27,7 +27,7 @@ from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.durable import read_record
 from edgefleet_agent.errors import AgentRunningError, PortTakenError, StateFileError
 from edgefleet_agent.facts import runtimes
-from edgefleet_agent.identity import Identity, load_identity
+from edgefleet_agent.identity import load_identity
 from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchProgress, Notice, Refused, TaskKind
 from edgefleet_agent.install.intake import Intake
 from edgefleet_agent.install.journal import Journal
@@ -40,6 +40,7 @@ from edgefleet_agent.link.mqtt import Connected, Disconnected, LinkOptions, Mqtt
 from edgefleet_agent.link.outbox import Kind, Outbox
 from edgefleet_agent.loop import Loop, Timer
 from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.renewal import Renewal
 from edgefleet_agent.report import Reports
 from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.settings import AgentSettings
@@ -68,12 +69,13 @@ class Daemon:
         self._paths = StatePaths(state)
         self._settings = settings
         self._clock = SystemClock()
-        self._identity: Identity = load_identity(self._paths.identity)
-        self._topics = Topics(TenantId(self._identity.tenant))
-        self._device = DeviceId(self._identity.device)
+        identity = load_identity(self._paths.identity)
+        self._topics = Topics(TenantId(identity.tenant))
+        self._device = DeviceId(identity.device)
         self._boot_id = secrets.token_hex(8)
         self._lock = _lock(self._paths.lock)
         self._loop = Loop(self._clock)
+        self._renewal = Renewal(self._loop, state, self._paths.identity, self._clock, settings)
         self._runtimes = runtimes()
         self._system = SystemReader(state)
         self._prepare_folders()
@@ -83,7 +85,7 @@ class Daemon:
         self._serving = ModelServing(self._loop, self._worker_options(), slots, __version__, self._clock.monotonic_s)
         # block request ids rise over restarts as long as a device asks less than once a second on average
         first_req_id = int(self._clock.now().timestamp()) & 0x7FFFFFFF
-        self._intake = Intake(self._loop, state, self._identity.device, settings, self, first_req_id)
+        self._intake = Intake(self._loop, state, self._device, settings, self, first_req_id)
         self._reports = Reports(self._device, self._boot_id, self._clock, self._outbox, self._report_soon)
         self._runner = Runner(
             Journal(self._paths.models),
@@ -97,7 +99,12 @@ class Daemon:
         )
         options = LinkOptions(settings.keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
         self._link = MqttLink(
-            self._identity, self._paths.identity, self._boot_id, options, self._loop.wake, self._reports.unix_ms
+            self._renewal.identity,
+            self._renewal.candidates,
+            self._boot_id,
+            options,
+            self._loop.wake,
+            self._reports.unix_ms,
         )
         self._desired: DesiredOk | None = None
         self._window_began_s = int(self._clock.now().timestamp())
@@ -113,6 +120,7 @@ class Daemon:
         """Run until SIGTERM or SIGINT. Leaves no process behind."""
         self._serving.attach(self._runner, self._active_ref)
         self._intake.attach(self)
+        self._renewal.attach(self._link.recycle, self._reports.identity_renewed)
         self._loop.on_wake(self._drain_inbox)
         self._handle_signals()
         self._reports.boot()
@@ -121,6 +129,7 @@ class Daemon:
         if self._desired is not None:
             self._runner.apply(self._desired)
         self._link.start()
+        self._renewal.start()
         self._tick()
         self._telemetry_tick()
         self._report_soon()
@@ -132,6 +141,7 @@ class Daemon:
     def _close(self) -> None:
         self._link.stop(encode(self._reports.presence(on=False)))
         self._intake.close()
+        self._renewal.close()
         self._serving.close()
         self._outbox.close()
         for listener in self._listeners:
@@ -302,6 +312,7 @@ class Daemon:
         self._outbox.resend_all()
         self._publish_state()
         self._intake.relink()
+        self._renewal.connected(item.folder)
         self._pump()
 
     def _on_message(self, item: Received) -> None:
@@ -368,13 +379,14 @@ class Daemon:
         state = self._reports.state(self._runner, self._serving, {}, count=False)
         address = self._listeners[0].getsockname()
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        identity = self._renewal.identity
         status = {
-            "device": self._identity.device,
-            "profile": self._identity.profile,
+            "device": identity.device,
+            "profile": identity.profile,
             "pid": os.getpid(),
             "agent_version": __version__,
             "connected": self._link.is_connected,
-            "broker": f"{self._identity.broker_host}:{self._identity.broker_port}",
+            "broker": f"{identity.broker_host}:{identity.broker_port}",
             "gen": self._reports.gen,
             "boot_id": self._boot_id,
             "infer_url": f"http://{host}:{address[1]}",
@@ -432,7 +444,7 @@ class Daemon:
         interval = self._interval_s()
         age = self._window_age_s()
         # fleets must not speak at once: each device keeps its own offset within two seconds
-        offset = hashlib.sha256(self._identity.device.encode()).digest()[0] / 128 if interval > 60 else 0.0
+        offset = hashlib.sha256(self._device.encode()).digest()[0] / 128 if interval > 60 else 0.0
         left = interval - age if age < interval else interval
         self._loop.call_later(max(0.5, min(left, 30)) + offset, self._telemetry_tick)
         if age >= interval:

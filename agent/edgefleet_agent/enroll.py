@@ -12,19 +12,16 @@ Source: `security.md` §3.1, design README §4.
 import base64
 import binascii
 import hashlib
-import http.client
 import json
 import secrets
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.durable import encode_record, fsync_dir, write_file
@@ -33,18 +30,25 @@ from edgefleet_agent.errors import (
     ClaimTokenError,
     EnrollRefusedError,
     PinMismatchError,
-    ServerUnreachableError,
 )
 from edgefleet_agent.facts import facts
 from edgefleet_agent.identity import CA_FILE, CERT_FILE, KEY_FILE, RECORD_FILE, ROOT_FILE, Identity
 from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.server_api import (
+    Answer,
+    ask,
+    cert_life_s,
+    key_pem,
+    load_key,
+    make_csr,
+    problem_of,
+    verifying_context,
+)
 from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import parse_device_id, parse_tenant
 
 PREFIX = "efc1."
-MAX_ANSWER_BYTES = 4 * 1024 * 1024
-TIMEOUT_S = 20.0
 PENDING_KEY = "pending-key.pem"
 
 
@@ -56,25 +60,6 @@ class ClaimToken(msgspec.Struct, frozen=True):
     secret: str
     ca: str
     root: str
-
-
-class _Broker(msgspec.Struct, frozen=True):
-    host: str
-    port: int
-    mqtt: str = "5"
-
-
-class _Answer(msgspec.Struct, frozen=True):
-    device_id: str
-    tenant: str
-    cert: str
-    ca: str
-    root_chain: list[dict[str, Any]]
-    profile: str
-    broker: _Broker | None
-    url: str
-    server_id: str = ""
-    nonce: str = ""
 
 
 def parse_claim_token(text: str) -> ClaimToken:
@@ -111,7 +96,7 @@ def enroll(token_text: str, state: Path, *, profile: str | None = None) -> Ident
     key = _device_key(paths)
     nonce = secrets.token_hex(16)
     wish = facts() | ({"wanted_profile": profile} if profile else {})
-    body = {"token": token_text.strip(), "csr": _csr(key), "facts": wish, "nonce": nonce}
+    body = {"token": token_text.strip(), "csr": make_csr(key), "facts": wish, "nonce": nonce}
     answer = _ask(token, ca_pem, body)
     if answer.nonce != nonce:
         raise PinMismatchError("the server's answer is not to this request: its nonce differs")
@@ -125,7 +110,7 @@ def _pinned_ca(token: ClaimToken) -> str:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # only a public certificate is read, and compared with the pin below
-    status, data = _request(token, context, "GET", "/device/v1/ca", None)
+    status, data = ask(token.url, context, "GET", "/device/v1/ca")
     if status != 200:
         raise EnrollRefusedError(
             f"{token.url} answered {status} when asked for its CA certificate",
@@ -141,15 +126,13 @@ def _pinned_ca(token: ClaimToken) -> str:
     return pem
 
 
-def _ask(token: ClaimToken, ca_pem: str, body: dict[str, Any]) -> _Answer:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(cadata=ca_pem)
-    status, data = _request(token, context, "POST", "/device/v1/enroll", json.dumps(body).encode())
+def _ask(token: ClaimToken, ca_pem: str, body: dict[str, Any]) -> Answer:
+    context = verifying_context(ca_pem)
+    status, data = ask(token.url, context, "POST", "/device/v1/enroll", json.dumps(body).encode())
     if status != 200:
         raise _refusal(status, data)
     try:
-        return msgspec.json.decode(data, type=_Answer)
+        return msgspec.json.decode(data, type=Answer)
     except msgspec.MsgspecError as error:
         raise EnrollRefusedError(
             f"the server's answer cannot be read: {error}", next_step="update the agent or the server"
@@ -157,63 +140,26 @@ def _ask(token: ClaimToken, ca_pem: str, body: dict[str, Any]) -> _Answer:
 
 
 def _refusal(status: int, data: bytes) -> EnrollRefusedError:
-    try:
-        problem = msgspec.json.decode(data, type=dict[str, Any])
-    except msgspec.MsgspecError:
-        problem = {}
-    detail = str(problem.get("detail") or f"status {status}")
+    detail, next_step = problem_of(status, data)
     return EnrollRefusedError(
         f"the server refused the enrolment: {detail}",
-        next_step=str(problem.get("next") or "ask the operator for a new claim token: edgectl device enroll"),
+        next_step=next_step or "ask the operator for a new claim token: edgectl device enroll",
     )
-
-
-def _request(
-    token: ClaimToken, context: ssl.SSLContext, method: str, path: str, body: bytes | None
-) -> tuple[int, bytes]:
-    address = urlsplit(token.url)
-    assert address.hostname is not None
-    connection = http.client.HTTPSConnection(address.hostname, address.port or 443, timeout=TIMEOUT_S, context=context)
-    try:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
-        connection.request(method, address.path.rstrip("/") + path, body=body, headers=headers)
-        response = connection.getresponse()
-        data = response.read(MAX_ANSWER_BYTES + 1)
-    except ssl.SSLCertVerificationError as error:
-        raise PinMismatchError(
-            f"{token.url} shows a certificate that the pinned CA did not sign: {error.verify_message}"
-        ) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise ServerUnreachableError(f"{token.url} does not answer: {error}") from error
-    finally:
-        connection.close()
-    if len(data) > MAX_ANSWER_BYTES:
-        raise EnrollRefusedError(f"the server's answer is larger than {MAX_ANSWER_BYTES} bytes")
-    return response.status, data
 
 
 def _device_key(paths: StatePaths) -> ec.EllipticCurvePrivateKey:
     """Return the key of an enrolment that was begun here before, else a new one, on the disk by now."""
     file = paths.root / PENDING_KEY
-    try:
-        loaded = serialization.load_pem_private_key(file.read_bytes(), None)
-        if isinstance(loaded, ec.EllipticCurvePrivateKey):
-            return loaded
-    except (FileNotFoundError, ValueError, TypeError):
-        pass
+    with suppress(FileNotFoundError):
+        pending = load_key(file.read_bytes())
+        if pending is not None:
+            return pending
     key = ec.generate_private_key(ec.SECP256R1())
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    write_file(file, pem, mode=0o600)
+    write_file(file, key_pem(key), mode=0o600)
     return key
 
 
-def _csr(key: ec.EllipticCurvePrivateKey) -> str:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "edgefleet device")])
-    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
-    return request.public_bytes(serialization.Encoding.PEM).decode()
-
-
-def _pinned_root(token: ClaimToken, answer: _Answer) -> bytes:
+def _pinned_root(token: ClaimToken, answer: Answer) -> bytes:
     """Return the bytes of the pinned root. The chain's documents are JSON values; their signed file is the compact, sorted form."""
     for document in answer.root_chain:
         data = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
@@ -222,12 +168,16 @@ def _pinned_root(token: ClaimToken, answer: _Answer) -> bytes:
     raise PinMismatchError("the server's root.json is not the one pinned in the claim token")
 
 
-def _identity(answer: _Answer, token: ClaimToken) -> Identity:
+def _identity(answer: Answer, token: ClaimToken) -> Identity:
     if answer.broker is None:
         raise EnrollRefusedError(
             "the server has no broker running, so it could not say where to connect",
             next_step="start the server with its gateway, then run the same command again",
         )
+    try:
+        cert_from_s, cert_until_s = cert_life_s(answer.cert.encode())
+    except ValueError as error:
+        raise EnrollRefusedError("the server's answer holds no certificate", next_step="update the server") from error
     return Identity(
         device=parse_device_id(answer.device_id),
         tenant=parse_tenant(answer.tenant),
@@ -238,6 +188,8 @@ def _identity(answer: _Answer, token: ClaimToken) -> Identity:
         url=answer.url or token.url,
         enrolled_at=SystemClock().now().isoformat(timespec="seconds"),
         server_id=answer.server_id,
+        cert_from_s=cert_from_s,
+        cert_until_s=cert_until_s,
     )
 
 

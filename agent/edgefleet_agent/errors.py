@@ -43,6 +43,20 @@ class EnrollRefusedError(EdgefleetError):
     code = "enroll.refused"
 
 
+class RenewRefusedError(EdgefleetError):
+    """The server did not give a new certificate."""
+
+    code = "renew.refused"
+    default_next_step = "look at the server's log; when the device was revoked, enrol it anew with a new claim token"
+
+
+class IdentityBusyError(EdgefleetError):
+    """Another process works on the identity."""
+
+    code = "agent.identity_busy"
+    default_next_step = "wait a moment: the running agent is renewing it"
+
+
 class ServerUnreachableError(EdgefleetError):
     """No answer from the server."""
 

@@ -1,25 +1,39 @@
-"""Who this device is: written once by `enroll`, read by agentd and the install child.
+"""Who this device is: written by `enroll`, renewed by `renew`, read by agentd and the install child.
 
-The private key never leaves `identity/key.pem` (0600). `root.json` is the pinned start of trust and never replaced;
-newer roots live in ngclient's cache and are followed from it.
+1. The private key never leaves `identity/key.pem` (0600). `root.json` is the pinned start of trust and never replaced;
+   newer roots live in ngclient's cache and are followed from it.
+2. A renewed identity lies beside the old one in `identity/next/`. The old one stays until the new one has connected once.
+3. Taking over is repeatable: `next/connected` is written first, then the files are replaced one by one, then `next/` goes.
+   A power cut in between leaves the marker, and the next start takes over again.
+4. Whoever writes here holds `identity_lock`: agentd taking over, or the one renewal that runs.
 """
 
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from edgefleet_agent.durable import read_record
-from edgefleet_agent.errors import NotEnrolledError
+from edgefleet_agent.durable import fsync_dir, read_record, write_file
+from edgefleet_agent.errors import IdentityBusyError, NotEnrolledError
 
 KEY_FILE = "key.pem"
 CERT_FILE = "cert.pem"
 CA_FILE = "ca.pem"
 ROOT_FILE = "root.json"
 RECORD_FILE = "identity.msgpack"
+NEXT_FOLDER = "next"
+CONNECTED_FILE = "connected"
+LOCK_FILE = ".lock"
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """The server's answer to the enrolment. mqtt: "5" or "3.1.1", what the broker speaks. server_id: `aud` of device tokens."""
+    """The server's answer to the enrolment. mqtt: "5" or "3.1.1", what the broker speaks. server_id: `aud` of device tokens.
+
+    cert_from_s, cert_until_s: life of the certificate, unix seconds; 0 = not looked at yet.
+    """
 
     v: int = 1
     device: str
@@ -31,6 +45,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     enrolled_at: str
     server_id: str = ""
+    cert_from_s: int = 0
+    cert_until_s: int = 0
 
 
 def load_identity(folder: Path) -> Identity:
@@ -39,3 +55,63 @@ def load_identity(folder: Path) -> Identity:
     if record is None:
         raise NotEnrolledError(f"{folder.parent} holds no identity: this device was not enrolled")
     return record
+
+
+def renewal_due_s(identity: Identity) -> int:
+    """Return when two thirds of the certificate's life are over, unix seconds; 0 when its life is not known yet."""
+    return identity.cert_from_s + (identity.cert_until_s - identity.cert_from_s) * 2 // 3
+
+
+def load_next(folder: Path) -> Identity | None:
+    """Return the renewed identity that waits beside the one in `folder`, if any. Raises StateFileError, OSError."""
+    return read_record(Identity, folder / NEXT_FOLDER / RECORD_FILE)
+
+
+@contextlib.contextmanager
+def identity_lock(folder: Path) -> Iterator[None]:
+    """Hold the identity for writing. Raises IdentityBusyError when another process does, OSError."""
+    fd = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise IdentityBusyError(f"another process is renewing the identity in {folder}") from error
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def take_over(folder: Path) -> None:
+    """Make the identity in `next/` the only one: it has connected. The caller holds the lock. Raises OSError."""
+    new = folder / NEXT_FOLDER
+    write_file(new / CONNECTED_FILE, b"")
+    write_file(folder / KEY_FILE, (new / KEY_FILE).read_bytes(), mode=0o600)
+    write_file(folder / CERT_FILE, (new / CERT_FILE).read_bytes(), mode=0o644)
+    write_file(folder / RECORD_FILE, (new / RECORD_FILE).read_bytes(), mode=0o644)
+    _remove_next(folder)
+
+
+def finish_take_over(folder: Path) -> bool:
+    """Do the rest of a take-over that a power cut interrupted. Returns whether there was one. Raises OSError."""
+    if not (folder / NEXT_FOLDER / CONNECTED_FILE).exists():
+        return False
+    take_over(folder)
+    return True
+
+
+def _remove_next(folder: Path) -> None:
+    # renamed first: a half removed folder must not be taken for an identity
+    gone = folder / f".{NEXT_FOLDER}.gone"
+    remove_flat(gone)
+    (folder / NEXT_FOLDER).rename(gone)
+    fsync_dir(folder)
+    remove_flat(gone)
+
+
+def remove_flat(folder: Path) -> None:
+    """Remove a folder of files, if it is there. Raises OSError."""
+    if folder.is_dir():
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()

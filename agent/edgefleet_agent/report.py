@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgefleet_agent import __version__
+from edgefleet_agent.identity import Identity
 from edgefleet_agent.install.child_protocol import Refused, TaskKind
 from edgefleet_agent.install.records import ModelRecord
 from edgefleet_agent.install.runner import Runner
@@ -78,6 +79,11 @@ class Reports:
     def boot(self) -> None:
         """agentd has started."""
         self._event(EventKind.BOOT, detail={"agent_version": __version__, "kernel_boot_id": _kernel_boot_id()})
+
+    def identity_renewed(self, identity: Identity) -> None:
+        """The device has connected with a new key."""
+        self._event(EventKind.IDENTITY_RENEWED, detail={"cert_until_s": identity.cert_until_s})
+        self._soon()
 
     def event(self, kind: EventKind, record: ModelRecord, *, code: str = "", reason: str = "") -> None:
         """Something happened once to a model."""

@@ -51,6 +51,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     meta_timeout_s: float = 10.0
     block_timeout_s: float = 4.0
     no_progress_s: float = 120.0
+    renew_look_s: float = 60.0
     python_command: list[str] = []
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

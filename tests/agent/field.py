@@ -37,8 +37,8 @@ def eventually(is_true: Callable[[], Any], wait_s: float = WAIT_S) -> Any:
         time.sleep(0.03)
 
 
-def write_identity(site: Site, device: KeyedDevice, state: Path) -> None:
-    """Write what `edge-agent enroll` would have written."""
+def write_identity(site: Site, device: KeyedDevice, state: Path, url: str = "https://127.0.0.1:1") -> None:
+    """Write what `edge-agent enroll` would have written. url: of the device listener, by default one that is not there."""
     folder = state / "identity"
     folder.mkdir(parents=True)
     enrolment = device.enrolment
@@ -53,8 +53,11 @@ def write_identity(site: Site, device: KeyedDevice, state: Path) -> None:
         broker_host=site.endpoint.host,
         broker_port=site.endpoint.port,
         mqtt=site.endpoint.mqtt,
-        url="https://127.0.0.1:1",
+        url=url,
         enrolled_at="2026-11-25T00:00:00+00:00",
+        server_id=site.house.fleet.server_id,
+        cert_from_s=int(time.time()),
+        cert_until_s=int(time.time()) + 90 * 86_400,
     )
     write_file(folder / RECORD_FILE, encode_record(identity))
 

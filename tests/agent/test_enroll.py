@@ -1,65 +1,20 @@
 """Enrolment against the real device listener over TLS, and every way it is refused."""
 
-import asyncio
-import base64
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-import uvicorn
 
 from edgefleet_agent import errors
 from edgefleet_agent.__main__ import main
 from edgefleet_agent.enroll import enroll, parse_claim_token
 from edgefleet_agent.identity import load_identity
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.device_app import create_device_app
-from edgefleet_server.parts import Parts
+from tests.agent.listener import Listener, at_url
 from tests.server.fleet.house import House
-
-
-class Listener:
-    """A House behind its device listener."""
-
-    def __init__(self, folder: Path) -> None:
-        self.house = House(f"sqlite:///{folder / 'server.db'}", folder / "data", SystemClock(), tenant="acme")
-        self.house.fleet.announce_broker("127.0.0.1", 8883, "5")
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        signing = self.house.signing
-        parts = SimpleNamespace(fleet=self.house.fleet, signing=signing, registry=self.house.registry)
-        config = uvicorn.Config(
-            create_device_app(cast("Parts", parts)),
-            ssl_certfile=str(signing.server_cert_file),
-            ssl_keyfile=str(signing.server_key_file),
-            log_level="error",
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        asyncio.run(self._server.serve(sockets=[self._socket]))
-
-    def token(self, **order: Any) -> str:
-        """Return a claim token for this listener."""
-        made: str = self.house.fleet.create_claims(**order)[0].token
-        return _at(made, f"https://127.0.0.1:{self.port}")
-
-    def close(self) -> None:
-        """Stop."""
-        self._server.should_exit = True
-        self._thread.join()
-
-
-def _at(token: str, url: str, **changes: str) -> str:
-    body = json.loads(base64.urlsafe_b64decode(token[5:] + "=" * (-len(token[5:]) % 4))) | {"url": url} | changes
-    return "efc1." + base64.urlsafe_b64encode(json.dumps(body).encode()).decode().rstrip("=")
 
 
 @pytest.fixture
@@ -67,7 +22,9 @@ def listener(tmp_path: Path) -> Iterator[Listener]:
     """A device listener."""
     folder = tmp_path / "server"
     folder.mkdir()
-    made = Listener(folder)
+    house = House(f"sqlite:///{folder / 'server.db'}", folder / "data", SystemClock(), tenant="acme")
+    house.fleet.announce_broker("127.0.0.1", 8883, "5")
+    made = Listener(house)
     yield made
     made.close()
 
@@ -88,14 +45,14 @@ def test_a_claim_token_becomes_an_identity(listener: Listener, tmp_path: Path, c
 
 
 def test_a_server_with_another_ca_is_refused_before_the_token_is_shown(listener: Listener, tmp_path: Path) -> None:
-    token = _at(listener.token(), f"https://127.0.0.1:{listener.port}", ca="ab" * 32)
+    token = at_url(listener.token(), f"https://127.0.0.1:{listener.port}", ca="ab" * 32)
     with pytest.raises(errors.PinMismatchError):
         enroll(token, tmp_path / "device")
     assert not (tmp_path / "device" / "identity").exists()
 
 
 def test_another_root_than_the_pinned_one_is_refused(listener: Listener, tmp_path: Path) -> None:
-    token = _at(listener.token(), f"https://127.0.0.1:{listener.port}", root="ab" * 32)
+    token = at_url(listener.token(), f"https://127.0.0.1:{listener.port}", root="ab" * 32)
     with pytest.raises(errors.PinMismatchError):
         enroll(token, tmp_path / "device")
 
@@ -125,7 +82,7 @@ def test_a_lost_answer_is_asked_for_again_with_the_same_key(listener: Listener, 
 def test_a_server_that_is_not_there_is_code_7(listener: Listener, tmp_path: Path, capsys: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    token = _at(listener.token(), f"https://127.0.0.1:{port}")
+    token = at_url(listener.token(), f"https://127.0.0.1:{port}")
     assert main(["enroll", token, "--state", str(tmp_path / "device")]) == 7
     assert "does not answer" in capsys.readouterr().err
 

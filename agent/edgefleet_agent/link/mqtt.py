@@ -6,7 +6,8 @@
 3. At most MAX_UNACKED QoS 1 publishes are in paho's hands; `publish` says no beyond that and the outbox keeps the rest.
 4. Incoming QoS 1 messages are acknowledged by `ack`, after what they caused is durable (manual_ack).
 5. On every connect: SUBSCRIBE to exact filters; the main loop then publishes retained state and presence.
-6. Reconnect after 0 … min(max, 2^n) s, uniformly (full jitter), so that a fleet does not return in one moment.
+6. Which identity is used is asked anew before each connection, so that a renewed one is taken up (`renewal`).
+7. Reconnect after 0 … min(max, 2^n) s, uniformly (full jitter), so that a fleet does not return in one moment.
 """
 
 import logging
@@ -40,9 +41,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker accepted us and the subscriptions are on their way."""
+    """The broker accepted us, with the identity of `folder`, and the subscriptions are on their way."""
 
     conn_id: str
+    folder: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +90,16 @@ class MqttLink:
     def __init__(
         self,
         identity: Identity,
-        folder: Path,
+        candidates: Callable[[], list[tuple[Identity, Path]]],
         boot_id: str,
         options: LinkOptions,
         wake: Callable[[], None],
         unix_ms: Callable[[], int],
     ) -> None:
         self._identity = identity
-        self._folder = folder
+        self._candidates = candidates
+        self._folder = Path()
+        self._attempts = 0
         self._boot_id = boot_id
         self._options = options
         self._wake = wake
@@ -185,6 +189,7 @@ class MqttLink:
             self._gone.clear()
             conn_id = secrets.token_hex(6)
             try:
+                self._choose()
                 client = self._make_client(conn_id)
                 self._client = client
                 client.connect(
@@ -204,6 +209,12 @@ class MqttLink:
             self._client = None
             self._failures = min(self._failures + 1, 16)
             self._stopping.wait(self._delay_s())
+
+    def _choose(self) -> None:
+        """Take the next candidate's identity: the first one first, and again after each connection that it made."""
+        candidates = self._candidates()
+        self._identity, self._folder = candidates[self._attempts % len(candidates)]
+        self._attempts += 1
 
     def _delay_s(self) -> float:
         ceiling = min(self._options.reconnect_max_s, 0.5 * 2.0**self._failures)
@@ -261,8 +272,9 @@ class MqttLink:
             self._acked_early.clear()
         client.subscribe(list(self._topics.device_subscriptions(self._device)))
         self._failures = 0
+        self._attempts = 0
         self._connected = True
-        self._put(Connected(conn_id))
+        self._put(Connected(conn_id, self._folder))
 
     def _on_disconnect(self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if client is self._client:

@@ -1,0 +1,179 @@
+"""Renewal against the real device listener and the real broker: new key, taken over once it has connected."""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from edgefleet_agent import errors, identity
+from edgefleet_agent.__main__ import main
+from edgefleet_agent.clock import SystemClock
+from edgefleet_agent.durable import write_file, write_record
+from edgefleet_agent.identity import load_identity, load_next
+from edgefleet_agent.renew import renew
+from tests.agent.field import Agent, eventually, write_identity
+from tests.agent.listener import Listener
+from tests.server.gateway.conftest import Site
+
+QUICK_LOOK = {"EDGEFLEET_AGENT_RENEW_LOOK_S": "0.2"}
+
+
+@pytest.fixture
+def listener(site: Site) -> Iterator[Listener]:
+    """The device listener of the site."""
+    site.house.fleet.announce_broker(site.endpoint.host, site.endpoint.port, site.endpoint.mqtt)
+    made = Listener(site.house)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def device(site: Site, listener: Listener, tmp_path: Path) -> Iterator[Agent]:
+    """An enrolled agent that knows the listener, not started yet."""
+    state = tmp_path / "device"
+    keyed = site.house.device()
+    write_identity(site, keyed, state, listener.url)
+    made = Agent(site, state, keyed, **QUICK_LOOK)
+    yield made
+    made.stop()
+
+
+def age(state: Path, share: float) -> None:
+    """Let so much of the certificate's life be over, by the agent's own record."""
+    folder = state / "identity"
+    now_s, life_s = int(SystemClock().now().timestamp()), 90 * 86_400
+    begun = now_s - int(life_s * share)
+    known = msgspec.structs.replace(load_identity(folder), cert_from_s=begun, cert_until_s=begun + life_s)
+    write_record(folder / "identity.msgpack", known)
+
+
+def test_an_agent_renews_at_two_thirds_of_its_life_and_connects_with_the_new_key(device: Agent) -> None:
+    age(device.state, 0.67)
+    old = (device.state / "identity" / "key.pem").read_bytes()
+    device.start()
+    folder = device.state / "identity"
+    assert eventually(lambda: (folder / "key.pem").read_bytes() != old), device.log.read_text()
+    assert eventually(lambda: not (folder / "next").exists())
+    assert eventually(lambda: device.status().get("connected"))
+    left_s = load_identity(folder).cert_until_s - SystemClock().now().timestamp()
+    assert left_s > 80 * 86_400
+    assert eventually(lambda: [e.detail for e in device.events() if e.kind == "identity_renewed"][1:]), (
+        [(e.kind, e.detail) for e in device.events()],
+        device.log.read_text(),
+    )
+    # the server now honours the new key for HTTPS as well: the next renewal is signed with it
+    device.stop()
+    assert renew(device.state, SystemClock()) is not None
+
+
+def test_a_young_certificate_is_left_alone(device: Agent) -> None:
+    age(device.state, 0.6)
+    assert renew(device.state, SystemClock(), if_due=True) is None
+    assert load_next(device.state / "identity") is None
+
+
+def test_by_hand_while_the_agent_runs(device: Agent, capsys: Any) -> None:
+    device.start()
+    assert eventually(lambda: device.status().get("connected"))
+    old = (device.state / "identity" / "key.pem").read_bytes()
+    assert main(["renew", "--state", str(device.state), "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["device"] == device.id
+    assert eventually(lambda: (device.state / "identity" / "key.pem").read_bytes() != old), device.log.read_text()
+    assert eventually(lambda: device.status().get("connected"))
+
+
+def test_a_server_that_is_not_there_leaves_the_old_identity_in_use(device: Agent, listener: Listener) -> None:
+    listener.close()
+    age(device.state, 0.9)
+    old = (device.state / "identity" / "key.pem").read_bytes()
+    device.start()
+    assert eventually(lambda: "identity not renewed" in device.log.read_text())
+    assert eventually(lambda: device.status().get("connected"))
+    assert (device.state / "identity" / "key.pem").read_bytes() == old
+    with pytest.raises(errors.ServerUnreachableError):
+        renew(device.state, SystemClock())
+
+
+def test_a_lost_answer_costs_no_second_key(device: Agent, listener: Listener) -> None:
+    folder = device.state / "identity"
+    first = renew(device.state, SystemClock())
+    assert first is not None
+    key = (folder / "next" / "key.pem").read_bytes()
+    # as if the answer had never come
+    (folder / "next" / "key.pem").rename(folder / "renewal-key.pem")
+    identity.remove_flat(folder / "next")
+    renew(device.state, SystemClock())
+    assert (folder / "next" / "key.pem").read_bytes() == key
+    renew(device.state, SystemClock())
+    assert (folder / "next" / "key.pem").read_bytes() == key
+    assert not (folder / "renewal-key.pem").exists()
+
+
+def test_a_renewed_identity_that_the_broker_refuses_does_not_cost_the_connection(device: Agent, site: Site) -> None:
+    renew(device.state, SystemClock())
+    folder = device.state / "identity"
+    # a certificate of somebody else for this key: TLS fails before the broker is even asked
+    stranger = site.house.device()
+    (folder / "next" / "cert.pem").write_bytes(stranger.enrolment.cert.encode())
+    device.start()
+    assert eventually(lambda: device.status().get("connected")), device.log.read_text()
+    assert (folder / "next").exists()
+
+
+@pytest.mark.parametrize("done", range(4))
+def test_a_power_cut_in_the_take_over_is_made_good_by_the_next_start(
+    device: Agent, done: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renew(device.state, SystemClock())
+    folder = device.state / "identity"
+    new = {name: (folder / "next" / name).read_bytes() for name in ("key.pem", "cert.pem", "identity.msgpack")}
+    real, count = write_file, [0]
+
+    def cut(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        if count[0] > done:
+            raise OSError("power cut")
+        count[0] += 1
+        real(path, data, mode=mode)
+
+    monkeypatch.setattr("edgefleet_agent.identity.write_file", cut)
+    if done < 3:
+        with pytest.raises(OSError, match="power cut"):
+            identity.take_over(folder)
+    else:
+        monkeypatch.setattr(identity, "_remove_next", lambda _folder: None)
+        identity.take_over(folder)
+    monkeypatch.undo()
+    assert identity.finish_take_over(folder)
+    assert {name: (folder / name).read_bytes() for name in new} == new
+    assert not (folder / "next").exists()
+    assert os.stat(folder / "key.pem").st_mode & 0o777 == 0o600  # noqa: PTH116
+
+
+def test_two_renewals_at_once_are_one(device: Agent) -> None:
+    with identity.identity_lock(device.state / "identity"):
+        assert main(["renew", "--state", str(device.state)]) == 6
+
+
+def test_a_listener_that_hangs_up_changes_nothing(device: Agent, tmp_path: Path) -> None:
+    other = socket.create_server(("127.0.0.1", 0))
+    folder = device.state / "identity"
+    known = msgspec.structs.replace(load_identity(folder), url=f"https://127.0.0.1:{other.getsockname()[1]}")
+    write_record(folder / "identity.msgpack", known)
+
+    def hang_up() -> None:
+        peer, _ = other.accept()
+        peer.recv(100)
+        peer.close()
+
+    thread = threading.Thread(target=hang_up)
+    thread.start()
+    assert main(["renew", "--state", str(device.state)]) == 7
+    thread.join()
+    other.close()
+    assert load_next(folder) is None
