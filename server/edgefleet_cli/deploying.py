@@ -17,6 +17,7 @@ Json = dict[str, Any]
 DEFAULT_WAIT_S = 3600.0  # a device without traffic watches a new version for half an hour before it commits
 _POLL_S = 0.3
 DONE = frozenset({"committed", "healthy"})
+SERVING = DONE | {"probation"}
 FAILED = frozenset({"failed", "rolled_back", "incompatible", "regressed", "cancelled", "superseded"})
 _PCT = {
     "downloading": 15.0,
@@ -65,9 +66,15 @@ class Deployer:
         return self.api.post(f"/releases/{part(ref)}:deploy", body)
 
     def wait(
-        self, ref: str, answer: Json, *, selector: str | None = None, wait_s: float = DEFAULT_WAIT_S
+        self,
+        ref: str,
+        answer: Json,
+        *,
+        selector: str | None = None,
+        wait_s: float = DEFAULT_WAIT_S,
+        good: frozenset[str] = DONE,
     ) -> list[DeviceOutcome]:
-        """Follow the devices of a deploy answer until all are done or failed, or `wait_s` is over.
+        """Follow the devices of a deploy answer until all are in a `good` state or failed, or `wait_s` is over.
 
         selector: narrows what is asked from the server; the devices followed are those of the answer.
         """
@@ -84,7 +91,7 @@ class Deployer:
                         outcomes[name] = judge(outcomes[name], device, ref, gens[name])
                 for outcome in outcomes.values():
                     rows.update(outcome.device, outcome.state, outcome.error, _PCT.get(outcome.state))
-                all_final = all(outcome.is_final for outcome in outcomes.values())
+                all_final = all(one.is_final or one.state in good for one in outcomes.values())
                 if all_final or self.clock.monotonic_s() > deadline_s:
                     break
                 self.clock.sleep(_POLL_S)
@@ -121,8 +128,8 @@ def judge(before: DeviceOutcome, device: Json, ref: str, gen: int) -> DeviceOutc
     return replace(before, state="accepted", error="")
 
 
-def exit_code(outcomes: list[DeviceOutcome]) -> int:
-    """Return 0 when all devices run the release, 1 when one failed, 8 when some have not finished."""
+def exit_code(outcomes: list[DeviceOutcome], good: frozenset[str] = DONE) -> int:
+    """Return 0 when all devices are in a `good` state, 1 when one failed, 8 when some have not finished."""
     if any(outcome.state in FAILED for outcome in outcomes):
         return EXIT_FAILED
-    return EXIT_OK if all(outcome.state in DONE for outcome in outcomes) else EXIT_TIMEOUT
+    return EXIT_OK if all(outcome.state in good for outcome in outcomes) else EXIT_TIMEOUT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -34,7 +35,14 @@ OUTCOME = Sheet(
 )
 
 
-def deploy(
+class Until(StrEnum):
+    """When a device counts as done."""
+
+    COMMITTED = "committed"
+    SERVING = "serving"
+
+
+def deploy(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
     ref: Annotated[
         str, typer.Argument(metavar="REF", help="name@version, e.g. digits@1.1.0.", autocompletion=completion.releases)
@@ -44,6 +52,9 @@ def deploy(
         str | None, typer.Option("--device", metavar="ID", help="One device.", autocompletion=completion.devices)
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until every device reports how it went.")] = False,
+    until: Annotated[
+        Until, typer.Option("--until", help="What --wait waits for: committed, or serving (still on probation).")
+    ] = Until.COMMITTED,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which devices would get it.")] = False,
     strategy: Annotated[str, typer.Option("--strategy", metavar="S", help="How: all (at once).")] = "all",
 ) -> None:
@@ -61,11 +72,13 @@ def deploy(
             why="this version deploys to all chosen devices at once",
             next_step="leave --strategy away",
         )
-    raise typer.Exit(_deploy(session, ref, to, device, wait=wait, dry_run=dry_run))
+    raise typer.Exit(_deploy(session, ref, to, device, until=until if wait else None, dry_run=dry_run))
 
 
-def _deploy(session: Session, ref: str, to: str | None, device: str | None, *, wait: bool, dry_run: bool) -> int:
-    from edgefleet_cli.deploying import DEFAULT_WAIT_S, Deployer, exit_code
+def _deploy(
+    session: Session, ref: str, to: str | None, device: str | None, *, until: Until | None, dry_run: bool
+) -> int:
+    from edgefleet_cli.deploying import DEFAULT_WAIT_S, DONE, SERVING, Deployer, exit_code
 
     deployer = Deployer(session.api, session.out, session.clock)
     answer = deployer.deploy(ref, selector=to, device=device, dry_run=dry_run)
@@ -76,16 +89,18 @@ def _deploy(session: Session, ref: str, to: str | None, device: str | None, *, w
             session.out.rows(answer, [], SET)
         session.out.note(f"no device gets {ref}")
         return EXIT_OK if dry_run else EXIT_FAILED
-    if dry_run or not wait:
+    if dry_run or until is None:
         session.out.rows(answer, chosen, SET)
         session.out.note(
             f"{len(chosen)} {'would get' if dry_run else 'now want'} {ref}{'' if dry_run else _watch(ref)}"
         )
         return EXIT_OK
-    outcomes = deployer.wait(ref, answer, selector=to, wait_s=session.options.timeout_s or DEFAULT_WAIT_S)
+    good = DONE if until is Until.COMMITTED else SERVING
+    wait_s = session.options.timeout_s or DEFAULT_WAIT_S
+    outcomes = deployer.wait(ref, answer, selector=to, wait_s=wait_s, good=good)
     rows = [outcome.as_json() for outcome in outcomes]
     session.out.rows({**answer, "devices": rows}, rows, OUTCOME)
-    code = exit_code(outcomes)
+    code = exit_code(outcomes, good)
     if code == EXIT_TIMEOUT:
         session.out.note(f"not finished in time; the devices go on{_watch(ref)}")
     return code

@@ -12,7 +12,7 @@ import typer
 from edgefleet_cli import completion
 from edgefleet_cli.commands.event import SHEET as EVENTS
 from edgefleet_cli.errors import UsageError
-from edgefleet_cli.figures import age, error_text, milliseconds, pairs, size, text
+from edgefleet_cli.figures import age, error_text, pairs, size, text
 from edgefleet_cli.options import parse_duration_s
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.session import Session
@@ -104,8 +104,9 @@ def _show(session: Session, device: Json, sheet: Sheet) -> None:
         out.fields((key.replace("_", " "), _fact(value)) for key, value in model.items() if key != "model")
     telemetry = device.get("telemetry")
     if isinstance(telemetry, dict):
-        out.heading("Last telemetry")
-        out.fields((key.replace("_", " "), _figure(key, value)) for key, value in telemetry.items())
+        from edgefleet_cli.health_view import show_health
+
+        show_health(out, telemetry, session.clock.now())
 
 
 def _fact(value: Any) -> str:
@@ -116,12 +117,6 @@ def _fact(value: Any) -> str:
             return f"{value['name']} {value['version']}"
         return ", ".join(f"{key}={_fact(item)}" for key, item in value.items() if item not in (None, "", [], {}))
     return text(value)
-
-
-def _figure(key: str, value: Any) -> str:
-    if key.endswith("_bytes"):
-        return size(value)
-    return milliseconds(value) if key.endswith("_ms") and not isinstance(value, dict) else _fact(value)
 
 
 @app.command("events")

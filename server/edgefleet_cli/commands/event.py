@@ -13,6 +13,17 @@ from edgefleet_cli.session import Session
 app = typer.Typer(help="The fleet as a whole.", no_args_is_help=True)
 
 
+def _what(event: dict[str, Any]) -> str:
+    """Return an event in a few words: release, phase, error and reason; what is left out is in `-o wide` and `-o json`."""
+    detail = event.get("detail") or {}
+    target = str(detail.get("target") or "")
+    words = ["@".join(target.split("/")[:2]) if target.count("/") == 2 else "", detail.get("phase")]
+    words += [detail.get("error_class"), detail.get("code")]
+    told = " ".join(str(word) for word in words if word)
+    reason = detail.get("reason")
+    return f"{told}: {reason}" if told and reason else str(reason or told or "-")
+
+
 SHEET = Sheet(
     "events",
     [
@@ -20,7 +31,8 @@ SHEET = Sheet(
         Column("kind", lambda e: text(e.get("kind"))),
         Column("device", lambda e: text(e.get("device"))),
         Column("model", lambda e: text(e.get("model"))),
-        Column("detail", lambda e: pairs(e.get("detail"))),
+        Column("what", _what),
+        Column("detail", lambda e: pairs(e.get("detail")), wide=True),
         Column("received", lambda e: text(e.get("received_at"))[:19], wide=True),
     ],
     lambda e: text(e.get("id")),

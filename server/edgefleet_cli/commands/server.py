@@ -10,12 +10,14 @@ from typing import Annotated
 import typer
 
 from edgefleet_cli.children import become, python_module, require
+from edgefleet_cli.errors import UsageError
 from edgefleet_cli.figures import flat_fields
 from edgefleet_cli.session import Session
 
 app = typer.Typer(help="Run a server here.", no_args_is_help=True)
 
-DataArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The server's data folder.")]
+DataArgument = Annotated[Path | None, typer.Argument(metavar="[DIR]", help="The same as --data DIR.")]
+DataOption = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The server's data folder.")]
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="The server's data folder.")]
 Host = Annotated[str | None, typer.Option("--host", help="Address of API and UI; loopback unless behind TLS.")]
 Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port of API and UI, 0 = a free one.")]
@@ -45,16 +47,24 @@ LogLevel = Annotated[str | None, typer.Option("--log-level", help="DEBUG, INFO, 
 @app.command("init")
 def init(
     ctx: typer.Context,
-    folder: DataArgument,
+    folder: DataArgument = None,
+    data: DataOption = None,
     public_host: PublicHost = None,
     broker: Broker = None,
     tenant: Annotated[str | None, typer.Option("--tenant", help="Name of the tenant.")] = None,
     db: Database = None,
 ) -> None:
     """Make keys, device CA, TUF repository, database and the first admin token in DIR."""
+    chosen = data if folder is None else folder
+    if chosen is None or (folder is not None and data is not None and folder != data):
+        raise UsageError(
+            "say one data folder",
+            why="keys, database and blobs are made there",
+            next_step="`edgectl server init --data /var/lib/edgefleet`",
+        )
     require("edgefleet_server", "server")
     flags = _flags(public_host=public_host, broker=broker, tenant=tenant, db=db)
-    become(python_module("edgefleet_server.initialise", "--data", str(folder), *flags))
+    become(python_module("edgefleet_server.initialise", "--data", str(chosen), *flags))
 
 
 @app.command("start")

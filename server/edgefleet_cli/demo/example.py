@@ -19,7 +19,7 @@ BAD = (LOSES_ACCURACY, CRASHES_AT_LOAD)
 
 @dataclass(frozen=True)
 class Images:
-    """Images the models were never shown: `pixels` float32 [n, 1, 8, 8] in 0..1, `labels` int64 [n]."""
+    """Images with their labels: `pixels` float32 [n, 1, 8, 8] in 0..1, `labels` int64 [n]."""
 
     pixels: Any
     labels: Any
@@ -57,12 +57,19 @@ class Example:
             precision=precision,
         )
 
-    def images(self) -> Images:
-        """Return the images for devices; none of them was used to train, calibrate or judge."""
+    def evaluation(self) -> Images:
+        """Return the images the converter judged on: devices must be right on as many of them."""
+        return self._images("eval")
+
+    def unseen(self) -> Images:
+        """Return images for devices only; none of them was used to train, calibrate or judge."""
+        return self._images("device")
+
+    def _images(self, name: str) -> Images:
         require("numpy", "all")
         import numpy as np
 
-        with np.load(self.folder / "data" / "device.npz", allow_pickle=False) as arrays:
+        with np.load(self.folder / "data" / f"{name}.npz", allow_pickle=False) as arrays:
             return Images(arrays["image"], arrays["y"])
 
 

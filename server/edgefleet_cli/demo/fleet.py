@@ -56,7 +56,8 @@ class Device:
 
 
 def agent_environment(home: Household, folder: Path) -> dict[str, str]:
-    """Return the settings of the demo's agents: a free port each, since they share a machine; a short probation.
+    """Return the settings of the demo's agents: a free port each, since they share a machine; a short probation, and
+    figures every few seconds.
 
     Agents put sockets below the temporary folder when their state folder's path is long: that is made a folder of the
     demo, so that nothing stays behind.
@@ -69,7 +70,12 @@ def agent_environment(home: Household, folder: Path) -> dict[str, str]:
     else:
         sockets.mkdir(mode=0o700)
     home.remove_at_end(sockets)
-    return {"EDGEFLEET_AGENT_INFER_PORT": "0", "EDGEFLEET_AGENT_PROBATION_S": "3", "TMPDIR": str(sockets)}
+    return {
+        "EDGEFLEET_AGENT_INFER_PORT": "0",
+        "EDGEFLEET_AGENT_PROBATION_S": "3",
+        "EDGEFLEET_AGENT_TELEMETRY_INTERVAL_S": "3",
+        "TMPDIR": str(sockets),
+    }
 
 
 def enrol(home: Household, devices: list[Device], tokens: list[str], environment: Mapping[str, str]) -> None:

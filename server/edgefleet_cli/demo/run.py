@@ -82,17 +82,17 @@ def _run(session: Session, wish: DemoWish, home: Household, folder: Path, exampl
     with ApiClient(address.url, address.token, request_timeout_s=60.0) as api:
         story = Story(api, home, session.out, session.clock, example, demo_profiles())
         _step(session, 1, f"server at {address.url}, {_broker_text(folder / 'server')}")
-        images = example.images()
+        images = example.evaluation(), example.unseen()
         first, second = GOOD
         story.queue(first)
         _step(session, 2, story.enrol_devices(wish.devices, folder / "devices"))
         published = story.publish(first)
         story.queue(second)
-        _step(session, 3, published, story.deploy(first, images))
+        _step(session, 3, published, story.deploy(first, *images))
         published = story.publish(second)
         for version in BAD:
             story.queue(version)
-        _step(session, 4, published, story.deploy(second, images))
+        _step(session, 4, published, story.deploy(second, *images), story.health())
         _step(session, 5, story.refuse_bad(), *_refusal_lines(story.refusals()))
     told = summary(story, session.clock.monotonic_s() - began_s)
     if not wish.once:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgefleet_cli.api_client import ApiClient
+from edgefleet_cli.api_client import ApiClient, part
 from edgefleet_cli.clock import SystemClock
 from edgefleet_cli.demo import fleet
 from edgefleet_cli.demo.example import BAD, GOOD, MODEL, Example, Images
@@ -23,6 +23,7 @@ Json = dict[str, Any]
 
 _CONVERT_S = 120.0
 _DEPLOY_S = 120.0
+_HEALTH_S = 30.0
 MAX_DIFFERENCE = 0.005
 """How far accuracy on devices may be from what the converter measured (share of images)."""
 
@@ -78,8 +79,11 @@ class Story:
         )
         return f"{MODEL}@{version} published and signed: {bundles}"
 
-    def deploy(self, version: str, images: Images) -> str:
-        """Deploy a version everywhere, wait, measure it on the devices; return what to say about it."""
+    def deploy(self, version: str, judged: Images, unseen: Images) -> str:
+        """Deploy a version everywhere, wait, measure it on the devices; return what to say about it.
+
+        judged: the converter's evaluation images, on which device and converter must agree; unseen: images for devices only.
+        """
         deployer = Deployer(self.api, self._quiet, self.clock)
         ref = f"{MODEL}@{version}"
         answer = deployer.deploy(ref, selector="")
@@ -91,17 +95,45 @@ class Story:
             raise StoryError(f"{ref} is not on every device", why=why or f"only {len(outcomes)} devices were set")
         self.outcomes = {outcome.device: outcome for outcome in outcomes}
         self.running = version
-        shares = fleet.measure(self.devices, images)
+        shares = fleet.measure(self.devices, judged)
+        new = _mean(list(fleet.measure(self.devices, unseen).values()))
         self.accuracy[version] = {
             profile: _mean([shares[device.id] for device in self.devices if device.profile == profile])
             for profile in self.profiles
             if any(device.profile == profile for device in self.devices)
         }
         self._compare(version)
-        return f"{ref} on {len(outcomes)} devices; accuracy measured on them, {len(images)} images each: " + ", ".join(
+        by_profile = ", ".join(
             f"{share:.1%} ({_accuracy(self._bundle(version, profile)):.1%} in the converter) on {profile}"
             for profile, share in self.accuracy[version].items()
         )
+        return (
+            f"{ref} on {len(outcomes)} devices; accuracy measured on them: {by_profile}; "
+            f"{new:.1%} on {len(unseen)} images that nobody had seen"
+        )
+
+    def health(self) -> str:
+        """Wait until every device has reported figures of the running version; return their sum in one line."""
+        deadline_s = self.clock.monotonic_s() + _HEALTH_S
+        while True:
+            windows = {device.id: self._windows(device.id) for device in self.devices}
+            if all(windows.values()):
+                break
+            if self.clock.monotonic_s() > deadline_s:
+                silent = ", ".join(name for name, found in windows.items() if not found)
+                raise StoryError("not every device reports its health", why=f"no figures from {silent}")
+            self.clock.sleep(0.3)
+        found = [window for group in windows.values() for window in group]
+        answers, errors = (sum(int(window[key]) for window in found) for key in ("n", "errors"))
+        slowest = max(float(window["latency_p95_ms"] or 0.0) for window in found)
+        return (
+            f"health reported by {len(windows)} devices: {answers} answers, {errors} errors, "
+            f"95 % of them within {slowest:.1f} ms on the slowest"
+        )
+
+    def _windows(self, device_id: str) -> list[Json]:
+        items: list[Json] = self.api.get(f"/devices/{part(device_id)}/telemetry", limit=50)["items"]
+        return [window for window in items if window["version"] == self.running and window["n"]]
 
     def refuse_bad(self) -> str:
         """Finish publishing two bad files; return what to say about their refusal. Raises StoryError if one gets through."""

@@ -1,0 +1,54 @@
+"""How a device is, for eyes: the newest telemetry of the device itself and of each model it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from edgefleet_cli.figures import age, milliseconds, size, text
+from edgefleet_cli.output import Column, Output
+
+WINDOWS = [
+    Column("model", lambda w: f"{w.get('model')}@{w.get('version')}", keep=True),
+    Column("window", lambda w: f"{w.get('length_s')} s", right=True),
+    Column("answers", lambda w: text(w.get("n")), right=True),
+    Column("errors", lambda w: text(w.get("errors")), right=True),
+    Column("nan", lambda w: text(w.get("nonfinite")), right=True),
+    Column("crashes", lambda w: text(w.get("crashes")), right=True),
+    Column("p50", lambda w: milliseconds(w.get("latency_p50_ms")), right=True),
+    Column("p95", lambda w: milliseconds(w.get("latency_p95_ms")), right=True),
+    Column("memory", lambda w: size(w.get("worker_rss_bytes")), right=True),
+]
+
+
+def show_health(out: Output, telemetry: Mapping[str, Any], now: datetime) -> None:
+    """Write the newest figures. telemetry: as `GET /devices/{id}` gives it."""
+    out.heading(f"Health, {age(telemetry.get('received_at'), now)} ago")
+    system = telemetry.get("system") or {}
+    out.fields((name, shown) for name, shown in _system(system) if shown)
+    queue, dropped = telemetry.get("queue_bytes"), telemetry.get("dropped")
+    out.fields([("waiting to be sent", size(queue)), ("reports dropped", text(dropped) if dropped else "")])
+    windows = list(telemetry.get("windows") or [])
+    if windows:
+        out.table(windows, WINDOWS)
+
+
+def _system(system: Mapping[str, Any]) -> list[tuple[str, str]]:
+    def known(key: str) -> Any:
+        value = system.get(key)
+        return value if isinstance(value, int | float) and value >= 0 else None
+
+    cpu, load, heat = known("cpu_ratio"), known("load_1m"), known("temperature_celsius")
+    sizes = (
+        ("agent memory", "agent_rss_bytes"),
+        ("workers memory", "workers_rss_bytes"),
+        ("memory free", "memory_available_bytes"),
+        ("disk free", "disk_free_bytes"),
+    )
+    return [
+        ("cpu", "" if cpu is None else f"{cpu:.0%}"),
+        ("load", "" if load is None else f"{load:.2f}"),
+        ("temperature", "" if heat is None else f"{heat:.0f} °C"),
+        *((name, "" if known(key) is None else size(known(key))) for name, key in sizes),
+    ]
