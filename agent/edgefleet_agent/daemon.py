@@ -31,7 +31,6 @@ from edgefleet_agent.identity import load_identity
 from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchProgress, Notice, Refused, TaskKind
 from edgefleet_agent.install.intake import Intake
 from edgefleet_agent.install.journal import Journal
-from edgefleet_agent.install.machine import Limits
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.records import DesiredOk, HoldOk, ModelRecord
 from edgefleet_agent.install.runner import Runner
@@ -46,8 +45,8 @@ from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.telemetry.collect import SystemReader, disk_free_bytes, memory_available_bytes
 from edgefleet_agent.telemetry.window import interval_s, merge_payloads
+from edgefleet_agent.wiring import limits, worker_options
 from edgefleet_agent.worker.launch import listen_tcp, listen_unix
-from edgefleet_agent.workers import WorkerOptions
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.messages import Ack, Downlink, EventKind, MetaRequest, decode, encode
@@ -58,6 +57,8 @@ PUMP_S = 5.0
 PORT_WAIT_S = 5.0
 BUSY_TICK_S = 0.5
 SILENCE_S = 180.0
+STOP_S = 5.0
+"""How long a stop waits for requests in flight."""
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,13 @@ class Daemon:
         self._listeners = self._listen()
         self._outbox = Outbox(self._paths.outbox, settings.outbox_bytes, merge_payloads)
         slots = Slots(self._paths.models)
-        self._serving = ModelServing(self._loop, self._worker_options(), slots, __version__, self._clock.monotonic_s)
+        self._serving = ModelServing(
+            self._loop,
+            worker_options(settings, self._paths, self._listeners),
+            slots,
+            __version__,
+            self._clock.monotonic_s,
+        )
         # block request ids rise over restarts as long as a device asks less than once a second on average
         first_req_id = int(self._clock.now().timestamp()) & 0x7FFFFFFF
         self._intake = Intake(self._loop, state, self._device, settings, self, first_req_id)
@@ -93,7 +100,7 @@ class Daemon:
             self._intake,
             self._serving,
             self._reports,
-            self._limits(),
+            limits(settings),
             self._room,
             self._clock,
         )
@@ -109,6 +116,8 @@ class Daemon:
         self._desired: DesiredOk | None = None
         self._window_began_s = int(self._clock.now().timestamp())
         self._state_timer_set = False
+        self._stops_asked = 0
+        self._is_leaving = False
         self._tick_timer: Timer | None = None
         self._golden_due_s: dict[str, float] = {}
         self._heard_s = self._clock.monotonic_s()
@@ -117,11 +126,11 @@ class Daemon:
     # ---- life
 
     def run(self) -> None:
-        """Run until SIGTERM or SIGINT. Leaves no process behind."""
+        """Run until SIGTERM or SIGINT; what is in flight is finished first. Leaves no process behind."""
         self._serving.attach(self._runner, self._active_ref)
         self._intake.attach(self)
         self._renewal.attach(self._link.recycle, self._reports.identity_renewed)
-        self._loop.on_wake(self._drain_inbox)
+        self._loop.on_wake(self._woken)
         self._handle_signals()
         self._reports.boot()
         self._load_desired()
@@ -161,7 +170,30 @@ class Daemon:
     def _handle_signals(self) -> None:
         signal.set_wakeup_fd(self._loop.wake_fd, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: self._loop.stop())
+            signal.signal(number, lambda _number, _frame: self._asked_to_stop())
+
+    def _asked_to_stop(self) -> None:
+        """In the signal handler: only note it, the loop is woken by the signal. Asked a second time, it ends at once."""
+        self._stops_asked += 1
+
+    def _woken(self) -> None:
+        if self._stops_asked > 1:
+            self._loop.stop()
+        elif self._stops_asked and not self._is_leaving:
+            self._leave()
+        self._drain_inbox()
+
+    def _leave(self) -> None:
+        """Begin nothing any more, let workers finish what is in flight, at most STOP_S long."""
+        log.info("stopping")
+        self._is_leaving = True
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+        self._intake.close()
+        self._loop.call_later(STOP_S, self._loop.stop)
+        self._serving.leave(STOP_S, self._loop.stop)
+        for listener in self._listeners:
+            listener.close()
 
     def _prepare_folders(self) -> None:
         for folder in (self._paths.run, self._paths.models, self._paths.sockets()):
@@ -189,32 +221,6 @@ class Daemon:
                 if error.errno != errno.EADDRINUSE or self._clock.monotonic_s() > give_up:
                     raise PortTakenError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
             time.sleep(0.1)
-
-    def _worker_options(self) -> WorkerOptions:
-        s = self._settings
-        return WorkerOptions(
-            listener_fds=tuple(listener.fileno() for listener in self._listeners),
-            routes=self._paths.routes,
-            sockets=self._paths.sockets(),
-            threads=s.infer_threads,
-            memory_bytes=s.worker_memory_bytes,
-            body_bytes=s.infer_body_bytes,
-            timeout_s=s.infer_timeout_s,
-            command=tuple(s.python_command),
-        )
-
-    def _limits(self) -> Limits:
-        s = self._settings
-        return Limits(
-            crash_limit=s.crash_limit,
-            crash_window_s=s.crash_window_s,
-            probation_s=s.probation_s,
-            probation_min_s=s.probation_min_s,
-            probation_inferences=s.probation_inferences,
-            nonfinite_ratio=s.nonfinite_limit_ratio,
-            error_ratio=s.error_limit_ratio,
-            error_min_n=s.error_limit_min_n,
-        )
 
     def _room(self) -> Room:
         return Room(
@@ -292,8 +298,9 @@ class Daemon:
                 return
             if isinstance(item, Received):
                 self._heard_s = self._clock.monotonic_s()
-                self._on_message(item)
-                self._link.ack(item)
+                if not self._is_leaving:  # not acknowledged either: the broker sends it to the next run
+                    self._on_message(item)
+                    self._link.ack(item)
             elif isinstance(item, Connected):
                 self._on_connected(item)
             elif isinstance(item, Disconnected):
@@ -427,6 +434,8 @@ class Daemon:
         self._tick_in(BUSY_TICK_S if busy else 2.0 if self._interval_s() <= 60 else PUMP_S)
 
     def _tick_in(self, delay_s: float) -> None:
+        if self._is_leaving:
+            return
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         self._tick_timer = self._loop.call_later(delay_s, self._tick)

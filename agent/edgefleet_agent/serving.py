@@ -95,6 +95,7 @@ class ModelServing:
         self._now = monotonic_s
         self._models: dict[str, _Lanes] = {}
         self._owner: Owner | None = None
+        self._gone: Callable[[], None] | None = None
         self._ref_of: Callable[[str], SlotRef | None] = _no_ref
 
     def attach(self, owner: Owner, ref_of: Callable[[str], SlotRef | None]) -> None:
@@ -166,6 +167,27 @@ class ModelServing:
             lanes.draining.append(active)
             active.drain()
         self.write_routes()
+
+    def leave(self, deadline_s: float, gone: Callable[[], None]) -> None:
+        """Let every worker finish what is in flight and end; `gone` is called when none is left. Nothing is started again."""
+        self._gone = gone
+        for lanes in self._models.values():
+            if lanes.restart is not None:
+                lanes.restart.cancel()
+                lanes.restart = None
+            for worker in (lanes.active, lanes.trial):
+                if worker is not None:
+                    lanes.draining.append(worker)
+                    if worker.state == "serving":
+                        worker.drain(deadline_s)
+                    else:
+                        worker.kill()
+            lanes.active = lanes.trial = None
+        self._gone_if_none()
+
+    def _gone_if_none(self) -> None:
+        if self._gone is not None and not any(lanes.draining for lanes in self._models.values()):
+            self._gone()
 
     def close(self) -> None:
         """End every worker and wait for that."""
@@ -300,6 +322,7 @@ class ModelServing:
             worker.socket_path.unlink(missing_ok=True)
         if worker in lanes.draining:
             lanes.draining.remove(worker)
+            self._gone_if_none()
         elif worker is lanes.trial:
             lanes.trial = None
             owner.on_trial_exit(worker.model, how, worker.failed)

@@ -97,10 +97,10 @@ class Worker:
         except OSError:
             log.debug("worker does not listen", extra={"pid": self.pid})
 
-    def drain(self) -> None:
+    def drain(self, deadline_s: float = DRAIN_DEADLINE_S) -> None:
         """Ask it to finish what is in flight and leave; it is killed if it does not."""
         self.state = "draining"
-        self.send(Drain(deadline_s=DRAIN_DEADLINE_S))
+        self.send(Drain(deadline_s=deadline_s))
         if self._kill_timer is None:
             self._kill_timer = self._loop.call_later(DRAIN_DEADLINE_S + KILL_MARGIN_S, self.kill)
 

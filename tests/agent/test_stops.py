@@ -1,0 +1,114 @@
+"""Stops: SIGTERM lets requests finish, a hold stops an install in the middle of it."""
+
+import datetime as dt
+import json
+import os
+import signal
+import socket
+import urllib.parse
+from pathlib import Path
+
+from edgefleet_protocol.desired import Hold, encode_hold
+from edgefleet_server.fleet.tables import FleetHold
+from tests.agent.field import Agent, eventually
+from tests.agent.test_whole_way import deploy
+from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.server.gateway.conftest import Site
+
+BODY = json.dumps(
+    {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1.0, 0.0, 0.0, 0.0]}]}
+).encode()
+
+
+def half_a_request(agent: Agent) -> socket.socket:
+    """Send all but the last byte of an inference and return the connection."""
+    address = urllib.parse.urlsplit(agent.status()["infer_url"])
+    assert address.hostname is not None
+    assert address.port is not None
+    connection = socket.create_connection((address.hostname, address.port), timeout=20)
+    head = f"POST /v2/models/digits/infer HTTP/1.1\r\nHost: edge\r\nContent-Length: {len(BODY)}\r\n\r\n"
+    connection.sendall(head.encode() + BODY[:-1])
+    return connection
+
+
+def serving(site: Site, agent: Agent) -> int:
+    """Bring a version to service and return its worker's process id."""
+    agent.start()
+    deploy(site, "1.0.0", bundle_bytes(classifier_onnx()))
+    agent.wait("committed", "1.0.0")
+    assert eventually(lambda: agent.model().get("serving"))
+    return int(agent.status()["workers"]["digits"])
+
+
+def test_sigterm_lets_a_request_in_flight_finish(site: Site, agent: Agent) -> None:
+    worker = serving(site, agent)
+    with half_a_request(agent) as connection:
+        assert agent.process is not None
+        agent.process.send_signal(signal.SIGTERM)
+        assert eventually(lambda: "stopping" in agent.log.read_text())
+        connection.sendall(BODY[-1:])
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+    assert b'"model_version":"1.0.0"' in answer.replace(b" ", b"")
+    assert agent.process.wait(timeout=20) == 0
+    assert not Path(f"/proc/{worker}").exists()
+    assert not list((agent.state / "run").glob("*.sock"))
+
+
+def test_a_request_that_never_ends_does_not_hold_up_a_stop(site: Site, agent: Agent) -> None:
+    worker = serving(site, agent)
+    with half_a_request(agent):
+        assert agent.stop() == 0
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_second_sigterm_ends_at_once(site: Site, agent: Agent) -> None:
+    serving(site, agent)
+    with half_a_request(agent):
+        assert agent.process is not None
+        agent.process.send_signal(signal.SIGTERM)
+        assert eventually(lambda: "stopping" in agent.log.read_text())
+        agent.process.send_signal(signal.SIGTERM)
+        assert agent.process.wait(timeout=4) == 0
+
+
+def test_a_hold_stops_what_is_not_switched_and_frees_the_way_for_something_else(site: Site, agent: Agent) -> None:
+    serving(site, agent)
+    # the worker on trial is the part of an install that can be slowed down from outside: the new version stays in it
+    data = bundle_bytes(classifier_onnx(2.0), version="1.1.0", extra={"pad.bin": os.urandom(3_000_000)})
+    deploy(site, "1.1.0", data)
+    wanted = site.house.fleet.offered_to(agent.id)[0].sha256
+    frozen = eventually(lambda: freeze_trial(agent))
+    assert frozen, agent.log.read_text()
+    assert agent.model()["active_target"].startswith("digits/1.0.0/")
+    send_hold(site, seq=1, digests=[wanted])
+    model = agent.wait("failed", "1.0.0")
+    assert model["error_code"] == "install.held", model
+    assert not Path(f"/proc/{frozen}").exists()
+    assert agent.infer()["model_version"] == "1.0.0"
+    # another digest is not held
+    deploy(site, "1.2.0", bundle_bytes(classifier_onnx(3.0), version="1.2.0"))
+    agent.wait("committed", "1.2.0")
+
+
+def send_hold(site: Site, *, seq: int, digests: list[str]) -> None:
+    """Sign a hold and put it where the gateway finds it."""
+    expires = site.house.clock.now() + dt.timedelta(hours=1)
+    raw = site.house.signing.sign_hold(encode_hold(Hold(seq=seq, expires=expires, rollouts=[], digests=digests)))
+    with site.house.db.session() as session:
+        session.merge(FleetHold(id=1, seq=seq, envelope=raw, expires_at=expires))
+
+
+def freeze_trial(agent: Agent) -> int:
+    """Stop the worker on trial as soon as there is one; returns its process id, 0 when there is none yet."""
+    assert agent.process is not None
+    active = agent.status().get("workers", {}).get("digits")
+    children = Path(f"/proc/{agent.process.pid}/task/{agent.process.pid}/children").read_text("ascii").split()
+    for pid in map(int, children):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"edgefleet_agent.worker" in command and pid != active:
+            os.kill(pid, signal.SIGSTOP)
+            return pid
+    return 0
