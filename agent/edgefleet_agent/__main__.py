@@ -74,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_infer(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     from edgefleet_agent.infer_cli import add_infer_parser
 
-    add_infer_parser(sub)
+    infer = add_infer_parser(sub)
+    infer.add_argument("--state", type=Path, default=_default_state(), help="state folder (default: %(default)s)")
+    infer.set_defaults(run=_infer)
 
 
 def _default_state() -> Path:
@@ -119,6 +121,15 @@ def _run(args: argparse.Namespace) -> int:
 
     Daemon(args.state, settings).run()
     return 0
+
+
+def _infer(args: argparse.Namespace) -> int:
+    from edgefleet_agent.infer_cli import run_infer
+    from edgefleet_agent.status import read_status
+
+    if args.url is None and args.socket is None:
+        args.socket = str(read_status(args.state)["infer_socket"])
+    return run_infer(args)
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -153,7 +153,7 @@ class Runner:
             return  # the wish exists but was refused: what serves goes on serving
         moment = self._moment(model)
         now_s = self._now_s()
-        is_same = record.wanted is not None and wanted is not None and record.wanted.sha256 == wanted.sha256
+        is_same = _is_same_try(record, wanted)
         if is_same and record.phase is Phase.FAILED and now_s < moment.retry_at_s:
             return
         if not is_same:
@@ -399,3 +399,11 @@ class Runner:
 
     def _now_s(self) -> int:
         return int(self._clock.now().timestamp())
+
+
+def _is_same_try(record: ModelRecord, wanted: Wanted | None) -> bool:
+    """Say whether the wish is the one that was tried last; another attempt or a newer document asks for a new try at once."""
+    last = record.wanted
+    if last is None or wanted is None or last.sha256 != wanted.sha256:
+        return False
+    return last.attempt == wanted.attempt and record.gen >= wanted.gen

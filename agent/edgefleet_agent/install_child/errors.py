@@ -106,6 +106,10 @@ class SlotWriteError(ChildError):
     error_class = ErrorClass.DISK
 
 
+class DiskFullError(SlotWriteError):
+    """No space, or no quota, left for the slot: what was written of it is removed, since others need the space."""
+
+
 def code_of(error: EdgefleetError) -> str:
     """Return the code to report."""
     return error.instance_code if isinstance(error, MetadataError) else error.code

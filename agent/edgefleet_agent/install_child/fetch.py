@@ -15,6 +15,7 @@ from edgefleet_agent.install_child.channel import Channel
 from edgefleet_agent.install_child.errors import (
     BlobGoneError,
     BundleDigestError,
+    DiskFullError,
     LeafDigestError,
     LeafIndexError,
     ManifestMismatchError,
@@ -81,7 +82,14 @@ class Fetcher:
             self._fill(writer, wanted, index)
             info = self._inspect(writer, wanted)
             writer.seal(info)
-        except (BundleError, LeafDigestError, BundleDigestError, ManifestMismatchError, SecurityFloorError):
+        except (
+            BundleError,
+            LeafDigestError,
+            BundleDigestError,
+            ManifestMismatchError,
+            SecurityFloorError,
+            DiskFullError,
+        ):
             writer.discard()
             raise
         finally:

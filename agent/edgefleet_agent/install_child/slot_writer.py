@@ -4,6 +4,7 @@
 2. The bitmap is replaced after each MiB without fsync: a killed process loses at most that. After a power cut it may name leaves
    whose bytes never reached the disk; `check_leaves` finds them when the whole does not add up.
 3. `seal` is the only way to a valid slot: fsync, 0444, rename, folder fsync, then the record.
+4. Without space left the part is removed (`discard`): the device may need it more than the next try does.
 Every OSError leaves as SlotWriteError, with what to do.
 """
 
@@ -21,7 +22,7 @@ from edgefleet_agent.durable import decode_record, encode_record, fsync_dir, rea
 from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.install.records import SlotInfo
 from edgefleet_agent.install.slots import BITS_FILE, BUNDLE_FILE, INFO_FILE, PART_FILE
-from edgefleet_agent.install_child.errors import SlotWriteError
+from edgefleet_agent.install_child.errors import DiskFullError, SlotWriteError
 from edgefleet_protocol.blocks import LEAF_BYTES, check_leaf, leaf_count
 
 SYNC_BYTES = 8 * 1024 * 1024
@@ -128,7 +129,7 @@ class SlotWriter:
             (self._folder / BITS_FILE).unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Remove what was written: the bytes were refused, so they must not be found again. Raises SlotWriteError."""
+        """Remove what was written: the bytes were refused, or there is no space for them. Raises SlotWriteError."""
         with _disk_errors("remove"):
             if self._fd >= 0:
                 os.close(self._fd)
@@ -183,8 +184,11 @@ def _disk_errors(act: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"no space left for the bundle ({act}): {error.strerror}", next_step="free space on the device"
+            ) from error
         raise SlotWriteError(
             f"the slot cannot be written ({act}): {error.strerror}",
-            next_step="free space on the device" if full else "check the device's storage and its mount options",
+            next_step="check the device's storage and its mount options",
         ) from error
