@@ -3,7 +3,8 @@
 Rules:
 1. The MQTT callback only puts into the queue. A full queue drops and counts; devices send again what was not acknowledged.
 2. A message that is none, or that speaks of another device than its topic, is counted and dropped; nothing else stops.
-3. Events and telemetry are acknowledged after their transaction, never before.
+3. Events and telemetry are acknowledged after their transaction, never before. When the database refuses a batch, its
+   messages are stored one by one, so that one of them costs nobody else anything.
 4. Messages of unknown and revoked devices count for nothing.
 5. Telemetry and events of a batch are one transaction each; states are one each, since each may sign a document.
 """
@@ -11,11 +12,14 @@ Rules:
 import logging
 import queue
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
@@ -23,12 +27,16 @@ from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.messages import Ack, Event, Presence, State, Telemetry, decode
 from edgefleet_protocol.topics import parse_uplink
 from edgefleet_server.gateway.outbound import Signed
+from edgefleet_server.gateway.storable import MAX_EVENT_BYTES, storable
 
 MAX_QUEUED: Final = 10_000
 MAX_BATCH: Final = 500
 GATHER_S: Final = 0.02
 RETRY_S: Final = 1.0
 MAX_RETRIES: Final = 5
+_DATABASE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
+
+Spoken = TypeVar("Spoken", State, Event, Telemetry)
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +98,12 @@ class InboundCounters:
     dropped: int = 0
     foreign: int = 0
     failed: int = 0
+
+
+class _Outcome(Enum):
+    STORED = auto()
+    REFUSED = auto()
+    DATABASE_AWAY = auto()
 
 
 @dataclass
@@ -194,11 +208,13 @@ class Inbound:
             return
         match uplink.leaf:
             case "state":
-                batch.states[uplink.device] = _own(uplink.device, decode(State, payload))
+                batch.states[uplink.device] = storable(_own(uplink.device, decode(State, payload)))
             case "pres":
-                batch.presences.append((uplink.device, decode(Presence, payload)))
+                batch.presences.append((uplink.device, storable(decode(Presence, payload))))
             case "ev":
-                batch.events.append(_own(uplink.device, decode(Event, payload)))
+                if len(payload) > MAX_EVENT_BYTES:
+                    raise BadMessageError(f"an event of {len(payload)} bytes; the limit is {MAX_EVENT_BYTES}")
+                batch.events.append(storable(_own(uplink.device, decode(Event, payload))))
             case "tele":
                 batch.telemetry.append(_own(uplink.device, decode(Telemetry, payload)))
             case _:
@@ -214,32 +230,45 @@ class Inbound:
             self._try("presence", lambda d=device, p=presence: self._fleet.take_presence(d, p))
         for device, state in batch.states.items():
             self._try("state", lambda d=device, s=state: self._take_state(d, s))
-        stored_events = not batch.events or self._try("events", lambda: self._fleet.take_events(batch.events))
-        stored_telemetry = not batch.telemetry or self._try(
-            "telemetry", lambda: self._telemetry.ingest(batch.telemetry)
-        )
-        self._acknowledge(batch.events if stored_events else [], batch.telemetry if stored_telemetry else [])
+        events = self._stored("events", batch.events, self._fleet.take_events)
+        telemetry = self._stored("telemetry", batch.telemetry, self._telemetry.ingest)
+        self._acknowledge(events, telemetry)
+
+    def _stored(self, what: str, messages: list[Spoken], store: Callable[[list[Spoken]], object]) -> list[Spoken]:
+        """Store messages in one transaction, or each in its own when the database refuses the whole; return the stored."""
+        if not messages:
+            return []
+        outcome = self._try(what, partial(store, messages))
+        if outcome is _Outcome.REFUSED and len(messages) > 1:
+            return [one for one in messages if self._try(what, partial(store, [one])) is _Outcome.STORED]
+        return messages if outcome is _Outcome.STORED else []
 
     def _take_state(self, device: DeviceId, state: State) -> None:
         document = self._fleet.take_state(device, state)
         if document is not None:
             self._answers.send_desired([document], again=True)
 
-    def _try(self, what: str, store: Store) -> bool:
-        """Run one transaction; a failing database is asked again a few times, then the device has to send again."""
+    def _try(self, what: str, store: Store) -> _Outcome:
+        """Run one transaction. A database that is away is asked again a few times; one that refuses is not."""
         for attempt in range(MAX_RETRIES):
             try:
                 store()
-                return True
-            except SQLAlchemyError as error:
+                return _Outcome.STORED
+            except _DATABASE_AWAY as error:
                 _log.warning("not stored", extra={"what": what, "attempt": attempt, "reason": type(error).__name__})
                 if self._stopping.wait(RETRY_S):
                     break
             except EdgefleetError as error:
                 _log.warning("not stored", extra={"what": what, "code": error.code, "reason": error.message[:200]})
-                break
+                self.counters.failed += 1
+                return _Outcome.REFUSED
+            # what a driver says of a value that it cannot carry comes unwrapped
+            except (SQLAlchemyError, ValueError, TypeError, OverflowError) as error:
+                _log.warning("not stored", extra={"what": what, "reason": type(error).__name__})
+                self.counters.failed += 1
+                return _Outcome.REFUSED
         self.counters.failed += 1
-        return False
+        return _Outcome.DATABASE_AWAY
 
     def _acknowledge(self, events: Sequence[Event], telemetry: Sequence[Telemetry]) -> None:
         boots: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
@@ -250,9 +279,6 @@ class Inbound:
         for (device, boot_id), (event_seqs, telemetry_seqs) in boots.items():
             ack = Ack(boot_id=boot_id, events=event_seqs, telemetry=telemetry_seqs)
             self._answers.send_ack(DeviceId(device), ack)
-
-
-Spoken = TypeVar("Spoken", State, Event, Telemetry)
 
 
 def _own(device: DeviceId, message: Spoken) -> Spoken:

@@ -5,6 +5,7 @@ Rules:
 - Bad windows (a sketch that is none, a length that is none) are left out and counted; the rest of the message counts.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -37,7 +38,7 @@ class TelemetryService:
     def ingest(self, messages: Sequence[Telemetry]) -> int:
         """Store messages in one transaction; return how many were new. When it returns, all may be acknowledged."""
         now = self._clock.now()
-        by_key = {(m.device, m.boot_id[:64], m.seq): m for m in messages}
+        by_key = {(m.device, _text(m.boot_id, 64), m.seq): m for m in messages}
         rows = [_batch_row(message, now) for message in by_key.values()]
         if not rows:
             return 0
@@ -91,16 +92,17 @@ class TelemetryService:
             and window.length_s < 2**31
             and len(window.classes) <= MAX_CLASSES
             and -1 <= window.worker_rss_bytes < MAX_INT
+            and math.isfinite(window.worker_cpu_s)
         )
         if not is_sound:
             self.bad_windows += 1
             return None
         return {
             "device_id": device_id,
-            "model": window.model[:63],
-            "lane": window.lane[:16],
-            "sha256": window.sha256[:64],
-            "version": window.version[:63],
+            "model": _text(window.model, 63),
+            "lane": _text(window.lane, 16),
+            "sha256": _text(window.sha256, 64),
+            "version": _text(window.version, 63),
             "t0": _moment(window.t0, now),
             "length_s": window.length_s,
             "received_at": now,
@@ -171,14 +173,19 @@ def _batch_row(message: Telemetry, now: datetime) -> dict[str, Any]:
     system = {name: getattr(message.system, name) for name in message.system.__struct_fields__}
     return {
         "device_id": message.device,
-        "boot_id": message.boot_id[:64],
+        "boot_id": _text(message.boot_id, 64),
         "seq": max(0, min(message.seq, MAX_INT)),
         "at": _moment(message.ts // 1000, now),
         "received_at": now,
-        "system": {name: value for name, value in system.items() if value >= 0},
+        "system": {name: value for name, value in system.items() if 0 <= value < MAX_INT},
         "queue_bytes": max(0, min(message.queue_bytes, MAX_INT)),
         "dropped": max(0, min(message.dropped, MAX_INT)),
     }
+
+
+def _text(text: str, limit: int) -> str:
+    """Return a device's text as every database takes it."""
+    return text[:limit].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _moment(seconds: int, now: datetime) -> datetime:
