@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,6 +22,7 @@ from edgefleet_server.access import routes as access_routes
 from edgefleet_server.access.dependency import authorize
 from edgefleet_server.access.model import Principal
 from edgefleet_server.access.rules import API_PREFIX
+from edgefleet_server.body_limit import API_BODY_BYTES, BodyLimit
 from edgefleet_server.db import DatabaseUnavailableError
 from edgefleet_server.fleet import routes as fleet_routes
 from edgefleet_server.parts import Parts
@@ -45,6 +46,7 @@ def create_app(parts: Parts) -> FastAPI:
     http_errors.install(app)
     for kind in (OperationalError, InterfaceError, PoolTimeoutError):
         app.add_exception_handler(kind, _on_database_error)
+    app.add_exception_handler(DataError, _on_bad_value)
     for build_router in (
         access_routes.build_router,
         registry_routes.build_router,
@@ -53,6 +55,7 @@ def create_app(parts: Parts) -> FastAPI:
     ):
         app.include_router(build_router(parts), prefix=API_PREFIX, dependencies=[Depends(authorize)])
     _add_health_routes(app, parts)
+    app.add_middleware(BodyLimit, limit_bytes=API_BODY_BYTES, unlimited=("PUT", f"{API_PREFIX}/blobs/"))
     app.add_middleware(_RequestLog, parts=parts)
     return app
 
@@ -90,6 +93,17 @@ def _on_database_error(request: Request, error: Exception) -> Response:
             "the database could not answer this request",
             next_step="try again; if it stays, check that the database of `database_url` runs and has space",
         ),
+    )
+
+
+def _on_bad_value(request: Request, _error: Exception) -> Response:
+    """A value that the database cannot hold (text with NUL, a number out of range) is the sender's mistake."""
+    return http_errors.problem(
+        request,
+        422,
+        "request.invalid",
+        "a value of the request cannot be stored",
+        next_step="send text without NUL characters and numbers of a usual size",
     )
 
 

@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI, Header, Request, Response
 from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import http_errors
+from edgefleet_server.body_limit import DEVICE_BODY_BYTES, BodyLimit
 from edgefleet_server.fleet.errors import BadDeviceTokenError
 from edgefleet_server.fleet.model import DeviceIdentity
 from edgefleet_server.fleet.schemas import EnrollIn, EnrollOut, RenewIn
@@ -45,6 +46,7 @@ def create_device_app(parts: Parts) -> FastAPI:
     app = FastAPI(title="edgefleet device API", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.parts = parts
     http_errors.install(app)
+    app.add_middleware(BodyLimit, limit_bytes=DEVICE_BODY_BYTES)
 
     def device_of(request: Request) -> DeviceIdentity:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
