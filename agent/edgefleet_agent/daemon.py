@@ -114,7 +114,7 @@ class Daemon:
             self._reports.unix_ms,
         )
         self._desired: DesiredOk | None = None
-        self._window_began_s = int(self._clock.now().timestamp())
+        self._window_began_s = self._clock.monotonic_s()
         self._state_timer_set = False
         self._stops_asked = 0
         self._is_leaving = False
@@ -447,7 +447,7 @@ class Daemon:
         return interval_s(profile, until, now_s, self._settings.telemetry_interval_s)
 
     def _window_age_s(self) -> int:
-        return int(self._clock.now().timestamp()) - self._window_began_s
+        return int(self._clock.monotonic_s() - self._window_began_s)
 
     def _telemetry_tick(self) -> None:
         interval = self._interval_s()
@@ -457,9 +457,8 @@ class Daemon:
         left = interval - age if age < interval else interval
         self._loop.call_later(max(0.5, min(left, 30)) + offset, self._telemetry_tick)
         if age >= interval:
-            windows = [
-                sums.closed(model, "active", self._window_began_s, age) for model, sums in self._serving.take_sums()
-            ]
+            began_s = int(self._clock.now().timestamp()) - age  # by the clock as it is now: it may have been set since
+            windows = [sums.closed(model, "active", began_s, age) for model, sums in self._serving.take_sums()]
             system = self._system.read(self._serving.pids().values())
             self._reports.telemetry(windows, system)
             self._window_began_s += age

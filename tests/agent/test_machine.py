@@ -165,7 +165,7 @@ def test_missing_evidence_never_commits(facts: object) -> None:
 
 def test_a_loop_of_restarts_ends() -> None:
     record = msgspec.structs.replace(serving(phase=Phase.GOLDEN), wanted=wanted("b"), steps=machine.MAX_STEPS)
-    assert machine.recovered(record).phase is Phase.FAILED
+    assert machine.recovered(record, now_s=NOW).phase is Phase.FAILED
 
 
 @given(st.lists(st.sampled_from(list(InstallEvent)), max_size=40), st.lists(st.booleans(), max_size=40))
@@ -175,7 +175,7 @@ def test_whatever_happens_the_serving_slot_is_never_the_one_being_written(
     record = serving()
     for i, event in enumerate(events):
         if i < len(cuts) and cuts[i]:
-            record = machine.recovered(record)
+            record = machine.recovered(record, now_s=NOW)
         if event not in machine.TRANSITIONS[record.phase].on:
             continue
         if event is InstallEvent.WANTED:

@@ -22,6 +22,8 @@ MAX_STEPS = 64
 MAX_STARTS = 3
 """Starts of a version in trial, counted over reboots and kills of agentd as well."""
 MAX_QUARANTINED = 16
+MAX_AGE_S = 86_400
+"""A record whose phase began longer ago, or in the future, was written by another clock or before a long sleep."""
 
 SLOTS = ("A", "B")
 
@@ -101,6 +103,9 @@ INSTALLING = frozenset(
 )
 """Phases before the switch: the slot in `installing` is being made ready."""
 
+TIMED = INSTALLING | {Phase.PROBATION}
+"""Phases that last only so long."""
+
 TRANSIENT = frozenset({ErrorClass.NETWORK, ErrorClass.DISK, ErrorClass.MEMORY, ErrorClass.DEADLINE})
 """Classes that say something about the moment, not about the bundle: tried again later, never quarantined."""
 
@@ -115,9 +120,16 @@ def step(phase: Phase, event: InstallEvent) -> Phase:
         raise IllegalTransitionError(f"{event} cannot happen in phase {phase}") from None
 
 
-def recovered(record: ModelRecord) -> ModelRecord:
-    """Return the record to go on from after a start of agentd. Pure; the caller writes it before acting."""
+def recovered(record: ModelRecord, *, now_s: int) -> ModelRecord:
+    """Return the record to go on from after a start of agentd. Pure; the caller writes it before acting.
+
+    The time of a phase that cannot be right (`MAX_AGE_S`) starts anew: a trial is never cut short, nor made endless, by a clock.
+    """
     phase = TRANSITIONS[record.phase].recovery
+    if phase in TIMED and not 0 <= now_s - record.phase_since_s <= MAX_AGE_S:
+        record = msgspec.structs.replace(record, phase_since_s=now_s)
+    if any(at > now_s for at in record.crashes_s):
+        record = msgspec.structs.replace(record, crashes_s=[min(at, now_s) for at in record.crashes_s])
     if record.phase in INSTALLING and record.steps >= MAX_STEPS:
         return failed(record, ErrorClass.INTERNAL, "install.loop", "the install was begun again too often")
     return msgspec.structs.replace(record, phase=phase)

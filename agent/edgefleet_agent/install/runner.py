@@ -2,7 +2,9 @@
 
 1. Every act is announced by a record on the disk first (`_write`); after a power cut `recover` goes on from there.
 2. Reports follow the record, never the other way round; a commit does not need the network.
-3. Time comes in as the clock's `now`; everything else as calls from the loop.
+3. Two times: how long something lasts is told by a steady time, the clock at our start plus what has passed since, so that a
+   clock set right in the middle (1970 until the network is there) ends no trial and blocks no retry. What a document says
+   (`not_before`, `expires`) is compared with the clock itself. Everything else comes in as calls from the loop.
 """
 
 import logging
@@ -71,6 +73,7 @@ class Runner:
         self._limits = limits
         self._room = room
         self._clock = clock
+        self._offset_s = clock.now().timestamp() - clock.monotonic_s()
         self._records: dict[str, ModelRecord] = {}
         self._moments: dict[str, _Moment] = {}
         self._wanted: dict[str, Wanted] = {}
@@ -97,7 +100,7 @@ class Runner:
         """Read all records, check the slots' bytes, start what should serve, resume what was interrupted. Reads whole bundles."""
         for model in self._journal.models():
             found = self._journal.read(model) or ModelRecord(model=model)
-            record = machine.recovered(self._slots.surviving(found))
+            record = machine.recovered(self._slots.surviving(found), now_s=self._now_s())
             if record != found:
                 if found.active is not None and record.active != found.active:
                     reason = "the active slot no longer held its bundle"
@@ -141,7 +144,7 @@ class Runner:
 
     def _is_held(self, wanted: Wanted) -> bool:
         hold = self._hold
-        if hold is None or hold.expires_s <= self._now_s():
+        if hold is None or hold.expires_s <= self._clock_s():
             return False
         return wanted.sha256 in hold.digests or (wanted.rollout != "" and wanted.rollout in hold.rollouts)
 
@@ -159,7 +162,7 @@ class Runner:
         if not is_same:
             moment.retries = 0
         held = wanted is not None and self._is_held(wanted)
-        match machine.decide(record, wanted, now_s=now_s, held=held):
+        match machine.decide(record, wanted, now_s=self._clock_s(), held=held):
             case machine.Begin() as begin:
                 self._begin(record, begin)
             case machine.Drop():
@@ -398,6 +401,11 @@ class Runner:
         return self._moments.setdefault(model, _Moment())
 
     def _now_s(self) -> int:
+        """Steady unix seconds: to measure by."""
+        return int(self._offset_s + self._clock.monotonic_s())
+
+    def _clock_s(self) -> int:
+        """What the clock says now, unix seconds: to compare documents with."""
         return int(self._clock.now().timestamp())
 
 

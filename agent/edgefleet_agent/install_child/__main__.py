@@ -87,7 +87,7 @@ class Child:
         self._channel = channel
         self._task = task
         self._source = MetaPort(channel, task)
-        self._documents = Documents(task, self._source)
+        self._documents = Documents(task, self._source, SystemClock())
 
     def run(self) -> None:
         """Do the task. Raises ChannelClosedError when agentd goes away."""

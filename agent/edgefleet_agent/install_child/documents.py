@@ -12,7 +12,6 @@ from typing import TypeVar
 
 import msgspec
 
-from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.durable import write_record
 from edgefleet_agent.identity import ROOT_FILE
 from edgefleet_agent.install.child_protocol import Task
@@ -21,6 +20,7 @@ from edgefleet_agent.install_child.errors import HoldReplayError, TargetMismatch
 from edgefleet_agent.install_child.floor import Floor, FloorFile, trusted_now, with_time, with_versions
 from edgefleet_agent.install_child.repository import MetaSource, Repository, decode_head
 from edgefleet_agent.paths import StatePaths
+from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.desired import (
     DESIRED_TYPE,
     HOLD_TYPE,
@@ -42,11 +42,11 @@ T = TypeVar("T")
 class Documents:
     """Verifies one document per instance. `gen` is set as soon as it is known, so that a refusal can name it."""
 
-    def __init__(self, task: Task, source: MetaSource) -> None:
+    def __init__(self, task: Task, source: MetaSource, clock: Clock) -> None:
         self._task = task
         self._source = source
         self._paths = StatePaths(Path(task.state_dir))
-        self._system = SystemClock().now()
+        self._system = clock.now()
         self.floor_file = FloorFile(self._paths.root)
         self.gen = 0
 
