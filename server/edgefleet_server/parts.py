@@ -62,6 +62,7 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
         jobs=conversion,
         fleet_profiles=lambda: fleet.profiles_in_use(),  # noqa: PLW0108  # fleet does not exist yet
         max_blob_bytes=settings.max_blob_bytes,
+        custom_metrics=settings.custom_metrics,
     )
     fleet = FleetService(db, signing, registry, clock, settings)
     telemetry = TelemetryService(db, clock)

@@ -79,6 +79,8 @@ class ServerSettings(BaseSettings):
     job_attempts: int = Field(default=3, ge=1, le=10)
     converter_command: tuple[str, ...] | None = None
     """Command of the conversion child; None = this Python with ``-m edgefleet_converters.job``."""
+    custom_metrics: tuple[str, ...] = ()
+    """Metrics `pkg.mod:func` that publishers may name; they are installed beside the converter and run in its child."""
     engine_tick_s: float = Field(default=2.0, gt=0)
     log_level: str = "INFO"
 

@@ -69,6 +69,12 @@ class BadSourceError(RegistryError):
     code = "release.bad_source"
 
 
+class BadMetricError(RegistryError):
+    """The metric names code that this server may not run for a publisher."""
+
+    code = "release.bad_metric"
+
+
 class ProfileUnknownError(RegistryError):
     """No hardware profile has this name."""
 

@@ -9,11 +9,11 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from edgefleet_protocol.digest import Sha256
-from edgefleet_server.registry.errors import BadRangeError, BadSourceError
+from edgefleet_server.registry.errors import BadMetricError, BadRangeError, BadSourceError
 from edgefleet_server.registry.model import Publication, ReleaseState, SourceFile
 
 MAX_SOURCE_FILES = 4096
@@ -41,6 +41,11 @@ def check_source(kind: str, files: Sequence[SourceFile]) -> None:
         if file.path.casefold() in seen:
             raise BadSourceError(f"the path {file.path!r} is listed twice", next_step="list every file once")
         seen.add(file.path.casefold())
+    folders = {"/".join(path.split("/")[:depth]) for path in seen for depth in range(1, path.count("/") + 1)}
+    if both := sorted(folders & seen):
+        raise BadSourceError(
+            f"the path {both[0]!r} is listed as a file and as a folder", next_step="give one of them another name"
+        )
 
 
 def check_source_path(path: str) -> None:
@@ -50,6 +55,19 @@ def check_source_path(path: str) -> None:
         raise BadSourceError(
             f"the path {path[:80]!r} is not allowed in a model source",
             next_step="use relative paths of letters, digits, `._+@ -`, without hidden files, `..` or a leading slash",
+        )
+
+
+def check_metric(metric: str | None, allowed: Collection[str]) -> None:
+    """Refuse a metric that names code (`pkg.mod:func`) unless the server's operator allowed it. Raises BadMetricError.
+
+    Any function that is installed beside the converter could be named, so a publisher may not choose freely.
+    """
+    if metric is not None and ":" in metric and metric not in allowed:
+        raise BadMetricError(
+            f"this server does not run the metric {metric!r}: it names code, and code is not a publisher's to choose",
+            next_step="use top1, mae, sequence or detection, run `edgectl convert` locally, or have it listed in `custom_metrics`"
+            " of server.toml",
         )
 
 

@@ -7,7 +7,7 @@
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,6 +75,7 @@ class RegistryService:
         jobs: JobQueue,
         fleet_profiles: Callable[[], Sequence[ProfileName]],
         max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES,
+        custom_metrics: Collection[str] = (),
     ) -> None:
         self._db = db
         self._blobs = blob_store
@@ -82,6 +83,7 @@ class RegistryService:
         self._jobs = jobs
         self._fleet_profiles = fleet_profiles
         self.max_blob_bytes = max_blob_bytes
+        self._custom_metrics = custom_metrics
 
     # ---- blobs
 
@@ -167,10 +169,11 @@ class RegistryService:
     def publish(self, publication: Publication, by: str) -> tuple[ReleaseView, bool]:
         """Create a release and queue its conversions, or answer with the one that exists.
 
-        Returns the release and whether it is new. Raises BadSourceError, BlobUnknownError, BlobLengthError,
+        Returns the release and whether it is new. Raises BadSourceError, BadMetricError, BlobUnknownError, BlobLengthError,
         ProfileUnknownError, ProfileDiffersError, ProfileError, ReleaseDiffersError.
         """
         rules.check_source(publication.kind, publication.files)
+        rules.check_metric(publication.options.get("metric"), self._custom_metrics)
         custom = [profile_from_dict(facts) for facts in publication.profile_files]
         with self._db.session() as session:
             self._check_blobs(session, publication)

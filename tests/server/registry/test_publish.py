@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from edgefleet_protocol.profile import profile_to_dict
 from edgefleet_server.access.model import Role
 from edgefleet_server.registry.errors import BadSourceError
 from edgefleet_server.registry.model import SourceFile
-from edgefleet_server.registry.rules import check_source_path, release_state, source_digest
+from edgefleet_server.registry.rules import check_source, check_source_path, release_state, source_digest
 from tests.support.servers import PROFILE, ApiHouse, release_body
 
 MODEL = b"a model"
@@ -63,6 +64,28 @@ def test_a_release_may_gain_profiles_but_not_twice(any_house: ApiHouse) -> None:
         assert [job["profile"] for job in more.json()["jobs"]] == [PROFILE, "generic-aarch64-ort"]
     plain = publish(any_house, release_body(MODEL, profiles=None))
     assert len(plain.json()["jobs"]) == 2
+
+
+def test_a_publisher_cannot_name_code_for_the_server_to_run(any_house: ApiHouse, tmp_path: Path) -> None:
+    any_house.put(MODEL)
+    for metric in ("os:system", "subprocess:call", "builtins:exec"):
+        answer = publish(any_house, release_body(MODEL, options={"metric": metric}))
+        assert (answer.status_code, answer.json()["code"]) == (422, "release.bad_metric")
+        assert "custom_metrics" in answer.json()["next"]
+    assert any_house.client(Role.VIEWER).get("/api/v1/releases").json()["total"] == 0
+    allowing = ApiHouse(tmp_path / "allowing", custom_metrics=("mine.metrics:f1",))
+    allowing.put(MODEL)
+    assert publish(allowing, release_body(MODEL, options={"metric": "mine.metrics:f1"})).status_code == 201
+    assert publish(allowing, release_body(MODEL, options={"metric": "os:system"})).status_code == 422
+    allowing.close()
+
+
+def test_a_path_is_a_file_or_a_folder() -> None:
+    digest = Sha256("0" * 64)
+    for paths in (("a", "a/b"), ("x/A", "x/a/b/c")):
+        with pytest.raises(BadSourceError, match="file and as a folder"):
+            check_source("folder", [SourceFile(path, digest, 1) for path in paths])
+    check_source("folder", [SourceFile(path, digest, 1) for path in ("a/b", "a/c", "ab")])
 
 
 def test_without_devices_the_two_generic_profiles_are_taken_and_it_says_so(any_house: ApiHouse) -> None:
