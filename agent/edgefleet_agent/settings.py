@@ -21,7 +21,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     infer_host must be loopback. infer_port: 0 takes a free port, shown in `status`. telemetry_interval_s: overrides the
     profile of the desired document, 0 = follow it. python_command: how workers and install children are started where
-    Python needs a prefix, for example an emulator.
+    Python needs a prefix, for example an emulator. replace_s: a healthy version on probation is committed after this time
+    when another version waits to replace it. renew_look_s: how often the age of the certificate is looked at.
     """
 
     infer_host: Literal["127.0.0.1", "::1"] = "127.0.0.1"
@@ -37,6 +38,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     probation_s: float = 1800.0
     probation_inferences: int = 500
     probation_min_s: float = 2.0
+    replace_s: float = 30.0
     golden_trial_s: float = 10.0
     golden_interval_s: float = 60.0
     crash_limit: int = 3

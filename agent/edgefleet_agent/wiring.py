@@ -31,6 +31,7 @@ def limits(settings: AgentSettings) -> Limits:
         probation_s=settings.probation_s,
         probation_min_s=settings.probation_min_s,
         probation_inferences=settings.probation_inferences,
+        replace_s=settings.replace_s,
         nonfinite_ratio=settings.nonfinite_limit_ratio,
         error_ratio=settings.error_limit_ratio,
         error_min_n=settings.error_limit_min_n,

@@ -17,6 +17,7 @@ LIMITS = Limits(
     probation_s=60,
     probation_min_s=2,
     probation_inferences=500,
+    replace_s=10,
     nonfinite_ratio=0.001,
     error_ratio=0.01,
     error_min_n=200,
@@ -194,3 +195,81 @@ def test_whatever_happens_the_serving_slot_is_never_the_one_being_written(
             assert record.installing != record.active.slot
         if record.previous is not None and record.active is not None:
             assert record.previous.slot != record.active.slot
+
+
+def on_probation(previous_proven: bool = True, **changes: object) -> ModelRecord:
+    """Return version b on probation in slot B, with version a to go back to."""
+    previous = msgspec.structs.replace(ref("A", "a"), proven=previous_proven)
+    record = ModelRecord(
+        model="digits", phase=Phase.PROBATION, active=ref("B", "b"), previous=previous, wanted=wanted("b"), gen=2
+    )
+    return msgspec.structs.replace(record, phase_since_s=NOW, **changes)
+
+
+def test_a_third_version_waits_for_the_trial_rather_than_overwrite_the_proven_one() -> None:
+    record = on_probation()
+    assert machine.decide(record, wanted("c", gen=3), now_s=NOW, held=False) == machine.Wait(wanted("c", gen=3))
+    # healthy: proven sooner, then there is room
+    assert machine.judge(record, GOOD, LIMITS, now_s=NOW + 9, replaced=True) == machine.KeepWatching()
+    assert machine.judge(record, GOOD, LIMITS, now_s=NOW + 10, replaced=False) == machine.KeepWatching()
+    assert machine.judge(record, GOOD, LIMITS, now_s=NOW + 10, replaced=True) == machine.Commit()
+    record = machine.proven(record, now_s=NOW + 10)
+    assert record.phase is Phase.COMMITTED
+    assert machine.decide(record, wanted("c", gen=3), now_s=NOW, held=False) == machine.Begin(wanted("c", gen=3), "A")
+
+
+def test_back_to_the_proven_version_needs_no_waiting_and_keeps_its_proof() -> None:
+    decision = machine.decide(on_probation(), wanted("a", gen=3), now_s=NOW, held=False)
+    assert decision == machine.Begin(wanted("a", gen=3), "A")
+    record = machine.begun(on_probation(), decision, now_s=NOW)
+    assert record.previous is not None
+    # a newer wish in the middle of it must not overwrite it either
+    assert isinstance(machine.decide(record, wanted("c", gen=4), now_s=NOW, held=False), machine.Wait)
+    for event in (
+        InstallEvent.FETCHED,
+        InstallEvent.VERIFIED,
+        InstallEvent.FITS,
+        InstallEvent.GOLDEN_OK,
+        InstallEvent.READY,
+    ):
+        record = machine.advanced(record, event, now_s=NOW)
+    record = machine.switched(record, ref("A", "a"), now_s=NOW)
+    assert record.active is not None
+    assert (record.active.slot, record.active.proven) == ("A", True)
+    assert isinstance(machine.decide(record, wanted("c", gen=4), now_s=NOW, held=False), machine.Begin)
+
+
+def test_first_versions_of_a_model_do_not_wait_for_each_other() -> None:
+    record = on_probation(previous_proven=False)
+    assert isinstance(machine.decide(record, wanted("c", gen=3), now_s=NOW, held=False), machine.Begin)
+    first = msgspec.structs.replace(record, previous=None)
+    assert isinstance(machine.decide(first, wanted("c", gen=3), now_s=NOW, held=False), machine.Begin)
+
+
+def test_a_crash_delays_the_early_proof_and_the_wait_is_bounded() -> None:
+    record = machine.crashed(on_probation(), now_s=NOW, window_s=300)
+    assert machine.judge(record, GOOD, LIMITS, now_s=NOW + 30, replaced=True) == machine.KeepWatching()
+    silent = TrialFacts(serving=False, golden_ok=False, n=0, errors=0, nonfinite=0)
+    at = NOW + wanted("b").verify_s
+    assert machine.judge(record, silent, LIMITS, now_s=at - 1, replaced=True) == machine.KeepWatching()
+    verdict = machine.judge(record, silent, LIMITS, now_s=at, replaced=True)
+    assert isinstance(verdict, machine.RollBack)
+    assert (verdict.error_class, verdict.code) == (ErrorClass.DEADLINE, "trial.unproven")
+    after = machine.rolled_back(record, verdict.error_class, verdict.code, verdict.reason, now_s=at)
+    assert after.active is not None
+    assert after.active.sha256 == "a" * 64
+    assert isinstance(machine.decide(after, wanted("c", gen=3), now_s=at, held=False), machine.Begin)
+
+
+def test_what_serves_is_judged_on_when_its_successor_failed() -> None:
+    record = msgspec.structs.replace(on_probation(previous_proven=False), phase=Phase.FAILED, previous=None)
+    assert machine.is_on_trial(record)
+    assert machine.judge(record, GOOD, LIMITS, now_s=NOW + 60) == machine.Commit()
+    after = machine.proven(record, now_s=NOW + 60)
+    assert (after.phase, machine.is_proven(after)) == (Phase.FAILED, True)
+    assert not machine.is_on_trial(after)
+
+
+def test_a_record_of_an_older_agent_counts_as_proven_when_it_was_committed() -> None:
+    assert machine.is_proven(serving(phase=Phase.COMMITTED))
+    assert not machine.is_proven(serving(phase=Phase.PROBATION))

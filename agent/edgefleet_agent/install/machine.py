@@ -5,7 +5,13 @@
 3. Nothing before `SWITCHING` touches what serves. A fault before it ends in `FAILED` with the old version still serving.
 4. A fault after it ends in `ROLLED_BACK`: the previous version serves again, or nothing when there was none.
 5. The same digest is not tried again after a fault of its own (`SELF_MADE`) until a higher gen or another attempt asks for it.
-6. Every count that bounds a loop is in the record and raised before the act it counts.
+6. A proven version is never overwritten while what serves is not proven itself: a wish for yet another digest waits (`Wait`).
+   - Nothing proven is at stake (first versions of a model): the wish is begun at once.
+   - The wish is the proven previous version: back to its slot at once; its bytes are there, nothing is downloaded.
+   - Else the trial of what serves ends sooner: healthy (serving, last golden check right, no crash in the window) for
+     `replace_s`, it is committed and makes room. Faults roll it back as ever, which makes room too.
+   - Neither within the `verify_s` of its own wish: it did not prove itself, so it is rolled back.
+7. Every count that bounds a loop is in the record and raised before the act it counts.
 """
 
 from collections.abc import Mapping
@@ -159,7 +165,14 @@ class Drop:
     """The model is no longer wanted: stop serving it."""
 
 
-Decision = Begin | Stay | Drop
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """`wanted` may begin when the version that serves was proven or rolled back: until then its slot holds the way back."""
+
+    wanted: Wanted
+
+
+Decision = Begin | Stay | Wait | Drop
 
 
 def decide(record: ModelRecord, wanted: Wanted | None, *, now_s: int, held: bool) -> Decision:
@@ -181,7 +194,26 @@ def decide(record: ModelRecord, wanted: Wanted | None, *, now_s: int, held: bool
     blocked = quarantined(record, wanted)
     if blocked is not None:
         return Stay(f"failed here before: {blocked.reason}")
-    return Begin(wanted, idle_slot(record))
+    slot = idle_slot(record)
+    return Wait(wanted) if _would_lose_proven(record, wanted, slot) else Begin(wanted, slot)
+
+
+def is_proven(record: ModelRecord) -> bool:
+    """Say whether what serves lived through its trial. The phase speaks for records of agents before `SlotRef.proven`."""
+    return record.active is not None and (record.active.proven or record.phase is Phase.COMMITTED)
+
+
+def is_on_trial(record: ModelRecord) -> bool:
+    """Say whether what serves is to be judged: on probation, or never proven because its successor failed meanwhile."""
+    if record.phase is Phase.PROBATION:
+        return True
+    return record.active is not None and record.phase not in INSTALLING and not is_proven(record)
+
+
+def _would_lose_proven(record: ModelRecord, wanted: Wanted, slot: str) -> bool:
+    previous = record.previous
+    at_stake = previous is not None and previous.proven and previous.slot == slot and previous.sha256 != wanted.sha256
+    return at_stake and not is_proven(record)
 
 
 def quarantined(record: ModelRecord, wanted: Wanted) -> Quarantine | None:
@@ -235,7 +267,16 @@ def switched(record: ModelRecord, active: SlotRef, *, now_s: int) -> ModelRecord
     """Return the record that makes `active` the serving slot; the old one becomes the way back."""
     moved = advanced(record, InstallEvent.SWITCHED, now_s=now_s)
     previous = record.active if record.active is not None and record.active.slot != active.slot else None
+    if record.previous is not None and record.previous.sha256 == active.sha256:
+        active = msgspec.structs.replace(active, proven=record.previous.proven)  # back to what was proven before
     return msgspec.structs.replace(moved, active=active, previous=previous, installing="", starts=0, crashes_s=[])
+
+
+def proven(record: ModelRecord, *, now_s: int) -> ModelRecord:
+    """Return the record after a good trial of what serves. Outside of a trial (its successor failed) only that is noted."""
+    assert record.active is not None
+    after = advanced(record, InstallEvent.SOAKED, now_s=now_s) if record.phase is Phase.PROBATION else record
+    return msgspec.structs.replace(after, active=msgspec.structs.replace(record.active, proven=True))
 
 
 def failed(record: ModelRecord, error_class: ErrorClass, code: str, reason: str) -> ModelRecord:
@@ -307,13 +348,14 @@ def crashed(record: ModelRecord, *, now_s: int, window_s: float) -> ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a version in trial is held to."""
+    """What a version in trial is held to. replace_s: trial of a healthy version that another one is to replace."""
 
     crash_limit: int
     crash_window_s: float
     probation_s: float
     probation_min_s: float
     probation_inferences: int
+    replace_s: float
     nonfinite_ratio: float
     error_ratio: float
     error_min_n: int
@@ -349,12 +391,17 @@ class KeepWatching:
     """Neither yet."""
 
 
-def judge(record: ModelRecord, facts: TrialFacts, limits: Limits, *, now_s: int) -> RollBack | Commit | KeepWatching:
-    """Return the verdict on the version that serves (`agent.md` §5.3). Missing data never commits. Pure."""
+def judge(
+    record: ModelRecord, facts: TrialFacts, limits: Limits, *, now_s: int, replaced: bool = False
+) -> RollBack | Commit | KeepWatching:
+    """Return the verdict on the version that serves (`agent.md` §5.3). Missing data never commits. Pure.
+
+    replaced: a wish for another version waits for this verdict (`Wait`).
+    """
     recent = [at for at in record.crashes_s if now_s - at < limits.crash_window_s]
     if len(recent) >= limits.crash_limit:
         return RollBack(ErrorClass.CRASH, "trial.crash_loop", f"{len(recent)} crashes in {limits.crash_window_s:.0f} s")
-    if record.phase is not Phase.PROBATION:
+    if not is_on_trial(record):
         return KeepWatching()
     if record.starts > MAX_STARTS + len(recent):
         return RollBack(
@@ -366,7 +413,12 @@ def judge(record: ModelRecord, facts: TrialFacts, limits: Limits, *, now_s: int)
         return RollBack(ErrorClass.CRASH, "trial.errors", f"{facts.errors} of {facts.n} requests failed")
     age_s = now_s - record.phase_since_s
     enough = age_s >= limits.probation_s or (facts.n >= limits.probation_inferences and age_s >= limits.probation_min_s)
-    return Commit() if enough and facts.serving and facts.golden_ok else KeepWatching()
+    enough = enough or (replaced and not recent and age_s >= limits.replace_s)
+    if enough and facts.serving and facts.golden_ok:
+        return Commit()
+    if replaced and record.wanted is not None and age_s >= record.wanted.verify_s:
+        return RollBack(ErrorClass.DEADLINE, "trial.unproven", f"not proven within {record.wanted.verify_s} s")
+    return KeepWatching()
 
 
 def phase_deadline_s(record: ModelRecord) -> int | None:

@@ -93,12 +93,13 @@ class SlotInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SlotRef(msgspec.Struct, frozen=True, kw_only=True):
-    """A slot and the bundle that was in it when this was written."""
+    """A slot and the bundle that was in it when this was written. proven: it lived through a trial here."""
 
     slot: str
     target: str
     sha256: str
     version: str
+    proven: bool = False
 
 
 class Quarantine(msgspec.Struct, frozen=True, kw_only=True):

@@ -161,16 +161,19 @@ class Runner:
             return
         if not is_same:
             moment.retries = 0
-        held = wanted is not None and self._is_held(wanted)
-        match machine.decide(record, wanted, now_s=self._clock_s(), held=held):
+        match self._decide(record, wanted):
             case machine.Begin() as begin:
                 self._begin(record, begin)
             case machine.Drop():
                 self._intake.cancel(model)
                 self._write(machine.dropped(record, now_s=now_s))
                 self._serving.stop(model)
-            case machine.Stay():
+            case machine.Stay() | machine.Wait():
                 self._follow(record, wanted)
+
+    def _decide(self, record: ModelRecord, wanted: Wanted | None) -> machine.Decision:
+        held = wanted is not None and self._is_held(wanted)
+        return machine.decide(record, wanted, now_s=self._clock_s(), held=held)
 
     def _follow(self, record: ModelRecord, wanted: Wanted | None) -> None:
         """A newer document that wants the same: only its number is taken over."""
@@ -325,19 +328,22 @@ class Runner:
             deadline = machine.phase_deadline_s(record)
             if deadline is not None and now_s >= deadline:
                 self._fail(record, ErrorClass.DEADLINE, f"{record.phase}.deadline", f"{record.phase} took too long")
-            elif record.phase is Phase.PROBATION:
-                self._judge(record)
             elif record.phase not in machine.INSTALLING:
+                if machine.is_on_trial(record):
+                    self._judge(record)
                 self.reconcile(model)
         for model in self._wanted.keys() - self._records.keys():
             self.reconcile(model)
 
     def _judge(self, record: ModelRecord) -> None:
-        verdict = machine.judge(record, self._facts(record.model), self._limits, now_s=self._now_s())
+        decision = self._decide(record, self._wanted.get(record.model))
+        replaced = isinstance(decision, machine.Wait)
+        facts = self._facts(record.model)
+        verdict = machine.judge(record, facts, self._limits, now_s=self._now_s(), replaced=replaced)
         if isinstance(verdict, machine.RollBack):
             self._roll_back(record, verdict.error_class, verdict.code, verdict.reason)
         elif isinstance(verdict, machine.Commit):
-            self._advance(record, InstallEvent.SOAKED)
+            self._write(machine.proven(record, now_s=self._now_s()))
 
     def _facts(self, model: str) -> TrialFacts:
         n, errors, nonfinite = self._serving.seen(model)
@@ -352,8 +358,8 @@ class Runner:
     def _roll_back(self, record: ModelRecord, error_class: ErrorClass, code: str, reason: str) -> bool:
         """Go back to the previous slot. False when there is nothing better than to go on with what is there."""
         if record.phase is not Phase.PROBATION and record.previous is None:
-            degraded = msgspec.structs.replace(record, error_class=error_class, error_code=code, reason=reason)
-            self._write(degraded)
+            if record.error_code != code:
+                self._write(msgspec.structs.replace(record, error_class=error_class, error_code=code, reason=reason))
             return False
         if record.phase in machine.INSTALLING:
             return False  # the install under way will replace it

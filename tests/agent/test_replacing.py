@@ -1,0 +1,66 @@
+"""A new wish while a version is on probation: the proven version stays until there is another proven one."""
+
+from edgefleet_protocol.ids import ReleaseRef
+from tests.agent.field import Agent, eventually
+from tests.agent.test_whole_way import deploy
+from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.server.fleet.house import PROFILE
+from tests.server.gateway.conftest import Site
+
+LONG = {"EDGEFLEET_AGENT_PROBATION_S": "3600", "EDGEFLEET_AGENT_REPLACE_S": "3600"}
+
+
+def bundle(version: str, scale: float) -> bytes:
+    """Return a good bundle."""
+    return bundle_bytes(classifier_onnx(scale), version=version)
+
+
+def with_proven_first_and_second_on_probation(site: Site, agent: Agent, **environment: str) -> None:
+    """1.0.0 committed in slot A, 1.1.0 on probation in slot B."""
+    agent.start()
+    deploy(site, "1.0.0", bundle("1.0.0", 1.0))
+    agent.wait("committed", "1.0.0")
+    agent.stop()
+    agent.environment = {**agent.environment, **environment}
+    agent.start()
+    deploy(site, "1.1.0", bundle("1.1.0", 2.0))
+    agent.wait("probation", "1.1.0")
+
+
+def test_two_deploys_in_a_row_do_not_wait_for_a_long_probation(site: Site, agent: Agent) -> None:
+    agent.environment = {**agent.environment, "EDGEFLEET_AGENT_PROBATION_S": "3600"}
+    agent.start()
+    deploy(site, "1.0.0", bundle("1.0.0", 1.0))
+    agent.wait("probation", "1.0.0")
+    deploy(site, "1.1.0", bundle("1.1.0", 2.0))
+    agent.wait("probation", "1.1.0")
+    assert agent.infer()["model_version"] == "1.1.0"
+
+
+def test_a_healthy_version_on_probation_is_committed_early_to_make_room(site: Site, agent: Agent) -> None:
+    with_proven_first_and_second_on_probation(
+        site, agent, EDGEFLEET_AGENT_PROBATION_S="3600", EDGEFLEET_AGENT_REPLACE_S="1"
+    )
+    deploy(site, "1.2.0", bundle("1.2.0", 3.0))
+    model = agent.wait("probation", "1.2.0")
+    assert model["previous_target"] == f"digits/1.1.0/{PROFILE}.bundle"
+    assert agent.infer()["model_version"] == "1.2.0"
+
+
+def test_the_proven_version_is_not_overwritten_while_another_waits_and_is_gone_back_to_without_a_download(
+    site: Site, agent: Agent
+) -> None:
+    with_proven_first_and_second_on_probation(site, agent, **LONG)
+    deploy(site, "1.2.0", bundle("1.2.0", 3.0))
+    newest = site.house.fleet.desired_of(agent.id)
+    assert newest is not None
+    assert eventually(lambda: agent.status().get("gen") == newest.gen)
+    slot = agent.state / "models" / "digits" / "A" / "bundle"
+    before = slot.stat().st_ino
+    assert agent.model()["phase"] == "probation"
+    # the way back: the same file, tried again
+    site.house.fleet.deploy(ReleaseRef.parse("digits@1.0.0"), selector="")
+    model = agent.wait("probation", "1.0.0")
+    assert model["slot"] == "A"
+    assert slot.stat().st_ino == before
+    assert agent.infer()["model_version"] == "1.0.0"
