@@ -26,7 +26,7 @@ def half_a_request(agent: Agent) -> socket.socket:
     assert address.hostname is not None
     assert address.port is not None
     connection = socket.create_connection((address.hostname, address.port), timeout=20)
-    head = f"POST /v2/models/digits/infer HTTP/1.1\r\nHost: edge\r\nContent-Length: {len(BODY)}\r\n\r\n"
+    head = f"POST /v2/models/digits/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n\r\n"
     connection.sendall(head.encode() + BODY[:-1])
     return connection
 

@@ -2,15 +2,19 @@
 
 1. One request at a time per connection; pipelined bytes wait in the parser while reading is paused.
 2. Limits: 64 KiB of headers, `max_body_bytes`, 10 s for a head, 60 s for a body, 75 s idle. Breaking one is answered, then closed.
-3. While draining, every answer says `Connection: close`; an idle connection is closed by `close_if_idle`.
+3. What comes over TCP from a web page of another origin is refused (`callers.py`).
+4. While draining, every answer says `Connection: close`; an idle connection is closed by `close_if_idle`.
 """
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 
 import h11
 import msgspec
+
+from edgefleet_agent.worker.callers import refusal_of
 
 _log = logging.getLogger(__name__)
 
@@ -98,6 +102,7 @@ class HttpConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._head_began = False
+        self._is_tcp = False
 
     # ---- asyncio.Protocol
 
@@ -105,6 +110,8 @@ class HttpConnection(asyncio.Protocol):
         """Take the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        connected = transport.get_extra_info("socket")
+        self._is_tcp = connected is not None and connected.family != socket.AF_UNIX
         self._server.connections.add(self)
         self._timer = self._loop.call_at(self._deadline, self._check_deadline)
 
@@ -161,6 +168,10 @@ class HttpConnection(asyncio.Protocol):
             # the parser's own limit counts only heads that are not complete yet
             if sum(len(name) + len(value) for name, value in self._headers) > MAX_HEAD_BYTES:
                 self._refuse(431, f"The headers are larger than {MAX_HEAD_BYTES} bytes.")
+                return True
+            refusal = refusal_of(self._headers) if self._is_tcp else None
+            if refusal is not None:
+                self._refuse(403, refusal)
                 return True
             announced = next((v for k, v in self._headers if k == b"content-length"), b"0")
             if int(announced) > self._server.max_body_bytes:

@@ -61,6 +61,34 @@ def test_server_and_model_metadata(served: Rig) -> None:
     assert served.request("POST", "/v2/repository/index")[1][0]["state"] == "READY"
 
 
+@pytest.mark.parametrize(
+    ("header", "value", "status"),
+    [
+        ("Host", "evil.example", 403),
+        ("Host", "127.0.0.1.evil.example:8500", 403),
+        ("Host", "localhost.evil.example", 403),
+        ("Origin", "https://evil.example", 403),
+        ("Origin", "http://localhost.evil.example", 403),
+        ("Origin", "null", 403),
+        ("Origin", "http://localhost:3000", 200),
+        ("Origin", "http://127.0.0.1:8080", 200),
+        ("Host", "localhost:1", 200),
+        ("Host", "[::1]:8500", 200),
+    ],
+)
+def test_a_web_page_cannot_use_the_loopback_port(served: Rig, header: str, value: str, status: int) -> None:
+    answer = served.request("POST", "/v2/models/digits/infer", _tensor(), {header: value})
+    assert answer[0] == status
+    assert ("error" in answer[1]) == (status == 403)
+
+
+def test_the_unix_socket_takes_any_host(served: Rig) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(served.socket_path))
+        connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: camera.internal\r\nConnection: close\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+
+
 def test_json_inference_echoes_the_id_and_selects_outputs(served: Rig) -> None:
     body = json.loads(_tensor())
     body |= {"id": "abc", "outputs": [{"name": "y"}]}
@@ -133,9 +161,9 @@ def test_addresses_and_methods(served: Rig) -> None:
         (b"GET / HTTP/9.9\r\n\r\n", b"505"),
         (b"NONSENSE\r\n\r\n", b"400"),
         (b"GET /v2 HTTP/1.1\r\n\r\n", b"400"),  # no Host
-        (b"GET /v2 HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 70_000 + b"\r\n\r\n", b"431"),
-        (b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", b"413"),
-        (b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"400"),
+        (b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 70_000 + b"\r\n\r\n", b"431"),
+        (b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n", b"413"),
+        (b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", b"400"),
     ],
 )
 def test_malformed_http_is_answered_and_closed(served: Rig, data: bytes, status: bytes) -> None:
@@ -147,13 +175,13 @@ def test_malformed_http_is_answered_and_closed(served: Rig, data: bytes, status:
 
 def test_a_chunked_body_beyond_the_limit_is_refused(rig: Rig) -> None:
     rig.start(bundle_bytes(classifier_onnx()), max_body_bytes=1000).serve()
-    head = b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert rig.raw(head + b"400\r\n" + b"a" * 1024 + b"\r\n").startswith(b"HTTP/1.1 413")
 
 
 def test_pipelined_and_kept_alive_requests_are_answered_in_order(served: Rig) -> None:
-    one = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
-    last = b"GET /v2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    one = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     answer = served.raw(one * 50 + last)
     assert answer.count(b"HTTP/1.1 200") == 51
     assert answer.rstrip().endswith(b"}")
@@ -163,7 +191,7 @@ def test_pipelined_and_kept_alive_requests_are_answered_in_order(served: Rig) ->
 def test_a_body_sent_byte_by_byte_after_100_continue(served: Rig) -> None:
     body = _tensor()
     head = (
-        b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nConnection: close\r\n"
+        b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nConnection: close\r\n"
         + f"Content-Length: {len(body)}\r\n\r\n".encode()
     )
     with socket.create_connection(("127.0.0.1", served.port), timeout=WAIT_S) as connection:
