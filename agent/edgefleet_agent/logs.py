@@ -11,9 +11,15 @@ class FieldFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        fields = " ".join(f"{key}={value}" for key, value in vars(record).items() if key not in _OWN)
+        fields = " ".join(f"{key}={_printable(value)}" for key, value in vars(record).items() if key not in _OWN)
         line = super().format(record)
         return f"{line} {fields}" if fields else line
+
+
+def _printable(value: object) -> str:
+    """Return a field's text with control characters escaped: what a stranger sent never looks like a line of ours."""
+    text = str(value)
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def set_up_logging(level: str, process: str) -> None:

@@ -75,7 +75,7 @@ class Output:
     def note(self, text: str) -> None:
         """Write a remark to stderr, unless quiet."""
         if not self.quiet:
-            self.remarks.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.remarks.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def line(self, text: str) -> None:
         """Write one line of data to stdout."""
@@ -137,7 +137,7 @@ class Output:
                 overflow="fold",
             )
         for entry in entries:
-            table.add_row(*(Text(column.cell(entry)) for column in shown))
+            table.add_row(*(Text(visible(column.cell(entry))) for column in shown))
         self.data.print(table)
 
     def fields(self, pairs: Iterable[tuple[str, str]]) -> None:
@@ -150,7 +150,7 @@ class Output:
         table.add_column(overflow="fold")
         for name, value in pairs:
             if value not in {"", "-"}:
-                table.add_row(name, Text(value))
+                table.add_row(name, Text(visible(value)))
         self.data.print(table)
 
     def heading(self, text: str) -> None:
@@ -172,7 +172,7 @@ class Output:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow([column.header.replace(" ", "_") for column in columns])
         for entry in entries:
-            writer.writerow([column.cell(entry) for column in columns])
+            writer.writerow([visible(column.cell(entry)) for column in columns])
 
 
 def _console(color: Color, *, stderr: bool) -> Console:
@@ -203,7 +203,14 @@ def write_error(error: Exception, *, debug: bool = False) -> None:
 
 def one_line(text: str) -> str:
     """Return `text` without line breaks, so that an error stays three lines."""
-    return " ".join(text.split())
+    return visible(" ".join(text.split()))
+
+
+def visible(text: str) -> str:
+    """Return `text` with control and direction characters shown as escapes: a device's words must not steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _code(error: Exception) -> str:

@@ -14,12 +14,20 @@ class FieldFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
-        fields = " ".join(f"{name}={value}" for name, value in record.__dict__.items() if name not in _PLAIN)
+        fields = " ".join(
+            f"{name}={_printable(value)}" for name, value in record.__dict__.items() if name not in _PLAIN
+        )
         line = super().format(record)
         if not fields:
             return line
         first, newline, rest = line.partition("\n")
         return f"{first} {fields}{newline}{rest}"
+
+
+def _printable(value: object) -> str:
+    """Return a field's text with control characters escaped: what a stranger sent never looks like a line of ours."""
+    text = str(value)
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def set_up(process: str, level: str) -> None:

@@ -33,6 +33,18 @@ def test_name_is_one_identifier_a_line(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == "a\nb\n"
 
 
+@pytest.mark.parametrize("form", list(Format))
+def test_no_text_of_a_device_steers_the_terminal(form: Format, capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\u202egnp.exe"
+    output = Output(form)
+    output.items({"items": [{"name": "a", "note": evil}]}, _SHEET)
+    if output.is_for_eyes:
+        output.fields([("hostname", evil)])
+        output.note(evil)
+    said = capsys.readouterr()
+    assert not {"\x1b", "\x07"} & set(said.out + said.err)
+
+
 def test_csv_has_all_columns_and_quotes_what_needs_it(capsys: pytest.CaptureFixture[str]) -> None:
     Output(Format.CSV).items(_PAGE, _SHEET)
     assert list(csv.reader(io.StringIO(capsys.readouterr().out))) == [

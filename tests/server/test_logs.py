@@ -1,0 +1,17 @@
+"""Log lines: one a record, whatever a stranger sent."""
+
+import logging
+
+import pytest
+
+from edgefleet_agent import logs as agent_logs
+from edgefleet_server import logs as server_logs
+
+
+@pytest.mark.parametrize("module", [server_logs, agent_logs], ids=["server", "agent"])
+def test_a_field_cannot_forge_a_line(module: object) -> None:
+    formatter = module.FieldFormatter("%(levelname)s %(message)s")  # type: ignore[attr-defined]
+    record = logging.makeLogRecord(
+        {"levelname": "INFO", "msg": "bad message", "topic": "a\nERROR forged \x1b[2J", "n": 1}
+    )
+    assert formatter.format(record) == r"INFO bad message topic=a\nERROR forged \x1b[2J n=1"
