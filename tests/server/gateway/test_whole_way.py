@@ -150,7 +150,9 @@ def test_a_revoked_device_is_not_heard_and_its_document_is_gone(site: Site) -> N
     there = site.connect(device)
     assert there.desired.get(timeout=WAIT_S)
     site.house.fleet.revoke(device.id)
-    assert there.desired.get(timeout=WAIT_S) == b""
+    # The document may arrive a second time before (retained, and as answer to the connect): only the last one counts.
+    while there.desired.get(timeout=WAIT_S) != b"":
+        pass
     there.say(there.topics.event(device.id), Event(device=device.id, boot_id="b", seq=1, ts=1, kind=EventKind.BOOT))
     assert eventually(lambda: site.gateway.counters()["messages_foreign"] == 1)
     assert there.acks.empty()
