@@ -1,13 +1,18 @@
 """Memory of agentd, connected and idle: a real broker with mTLS, a real server side, one agent process without a model.
 
-Goal: RSS ≤ 36 MB, private ≤ 24 MB (design README §5). Prints one JSON object with the machine's facts.
+Goal: RSS ≤ 36 MB, private ≤ 24 MB (design README §5). Prints one JSON object with the machine's facts, and what agentd imports:
+how many modules, and which packages beside the standard library. A page that other processes share (libcrypto, libpython)
+counts in RSS and not in private.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -39,6 +44,16 @@ def cpu_s(pid: int) -> float:
     """Return the CPU seconds of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / 100
+
+
+def imported() -> dict[str, Any]:
+    """Return what a fresh interpreter holds after the imports of `edge-agent run`."""
+    code = "import sys, edgefleet_agent.__main__ as m; m._parser(); import edgefleet_agent.daemon; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    modules = run.stdout.split()
+    tops = {name.partition(".")[0] for name in modules}
+    foreign = sorted(name for name in tops if name not in sys.stdlib_module_names and not name.startswith("__"))
+    return {"modules": len(modules), "packages": [name for name in foreign if not name.startswith("_")]}
 
 
 def measure(idle_s: float) -> dict[str, Any]:
@@ -80,8 +95,11 @@ def main() -> None:
             "arch": platform.machine(),
             "python": platform.python_version(),
             "system": platform.platform(),
+            "cpus": os.cpu_count(),
+            "malloc_arena_max": os.environ.get("MALLOC_ARENA_MAX", "default"),
         },
         **figures,
+        "imported": imported(),
         "goal": {"rss_bytes": RSS_GOAL_BYTES, "private_bytes": PRIVATE_GOAL_BYTES},
         "holds": figures["rss_bytes"] <= RSS_GOAL_BYTES and figures["private_bytes"] <= PRIVATE_GOAL_BYTES,
     }

@@ -1,9 +1,9 @@
 """What this device is: read from the system, without importing a runtime."""
 
-import importlib.metadata
 import os
 import platform
 import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,25 @@ _BOARD_FILES = ("/proc/device-tree/model", "/sys/class/dmi/id/product_name")
 
 
 def runtimes() -> dict[str, str]:
-    """Return the installed runtimes, word → version."""
+    """Return the installed runtimes, word → version.
+
+    The names of the metadata folders say it all; `importlib.metadata` would bring zip, csv and mail parsers into agentd.
+    """
     found: dict[str, str] = {}
-    for word, distribution in RUNTIME_DISTRIBUTIONS.items():
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[word] = importlib.metadata.version(distribution)
+    for folder in map(Path, sys.path):
+        for word, distribution in RUNTIME_DISTRIBUTIONS.items():
+            for match in _metadata_folders(folder, distribution.replace("-", "_")):
+                found.setdefault(word, match)
     return found
+
+
+def _metadata_folders(folder: Path, name: str) -> list[str]:
+    """Return the versions of a distribution installed in one folder of `sys.path`: `<name>-<version>[-py…].{dist,egg}-info`."""
+    versions = []
+    for kind in ("dist", "egg"):
+        for entry in sorted(folder.glob(f"{name}-*.{kind}-info")):
+            versions.append(entry.name.removesuffix(f".{kind}-info").removeprefix(f"{name}-").split("-")[0])
+    return versions
 
 
 def board() -> str:
