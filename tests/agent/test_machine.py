@@ -273,3 +273,47 @@ def test_what_serves_is_judged_on_when_its_successor_failed() -> None:
 def test_a_record_of_an_older_agent_counts_as_proven_when_it_was_committed() -> None:
     assert machine.is_proven(serving(phase=Phase.COMMITTED))
     assert not machine.is_proven(serving(phase=Phase.PROBATION))
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcd"), st.sampled_from(["young", "proven", "bad before", "bad after", "cut"])),
+        max_size=12,
+    )
+)
+def test_whatever_is_wished_a_proven_version_stays_on_the_device(wishes: list[tuple[str, str]]) -> None:
+    record, slots = ModelRecord(model="digits"), {"A": "", "B": ""}
+    had_proven = False
+    for i, (digest, fate) in enumerate(wishes):
+        now_s = NOW + i * 10_000
+        record = machine.recovered(record, now_s=now_s) if fate == "cut" else record
+        decision = machine.decide(record, wanted(digest, gen=i + 2, attempt=i + 1), now_s=now_s, held=False)
+        if isinstance(decision, machine.Wait):
+            record = machine.proven(record, now_s=now_s)
+        elif isinstance(decision, machine.Begin):
+            record = machine.begun(record, decision, now_s=now_s)
+            slots[decision.slot] = digest
+            if fate == "bad before":
+                record = machine.failed(record, ErrorClass.GOLDEN, "c", "r")
+            else:
+                for event in (
+                    InstallEvent.FETCHED,
+                    InstallEvent.VERIFIED,
+                    InstallEvent.FITS,
+                    InstallEvent.GOLDEN_OK,
+                    InstallEvent.READY,
+                ):
+                    record = machine.advanced(record, event, now_s=now_s)
+                record = machine.switched(record, ref(decision.slot, digest), now_s=now_s)
+            if fate == "proven":
+                record = machine.proven(record, now_s=now_s)
+            if fate == "bad after":
+                assert record.active is not None
+                had_proven = had_proven and not record.active.proven  # it was the proven one that failed now
+                record = machine.rolled_back(record, ErrorClass.CRASH, "c", "r", now_s=now_s)
+        for known in (record.active, record.previous):
+            # what the record names is what lies there
+            assert known is None or slots[known.slot] == known.sha256[0]
+        is_there = machine.is_proven(record) or (record.previous is not None and record.previous.proven)
+        assert is_there or not had_proven
+        had_proven = had_proven or is_there
