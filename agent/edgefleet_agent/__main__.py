@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefleet_agent import __version__, errors
+from edgefleet_agent.infer_args import add_infer_parser
 from edgefleet_agent.logs import set_up_logging
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.settings import load_settings
@@ -72,8 +73,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_infer(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from edgefleet_agent.infer_cli import add_infer_parser
-
     infer = add_infer_parser(sub)
     infer.add_argument("--state", type=Path, default=_default_state(), help="state folder (default: %(default)s)")
     infer.set_defaults(run=_infer)

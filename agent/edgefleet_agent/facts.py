@@ -31,11 +31,12 @@ def runtimes() -> dict[str, str]:
 
 def _metadata_folders(folder: Path, name: str) -> list[str]:
     """Return the versions of a distribution installed in one folder of `sys.path`: `<name>-<version>[-py…].{dist,egg}-info`."""
-    versions = []
-    for kind in ("dist", "egg"):
-        for entry in sorted(folder.glob(f"{name}-*.{kind}-info")):
-            versions.append(entry.name.removesuffix(f".{kind}-info").removeprefix(f"{name}-").split("-")[0])
-    return versions
+    names = [
+        entry.name.removesuffix(f".{kind}-info")
+        for kind in ("dist", "egg")
+        for entry in sorted(folder.glob(f"{name}-*.{kind}-info"))
+    ]
+    return [found.removeprefix(f"{name}-").split("-")[0] for found in names]
 
 
 def board() -> str:
