@@ -1,6 +1,6 @@
 """Where things lie in the state folder. One place, so that every process means the same file.
 
-agent.toml  identity/  tuf/  floor.a floor.b  desired.ok  queue/q.db  agent.lock
+agent.toml  identity/  identity/next/  tuf/  floor.a floor.b  desired.ok  queue/q.db  agent.lock
 models/<name>/current.msgpack  models/<name>/{A,B}/{bundle,slot.msgpack,bundle.part,bundle.bits}  models/<name>/active -> A
 run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock
 """

@@ -6,6 +6,7 @@
 4. A clock that is wrong can start a renewal too early, never break one: the child's TLS and the server judge, not this timer.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -54,7 +55,8 @@ class Renewal:
         self._reconnect: Callable[[str], None] = _ignore
         self._renewed: Callable[[Identity], None] = _ignore_identity
         self._seen_next: Identity | None = None
-        with identity_lock(folder):
+        # busy: a renewal runs right now, and that finishes what was begun as well
+        with contextlib.suppress(IdentityBusyError), identity_lock(folder):
             finish_take_over(folder)
         self.identity = load_identity(folder)
 

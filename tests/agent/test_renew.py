@@ -155,6 +155,12 @@ def test_a_power_cut_in_the_take_over_is_made_good_by_the_next_start(
     assert os.stat(folder / "key.pem").st_mode & 0o777 == 0o600  # noqa: PTH116
 
 
+def test_an_agent_starts_while_a_renewal_runs(device: Agent) -> None:
+    with identity.identity_lock(device.state / "identity"):
+        device.start()
+        assert eventually(lambda: device.status().get("connected")), device.log.read_text()
+
+
 def test_two_renewals_at_once_are_one(device: Agent) -> None:
     with identity.identity_lock(device.state / "identity"):
         assert main(["renew", "--state", str(device.state)]) == 6

@@ -92,7 +92,9 @@ class Child:
     def run(self) -> None:
         """Do the task. Raises ChannelClosedError when agentd goes away."""
         if self._documents.floor_file.lost:
-            self._channel.send(Notice("trust.floor_lost", "both copies of the floor were torn; it starts anew"))
+            self._channel.send(
+                Notice("trust.floor_lost", "both copies of the floor were torn or missing; it starts anew")
+            )
         if self._task.kind != "fetch" and not self._verify():
             return
         if self._task.kind in ("desired", "fetch"):

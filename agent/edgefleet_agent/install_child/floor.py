@@ -4,7 +4,8 @@ Why beside ngclient's cache: that cache is renamed without fsync, and with a tor
 1. Two copies with CRC, `floor.a` then `floor.b`, each written durably; the higher `serial` that is whole counts.
 2. Versions never go down, except for roles whose keys the root has changed (recovery from fast-forward, TUF specification 5.3.11).
 3. Trusted time = max(system clock, persisted, build). Only a clock at most one year ahead of it is persisted (`security.md` §2.5).
-4. Both copies lost: the floor starts anew and the loss is reported as `trust.floor_lost`.
+4. Both copies lost, torn or missing: the floor starts anew at the last accepted document (`desired.ok`), and the loss is reported
+   as `trust.floor_lost`.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,9 @@ import msgspec
 
 from edgefleet_agent.durable import read_record, write_record
 from edgefleet_agent.errors import StateFileError
+from edgefleet_agent.install.records import DesiredOk
 from edgefleet_agent.install_child.errors import FloorError
+from edgefleet_agent.paths import StatePaths
 
 BUILD_TIME = datetime(2026, 11, 1, tzinfo=UTC)
 MAX_LEAP = timedelta(days=366)
@@ -61,8 +64,19 @@ class FloorFile:
                 continue
             if record is not None:
                 found.append(record)
-        self.lost = torn > 0 and not found
-        return max(found, key=lambda floor: floor.serial, default=Floor())
+        if found:
+            return max(found, key=lambda floor: floor.serial)
+        accepted = self._last_accepted()
+        self.lost = torn > 0 or accepted > 0
+        return Floor(gen=accepted)
+
+    def _last_accepted(self) -> int:
+        """Return the gen of the last accepted document, 0 when there is none that can be read."""
+        try:
+            accepted = read_record(DesiredOk, StatePaths(self._folder).desired_ok)
+        except StateFileError:
+            return 0
+        return 0 if accepted is None else accepted.gen
 
 
 def trusted_now(floor: Floor, system: datetime) -> datetime:

@@ -166,7 +166,9 @@ class SlotWriter:
         for leaf in self._have:
             bits[leaf // 8] |= 1 << leaf % 8
         temporary = self._folder / f".{BITS_FILE}.tmp"
-        temporary.write_bytes(encode_record(LeafBits(sha256=self._sha256, length=self._length, bits=bytes(bits))))
+        temporary.unlink(missing_ok=True)  # whatever lies there is not written through: it may be a link
+        with temporary.open("xb") as file:
+            file.write(encode_record(LeafBits(sha256=self._sha256, length=self._length, bits=bytes(bits))))
         temporary.replace(self._folder / BITS_FILE)
         self._since_bits = 0
 
