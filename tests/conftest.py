@@ -1,7 +1,44 @@
-"""For all tests: nothing of the terminal they were started from."""
+"""For all tests: nothing of the terminal they were started from; files of real processes are `slow` as a whole.
+
+`./dev test --fast` leaves `slow` out and stays below two minutes; `./dev test` and CI run everything.
+"""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent
+SLOW = (
+    "agent/test_refusals.py",
+    "agent/test_renew.py",
+    "agent/test_replacing.py",
+    "agent/test_stops.py",
+    "agent/test_whole_way.py",
+    "agent/worker/test_neighbours.py",
+    "broker/test_delivery.py",
+    "broker/test_lifecycle.py",
+    "broker/test_links.py",
+    "cli/test_convert.py",
+    "cli/test_demo_guard.py",
+    "cli/test_server_commands.py",
+    "converters/test_pipeline.py",
+    "crash/",
+    "house/test_docs.py",
+    "journeys/",
+    "server/conversion/test_engine.py",
+    "server/gateway/test_poison.py",
+    "server/gateway/test_whole_way.py",
+    "server/test_main.py",
+)
 
 os.environ.pop("COLUMNS", None)  # a parallel run sets it for its workers; edgectl's tables would be cut to it
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of the files above."""
+    for item in items:
+        if item.path.is_relative_to(ROOT) and item.path.relative_to(ROOT).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
