@@ -18,6 +18,7 @@ from edgefleet_protocol.errors import BadMessageError
 DESIRED_TYPE = "application/vnd.edgefleet.desired.v1+json"
 HOLD_TYPE = "application/vnd.edgefleet.hold.v1+json"
 MAX_DESIRED_BYTES = 100 * 1024
+MAX_INT = 2**63 - 1
 
 
 class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +111,7 @@ def decode_desired(data: bytes) -> Desired:
     _require_aware("expires", document.expires)
     if document.gen < 1:
         raise BadMessageError("desired document has gen < 1")
+    _require_storable(document)
     return document
 
 
@@ -125,7 +127,21 @@ def decode_hold(data: bytes) -> Hold:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessageError(f"not a hold: {error}") from error
     _require_aware("expires", hold.expires)
+    if not 0 <= hold.seq <= MAX_INT:
+        raise BadMessageError("hold has a seq that no device can store")
     return hold
+
+
+def _require_storable(document: Desired) -> None:
+    """Refuse numbers that a device cannot write to its disk: JSON knows no largest integer, MessagePack does."""
+    numbers = [document.gen, *document.sec_floor.values()]
+    for model in document.models.values():
+        for ref in (model.active, model.candidate):
+            if ref is not None:
+                limits = ref.deadlines
+                numbers += [ref.length, ref.attempt, limits.download_s, limits.apply_s, limits.verify_s]
+    if not all(0 <= number <= MAX_INT for number in numbers):
+        raise BadMessageError(f"desired document holds a number outside 0 … {MAX_INT}")
 
 
 def _require_aware(name: str, value: datetime) -> None:
