@@ -22,6 +22,7 @@ def test_agentd_imports_nothing_heavy() -> None:
     code = "import sys, edgefleet_agent.__main__ as m, edgefleet_agent.daemon; m._parser(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert [name for name in loaded if name.split(".")[0] in HEAVY] == []
+    assert not {"importlib.metadata", "edgefleet_agent.client", "edgefleet_agent.renew"} & set(loaded)
 
 
 def test_a_connected_idle_agent_keeps_within_its_memory(agent: Agent) -> None:
