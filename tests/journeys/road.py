@@ -1,0 +1,150 @@
+"""The whole road of a model on one machine: server process, broker, agent processes, `edgectl`; and the server's own keys.
+
+`Road.house` are the server's services on the same data folder, in this process: for what no command of a server would sign.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack, redirect_stdout
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from edgefleet_cli.main import run
+from edgefleet_protocol.digest import sha256_hex
+from edgefleet_server.clock import SystemClock
+from tests.agent.field import QUICK, Agent, eventually
+from tests.server.fleet.house import PROFILE, House
+from tests.support.servers import ServerProcess, init_server, server_process
+
+PATIENCE_S = 90.0
+
+
+class Road:
+    """One server on free ports that it keeps over a restart, and its devices."""
+
+    def __init__(self, folder: Path, broker: str) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self._token = init_server(self.data)
+        self._broker = broker
+        self._ports: tuple[str, ...] = ()
+        self._stack = ExitStack()
+        self.travellers: list[Traveller] = []
+        self.server: ServerProcess = self.start()
+        self.house = House(f"sqlite:///{self.data / 'edgefleet.db'}", self.data, SystemClock())
+
+    def start(self) -> ServerProcess:
+        """Start the server, on the ports it had before."""
+        flags = ("--broker", self._broker, *self._ports)
+        self.server = self._stack.enter_context(server_process(self.data, self._token, *flags))
+        ports = (urlsplit(self.server.run["device_url"]).port, self.server.run["broker"]["port"])
+        self._ports = ("--device-port", str(ports[0]), "--broker-port", str(ports[1]))
+        return self.server
+
+    def kill(self) -> None:
+        """kill -9 of the server."""
+        self.server.process.send_signal(signal.SIGKILL)
+        self.server.process.wait()
+        (self.data / "run" / "server.json").unlink()
+
+    def close(self) -> None:
+        """Stop everything."""
+        for traveller in self.travellers:
+            traveller.stop()
+        self._stack.close()
+        self.house.db.dispose()
+
+    def edgectl(self, *arguments: str | Path, code: int = 0) -> Any:
+        """Return what `edgectl … -o json` prints."""
+        reach = ("--server", self.server.url, "--token", self._token, "-o", "json")
+        out = io.StringIO()
+        with redirect_stdout(out):
+            ended = run([*map(str, arguments), *reach])
+        assert ended == code, out.getvalue()
+        return json.loads(out.getvalue()) if out.getvalue() else None
+
+    def release(self, ref: str, bundle: bytes) -> None:
+        """Sign a bundle with the server's keys, without a conversion, and want it everywhere."""
+        self.house.fleet.deploy(self.house.release(ref, bundles={PROFILE: bundle}), selector="")
+
+
+class Traveller(Agent):
+    """A real agent, enrolled over HTTPS by `edge-agent enroll`."""
+
+    def __init__(self, road: Road, name: str, profile: str = PROFILE, **environment: str) -> None:
+        self.road = road
+        self.state = road.folder / name
+        self.state.mkdir()
+        self.environment: Mapping[str, str] = {**os.environ, **QUICK, **environment}
+        self.log = self.state / "agent.log"
+        self.process = None
+        claim = road.edgectl("device", "enroll", "--profile", profile)["tokens"][0]["token"]
+        command = [sys.executable, "-m", "edgefleet_agent", "enroll", "-", "--state", str(self.state), "-o", "json"]
+        done = subprocess.run(command, input=claim, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        self.name = str(json.loads(done.stdout)["device"])
+        road.travellers.append(self)
+        self.start()
+
+    @property
+    def id(self) -> str:
+        """Device id."""
+        return self.name
+
+    def shown(self) -> dict[str, Any]:
+        """Return `edgectl device show`."""
+        device: dict[str, Any] = self.road.edgectl("device", "show", self.name)
+        return device
+
+    def told(self, name: str, **facts: Any) -> dict[str, Any]:
+        """Wait until the server shows these facts of a model on the device, and return all it shows of the model."""
+        seen: dict[str, Any] = {}
+
+        def matches() -> bool:
+            found = [model for model in self.shown()["models"] if model["model"] == name]
+            seen.update(found[0] if found else {})
+            return bool(found) and all(found[0][key] == value for key, value in facts.items())
+
+        assert eventually(matches, PATIENCE_S), f"wanted {facts}, shown {seen}\n{self.log.read_text()[-3000:]}"
+        return seen
+
+    def events_told(self) -> list[dict[str, Any]]:
+        """Return `edgectl device events`, newest first."""
+        events: list[dict[str, Any]] = self.road.edgectl("device", "events", self.name, "--limit", "200")["items"]
+        return events
+
+    def ask(self, name: str, inputs: list[dict[str, Any]], **more: Any) -> httpx.Response:
+        """Send one request to the device's own API."""
+        url = f"{self.status()['infer_url']}/v2/models/{name}/infer"
+        return httpx.post(url, json={"inputs": inputs}, timeout=60, **more)
+
+    def ask_four(self, name: str, first: float = 1.0) -> httpx.Response:
+        """Ask a model of four numbers."""
+        return self.ask(name, [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [first, 0.0, 0.0, 0.0]}])
+
+    def served(self, name: str) -> str:
+        """Return the version that answers, waiting for one."""
+        answers: list[httpx.Response] = []
+
+        def answered() -> bool:
+            answers.append(self.ask_four(name))
+            return answers[-1].is_success
+
+        assert eventually(answered, PATIENCE_S), answers[-1].text
+        return str(answers[-1].json()["model_version"])
+
+
+def blob_path(data: Path, bundle: bytes) -> Path:
+    """Return where the server keeps a blob."""
+    digest = sha256_hex(bundle)
+    return data / "blobs" / digest[:2] / digest

@@ -1,0 +1,90 @@
+"""Parts that die or are away in the middle: the device ends on the wanted release."""
+
+import os
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.agent.field import eventually
+from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.journeys.road import PATIENCE_S, Road, Traveller
+
+BIG_BYTES = 30_000_000
+
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def device(road: Road) -> Traveller:
+    """One device for all outages; each test has a model of its own."""
+    return Traveller(road, "device")
+
+
+def bundle(name: str, version: str, pad: int = 0) -> bytes:
+    """Return a good bundle of at least `pad` bytes."""
+    extra = {"pad.bin": os.urandom(pad)} if pad else None
+    return bundle_bytes(classifier_onnx(), name=name, version=version, extra=extra)
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy a database that may be in use."""
+    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
+        one.backup(other)
+
+
+def test_the_server_is_killed_in_the_middle_of_a_deployment(road: Road, device: Traveller) -> None:
+    road.release("digits@1.0.0", bundle("digits", "1.0.0", BIG_BYTES))
+    assert eventually(lambda: device.model("digits").get("phase") == "downloading", PATIENCE_S)
+    road.kill()
+    assert device.model("digits").get("phase") == "downloading"
+    road.start()
+    device.told("digits", release="digits@1.0.0", phase="committed")
+    assert device.served("digits") == "1.0.0"
+
+
+def test_the_broker_is_killed_before_a_deployment(road: Road, device: Traveller) -> None:
+    children = psutil.Process(road.server.process.pid).children(recursive=True)
+    (broker,) = [child for child in children if "broker" in " ".join(child.cmdline()) or child.name() == "mosquitto"]
+    os.kill(broker.pid, signal.SIGKILL)
+    road.release("radio@1.0.0", bundle("radio", "1.0.0"))
+    device.told("radio", release="radio@1.0.0", phase="committed")
+    assert road.server.process.poll() is None
+    assert device.served("radio") == "1.0.0"
+
+
+def test_a_device_that_was_away_takes_the_newest_wish(road: Road, device: Traveller) -> None:
+    road.release("sleeper@1.0.0", bundle("sleeper", "1.0.0"))
+    device.told("sleeper", release="sleeper@1.0.0", phase="committed")
+    device.stop()
+    assert eventually(lambda: device.shown()["status"] == "offline", PATIENCE_S)
+    road.release("sleeper@1.1.0", bundle("sleeper", "1.1.0"))
+    road.release("sleeper@1.2.0", bundle("sleeper", "1.2.0"))
+    device.start()
+    device.told("sleeper", release="sleeper@1.2.0", phase="committed")
+    assert device.served("sleeper") == "1.2.0"
+
+
+def test_a_fleet_hears_a_server_restored_from_an_older_copy(road: Road, device: Traveller, tmp_path: Path) -> None:
+    road.release("memory@1.0.0", bundle("memory", "1.0.0"))
+    device.told("memory", release="memory@1.0.0", phase="committed")
+    database, copy = road.data / "edgefleet.db", tmp_path / "copy.db"
+    copy_database(database, copy)
+    for version in ("1.1.0", "1.2.0", "1.3.0"):
+        road.release(f"memory@{version}", bundle("memory", version))
+    device.told("memory", release="memory@1.3.0", phase="committed")
+    known = device.shown()["reported_gen"]
+
+    road.kill()
+    road.house.db.dispose()
+    copy_database(copy, database)
+    road.start()
+
+    road.release("memory@2.0.0", bundle("memory", "2.0.0"))
+    device.told("memory", release="memory@2.0.0", phase="committed")
+    assert device.shown()["reported_gen"] > known
+    assert device.served("memory") == "2.0.0"
