@@ -1,5 +1,6 @@
 """Documents with numbers no device can store, a floor that vanished, links planted in a slot: refused, told, not followed."""
 
+import datetime as dt
 import json
 import os
 import shutil
@@ -8,10 +9,13 @@ from typing import Any
 
 import pytest
 
-from edgefleet_agent.install.child_protocol import Accepted, Fetched
+from edgefleet_agent.install.child_protocol import Accepted, Fetched, Task
+from edgefleet_agent.install_child.documents import Documents
 from edgefleet_protocol.envelope import parse_envelope
+from edgefleet_protocol.verify import ExpiredError
 from tests.agent.child import ChildDriver
 from tests.agent.test_install_child import accepted, driver, refused, signed, wish  # noqa: F401  # driver: a fixture
+from tests.support.servers import HandClock
 
 HUGE = 2**80
 
@@ -52,6 +56,16 @@ def test_a_floor_that_vanished_is_told_and_no_older_document_is_taken(driver: Ch
     assert refused(driver, signed(driver, raw, gen=gen)).code == "verify.old_generation"
     assert {notice.code for notice in driver.notices} == {"trust.floor_lost"}
     accepted(driver, signed(driver, raw, gen=gen + 1))
+
+
+def test_a_clock_of_1970_still_knows_that_a_document_is_over(driver: ChildDriver) -> None:  # noqa: F811
+    raw = wish(driver)
+    accepted(driver, raw)
+    over = signed(driver, raw, gen=50, expires=dt.datetime.now(dt.UTC) - dt.timedelta(seconds=30))
+    task = Task(kind="desired", state_dir=str(driver.state), device=driver.device)
+    clock = HandClock(dt.datetime(1970, 1, 1, tzinfo=dt.UTC))
+    with pytest.raises(ExpiredError):
+        Documents(task, lambda name, _limit: driver.honest_meta(name), clock).desired(over)
 
 
 @pytest.mark.parametrize("name", ["bundle.part", "bundle", "bundle.bits", ".bundle.bits.tmp", "slot.msgpack"])
