@@ -164,11 +164,11 @@ def set_profile(
 
 @app.command("decommission")
 def decommission(ctx: typer.Context, device_id: DeviceArgument) -> None:
-    """Revoke a device's identity: it can no longer connect, and must be enrolled again."""
+    """Revoke a device's identity: the server neither hears nor serves it any more; it must be enrolled again."""
     from edgefleet_cli.api_client import part
 
     session = Session.of(ctx)
-    session.confirm(f"Revoke {device_id}? It keeps running its models but can never connect again.")
+    session.confirm(f"Revoke {device_id}? It keeps running its models, and the server no longer hears it.")
     session.api.delete(f"/devices/{part(device_id)}")
     session.out.note(f"revoked {device_id}")
 

@@ -116,7 +116,9 @@ def demo_profiles() -> tuple[str, str]:
 
 def _start_server(session: Session, wish: DemoWish, home: Household, data: Path) -> ServerAddress:
     edgectl = python_module("edgefleet_cli.main", "server")
-    home.wait([home.start("server-init", [*edgectl, "init", str(data)])], _INIT_S)
+    init = home.start("server-init", [*edgectl, "init", str(data)])
+    home.wait([init], _INIT_S)
+    init.log.unlink()  # it shows the admin token, and logs are what people send to others
     flags = ["--data", str(data), "--port", str(wish.port), "--device-port", "0"]
     if wish.broker is not None:
         flags += ["--broker", wish.broker]

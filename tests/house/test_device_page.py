@@ -1,0 +1,30 @@
+"""The settings on the device page are the agent's, with their defaults."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from edgefleet_agent.settings import AgentSettings
+
+PAGE = Path(__file__).parents[2] / "docs" / "operate" / "device.md"
+MIB = 1024 * 1024
+
+
+def _number(text: str) -> float:
+    return float(text.removesuffix(" MiB")) * (MIB if text.endswith(" MiB") else 1)
+
+
+def test_the_page_names_settings_and_defaults_as_they_are() -> None:
+    known = {field.name: field.default for field in msgspec.structs.fields(AgentSettings)}
+    rows = re.findall(r"^\| (`[a-z_]+`(?:, `[a-z_]+`)*) \| ([^|]+) \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    told = {
+        name.strip("`"): _number(value)
+        for names, values in rows
+        if not names.startswith("`identity")
+        for name, value in zip(names.split(", "), values.strip().split(", "), strict=True)
+    }
+    assert len(told) >= 14
+    assert told == {name: known[name] for name in told}
