@@ -19,7 +19,6 @@ from tests.agent.field import eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.journeys.road import PATIENCE_S, Road, Traveller, blob_path
 
-
 pytestmark = pytest.mark.slow
 
 
