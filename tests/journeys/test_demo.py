@@ -159,6 +159,8 @@ def test_demo_json_is_private_and_its_addresses_answer(demo: RunningDemo) -> Non
         with httpx.Client(transport=httpx.HTTPTransport(uds=device["infer_socket"]), base_url="http://device") as http:
             assert http.get("/v2/models/digits/ready").status_code == 200
         assert Path(device["state_dir"]).is_dir()
+    secret = document["token"].split("_", 2)[2]
+    assert [log.name for log in (demo.data / "logs").iterdir() if secret in log.read_text()] == []
 
 
 def test_deploying_back_by_hand_works_and_waits(demo: RunningDemo) -> None:
