@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from tests.agent.worker.models import classifier_onnx
-from tests.journeys.road import PROFILE, Road, Traveller
+from tests.journeys.road import Road, Traveller
+from tests.server.fleet.house import PROFILE
 
 BROKER = "embedded"
 

@@ -12,7 +12,8 @@ import pytest
 from edgefleet_protocol.bundle import open_bundle
 from edgefleet_protocol.manifest import Manifest
 from tests.converters.test_real_models import file_heads
-from tests.journeys.road import PROFILE, Road, Traveller
+from tests.journeys.road import Road, Traveller
+from tests.server.fleet.house import PROFILE
 from tests.support.real_models import BASIC_PITCH_ONNX, MAGIKA, real_model
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]

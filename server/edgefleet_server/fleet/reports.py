@@ -3,8 +3,8 @@
 Rules:
 - A report is taken once: state by (boot, seq), events by (device, boot, seq). Duplicates change nothing.
 - An "off" counts only from the newest connection: a broker may send the will of an old one after a take-over.
-- Reported and stored `gen` are compared on each state: lower gets the current document again; higher means that our
-  database was restored, and the document is signed anew above it.
+- Reported and stored `gen` are compared on each state: lower gets the current document again, unless it was just that one
+  which the device refused; higher means that our database was restored, and the document is signed anew above it.
 """
 
 import json
@@ -61,7 +61,9 @@ class ReportBook:
                 return Answer.SIGN_HIGHER
             if device.reported_gen > stored_gen:
                 return Answer.SIGN_HIGHER
-            return Answer.SEND_DESIRED if state.gen < stored_gen else Answer.NONE
+            # A device that refused this very document says so once and keeps refusing it: sending it again would go in circles.
+            is_known = state.gen >= stored_gen or state.refused_gen == stored_gen
+            return Answer.NONE if is_known else Answer.SEND_DESIRED
 
     def take_presence(self, device_id: DeviceId, presence: Presence) -> None:
         """Store whether a device is there."""

@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -164,6 +165,17 @@ def test_a_device_that_lacks_the_newest_document_gets_it(house: House) -> None:
     answer = house.fleet.take_state(device.id, state(device.id, gen=1))
     assert answer is not None
     assert answer.gen == 2
+
+
+def test_a_document_that_the_device_refused_is_not_sent_in_circles(house: House) -> None:
+    device = house.device()
+    house.fleet.desired.resign(device.id)
+    refusing = msgspec.structs.replace(state(device.id, gen=1), refused_gen=2, refused_code="verify.expired")
+    assert house.fleet.take_state(device.id, refusing) is None
+    house.fleet.desired.resign(device.id)
+    answer = house.fleet.take_state(device.id, msgspec.structs.replace(refusing, seq=2))
+    assert answer is not None
+    assert answer.gen == 3
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
