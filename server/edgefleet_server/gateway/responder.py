@@ -41,6 +41,7 @@ MAX_META_A_DEVICE: Final = 16
 MAX_META_BYTES: Final = 8 * 1024 * 1024
 BUSY_RETRY_MS: Final = 1000
 OFFER_CACHE_S: Final = 5.0
+MISS_AGE_S: Final = 0.2
 LEAVES_PREFIX: Final = "leaves."
 
 _log = logging.getLogger(__name__)
@@ -215,6 +216,8 @@ class Responder:
             return
         sha256 = self._offer(device)[0].get(request.blob_prefix)
         if sha256 is None:
+            sha256 = self._offer(device, max_age_s=MISS_AGE_S)[0].get(request.blob_prefix)
+        if sha256 is None:
             self._refuse(device, request, BlockErrorCode.DENIED)
             return
         length = self._blobs.blob_size(sha256)
@@ -263,11 +266,16 @@ class Responder:
         self.counters.block_errors += 1
         self._publish(self._topics.dn_blk(device), encode_data(error), 0)
 
-    def _offer(self, device: DeviceId) -> tuple[dict[bytes, Sha256], frozenset[str]]:
-        """Return what a device may pull: digests by block prefix, and all digests."""
+    def _offer(
+        self, device: DeviceId, *, max_age_s: float = OFFER_CACHE_S
+    ) -> tuple[dict[bytes, Sha256], frozenset[str]]:
+        """Return what a device may pull, looked up at most `max_age_s` ago: digests by block prefix, and all digests.
+
+        Another process may have signed the device's document: before something is denied, it is looked up anew.
+        """
         now_s = self._clock.monotonic_s()
         known = self._offers.get(device)
-        if known is None or now_s - known[0] > OFFER_CACHE_S:
+        if known is None or now_s - known[0] > max_age_s:
             offered = [blob.sha256 for blob in self._offered_to(device)]
             known = (now_s, {blob_prefix(sha256): sha256 for sha256 in offered}, frozenset(offered))
             if len(self._offers) > 4 * MAX_WAITING:
@@ -299,7 +307,7 @@ class Responder:
             sha256 = parse_sha256(digest)
         except BadIdError:
             return b"", "not_found"
-        if sha256 not in self._offer(device)[1]:
+        if sha256 not in self._offer(device)[1] and sha256 not in self._offer(device, max_age_s=MISS_AGE_S)[1]:
             return b"", "denied"
         size = self._blobs.blob_size(sha256)
         if size is None:

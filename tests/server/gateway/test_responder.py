@@ -107,6 +107,25 @@ def until(is_true: Callable[[], bool]) -> bool:
     return is_true()
 
 
+def test_what_another_process_offered_meanwhile_is_not_denied(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OFFER_CACHE_S", 3600.0)
+    monkeypatch.setattr(module, "MISS_AGE_S", 0.0)
+    desk.ask(ONE, desk.add(b"first"), (0,))
+    assert until(lambda: len(desk.blocks(ONE)) == 1)
+    second = desk.add(b"second")  # nobody tells the responder
+    desk.ask(ONE, second, (0,), req_id=2)
+    assert until(lambda: len(desk.blocks(ONE)) == 2)
+    answer = desk.blocks(ONE)[1]
+    assert isinstance(answer, BlockData)
+    assert answer.payload == b"second"
+    third = desk.add(b"third")
+    desk.responder.ask_meta(ONE, encode(MetaRequest(req_id=3, name=f"leaves.{third}", max_bytes=100)))
+    assert until(lambda: any(topic == TOPICS.dn_meta(ONE) for topic, _ in desk.answers))
+    reply = next(decode(Downlink, payload).reply for topic, payload in desk.answers if topic == TOPICS.dn_meta(ONE))
+    assert reply is not None
+    assert (reply.error, reply.data) == ("", b"third")
+
+
 def test_devices_take_turns(desk: Desk) -> None:
     sha256 = desk.add(b"a" * (64 * LEAF_BYTES))
     desk.door.clear()
