@@ -230,11 +230,14 @@ class Server:
         layers = active_layers()
         if "no_network" not in layers:
             _log.warning("conversion children keep the network: this machine allows no network namespace")
+        if "files" not in layers:
+            _log.warning("conversion children can read what the server can read, keys too: this kernel has no Landlock")
         _log.info("sandbox of the conversion child", extra={"layers": ",".join(layers)})
+        missing = "" if "files" in layers else " (no files: the kernel has no Landlock)"
         pool = WorkerPool(self.settings, self.settings.converter_workers)
         pool.start()
         self._stack.callback(pool.stop)
-        parts.health.add("converter", lambda: f"{pool.check()}; sandbox layers: {', '.join(layers)}")
+        parts.health.add("converter", lambda: f"{pool.check()}; sandbox layers: {', '.join(layers)}{missing}")
 
     def _start_listeners(self, parts: Parts, api_socket: socket.socket, device_socket: socket.socket) -> None:
         from edgefleet_server.device_app import create_device_app

@@ -1,11 +1,12 @@
 """Process entry between worker and converter: takes rights away from itself, then becomes the converter.
 
-    python -m edgefleet_server.conversion.launch LIMITS_JSON COMMAND…
+    python -m edgefleet_server.conversion.launch PLAN_JSON COMMAND…      PLAN: {"limits": {…}, "read": [path…], "write": [path…]}
     python -m edgefleet_server.conversion.launch --probe
 
 Runs before any untrusted byte is read. Imports only the standard library, and works by `exec`, so that the worker needs no code
 between fork and exec (unsafe beside threads). Layers, each named in `/readyz`: `rlimits`, `no_new_privs`, `dies_with_worker`,
-`no_network` (a network namespace of its own, where the kernel lets us make one).
+`no_network` (a network namespace of its own, where the kernel lets us make one), `files` (Landlock: the converter reads its
+installation and its job, writes its job, and opens nothing else of the machine).
 """
 
 import contextlib
@@ -15,26 +16,41 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from edgefleet_server.conversion import landlock
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
+_SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/nix/store")
+_SYSTEM_FILES = (
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/proc",  # memory and environment of processes outside stay closed: the kernel checks them like ptrace
+    "/sys/devices/system/cpu",
+    "/dev/zero",
+    "/dev/urandom",
+    "/dev/random",
+)
 
 
 def main(arguments: list[str]) -> None:
     """Apply the layers and become the command; with `--probe`, print which layers work here as JSON."""
     if arguments == ["--probe"]:
-        sys.stdout.write(json.dumps(apply_layers({})) + "\n")
+        sys.stdout.write(json.dumps(apply_layers({}, file_rules([], [], []))) + "\n")
         return
-    limits = json.loads(arguments[0])
+    plan = json.loads(arguments[0])
     command = arguments[1:]
-    apply_layers(limits)
+    apply_layers(plan["limits"], file_rules(command, plan["read"], plan["write"]))
     os.execv(command[0], command)  # noqa: S606  # no shell is wanted
 
 
-def apply_layers(limits: dict[str, int]) -> list[str]:
+def apply_layers(limits: dict[str, int], rules: Sequence[landlock.Rule]) -> list[str]:
     """Take rights away from this process; return the names of the layers that hold. Never fails for a missing one."""
     layers = []
     _set_limits(limits)
@@ -47,7 +63,26 @@ def apply_layers(limits: dict[str, int]) -> list[str]:
             layers.append("no_network")
         if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0:
             layers.append("no_new_privs")
+        if landlock.restrict(libc, rules):  # last: the layers above write to /proc/self
+            layers.append("files")
     return layers
+
+
+def file_rules(command: Sequence[str], read: Sequence[str], write: Sequence[str]) -> list[landlock.Rule]:
+    """Return what a converter may open: system libraries, this Python with its packages, the files its command names, its job."""
+    runnable = {*_SYSTEM, sys.prefix, sys.base_prefix, *(entry for entry in sys.path if entry)}
+    for argument in command:
+        if argument.startswith("/"):
+            runnable.add(argument)
+            environment = Path(argument).parent.parent
+            if (environment / "pyvenv.cfg").is_file():  # a converter of another environment than the server's
+                runnable.add(str(environment))
+    return [
+        *(landlock.Rule(path, landlock.RUN) for path in sorted(runnable)),
+        *(landlock.Rule(path, landlock.READ) for path in (*_SYSTEM_FILES, *read)),
+        landlock.Rule("/dev/null", landlock.DEVICE),
+        *(landlock.Rule(path, landlock.WRITE) for path in write),
+    ]
 
 
 def _set_limits(limits: dict[str, int]) -> None:

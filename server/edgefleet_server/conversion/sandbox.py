@@ -1,6 +1,7 @@
 """Runs one conversion child and listens to it. The child reads untrusted models, so nothing it says is believed unchecked.
 
-* Own session, clean environment, empty working folder, private temporary folder, rlimits, no network where the kernel allows.
+* Own session, clean environment, empty working folder, private temporary folder, rlimits; no network and no foreign files where
+  the kernel allows.
 * Its folder is bounded: more than `output_bytes` on disk, a longer wall time or a flood of lines ends it.
 * It ends with this process: the kernel kills it when the worker dies, whatever the way.
 * Whatever happens, the whole process group is gone when `run_child` returns.
@@ -77,7 +78,11 @@ class Child:
         `on_line` gets every progress and candidate line, and None-free ticks are the caller's business via `should_stop`.
         Raises ChildTimeoutError, ChildCrashError, OutputTooLargeError, BadAnswerError, ChildRefusalError, StoppedError.
         """
-        numbers = {name: int(value) for name, value in asdict(self._limits).items()}
+        plan = {
+            "limits": {name: int(value) for name, value in asdict(self._limits).items()},
+            "read": [str(self._folder.absolute() / name) for name in ("source", "data", "cwd")],
+            "write": [str(self._folder.absolute() / name) for name in ("tmp", "out")],
+        }
         with self._log_path.open("wb") as log:
             process = subprocess.Popen(
                 [
@@ -85,7 +90,7 @@ class Child:
                     "-P",
                     "-m",
                     "edgefleet_server.conversion.launch",
-                    json.dumps(numbers),
+                    json.dumps(plan),
                     *self._command,
                 ],
                 stdin=subprocess.PIPE,

@@ -96,7 +96,7 @@ def main() -> int:
     elif word == "chatter":
         sys.stdout.write("x" * 5_000_000)
     elif word == "network":
-        with socket.socket() as link:
+        with socket.socket(type=socket.SOCK_DGRAM) as link:  # the file rules forbid TCP on their own
             code = link.connect_ex(("127.0.0.1", int(os.environ.get("PORT", "9"))))
         say(type="refused", profile=request["profiles"][0]["name"], code="seen", reason=os.strerror(code), next="")
     elif word == "facts":
