@@ -10,10 +10,10 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgefleet_protocol.errors import EdgefleetError
@@ -23,7 +23,6 @@ from edgefleet_server.access.dependency import authorize
 from edgefleet_server.access.model import Principal
 from edgefleet_server.access.rules import API_PREFIX
 from edgefleet_server.body_limit import API_BODY_BYTES, BodyLimit
-from edgefleet_server.db import DatabaseUnavailableError
 from edgefleet_server.fleet import routes as fleet_routes
 from edgefleet_server.parts import Parts
 from edgefleet_server.registry import routes as registry_routes
@@ -44,9 +43,6 @@ def create_app(parts: Parts) -> FastAPI:
     )
     app.state.parts = parts
     http_errors.install(app)
-    for kind in (OperationalError, InterfaceError, PoolTimeoutError):
-        app.add_exception_handler(kind, _on_database_error)
-    app.add_exception_handler(DataError, _on_bad_value)
     for build_router in (
         access_routes.build_router,
         registry_routes.build_router,
@@ -83,28 +79,6 @@ def _add_health_routes(app: FastAPI, parts: Parts) -> None:
         for state, count in parts.conversion.counts().items():
             parts.metrics.jobs.labels(state).set(count)
         return Response(parts.metrics.text(), media_type=CONTENT_TYPE_LATEST)
-
-
-def _on_database_error(request: Request, error: Exception) -> Response:
-    _log.error("the database failed", exc_info=error, extra={"request_id": http_errors.request_id_of(request)})
-    return http_errors.domain_problem(
-        request,
-        DatabaseUnavailableError(
-            "the database could not answer this request",
-            next_step="try again; if it stays, check that the database of `database_url` runs and has space",
-        ),
-    )
-
-
-def _on_bad_value(request: Request, _error: Exception) -> Response:
-    """A value that the database cannot hold (text with NUL, a number out of range) is the sender's mistake."""
-    return http_errors.problem(
-        request,
-        422,
-        "request.invalid",
-        "a value of the request cannot be stored",
-        next_step="send text without NUL characters and numbers of a usual size",
-    )
 
 
 class _RequestLog:
@@ -144,8 +118,6 @@ class _RequestLog:
 
 
 async def _audit(parts: Parts, request: Request, operation: str, status: int, request_id: str) -> None:
-    from fastapi.concurrency import run_in_threadpool
-
     principal: Any = getattr(request.state, "principal", None)
     actor = f"{principal.name} ({principal.id})" if isinstance(principal, Principal) else "unknown"
     try:

@@ -1,7 +1,7 @@
 """Every refusal as `application/problem+json` (RFC 9457) with a next step: domain errors, validation, unknown routes, bugs.
 
-Domain errors know no HTTP. A code is looked up in `STATUS`, first whole, then by its family (`device.` …) and ending; a code
-that nothing matches is a bug of this table and answers 500.
+Domain errors know no HTTP. A code is looked up in `STATUS`, first whole, then by its ending; a code that nothing matches is a
+bug of this table and answers 500. What the database refuses is answered here too, for every app alike.
 """
 
 import logging
@@ -13,9 +13,12 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.db import DatabaseUnavailableError
 
 PROBLEM_TYPE: Final = "application/problem+json"
 REQUEST_ID_HEADER: Final = "x-request-id"
@@ -41,22 +44,15 @@ STATUS: Final[Mapping[str, int]] = {
     "profile.unknown": 404,
     "profile.exists_different": 409,
     "profile.bad": 422,
-    "bundle.mismatch": 500,
     "id.bad": 422,
     "message.bad": 400,
     "request.bad_cursor": 422,
     "fleet.failed": 500,
     "fleet.device_revoked": 409,
-    "fleet.nothing_to_deploy": 409,
-    "enroll.bad_token": 401,
-    "enroll.no_profile": 422,
-    "device.bad_token": 401,
     "desired.not_found": 404,
     "signing.failed": 500,
-    "signing.keys_missing": 500,
     "signing.keys_exist": 500,
     "signing.keys_unreadable": 500,
-    "signing.repository_missing": 503,
     "signing.target_exists": 409,
     "registry.error": 500,
     "access.error": 500,
@@ -176,6 +172,28 @@ def _on_http_error(request: Request, error: Exception) -> Response:
     return problem(request, error.status_code, code, detail, next_step=next_step, headers=error.headers)
 
 
+def _on_database_error(request: Request, error: Exception) -> Response:
+    _log.error("the database failed", exc_info=error, extra={"request_id": request_id_of(request)})
+    return domain_problem(
+        request,
+        DatabaseUnavailableError(
+            "the database could not answer this request",
+            next_step="try again; if it stays, check that the database of `database_url` runs and has space",
+        ),
+    )
+
+
+def _on_bad_value(request: Request, _error: Exception) -> Response:
+    """A value that the database cannot hold (text with NUL, a number out of range) is the sender's mistake."""
+    return problem(
+        request,
+        422,
+        "request.invalid",
+        "a value of the request cannot be stored",
+        next_step="send text without NUL characters and numbers of a usual size",
+    )
+
+
 def _on_bug(request: Request, error: Exception) -> Response:
     _log.error("unexpected error", exc_info=error, extra={"request_id": request_id_of(request)})
     return problem(
@@ -193,4 +211,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(EdgefleetError, _on_domain_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
+    for kind in (OperationalError, InterfaceError, PoolTimeoutError):
+        app.add_exception_handler(kind, _on_database_error)
+    app.add_exception_handler(DataError, _on_bad_value)
     app.add_exception_handler(Exception, _on_bug)

@@ -4,10 +4,14 @@ import importlib
 import pkgutil
 from pathlib import Path
 
+from fastapi.testclient import TestClient
+from sqlalchemy.exc import OperationalError
+
 import edgefleet_server
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.access.model import Role
-from edgefleet_server.http_errors import PROBLEM_TYPE, status_of
+from edgefleet_server.device_app import create_device_app
+from edgefleet_server.http_errors import PROBLEM_TYPE, STATUS, status_of
 from tests.support.servers import ApiHouse
 
 KEYS = {"type", "title", "status", "detail", "code", "request_id", "next", "errors"}
@@ -66,6 +70,20 @@ def test_every_error_code_of_the_server_has_a_status() -> None:
     process_only = {"server.", "broker.", "conversion.", "gateway."}
     missing = {code for code in ours if status_of(code) is None and not code.startswith(tuple(process_only))}
     assert not missing
+    reachable = {kind.code for kind in kinds if kind.__module__.startswith(("edgefleet_server", "edgefleet_protocol"))}
+    assert set(STATUS) <= reachable, "a row that no error has"
+
+
+def test_a_failing_database_is_a_matter_of_trying_again_on_both_listeners(house: ApiHouse) -> None:
+    def broken() -> None:
+        raise OperationalError("SELECT secret", {}, Exception("gone"))
+
+    for app in (house.app, create_device_app(house.parts)):
+        app.get("/broken")(broken)
+        answer = TestClient(app, raise_server_exceptions=False).get("/broken")
+        assert (answer.status_code, answer.json()["code"]) == (503, "server.database_unavailable")
+        assert answer.headers["retry-after"]
+        assert "secret" not in answer.text
 
 
 def test_health_readiness_and_metrics(house: ApiHouse) -> None:

@@ -85,9 +85,3 @@ class ProfileDiffersError(RegistryError):
     """A profile of this name exists with other facts."""
 
     code = "profile.exists_different"
-
-
-class BundleMismatchError(RegistryError):
-    """A converted bundle does not say what its job asked for."""
-
-    code = "bundle.mismatch"
