@@ -1,7 +1,7 @@
 """The bundle: a zip with stored members, flat names and fixed dates; byte for byte the same for the same content (design README §6).
 
 Rules of `open_bundle`:
-1. The file is exactly what `write_bundle` would write for its members: no other compression, flag, extra field, comment, gap, order.
+1. The file is laid out exactly as `write_bundle` would do it: no other compression, flag, extra field, comment, gap, order.
 2. `manifest.json` comes first and lists every other member with length and sha256; a member not listed is refused, a missing one too.
 3. Each member's bytes are hashed when read (`read`), or all at once by `verify_members`.
 The reader works on a seekable binary file that the caller opened; nothing is extracted and no name is joined to a path.
@@ -150,26 +150,7 @@ def pack_members(files: list[tuple[str, bytes]]) -> bytes:
         offset = len(out)
         out += _local_header(encoded, crc, len(data))
         out += data
-        central += _CENTRAL.pack(
-            b"PK\1\2",
-            _VERSION_2_0,
-            _VERSION_2_0,
-            0,
-            0,
-            0,
-            _DOS_DATE_1980,
-            crc,
-            len(data),
-            len(data),
-            len(encoded),
-            0,
-            0,
-            0,
-            0,
-            0,
-            offset,
-        )
-        central += encoded
+        central += _CENTRAL.pack(*_central_fields(crc, len(data), len(encoded), offset)) + encoded
         if len(out) + len(central) > MAX_BUNDLE_BYTES:
             raise BundleError(f"a bundle may have at most {MAX_BUNDLE_BYTES} bytes")
     end = _END.pack(b"PK\5\6", 0, 0, len(files), len(files), len(central), len(out), 0)
@@ -182,9 +163,12 @@ def open_bundle(file: BinaryIO) -> Bundle:
     Raises BadZipError, BadNameError, ExtraMemberError, MissingMemberError, MemberDigestError (lengths), ManifestError, OSError.
     """
     entries = _read_directory(file)
-    first = next(iter(entries.values()), None)
-    if first is None or first.name != MANIFEST_NAME:
+    names = list(entries)
+    if names[0] != MANIFEST_NAME:
         raise BadZipError("the first member of a bundle must be manifest.json")
+    if names[1:] != sorted(names[1:]):
+        raise BadZipError("the members of a bundle must be in the order of their names")
+    first = entries[MANIFEST_NAME]
     if first.length > MAX_MANIFEST_BYTES:
         raise BadZipError(f"manifest.json has {first.length} bytes; the limit is {MAX_MANIFEST_BYTES}")
     document = _read_at(file, first.offset, first.length)
@@ -207,6 +191,11 @@ def open_bundle(file: BinaryIO) -> Bundle:
 
 def _local_header(name: bytes, crc: int, length: int) -> bytes:
     return _LOCAL.pack(b"PK\3\4", _VERSION_2_0, 0, 0, 0, _DOS_DATE_1980, crc, length, length, len(name), 0) + name
+
+
+def _central_fields(crc: int, length: int, name_length: int, offset: int) -> tuple[bytes | int, ...]:
+    versions, dates = (_VERSION_2_0, _VERSION_2_0), (0, _DOS_DATE_1980)
+    return (b"PK\1\2", *versions, 0, 0, *dates, crc, length, length, name_length, 0, 0, 0, 0, 0, offset)
 
 
 def _read_directory(file: BinaryIO) -> dict[str, Entry]:
@@ -246,26 +235,7 @@ def _central_entry(directory: bytes, position: int) -> tuple[Entry, int, int]:
     crc, length, name_length, offset = fields[7], fields[9], fields[10], fields[16]
     end = position + _CENTRAL.size + name_length
     raw = directory[position + _CENTRAL.size : end]
-    ours = (
-        b"PK\1\2",
-        _VERSION_2_0,
-        _VERSION_2_0,
-        0,
-        0,
-        0,
-        _DOS_DATE_1980,
-        crc,
-        length,
-        length,
-        len(raw),
-        0,
-        0,
-        0,
-        0,
-        0,
-        offset,
-    )
-    if fields != ours:
+    if fields != _central_fields(crc, length, len(raw), offset):
         raise BadZipError("a zip entry has compression, flags, dates or fields that a bundle never has")
     name = raw.decode("ascii", "replace")
     if not _NAME.fullmatch(name):

@@ -17,7 +17,6 @@ from edgefleet_protocol.errors import BadMessageError
 
 DESIRED_TYPE = "application/vnd.edgefleet.desired.v1+json"
 HOLD_TYPE = "application/vnd.edgefleet.hold.v1+json"
-MAX_DESIRED_BYTES = 100 * 1024
 MAX_INT = 2**63 - 1
 
 

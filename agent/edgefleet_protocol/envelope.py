@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass
 
 import msgspec
@@ -58,7 +57,7 @@ def parse_envelope(raw: bytes) -> Envelope:
         wire = _DECODER.decode(raw)
         payload = _b64(wire.payload)
         signatures = tuple(Signature(s.keyid, _b64(s.sig)) for s in wire.signatures)
-    except (msgspec.MsgspecError, UnicodeDecodeError, binascii.Error, ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BadMessageError(f"not a DSSE envelope: {error}") from error
     if not 1 <= len(signatures) <= 16:
         raise BadMessageError(f"envelope has {len(signatures)} signatures; expected 1 to 16")

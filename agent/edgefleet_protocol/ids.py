@@ -28,7 +28,6 @@ _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,62}")
 _PROFILE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _DEVICE = re.compile(r"[a-z0-9][a-z0-9-]{2,62}")
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-_ROLLOUT = re.compile(r"[a-z0-9][a-z0-9-]{2,62}")
 
 
 def _checked(kind: str, pattern: re.Pattern[str], text: str) -> str:
@@ -68,11 +67,6 @@ def parse_profile_name(text: str) -> ProfileName:
 def parse_tenant(text: str) -> TenantId:
     """Return `text` as a tenant id. Raises BadIdError."""
     return TenantId(_checked("tenant", _TENANT, text))
-
-
-def parse_rollout_id(text: str) -> RolloutId:
-    """Return `text` as a rollout id. Raises BadIdError."""
-    return RolloutId(_checked("rollout id", _ROLLOUT, text))
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -71,7 +71,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Declared(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits that the device's golden test holds the bundle to; None where nothing is declared."""
+    """Limits of the bundle, None where nothing is declared. The device checks `peak_memory_bytes` before it starts a trial, and
+    keeps `latency_p95_ms` with the slot without comparing it yet.
+    """
 
     latency_p95_ms: float | None = None
     peak_memory_bytes: int | None = None

@@ -278,10 +278,9 @@ class Feedback(_Message, frozen=True, kw_only=True):
     score: float = 0.0
 
 
-class Downlink(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+class Downlink(_Message, frozen=True, kw_only=True):
     """What `dn/meta` carries: exactly one of a metadata reply or an acknowledgement."""
 
-    v: int = MESSAGE_VERSION
     reply: MetaReply | None = None
     ack: Ack | None = None
 

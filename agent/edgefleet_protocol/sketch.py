@@ -7,7 +7,7 @@ Bucket i holds values in (BASE·GAMMA^(i-1), BASE·GAMMA^i]; a quantile read fro
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 GAMMA = 1.02
@@ -89,8 +89,3 @@ class LatencySketch:
         for sketch in sketches:
             total.merge(sketch)
         return total
-
-    @classmethod
-    def of(cls, counts: Mapping[int, int]) -> LatencySketch:
-        """Return a sketch with these counts."""
-        return cls(dict(counts))

@@ -76,8 +76,9 @@ def verify_envelope(raw: bytes, expected_type: str, keys: Iterable[PublicKey], t
         raise WrongTypeError(f"expected a document of type {expected_type}, got {envelope.payload_type[:100]!r}")
     by_id = {key.keyid: key for key in keys}
     signed = pae(envelope.payload_type, envelope.payload)
-    good = {s.keyid for s in envelope.signatures if s.keyid in by_id and _is_valid(by_id[s.keyid], s.sig, signed)}
-    if len({by_id[keyid].public for keyid in good}) < threshold:
+    candidates = ((by_id[s.keyid], s.sig) for s in envelope.signatures if s.keyid in by_id)
+    good = {key.public for key, signature in candidates if _is_valid(key, signature, signed)}
+    if len(good) < threshold:
         raise SignatureError(
             f"{len(good)} of {threshold} needed signatures are valid; trusted keys: {', '.join(k[:8] for k in sorted(by_id))}",
             next_step="the server's director key must be the one delegated in the TUF targets role",

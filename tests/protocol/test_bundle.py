@@ -101,6 +101,12 @@ def test_a_path_in_a_name_is_never_read() -> None:
         bundle.open_bundle(packed(("manifest.json", document), ("model.onnx", b"m"), ("../etc", b"x")))
 
 
+def test_another_order_of_members_is_refused() -> None:
+    document = a_manifest({"model.onnx": b"m", "labels.txt": b"0"})
+    with pytest.raises(bundle.BadZipError, match="order"):
+        bundle.open_bundle(packed(("manifest.json", document), ("model.onnx", b"m"), ("labels.txt", b"0")))
+
+
 def test_a_compressed_zip_is_refused() -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
