@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from edgefleet_protocol.errors import EdgefleetError
 
 
@@ -46,5 +48,9 @@ def _run_one(name: str, check: Callable[[], str], *, required: bool) -> CheckRes
         return CheckResult(name, True, check(), "", required)
     except EdgefleetError as error:
         return CheckResult(name, False, error.message, error.next_step, required)
+    except SQLAlchemyError as error:  # its text may hold a statement, and nobody needs a token to ask
+        return CheckResult(
+            name, False, f"the database failed: {type(error).__name__}", "see the server's log", required
+        )
     except OSError as error:
         return CheckResult(name, False, f"{type(error).__name__}: {error}", "see the server's log", required)

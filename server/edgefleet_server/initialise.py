@@ -37,7 +37,6 @@ _OURS = (
     "edgefleet.db-wal",
     "edgefleet.db-shm",
     "blobs",
-    "tuf",
     "broker",
     "run",
 )

@@ -28,8 +28,11 @@ class Metrics:
             registry=self.registry,
         )
         self.jobs = Gauge("edgefleet_conversion_jobs", "Conversion jobs by state", ["state"], registry=self.registry)
-        self.loops = Counter(
-            "edgefleet_engine_ticks_total", "Runs of the engine tick", ["result"], registry=self.registry
+        self.ticks = Counter(
+            "edgefleet_engine_ticks_total",
+            "Runs of the engine tick; failed = a step of it failed",
+            ["result"],
+            registry=self.registry,
         )
 
     def watch_gateway(self, counters: Callable[[], Mapping[str, int]]) -> None:

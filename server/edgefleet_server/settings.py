@@ -1,7 +1,7 @@
 """Settings of one server process: built once in the entry point, frozen, passed down.
 
-Sources, strongest first: arguments of the command, environment ``EDGEFLEET_SERVER_*`` (nested with ``__``), the file
-``server.toml`` of the data folder, the defaults below. No other module reads the environment.
+Sources, strongest first: arguments of the command, environment ``EDGEFLEET_SERVER_*``, the file ``server.toml`` of the
+data folder, the defaults below. No other module reads the environment.
 """
 
 import tomllib
@@ -39,9 +39,7 @@ ALL_ROLES = tuple(ServerRole)
 class ServerSettings(BaseSettings):
     """All settings of the server. Sizes are bytes, times are seconds."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="EDGEFLEET_SERVER_", env_nested_delimiter="__", frozen=True, extra="forbid"
-    )
+    model_config = SettingsConfigDict(env_prefix="EDGEFLEET_SERVER_", frozen=True, extra="forbid")
 
     data_dir: Path
     tenant: str = "default"
@@ -110,11 +108,6 @@ class ServerSettings(BaseSettings):
         return self.data_dir / "blobs"
 
     @property
-    def tuf_dir(self) -> Path:
-        """Folder of the published TUF metadata."""
-        return self.data_dir / "tuf"
-
-    @property
     def broker_dir(self) -> Path:
         """Folder of the broker's generated configuration."""
         return self.data_dir / "broker"
@@ -138,12 +131,12 @@ class ServerSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then environment; the file of the data folder is merged by :func:`load_settings`."""
+        """Arguments, then environment, then the file of the data folder."""
         return init_settings, env_settings, _FileSource(settings_cls, init_settings)
 
 
 class _FileSource(PydanticBaseSettingsSource):
-    """``server.toml`` of the data folder that the arguments (or the environment) name."""
+    """``server.toml`` of the data folder that the arguments name."""
 
     def __init__(self, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource) -> None:
         super().__init__(settings_cls)
@@ -155,10 +148,7 @@ class _FileSource(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         """Return the file's table, or nothing when there is no file."""
-        folder = self._init().get("data_dir") or self.current_state.get("data_dir")
-        if not folder:
-            return {}
-        path = Path(folder) / "server.toml"
+        path = Path(self._init()["data_dir"]) / "server.toml"
         if not path.is_file():
             return {}
         return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -33,6 +33,7 @@ class Ticker:
         self._parts = parts
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._started = parts.clock.now()
         self._last: datetime | None = None
         self._pruned: datetime | None = None
 
@@ -50,28 +51,29 @@ class Ticker:
         """Return a line for `/readyz`. Raises EngineStuckError."""
         limit = timedelta(seconds=max(60.0, _STALE_TICKS * self._parts.settings.engine_tick_s))
         last, now = self._last, self._parts.clock.now()
-        if last is not None and now - last > limit:
-            raise EngineStuckError(f"the engine last ticked at {last.isoformat()}", next_step="see the server's log")
+        if now - (last or self._started) > limit:
+            when = "never ticked" if last is None else f"last ticked at {last.isoformat()}"
+            raise EngineStuckError(f"the engine {when}", next_step="see the server's log")
         return "not ticked yet" if last is None else f"last tick {(now - last).total_seconds():.1f} s ago"
 
     def tick(self) -> None:
         """Run every step once; failures are logged and counted."""
         now = self._parts.clock.now()
-        self._step("re-sign metadata", self._parts.signing.resign_due)
-        self._step("re-sign desired documents", lambda: self._parts.fleet.resign_due(now))
+        went_well = self._step("re-sign metadata", self._parts.signing.resign_due)
+        went_well &= self._step("re-sign desired documents", lambda: self._parts.fleet.resign_due(now))
         if self._pruned is None or now - self._pruned >= _PRUNE_EVERY:
             self._pruned = now
-            self._step("prune telemetry", lambda: self._parts.telemetry.prune(now))
+            went_well &= self._step("prune telemetry", lambda: self._parts.telemetry.prune(now))
+        self._parts.metrics.ticks.labels("ok" if went_well else "failed").inc()
         self._last = now
 
-    def _step(self, what: str, step: Callable[[], object]) -> None:
+    def _step(self, what: str, step: Callable[[], object]) -> bool:
         try:
             step()
         except (EdgefleetError, SQLAlchemyError, OSError):
-            self._parts.metrics.loops.labels("failed").inc()
             _log.exception("engine step failed", extra={"step": what})
-        else:
-            self._parts.metrics.loops.labels("ok").inc()
+            return False
+        return True
 
     def _run(self) -> None:
         while not self._stopping.wait(self._parts.settings.engine_tick_s):

@@ -98,9 +98,15 @@ def test_health_readiness_and_metrics(house: ApiHouse) -> None:
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["checks"]["disk"]["detail"] == "OSError: disk gone"
+
+    def asks_the_database() -> str:
+        raise OperationalError("SELECT secret", {}, Exception("gone"))
+
+    house.parts.health.add("keys", asks_the_database)
+    assert client.get("/readyz").json()["checks"]["keys"]["detail"] == "the database failed: OperationalError"
     text = client.get("/metrics").text
     assert 'edgefleet_conversion_jobs{state="queued"} 0.0' in text
-    assert 'edgefleet_http_requests_total{operation="get_readiness",status="503"} 1.0' in text
+    assert 'edgefleet_http_requests_total{operation="get_readiness",status="503"} 2.0' in text
 
 
 def test_the_server_never_imports_model_code(tmp_path: Path) -> None:

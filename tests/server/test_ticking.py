@@ -1,0 +1,31 @@
+"""The engine's ticks: each is counted, and silence makes the server not ready."""
+
+import pytest
+
+from edgefleet_server.ticking import EngineStuckError, Ticker
+from tests.support.servers import ApiHouse
+
+
+def test_a_tick_is_counted_once_and_as_failed_when_a_step_of_it_failed(house: ApiHouse) -> None:
+    ticker = Ticker(house.parts)
+    ticker.tick()
+    with house.parts.db.session() as session:
+        session.connection().exec_driver_sql("DROP TABLE telemetry_window")
+    house.clock.turn(hours=2)
+    ticker.tick()
+    text = house.client().get("/metrics").text
+    assert 'edgefleet_engine_ticks_total{result="ok"} 1.0' in text
+    assert 'edgefleet_engine_ticks_total{result="failed"} 1.0' in text
+
+
+def test_an_engine_that_is_silent_or_never_ticked_is_not_ready(house: ApiHouse) -> None:
+    ticker = Ticker(house.parts)
+    assert ticker.check() == "not ticked yet"
+    house.clock.turn(seconds=61)
+    with pytest.raises(EngineStuckError, match="never ticked"):
+        ticker.check()
+    ticker.tick()
+    assert ticker.check() == "last tick 0.0 s ago"
+    house.clock.turn(seconds=61)
+    with pytest.raises(EngineStuckError, match="last ticked at"):
+        ticker.check()
