@@ -5,6 +5,7 @@ anything), `enroll` (claim token), and with a device token (`fleet/identity.py`)
 (Range), `desired`. TUF files are signed and public within the fleet, yet they need a token too: nobody else has business here.
 """
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Header, Request, Response
@@ -20,7 +21,7 @@ from edgefleet_server.parts import Parts
 from edgefleet_server.registry.routes import blob_response
 
 PREFIX = "/device/v1"
-OCTETS = "application/octet-stream"
+DeviceOf = Callable[[Request], DeviceIdentity]
 
 
 class NoSuchFileError(EdgefleetError):
@@ -61,8 +62,8 @@ def create_device_app(parts: Parts) -> FastAPI:
     return app
 
 
-def _add_identity_routes(app: FastAPI, parts: Parts, device_of: object) -> None:
-    device = Depends(device_of)  # type: ignore[arg-type]
+def _add_identity_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> None:
+    device = Depends(device_of)
 
     @app.get(f"{PREFIX}/ca")
     def get_ca() -> Response:
@@ -85,8 +86,8 @@ def _add_identity_routes(app: FastAPI, parts: Parts, device_of: object) -> None:
         return EnrollOut.of(parts.fleet.renew(caller, wanted.csr.encode()), wanted.nonce)
 
 
-def _add_content_routes(app: FastAPI, parts: Parts, device_of: object) -> None:
-    device = Depends(device_of)  # type: ignore[arg-type]
+def _add_content_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> None:
+    device = Depends(device_of)
 
     @app.get(f"{PREFIX}/tuf/{{file}}")
     def get_tuf_file(file: str, _caller: Annotated[DeviceIdentity, device]) -> Response:

@@ -82,7 +82,6 @@ class NewDevice:
     cert: str
     profile: ProfileName
     pinned_root: Sha256
-    is_new: bool
 
 
 def parse_claim_token(text: str) -> tuple[str, str]:
@@ -240,9 +239,7 @@ class Enroller:
             raise DeviceRevokedError(
                 f"The device {row.id} was revoked.", next_step="Enrol with a new claim token and a new key."
             )
-        return NewDevice(
-            DeviceId(row.id), again.cert, ProfileName(row.profile), Sha256(claim.root_sha256), is_new=False
-        )
+        return NewDevice(DeviceId(row.id), again.cert, ProfileName(row.profile), Sha256(claim.root_sha256))
 
     def _new_device(
         self,
@@ -276,7 +273,7 @@ class Enroller:
         session.add(FleetEnrolment(claim_id=claim.id, key_sha256=key_sha256, device_id=device_id, cert=cert, at=now))
         session.add(self._event(device_id, "enrolled", {"claim": claim.id, "profile": profile}))
         session.flush()
-        return NewDevice(device_id, cert, profile, Sha256(claim.root_sha256), is_new=True)
+        return NewDevice(device_id, cert, profile, Sha256(claim.root_sha256))
 
     def _event(self, device_id: str, kind: str, detail: Mapping[str, Any]) -> FleetEvent:
         now = self._clock.now()

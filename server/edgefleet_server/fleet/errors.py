@@ -69,12 +69,6 @@ class BadDeviceTokenError(FleetError):
     code = "device.unauthorized"
 
 
-class ProfileUnknownError(FleetError):
-    """No hardware profile has this name."""
-
-    code = "fleet.profile_unknown"
-
-
 class NothingToDeployError(FleetError):
     """The release has no signed bundle, or no device was named."""
 

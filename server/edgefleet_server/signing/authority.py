@@ -56,7 +56,7 @@ class DeviceAuthority:
 
     def create(self, now: datetime) -> None:
         """Make the CA key and its certificate. Raises KeysExistError."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = new_p256_key()
         serial = x509.random_serial_number()
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"edgefleet device CA {serial:x}"[:40])])
         usage = _key_usage(signs_certificates=True)

@@ -44,7 +44,6 @@ LIFE: Final[Mapping[str, timedelta]] = {
     "snapshot": timedelta(days=7),
     "timestamp": timedelta(hours=24),
 }
-TOP_ROLES: Final = ("root", "timestamp", "snapshot", "targets")
 KEPT_FOR: Final = timedelta(days=1)
 
 _SERIALIZER = JSONSerializer(compact=True)
@@ -128,21 +127,18 @@ class TufRepository:
         Root is not renewed here: its key is meant to be elsewhere.
         """
         store.take_turn(session)
-        snapshot = self._load_any(session, "snapshot").signed
-        changed: dict[str, Targets] = {}
-        for name in [file.removesuffix(".json") for file in snapshot.meta]:
-            signed = self._load(session, name)
-            if _is_past_half(_life_of(name), signed.expires, now):
-                changed[name] = signed
         timestamp = self._load_any(session, "timestamp").signed
-        is_due = _is_past_half(LIFE["timestamp"], timestamp.expires, now)
-        if changed or _is_past_half(LIFE["snapshot"], snapshot.expires, now):
-            self._publish(session, changed, now)
-            return True
-        if force_timestamp or is_due:
+        due = self.due(session, now)
+        if due - {"timestamp"}:
+            self._publish(session, {name: self._load(session, name) for name in due - {"snapshot", "timestamp"}}, now)
+        elif due or force_timestamp:
             self._sign_timestamp(session, timestamp.snapshot_meta, now)
-            return True
-        return False
+        return bool(due) or force_timestamp
+
+    def due(self, session: Session, now: datetime) -> set[str]:
+        """Return the roles, root apart, that have passed half of their life. Reads no file."""
+        made = store.newest_made(session)
+        return {name for name, made_at in made if name != "root" and made_at + _life_of(name) / 2 <= now}
 
     def root_expires(self, session: Session) -> datetime:
         """Return when the newest root expires (aware UTC)."""
@@ -153,27 +149,26 @@ class TufRepository:
         found = store.latest(session, "snapshot")
         snapshot = Snapshot(version=1) if found is None else Metadata[Snapshot].from_bytes(found[1]).signed
         for name, signed in changed.items():
-            version = self._sign(session, name, signed, now)
-            snapshot.meta[f"{name}.json"] = MetaFile(version)
-        version = self._sign(session, "snapshot", snapshot, now)
-        data = store.version_of(session, "snapshot", version)
-        assert data is not None, "just stored"
-        self._sign_timestamp(session, MetaFile(version, len(data), {"sha256": sha256_hex(data)}), now)
+            self._sign(session, name, signed, now)
+            snapshot.meta[f"{name}.json"] = MetaFile(signed.version)
+        data = self._sign(session, "snapshot", snapshot, now)
+        self._sign_timestamp(session, MetaFile(snapshot.version, len(data), {"sha256": sha256_hex(data)}), now)
 
     def _sign_timestamp(self, session: Session, snapshot_meta: MetaFile, now: datetime) -> None:
         found = store.latest(session, "timestamp")
         last = 1 if found is None else found[0]
         self._sign(session, "timestamp", Timestamp(version=last, snapshot_meta=snapshot_meta), now)
 
-    def _sign(self, session: Session, name: str, signed: Targets | Snapshot | Timestamp, now: datetime) -> int:
-        """Give `signed` its next version and expiry, sign and store it; return the version."""
+    def _sign(self, session: Session, name: str, signed: Targets | Snapshot | Timestamp, now: datetime) -> bytes:
+        """Give `signed` its next version and expiry, sign and store it; return the file."""
         signed.version = max(signed.version + 1, int(now.timestamp()))
         signed.expires = _expiry(name, now)
         metadata: Metadata[Any] = Metadata(signed)
         metadata.sign(self._signers.signer("releases" if name.startswith("m.") else name))
-        store.put(session, name, signed.version, metadata.to_bytes(_SERIALIZER), now)
+        data = metadata.to_bytes(_SERIALIZER)
+        store.put(session, name, signed.version, data, now)
         store.prune(session, name, below=signed.version, older_than=now - KEPT_FOR)
-        return signed.version
+        return data
 
     def _load(self, session: Session, name: str) -> Targets:
         signed = self._load_any(session, name).signed
@@ -204,7 +199,3 @@ def _life_of(name: str) -> timedelta:
 
 def _expiry(name: str, now: datetime) -> datetime:
     return (now + _life_of(name)).replace(microsecond=0)
-
-
-def _is_past_half(life: timedelta, expires: datetime, now: datetime) -> bool:
-    return expires - now <= life / 2

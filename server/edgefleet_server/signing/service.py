@@ -22,6 +22,7 @@ from edgefleet_protocol.verify import PublicKey
 from edgefleet_server.db import Database
 from edgefleet_server.signing import store
 from edgefleet_server.signing.authority import (
+    CA_CERT_FILE,
     DeviceAuthority,
     Issued,
     checked_csr_key,
@@ -96,8 +97,12 @@ class SigningService:
 
     def resign_due(self) -> bool:
         """Sign again what has passed half of its life; return whether the repository head changed. For the engine tick."""
+        now = self._clock.now()
+        with self._db.read() as session:
+            if not self._repository.due(session, now):
+                return False
         with self._db.session() as session:
-            return self._repository.resign_due(session, self._clock.now(), force_timestamp=False)
+            return self._repository.resign_due(session, now, force_timestamp=False)
 
     # -- TUF ---------------------------------------------------------------------------------------------------------
 
@@ -174,7 +179,7 @@ class SigningService:
     @property
     def ca_file(self) -> Path:
         """The device CA's certificate, the only CA that brokers and devices trust."""
-        return self._keys_dir / "device-ca.crt"
+        return self._keys_dir / CA_CERT_FILE
 
     @property
     def server_cert_file(self) -> Path:
@@ -196,7 +201,7 @@ class SigningService:
 
     def check_csr(self, csr_pem: bytes) -> Sha256:
         """Return the SHA-256 of the CSR's public key (DER SPKI) once its proof of possession holds. Raises BadCsrError."""
-        return sha256_hex(_spki(csr_pem))
+        return sha256_hex(public_der(checked_csr_key(csr_pem)))
 
     def issue_device_certificate(self, csr_pem: bytes, device_id: str) -> tuple[Issued, str]:
         """Return a certificate for the CSR's key with CN `device_id`, and the key as PEM. Raises BadCsrError."""
@@ -228,18 +233,12 @@ class SigningService:
         name = f"srv-{instance}"
         key = new_p256_key()
         issued = self._authority.issue_client(key.public_key(), name, self._clock.now(), SERVICE_CERT_LIFE)
-        identity = ClientIdentity(
-            name, self._keys_dir / f"{name}.crt", self._keys_dir / f"{name}.key", self._keys_dir / "device-ca.crt"
-        )
+        identity = ClientIdentity(name, self._keys_dir / f"{name}.crt", self._keys_dir / f"{name}.key", self.ca_file)
         _replace(identity.key_file, private_pem(key), 0o600)
         _replace(identity.cert_file, issued.pem, 0o644)
         with self._db.session() as session:
             store.add_certificate(session, issued, "service")
         return identity
-
-
-def _spki(csr_pem: bytes) -> bytes:
-    return public_der(checked_csr_key(csr_pem))
 
 
 def _replace(path: Path, data: bytes, mode: int) -> None:

@@ -6,7 +6,7 @@ Every function works inside the caller's session and never commits.
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, tuple_, update
 from sqlmodel import Session, col
 
 from edgefleet_server.signing.authority import Issued
@@ -49,6 +49,19 @@ def all_versions(session: Session, name: str) -> Sequence[tuple[int, bytes]]:
     return [(int(version), bytes(data)) for version, data in session.execute(statement)]
 
 
+def newest_made(session: Session) -> Sequence[tuple[str, datetime]]:
+    """Return each role's name and when its newest file was made; the files themselves are not read."""
+    newest = (
+        select(col(SigningMetadata.name), func.max(col(SigningMetadata.version)))
+        .group_by(col(SigningMetadata.name))
+        .subquery()
+    )
+    statement = select(col(SigningMetadata.name), col(SigningMetadata.created_at)).where(
+        tuple_(col(SigningMetadata.name), col(SigningMetadata.version)).in_(select(newest))
+    )
+    return [(str(name), made_at) for name, made_at in session.execute(statement)]
+
+
 def put(session: Session, name: str, version: int, data: bytes, now: datetime) -> None:
     """Store a newly signed file."""
     session.add(SigningMetadata(name=name, version=version, data=data, created_at=now))
@@ -89,16 +102,3 @@ def revoke_subject(session: Session, subject: str, now: datetime) -> int:
         .values(revoked_at=now)
     )
     return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
-
-
-def revoked_serials(session: Session, now: datetime) -> Sequence[tuple[str, datetime]]:
-    """Return (hex serial, revoked at) of revoked certificates that have not expired yet."""
-    statement = select(col(SigningCertificate.serial), col(SigningCertificate.revoked_at)).where(
-        col(SigningCertificate.revoked_at).is_not(None), col(SigningCertificate.not_after) > now
-    )
-    return [(str(serial), at) for serial, at in session.execute(statement)]
-
-
-def count_metadata(session: Session) -> int:
-    """Return how many metadata files are stored."""
-    return int(session.execute(select(func.count()).select_from(SigningMetadata)).scalar_one())

@@ -1,5 +1,7 @@
 """The selector grammar, in tables and by properties."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,6 +105,7 @@ def test_selector_matches(text: str, matches: bool) -> None:
 def test_bad_selector_is_refused_and_names_the_place(text: str) -> None:
     with pytest.raises(BadSelectorError) as caught:
         parse_selector(text)
+    assert re.search(r"at character \d+ \(|at its end|5000 characters", caught.value.message)
     assert caught.value.next_step
 
 
