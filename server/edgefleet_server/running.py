@@ -95,14 +95,15 @@ def describe(settings: ServerSettings) -> dict[str, Any]:
     try:
         parts.db.ping()
         choice = choose_broker(settings.broker)
+        schema_current = migrations.is_current(parts.db)
         return {
             "data_dir": str(settings.data_dir),
             "roles": [role.value for role in settings.roles],
             "database": {
                 "kind": "sqlite" if parts.db.is_sqlite else "postgresql",
-                "schema_current": migrations.is_current(parts.db),
+                "schema_current": schema_current,
             },
-            "keys": {"initialised": migrations.is_current(parts.db) and parts.signing.is_initialised()},
+            "keys": {"initialised": schema_current and parts.signing.is_initialised()},
             "broker": {"kind": choice.kind.value, "why": choice.reason},
             "api": {"host": settings.api_host, "port": settings.api_port, "tls": settings.api_tls_cert is not None},
             "device": {"host": settings.device_public_host, "port": settings.device_port},

@@ -4,6 +4,7 @@ Its own module because it is process care, not conversion: it knows a worker by 
 """
 
 import logging
+import signal
 import subprocess
 import sys
 import threading
@@ -45,12 +46,12 @@ class WorkerPool:
     def stop(self) -> None:
         """Stop all workers; a job in hand goes back to the queue. Blocks for at most a few seconds."""
         self._stopping.set()
-        with self._lock:
-            running = list(self._running.values())
-        for process in running:
-            process.terminate()
+        self._signal(signal.SIGTERM)
+        killer = threading.Timer(_STOP_WAIT_S, self._signal, (signal.SIGKILL,))
+        killer.start()
         for thread in self._threads:
-            thread.join(_STOP_WAIT_S)
+            thread.join(_STOP_WAIT_S + 1.0)
+        killer.cancel()
 
     def check(self) -> str:
         """Return a line for `/readyz`. Raises WorkersDownError."""
@@ -62,11 +63,11 @@ class WorkerPool:
             )
         return f"{alive} of {len(self._threads)} conversion workers run"
 
-    @property
-    def pids(self) -> list[int]:
-        """Process ids of the workers that run now."""
+    def _signal(self, number: signal.Signals) -> None:
         with self._lock:
-            return [process.pid for process in self._running.values()]
+            running = list(self._running.values())
+        for process in running:
+            process.send_signal(number)
 
     def _keep(self, number: int) -> None:
         failures = 0
@@ -80,7 +81,7 @@ class WorkerPool:
                 process.terminate()
             assert process.stdin is not None
             self._hand_over(process.stdin)
-            code = self._wait(process)
+            code = process.wait()
             process.stdin.close()
             with self._lock:
                 del self._running[number]
@@ -97,15 +98,3 @@ class WorkerPool:
             pipe.flush()
         except BrokenPipeError:
             _log.warning("a conversion worker ended before it read its settings")
-
-    def _wait(self, process: "subprocess.Popen[bytes]") -> int:
-        while not self._stopping.is_set():
-            try:
-                return process.wait(0.5)
-            except subprocess.TimeoutExpired:
-                continue
-        try:
-            return process.wait(_STOP_WAIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
