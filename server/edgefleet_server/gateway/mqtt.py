@@ -6,7 +6,7 @@ What paho 2.2 does not do by itself, and how it is answered here (`mqtt.md` §5)
 2. Its queues are unbounded: a publish waits until fewer than MAX_UNACKED messages and MAX_PENDING_BYTES are on their way.
 3. Callbacks run on paho's thread and must not publish: they only put into queues.
 4. A TLS error can leave a dead loop behind a client that says it is connected: a watchdog publishes a heartbeat to nobody
-   at QoS 1 and gives the connection up when that is not acknowledged.
+   at QoS 1 every HEARTBEAT_S and gives the connection up when one is not taken, or not acknowledged before the next.
 """
 
 import logging
@@ -27,11 +27,9 @@ from edgefleet_server.gateway.broker.model import BrokerEndpoint
 MAX_UNACKED: Final = 100
 MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
 KEEPALIVE_S: Final = 30
-HEARTBEAT_EVERY_S: Final = 20.0
-HEARTBEAT_LIMIT_S: Final = 20.0
+HEARTBEAT_S: Final = 20.0
 CONNECT_LIMIT_S: Final = 10.0
 MAX_BACKOFF_S: Final = 5.0
-POLL_S: Final = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -49,8 +47,8 @@ class LinkIdentity:
 class LinkHandlers:
     """Called on paho's thread; must return at once and never publish."""
 
-    on_message: Callable[[str, bytes, bool], None]
-    """topic, payload, retained."""
+    on_message: Callable[[str, bytes], None]
+    """topic, payload."""
     on_up: Callable[[], None]
     on_down: Callable[[], None]
 
@@ -99,8 +97,8 @@ class MqttLink:
     def stop(self) -> None:
         """Disconnect and end the thread. Blocks for at most a few seconds."""
         self._stopping.set()
-        with self._changed:
-            self._changed.notify_all()
+        if self._connection is not None:
+            self._give_up(self._connection)
         if self._thread.is_alive():
             self._thread.join(timeout=CONNECT_LIMIT_S)
 
@@ -117,22 +115,26 @@ class MqttLink:
         """
         with self._changed:
             connection = self._room(limit_s)
-        if connection is None:
-            return False
+        return connection is not None and self._send(connection, topic, payload, qos, retain) is not None
+
+    def _send(
+        self, connection: _Connection, topic: str, payload: bytes, qos: int, retain: bool
+    ) -> paho.MQTTMessageInfo | None:
+        """Give one message to paho and count it as under way; None when paho does not take it."""
         try:
             info = connection.client.publish(topic, payload, qos=qos, retain=retain)
         except (ValueError, OSError, RuntimeError) as error:
             _log.warning("publish failed", extra={"reason": type(error).__name__})
-            return False
+            return None
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            return False
+            return None
         with self._changed:
             if info.mid in connection.early:
                 connection.early.discard(info.mid)
             else:
                 connection.pending[info.mid] = len(payload)
                 connection.pending_bytes += len(payload)
-        return True
+        return info
 
     def _room(self, limit_s: float) -> _Connection | None:
         """Wait, holding the condition, until the connection may take one more message."""
@@ -162,10 +164,16 @@ class MqttLink:
         connection = _Connection(self._new_client())
         self._wire(connection)
         self._connection = connection
+        if self._stopping.is_set():  # stop() may have looked just before this connection was there
+            return False
         try:
             connection.client.connect(self._endpoint.host, self._endpoint.port, keepalive=KEEPALIVE_S)
             connection.client.loop_start()
-            if connection.is_up.wait(CONNECT_LIMIT_S):
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: connection.is_up.is_set() or connection.is_over.is_set(), CONNECT_LIMIT_S
+                )
+            if connection.is_up.is_set():
                 self._watch(connection)
         except (OSError, ValueError) as error:
             _log.info("broker not reached", extra={"reason": f"{type(error).__name__}: {error}"})
@@ -175,24 +183,23 @@ class MqttLink:
         return was_up
 
     def _watch(self, connection: _Connection) -> None:
-        """Return when the connection is over, the link stops, or a heartbeat is not acknowledged."""
-        sent_s = self._clock.monotonic_s()
+        """Return when the connection is over, or a heartbeat says that it is dead."""
         heartbeat: paho.MQTTMessageInfo | None = None
-        while not self._stopping.is_set() and not connection.is_over.wait(POLL_S):
-            now_s = self._clock.monotonic_s()
-            if heartbeat is not None and heartbeat.is_published():
-                heartbeat = None
-            if heartbeat is not None and now_s - sent_s > HEARTBEAT_LIMIT_S:
-                _log.warning("broker connection is dead", extra={"silent_s": round(now_s - sent_s)})
+        while not connection.is_over.wait(HEARTBEAT_S):
+            is_heard = heartbeat is None or heartbeat.is_published()
+            heartbeat = self._send(connection, self._heartbeat_topic, b"", 1, False)
+            if not is_heard or heartbeat is None:
+                _log.warning("broker connection is dead")
                 return
-            if heartbeat is None and now_s - sent_s > HEARTBEAT_EVERY_S:
-                heartbeat = connection.client.publish(self._heartbeat_topic, b"", qos=1)
-                sent_s = now_s
 
-    def _end(self, connection: _Connection) -> None:
+    def _give_up(self, connection: _Connection) -> None:
+        """Mark a connection as over and wake whoever waits for it."""
         connection.is_over.set()
         with self._changed:
             self._changed.notify_all()
+
+    def _end(self, connection: _Connection) -> None:
+        self._give_up(connection)
         try:
             connection.client.disconnect()
             connection.client.loop_stop()
@@ -219,7 +226,7 @@ class MqttLink:
         def on_connect(client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
             if reason.is_failure:
                 _log.warning("broker refused the connection", extra={"reason": str(reason)})
-                connection.is_over.set()
+                self._give_up(connection)
                 return
             client.subscribe(self._filters)
 
@@ -228,13 +235,13 @@ class MqttLink:
                 _log.error("broker refused a subscription", extra={"reasons": [str(r) for r in reasons]})
             self.connects += 1
             connection.is_up.set()
+            with self._changed:
+                self._changed.notify_all()
             _log.info("broker connected", extra={"client_id": self._identity.name})
             self._handlers.on_up()
 
         def on_disconnect(_client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-            connection.is_over.set()
-            with self._changed:
-                self._changed.notify_all()
+            self._give_up(connection)
             _log.info("broker disconnected", extra={"reason": str(reason)})
             self._handlers.on_down()
 
@@ -248,7 +255,7 @@ class MqttLink:
                 self._changed.notify_all()
 
         def on_message(_client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-            self._handlers.on_message(message.topic, bytes(message.payload), message.retain)
+            self._handlers.on_message(message.topic, bytes(message.payload))
 
         connection.client.on_connect = on_connect
         connection.client.on_subscribe = on_subscribe

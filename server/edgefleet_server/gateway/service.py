@@ -89,11 +89,6 @@ class Gateway:
         self._inbound.stop()
         self._outbound.stop()
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether the broker accepted us."""
-        return self._link.is_up
-
     def check(self) -> str:
         """Return a line for `/readyz`. Raises GatewayDownError."""
         if not self._link.is_up:
@@ -123,7 +118,7 @@ class Gateway:
 
     # ---- on paho's thread: only enqueue
 
-    def _on_message(self, topic: str, payload: bytes, _retained: bool) -> None:  # paho's shape
+    def _on_message(self, topic: str, payload: bytes) -> None:
         if topic.endswith(("/up/blk", "/up/meta")):
             try:
                 uplink = parse_uplink(topic)

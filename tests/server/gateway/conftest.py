@@ -31,17 +31,12 @@ class Site:
         )
         self.broker = BrokerSupervisor(config, SystemClock())
         self.endpoint = self.broker.start()
-        self.gateway = self.new_gateway()
-        self.devices: list[MqttDevice] = []
-
-    def new_gateway(self) -> Gateway:
-        """Start a gateway and wait until the broker took it."""
         house = self.house
-        gateway = Gateway(
+        self.gateway = Gateway(
             house.settings, self.endpoint, house.fleet, house.telemetry, house.registry, house.signing, house.clock
         )
-        gateway.start()
-        return gateway
+        self.gateway.start()
+        self.devices: list[MqttDevice] = []
 
     def connect(self, device: KeyedDevice) -> MqttDevice:
         """Connect an enrolled device."""

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from edgefleet_protocol.blocks import BlockError, BlockErrorCode, check_leaf
 from edgefleet_protocol.desired import DESIRED_TYPE, decode_desired
 from edgefleet_protocol.envelope import parse_envelope
@@ -23,6 +25,7 @@ from edgefleet_protocol.messages import (
 from edgefleet_protocol.verify import verify_envelope
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.gateway import mqtt
 from tests.server.fleet.house import PROFILE
 from tests.server.gateway.conftest import Site
 
@@ -171,6 +174,26 @@ def test_everything_retained_is_published_again_after_the_broker_lost_it(site: S
         there = site.connect(device)
         assert gen_of(there.desired.get(timeout=WAIT_S)) == 2
         assert decode(RepoHead, there.heads.get(timeout=WAIT_S)).root_version == 1
+
+
+@pytest.fixture
+def quick_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a gateway that starts after this look more often whether its connection lives."""
+    monkeypatch.setattr(mqtt, "HEARTBEAT_S", 0.2)
+
+
+@pytest.mark.usefixtures("quick_heartbeat")
+@pytest.mark.parametrize("has_socket", [True, False])
+def test_a_connection_whose_loop_died_is_made_anew(has_socket: bool, site: Site) -> None:
+    assert eventually(lambda: site.gateway.counters()["connects"] == 1)
+    dead = site.gateway._link._connection
+    assert dead is not None
+    dead.client.loop_stop()
+    if not has_socket:
+        dead.client._sock_close()
+    assert eventually(lambda: site.gateway.counters()["connects"] == 2)
+    device = site.connect(site.house.device())
+    assert gen_of(device.desired.get(timeout=WAIT_S)) == 1
 
 
 def test_what_another_process_signed_is_published_too(site: Site) -> None:
