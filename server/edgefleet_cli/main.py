@@ -40,8 +40,11 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of stdout went away (`edgectl … | head`): that is its right, and no error of ours.
+    except SystemExit as stop:
+        # typer and rich end so, with 1, when the reader of stdout went away (`edgectl … | head`): that is its right, and
+        # no error of ours.
+        if not isinstance(stop.__context__, BrokenPipeError):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except Exception as error:  # noqa: BLE001 - the outermost frame: a user gets three lines, and the trace on demand
