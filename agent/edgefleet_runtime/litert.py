@@ -9,10 +9,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from edgefleet_protocol.manifest import Quantization, TensorSpec
-from edgefleet_runtime.port import Array, ModelIO, ModelLoadError, RunError, check_inputs
+from edgefleet_runtime.port import Array, ModelIO, ModelLoadError, RunError, check_inputs, first_line
 
 _DEFAULT_SIGNATURE = "serving_default"
 
@@ -30,68 +31,48 @@ class LiteModel:
         spec: ModelIO | None = None,
     ) -> None:
         """Load the model and allocate its tensors. Raises ModelLoadError."""
-        self._name = runtime_name
-        self._version = version
+        self.name = runtime_name
+        self.version = version
         _check_root(model, runtime_name, version)
         try:
             self._interpreter = _interpreter(runtime_name, bytes(model), threads)
             self._interpreter.allocate_tensors()
         except Exception as e:  # the interpreter raises ValueError, RuntimeError and SystemError (numpy 2 under 2.14)
             raise ModelLoadError(
-                f"{runtime_name} {version} cannot load the model: {_first_line(e)}",
+                f"{runtime_name} {version} cannot load the model: {first_line(e)}",
                 next_step="Convert the model again for a profile that names this runtime version.",
             ) from e
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         signature_inputs, signature_outputs = _signature_names(self._interpreter)
-        self._inputs, self._input_indices = _named(inputs, signature_inputs, spec.inputs if spec else None, "inputs")
-        self._outputs, self._output_indices = _named(
+        self.inputs, self._input_indices = _named(inputs, signature_inputs, spec.inputs if spec else None, "inputs")
+        self.outputs, self._output_indices = _named(
             outputs, signature_outputs, spec.outputs if spec else None, "outputs"
         )
         self._shapes = {d["index"]: tuple(int(n) for n in d["shape"]) for d in inputs}
 
-    @property
-    def name(self) -> str:
-        """`litert` or `tflite`."""
-        return self._name
-
-    @property
-    def version(self) -> str:
-        """Version of the runtime's distribution."""
-        return self._version
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """Inputs in the model's order."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """Outputs in the model's order."""
-        return self._outputs
-
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return all outputs in the model's order. Blocks. Raises InputError, RunError."""
-        check_inputs(self._inputs, inputs)
+        check_inputs(self.inputs, inputs)
         try:
             self._resize(inputs)
-            for spec, index in zip(self._inputs, self._input_indices, strict=True):
+            for spec, index in zip(self.inputs, self._input_indices, strict=True):
                 self._interpreter.set_tensor(index, inputs[spec.name])
             self._interpreter.invoke()
             # get_tensor copies: the answer stays valid while the next one is computed
             return {
                 spec.name: self._interpreter.get_tensor(index)
-                for spec, index in zip(self._outputs, self._output_indices, strict=True)
+                for spec, index in zip(self.outputs, self._output_indices, strict=True)
             }
         except Exception as e:  # the interpreter raises ValueError and RuntimeError alike
             self._shapes = {}  # what is allocated is unknown now: force a resize next time
             raise RunError(
-                f"{self._name} {self._version} failed to run the model: {_first_line(e)}",
+                f"{self.name} {self.version} failed to run the model: {first_line(e)}",
                 next_step="Test the bundle with its golden vectors.",
             ) from e
 
     def _resize(self, inputs: Mapping[str, Array]) -> None:
         changed = False
-        for spec, index in zip(self._inputs, self._input_indices, strict=True):
+        for spec, index in zip(self.inputs, self._input_indices, strict=True):
             shape = inputs[spec.name].shape
             if self._shapes.get(index) != shape:
                 self._interpreter.resize_tensor_input(index, list(shape))
@@ -163,24 +144,15 @@ def _named(
         order = [by_name[d.name] for d in declared]
     else:
         order = list(range(len(found)))
-    specs = []
-    for position, wanted in zip(order, declared, strict=False):
-        actual = found[position]
-        if len(declared) != len(found) or not _describes(wanted, actual):
-            raise ModelLoadError(
-                f"The manifest's {kind} do not describe the model file: it declares {_list(declared)}, the file has "
-                f"{_list(found)}.",
-                next_step="Convert the model again; the bundle is not consistent.",
-            )
-        specs.append(
-            TensorSpec(
-                name=wanted.name,
-                dtype=actual.dtype,
-                shape=actual.shape,
-                layout=wanted.layout,
-                quantization=actual.quantization,
-            )
+    if len(declared) != len(found) or not all(map(_describes, declared, (found[position] for position in order))):
+        raise ModelLoadError(
+            f"The manifest's {kind} do not describe the model file: it declares {_list(declared)}, the file has {_list(found)}.",
+            next_step="Convert the model again; the bundle is not consistent.",
         )
+    specs = [
+        msgspec.structs.replace(found[position], name=wanted.name, layout=wanted.layout)
+        for position, wanted in zip(order, declared, strict=True)
+    ]
     return tuple(specs), [indices[position] for position in order]
 
 
@@ -207,7 +179,3 @@ def _spec(detail: dict[str, Any], name: str) -> TensorSpec:
     scale, zero_point = detail["quantization"]
     quantization = Quantization(scale=float(scale), zero_point=int(zero_point)) if scale else None
     return TensorSpec(name=name, dtype=dtype, shape=shape, quantization=quantization)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

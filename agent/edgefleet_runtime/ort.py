@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgefleet_protocol.manifest import TensorSpec
-from edgefleet_runtime.port import Array, InputError, ModelLoadError, RunError, check_inputs
+from edgefleet_runtime.port import Array, InputError, ModelLoadError, RunError, check_inputs, first_line
 
 _LOG_FATAL = 4
 
@@ -52,40 +52,21 @@ class OrtModel:
             session = ort.InferenceSession(bytes(model), options, providers=["CPUExecutionProvider"])
         except Exception as e:
             raise ModelLoadError(
-                f"onnxruntime {version} cannot load the model: {_first_line(e)}",
+                f"onnxruntime {version} cannot load the model: {first_line(e)}",
                 next_step="Convert the model again for a profile that names this onnxruntime version.",
             ) from e
         self._session = session
-        self._version = version
-        self._inputs = tuple(_spec(node) for node in session.get_inputs())
-        self._outputs = tuple(_spec(node) for node in session.get_outputs())
-        self._output_names = [spec.name for spec in self._outputs]
+        self.name = "ort"
+        self.version = version
+        self.inputs = tuple(_spec(node) for node in session.get_inputs())
+        self.outputs = tuple(_spec(node) for node in session.get_outputs())
+        self._output_names = [spec.name for spec in self.outputs]
         self._run_options = ort.RunOptions()
         self._run_options.log_severity_level = _LOG_FATAL
 
-    @property
-    def name(self) -> str:
-        """Always `ort`."""
-        return "ort"
-
-    @property
-    def version(self) -> str:
-        """Version of onnxruntime."""
-        return self._version
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """Inputs in the model's order."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """Outputs in the model's order."""
-        return self._outputs
-
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return all outputs in the model's order. Blocks. Raises InputError, RunError."""
-        check_inputs(self._inputs, inputs)
+        check_inputs(self.inputs, inputs)
         try:
             values = self._session.run(self._output_names, dict(inputs), self._run_options)
         except Exception as e:
@@ -106,13 +87,9 @@ def _spec(node: Any) -> TensorSpec:
 
 
 def _run_error(error: Exception) -> RunError | InputError:
-    text = _first_line(error)
+    text = first_line(error)
     if "INVALID_ARGUMENT" in text and "Got invalid dimensions" in text:
         return InputError(f"onnxruntime refused the inputs: {text}", next_step="Send the values in the declared shape.")
     return RunError(
         f"onnxruntime failed to run the model: {text}", next_step="Test the bundle with its golden vectors."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -107,8 +107,6 @@ _ADAPTERS: dict[str, _Adapter] = {
     "tflite": _Adapter("tflite_runtime", ("tflite-runtime",), "edgefleet-agent[tflite], Python 3.11 at most"),
 }
 
-RUNTIME_NAMES = tuple(_ADAPTERS)
-
 
 def available() -> list[RuntimeInfo]:
     """Return the runtimes installed here, without importing them."""
@@ -201,6 +199,11 @@ def shape_fits(declared: Sequence[int | str], actual: Sequence[int]) -> bool:
 def format_shape(shape: Sequence[int | str]) -> str:
     """Return `[1, 3, height]`."""
     return "[" + ", ".join(str(d) for d in shape) + "]"
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what a runtime says, its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _installed_version(adapter: _Adapter) -> str | None:

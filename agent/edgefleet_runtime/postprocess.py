@@ -69,7 +69,7 @@ class Identity(_Step, frozen=True, tag="identity"):
 
 Transform = Softmax | Sigmoid | Scale
 Answer = TopK | ArgMax | Threshold | Identity
-Step = Softmax | Sigmoid | Scale | TopK | ArgMax | Threshold | Identity
+Step = Transform | Answer
 
 
 class OutputRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -183,7 +183,7 @@ def from_image(declared: Preprocess, data: bytes | Array, specs: Sequence[Tensor
             f"This model does not take an image; it takes {describe(declared, specs)}.",
             next_step="Send that instead, or publish the model with a preprocess.json for images.",
         )
-    return {recipe.name: _finish(_run_steps(recipe.steps, data), specs, recipe.name)}
+    return {recipe.name: _made(recipe, data, specs)}
 
 
 def from_array(declared: Preprocess, array: Array, specs: Sequence[TensorSpec]) -> dict[str, Array]:
@@ -205,8 +205,8 @@ def from_array(declared: Preprocess, array: Array, specs: Sequence[TensorSpec]) 
             raise BadPayloadError(
                 f"A row has the {len(recipe.columns)} columns {', '.join(recipe.columns)}; got {rows.shape[1]}."
             )
-        return {recipe.name: _finish(_run_steps(recipe.steps, rows.astype(np.float32)), specs, recipe.name)}
-    return {recipe.name: _finish(_run_steps(recipe.steps, array), specs, recipe.name)}
+        array = rows.astype(np.float32)
+    return {recipe.name: _made(recipe, array, specs)}
 
 
 def from_arrays(declared: Preprocess, arrays: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[str, Array]:
@@ -234,7 +234,7 @@ def from_rows(declared: Preprocess, rows: Sequence[Mapping[str, Any]], specs: Se
                 next_step="Send that instead, or publish the model with a preprocess.json for columns.",
             )
         table = np.array([[_cell(recipe, row, column, i) for column in recipe.columns] for i, row in enumerate(rows)])
-        inputs[recipe.name] = _finish(_run_steps(recipe.steps, table.astype(np.float32)), specs, recipe.name)
+        inputs[recipe.name] = _made(recipe, table.astype(np.float32), specs)
     return inputs
 
 
@@ -288,13 +288,11 @@ def _check_recipe(recipe: InputRecipe) -> None:
 def _run_steps(steps: Sequence[Step], data: bytes | Array) -> Array:
     value: Array
     if isinstance(data, np.ndarray):
-        value, rest = data, list(steps)
-        if rest and isinstance(rest[0], Decode):
-            value, rest = images.to_colour(data, rest[0].mode), rest[1:]
+        value, rest = data, steps
     else:
         first = steps[0]
         assert isinstance(first, Decode)
-        value, rest = images.decode_image(data, first.mode), list(steps[1:])
+        value, rest = images.decode_image(data, first.mode), steps[1:]
     for step in rest:
         try:
             value = _apply(step, value)
@@ -339,10 +337,11 @@ def _cast(value: Array, dtype: str) -> Array:
     return value.astype(target)
 
 
-def _finish(value: Array, specs: Sequence[TensorSpec], name: str) -> Array:
-    spec = next((s for s in specs if s.name == name), None)
+def _made(recipe: InputRecipe, data: bytes | Array, specs: Sequence[TensorSpec]) -> Array:
+    value = _run_steps(recipe.steps, data)
+    spec = next((s for s in specs if s.name == recipe.name), None)
     if spec is None:
-        raise PreprocessError(f"preprocess.json describes the input {name}, which the model does not have.")
+        raise PreprocessError(f"preprocess.json describes the input {recipe.name}, which the model does not have.")
     try:
         return to_model(value, spec)
     except InputError as e:
