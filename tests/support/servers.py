@@ -1,6 +1,5 @@
 """Real servers for tests: the API app on real services in this process, or the whole server as a process."""
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server import migrations
 from edgefleet_server.access.model import Role
 from edgefleet_server.app import create_app
@@ -88,7 +88,7 @@ class ApiClient:
 
 def release_body(model_bytes: bytes, **changes: Any) -> dict[str, Any]:
     """Return the body that publishes one file with these bytes."""
-    digest = hashlib.sha256(model_bytes).hexdigest()
+    digest = sha256_hex(model_bytes)
     body: dict[str, Any] = {
         "model": "digits",
         "version": "1.0.0",

@@ -27,9 +27,7 @@ def build_router(parts: Parts) -> APIRouter:
     @router.get("/tokens", operation_id="list_tokens")
     def list_tokens(page: Paging, _caller: Admin) -> ListOf[TokenOut]:
         """List tokens, without their secrets."""
-        found = access.tokens(page)
-        items = [TokenOut.of(view) for view in found.items]
-        return ListOf(items=items, next_cursor=found.next_cursor, total=found.total)
+        return ListOf.of(access.tokens(page), TokenOut.of)
 
     @router.post("/tokens", operation_id="create_token", status_code=201)
     def create_token(wanted: TokenIn, caller: Admin) -> NewTokenOut:
@@ -45,8 +43,6 @@ def build_router(parts: Parts) -> APIRouter:
     @router.get("/audit", operation_id="list_audit")
     def list_audit(page: Paging, _caller: Admin) -> ListOf[AuditOut]:
         """List who changed what, newest first."""
-        found = access.audit(page)
-        items = [AuditOut.of(entry) for entry in found.items]
-        return ListOf(items=items, next_cursor=found.next_cursor, total=found.total)
+        return ListOf.of(access.audit(page), AuditOut.of)
 
     return router

@@ -34,6 +34,8 @@ class TokenIn(BaseModel):
 class TokenOut(BaseModel):
     """A token without its secret."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     id: str
     name: str
     roles: list[Role]
@@ -46,16 +48,7 @@ class TokenOut(BaseModel):
     @classmethod
     def of(cls, view: TokenView) -> "TokenOut":
         """Return the body of a token."""
-        return cls(
-            id=view.id,
-            name=view.name,
-            roles=list(view.roles),
-            created_at=view.created_at,
-            created_by=view.created_by,
-            expires_at=view.expires_at,
-            last_used_at=view.last_used_at,
-            revoked_at=view.revoked_at,
-        )
+        return cls.model_validate(view)
 
 
 class NewTokenOut(TokenOut):
@@ -66,6 +59,8 @@ class NewTokenOut(TokenOut):
 
 class AuditOut(BaseModel):
     """One row of the audit trail."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     id: int
     at: datetime
@@ -78,12 +73,4 @@ class AuditOut(BaseModel):
     @classmethod
     def of(cls, entry: AuditEntry) -> "AuditOut":
         """Return the body of an entry."""
-        return cls(
-            id=entry.id,
-            at=entry.at,
-            actor=entry.actor,
-            action=entry.action,
-            object=entry.object,
-            status=entry.status,
-            request_id=entry.request_id,
-        )
+        return cls.model_validate(entry)

@@ -5,7 +5,6 @@ an unknown id costs the same comparison. A refusal never says whether the id or 
 """
 
 import base64
-import hashlib
 import hmac
 import secrets
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access import rules, store
 from edgefleet_server.access.errors import (
     BadTokenError,
@@ -26,7 +26,7 @@ from edgefleet_server.db import Database
 from edgefleet_server.paging import Page, PageRequest
 
 USED_RESOLUTION = timedelta(minutes=1)
-_NOBODY_SHA256 = hashlib.sha256(b"no such token").hexdigest()
+_NOBODY_SHA256 = sha256_hex(b"no such token")
 _LOGIN = "ask an admin for a token (`edgectl token create`), then `edgectl login`"
 
 
@@ -53,7 +53,7 @@ class AccessService:
         row = TokenRow(
             id=token_id,
             name=name,
-            secret_sha256=hashlib.sha256(secret.encode()).hexdigest(),
+            secret_sha256=sha256_hex(secret.encode()),
             roles=sorted(set(roles)),
             created_at=now,
             created_by=by,
@@ -71,7 +71,7 @@ class AccessService:
         with self._db.read() as session:
             row = store.find_token(session, token_id) if token_id else None
         expected = row.secret_sha256 if row is not None else _NOBODY_SHA256
-        same = hmac.compare_digest(expected, hashlib.sha256(secret.encode()).hexdigest())
+        same = hmac.compare_digest(expected, sha256_hex(secret.encode()))
         if row is None or not same or row.revoked_at is not None:
             raise BadTokenError("this operator token is not valid (unknown, wrong or revoked)", next_step=_LOGIN)
         now = self._clock.now()

@@ -12,7 +12,8 @@ Rules of the machine:
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -21,7 +22,7 @@ import obstore
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from edgefleet_protocol.digest import Sha256, parse_sha256
-from edgefleet_server.registry.errors import BlobDigestError, BlobStoreError, BlobTooLargeError, BlobUnknownError
+from edgefleet_server.registry.errors import BlobDigestError, BlobStoreError, BlobTooLargeError, unknown_blob
 from edgefleet_server.settings import ServerSettings
 
 READ_BYTES = 1024 * 1024
@@ -106,13 +107,45 @@ class BlobWriter:
         self._path.unlink(missing_ok=True)
 
 
-class LocalBlobs:
+class _ObjectBlobs:
+    """What both stores have in common: reading, which is obstore's."""
+
+    def __init__(self, open_store: Callable[[], ObjectStore]) -> None:
+        self._store = cache(open_store)
+
+    def size(self, sha256: Sha256) -> int | None:
+        """Return the blob's length in bytes, or None."""
+        store, key = self._store(), _key(sha256)
+        try:
+            return int(obstore.head(store, key)["size"])
+        except (FileNotFoundError, obstore.exceptions.NotFoundError):
+            return None
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise _store_failed("look up", error) from error
+
+    def read_range(self, sha256: Sha256, start: int, length: int) -> bytes:
+        """Return `length` bytes from `start`."""
+        if length <= 0:
+            return b""
+        store, key = self._store(), _key(sha256)
+        try:
+            data = bytes(obstore.get_range(store, key, start=start, length=length))
+        except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
+            raise unknown_blob(sha256) from error
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise _store_failed("read", error) from error
+        if len(data) != length:
+            raise BlobStoreError(f"the blob store gave {len(data)} of {length} bytes of {sha256} from {start}")
+        return data
+
+
+class LocalBlobs(_ObjectBlobs):
     """Blobs in a local folder: ``ab/<sha256>``, files 0444, temporary files in ``tmp/``."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(self._open)
         self._folder = folder
         self._tmp = folder / "tmp"
-        self._opened: ObjectStore | None = None
 
     def writer(self, *, limit_bytes: int) -> BlobWriter:
         """Return a writer for one new blob."""
@@ -135,28 +168,17 @@ class LocalBlobs:
         except OSError as error:
             raise _store_failed("store", error) from error
 
-    def size(self, sha256: Sha256) -> int | None:
-        """Return the blob's length in bytes, or None."""
-        return _head(self._store(), sha256)
-
-    def read_range(self, sha256: Sha256, start: int, length: int) -> bytes:
-        """Return `length` bytes from `start`."""
-        return _read(self._store(), sha256, start, length)
-
-    def _store(self) -> ObjectStore:
-        if self._opened is None:
-            self._tmp.mkdir(parents=True, exist_ok=True)
-            self._opened = LocalStore(self._folder)
-        return self._opened
+    def _open(self) -> ObjectStore:
+        self._tmp.mkdir(parents=True, exist_ok=True)
+        return LocalStore(self._folder)
 
 
-class RemoteBlobs:
+class RemoteBlobs(_ObjectBlobs):
     """Blobs in an object store (S3, GCS, Azure …) under the same keys; uploads are checked in a local file first."""
 
     def __init__(self, url: str, spool: Path) -> None:
-        self._url = url
+        super().__init__(lambda: from_url(url))
         self._spool = spool
-        self._opened: ObjectStore | None = None
 
     def writer(self, *, limit_bytes: int) -> BlobWriter:
         """Return a writer for one new blob."""
@@ -172,33 +194,12 @@ class RemoteBlobs:
         except (OSError, obstore.exceptions.BaseError) as error:
             raise _store_failed("store", error) from error
 
-    def size(self, sha256: Sha256) -> int | None:
-        """Return the blob's length in bytes, or None."""
-        return _head(self._store(), sha256)
-
-    def read_range(self, sha256: Sha256, start: int, length: int) -> bytes:
-        """Return `length` bytes from `start`."""
-        return _read(self._store(), sha256, start, length)
-
-    def _store(self) -> ObjectStore:
-        if self._opened is None:
-            self._opened = from_url(self._url)
-        return self._opened
-
 
 def open_blob_store(settings: ServerSettings) -> BlobStore:
     """Return the blob store that the settings name. Touches nothing before first use."""
     if settings.blob_url is None:
         return LocalBlobs(settings.blobs_dir)
     return RemoteBlobs(settings.blob_url, settings.run_dir / "spool")
-
-
-def put_chunks(store: BlobStore, chunks: Iterable[bytes], *, limit_bytes: int, expected: Sha256 | None) -> Sha256:
-    """Store the bytes of `chunks` as one blob and return its digest. Raises what :class:`BlobWriter` raises."""
-    with store.writer(limit_bytes=limit_bytes) as writer:
-        for chunk in chunks:
-            writer.write(chunk)
-        return writer.finish(expected)
 
 
 def read_chunks(store: BlobStore, sha256: Sha256, start: int, length: int) -> Iterator[bytes]:
@@ -213,29 +214,6 @@ def read_chunks(store: BlobStore, sha256: Sha256, start: int, length: int) -> It
 def _key(sha256: Sha256) -> str:
     digest = parse_sha256(sha256)
     return f"{digest[:2]}/{digest}"
-
-
-def _head(store: ObjectStore, sha256: Sha256) -> int | None:
-    try:
-        return int(obstore.head(store, _key(sha256))["size"])
-    except (FileNotFoundError, obstore.exceptions.NotFoundError):
-        return None
-    except (OSError, obstore.exceptions.BaseError) as error:
-        raise _store_failed("look up", error) from error
-
-
-def _read(store: ObjectStore, sha256: Sha256, start: int, length: int) -> bytes:
-    if length <= 0:
-        return b""
-    try:
-        data = bytes(obstore.get_range(store, _key(sha256), start=start, length=length))
-    except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
-        raise BlobUnknownError(f"no blob {sha256} is stored", next_step="upload it with PUT /api/v1/blobs") from error
-    except (OSError, obstore.exceptions.BaseError) as error:
-        raise _store_failed("read", error) from error
-    if len(data) != length:
-        raise BlobStoreError(f"the blob store gave {len(data)} of {length} bytes of {sha256} from {start}")
-    return data
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Refusals of the registry."""
 
+from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.errors import EdgefleetError
 
 
@@ -85,3 +86,8 @@ class ProfileDiffersError(RegistryError):
     """A profile of this name exists with other facts."""
 
     code = "profile.exists_different"
+
+
+def unknown_blob(sha256: Sha256) -> BlobUnknownError:
+    """Return the refusal of a blob that somebody asks for and that is not stored."""
+    return BlobUnknownError(f"no blob {sha256} is stored", next_step="upload it with PUT /api/v1/blobs")

@@ -9,7 +9,6 @@ from typing import Any
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 
-DATA_KINDS = ("calibration", "eval", "golden", "reference", "labels", "preprocess", "postprocess", "recipe")
 DEFAULT_PROFILES = ("generic-x86_64-ort", "generic-aarch64-ort")
 
 

@@ -16,7 +16,7 @@ from edgefleet_server.paging import ListOf, Paging
 from edgefleet_server.parts import Parts
 from edgefleet_server.registry import rules
 from edgefleet_server.registry.blobs import READ_BYTES
-from edgefleet_server.registry.errors import BlobTooLargeError, BlobUnknownError
+from edgefleet_server.registry.errors import BlobTooLargeError, unknown_blob
 from edgefleet_server.registry.schemas import BlobOut, ModelOut, ReleaseIn, ReleaseOut
 from edgefleet_server.registry.service import RegistryService
 
@@ -38,7 +38,7 @@ def blob_response(registry: RegistryService, sha256: Sha256, range_header: str |
     """Return a blob, or the part of it that a `Range` header asks for. Raises BlobUnknownError, BadRangeError."""
     size = registry.blob_size(sha256)
     if size is None:
-        raise _unknown(sha256)
+        raise unknown_blob(sha256)
     part = rules.parse_range(range_header, size)
     start, length = part or (0, size)
     headers = {
@@ -95,9 +95,10 @@ def _add_blob_routes(router: APIRouter, registry: RegistryService) -> None:
     @router.head("/blobs/{sha256}", operation_id="head_blob")
     def head_blob(sha256: str, _caller: Viewer) -> Response:
         """Say whether a blob is stored, and its length."""
-        size = registry.blob_size(parse_sha256(sha256))
+        digest = parse_sha256(sha256)
+        size = registry.blob_size(digest)
         if size is None:
-            raise _unknown(sha256)
+            raise unknown_blob(digest)
         return Response(headers={"content-length": str(size), "accept-ranges": "bytes", "etag": f'"{sha256}"'})
 
     @router.get("/blobs/{sha256}", operation_id="get_blob", response_class=StreamingResponse)
@@ -124,9 +125,7 @@ def _add_release_routes(router: APIRouter, registry: RegistryService) -> None:
     @router.get("/releases", operation_id="list_releases")
     def list_releases(page: Paging, _caller: Viewer, model: str | None = None) -> ListOf[ReleaseOut]:
         """List releases, newest first."""
-        found = registry.releases(page, None if model is None else parse_model_name(model))
-        items = [ReleaseOut.of(view) for view in found.items]
-        return ListOf(items=items, next_cursor=found.next_cursor, total=found.total)
+        return ListOf.of(registry.releases(page, None if model is None else parse_model_name(model)), ReleaseOut.of)
 
     @router.get("/releases/{ref}", operation_id="get_release")
     def get_release(ref: str, _caller: Viewer) -> ReleaseOut:
@@ -138,9 +137,7 @@ def _add_model_routes(router: APIRouter, registry: RegistryService) -> None:
     @router.get("/models", operation_id="list_models")
     def list_models(page: Paging, _caller: Viewer) -> ListOf[ModelOut]:
         """List models by name."""
-        found = registry.models(page)
-        items = [ModelOut.of(view) for view in found.items]
-        return ListOf(items=items, next_cursor=found.next_cursor, total=found.total)
+        return ListOf.of(registry.models(page), ModelOut.of)
 
     @router.get("/models/{name}", operation_id="get_model")
     def get_model(name: str, _caller: Viewer) -> ModelOut:
@@ -159,7 +156,3 @@ def _add_profile_routes(router: APIRouter, registry: RegistryService) -> None:
     def get_profile(name: str, _caller: Viewer) -> dict[str, Any]:
         """Return one hardware profile, as `edgectl publish --profile FILE` takes it."""
         return profile_to_dict(registry.profile(parse_profile_name(name)))
-
-
-def _unknown(sha256: str) -> BlobUnknownError:
-    return BlobUnknownError(f"no blob {sha256} is stored", next_step="upload it with PUT /api/v1/blobs")

@@ -6,13 +6,12 @@
 * A release is `ready` when every profile got its bundle, `partial` when some did, `failed` when none.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.digest import Sha256, sha256_hex
 from edgefleet_server.registry.errors import BadMetricError, BadRangeError, BadSourceError
 from edgefleet_server.registry.model import Publication, ReleaseState, SourceFile
 
@@ -76,7 +75,7 @@ def source_digest(kind: str, files: Sequence[SourceFile]) -> Sha256:
     if kind == "file":
         return files[0].sha256
     lines = sorted(f"{file.sha256} {file.length} {file.path}\n" for file in files)
-    return Sha256(hashlib.sha256("".join(lines).encode()).hexdigest())
+    return sha256_hex("".join(lines).encode())
 
 
 def identity(publication: Publication) -> Sha256:
@@ -86,7 +85,7 @@ def identity(publication: Publication) -> Sha256:
         "data": {name: digest for name, digest in sorted(publication.data.items()) if digest},
         "options": dict(publication.options),
     }
-    return Sha256(hashlib.sha256(canonical(document)).hexdigest())
+    return sha256_hex(canonical(document))
 
 
 def differences(existing: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Mapping[str, Any]]) -> list[str]:

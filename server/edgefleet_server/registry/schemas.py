@@ -143,6 +143,8 @@ class RefusedOut(BaseModel):
 class JobOut(BaseModel):
     """One conversion job."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     id: str
     profile: ProfileName
     state: str
@@ -153,14 +155,7 @@ class JobOut(BaseModel):
     @classmethod
     def of(cls, view: JobView) -> "JobOut":
         """Return the body of a job."""
-        return cls(
-            id=view.id,
-            profile=view.profile,
-            state=view.state,
-            stage=view.stage,
-            message=view.message,
-            pct=view.pct,
-        )
+        return cls.model_validate(view)
 
 
 class ReleaseOut(BaseModel):
@@ -206,6 +201,8 @@ class ReleaseOut(BaseModel):
 class ModelOut(BaseModel):
     """A named line of releases."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     name: str
     created_at: datetime
     releases: int
@@ -215,10 +212,4 @@ class ModelOut(BaseModel):
     @classmethod
     def of(cls, view: ModelView) -> "ModelOut":
         """Return the body of a model."""
-        return cls(
-            name=view.name,
-            created_at=view.created_at,
-            releases=view.releases,
-            latest=view.latest,
-            latest_state=view.latest_state,
-        )
+        return cls.model_validate(view)

@@ -9,11 +9,10 @@
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from sqlmodel import Session
 
-import edgefleet_profiles
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
@@ -26,10 +25,9 @@ from edgefleet_server.registry.errors import (
     BlobLengthError,
     BlobUnknownError,
     ModelUnknownError,
-    ProfileDiffersError,
-    ProfileUnknownError,
     ReleaseDiffersError,
     ReleaseUnknownError,
+    unknown_blob,
 )
 from edgefleet_server.registry.model import (
     DEFAULT_PROFILES,
@@ -40,9 +38,10 @@ from edgefleet_server.registry.model import (
     Publication,
     ReleaseState,
     ReleaseView,
-    SourceFile,
 )
-from edgefleet_server.registry.tables import BundleRow, ProfileRow, ReleaseRow
+from edgefleet_server.registry.profiles import Profiles
+from edgefleet_server.registry.tables import BundleRow, ReleaseRow
+from edgefleet_server.registry.views import bundle_view, model_view, ref_of, release_view
 
 DEFAULT_MAX_BLOB_BYTES = 2 * 1024 * 1024 * 1024
 
@@ -80,6 +79,7 @@ class RegistryService:
         self._db = db
         self._blobs = blob_store
         self._clock = clock
+        self._profiles = Profiles(db, clock)
         self._jobs = jobs
         self._fleet_profiles = fleet_profiles
         self.max_blob_bytes = max_blob_bytes
@@ -108,8 +108,7 @@ class RegistryService:
         """Make an upload a blob; return its digest and whether it is new. Raises BlobDigestError, BlobStoreError."""
         sha256 = writer.finish(expected)
         with self._db.session() as session:
-            is_new = store.blob_length(session, sha256) is None
-            store.add_blob(session, sha256, writer.length, self._clock.now())
+            is_new = store.add_blob(session, sha256, writer.length, self._clock.now())
         return sha256, is_new
 
     def put_blob_bytes(self, data: bytes) -> Sha256:
@@ -129,7 +128,7 @@ class RegistryService:
         """Write a blob into a new file, checking its digest. Raises BlobUnknownError, BlobStoreError, FileExistsError."""
         length = self.blob_size(sha256)
         if length is None:
-            raise BlobUnknownError(f"no blob {sha256} is stored", next_step="upload it with PUT /api/v1/blobs")
+            raise unknown_blob(sha256)
         digest = hashlib.sha256()
         with path.open("xb") as file:
             for chunk in self.blob_chunks(sha256, 0, length):
@@ -144,25 +143,11 @@ class RegistryService:
 
     def profiles(self) -> list[HardwareProfile]:
         """Return all known hardware profiles by name: those shipped and those that came with publications."""
-        shipped = [edgefleet_profiles.load(name) for name in edgefleet_profiles.names()]
-        with self._db.read() as session:
-            own = [profile_from_dict(row.facts) for row in store.list_profiles(session)]
-        return sorted([*shipped, *own], key=lambda profile: profile.name)
+        return self._profiles.all()
 
     def profile(self, name: str) -> HardwareProfile:
         """Return a hardware profile. Raises ProfileUnknownError."""
-        found = self._find_profile(name)
-        if found is None:
-            known = ", ".join(profile.name for profile in self.profiles())
-            raise ProfileUnknownError(f"there is no hardware profile {name!r}", next_step=f"choose one of: {known}")
-        return found
-
-    def _find_profile(self, name: str) -> HardwareProfile | None:
-        if name in edgefleet_profiles.names():
-            return edgefleet_profiles.load(name)
-        with self._db.read() as session:
-            row = store.find_profile(session, name)
-        return None if row is None else profile_from_dict(row.facts)
+        return self._profiles.get(name)
 
     # ---- publishing
 
@@ -179,7 +164,7 @@ class RegistryService:
             self._check_blobs(session, publication)
             now = self._clock.now()
             for profile in custom:
-                self._add_profile(session, profile, by)
+                self._profiles.add(session, profile, by)
             chosen, reason = self._choose_profiles(publication, custom)
             store.ensure_model(session, publication.ref.model, now, by)
             row = ReleaseRow(
@@ -224,21 +209,6 @@ class RegistryService:
                     next_step="compute length and sha256 from the same file and publish again",
                 )
 
-    def _add_profile(self, session: Session, profile: HardwareProfile, by: str) -> None:
-        existing = self._find_profile(profile.name)
-        if existing is None:
-            session.add(
-                ProfileRow(
-                    name=profile.name, facts=profile_to_dict(profile), created_at=self._clock.now(), created_by=by
-                )
-            )
-            session.flush()
-        elif existing != profile:
-            raise ProfileDiffersError(
-                f"a hardware profile {profile.name!r} exists with other facts",
-                next_step="give your profile another name, or publish with --profile NAME to use the existing one",
-            )
-
     def _choose_profiles(
         self, publication: Publication, custom: Sequence[HardwareProfile]
     ) -> tuple[list[HardwareProfile], str]:
@@ -246,7 +216,7 @@ class RegistryService:
             names = dict.fromkeys([*(publication.profiles or ()), *(profile.name for profile in custom)])
             return [self.profile(name) for name in names], "chosen by the publisher"
         in_fleet = sorted(set(self._fleet_profiles()))
-        known = [found for name in in_fleet if (found := self._find_profile(name)) is not None]
+        known = [found for name in in_fleet if (found := self._profiles.find(name)) is not None]
         if known:
             return known, "every profile that a device of the fleet has"
         return (
@@ -294,7 +264,7 @@ class RegistryService:
         Raises ReleaseUnknownError, BlobUnknownError.
         """
         with self._db.session() as session:
-            release = self._release_row(session, bundle.ref)
+            release = _release_row(session, bundle.ref)
             for digest in (bundle.sha256, bundle.leaves):
                 if store.blob_length(session, digest) is None:
                     raise BlobUnknownError(f"no blob {digest} is stored for {bundle.target}")
@@ -318,14 +288,11 @@ class RegistryService:
     def refresh_state(self, ref: ReleaseRef) -> ReleaseState:
         """Bring a release's state in line with its jobs and bundles. Joins the caller's transaction."""
         with self._db.session() as session:
-            row = store.find_release(session, ref, lock=True)
-            if row is None:
-                raise _unknown_release(ref)
-            return self._refresh_state(session, row)
+            return self._refresh_state(session, _release_row(session, ref, lock=True))
 
     def _refresh_state(self, session: Session, row: ReleaseRow) -> ReleaseState:
         assert row.id is not None
-        ref = _ref(row)
+        ref = ref_of(row)
         jobs = self._jobs.jobs_of([ref]).get(ref, [])
         bundles = store.bundles_of(session, [row.id])[row.id]
         state = rules.release_state((job.state for job in jobs), len(bundles))
@@ -339,7 +306,7 @@ class RegistryService:
     def release(self, ref: ReleaseRef) -> ReleaseView:
         """Return a release with its bundles and jobs. Raises ReleaseUnknownError."""
         with self._db.read() as session:
-            return self._view(session, [self._release_row(session, ref)])[0]
+            return self._view(session, [_release_row(session, ref)])[0]
 
     def releases(self, page: PageRequest, model: str | None = None) -> Page[ReleaseView]:
         """Return one page of releases, newest first."""
@@ -351,25 +318,20 @@ class RegistryService:
         """Return the signed bundle of a release for a hardware profile, or None when there is none (yet)."""
         with self._db.read() as session:
             row = store.find_bundle(session, ref, profile)
-            return None if row is None else _bundle_view(ref, row)
+            return None if row is None else bundle_view(ref, row)
 
     def bundles_by_digest(self, digests: Sequence[str]) -> dict[Sha256, BundleView]:
         """Return the signed bundles that have these digests: what devices report as running."""
         with self._db.read() as session:
             found = store.find_bundles_by_sha256(session, digests)
-            return {Sha256(bundle.sha256): _bundle_view(_ref(release), bundle) for bundle, release in found}
+            return {Sha256(bundle.sha256): bundle_view(ref_of(release), bundle) for bundle, release in found}
 
     def models(self, page: PageRequest) -> Page[ModelView]:
         """Return one page of models by name."""
         with self._db.read() as session:
             rows = store.list_models(session, page)
             newest = store.newest_releases(session, [row.name for row in rows.items])
-        items = []
-        for row in rows.items:
-            count, last = newest.get(row.name, (0, None))
-            latest = None if last is None else f"{last.model}@{last.version}"
-            items.append(ModelView(row.name, row.created_at, count, latest, None if last is None else last.state))
-        return Page(items, rows.next_key, rows.total)
+        return Page([model_view(row, newest.get(row.name)) for row in rows.items], rows.next_key, rows.total)
 
     def model(self, name: str) -> ModelView:
         """Return one model. Raises ModelUnknownError."""
@@ -377,59 +339,16 @@ class RegistryService:
             row = store.find_model(session, name)
             if row is None:
                 raise ModelUnknownError(f"there is no model {name!r}", next_step="`edgectl model list` shows all")
-            count, last = store.newest_releases(session, [name]).get(name, (0, None))
-        latest = None if last is None else f"{last.model}@{last.version}"
-        return ModelView(row.name, row.created_at, count, latest, None if last is None else last.state)
-
-    def _release_row(self, session: Session, ref: ReleaseRef) -> ReleaseRow:
-        row = store.find_release(session, ref)
-        if row is None:
-            raise _unknown_release(ref)
-        return row
+            return model_view(row, store.newest_releases(session, [name]).get(name))
 
     def _view(self, session: Session, rows: Sequence[ReleaseRow]) -> list[ReleaseView]:
-        refs = [_ref(row) for row in rows]
-        jobs = self._jobs.jobs_of(refs)
+        jobs = self._jobs.jobs_of([ref_of(row) for row in rows])
         bundles = store.bundles_of(session, [row.id for row in rows if row.id is not None])
-        return [
-            ReleaseView(
-                ref=ref,
-                state=ReleaseState(row.state),
-                source_sha256=Sha256(row.source_sha256),
-                created_at=row.created_at,
-                created_by=row.created_by,
-                profiles_reason=row.profiles_reason,
-                labels_available=bool(row.data.get("labels")),
-                bundles=tuple(_bundle_view(ref, bundle) for bundle in bundles[row.id or 0]),
-                jobs=tuple(jobs.get(ref, ())),
-            )
-            for ref, row in zip(refs, rows, strict=True)
-        ]
+        return [release_view(row, bundles[row.id or 0], jobs.get(ref_of(row), ())) for row in rows]
 
 
-def source_files(documents: Sequence[Mapping[str, Any]]) -> tuple[SourceFile, ...]:
-    """Return source files from their stored form."""
-    return tuple(SourceFile(str(d["path"]), Sha256(str(d["sha256"])), int(d["length"])) for d in documents)
-
-
-def _unknown_release(ref: ReleaseRef) -> ReleaseUnknownError:
-    return ReleaseUnknownError(f"there is no release {ref}", next_step="`edgectl release list` shows all releases")
-
-
-def _ref(row: ReleaseRow) -> ReleaseRef:
-    return ReleaseRef.parse(f"{row.model}@{row.version}")
-
-
-def _bundle_view(ref: ReleaseRef, row: BundleRow) -> BundleView:
-    return BundleView(
-        ref=ref,
-        profile=ProfileName(row.profile),
-        target=row.target,
-        sha256=Sha256(row.sha256),
-        length=row.length,
-        leaves=Sha256(row.leaves),
-        runtime=row.runtime,
-        precision=row.precision,
-        signed_at=row.signed_at,
-        report=row.report,
-    )
+def _release_row(session: Session, ref: ReleaseRef, *, lock: bool = False) -> ReleaseRow:
+    row = store.find_release(session, ref, lock=lock)
+    if row is None:
+        raise ReleaseUnknownError(f"there is no release {ref}", next_step="`edgectl release list` shows all releases")
+    return row

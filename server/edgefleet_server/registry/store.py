@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
@@ -14,15 +14,17 @@ from edgefleet_server.paging import Page, PageRequest, cut_page
 from edgefleet_server.registry.tables import BlobRow, BundleRow, ModelRow, ProfileRow, ReleaseRow
 
 
-def _insert_or_ignore(session: Session, table: type, values: dict[str, Any]) -> None:
+def _insert_new(session: Session, table: type, values: dict[str, Any]) -> bool:
+    """Insert a row unless its key exists; return whether this call inserted it."""
     dialect = session.get_bind().dialect.name
     insert = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
-    session.execute(insert.values(**values).on_conflict_do_nothing())
+    statement = insert.values(**values).on_conflict_do_nothing().returning(literal(1))
+    return session.scalar(statement) is not None
 
 
-def add_blob(session: Session, sha256: Sha256, length: int, now: datetime) -> None:
-    """Record a stored blob; a second time changes nothing."""
-    _insert_or_ignore(session, BlobRow, {"sha256": sha256, "length": length, "created_at": now})
+def add_blob(session: Session, sha256: Sha256, length: int, now: datetime) -> bool:
+    """Record a stored blob unless it is recorded; return whether it is new."""
+    return _insert_new(session, BlobRow, {"sha256": sha256, "length": length, "created_at": now})
 
 
 def blob_length(session: Session, sha256: str) -> int | None:
@@ -38,7 +40,7 @@ def blob_lengths(session: Session, digests: Sequence[str]) -> dict[str, int]:
 
 def ensure_model(session: Session, name: str, now: datetime, by: str) -> None:
     """Record a model name; a second time changes nothing."""
-    _insert_or_ignore(session, ModelRow, {"name": name, "created_at": now, "created_by": by})
+    _insert_new(session, ModelRow, {"name": name, "created_at": now, "created_by": by})
 
 
 def find_release(session: Session, ref: ReleaseRef, *, lock: bool = False) -> ReleaseRow | None:
@@ -51,10 +53,7 @@ def find_release(session: Session, ref: ReleaseRef, *, lock: bool = False) -> Re
 
 def ensure_release(session: Session, row: ReleaseRow) -> bool:
     """Insert a release unless its name and version exist; return whether this call inserted it."""
-    dialect = session.get_bind().dialect.name
-    insert = sqlite.insert(ReleaseRow) if dialect == "sqlite" else postgresql.insert(ReleaseRow)
-    statement = insert.values(**row.model_dump(exclude={"id"})).on_conflict_do_nothing().returning(col(ReleaseRow.id))
-    return session.scalar(statement) is not None
+    return _insert_new(session, ReleaseRow, row.model_dump(exclude={"id"}))
 
 
 def bundles_of(session: Session, release_ids: Sequence[int]) -> dict[int, list[BundleRow]]:

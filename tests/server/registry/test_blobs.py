@@ -1,6 +1,5 @@
 """The blob store: durable, content-addressed, nothing half-way; and blobs over REST."""
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.digest import Sha256, sha256_hex
 from edgefleet_server.access.model import Role
-from edgefleet_server.registry.blobs import BlobStore, LocalBlobs, RemoteBlobs, put_chunks, read_chunks
+from edgefleet_server.registry.blobs import BlobStore, LocalBlobs, RemoteBlobs, read_chunks
 from edgefleet_server.registry.errors import (
     BadRangeError,
     BlobDigestError,
@@ -33,6 +32,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
         return LocalBlobs(tmp_path / "blobs")
     (tmp_path / "bucket").mkdir()
     return RemoteBlobs((tmp_path / "bucket").as_uri(), tmp_path / "spool")
+
+
+def put_chunks(store: BlobStore, chunks: list[bytes], *, limit_bytes: int, expected: Sha256 | None) -> Sha256:
+    """Store the bytes of `chunks` as one blob and return its digest."""
+    with store.writer(limit_bytes=limit_bytes) as writer:
+        for chunk in chunks:
+            writer.write(chunk)
+        return writer.finish(expected)
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -135,9 +142,8 @@ def test_blobs_over_rest(any_house: ApiHouse) -> None:
 def test_uploads_beyond_the_limit_are_refused_announced_or_not(tmp_path: Path) -> None:
     house = ApiHouse(tmp_path / "server", max_blob_bytes=1024 * 1024)
     client = house.client(Role.PUBLISHER)
-    digest = hashlib.sha256(DATA).hexdigest()
-    announced = client.put(f"/api/v1/blobs/{digest}", content=DATA)
-    streamed = client.put(f"/api/v1/blobs/{digest}", content=iter([DATA[:2_000_000], DATA[2_000_000:]]))
+    announced = client.put(f"/api/v1/blobs/{DIGEST}", content=DATA)
+    streamed = client.put(f"/api/v1/blobs/{DIGEST}", content=iter([DATA[:2_000_000], DATA[2_000_000:]]))
     for answer in (announced, streamed):
         assert answer.status_code == 413
         assert answer.json()["code"] == "blob.too_large"
@@ -163,3 +169,4 @@ def test_an_upload_cut_half_way_leaves_nothing(tmp_path: Path) -> None:
             while leftovers(data / "blobs"):
                 pass
             assert client.put(f"/api/v1/blobs/{DIGEST}", content=DATA).status_code == 201
+    assert leftovers(data / "blobs") == []

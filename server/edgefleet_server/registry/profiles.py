@@ -1,0 +1,58 @@
+"""The hardware profiles that bundles can be built for: those that edgefleet ships and those that came with publications.
+
+Its own module because it knows nothing of models and releases; `service.py` is the only one that uses it.
+"""
+
+from sqlmodel import Session
+
+import edgefleet_profiles
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.profile import HardwareProfile, profile_from_dict, profile_to_dict
+from edgefleet_server.db import Database
+from edgefleet_server.registry import store
+from edgefleet_server.registry.errors import ProfileDiffersError, ProfileUnknownError
+from edgefleet_server.registry.tables import ProfileRow
+
+
+class Profiles:
+    """All known hardware profiles. Thread-safe; calls block."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+
+    def all(self) -> list[HardwareProfile]:
+        """Return all profiles by name."""
+        shipped = [edgefleet_profiles.load(name) for name in edgefleet_profiles.names()]
+        with self._db.read() as session:
+            own = [profile_from_dict(row.facts) for row in store.list_profiles(session)]
+        return sorted([*shipped, *own], key=lambda profile: profile.name)
+
+    def get(self, name: str) -> HardwareProfile:
+        """Return a profile. Raises ProfileUnknownError."""
+        found = self.find(name)
+        if found is None:
+            known = ", ".join(profile.name for profile in self.all())
+            raise ProfileUnknownError(f"there is no hardware profile {name!r}", next_step=f"choose one of: {known}")
+        return found
+
+    def find(self, name: str) -> HardwareProfile | None:
+        """Return a profile, or None when nobody knows it."""
+        if name in edgefleet_profiles.names():
+            return edgefleet_profiles.load(name)
+        with self._db.read() as session:
+            row = store.find_profile(session, name)
+        return None if row is None else profile_from_dict(row.facts)
+
+    def add(self, session: Session, profile: HardwareProfile, by: str) -> None:
+        """Keep a profile that came with a publication. Raises ProfileDiffersError when the name stands for another."""
+        existing = self.find(profile.name)
+        if existing is None:
+            facts = profile_to_dict(profile)
+            session.add(ProfileRow(name=profile.name, facts=facts, created_at=self._clock.now(), created_by=by))
+            session.flush()
+        elif existing != profile:
+            raise ProfileDiffersError(
+                f"a hardware profile {profile.name!r} exists with other facts",
+                next_step="give your profile another name, or publish with --profile NAME to use the existing one",
+            )
