@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from edgefleet_agent.datatypes import DATATYPES
 from edgefleet_protocol.errors import EdgefleetError
 
 DEFAULT_URL = "http://127.0.0.1:8500"
@@ -36,21 +37,7 @@ _MEDIA_TYPES = {
     ".json": "application/json",
     ".npy": "application/octet-stream",
 }
-_NUMPY_NAMES = {
-    "FP16": "float16",
-    "FP32": "float32",
-    "FP64": "float64",
-    "INT8": "int8",
-    "INT16": "int16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "UINT8": "uint8",
-    "UINT16": "uint16",
-    "UINT32": "uint32",
-    "UINT64": "uint64",
-    "BOOL": "bool",
-}
-_DATATYPES = {name: datatype for datatype, name in _NUMPY_NAMES.items()}
+_NUMPY_NAMES = {datatype: name for name, datatype in DATATYPES.items() if name != "string"}
 
 
 class InferenceError(EdgefleetError):
@@ -159,7 +146,7 @@ class Model:
                 {
                     "name": name,
                     "shape": list(array.shape),
-                    "datatype": _DATATYPES.get(array.dtype.name, array.dtype.name),
+                    "datatype": DATATYPES.get(array.dtype.name, array.dtype.name),
                     "parameters": {"binary_data_size": len(raw)},
                 }
             )

@@ -10,10 +10,10 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable
-from importlib import metadata
 from typing import Any
 from urllib.parse import unquote
 
+from edgefleet_agent import __version__
 from edgefleet_agent.worker import predict as predicting
 from edgefleet_agent.worker import wire
 from edgefleet_agent.worker.engine import BusyError, DeadlineError, Engine, InlinePolicy
@@ -83,7 +83,7 @@ class Api:
         if request.method not in {"GET", "HEAD"}:
             return _not_allowed("GET")
         if path == "/v2":
-            version = table.server_version or _own_version()
+            version = table.server_version or __version__
             return json_response(200, {"name": SERVER_NAME, "version": version, "extensions": EXTENSIONS})
         if path == "/v2/health/live":
             return json_response(200, {"live": True})
@@ -336,10 +336,3 @@ def _point(salt: str, key: bytes) -> float:
 
 def _not_allowed(allowed: str) -> Response:
     return error_response(405, f"This address takes {allowed}.", headers=[(b"Allow", allowed.encode())])
-
-
-def _own_version() -> str:
-    try:
-        return metadata.version("edgefleet-agent")
-    except metadata.PackageNotFoundError:
-        return "unknown"

@@ -3,16 +3,17 @@
 Written by the engine thread and the event loop, read by the event loop; one lock, held for microseconds.
 """
 
+import os
 import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgefleet_agent.telemetry.collect import rss_bytes
 from edgefleet_agent.worker.protocol import Stats
 from edgefleet_protocol.sketch import LatencySketch
 
-_PAGE_BYTES = 4096
 MAX_CLASSES = 4096
 
 
@@ -106,17 +107,9 @@ class Figures:
             forwarded=taken.forwarded,
             latency=taken.sketch.packed(),
             classes=[taken.classes.get(i, 0) for i in range(top + 1)],
-            rss_bytes=rss_bytes(),
+            rss_bytes=rss_bytes(os.getpid()),
             cpu_s=time.process_time(),
         )
-
-
-def rss_bytes() -> int:
-    """Return this process's resident bytes, 0 where /proc does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def peak_rss_bytes() -> int:

@@ -78,8 +78,9 @@ class _Channel:
         headers += [(FORWARDED_HEADER, b"1"), (b"content-length", str(len(request.body)).encode())]
         if not any(k == b"host" for k, _ in headers):
             headers.append((b"host", b"localhost"))
-        events = [h11.Request(method=request.method, target=request.target, headers=headers)]
-        data = [self.h11.send(events[0]), self.h11.send(h11.Data(data=request.body)), self.h11.send(h11.EndOfMessage())]
+        head_event = h11.Request(method=request.method, target=request.target, headers=headers)
+        events = (head_event, h11.Data(data=request.body), h11.EndOfMessage())
+        data = [self.h11.send(event) for event in events]
         self.writer.write(b"".join(part for part in data if part))
         await self.writer.drain()
         head: h11.Response | None = None

@@ -26,7 +26,7 @@ JSON_TYPE = b"application/json"
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One whole request. headers: names in lower case. peer: "tcp" or "unix"."""
+    """One whole request. headers: names in lower case."""
 
     method: str
     target: str

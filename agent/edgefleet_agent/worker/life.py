@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import threading
+from collections.abc import Coroutine
 from pathlib import Path
 
 from edgefleet_agent.worker.api import Api
@@ -95,8 +96,7 @@ def _prepare(start: Start, control: socket.socket) -> tuple[ServedModel, Golden]
             raise StartError(ErrorClass.MEMORY, f"the memory limit cannot be set: {e}") from e
     served = load_served_model(start)
     os.close(start.bundle_fd)  # a slot that is cleared must give its blocks back
-    loaded = Loaded(served.runtime.name, served.runtime.version, served.load_ms)
-    _send(control, loaded)
+    _send(control, Loaded(served.runtime.name, served.runtime.version, served.load_ms))
     try:
         golden_message(served, [0])  # warm-up: first-run allocations must not count as latency
         golden = golden_message(served, None)
@@ -221,7 +221,7 @@ class _Worker:
             message = Golden(ok=False, reason=f"the golden check could not run: {e}")
         _send(self._control, message)
 
-    def _spawn(self, work: "asyncio.coroutines.Coroutine[None, None, None]") -> None:  # type: ignore[name-defined]
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -10,8 +10,8 @@ import logging
 import os
 import time
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from edgefleet_agent.worker.figures import peak_rss_bytes
 from edgefleet_agent.worker.protocol import Golden as GoldenMessage
@@ -39,7 +39,6 @@ from edgefleet_runtime.preprocess import (
 )
 
 _log = logging.getLogger(__name__)
-_CHUNK_BYTES = 1 << 20
 MAX_GOLDEN_AT_START = 64
 
 
@@ -99,7 +98,7 @@ def load_served_model(start: Start) -> ServedModel:
 
 
 def golden_message(served: ServedModel, vectors: list[int] | None) -> GoldenMessage:
-    """Run golden vectors (None = all, as at start) and return the outcome as agentd gets it. Blocks."""
+    """Run golden vectors (None = all, MAX_GOLDEN_AT_START at most) and return the outcome as agentd gets it. Blocks."""
     chosen = list(range(min(served.golden.n, MAX_GOLDEN_AT_START))) if vectors is None else vectors
     try:
         result = check_golden(served.runtime, served.golden, served.manifest.tolerances, chosen)
@@ -115,7 +114,7 @@ def golden_message(served: ServedModel, vectors: list[int] | None) -> GoldenMess
     )
 
 
-def _reopen(fd: int) -> BinaryIO:
+def _reopen(fd: int) -> BufferedReader:
     try:
         return Path(f"/proc/self/fd/{fd}").open("rb")
     except OSError:
@@ -126,15 +125,11 @@ def _reopen(fd: int) -> BinaryIO:
             raise StartError(ErrorClass.DISK, f"the bundle's descriptor cannot be read: {e}") from e
 
 
-def _check_digest(file: BinaryIO, expected: str) -> None:
-    digest = hashlib.sha256()
+def _check_digest(file: BufferedReader, expected: str) -> None:
     file.seek(0)
-    while chunk := file.read(_CHUNK_BYTES):
-        digest.update(chunk)
-    if digest.hexdigest() != expected:
-        raise StartError(
-            ErrorClass.SIGNATURE, f"the bundle in the slot has the sha256 {digest.hexdigest()}, expected {expected}"
-        )
+    found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise StartError(ErrorClass.SIGNATURE, f"the bundle in the slot has the sha256 {found}, expected {expected}")
 
 
 def _load_golden(bundle: Bundle) -> Golden:

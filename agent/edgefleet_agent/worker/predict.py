@@ -107,9 +107,7 @@ def _csv_rows(body: bytes, declared: pre.Preprocess) -> list[dict[str, Any]]:
     if not lines:
         raise BadRequestError("The CSV is empty.", next_step="Send a line of column names and at least one row.")
     names = [c for r in declared.inputs if isinstance(r, pre.ColumnsInput) for c in r.columns]
-    if set(names) <= set(lines[0]):
-        head, lines = lines[0], lines[1:]
-    elif len(lines[0]) == len(names) and not set(names) & set(lines[0]):
+    if names and len(lines[0]) == len(names) and not set(names) & set(lines[0]):
         head = names
     else:
         head, lines = lines[0], lines[1:]
@@ -136,8 +134,7 @@ def _spec(specs: tuple[TensorSpec, ...], name: str) -> TensorSpec | None:
 
 def _array(value: Any, spec: TensorSpec | None) -> Array:
     """Return nested lists as an array of the model's dtype where it is a plain number type, else as float32."""
-    plain = spec is not None and spec.quantization is None
-    dtype = spec.dtype if plain and spec is not None else "float32"
+    dtype = spec.dtype if spec is not None and spec.quantization is None else "float32"
     try:
         array = np.asarray(value)
         if dtype == "string":

@@ -23,8 +23,6 @@ MAX_CONTROL_BYTES = 128 * 1024
 
 ROUTES_VERSION = 1
 
-Lane = Literal["active", "candidate", "shadow"]
-
 
 class BadControlMessageError(EdgefleetError):
     """A packet on the control socket is not one of the agreed messages."""
@@ -82,7 +80,7 @@ class Drain(Message, frozen=True, tag="drain"):
 
 
 class CheckGolden(Message, frozen=True, tag="check_golden"):
-    """Run golden vectors now. vectors: how many (0 = all); successive calls with 1 walk through them."""
+    """Run golden vectors now. vectors: how many (0 = as at start: all, 64 at most); successive calls with 1 walk through them."""
 
     vectors: int = 1
 

@@ -14,29 +14,13 @@ from typing import Any, NoReturn
 import msgspec
 import numpy as np
 
+from edgefleet_agent.datatypes import DATATYPES
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import Array, format_shape, shape_fits
 
 BINARY_HEADER = b"inference-header-content-length"
 MAX_RANK = 16
-
-DATATYPES = {
-    "float16": "FP16",
-    "float32": "FP32",
-    "float64": "FP64",
-    "int8": "INT8",
-    "int16": "INT16",
-    "int32": "INT32",
-    "int64": "INT64",
-    "uint8": "UINT8",
-    "uint16": "UINT16",
-    "uint32": "UINT32",
-    "uint64": "UINT64",
-    "bool": "BOOL",
-    "string": "BYTES",
-}
-_DTYPES = {datatype: dtype for dtype, datatype in DATATYPES.items()}
 
 
 class BadRequestError(EdgefleetError):

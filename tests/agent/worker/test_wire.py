@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgefleet_agent.worker.wire import DATATYPES, BadRequestError, decode_request, encode_response
+from edgefleet_agent.datatypes import DATATYPES
+from edgefleet_agent.worker.wire import BadRequestError, decode_request, encode_response
 from edgefleet_protocol.manifest import TensorSpec
 
 NUMBERS = [d for d in DATATYPES if d not in {"string", "bool"}]
