@@ -118,9 +118,7 @@ class ApiClient:
         headers = {"authorization": f"Bearer {self._token}", **request.pop("headers", {})}
         try:
             response = self._request(method, API + path, headers=headers, **request)
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from error
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        except (httpx.TransportError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
         if self._debug:
             request_id = response.headers.get("x-request-id", "-")
@@ -164,12 +162,13 @@ class ApiClient:
             )
         title = str(problem.get("title") or problem.get("code"))
         code = str(problem.get("code", ""))
+        kind = "what was asked for does not fit" if response.status_code == 422 else title.lower()
         return ApiError(
             str(problem.get("detail") or title),
             status=response.status_code,
             code=code,
             request_id=str(problem.get("request_id", "")),
-            why=_fields(problem) or f"{title.lower()} ({code})",
+            why=_fields(problem) or f"{kind} ({code})",
             next_step=str(problem.get("next") or _next_by_status(response.status_code)),
         )
 
@@ -190,8 +189,8 @@ class ApiClient:
 
 
 def part(text: str) -> str:
-    """Return `text` escaped for one segment of a path; `@`, `:` and `+` of references stay readable."""
-    return quote(text, safe="@+-._")
+    """Return `text` escaped for one segment of a path; `@` and `+` of references stay readable."""
+    return quote(text, safe="@+")
 
 
 def _present(params: Json) -> Json:
@@ -200,7 +199,7 @@ def _present(params: Json) -> Json:
 
 def _verification(server: str, ca_file: str | None) -> Any:
     if not server.startswith("https://"):
-        return False  # plain HTTP: do not spend 20 ms on loading certificates
+        return False  # plain HTTP: do not load certificates for nothing
     if ca_file is None:
         return True
     import ssl

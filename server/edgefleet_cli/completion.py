@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from edgefleet_cli.options import resolve
 from edgefleet_cli.session import Session
@@ -16,12 +17,9 @@ def names_of(path: str, key: str) -> Callable[[str], list[str]]:
     """Return a completer that offers `key` of each item listed at `path`; nothing when the server cannot be asked."""
 
     def complete(incomplete: str) -> list[str]:
-        from edgefleet_cli.api_client import ApiClient
-
-        session = Session(resolve({}))
         try:
-            with ApiClient(session.server, session.token, request_timeout_s=_TIMEOUT_S) as api:
-                items = api.pages(path, limit=_LIMIT)["items"]
+            session = Session(replace(resolve({}), timeout_s=_TIMEOUT_S))
+            items = session.api.pages(path, limit=_LIMIT)["items"]
         except EdgefleetError:
             return []
         return [str(item[key]) for item in items if str(item.get(key, "")).startswith(incomplete)]

@@ -75,15 +75,19 @@ class ContextFile:
         }
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".edgectl-")  # mkstemp makes it 0600
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(document, file, indent=2)
-                file.write("\n")
-            Path(temporary).replace(self.path)
+            write_private(self.path, json.dumps(document, indent=2) + "\n")
         except OSError as error:
             raise ConfigError(
                 f"cannot save {self.path}", why=str(error), next_step="set EDGECTL_CONFIG to a file you may write"
             ) from error
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read; it appears whole or not at all. Raises OSError."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".edgectl-")  # mkstemp makes it 0600
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(temporary).replace(path)
 
 
 def config_path() -> Path:

@@ -16,9 +16,9 @@ Json = dict[str, Any]
 
 DEFAULT_WAIT_S = 3600.0  # a device without traffic watches a new version for half an hour before it commits
 _POLL_S = 0.3
-DONE = frozenset({"committed", "healthy"})
+DONE = frozenset({"committed"})
 SERVING = DONE | {"probation"}
-FAILED = frozenset({"failed", "rolled_back", "incompatible", "regressed", "cancelled", "superseded"})
+FAILED = frozenset({"failed", "rolled_back", "superseded"})
 _PCT = {
     "downloading": 15.0,
     "verifying": 40.0,
@@ -33,7 +33,7 @@ _PCT = {
 
 @dataclass(frozen=True)
 class DeviceOutcome:
-    """How one device fared: `state` is its phase, `unheard` before it reported this order."""
+    """How one device fared: `state` is its phase, or `unheard`, `accepted` or `superseded` (see `judge`)."""
 
     device: str
     profile: str
@@ -43,11 +43,6 @@ class DeviceOutcome:
     def as_json(self) -> Json:
         """Return it as `deploy --wait -o json` prints it."""
         return {"device": self.device, "profile": self.profile, "state": self.state, "error": self.error or None}
-
-    @property
-    def is_final(self) -> bool:
-        """Tell whether the device will not move by itself any more."""
-        return self.state in DONE or self.state in FAILED
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ class Deployer:
 
         selector: narrows what is asked from the server; the devices followed are those of the answer.
         """
-        gens = {str(entry["device"]): int(entry["gen"]) for entry in answer.get("set") or []}
+        gens = {str(entry["device"]): int(entry["gen"]) for entry in answer["set"]}
         outcomes = {
             str(entry["device"]): DeviceOutcome(str(entry["device"]), str(entry["profile"])) for entry in answer["set"]
         }
@@ -91,8 +86,8 @@ class Deployer:
                         outcomes[name] = judge(outcomes[name], device, ref, gens[name])
                 for outcome in outcomes.values():
                     rows.update(outcome.device, outcome.state, outcome.error, _PCT.get(outcome.state))
-                all_final = all(one.is_final or one.state in good for one in outcomes.values())
-                if all_final or self.clock.monotonic_s() > deadline_s:
+                is_over = all(one.state in good | FAILED for one in outcomes.values())
+                if is_over or self.clock.monotonic_s() > deadline_s:
                     break
                 self.clock.sleep(_POLL_S)
         return list(outcomes.values())

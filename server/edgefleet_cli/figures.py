@@ -23,15 +23,13 @@ def text(value: Any) -> str:
 
 
 def size(value: Any) -> str:
-    """Return bytes in decimal units, `1.2 MB`."""
-    if not isinstance(value, int | float):
+    """Return bytes in decimal units, `1.2 MB`; `-` for what is no size, as a device's -1 for "not readable"."""
+    if not isinstance(value, int | float) or value < 0:
         return "-"
-    amount = float(value)
-    for unit in _UNITS:
-        if amount < 1000 or unit == _UNITS[-1]:
-            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return "-"
+    amount, unit = float(value), 0
+    while amount >= 1000 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1000, unit + 1
+    return f"{amount:.0f} {_UNITS[unit]}" if unit == 0 or amount >= 100 else f"{amount:.1f} {_UNITS[unit]}"
 
 
 def ratio(value: Any) -> str:

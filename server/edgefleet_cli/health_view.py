@@ -26,20 +26,17 @@ def show_health(out: Output, telemetry: Mapping[str, Any], now: datetime) -> Non
     """Write the newest figures. telemetry: as `GET /devices/{id}` gives it."""
     out.heading(f"Health, {age(telemetry.get('received_at'), now)} ago")
     system = telemetry.get("system") or {}
-    out.fields((name, shown) for name, shown in _system(system) if shown)
+    out.fields(_system(system))
     queue, dropped = telemetry.get("queue_bytes"), telemetry.get("dropped")
-    out.fields([("waiting to be sent", size(queue)), ("reports dropped", text(dropped) if dropped else "")])
+    out.fields([("waiting to be sent", size(queue)), ("reports dropped", text(dropped or None))])
     windows = list(telemetry.get("windows") or [])
     if windows:
         out.table(windows, WINDOWS)
 
 
 def _system(system: Mapping[str, Any]) -> list[tuple[str, str]]:
-    def known(key: str) -> Any:
-        value = system.get(key)
-        return value if isinstance(value, int | float) and value >= 0 else None
-
-    cpu, load, heat = known("cpu_ratio"), known("load_1m"), known("temperature_celsius")
+    """Return names and texts; the server leaves out what a device cannot read."""
+    cpu, load, heat = (system.get(key) for key in ("cpu_ratio", "load_1m", "temperature_celsius"))
     sizes = (
         ("agent memory", "agent_rss_bytes"),
         ("workers memory", "workers_rss_bytes"),
@@ -50,5 +47,5 @@ def _system(system: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("cpu", "" if cpu is None else f"{cpu:.0%}"),
         ("load", "" if load is None else f"{load:.2f}"),
         ("temperature", "" if heat is None else f"{heat:.0f} °C"),
-        *((name, "" if known(key) is None else size(known(key))) for name, key in sizes),
+        *((name, size(system.get(key))) for name, key in sizes),
     ]

@@ -155,7 +155,7 @@ class Output:
 
     def heading(self, text: str) -> None:
         """Write a heading between two parts of what is shown for eyes."""
-        self.data.print(f"\n[bold]{text}[/bold]", highlight=False)
+        self.data.print("\n" + visible(text), style="bold", markup=False)
 
     def _document(self, document: Json) -> None:
         if self.form is Format.YAML:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edgefleet_cli.figures import size
@@ -54,30 +55,16 @@ def board(out: Output) -> Iterator[Board]:
         yield Board(out, live)
 
 
-class UploadBar:
-    """Counts bytes of one upload."""
-
-    def __init__(self, live: Progress | None, task: TaskID | None) -> None:
-        self._live = live
-        self._task = task
-
-    def advance(self, count: int) -> None:
-        """Count `count` more bytes as sent."""
-        if self._live is not None and self._task is not None:
-            self._live.advance(self._task, count)
-
-
 @contextmanager
-def upload_bar(out: Output, files: int, total_bytes: int) -> Iterator[UploadBar]:
-    """Show one bar for an upload of `files` files, `total_bytes` together."""
-    if out.quiet or total_bytes == 0:
-        yield UploadBar(None, None)
-    elif not out.remarks.is_terminal:
-        out.note(f"uploading {files} file{'s' if files != 1 else ''}, {size(total_bytes)}")
-        yield UploadBar(None, None)
+def upload_bar(out: Output, files: int, total_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Show one bar for an upload of `files` files, `total_bytes` together; call what it yields with each count sent."""
+    if out.quiet or total_bytes == 0 or not out.remarks.is_terminal:
+        if total_bytes:
+            out.note(f"uploading {files} file{'s' if files != 1 else ''}, {size(total_bytes)}")
+        yield lambda _count: None
     else:
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
         columns = (TextColumn("uploading"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, console=out.remarks, transient=True) as live:
-            yield UploadBar(live, live.add_task("upload", total=total_bytes))
+            yield partial(live.advance, live.add_task("upload", total=total_bytes))

@@ -39,9 +39,9 @@ class Publisher:
         """Upload each file whose digest the server does not hold yet."""
         missing = {file.sha256: file for file in files}
         missing = {sha256: file for sha256, file in missing.items() if not self.api.has_blob(sha256)}
-        with upload_bar(self.out, len(missing), sum(file.length for file in missing.values())) as bar:
+        with upload_bar(self.out, len(missing), sum(file.length for file in missing.values())) as advance:
             for sha256, file in missing.items():
-                self.api.put_blob(sha256, file.file, file.length, bar.advance)
+                self.api.put_blob(sha256, file.file, file.length, advance)
 
     def follow(self, release: Json, *, wait_s: float = DEFAULT_WAIT_S) -> Json:
         """Show the conversion until it is over and return the release. Raises WaitTimeoutError after `wait_s`."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK
 from edgefleet_cli.figures import metric, milliseconds, ratio, size, text
-from edgefleet_cli.output import Column, Output, Sheet
+from edgefleet_cli.output import Column, Output, Sheet, visible
 
 Json = dict[str, Any]
 
@@ -76,9 +76,9 @@ def show_result(out: Output, release: Json) -> None:
     if rows:
         out.table(rows, BUNDLES.columns)
     for failure in failures(release):
-        out.line(f"{failure['profile']}: {failure['reason']}")
+        out.line(visible(f"{failure['profile']}: {failure['reason']}"))
         if failure["next"]:
-            out.line(f"  next: {failure['next']}")
+            out.line(visible(f"  next: {failure['next']}"))
     for job in release.get("jobs") or []:
         if job.get("state") in RUNNING_STATES:
             out.line(f"{job.get('profile')}: {job.get('state')} {text(job.get('stage'))}")

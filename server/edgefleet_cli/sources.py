@@ -28,7 +28,6 @@ _NOT_YET = {
     ".mlmodel": "Core ML",
     ".mlpackage": "Core ML",
 }
-_HASH_CHUNK_BYTES = 1024 * 1024
 _MAX_FILES = 2000
 
 
@@ -55,10 +54,9 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Source:
-    """A model to publish: `kind` is `file` or `folder`, `path` the file or folder, `files` what it holds."""
+    """A model to publish: `kind` is `file` or `folder`, `files` what it holds."""
 
     kind: str
-    path: Path
     files: tuple[SourceFile, ...]
 
 
@@ -93,7 +91,7 @@ def read_source(given: str) -> Source:
     """Return the source that a MODEL argument names, with every file hashed. Blocks for the time of reading it all."""
     path = locate(given)
     if not path.is_dir():
-        return Source("file", path, (describe(path, path.name),))
+        return Source("file", (describe(path, path.name),))
     found = [
         entry
         for entry in sorted(path.rglob("*"))
@@ -109,23 +107,19 @@ def read_source(given: str) -> Source:
             why=f"a model has at most {_MAX_FILES}",
             next_step="give the folder of one model only",
         )
-    return Source("folder", path, tuple(describe(entry, entry.relative_to(path).as_posix()) for entry in found))
+    return Source("folder", tuple(describe(entry, entry.relative_to(path).as_posix()) for entry in found))
 
 
 def describe(file: Path, path: str) -> SourceFile:
     """Return a file with its digest and length. Raises UnreadableFileError."""
-    digest = hashlib.sha256()
-    length = 0
     try:
         with file.open("rb") as stream:
-            while chunk := stream.read(_HASH_CHUNK_BYTES):
-                digest.update(chunk)
-                length += len(chunk)
+            digest, length = hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
     except OSError as error:
         raise UnreadableFileError(
             f"cannot read {file}", why=error.strerror or str(error), next_step="check the path and its permissions"
         ) from error
-    return SourceFile(file, path, digest.hexdigest(), length)
+    return SourceFile(file, path, digest, length)
 
 
 def _local_path(given: str) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgefleet_cli.deploying import DeviceOutcome, exit_code, judge
+from edgefleet_cli.deploying import DONE, SERVING, DeviceOutcome, exit_code, judge
 
 _REF = "digits@1.1.0"
 _NEW, _OLD = "b" * 64, "a" * 64
@@ -61,14 +61,16 @@ def test_the_reason_of_a_rollback_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("states", "code"),
+    ("states", "good", "code"),
     [
-        (["committed", "committed"], 0),
-        (["committed", "failed"], 1),
-        (["unheard", "rolled_back"], 1),
-        (["committed", "probation"], 8),
-        (["unheard"], 8),
+        (["committed", "committed"], DONE, 0),
+        (["committed", "failed"], DONE, 1),
+        (["unheard", "rolled_back"], DONE, 1),
+        (["probation", "superseded"], SERVING, 1),
+        (["committed", "probation"], DONE, 8),
+        (["committed", "probation"], SERVING, 0),
+        (["unheard"], SERVING, 8),
     ],
 )
-def test_exit_codes_of_waiting(states: list[str], code: int) -> None:
-    assert exit_code([DeviceOutcome(f"d-{i}", "p", state) for i, state in enumerate(states)]) == code
+def test_exit_codes_of_waiting(states: list[str], good: frozenset[str], code: int) -> None:
+    assert exit_code([DeviceOutcome(f"d-{i}", "p", state) for i, state in enumerate(states)], good) == code

@@ -40,6 +40,7 @@ def test_no_text_of_a_device_steers_the_terminal(form: Format, capsys: pytest.Ca
     output.items({"items": [{"name": "a", "note": evil}]}, _SHEET)
     if output.is_for_eyes:
         output.fields([("hostname", evil)])
+        output.heading(f"Model {evil}")
         output.note(evil)
     said = capsys.readouterr()
     assert not {"\x1b", "\x07"} & set(said.out + said.err)
@@ -95,12 +96,14 @@ def test_quiet_silences_remarks_but_not_data(capsys: pytest.CaptureFixture[str])
 
 
 def test_figures_are_short_and_never_fail_on_nothing() -> None:
-    assert [size(n) for n in (0, 999, 1500, 160_000, 2_500_000, None)] == [
+    assert [size(n) for n in (0, 999, 1500, 160_000, 2_500_000, 5e15, None, -1)] == [
         "0 B",
         "999 B",
         "1.5 kB",
         "160 kB",
         "2.5 MB",
+        "5000 TB",
+        "-",
         "-",
     ]
     assert [milliseconds(x) for x in (0.031, 12.4, None)] == ["0.03 ms", "12 ms", "-"]

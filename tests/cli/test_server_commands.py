@@ -198,6 +198,7 @@ def test_no_wait_returns_at_once_and_the_release_can_be_followed(edgectl: Edgect
     flags = (*_DATA, "--profile", _SMALL, "--no-wait")
     ran = edgectl("publish", _DIGITS / "digits-1.1.0.onnx", "--name", "later", "--version", "1", *flags)
     assert ran.code == 0, ran.err
+    assert "queued; follow it with" in ran.err
     deadline = time.monotonic() + 120
     while edgectl("release", "show", "later@1", "-o", "json").json["state"] == "converting":
         assert time.monotonic() < deadline

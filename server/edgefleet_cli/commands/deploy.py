@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli import completion
+from edgefleet_cli.commands.release import Ref
 from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT, NotYetError, UsageError
 from edgefleet_cli.figures import text
 from edgefleet_cli.output import Column, Sheet
@@ -44,9 +45,7 @@ class Until(StrEnum):
 
 def deploy(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
-    ref: Annotated[
-        str, typer.Argument(metavar="REF", help="name@version, e.g. digits@1.1.0.", autocompletion=completion.releases)
-    ],
+    ref: Ref,
     to: Annotated[str | None, typer.Option("--to", "-l", metavar="SELECTOR", help="Devices, e.g. site=berlin.")] = None,
     device: Annotated[
         str | None, typer.Option("--device", metavar="ID", help="One device.", autocompletion=completion.devices)
@@ -66,12 +65,7 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags of the command
             why="exactly one of --to and --device is needed",
             next_step=f"`edgectl deploy {ref} --to 'site=berlin'`; all devices: --to ''",
         )
-    if strategy != "all":
-        raise NotYetError(
-            f"the strategy {strategy!r} is not there yet",
-            why="this version deploys to all chosen devices at once",
-            next_step="leave --strategy away",
-        )
+    require_all_at_once(strategy)
     raise typer.Exit(_deploy(session, ref, to, device, until=until if wait else None, dry_run=dry_run))
 
 
@@ -104,6 +98,16 @@ def _deploy(
     if code == EXIT_TIMEOUT:
         session.out.note(f"not finished in time; the devices go on{_watch(ref)}")
     return code
+
+
+def require_all_at_once(strategy: str) -> None:
+    """Raise NotYetError for every --strategy but `all`."""
+    if strategy != "all":
+        raise NotYetError(
+            f"the strategy {strategy!r} is not there yet",
+            why="this version deploys to all chosen devices at once",
+            next_step="leave --strategy away, or write --strategy all",
+        )
 
 
 def note_skipped(session: Session, answer: dict[str, Any]) -> None:

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli import model_flags as flags
-from edgefleet_cli.commands.deploy import note_skipped
-from edgefleet_cli.errors import NotYetError
+from edgefleet_cli.commands.deploy import note_skipped, require_all_at_once
 from edgefleet_cli.release_view import RELEASES, exit_code, is_over, show_result
 from edgefleet_cli.session import Session
 
@@ -40,12 +39,7 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
 ) -> None:
     """Convert a model for every profile, prove each result, sign it. Exit 0 all signed, 1 some refused, 6 other bytes."""
     session = Session.of(ctx)
-    if strategy != "all":
-        raise NotYetError(
-            f"the strategy {strategy!r} is not there yet",
-            why="this version deploys to all chosen devices at once",
-            next_step="leave --strategy away, or write --strategy all",
-        )
+    require_all_at_once(strategy)
     request = flags.make_request(
         model=model,
         name=name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +14,13 @@ import httpx
 from edgefleet_cli.children import python_module
 from edgefleet_cli.clock import SystemClock
 from edgefleet_cli.demo.example import MODEL, Images
-from edgefleet_cli.demo.processes import ChildError, Household
+from edgefleet_cli.demo.processes import ChildError, Household, read_json
 from edgefleet_cli.errors import CliError
 
+_SHORT_CHARACTERS = 50
+"""Agents keep their sockets in their state folders when the demo's folder has at most so many (Linux takes 107 bytes)."""
 _SOCKETS_ROOT_CHARACTERS = 55
-"""Linux takes socket paths of 107 bytes; below this folder an agent adds its own folder and the names of its sockets."""
+"""Below a temporary folder of this length the agents' own folder and socket names still fit."""
 _BATCH = 10
 _ENROL_S = 60.0
 _START_S = 60.0
@@ -59,23 +60,20 @@ def agent_environment(home: Household, folder: Path) -> dict[str, str]:
     """Return the settings of the demo's agents: a free port each, since they share a machine; a short probation, and
     figures every few seconds.
 
-    Agents put sockets below the temporary folder when their state folder's path is long: that is made a folder of the
-    demo, so that nothing stays behind.
+    Agents put sockets below the temporary folder when their state folder's path is long: then that is a short folder of
+    the demo, so that they fit, and nothing stays behind even of an agent that was killed.
     """
-    sockets = folder / "sockets"
-    if len(str(sockets)) > _SOCKETS_ROOT_CHARACTERS:
-        places = (tempfile.gettempdir(), "/tmp")  # noqa: S108 - mkdtemp makes a private folder there
-        above = next((place for place in places if len(place) < _SOCKETS_ROOT_CHARACTERS - 20), None)
-        sockets = Path(tempfile.mkdtemp(prefix="edgefleet-", dir=above))
-    else:
-        sockets.mkdir(mode=0o700)
-    home.remove_at_end(sockets)
-    return {
+    environment = {
         "EDGEFLEET_AGENT_INFER_PORT": "0",
         "EDGEFLEET_AGENT_PROBATION_S": "3",
         "EDGEFLEET_AGENT_TELEMETRY_INTERVAL_S": "3",
-        "TMPDIR": str(sockets),
     }
+    if len(str(folder)) > _SHORT_CHARACTERS:
+        places = (tempfile.gettempdir(), "/tmp")  # noqa: S108 - mkdtemp makes a private folder there
+        above = next((place for place in places if len(place) < _SOCKETS_ROOT_CHARACTERS - 20), None)
+        environment["TMPDIR"] = tempfile.mkdtemp(prefix="edgefleet-", dir=above)
+        home.remove_at_end(Path(environment["TMPDIR"]))
+    return environment
 
 
 def enrol(home: Household, devices: list[Device], tokens: list[str], environment: Mapping[str, str]) -> None:
@@ -154,8 +152,5 @@ def _infer(http: httpx.Client, device: Device, pixels: Any) -> list[list[float]]
 
 
 def _status(device: Device) -> dict[str, Any] | None:
-    try:
-        status = json.loads((device.state_dir / "run" / "status.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return status if isinstance(status, dict) and status.get("infer_url") else None
+    status = read_json(device.state_dir / "run" / "status.json")
+    return status if status and status.get("infer_url") else None

@@ -1,8 +1,8 @@
 """The demo's guard: when the demo is gone, however it died, its processes and its temporary folder go too.
 
 Runs as a process of its own in its own session. Standard input is a pipe from the demo; lines are `+PGID` (a process
-group was started), `-PGID` (it has ended) and `rm PATH` (remove this folder at the end). End of input means the demo is
-gone: groups still there get SIGTERM, after a grace SIGKILL. Imports only what starts in milliseconds.
+group was started), `-PGID` (it has ended), `rm PATH` (remove this folder at the end) and `keep PATH` (do not). End of
+input means the demo is gone: groups still there get SIGTERM, after a grace SIGKILL. Imports only what starts quickly.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ def main() -> None:
 def end_groups(groups: set[int]) -> None:
     """Stop all process groups: SIGTERM, wait up to GRACE_S, SIGKILL."""
     for group in groups:
-        _signal(group, signal.SIGTERM)
+        signal_group(group, signal.SIGTERM)
     deadline_s = time.monotonic() + GRACE_S
     alive = set(groups)
     while alive and time.monotonic() < deadline_s:
-        alive = {group for group in alive if _signal(group, 0)}
+        alive = {group for group in alive if signal_group(group, 0)}
         time.sleep(_POLL_S)
     for group in alive:
-        _signal(group, signal.SIGKILL)
+        signal_group(group, signal.SIGKILL)
 
 
-def _signal(group: int, number: int) -> bool:
+def signal_group(group: int, number: int) -> bool:
     """Send a signal to a process group; tell whether the group exists."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)

@@ -7,15 +7,18 @@ agents can still say goodbye.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgefleet_cli.children import python_module
 from edgefleet_cli.clock import SystemClock
+from edgefleet_cli.demo.guard import signal_group
 from edgefleet_cli.errors import CliError
 
 STOP_S = 10.0
@@ -128,7 +131,7 @@ class Household:
                 )
 
     def close(self) -> None:
-        """Stop all processes, the last started first in one go, the first started (the server) last."""
+        """Stop all processes: the first one still there (the server) after all others, which are stopped together."""
         if self._guard.stdin is None or self._guard.stdin.closed:
             return
         agents, first = self._children[1:], self._children[:1]
@@ -141,7 +144,7 @@ class Household:
 
     def _stop(self, children: list[Child]) -> None:
         for child in children:
-            _signal_group(child, signal.SIGTERM)
+            signal_group(child.process.pid, signal.SIGTERM)
         deadline_s = self._clock.monotonic_s() + STOP_S
         for child in children:
             self._await_end(child, deadline_s)
@@ -157,7 +160,7 @@ class Household:
     def _bury(self, child: Child) -> None:
         """Kill what is left of the process's group, then reap it: in this order, so the number cannot be a stranger's."""
         if child.process.returncode is None:
-            _signal_group(child, signal.SIGKILL)
+            signal_group(child.process.pid, signal.SIGKILL)
             child.process.wait()
         self._children.remove(child)
         self._tell(f"-{child.process.pid}")
@@ -169,6 +172,10 @@ class Household:
             self._guard.stdin.flush()
 
 
-def _signal_group(child: Child, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.process.pid, number)
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object that a process has written, None as long as there is none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None

@@ -16,9 +16,9 @@ from typing import Any
 
 from edgefleet_cli.api_client import ApiClient
 from edgefleet_cli.children import python_module, require
-from edgefleet_cli.contexts import Context, ContextFile
+from edgefleet_cli.contexts import Context, ContextFile, write_private
 from edgefleet_cli.demo.example import BAD, GOOD, MODEL, Example, find_example
-from edgefleet_cli.demo.processes import ChildError, Household
+from edgefleet_cli.demo.processes import ChildError, Household, read_json
 from edgefleet_cli.demo.story import Story, summary
 from edgefleet_cli.errors import EXIT_OK, CliError, UsageError
 from edgefleet_cli.options import Format
@@ -96,7 +96,7 @@ def _run(session: Session, wish: DemoWish, home: Household, folder: Path, exampl
         _step(session, 5, story.refuse_bad(), *_refusal_lines(story.refusals()))
     told = summary(story, session.clock.monotonic_s() - began_s)
     if not wish.once:
-        _write_private(folder / "demo.json", json.dumps(_demo_json(address, story), indent=2) + "\n")
+        write_private(folder / "demo.json", json.dumps(_demo_json(address, story), indent=2) + "\n")
     _print(session, told)
     if not wish.once:
         _stay(session, home, folder, address, is_temporary=wish.data is None)
@@ -127,7 +127,7 @@ def _start_server(session: Session, wish: DemoWish, home: Household, data: Path)
     deadline_s = session.clock.monotonic_s() + _READY_S
     while True:
         home.check()
-        found = _read_json(data / "run" / "server.json")
+        found = read_json(data / "run" / "server.json")
         if found is not None:
             with ApiClient(str(found["api_url"]), token) as api:
                 if api.is_ready():
@@ -198,7 +198,7 @@ def _refusal_lines(refusals: list[Json]) -> list[str]:
 
 
 def _broker_text(data: Path) -> str:
-    found = _read_json(data / "run" / "server.json") or {}
+    found = read_json(data / "run" / "server.json") or {}
     broker = found.get("broker") or {}
     return f"MQTT broker {broker.get('kind', 'unknown')} on port {broker.get('port', '?')}"
 
@@ -226,22 +226,6 @@ def _data_folder(given: Path | None) -> tuple[Path, bool]:
             )
     (folder / "logs").mkdir(parents=True, mode=0o700)
     return folder, is_temporary
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read; it appears whole."""
-    part = path.with_suffix(".part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    part.replace(path)
-
-
-def _read_json(path: Path) -> Json | None:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -220,9 +219,7 @@ def summary(story: Story, elapsed_s: float) -> Json:
 
 
 def _accuracy(bundle: Json) -> float:
-    with contextlib.suppress(KeyError, TypeError):
-        return float(bundle["metric"]["value"])
-    return float("nan")
+    return float(bundle["metric"]["value"])
 
 
 def _mean(values: list[float]) -> float:
