@@ -21,14 +21,12 @@ from edgefleet_protocol.profile import HardwareProfile
 RUNTIME_ORDER: Final = ("ort", "litert", "tflite")
 _SPELLINGS: Final[Mapping[str, str]] = {
     "onnxruntime": "ort",
-    "ort": "ort",
     "ai-edge-litert": "litert",
     "ai_edge_litert": "litert",
-    "litert": "litert",
     "tflite-runtime": "tflite",
     "tflite_runtime": "tflite",
-    "tflite": "tflite",
 }
+"""Distribution names -> runtime words; anything else is taken as it is."""
 _ARCHES: Final[Mapping[str, str]] = {"amd64": "x86_64", "arm64": "aarch64", "armv7": "armv7l", "armhf": "armv7l"}
 
 

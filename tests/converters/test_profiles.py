@@ -42,7 +42,7 @@ def test_the_name_ends_with_the_runtime_and_the_formats_fit_it(name: str) -> Non
     assert profile.formats_allowed == (["onnx"] if profile.runtime.name == "ort" else ["tflite"])
 
 
-def test_only_int8_of_the_example_fits_the_small_profiles() -> None:
+def test_the_small_profiles_take_models_of_256_kib() -> None:
     for name in ("generic-x86_64-ort-small", "generic-aarch64-ort-small"):
         assert edgefleet_profiles.load(name).max_model_bytes == 262_144
 
