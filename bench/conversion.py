@@ -46,7 +46,7 @@ def main() -> int:
     print(
         json.dumps(
             {
-                "bench": "conversion", "ok": best["sha256"] != "" and len(digests) == 1, "n": len(runs),
+                "bench": "conversion", "ok": len(digests) == 1, "n": len(runs),
                 "model": args.model.name, "model_bytes": args.model.stat().st_size, "profile": args.profile,
                 "wall_s": best["wall_s"], "wall_s_all": [run["wall_s"] for run in runs], "stages_s": best["stages_s"],
                 "peak_rss_bytes": best["peak_rss_bytes"], "precision": best["precision"], "bytes": best["bytes"],
@@ -72,14 +72,13 @@ def _pipeline(args: argparse.Namespace) -> dict[str, Any]:
             "profiles": [profile_to_dict(edgefleet_profiles.load(args.profile))],
             "data": {"calibration": str(args.calibration), "eval": str(args.eval)}, "out_dir": folder,
         }  # fmt: skip
-        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         started_s = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "edgefleet_converters.job"], input=json.dumps(request).encode(), capture_output=True,
             check=False,
         )  # fmt: skip
         wall_s = time.monotonic() - started_s
-        peak = max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         result = json.loads(done.stdout.splitlines()[-1])
         if not result.get("bundles"):
             raise SystemExit(f"the conversion gave no bundle: {result}")
@@ -93,9 +92,8 @@ def _pipeline(args: argparse.Namespace) -> dict[str, Any]:
 
 
 _BARE = """
-import sys, time
+import sys
 import numpy as np
-started = time.monotonic()
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 class Reader(CalibrationDataReader):
     def __init__(self, path, name):
@@ -106,7 +104,6 @@ import onnx
 name = onnx.load(sys.argv[1]).graph.input[0].name
 quantize_static(sys.argv[1], sys.argv[3], Reader(sys.argv[2], name), per_channel=True, activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8)
-print(time.monotonic() - started)
 """
 
 

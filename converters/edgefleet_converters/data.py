@@ -36,7 +36,7 @@ Array = npt.NDArray[Any]
 
 MAX_UNPACKED_BYTES: Final = 2 * 1024**3
 HELD_BACK_RATIO: Final = 0.3
-_HINT: Final = "write the file with numpy.savez; `edgectl publish --help` names the arrays"
+_HINT: Final = "write the file with numpy.savez: one array for each input, samples on the first axis"
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class SampleSet:
         )
 
 
+def is_batched(spec: TensorSpec) -> bool:
+    """Return whether a tensor's first dimension is that of the batch (rule 2)."""
+    return bool(spec.shape) and (spec.shape[0] == 1 or isinstance(spec.shape[0], str))
+
+
 def load_arrays(path: Path, role: str) -> dict[str, Array]:
     """Return all arrays of an `.npz`. role: how the file is called in messages. Raises DataUnreadableError."""
     try:
@@ -69,14 +74,19 @@ def load_arrays(path: Path, role: str) -> dict[str, Array]:
                 f"the {role} data unpacks to {unpacked} bytes; at most {MAX_UNPACKED_BYTES} are taken",
                 next_step="give fewer samples",
             )
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        return read_arrays(path)
     except DataError:
         raise
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError, MemoryError) as error:
         raise DataUnreadableError(
             f"the {role} data is no .npz file of plain arrays: {' '.join(str(error).split())[:160]}", next_step=_HINT
         ) from error
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Return all arrays of an `.npz` that this job wrote, or that `load_arrays` has looked at."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -90,8 +100,14 @@ def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
 
 
 def load_samples(path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], role: str) -> SampleSet:
+    """Return the checked samples of an `.npz`; as `check_samples`."""
+    return check_samples(load_arrays(path, role), inputs, outputs, role)
+
+
+def check_samples(
+    arrays: Mapping[str, Array], inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], role: str
+) -> SampleSet:
     """Return checked samples. role: "calibration", "evaluation" or "golden". Raises a DataError of the matching kind."""
-    arrays = load_arrays(path, role)
     labels = {name: array for name, array in arrays.items() if name == "y" or name.startswith("y.")}
     names = {spec.name for spec in inputs}
     # A model may really have an input called `y`; then it is an input.
@@ -127,8 +143,7 @@ def _checked(spec: TensorSpec, array: Array, role: str) -> Array:
         raise DataShapeError(
             f"{role} array {spec.name!r} has no sample axis", next_step="put samples on the first axis"
         )
-    batched = bool(spec.shape) and (spec.shape[0] == 1 or isinstance(spec.shape[0], str))
-    wanted = spec.shape[1:] if batched else spec.shape
+    wanted = spec.shape[1:] if is_batched(spec) else spec.shape
     got = array.shape[1:]
     fits = len(wanted) == len(got) and all(isinstance(w, str) or w == g for w, g in zip(wanted, got, strict=True))
     if not fits:
@@ -234,8 +249,8 @@ def random_samples(inputs: tuple[TensorSpec, ...], n: int, *, seed: int, open_si
     random = np.random.default_rng(seed)
     arrays: dict[str, Array] = {}
     for spec in inputs:
-        batched = bool(spec.shape) and (spec.shape[0] == 1 or isinstance(spec.shape[0], str))
-        dims = [open_size if isinstance(dim, str) else dim for dim in (spec.shape[1:] if batched else spec.shape)]
+        sample = spec.shape[1:] if is_batched(spec) else spec.shape
+        dims = [open_size if isinstance(dim, str) else dim for dim in sample]
         dtype = np.dtype(spec.dtype)
         if dtype.kind == "f":
             arrays[spec.name] = random.standard_normal((n, *dims)).astype(dtype)

@@ -262,13 +262,8 @@ BY_CODE: dict[str, type[ConversionError]] = {
         ExternalDataUnsafeError,
         ModelTooLargeError,
         ForeignOperatorError,
-        DataError,
         MetricError,
-        UnsupportedOperatorError,
-        OpsetTooNewError,
-        DynamicShapeError,
         LoadFailedError,
-        NotFiniteError,
         TransformError,
         RuntimeUnavailableError,
     )

@@ -18,14 +18,15 @@ import numpy.typing as npt
 
 from edgefleet_converters.data import (
     SampleSet,
+    check_samples,
+    is_batched,
     load_arrays,
     load_samples,
     random_samples,
-    save_arrays,
     split_held_back,
     without_shared,
 )
-from edgefleet_converters.errors import DataEmptyError
+from edgefleet_converters.errors import DataEmptyError, DataShapeError
 from edgefleet_converters.recipe import Recipe
 from edgefleet_converters.request import DataFiles
 from edgefleet_protocol.manifest import TensorSpec
@@ -109,20 +110,12 @@ def _golden_file(
     """Return the golden file's samples and its expected outputs; it may be a plain `.npz` or a bundle's golden.npz."""
     if not files.golden:
         return None, {}
-    path = Path(files.golden)
-    arrays = load_arrays(path, "golden")
+    arrays = load_arrays(Path(files.golden), "golden")
     expected: dict[str, Array] = {}
     if any(name.startswith("in.") for name in arrays):
-        import tempfile
-
         expected = {name.removeprefix("out."): array for name, array in arrays.items() if name.startswith("out.")}
-        plain = {name.removeprefix("in."): array for name, array in arrays.items() if name.startswith("in.")}
-        with tempfile.TemporaryDirectory() as folder:
-            stripped = Path(folder) / "golden.npz"
-            save_arrays(stripped, plain)
-            samples = load_samples(stripped, inputs, outputs, "golden")
-    else:
-        samples = load_samples(path, inputs, outputs, "golden")
+        arrays = {name.removeprefix("in."): array for name, array in arrays.items() if name.startswith("in.")}
+    samples = check_samples(arrays, inputs, outputs, "golden")
     if samples.n < MIN_GOLDEN:
         raise DataEmptyError(
             f"the golden data holds {samples.n} samples; a bundle needs at least {MIN_GOLDEN}",
@@ -144,14 +137,11 @@ def _fill_up(judging: SampleSet, inputs: tuple[TensorSpec, ...], recipe: Recipe)
 
 
 def _size_of(spec: TensorSpec, array: Array) -> list[int | str]:
-    batched = bool(spec.shape) and (spec.shape[0] == 1 or isinstance(spec.shape[0], str))
-    return [1, *array.shape[1:]] if batched else list(array.shape[1:])
+    return [1, *array.shape[1:]] if is_batched(spec) else list(array.shape[1:])
 
 
 def _joined(judging: SampleSet, extra: SampleSet) -> SampleSet:
     """Return both, one after the other. Raises DataError when golden samples have another size than the judging ones."""
-    from edgefleet_converters.errors import DataShapeError
-
     arrays = {}
     for name, array in judging.arrays.items():
         if array.shape[1:] != extra.arrays[name].shape[1:]:

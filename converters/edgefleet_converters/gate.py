@@ -84,10 +84,10 @@ def pass_gate(
         answers = workshop.answers(model, runtime.name, evaluation.samples, key="judging")
         refuse_nonfinite(answers, f"the {precision} model")
         score = _score(workshop, answers, reference, evaluation, options)
-        if score.drop > options.max_drop + _EPSILON:
+        if not score.drop <= options.max_drop + _EPSILON:  # a drop of NaN is no pass
             raise AccuracyError(
                 loss_text(score, precision, options, f"{runtime.name} {answers.version}"),
-                next_step=_advice(),
+                next_step="use --precision auto or fp32, give more calibration data, or allow more loss with --max-drop",
                 drop=score.drop,
                 metric=metric_row(score, evaluation),
             )
@@ -116,10 +116,6 @@ def loss_text(score: Score, precision: str, options: Options, where: str) -> str
         pair = f"{score.name} {score.value:.4g}, the source has {score.baseline:.4g}"
         loss = f"{score.drop:.4g} worse, {options.max_drop:g} allowed"
     return f"the {precision} model is not accurate enough: {pair} ({loss}) on {score.n} samples in {where}"
-
-
-def _advice() -> str:
-    return "use --precision auto or fp32, give more calibration data, or allow more loss with --max-drop"
 
 
 def _score(workshop: Workshop, answers: Answers, reference: Answers, evaluation: Evaluation, options: Options) -> Score:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet_converters.check.parity import spread_of, tolerances, usable_vectors
+from edgefleet_converters.check.parity import tolerances, usable_vectors
 from edgefleet_converters.errors import GoldenError
 from edgefleet_converters.evaluation import MIN_GOLDEN, Evaluation
 from edgefleet_converters.recipe import Recipe
@@ -138,6 +138,3 @@ def build_bundle(contents: Contents) -> bytes:
     data = write_bundle(members, manifest)
     open_bundle(BytesIO(data)).verify_members()
     return data
-
-
-__all__ = ["Contents", "Golden", "build_bundle", "choose_golden", "spread_of"]

@@ -21,6 +21,7 @@ from edgefleet_converters.check.compat import (
     check_tflite_operators,
     check_versions,
 )
+from edgefleet_converters.data import is_batched
 from edgefleet_converters.evaluation import Evaluation, prepare_evaluation
 from edgefleet_converters.gate import check_runtimes
 from edgefleet_converters.pack import Contents, build_bundle
@@ -31,12 +32,10 @@ from edgefleet_converters.report import (
     ConversionReport,
     ProfileReport,
     RefusedRow,
-    RuntimeRow,
     host_facts,
-    stages_of,
 )
 from edgefleet_converters.request import ConversionRequest
-from edgefleet_converters.sandbox import Limits, Sandbox
+from edgefleet_converters.sandbox import Sandbox
 from edgefleet_converters.search import Chosen, Subject, search
 from edgefleet_converters.sidefiles import read_side_files
 from edgefleet_converters.source import FoundSource, find_source
@@ -57,18 +56,17 @@ _STAGE_PCT: Final = {
     "simplify": 25,
     "quantize": 40,
     "gate": 60,
-    "measure": 85,
     "bundle": 95,
 }
 
 
-def convert(request: ConversionRequest, listener: Listener, *, limits: Limits | None = None) -> ConversionReport:
+def convert(request: ConversionRequest, listener: Listener) -> ConversionReport:
     """Return the report of a conversion and write bundles and `report.json` into `request.out_dir`.
 
     Raises a SourceError when no profile can be served because of the upload or the data. Blocks for seconds to minutes.
     """
     request.out_dir.mkdir(parents=True, exist_ok=True)
-    with Sandbox(limits) as sandbox, tempfile.TemporaryDirectory(prefix="ef-convert-") as folder:
+    with Sandbox() as sandbox, tempfile.TemporaryDirectory(prefix="ef-convert-") as folder:
         workshop = Workshop(sandbox, Path(folder))
         return _Conversion(request, listener, workshop).run()
 
@@ -119,7 +117,7 @@ class _Conversion:
         self, profile: HardwareProfile, found: FoundSource, model: ModelFile, given: Recipe | None
     ) -> ProfileReport:
         """Return the report of one profile: a bundle or a refusal."""
-        row = stages_of(profile)
+        row = ProfileReport(profile=profile.name)
         self._workshop.stages_s = {}
         try:
             self._say(profile.name, "validate", f"checking the model against {profile.name}")
@@ -199,10 +197,11 @@ class _Conversion:
         inputs, outputs = self._workshop.tensors(model, runtime)
         _refuse_strings(inputs, outputs)
         files = self._request.data
-        side_files = read_side_files(files, inputs, outputs).members
+        side_files = read_side_files(files, inputs, outputs)
         for open_size in _OPEN_SIZES:
             evaluation = prepare_evaluation(files, inputs, outputs, recipe, open_size=open_size)
             try:
+                # Not the gate's key: a TFLite file is run anew there, so one that does not repeat its answers is seen.
                 reference = self._workshop.answers(model, runtime, evaluation.samples, key=f"judging-{open_size}")
                 break
             except errors.TransformError as error:
@@ -253,7 +252,7 @@ class _Conversion:
             target=target_path(ModelName(request.model), Version(request.version), ProfileName(profile.name)),
             metric=chosen.passed.metric, parity=chosen.passed.parity,
             latency_ms={"p50": round(p50, 4), "p95": round(p95, 4)}, peak_rss_bytes=chosen.measured.peak_rss_bytes,
-            runtimes=[RuntimeRow(name=proof.name, version=proof.version) for proof in chosen.passed.proofs],
+            runtimes=list(chosen.passed.proofs),
             verdict="passed", path=str(path),
         )  # fmt: skip
 
@@ -267,7 +266,7 @@ class _Conversion:
             "parity": chosen.passed.parity,
             "reference": {"runtime": prepared.reference.runtime, "version": prepared.reference.version},
             "calibration_samples": evaluation.calibration.n if evaluation.calibration is not None else 0,
-            "parity_on": "random input only" if evaluation.is_random else evaluation.source,
+            "parity_on": evaluation.source,
             "fp32_bytes": fp32_bytes,
         }
 
@@ -304,7 +303,7 @@ class _Conversion:
 
 
 def _shown(facts: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in facts.items() if key not in ("nodes", "passes") or isinstance(value, int)}
+    return {key: value for key, value in facts.items() if key != "nodes" or isinstance(value, int)}
 
 
 def _refuse_strings(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
@@ -326,11 +325,10 @@ def _fixed_shapes(
     for spec in inputs:
         if not any(isinstance(dim, str) for dim in spec.shape):
             continue
-        batched = spec.shape[0] == 1 or isinstance(spec.shape[0], str)
         sample = list(evaluation.samples.arrays[spec.name].shape[1:])
         if evaluation.is_random and any(isinstance(dim, str) for dim in spec.shape[1:]):
             continue
-        shapes[spec.name] = [1, *sample] if batched else sample
+        shapes[spec.name] = [1, *sample] if is_batched(spec) else sample
     return shapes
 
 

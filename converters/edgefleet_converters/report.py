@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_protocol.manifest import RuntimeProof
 
 
 class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,13 +35,6 @@ class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class RuntimeRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A runtime and version that a bundle was proved on."""
-
-    name: str
-    version: str
-
-
 class BundleRow(msgspec.Struct, frozen=True, kw_only=True):
     """One bundle that was written. bytes: the model member; bundle_bytes: the zip; ratio: bytes over fp32_bytes."""
 
@@ -61,7 +54,7 @@ class BundleRow(msgspec.Struct, frozen=True, kw_only=True):
     parity: dict[str, dict[str, float]]
     latency_ms: dict[str, float] | None
     peak_rss_bytes: int
-    runtimes: list[RuntimeRow]
+    runtimes: list[RuntimeProof]
     verdict: str
     path: str
     signed_at: str | None = None
@@ -113,8 +106,3 @@ class ConversionReport(msgspec.Struct, kw_only=True):
 def host_facts() -> dict[str, Any]:
     """Return what is known of this machine, for figures that depend on it."""
     return {"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()}
-
-
-def stages_of(profile: HardwareProfile) -> ProfileReport:
-    """Return an empty report for a profile."""
-    return ProfileReport(profile=profile.name)

@@ -65,11 +65,6 @@ class ConversionRequest:
     options: Options
     out_dir: Path
 
-    @property
-    def ref(self) -> str:
-        """`name@version`, for messages."""
-        return f"{self.model}@{self.version}"
-
 
 def parse_request(document: Any) -> ConversionRequest:
     """Return the request in a decoded JSON object. Raises BadRequestError naming the key that is wrong."""

@@ -43,15 +43,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """How a step ended: its answer, and what it used."""
+    """How a step ended: its answer, and the peak memory of its process."""
 
     answer: dict[str, Any]
-    wall_s: float
     peak_rss_bytes: int
-
-
-class StepCrashedError(errors.CrashedError):
-    """The grandchild died by a signal."""
 
 
 class Nursery:
@@ -188,4 +183,4 @@ def _outcome(report: dict[str, Any], answer: dict[str, Any], *, limits: Limits, 
             f"{what} ended its process with exit code {report['exit_code']} and no answer",
             next_step="export the model again with current tools; a device would crash in the same way",
         )
-    return StepOutcome(answer=answer["value"], wall_s=report["wall_s"], peak_rss_bytes=report["peak_rss_bytes"])
+    return StepOutcome(answer=answer["value"], peak_rss_bytes=report["peak_rss_bytes"])

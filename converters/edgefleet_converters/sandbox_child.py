@@ -14,7 +14,6 @@ import resource
 import select
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +55,6 @@ def main(kind: str) -> int:
 
 def _serve(request: dict[str, Any]) -> dict[str, Any]:
     """Fork one grandchild for `request`, wait for it within the wall limit, and say how it ended."""
-    started_s = time.monotonic()
     pid = os.fork()
     if pid == 0:
         _grandchild(request)
@@ -78,7 +76,6 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
         "timed_out": not ready or over_cpu,
         "signal": "" if over_cpu else name,
         "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1,
-        "wall_s": time.monotonic() - started_s,
         "peak_rss_bytes": usage.ru_maxrss * 1024,
     }
 
@@ -117,7 +114,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         code = (
             "convert.out_of_memory" if "bad_alloc" in text or "bad allocation" in text else "convert.transform_failed"
         )
-        return {"error": {"code": code, "message": f"{type(error).__name__}: {text}", "next": "", "foreign": True}}
+        told = f"{type(error).__name__}: {text}"
+        cure = "the log of the conversion has the details"
+        return {"error": {"code": code, "message": told, "next": cure, "foreign": True}}
 
 
 def _die_with_parent() -> None:

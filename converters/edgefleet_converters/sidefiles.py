@@ -3,10 +3,8 @@
 They are checked here so that a device never gets one it cannot use.
 """
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -20,15 +18,10 @@ from edgefleet_runtime.preprocess import check_against, parse_preprocess
 _MAX_BYTES: Final = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True)
-class SideFiles:
-    """Bundle members by name."""
-
-    members: dict[str, bytes]
-
-
-def read_side_files(files: DataFiles, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> SideFiles:
-    """Return the given side files, checked. Raises SideFileError, LabelsError. Reads files."""
+def read_side_files(
+    files: DataFiles, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> dict[str, bytes]:
+    """Return the given side files by the name of their bundle member, checked. Raises SideFileError, LabelsError. Reads files."""
     members: dict[str, bytes] = {}
     labels: list[str] = []
     if files.labels:
@@ -37,11 +30,11 @@ def read_side_files(files: DataFiles, inputs: tuple[TensorSpec, ...], outputs: t
         members["labels.txt"] = ("\n".join(labels) + "\n").encode()
     for name, path in (("preprocess.json", files.preprocess), ("postprocess.json", files.postprocess)):
         if path:
-            members[name] = _checked_json(_read(path, name), name)
+            members[name] = _read(path, name)
     _check_against_runtime(members, inputs, outputs, labels)
     if files.reference:
         members["reference.msgpack"] = _checked_msgpack(_read(files.reference, "reference.msgpack"))
-    return SideFiles(members)
+    return members
 
 
 def _read(path: str, name: str) -> bytes:
@@ -74,7 +67,7 @@ def _checked_labels(data: bytes, outputs: tuple[TensorSpec, ...]) -> list[str]:
         and not _detector(outputs)
     ):
         raise LabelsError(
-            f"labels.txt has {len(lines)} labels, the model's outputs have {', '.join(str(w) for w in sorted(map(str, widths)))}"
+            f"labels.txt has {len(lines)} labels, the model's outputs have {', '.join(sorted(map(str, widths)))}"
             " classes",
             next_step="give one label for each class, in the order of the output",
         )
@@ -84,16 +77,6 @@ def _checked_labels(data: bytes, outputs: tuple[TensorSpec, ...]) -> list[str]:
 def _detector(outputs: tuple[TensorSpec, ...]) -> bool:
     """Outputs of rank 3 hold boxes or steps beside class scores; their widths say nothing about the number of labels."""
     return any(len(spec.shape) >= 3 for spec in outputs)
-
-
-def _checked_json(data: bytes, name: str) -> bytes:
-    try:
-        document: Any = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise SideFileError(f"{name} is no JSON: {error}", next_step="correct the file") from error
-    if not isinstance(document, dict):
-        raise SideFileError(f"{name} must hold a JSON object", next_step="compare with examples/digits")
-    return data
 
 
 def _checked_msgpack(data: bytes) -> bytes:
@@ -118,4 +101,8 @@ def _check_against_runtime(
         if post is not None or labels:
             build_postprocessor(parse_postprocess(post) if post is not None else None, tuple(labels), outputs)
     except EdgefleetError as error:
-        raise SideFileError(error.message, next_step=error.next_step) from error
+        raise SideFileError(error.message, next_step=error.next_step or "compare with examples/digits") from error
+    except RecursionError as error:
+        raise SideFileError(
+            f"a side file is nested too deep: {error}", next_step="compare with examples/digits"
+        ) from error

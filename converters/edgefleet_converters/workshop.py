@@ -1,11 +1,11 @@
 """The work of one conversion job: sandboxed steps and what they made, each step done once.
 
 Profiles often share a candidate (same recipe, same runtime), so results are kept by what they depend on: a model file by its
-recipe, an answer by model digest, runtime and samples.
+recipe, an answer by model digest, runtime and samples, a measurement by model digest, runtime and threads.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet_converters.check.run_model import output_key
-from edgefleet_converters.data import SampleSet, save_arrays
+from edgefleet_converters.data import SampleSet, read_arrays, save_arrays
 from edgefleet_converters.errors import ConversionError, NotFiniteError
 from edgefleet_converters.recipe import CandidateSpec, Recipe
 from edgefleet_converters.sandbox import Sandbox
@@ -25,9 +25,12 @@ from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.manifest import TensorSpec
 
 Array = npt.NDArray[Any]
+K = TypeVar("K")
 T = TypeVar("T")
 
 TIMED_RUNS = 50
+PROBES = 4
+"""Samples that a simplified model is compared on."""
 MAX_KEPT_BYTES = 512 * 1024 * 1024
 
 
@@ -68,11 +71,11 @@ class Workshop:
     sandbox: Sandbox
     folder: Path
     stages_s: dict[str, float] = field(default_factory=dict)
-    peak_rss_bytes: int = 0
     _files: int = 0
     _sample_files: dict[int, tuple[SampleSet, Path]] = field(default_factory=dict)
     _made: dict[str, ModelFile | ConversionError] = field(default_factory=dict)
     _answers: dict[tuple[str, ...], Answers | ConversionError] = field(default_factory=dict)
+    _measured: dict[tuple[str, str, int], Measured | ConversionError] = field(default_factory=dict)
     _versions: dict[str, str | ConversionError] = field(default_factory=dict)
 
     @contextmanager
@@ -95,13 +98,12 @@ class Workshop:
 
     def runtime_version(self, runtime: str) -> str:
         """Return the version of a runtime that can really be imported here. Raises RuntimeUnavailableError."""
-        if runtime not in self._versions:
-            try:
-                outcome = self.sandbox.execute("probe_runtime", {"runtime": runtime}, what=f"importing {runtime}")
-                self._versions[runtime] = str(outcome.answer["version"])
-            except ConversionError as error:
-                self._versions[runtime] = error
-        return _value(self._versions[runtime])
+
+        def probed() -> str:
+            outcome = self.sandbox.execute("probe_runtime", {"runtime": runtime}, what=f"importing {runtime}")
+            return str(outcome.answer["version"])
+
+        return _once(self._versions, runtime, probed)
 
     def tensors(self, model: ModelFile, runtime: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Return a model's inputs and outputs as the runtime names them. Raises LoadFailedError, CrashedError …"""
@@ -109,19 +111,15 @@ class Workshop:
         answer = self.sandbox.execute("run_model", args, what=f"loading the model in {runtime}").answer
         return _specs(answer["inputs"]), _specs(answer["outputs"])
 
-    def answers(self, model: ModelFile, runtime: str, samples: SampleSet, *, key: str, plain: bool = False) -> Answers:
-        """Return what `model` answers to `samples`. key: names the samples, for reuse. plain: without graph optimisation.
+    def answers(self, model: ModelFile, runtime: str, samples: SampleSet, *, key: str) -> Answers:
+        """Return what `model` answers to `samples`. key: names the samples, for reuse.
 
         Raises LoadFailedError, CrashedError, TimedOutError, OutOfMemoryError, TransformError.
         """
-        memo = (model.sha256, runtime, key, str(plain))
-        if memo not in self._answers:
-            try:
-                self._answers[memo] = self._answered(model, runtime, samples, plain=plain)
-            except ConversionError as error:
-                self._answers[memo] = error
-            self._forget_old_answers(memo)
-        return _value(self._answers[memo])
+        memo = (model.sha256, runtime, key)
+        answers = _once(self._answers, memo, lambda: self._answered(model, runtime, samples))
+        self._forget_old_answers(memo)
+        return answers
 
     def _forget_old_answers(self, keep: tuple[str, ...]) -> None:
         """Drop the oldest kept answers beyond `MAX_KEPT_BYTES`: a detector's outputs are hundreds of MB a candidate."""
@@ -134,22 +132,25 @@ class Workshop:
                 total -= sizes[key]
                 del self._answers[key]
 
-    def _answered(self, model: ModelFile, runtime: str, samples: SampleSet, *, plain: bool) -> Answers:
+    def _answered(self, model: ModelFile, runtime: str, samples: SampleSet) -> Answers:
         asked, told = self._sample_file(samples), self._new("answers.npz")
-        args = self._run_args(model, runtime, samples=asked, outputs=told) | {"optimise": not plain}
+        args = self._run_args(model, runtime, samples=asked, outputs=told)
         outcome = self.sandbox.execute("run_model", args, what=f"running the model in {runtime}")
-        self._note(outcome.peak_rss_bytes)
         specs = _specs(outcome.answer["outputs"])
-        with np.load(told, allow_pickle=False) as arrays:
-            outputs = {spec.name: arrays[output_key(position)] for position, spec in enumerate(specs)}
+        arrays = read_arrays(told)
         told.unlink()
+        outputs = {spec.name: arrays[output_key(position)] for position, spec in enumerate(specs)}
         return Answers(
             outputs=outputs, inputs=_specs(outcome.answer["inputs"]), specs=specs, runtime=runtime,
             version=str(outcome.answer["version"]), nonfinite=dict(outcome.answer["nonfinite"]),
         )  # fmt: skip
 
     def measure(self, model: ModelFile, runtime: str, samples: SampleSet, *, threads: int) -> Measured:
-        """Return latency and peak memory of a process that holds only this runtime and model."""
+        """Return latency and peak memory of a process that holds only this runtime and model; measured once a job."""
+        memo = (model.sha256, runtime, threads)
+        return _once(self._measured, memo, lambda: self._measure(model, runtime, samples, threads))
+
+    def _measure(self, model: ModelFile, runtime: str, samples: SampleSet, threads: int) -> Measured:
         asked = self._new("one.npz")
         save_arrays(asked, samples.take(np.array([0])).arrays)
         args = self._run_args(model, runtime, samples=asked, outputs=None) | {
@@ -165,33 +166,25 @@ class Workshop:
     ) -> ModelFile:
         """Return the simplified model; its facts gain `passes`. Raises TransformError, CrashedError …"""
         memo = f"simplify:{model.sha256}:{recipe.upgrade_opset}:{recipe.fold}:{sorted(shapes.items())}"
-        if memo not in self._made:
+
+        def made() -> ModelFile:
             asked, out = self._new("probe.npz"), self._new("base.onnx")
-            save_arrays(asked, samples.take(np.arange(min(4, samples.n))).arrays)
+            save_arrays(asked, samples.take(np.arange(min(PROBES, samples.n))).arrays)
             args = {
                 "model": str(model.path), "samples": str(asked), "shapes": shapes, "upgrade": recipe.upgrade_opset,
                 "fold": recipe.fold, "out": str(out),
             }  # fmt: skip
-            try:
-                outcome = self.sandbox.build("onnx_simplify", args, what="simplifying the model")
-                self._note(outcome.peak_rss_bytes)
-                facts = outcome.answer["facts"] | {"passes": outcome.answer["passes"]}
-                self._made[memo] = self._file(out, facts)
-            except ConversionError as error:
-                self._made[memo] = error
-        return _value(self._made[memo])
+            answer = self.sandbox.build("onnx_simplify", args, what="simplifying the model").answer
+            return self._file(out, answer["facts"] | {"passes": answer["passes"]})
+
+        return _once(self._made, memo, made)
 
     def candidate(
         self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet | None, inputs: tuple[TensorSpec, ...]
     ) -> ModelFile:
         """Return the model that `spec` makes from `base`. Raises TransformError, CrashedError …"""
         memo = f"candidate:{base.sha256}:{msgspec.json.encode(spec, order='sorted').decode()}"
-        if memo not in self._made:
-            try:
-                self._made[memo] = self._candidate(base, spec, calibration, inputs)
-            except ConversionError as error:
-                self._made[memo] = error
-        return _value(self._made[memo])
+        return _once(self._made, memo, lambda: self._candidate(base, spec, calibration, inputs))
 
     def _candidate(
         self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet | None, inputs: tuple[TensorSpec, ...]
@@ -208,7 +201,6 @@ class Workshop:
             "inputs": msgspec.to_builtins(inputs), "out": str(out),
         }  # fmt: skip
         outcome = self.sandbox.build("onnx_candidate", args, what=f"making the candidate {spec.id}")
-        self._note(outcome.peak_rss_bytes)
         return self._file(out, outcome.answer["facts"])
 
     def user_metric(
@@ -228,7 +220,7 @@ class Workshop:
     ) -> dict[str, Any]:
         return {
             "runtime": runtime, "model": str(model.path), "threads": 1, "samples": str(samples) if samples else None,
-            "outputs": str(outputs) if outputs else None, "optimise": True, "timed_runs": 0,
+            "outputs": str(outputs) if outputs else None, "timed_runs": 0,
         }  # fmt: skip
 
     def _sample_file(self, samples: SampleSet) -> Path:
@@ -249,9 +241,6 @@ class Workshop:
         data = path.read_bytes()
         return ModelFile(path, sha256_hex(data), len(data), facts)
 
-    def _note(self, peak_rss_bytes: int) -> None:
-        self.peak_rss_bytes = max(self.peak_rss_bytes, peak_rss_bytes)
-
 
 def refuse_nonfinite(answers: Answers, what: str) -> None:
     """Raise NotFiniteError when a model answered NaN or infinity."""
@@ -270,7 +259,14 @@ def _answer_bytes(answers: Answers | ConversionError) -> int:
     return sum(array.nbytes for array in answers.outputs.values()) if isinstance(answers, Answers) else 0
 
 
-def _value(result: T | ConversionError) -> T:
+def _once(kept: dict[K, T | ConversionError], key: K, make: Callable[[], T]) -> T:
+    """Return what `make` returned or raise what it raised; it is called only for a key that is not kept yet."""
+    if key not in kept:
+        try:
+            kept[key] = make()
+        except ConversionError as error:
+            kept[key] = error
+    result = kept[key]
     if isinstance(result, ConversionError):
         raise result
     return result

@@ -16,3 +16,8 @@ def share_of_first_class(outputs: Arrays, labels: Arrays) -> float:
     found = float(np.mean(next(iter(outputs.values())).argmax(axis=1) == 0))
     wanted = float(np.mean(labels["y"] == 0))
     return 1.0 - abs(found - wanted)
+
+
+def undefined(outputs: Arrays, labels: Arrays) -> float:
+    """Return NaN, as a division by zero does."""
+    return float("nan")

@@ -21,7 +21,7 @@ GOOD: dict[str, Any] = {
 
 def test_a_minimal_request_takes_the_defaults() -> None:
     request = parse_request(GOOD)
-    assert request.ref == "digits@1.0.0"
+    assert (request.model, request.version) == ("digits", "1.0.0")
     assert (request.options.precision, request.options.max_drop, request.options.seed) == ("auto", 0.01, 0)
 
 

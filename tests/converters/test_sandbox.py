@@ -49,6 +49,8 @@ def test_a_result_is_computed_once(tmp_path: Path) -> None:
         model = file_of(save(classifier(), tmp_path))
         first = workshop.answers(model, "ort", some(SIXTEEN), key="k")
         assert workshop.answers(model, "ort", some(SIXTEEN), key="k") is first
+        measured = workshop.measure(model, "ort", some(SIXTEEN), threads=1)
+        assert workshop.measure(model, "ort", some(SIXTEEN), threads=1) is measured
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:

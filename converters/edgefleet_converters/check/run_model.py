@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edgefleet_converters.data import is_batched, read_arrays
 from edgefleet_converters.errors import LoadFailedError, RuntimeUnavailableError, TransformError
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
@@ -44,7 +45,7 @@ def probe_step(args: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {runtime, model, threads, samples: npz|None, outputs: path|None, optimise, timed_runs}.
+    """Sandbox step. args: {runtime, model, threads, samples: npz|None, outputs: path|None, timed_runs}.
 
     Writes the outputs as `.npz`, first axis = samples. Returns `{version, inputs, outputs, n, nonfinite: {output: count},
     latency_ms: [p50, p95]|None}`. Raises LoadFailedError, TransformError.
@@ -58,8 +59,7 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     if args["samples"] is None:
         return answer
-    with np.load(args["samples"], allow_pickle=False) as arrays:
-        samples = {name: arrays[name] for name in arrays.files}
+    samples = read_arrays(Path(args["samples"]))
     count = len(next(iter(samples.values()))) if samples else 0
     rows: list[dict[str, Array]] = []
     spent_ms: list[float] = []
@@ -85,7 +85,7 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
 def _load(args: dict[str, Any]) -> ModelRuntime:
     data = Path(args["model"]).read_bytes()
     try:
-        return load(args["runtime"], data, threads=int(args["threads"]), optimise=bool(args.get("optimise", True)))
+        return load(args["runtime"], data, threads=int(args["threads"]))
     except RuntimeMissingError as error:
         raise RuntimeUnavailableError(error.message, next_step=error.next_step) from error
     except ModelLoadError as error:
@@ -130,8 +130,7 @@ def _stacked(specs: tuple[TensorSpec, ...], rows: list[dict[str, Array]]) -> dic
                 f"output {spec.name!r} has another shape for each sample, so samples cannot be compared",
                 next_step="give samples of one size",
             )
-        first = spec.shape[0] if spec.shape else None
-        batched = first is not None and (first == 1 or isinstance(first, str)) and values[0].shape[:1] == (1,)
+        batched = is_batched(spec) and values[0].shape[:1] == (1,)
         stacked[output_key(position)] = np.concatenate(values) if batched else np.stack(values)
     return stacked
 

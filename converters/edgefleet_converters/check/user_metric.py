@@ -5,12 +5,12 @@ higher is better. It is called once with the source's outputs (baseline) and onc
 """
 
 import importlib
+import math
 import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from edgefleet_converters.data import read_arrays
 from edgefleet_converters.errors import MetricError
 
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -31,14 +31,12 @@ def metric_step(args: dict[str, Any]) -> dict[str, Any]:
             f"the metric {args['function']} cannot be imported: {error}",
             next_step="install its package beside the converter",
         ) from error
-    labels = _arrays(args["labels"])
-    value, baseline = (call(_arrays(args[key]), labels) for key in ("candidate", "reference"))
+    labels = read_arrays(Path(args["labels"]))
+    value, baseline = (call(read_arrays(Path(args[key])), labels) for key in ("candidate", "reference"))
     try:
-        return {"value": float(value), "baseline": float(baseline)}
+        figures = {"value": float(value), "baseline": float(baseline)}
     except (TypeError, ValueError) as error:
         raise MetricError(f"the metric {args['function']} returned no number", next_step="return one float") from error
-
-
-def _arrays(path: str) -> dict[str, Any]:
-    with np.load(Path(path), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    if not all(math.isfinite(figure) for figure in figures.values()):
+        raise MetricError(f"the metric {args['function']} returned NaN or infinity", next_step="return a finite number")
+    return figures

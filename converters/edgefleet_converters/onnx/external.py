@@ -15,13 +15,13 @@ from edgefleet_converters.errors import ExternalDataMissingError, ExternalDataUn
 from edgefleet_converters.onnx.walk import all_tensors
 
 
-def embed_external_data(model: onnx.ModelProto, folder: Path | None, *, max_bytes: int) -> int:
-    """Put external weights into `model` in place and return how many tensors had any.
+def embed_external_data(model: onnx.ModelProto, folder: Path | None, *, max_bytes: int) -> None:
+    """Put external weights into `model` in place.
 
     folder: where the model lies; None for a single-file upload. max_bytes: limit for all external bytes.
     Raises ExternalDataMissingError, ExternalDataUnsafeError, ModelTooLargeError. Reads files.
     """
-    count, total = 0, 0
+    total = 0
     for tensor in all_tensors(model):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
@@ -31,8 +31,6 @@ def embed_external_data(model: onnx.ModelProto, folder: Path | None, *, max_byte
         tensor.raw_data = data
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
-        count += 1
-    return count
 
 
 def _read(tensor: str, facts: dict[str, str], folder: Path | None, budget: int) -> bytes:

@@ -21,8 +21,8 @@ class OnnxLimits:
     tensor_elements: int = 2**31 - 1
 
 
-def check_limits(model: onnx.ModelProto, limits: OnnxLimits) -> int:
-    """Return the number of nodes. Raises ModelTooLargeError naming the limit that is passed."""
+def check_limits(model: onnx.ModelProto, limits: OnnxLimits) -> None:
+    """Raise ModelTooLargeError naming the limit that is passed."""
     for graph, depth in all_graphs(model):
         if depth > MAX_DEPTH:
             raise ModelTooLargeError(
@@ -40,7 +40,6 @@ def check_limits(model: onnx.ModelProto, limits: OnnxLimits) -> int:
                 f"tensor {tensor.name[:60]!r} has the shape {list(tensor.dims)}, which is too large",
                 next_step="export the model again",
             )
-    return nodes
 
 
 def check_domains(model: onnx.ModelProto) -> None:

@@ -26,7 +26,7 @@ from edgefleet_protocol.manifest import TensorSpec
 
 
 def import_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model, folder: path|None, out}. Writes `out`; returns the facts of `OnnxFacts`."""
+    """Sandbox step. args: {model, folder: path|None, out}. Writes `out`; returns the facts of `facts_of`."""
     folder = Path(args["folder"]) if args["folder"] else None
     model = read_checked(Path(args["model"]), folder, OnnxLimits())
     facts = facts_of(model)
@@ -42,7 +42,9 @@ def read_checked(path: Path, folder: Path | None, limits: OnnxLimits) -> onnx.Mo
     """
     size = path.stat().st_size
     if size > limits.bytes:
-        raise ModelTooLargeError(f"the model has {size} bytes; the converter takes {limits.bytes}", next_step="")
+        raise ModelTooLargeError(
+            f"the model has {size} bytes; the converter takes {limits.bytes}", next_step="use a smaller model"
+        )
     model = parse(path.read_bytes())
     check_limits(model, limits)
     embed_external_data(model, folder, max_bytes=limits.bytes - size)
@@ -84,7 +86,7 @@ def serialise(model: onnx.ModelProto) -> bytes:
 
 
 def facts_of(model: onnx.ModelProto) -> dict[str, Any]:
-    """Return `{inputs, outputs, operators, opset, ir, nodes, licence, producer}` as plain data."""
+    """Return `{inputs, outputs, operators, opset, ir, nodes, licence}` as plain data."""
     stored = {tensor.name for tensor in model.graph.initializer}
     operators: dict[str, int] = {}
     for node in all_nodes(model):

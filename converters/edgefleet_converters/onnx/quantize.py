@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 import numpy.typing as npt
 import onnx
 
+from edgefleet_converters.data import read_arrays
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.onnx.load import facts_of, opset_of, parse, serialise
 from edgefleet_converters.onnx.passes.fold import canonical
@@ -33,7 +33,7 @@ _PER_CHANNEL_OPSET: Final = 13
 def candidate_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {model, spec, calibration: npz|None, inputs: [TensorSpec], out}.
 
-    Writes `out`; returns `{facts, quantized_nodes}`. Raises TransformError when the recipe cannot be applied.
+    Writes `out`; returns `{facts}`. Raises TransformError when the recipe cannot be applied.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
     model = parse(Path(args["model"]).read_bytes())
@@ -41,18 +41,15 @@ def candidate_step(args: dict[str, Any]) -> dict[str, Any]:
         made = _float16(model)
     elif spec.method == "dynamic":
         made = _dynamic(model, spec)
-    elif spec.method == "static":
-        made = _static(model, spec, Path(args["calibration"]), msgspec.convert(args["inputs"], list[TensorSpec]))
     else:
-        made = model
+        made = _static(model, spec, Path(args["calibration"]), msgspec.convert(args["inputs"], list[TensorSpec]))
     made = canonical(made, like=model)
-    touched = _quantized_nodes(made)
-    if spec.method in ("static", "dynamic") and touched == 0:
+    if spec.method != "float16" and not _is_quantized(made):
         raise TransformError(
             "no node of the model was quantised by this recipe", next_step="choose another precision or recipe"
         )
     Path(args["out"]).write_bytes(serialise(made))
-    return {"facts": facts_of(made), "quantized_nodes": touched}
+    return {"facts": facts_of(made)}
 
 
 def _float16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -69,7 +66,10 @@ def _dynamic(model: onnx.ModelProto, spec: CandidateSpec) -> onnx.ModelProto:
     present = {node.op_type for node in named.graph.node}
     wanted = [op for op in (spec.op_types or _DYNAMIC_ALL) if op in present]
     if not wanted:
-        raise TransformError(f"the model has no {', '.join(spec.op_types or _DYNAMIC_ALL)}", next_step="")
+        raise TransformError(
+            f"the model has no {', '.join(spec.op_types or _DYNAMIC_ALL)}",
+            next_step="choose another precision or recipe",
+        )
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "dynamic.onnx"
         quantize_dynamic(
@@ -111,8 +111,7 @@ def _static(
             f"per-channel int8 needs opset {_PER_CHANNEL_OPSET}, the model has {opset_of(model)} and could not be upgraded",
             next_step="export the model with opset 17",
         )
-    with np.load(calibration, allow_pickle=False) as arrays:
-        samples = {name: arrays[name] for name in arrays.files}
+    samples = read_arrays(calibration)
     try:
         return _quantize_static(model, spec, _Samples(samples, inputs))
     except ValueError:
@@ -170,6 +169,6 @@ def _with_node_names(model: onnx.ModelProto) -> onnx.ModelProto:
     return after
 
 
-def _quantized_nodes(model: onnx.ModelProto) -> int:
+def _is_quantized(model: onnx.ModelProto) -> bool:
     marks = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")
-    return sum(1 for node in model.graph.node if node.op_type in marks or node.op_type.startswith("DynamicQuantize"))
+    return any(node.op_type in marks or node.op_type.startswith("DynamicQuantize") for node in model.graph.node)

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from edgefleet_converters.check.parity import spread_of
+from edgefleet_converters.data import read_arrays
 from edgefleet_converters.onnx.load import facts_of, parse, serialise
 from edgefleet_converters.onnx.passes.fix_shapes import FixShapes
 from edgefleet_converters.onnx.passes.fold import FoldConstants, canonical
@@ -25,7 +27,6 @@ Array = npt.NDArray[Any]
 
 EXACT_RATIO: Final = 1e-5
 """Largest difference, as a share of the output's range, that still counts as the same answer."""
-_PROBES: Final = 4
 
 
 def simplify_step(args: dict[str, Any]) -> dict[str, Any]:
@@ -34,8 +35,7 @@ def simplify_step(args: dict[str, Any]) -> dict[str, Any]:
     Writes `out`; returns `{facts, passes: [{name, outcome, reason}]}`.
     """
     source = parse(Path(args["model"]).read_bytes())
-    with np.load(args["samples"], allow_pickle=False) as arrays:
-        samples = {name: arrays[name][:_PROBES] for name in arrays.files}
+    samples = read_arrays(Path(args["samples"]))
     stripped = run_passes(source, [StripStoredInputs()])
     model, notes = stripped.model, list(stripped.notes)
     wanted = _answers(serialise(model), samples)
@@ -82,7 +82,7 @@ def _answers(model: bytes, samples: dict[str, Array]) -> list[dict[str, Array]]:
 
 
 def largest_relative_difference(wanted: list[dict[str, Array]], got: list[dict[str, Array]]) -> float:
-    """Return max |a - b| ÷ max(1e-6, range of a) over all outputs; infinity when shapes or non-finite places differ."""
+    """Return max |a - b| ÷ range of a (`spread_of`) over all outputs; infinity when shapes or non-finite places differ."""
     worst = 0.0
     for one, other in zip(wanted, got, strict=True):
         for a, b in zip(one.values(), other.values(), strict=True):
@@ -96,6 +96,5 @@ def largest_relative_difference(wanted: list[dict[str, Array]], got: list[dict[s
             if not np.array_equal(finite, np.isfinite(y)):
                 return float("inf")
             if finite.any():
-                spread = max(float(np.ptp(x[finite])), float(np.abs(x[finite]).max()), 1e-6)
-                worst = max(worst, float(np.abs(x[finite] - y[finite]).max()) / spread)
+                worst = max(worst, float(np.abs(x[finite] - y[finite]).max()) / spread_of(x[finite]))
     return worst

@@ -28,7 +28,8 @@ def import_step(args: dict[str, Any]) -> dict[str, Any]:
     path = Path(args["model"])
     if path.stat().st_size > MAX_BYTES:
         raise ModelTooLargeError(
-            f"the model has {path.stat().st_size} bytes; the converter takes {MAX_BYTES}", next_step=""
+            f"the model has {path.stat().st_size} bytes; the converter takes {MAX_BYTES}",
+            next_step="use a smaller model",
         )
     data = path.read_bytes()
     facts = read_facts(data)
@@ -37,7 +38,7 @@ def import_step(args: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_facts(data: bytes) -> dict[str, Any]:
-    """Return `{operators: {name: count}, nodes: [{name, version, node, dtypes}], precision, custom, signature}`.
+    """Return `{operators: {name: count}, nodes: [{name, version, node, dtypes}], precision}`.
 
     precision: `int8` when a weighted operator runs on 8-bit tensors, `dynamic` when only weights are 8-bit, `fp16` when
     weights are float16, else `fp32`. Raises NotAModelError, TruncatedModelError, InvalidModelError, ForeignOperatorError.
