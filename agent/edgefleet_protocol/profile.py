@@ -1,7 +1,7 @@
 """Hardware profile: what a board can take, as facts that gates read (`converters.md` §E).
 
-`evidence` says for each fact group whether it was measured, told by the vendor, or guessed. No gate reads these keys yet: `storage_mb`,
-`glibc_min`, `python`, `delegates`, `max_arena_bytes`, `custom_ops`, `thermal`, `wheel_tag`, `weight_dtype`.
+`evidence` says for each fact group whether it was measured, told by the vendor, or guessed. No gate reads these keys yet: `ram_mb`,
+`storage_mb`, `glibc_min`, `python`, `delegates`, `max_arena_bytes`, `custom_ops`, `thermal`, `wheel_tag`, `weight_dtype`.
 """
 
 from __future__ import annotations
