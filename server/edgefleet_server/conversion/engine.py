@@ -266,7 +266,7 @@ def _digests(file: BinaryIO) -> tuple[bytes, Sha256, int]:
 
 
 class _Reporter:
-    """Passes progress on, at most four times a second, and keeps the lease while the child is silent."""
+    """Passes progress on, at most four times a second within a stage, and keeps the lease while the child is silent."""
 
     def __init__(self, jobs: ConversionService, job: ClaimedJob, clock: Clock) -> None:
         self._jobs = jobs

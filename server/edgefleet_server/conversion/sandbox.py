@@ -4,7 +4,7 @@
   the kernel allows.
 * Its folder is bounded: more than `output_bytes` on disk, a longer wall time or a flood of lines ends it.
 * It ends with this process: the kernel kills it when the worker dies, whatever the way.
-* Whatever happens, the whole process group is gone when `run_child` returns.
+* Whatever happens, the whole process group is gone when `Child.run` returns.
 """
 
 import contextlib
@@ -32,7 +32,8 @@ from edgefleet_server.conversion.model import ChildAnswer, SandboxLimits
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_LINES = 100_000
-LOG_NAME = "child.log"
+_LAUNCH = (sys.executable, "-P", "-m", "edgefleet_server.conversion.launch")
+_LOG_NAME = "child.log"
 _POLL_S = 0.2
 _SIZE_CHECK_S = 1.0
 _EXIT_WAIT_S = 10.0
@@ -51,7 +52,7 @@ def converter_command(configured: Sequence[str] | None) -> list[str]:
 def active_layers() -> list[str]:
     """Return the sandbox layers that work on this machine. Starts a short-lived process."""
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "edgefleet_server.conversion.launch", "--probe"],
+        [*_LAUNCH, "--probe"],
         capture_output=True,
         timeout=30,
         check=True,
@@ -67,7 +68,7 @@ class Child:
         self._limits = limits
         self._clock = clock
         self._command = command
-        self._log_path = folder / LOG_NAME
+        self._log_path = folder / _LOG_NAME
         self._answer = ChildAnswer()
         self._lines = 0
         self._is_complete = False
@@ -75,7 +76,7 @@ class Child:
     def run(self, request: Mapping[str, Any], on_line: OnLine, should_stop: Callable[[], bool]) -> ChildAnswer:
         """Run the child to its end and return its answer. Blocks.
 
-        `on_line` gets every progress and candidate line, and None-free ticks are the caller's business via `should_stop`.
+        `on_line` gets every progress and candidate line; `should_stop` is asked several times a second, also while it is silent.
         Raises ChildTimeoutError, ChildCrashError, OutputTooLargeError, BadAnswerError, ChildRefusalError, StoppedError.
         """
         plan = {
@@ -85,14 +86,7 @@ class Child:
         }
         with self._log_path.open("wb") as log:
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "edgefleet_server.conversion.launch",
-                    json.dumps(plan),
-                    *self._command,
-                ],
+                [*_LAUNCH, json.dumps(plan), *self._command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, func, or_, select, tuple_, update
+from sqlalchemy.orm import defer
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import ReleaseRef
@@ -19,12 +20,12 @@ def add(session: Session, row: JobRow) -> None:
 
 
 def jobs_of(session: Session, refs: Sequence[ReleaseRef]) -> list[JobRow]:
-    """Return the jobs of releases, oldest first."""
+    """Return the jobs of releases, oldest first, without their specs: a release is asked for several times a second."""
     if not refs:
         return []
     pairs = [(ref.model, ref.version) for ref in refs]
     query = select(JobRow).where(tuple_(col(JobRow.model), col(JobRow.version)).in_(pairs)).order_by(col(JobRow.id))
-    return list(session.scalars(query))
+    return list(session.scalars(query.options(defer(JobRow.spec))))  # type: ignore[arg-type]
 
 
 def has_claimable(session: Session, now: datetime) -> bool:

@@ -22,7 +22,13 @@ import obstore
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from edgefleet_protocol.digest import Sha256, parse_sha256
-from edgefleet_server.registry.errors import BlobDigestError, BlobStoreError, BlobTooLargeError, unknown_blob
+from edgefleet_server.registry.errors import (
+    BlobDigestError,
+    BlobStoreError,
+    BlobTooLargeError,
+    BlobUnknownError,
+    unknown_blob,
+)
 from edgefleet_server.settings import ServerSettings
 
 READ_BYTES = 1024 * 1024
@@ -209,6 +215,19 @@ def read_chunks(store: BlobStore, sha256: Sha256, start: int, length: int) -> It
         piece = store.read_range(sha256, start + done, min(READ_BYTES, length - done))
         yield piece
         done += len(piece)
+
+
+def save(store: BlobStore, sha256: Sha256, length: int, path: Path) -> None:
+    """Write a blob into a new file, checking its digest. Raises BlobUnknownError, BlobStoreError, FileExistsError."""
+    digest = hashlib.sha256()
+    with path.open("xb") as file:
+        for chunk in read_chunks(store, sha256, 0, length):
+            digest.update(chunk)
+            file.write(chunk)
+    if digest.hexdigest() != sha256:
+        raise BlobUnknownError(
+            f"the stored bytes of blob {sha256} are damaged", next_step="upload the file again after removing it"
+        )
 
 
 def _key(sha256: Sha256) -> str:

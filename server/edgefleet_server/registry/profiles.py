@@ -3,14 +3,18 @@
 Its own module because it knows nothing of models and releases; `service.py` is the only one that uses it.
 """
 
+from collections.abc import Callable, Sequence
+
 from sqlmodel import Session
 
 import edgefleet_profiles
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.ids import ProfileName
 from edgefleet_protocol.profile import HardwareProfile, profile_from_dict, profile_to_dict
 from edgefleet_server.db import Database
 from edgefleet_server.registry import store
 from edgefleet_server.registry.errors import ProfileDiffersError, ProfileUnknownError
+from edgefleet_server.registry.model import DEFAULT_PROFILES
 from edgefleet_server.registry.tables import ProfileRow
 
 
@@ -56,3 +60,25 @@ class Profiles:
                 f"a hardware profile {profile.name!r} exists with other facts",
                 next_step="give your profile another name, or publish with --profile NAME to use the existing one",
             )
+
+    def choose(
+        self,
+        wanted: Sequence[ProfileName] | None,
+        custom: Sequence[HardwareProfile],
+        fleet_profiles: Callable[[], Sequence[ProfileName]],
+    ) -> tuple[list[HardwareProfile], str]:
+        """Return the profiles of a publication and why these: the publisher's, else the fleet's, else the generic ones.
+
+        Raises ProfileUnknownError.
+        """
+        if wanted or custom:
+            names = dict.fromkeys([*(wanted or ()), *(profile.name for profile in custom)])
+            return [self.get(name) for name in names], "chosen by the publisher"
+        in_fleet = sorted(set(fleet_profiles()))
+        known = [found for name in in_fleet if (found := self.find(name)) is not None]
+        if known:
+            return known, "every profile that a device of the fleet has"
+        return (
+            [self.get(name) for name in DEFAULT_PROFILES],
+            "no device is enrolled yet, so the two generic profiles were taken",
+        )

@@ -12,7 +12,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from edgefleet_protocol.digest import Sha256, sha256_hex
-from edgefleet_server.registry.errors import BadMetricError, BadRangeError, BadSourceError
+from edgefleet_server.registry.errors import (
+    BadMetricError,
+    BadRangeError,
+    BadSourceError,
+    BlobLengthError,
+    BlobUnknownError,
+)
 from edgefleet_server.registry.model import Publication, ReleaseState, SourceFile
 
 MAX_SOURCE_FILES = 4096
@@ -68,6 +74,32 @@ def check_metric(metric: str | None, allowed: Collection[str]) -> None:
             next_step="use top1, mae, sequence or detection, run `edgectl convert` locally, or have it listed in `custom_metrics`"
             " of server.toml",
         )
+
+
+def blobs_of(publication: Publication) -> list[Sha256]:
+    """Return the digests of all files that a publication names."""
+    return [*(file.sha256 for file in publication.files), *publication.data.values()]
+
+
+def check_blobs(publication: Publication, lengths: Mapping[str, int]) -> None:
+    """Refuse a publication whose files are not uploaded or have other lengths. Raises BlobUnknownError, BlobLengthError.
+
+    lengths: bytes of those of its blobs that are stored, by digest.
+    """
+    wanted = {file.sha256: f"source file {file.path!r}" for file in publication.files}
+    wanted |= {digest: f"data file {name!r}" for name, digest in publication.data.items()}
+    for digest, what in wanted.items():
+        if digest not in lengths:
+            raise BlobUnknownError(
+                f"{what} names blob {digest}, which is not uploaded",
+                next_step=f"send it with PUT /api/v1/blobs/{digest} first",
+            )
+    for file in publication.files:
+        if lengths[file.sha256] != file.length:
+            raise BlobLengthError(
+                f"source file {file.path!r} is declared with {file.length} bytes, its blob has {lengths[file.sha256]}",
+                next_step="compute length and sha256 from the same file and publish again",
+            )
 
 
 def source_digest(kind: str, files: Sequence[SourceFile]) -> Sha256:

@@ -6,7 +6,6 @@
 * `accept_bundle` joins the caller's transaction, so that bundle, signature, job and release state change together.
 """
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +21,6 @@ from edgefleet_server.paging import Page, PageRequest
 from edgefleet_server.registry import blobs, rules, store
 from edgefleet_server.registry.blobs import BlobStore, BlobWriter
 from edgefleet_server.registry.errors import (
-    BlobLengthError,
     BlobUnknownError,
     ModelUnknownError,
     ReleaseDiffersError,
@@ -30,7 +28,6 @@ from edgefleet_server.registry.errors import (
     unknown_blob,
 )
 from edgefleet_server.registry.model import (
-    DEFAULT_PROFILES,
     BundleView,
     JobSpec,
     JobView,
@@ -129,15 +126,7 @@ class RegistryService:
         length = self.blob_size(sha256)
         if length is None:
             raise unknown_blob(sha256)
-        digest = hashlib.sha256()
-        with path.open("xb") as file:
-            for chunk in self.blob_chunks(sha256, 0, length):
-                digest.update(chunk)
-                file.write(chunk)
-        if digest.hexdigest() != sha256:
-            raise BlobUnknownError(
-                f"the stored bytes of blob {sha256} are damaged", next_step="upload the file again after removing it"
-            )
+        blobs.save(self._blobs, sha256, length, path)
 
     # ---- profiles
 
@@ -161,11 +150,11 @@ class RegistryService:
         rules.check_metric(publication.options.get("metric"), self._custom_metrics)
         custom = [profile_from_dict(facts) for facts in publication.profile_files]
         with self._db.session() as session:
-            self._check_blobs(session, publication)
+            rules.check_blobs(publication, store.blob_lengths(session, rules.blobs_of(publication)))
             now = self._clock.now()
             for profile in custom:
                 self._profiles.add(session, profile, by)
-            chosen, reason = self._choose_profiles(publication, custom)
+            chosen, reason = self._profiles.choose(publication.profiles, custom, self._fleet_profiles)
             store.ensure_model(session, publication.ref.model, now, by)
             row = ReleaseRow(
                 model=publication.ref.model,
@@ -191,38 +180,6 @@ class RegistryService:
             self._queue_missing(publication, chosen, is_new=is_new)
             self._refresh_state(session, stored)
             return self._view(session, [stored])[0], is_new
-
-    def _check_blobs(self, session: Session, publication: Publication) -> None:
-        wanted = {file.sha256: f"source file {file.path!r}" for file in publication.files}
-        wanted |= {digest: f"data file {name!r}" for name, digest in publication.data.items()}
-        lengths = store.blob_lengths(session, list(wanted))
-        for digest, what in wanted.items():
-            if digest not in lengths:
-                raise BlobUnknownError(
-                    f"{what} names blob {digest}, which is not uploaded",
-                    next_step=f"send it with PUT /api/v1/blobs/{digest} first",
-                )
-        for file in publication.files:
-            if lengths[file.sha256] != file.length:
-                raise BlobLengthError(
-                    f"source file {file.path!r} is declared with {file.length} bytes, its blob has {lengths[file.sha256]}",
-                    next_step="compute length and sha256 from the same file and publish again",
-                )
-
-    def _choose_profiles(
-        self, publication: Publication, custom: Sequence[HardwareProfile]
-    ) -> tuple[list[HardwareProfile], str]:
-        if publication.profiles or custom:
-            names = dict.fromkeys([*(publication.profiles or ()), *(profile.name for profile in custom)])
-            return [self.profile(name) for name in names], "chosen by the publisher"
-        in_fleet = sorted(set(self._fleet_profiles()))
-        known = [found for name in in_fleet if (found := self._profiles.find(name)) is not None]
-        if known:
-            return known, "every profile that a device of the fleet has"
-        return (
-            [self.profile(name) for name in DEFAULT_PROFILES],
-            "no device is enrolled yet, so the two generic profiles were taken",
-        )
 
     def _refuse_difference(self, stored: ReleaseRow, wanted: ReleaseRow) -> None:
         if stored.identity == wanted.identity:
