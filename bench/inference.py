@@ -23,14 +23,12 @@ from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
+from tests.agent.worker.models import bundle_bytes
 
 from edgefleet_agent.client import Model
 from edgefleet_agent.worker.launch import WorkerLink, listen_tcp, listen_unix, start_worker
 from edgefleet_agent.worker.protocol import Drain, Failed, Ready, Serve, Serving, Start
-from edgefleet_protocol.bundle import write_bundle
 from edgefleet_protocol.digest import sha256_hex
-from edgefleet_protocol.manifest import Manifest, Recipe, RuntimeProof, TensorSpec, Tolerance
-from edgefleet_runtime.golden import dump_golden
 from edgefleet_runtime.port import load
 
 SIZES = {"tiny_1kb": 256, "small_100kb": 25_600}
@@ -54,7 +52,7 @@ def main() -> int:
 def measure(folder: Path, name: str, size: int, calls: int) -> dict[str, Any]:
     """Return the figures of one model size."""
     model = _model(size)
-    bundle = _bundle(name, model, size)
+    bundle = bundle_bytes(model, name=name, version="1")
     path = folder / f"{name}.bundle"
     path.write_bytes(bundle)
     tcp, unix = listen_tcp("127.0.0.1", 0), listen_unix(folder / f"{name}.sock")
@@ -190,29 +188,6 @@ def _model(size: int) -> bytes:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(model.SerializeToString())
-
-
-def _bundle(name: str, model: bytes, size: int) -> bytes:
-    loaded = load("ort", model)
-    x = np.random.default_rng(2).random((8, size), dtype=np.float32)
-    y = np.concatenate([loaded.run({"x": x[i : i + 1]})["y"] for i in range(8)])
-    manifest = Manifest(
-        model=name,
-        version="1",
-        profile="generic-x86_64-ort",
-        runtime="ort",
-        model_member="model.onnx",
-        precision="fp32",
-        format="onnx",
-        inputs=[TensorSpec(name="x", dtype="float32", shape=[1, size])],
-        outputs=[TensorSpec(name="y", dtype="float32", shape=[1, 10])],
-        runtimes=[RuntimeProof(name="ort", version=loaded.version)],
-        tolerances={"y": Tolerance(atol=1e-3, rtol=1e-3)},
-        source_sha256=sha256_hex(model),
-        recipe=Recipe(sha256=sha256_hex(b""), steps={}),
-        operators={"MatMul": 1},
-    )
-    return write_bundle({"model.onnx": model, "golden.npz": dump_golden({"x": x}, {"y": y})}, manifest)
 
 
 def _until(link: WorkerLink, kind: type) -> None:

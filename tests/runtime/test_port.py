@@ -91,9 +91,9 @@ def test_lite_names_come_from_signature_then_declaration_then_file(runtime: str)
     declared = port.load(runtime, plain, spec=io)
     assert declared.inputs[0] == TensorSpec(name="image", dtype="float32", shape=[1, 4], layout="NC")
     np.testing.assert_allclose(declared.run({"image": X})["logits"], X @ W.T)
-    wrong = port.ModelIO((TensorSpec(name="image", dtype="int8", shape=[1, 4]),), io.outputs)
-    with pytest.raises(port.ModelLoadError, match="do not describe"):
-        port.load(runtime, plain, spec=wrong)
+    for wrong in ((TensorSpec(name="image", dtype="int8", shape=[1, 4]),), (), io.inputs * 2):
+        with pytest.raises(port.ModelLoadError, match="do not describe"):
+            port.load(runtime, plain, spec=port.ModelIO(wrong, io.outputs))
 
 
 @pytest.mark.parametrize("runtime", LITE)

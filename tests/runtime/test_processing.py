@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -148,6 +150,11 @@ def test_broken_and_huge_images_are_refused() -> None:
     for data in (b"", b"\x89PNG\r\n\x1a\n", _png(np.zeros((4, 4), np.uint8))[:40], b"GIF89a"):
         with pytest.raises(image.BadImageError):
             image.decode_image(data, "rgb")
+    huge = bytearray(_png(np.zeros((1, 1), np.uint8)))
+    huge[16:24] = struct.pack(">II", 9000, 9000)  # width and height in the head, which ends with its checksum
+    huge[29:33] = struct.pack(">I", zlib.crc32(huge[12:29]))
+    with pytest.raises(image.BadImageError, match="9000 × 9000 pixels"):
+        image.decode_image(bytes(huge), "rgb")
 
 
 def test_top_k_softmax_argmax_threshold_and_identity() -> None:

@@ -128,6 +128,7 @@ def test_a_tampered_bundle_is_refused_before_anything_is_parsed(rig: Rig) -> Non
     failed = worker.next()
     assert isinstance(failed, Failed)
     assert failed.error_class == "signature"
+    assert sha256_hex(good) in failed.reason  # the digest of the whole file, not one of a member
     assert worker.exit_status() == 1
 
 
