@@ -6,6 +6,7 @@ anything), `enroll` (claim token), and with a device token (`fleet/identity.py`)
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Header, Request, Response
@@ -15,8 +16,8 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import http_errors
 from edgefleet_server.body_limit import DEVICE_BODY_BYTES, BodyLimit
 from edgefleet_server.fleet.errors import BadDeviceTokenError
-from edgefleet_server.fleet.model import DeviceIdentity
-from edgefleet_server.fleet.schemas import EnrollIn, EnrollOut, RenewIn
+from edgefleet_server.fleet.model import DeviceIdentity, Enrolment
+from edgefleet_server.fleet.schemas import EnrollIn, RenewIn
 from edgefleet_server.parts import Parts
 from edgefleet_server.registry.routes import blob_response
 
@@ -76,14 +77,14 @@ def _add_identity_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> Non
         return {"status": "ok"}
 
     @app.post(f"{PREFIX}/enroll")
-    def enroll(wanted: EnrollIn) -> EnrollOut:
+    def enroll(wanted: EnrollIn) -> Enrolment:
         """Turn a claim token and a CSR into a device."""
-        return EnrollOut.of(parts.fleet.enroll(wanted.token, wanted.csr.encode(), wanted.facts), wanted.nonce)
+        return replace(parts.fleet.enroll(wanted.token, wanted.csr.encode(), wanted.facts), nonce=wanted.nonce)
 
     @app.post(f"{PREFIX}/renew")
-    def renew(wanted: RenewIn, caller: Annotated[DeviceIdentity, device]) -> EnrollOut:
+    def renew(wanted: RenewIn, caller: Annotated[DeviceIdentity, device]) -> Enrolment:
         """Give the device a certificate for a new key; the old one works until the new one was used."""
-        return EnrollOut.of(parts.fleet.renew(caller, wanted.csr.encode()), wanted.nonce)
+        return replace(parts.fleet.renew(caller, wanted.csr.encode()), nonce=wanted.nonce)
 
 
 def _add_content_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> None:

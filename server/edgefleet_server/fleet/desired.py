@@ -21,7 +21,7 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import store
 from edgefleet_server.fleet.model import OfferedBlob, SignedDesired, Wish
-from edgefleet_server.fleet.tables import FleetDesired
+from edgefleet_server.fleet.tables import FleetDesired, FleetDevice
 from edgefleet_server.signing.service import SigningService
 
 DESIRED_LIFE: Final = timedelta(days=7)
@@ -53,23 +53,23 @@ class DesiredBook:
         """Return a device's document, signing an empty first one when there is none."""
         with self._db.session() as session:
             known = store.desired_of(session, device_id)
-            return known if known is not None else self._write(session, device_id, None)
+            return known if known is not None else self._write(session, *_locked(session, device_id))
 
-    def set_active(self, device_id: DeviceId, wish: Wish) -> SignedDesired:
-        """Make `wish` the active bundle of its model; return the document, signed anew only if that changes it."""
+    def set_active(self, device_id: DeviceId, wish: Wish) -> tuple[SignedDesired, bool]:
+        """Make `wish` the active bundle of its model; return the document, and whether that changed and signed it anew."""
         with self._db.session() as session:
-            row = store.desired_row(session, device_id, lock=True)
-            models = {} if row is None else msgspec.convert(row.models, dict[str, ModelDesired])
+            device, row = _locked(session, device_id)
+            models = _models(row)
             before = models.get(wish.model)
             if row is not None and before is not None and _is_same(before, wish.active):
-                return SignedDesired(device_id, row.gen, row.envelope)
+                return SignedDesired(device_id, row.gen, row.envelope), False
             models[wish.model] = ModelDesired(active=wish.active)
-            return self._write(session, device_id, models)
+            return self._write(session, device, row, models), True
 
     def resign(self, device_id: DeviceId) -> SignedDesired:
         """Sign a device's document anew with the same content and a higher gen."""
         with self._db.session() as session:
-            return self._write(session, device_id, None)
+            return self._write(session, *_locked(session, device_id))
 
     def resign_due(self, now: datetime) -> int:
         """Sign anew what has passed half of its life, in batches of one transaction each; return how many."""
@@ -78,29 +78,27 @@ class DesiredBook:
             with self._db.session() as session:
                 due = store.due_for_signing(session, now, RESIGN_BATCH)
                 for device_id in due:
-                    self._write(session, DeviceId(device_id), None)
+                    self._write(session, *_locked(session, device_id))
             done += len(due)
             if len(due) < RESIGN_BATCH:
                 return done
 
-    def models_of(self, device_id: DeviceId) -> Mapping[str, ModelDesired]:
-        """Return the content of a device's document by model; empty when there is none."""
-        with self._db.read() as session:
-            row = store.desired_row(session, device_id)
-            return {} if row is None else msgspec.convert(row.models, dict[str, ModelDesired])
-
     def offered_to(self, device_id: DeviceId) -> list[OfferedBlob]:
         """Return the bundles that the device's document names: what it may pull."""
-        refs = [ref for model in self.models_of(device_id).values() for ref in (model.active, model.candidate) if ref]
+        with self._db.read() as session:
+            models = _models(store.desired_row(session, device_id))
+        refs = [ref for model in models.values() for ref in (model.active, model.candidate) if ref]
         return [OfferedBlob(Sha256(ref.sha256), ref.length) for ref in refs]
 
-    def _write(self, session: Session, device_id: DeviceId, models: Mapping[str, ModelDesired] | None) -> SignedDesired:
-        """Sign and store; `models` None keeps the content."""
-        device = store.device(session, device_id, lock=True)
-        assert device is not None, "callers name known devices"
-        row = store.desired_row(session, device_id, lock=True)
-        if models is None:
-            models = {} if row is None else msgspec.convert(row.models, dict[str, ModelDesired])
+    def _write(
+        self,
+        session: Session,
+        device: FleetDevice,
+        row: FleetDesired | None,
+        models: Mapping[str, ModelDesired] | None = None,
+    ) -> SignedDesired:
+        """Sign and store what `_locked` returned; `models` None keeps the content."""
+        device_id = DeviceId(device.id)
         telemetry = TelemetryWish() if row is None else msgspec.convert(row.telemetry, TelemetryWish)
         now = self._clock.now()
         gen = max(0 if row is None else row.gen, device.reported_gen) + 1
@@ -109,7 +107,7 @@ class DesiredBook:
             gen=gen,
             issued=now.replace(microsecond=0),
             expires=(now + DESIRED_LIFE).replace(microsecond=0),
-            models=dict(models),
+            models=dict(_models(row) if models is None else models),
             telemetry=telemetry,
         )
         envelope = self._signing.sign_desired(encode_desired(document))
@@ -145,6 +143,17 @@ class DesiredBook:
                 listener(tuple(waiting))
 
         event.listen(session, "after_commit", announce, once=True)
+
+
+def _locked(session: Session, device_id: str) -> tuple[FleetDevice, FleetDesired | None]:
+    """Lock a known device, then its document: always in this order, so that no two transactions wait for each other."""
+    device = store.device(session, device_id, lock=True)
+    assert device is not None, "callers name known devices"
+    return device, store.desired_row(session, device_id, lock=True)
+
+
+def _models(row: FleetDesired | None) -> dict[str, ModelDesired]:
+    return {} if row is None else msgspec.convert(row.models, dict[str, ModelDesired])
 
 
 def _is_same(before: ModelDesired, ref: Ref) -> bool:

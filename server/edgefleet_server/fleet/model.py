@@ -1,4 +1,4 @@
-"""Values of the fleet feature."""
+"""Values of the fleet feature. Those that routes return are public: a field is never renamed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class ClaimOrder:
 
 @dataclass(frozen=True)
 class NewClaim:
-    """A claim token just made; `token` is shown once and not stored."""
+    """A claim token just made; `token` is in this answer and nowhere else."""
 
     id: str
     token: str
@@ -43,7 +43,7 @@ class NewClaim:
 
 @dataclass(frozen=True)
 class ClaimView:
-    """What is known of a claim token; its secret is not."""
+    """A claim token without its secret, and the devices it enrolled."""
 
     id: str
     uses: int
@@ -76,7 +76,7 @@ class DeviceIdentity:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """The answer to an enrolment or a renewal."""
+    """The answer to an enrolment or a renewal: the device's identity and what it must trust. `nonce` is the request's."""
 
     device_id: DeviceId
     tenant: str
@@ -87,6 +87,7 @@ class Enrolment:
     broker: BrokerAddress | None
     url: str
     server_id: str
+    nonce: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class DeviceFacts:
 
 @dataclass(frozen=True)
 class Assigned:
-    """One device whose desired document now names the release."""
+    """One device whose desired document names the release now; gen 0 in a dry run."""
 
     device: DeviceId
     profile: ProfileName

@@ -54,15 +54,12 @@ class ReportBook:
                 return Answer.NONE
             device.last_seen = self._clock.now()
             desired = store.desired_row(session, device_id)
-            stored_gen = 0 if desired is None else desired.gen
             if not (device.boot_id == state.boot_id and state.seq <= device.state_seq):
                 self._store_state(session, device, state)
-            if desired is None:
-                return Answer.SIGN_HIGHER
-            if device.reported_gen > stored_gen:
+            if desired is None or device.reported_gen > desired.gen:
                 return Answer.SIGN_HIGHER
             # A device that refused this very document says so once and keeps refusing it: sending it again would go in circles.
-            is_known = state.gen >= stored_gen or state.refused_gen == stored_gen
+            is_known = state.gen >= desired.gen or state.refused_gen == desired.gen
             return Answer.NONE if is_known else Answer.SEND_DESIRED
 
     def take_presence(self, device_id: DeviceId, presence: Presence) -> None:

@@ -4,7 +4,7 @@ A façade over its parts: `enrolment` (claims, certificates), `desired` (signed 
 `identity` (device tokens), `rules` (selectors). Thread-safe; calls block; every write joins the caller's transaction.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -24,7 +24,6 @@ from edgefleet_server.fleet.enrolment import Enroller, choose_builtin_profile, r
 from edgefleet_server.fleet.errors import (
     BadDeviceTokenError,
     DeviceRevokedError,
-    DeviceUnknownError,
     NothingToDeployError,
 )
 from edgefleet_server.fleet.identity import ReplayCache, check_token, claimed_device, is_signed_by
@@ -172,7 +171,7 @@ class FleetService:
     def revoke(self, device_id: str) -> None:
         """Take a device out of the fleet for good. Raises DeviceUnknownError. Again: changes nothing."""
         with self._db.session() as session:
-            row = self._row(session, device_id, lock=True)
+            row = store.known_device(session, device_id, lock=True)
             if row.revoked_at is not None:
                 return
             row.revoked_at = self._clock.now()
@@ -207,7 +206,7 @@ class FleetService:
     def update(self, device_id: str, labels: Mapping[str, str | None], profile: str | None) -> None:
         """Set labels (None removes one) and the profile. Raises DeviceUnknownError, BadLabelError, ProfileUnknownError."""
         with self._db.session() as session:
-            row = self._row(session, device_id, lock=True)
+            row = store.known_device(session, device_id, lock=True)
             merged = {**row.labels, **labels}
             row.labels = rules.check_labels({key: value for key, value in merged.items() if value is not None})
             if profile is not None and profile != row.profile:
@@ -222,10 +221,7 @@ class FleetService:
 
     def select(self, selector: str) -> list[DeviceFacts]:
         """Return the devices that a selector matches, in order of id. Raises BadSelectorError."""
-        parsed = rules.parse_selector(selector)
-        with self._db.read() as session:
-            found = store.facts(session, ids=parsed.exactly("id"), profiles=parsed.exactly("profile"))
-            return [device for device in found if parsed.matches(rules.facts_of(device))]
+        return self.reader.select(selector)
 
     # ---- what devices should run
 
@@ -265,7 +261,7 @@ class FleetService:
     def _matched(self, selector: str | None, device: str | None) -> list[DeviceFacts]:
         if device is not None:
             with self._db.read() as session:
-                if self._row(session, device).revoked_at is not None:
+                if store.known_device(session, device).revoked_at is not None:
                     raise DeviceRevokedError(f"The device {device} was revoked.", next_step="Choose a live device.")
             return self.select(f"id={device}")
         if selector is None:
@@ -278,9 +274,8 @@ class FleetService:
         if dry_run:
             return Assigned(one.id, one.profile, 0, bundle.target)
         ref = Ref(target=bundle.target, sha256=bundle.sha256, length=bundle.length)
-        before = self.desired.models_of(one.id).get(bundle.ref.model)
-        signed = self.desired.set_active(one.id, Wish(bundle.ref.model, ref))
-        if before is None or before.active is None or before.active.sha256 != bundle.sha256:
+        signed, is_new = self.desired.set_active(one.id, Wish(bundle.ref.model, ref))
+        if is_new:
             detail = {"release": str(bundle.ref), "gen": signed.gen, "by": by}
             self._reports.add_server_event(one.id, "desired", model=bundle.ref.model, detail=detail)
         return Assigned(one.id, one.profile, signed.gen, bundle.target)
@@ -311,10 +306,10 @@ class FleetService:
         with self._db.read() as session:
             return store.desired_of(session, device_id)
 
-    def all_desired(self) -> Iterator[SignedDesired]:
+    def all_desired(self) -> list[SignedDesired]:
         """Return every live device's document: what must be retained on a broker."""
         with self._db.read() as session:
-            return iter(list(store.all_desired(session)))
+            return list(store.all_desired(session))
 
     def desired_changed_since(self, since: datetime) -> list[SignedDesired]:
         """Return documents signed at or after `since`, by whichever process."""
@@ -359,14 +354,6 @@ class FleetService:
             store.forget_presence(session)
 
     # ---- inside
-
-    def _row(self, session: Any, device_id: str, *, lock: bool = False) -> Any:
-        row = store.device(session, device_id, lock=lock)
-        if row is None:
-            raise DeviceUnknownError(
-                f"There is no device {device_id[:80]!r}.", next_step="`edgectl device list` shows all devices."
-            )
-        return row
 
     def _enrolment(self, device_id: DeviceId, cert: str, profile: ProfileName, pinned_root: Sha256 | None) -> Enrolment:
         return Enrolment(

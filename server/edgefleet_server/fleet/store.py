@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_server.fleet.errors import DeviceUnknownError
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus, SignedDesired
 from edgefleet_server.fleet.tables import (
     FleetClaim,
@@ -27,6 +28,16 @@ IN_CHUNK = 500
 def device(session: Session, device_id: str, *, lock: bool = False) -> FleetDevice | None:
     """Return a device row; `lock` holds it until the transaction ends (SQLite: the whole database is held anyway)."""
     return session.get(FleetDevice, device_id, with_for_update=True if lock else None)
+
+
+def known_device(session: Session, device_id: str, *, lock: bool = False) -> FleetDevice:
+    """Return a device row as `device` does. Raises DeviceUnknownError."""
+    row = device(session, device_id, lock=lock)
+    if row is None:
+        raise DeviceUnknownError(
+            f"There is no device {device_id[:80]!r}.", next_step="`edgectl device list` shows all devices."
+        )
+    return row
 
 
 def devices_page(session: Session, after: str | None, limit: int) -> Sequence[FleetDevice]:
@@ -191,15 +202,31 @@ def desired_row(session: Session, device_id: str, *, lock: bool = False) -> Flee
     return session.get(FleetDesired, device_id, with_for_update=True if lock else None)
 
 
+def desired_rows(session: Session, device_ids: Collection[str]) -> dict[str, FleetDesired]:
+    """Return the rows of these devices' documents, by device."""
+    statement = select(FleetDesired).where(col(FleetDesired.device_id).in_(device_ids))
+    return {row.device_id: row for row in session.execute(statement).scalars()}
+
+
+def desired_of_model(session: Session, model: str) -> dict[str, Any]:
+    """Return what the documents of devices that are not revoked say of one model, by device, as plain data."""
+    statement = (
+        select(col(FleetDesired.device_id), col(FleetDesired.models)[model])
+        .join(FleetDevice, col(FleetDevice.id) == col(FleetDesired.device_id))
+        .where(col(FleetDevice.revoked_at).is_(None))
+    )
+    return {device_id: plain for device_id, plain in session.execute(statement) if plain is not None}
+
+
 def due_for_signing(session: Session, now: datetime, limit: int) -> list[str]:
-    """Return devices whose document has passed half of its life."""
+    """Return devices whose document has passed half of its life, locked; those that others hold are left out."""
     statement = (
         select(col(FleetDesired.device_id))
         .join(FleetDevice, col(FleetDevice.id) == col(FleetDesired.device_id))
         .where(col(FleetDesired.resign_at) <= now, col(FleetDevice.revoked_at).is_(None))
         .order_by(col(FleetDesired.resign_at))
         .limit(limit)
-        .with_for_update(skip_locked=True, of=FleetDesired)
+        .with_for_update(skip_locked=True, of=FleetDevice)
     )
     return list(session.execute(statement).scalars())
 
@@ -213,6 +240,19 @@ def model_states(session: Session, device_id: str) -> dict[str, FleetModelState]
     """Return what a device last reported, by model."""
     statement = select(FleetModelState).where(col(FleetModelState.device_id) == device_id)
     return {row.model: row for row in session.execute(statement).scalars()}
+
+
+def states_of_devices(session: Session, device_ids: Collection[str]) -> dict[str, list[FleetModelState]]:
+    """Return what these devices last reported, by device, in order of model."""
+    statement = (
+        select(FleetModelState)
+        .where(col(FleetModelState.device_id).in_(device_ids))
+        .order_by(col(FleetModelState.model))
+    )
+    found: dict[str, list[FleetModelState]] = {}
+    for row in session.execute(statement).scalars():
+        found.setdefault(row.device_id, []).append(row)
+    return found
 
 
 def states_of_model(session: Session, model: str) -> Sequence[FleetModelState]:
@@ -259,14 +299,3 @@ def count_events(session: Session, *, device_id: str | None, since: datetime | N
 def hold(session: Session) -> FleetHold | None:
     """Return the brake document, if there was ever one."""
     return session.get(FleetHold, HOLD_ROW)
-
-
-def all_desired_rows(session: Session) -> Iterator[FleetDesired]:
-    """Yield the document rows of devices that are not revoked, without keeping them."""
-    statement = (
-        select(FleetDesired)
-        .join(FleetDevice, col(FleetDevice.id) == col(FleetDesired.device_id))
-        .where(col(FleetDevice.revoked_at).is_(None))
-        .execution_options(yield_per=1000)
-    )
-    yield from session.execute(statement).scalars()

@@ -1,24 +1,25 @@
 """What operators see of the fleet: read-only, joined from the fleet's tables.
 
-Its own file because reading for people and changing documents have nothing in common but the tables.
+Its own file because reading for people and changing documents have nothing in common but the tables. The dataclasses are
+the bodies of the routes: their fields are public and never renamed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import msgspec
 from sqlmodel import Session, col
 
-from edgefleet_protocol.desired import ModelDesired, Ref
+from edgefleet_protocol.desired import ModelDesired
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef, parse_target_path
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import rules, store
-from edgefleet_server.fleet.errors import DeviceUnknownError
-from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetEvent, FleetModelState
+from edgefleet_server.telemetry.model import Latest
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,18 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class DesiredView:
+    """A device's desired document; gen 0 and no times when it has none."""
+
+    gen: int
+    issued_at: datetime | None
+    expires_at: datetime | None
+    models: Sequence[DesiredModel]
+
+
+@dataclass(frozen=True)
 class DeviceView:
-    """All that is known of one device, apart from telemetry."""
+    """One device. `telemetry` (its newest figures) is given for a single device only."""
 
     id: str
     profile: str
@@ -76,13 +87,11 @@ class DeviceView:
     cert_not_after: datetime
     free_mb: int | None
     agent_version: str
-    desired_gen: int
-    desired_issued_at: datetime | None
-    desired_expires_at: datetime | None
-    desired: Sequence[DesiredModel]
+    desired: DesiredView
     reported_gen: int
     refused: Refusal | None
     models: Sequence[ReportedModel]
+    telemetry: Latest | None = None
 
 
 @dataclass(frozen=True)
@@ -128,8 +137,8 @@ class Summary:
 
     devices: int
     status: Mapping[str, int]
-    profiles: Mapping[str, int] = field(default_factory=dict)
-    models: Sequence[ModelCount] = ()
+    profiles: Mapping[str, int]
+    models: Sequence[ModelCount]
 
 
 class FleetReader:
@@ -142,12 +151,18 @@ class FleetReader:
     def device(self, device_id: str) -> DeviceView:
         """Return one device. Raises DeviceUnknownError."""
         with self._db.read() as session:
-            row = store.device(session, device_id)
-            if row is None:
-                raise DeviceUnknownError(
-                    f"There is no device {device_id[:80]!r}.", next_step="`edgectl device list` shows all devices."
-                )
-            return _device_view(session, row)
+            return _device_views(session, [store.known_device(session, device_id)])[0]
+
+    def check(self, device_id: str) -> None:
+        """Raise DeviceUnknownError unless there is such a device."""
+        with self._db.read() as session:
+            store.known_device(session, device_id)
+
+    def select(self, selector: str) -> list[DeviceFacts]:
+        """Return the devices that a selector matches, in order of id. Raises BadSelectorError."""
+        parsed = rules.parse_selector(selector)
+        with self._db.read() as session:
+            return _matching(session, parsed)
 
     def devices(self, selector: str, after: str | None, limit: int) -> tuple[list[DeviceView], int]:
         """Return up to `limit` + 1 matching devices after an id, and how many match. Raises BadSelectorError."""
@@ -155,21 +170,16 @@ class FleetReader:
         with self._db.read() as session:
             if not parsed.requirements:
                 rows = store.devices_page(session, after, limit + 1)
-                return [_device_view(session, row) for row in rows], store.count_devices(session)
-            found = store.facts(session, ids=parsed.exactly("id"), profiles=parsed.exactly("profile"))
-            ids = [one.id for one in found if parsed.matches(rules.facts_of(one))]
+                return _device_views(session, rows), store.count_devices(session)
+            ids = [one.id for one in _matching(session, parsed)]
             wanted = [one for one in ids if after is None or one > after][: limit + 1]
-            return [_device_view(session, row) for row in store.devices_by_id(session, wanted)], len(ids)
+            return _device_views(session, store.devices_by_id(session, wanted)), len(ids)
 
     def release_devices(self, ref: ReleaseRef) -> list[ReleaseDevice]:
         """Return the devices that run a release or should, in order of id."""
         with self._db.read() as session:
             states = {row.device_id: row for row in store.states_of_model(session, ref.model)}
-            desired = {
-                row.device_id: model
-                for row in store.all_desired_rows(session)
-                if (model := row.models.get(ref.model)) is not None
-            }
+            desired = store.desired_of_model(session, ref.model)
             found = []
             for row in store.devices_by_id(session, sorted(states.keys() | desired.keys())):
                 one = _release_device(ref, row, states.get(row.id), desired.get(row.id))
@@ -203,8 +213,18 @@ class FleetReader:
             return Summary(live, status, profiles, models)
 
 
-def _device_view(session: Session, row: FleetDevice) -> DeviceView:
-    desired = store.desired_row(session, row.id)
+def _matching(session: Session, selector: rules.Selector) -> list[DeviceFacts]:
+    found = store.facts(session, ids=selector.exactly("id"), profiles=selector.exactly("profile"))
+    return [device for device in found if selector.matches(rules.facts_of(device))]
+
+
+def _device_views(session: Session, rows: Sequence[FleetDevice]) -> list[DeviceView]:
+    ids = [row.id for row in rows]
+    desired, states = store.desired_rows(session, ids), store.states_of_devices(session, ids)
+    return [_device_view(row, desired.get(row.id), states.get(row.id, [])) for row in rows]
+
+
+def _device_view(row: FleetDevice, desired: FleetDesired | None, states: Sequence[FleetModelState]) -> DeviceView:
     reported = row.reported or {}
     refused_gen = int(reported.get("refused_gen") or 0)
     refused = (
@@ -225,25 +245,22 @@ def _device_view(session: Session, row: FleetDevice) -> DeviceView:
         cert_not_after=row.cert_not_after,
         free_mb=row.free_mb,
         agent_version=str(reported.get("agent_version") or row.facts.get("agent_version", "")),
-        desired_gen=0 if desired is None else desired.gen,
-        desired_issued_at=None if desired is None else desired.issued_at,
-        desired_expires_at=None if desired is None else desired.expires_at,
-        desired=[] if desired is None else _desired_models(desired),
+        desired=_desired_view(desired),
         reported_gen=row.reported_gen,
         refused=refused,
-        models=[
-            _reported_model(state, said.get(name, {})) for name, state in store.model_states(session, row.id).items()
-        ],
+        models=[_reported_model(state, said.get(state.model, {})) for state in states],
     )
 
 
-def _desired_models(row: FleetDesired) -> list[DesiredModel]:
-    models = msgspec.convert(row.models, dict[str, ModelDesired])
-    return [
+def _desired_view(row: FleetDesired | None) -> DesiredView:
+    if row is None:
+        return DesiredView(0, None, None, [])
+    models = [
         DesiredModel(name, release_of(active.target) or "", active.target, active.sha256)
-        for name, model in sorted(models.items())
+        for name, model in sorted(msgspec.convert(row.models, dict[str, ModelDesired]).items())
         if (active := model.active) is not None
     ]
+    return DesiredView(row.gen, row.issued_at, row.expires_at, models)
 
 
 def _reported_model(state: FleetModelState, said: Mapping[str, Any]) -> ReportedModel:
@@ -270,7 +287,7 @@ def _release_device(
     ref: ReleaseRef, row: FleetDevice, state: FleetModelState | None, desired: Mapping[str, Any] | None
 ) -> ReleaseDevice:
     wish = None if desired is None else msgspec.convert(desired, ModelDesired).active
-    is_wanted = wish is not None and _is_of(wish, ref)
+    is_wanted = wish is not None and release_of(wish.target) == str(ref)
     is_active = state is not None and state.version == ref.version
     return ReleaseDevice(
         device=row.id,
@@ -282,10 +299,6 @@ def _release_device(
         state="offered" if state is None else state.assignment,
         error_class=None if state is None else state.error_class,
     )
-
-
-def _is_of(wish: Ref, ref: ReleaseRef) -> bool:
-    return release_of(wish.target) == str(ref)
 
 
 def _event_view(row: FleetEvent) -> EventView:

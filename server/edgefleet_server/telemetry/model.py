@@ -1,4 +1,4 @@
-"""Values of the telemetry feature."""
+"""Values of the telemetry feature. Those that routes return are public: a field is never renamed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class WindowView:
-    """One window of one model. Latencies are milliseconds, None when nothing was counted."""
+    """One window of one model. Latencies are milliseconds, within 1 %; None when nothing was counted."""
 
     model: str
     lane: str

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Depends
 
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.paging import BadCursorError, ListOf, Paging, encode_cursor
+from edgefleet_server.paging import ListOf, Paging, cut_page
 from edgefleet_server.parts import Parts
-from edgefleet_server.telemetry.schemas import WindowOut
+from edgefleet_server.telemetry.model import WindowView
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 
@@ -18,16 +18,11 @@ def build_router(parts: Parts) -> APIRouter:
     router = APIRouter(tags=["telemetry"])
 
     @router.get("/devices/{device_id}/telemetry", operation_id="list_device_telemetry")
-    def list_device_telemetry(device_id: str, page: Paging, _caller: Viewer) -> ListOf[WindowOut]:
+    def list_device_telemetry(device_id: str, page: Paging, _caller: Viewer) -> ListOf[WindowView]:
         """List the telemetry windows of one device, newest first."""
-        parts.fleet.reader.device(device_id)
-        if page.after is not None and not (page.after.isdigit() and len(page.after) <= 18):
-            raise BadCursorError("this cursor is not of this list", next_step="start the list again without `cursor`")
-        before = None if page.after is None else int(page.after)
-        found, total = parts.telemetry.windows(device_id, before, page.limit + 1)
-        items = [WindowOut.of(view) for _, view in found[: page.limit]]
-        more = len(found) > page.limit
-        cursor = encode_cursor(str(found[page.limit - 1][0])) if more else None
-        return ListOf(items=items, next_cursor=cursor, total=total)
+        parts.fleet.reader.check(device_id)
+        found, total = parts.telemetry.windows(device_id, page.after_number(), page.limit + 1)
+        cut = cut_page(found, page, total, lambda one: str(one[0]))
+        return ListOf(items=[view for _, view in cut.items], next_cursor=cut.next_cursor, total=total)
 
     return router

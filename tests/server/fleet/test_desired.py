@@ -1,15 +1,17 @@
 """Deployments and desired documents."""
 
 import datetime as dt
+import re
 from collections.abc import Sequence
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
 
-from edgefleet_protocol.desired import DESIRED_TYPE, Desired, decode_desired
-from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_protocol.desired import DESIRED_TYPE, Desired, Ref, decode_desired
+from edgefleet_protocol.ids import ModelName, ReleaseRef
 from edgefleet_protocol.messages import ErrorClass, Event, EventKind, ModelState, Phase, Presence, State
 from edgefleet_protocol.verify import verify_envelope
 from edgefleet_server.fleet.errors import (
@@ -19,7 +21,7 @@ from edgefleet_server.fleet.errors import (
     DeviceUnknownError,
     NothingToDeployError,
 )
-from edgefleet_server.fleet.model import DeviceStatus, SignedDesired
+from edgefleet_server.fleet.model import DeviceStatus, SignedDesired, Wish
 from edgefleet_server.registry.errors import ProfileUnknownError, ReleaseUnknownError
 from tests.server.fleet.house import FACTS, PROFILE, House
 
@@ -148,6 +150,29 @@ def test_documents_are_signed_again_at_half_life(house: House) -> None:
     assert document.gen == 2
     assert document.expires - house.clock.now() > dt.timedelta(days=6)
     assert house.fleet.resign_due(house.clock.now()) == 0
+
+
+def test_a_device_is_locked_before_its_document(house: House) -> None:
+    device = house.device()
+    wish = Wish(ModelName("digits"), Ref(target=f"digits/1.0.0/{PROFILE}.bundle", sha256="a" * 64, length=1))
+    seen: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        locked = re.search(
+            r"FROM (fleet_device|fleet_desired)\b.*?(?:FOR UPDATE(?: OF (\w+))?|$)", statement, re.DOTALL
+        )
+        if locked is not None and (house.db.is_sqlite or "FOR UPDATE" in statement):
+            seen.append(locked.group(2) or locked.group(1))
+
+    event.listen(house.db.engine, "before_cursor_execute", note)
+    for act in (
+        lambda: house.fleet.desired.set_active(device.id, wish),
+        lambda: house.fleet.desired.resign(device.id),
+        lambda: house.fleet.revoke(device.id),
+    ):
+        seen.clear()
+        act()
+        assert seen[0] == "fleet_device", seen
 
 
 def test_a_restored_database_is_heard_again(house: House) -> None:

@@ -38,7 +38,7 @@ def test_a_claim_and_a_key_become_a_device(house: House) -> None:
     assert cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == answer.device_id
     cert.verify_directly_issued_by(x509.load_pem_x509_certificate(answer.ca.encode()))
     view = house.fleet.reader.device(device.id)
-    assert (view.labels, view.status, view.desired_gen) == ({"site": "north"}, DeviceStatus.UNKNOWN, 1)
+    assert (view.labels, view.status, view.desired.gen) == ({"site": "north"}, DeviceStatus.UNKNOWN, 1)
     [enrolled] = house.fleet.reader.events(device_id=device.id, before=None, since=None, limit=10)[0]
     assert enrolled.kind == "enrolled"
 

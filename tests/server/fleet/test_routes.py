@@ -102,6 +102,7 @@ def test_labels_profile_and_revocation(client: TestClient, house: House) -> None
         ("DELETE", "devices/d-none", None, 404, "fleet.device_unknown"),
         ("GET", "devices?selector=a%20b", None, 422, "fleet.bad_selector"),
         ("GET", "events?cursor=eA", None, 422, "request.bad_cursor"),
+        ("GET", "events?cursor=wrI", None, 422, "request.bad_cursor"),  # a digit that is no number
         ("POST", "enrollments", {"labels": {"status": "x"}}, 422, "fleet.bad_label"),
         ("POST", "enrollments", {"count": 0}, 422, "request.invalid"),
         ("POST", "enrollments", {"surprise": 1}, 422, "request.invalid"),
