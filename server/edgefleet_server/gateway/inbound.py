@@ -81,14 +81,6 @@ class Answers(Protocol):
         ...
 
 
-class Store(Protocol):
-    """One transaction."""
-
-    def __call__(self) -> object:
-        """Run it."""
-        ...
-
-
 @dataclass
 class InboundCounters:
     """What came in since the start."""
@@ -137,7 +129,7 @@ class Inbound:
         self._telemetry = telemetry
         self._answers = answers
         self._clock = clock
-        self._queue: queue.Queue[tuple[str, bytes] | None] = queue.Queue(MAX_QUEUED)
+        self._queue: queue.Queue[tuple[str, bytes]] = queue.Queue(MAX_QUEUED)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gateway-inbound", daemon=True)
         self.counters = InboundCounters()
@@ -172,19 +164,15 @@ class Inbound:
 
     def _gather(self) -> list[tuple[str, bytes]]:
         """Return the next batch: what comes within GATHER_S of the first message."""
-        items: list[tuple[str, bytes]] = []
         try:
-            first = self._queue.get(timeout=0.2)
+            items = [self._queue.get(timeout=0.2)]
         except queue.Empty:
-            return items
+            return []
         until_s = self._clock.monotonic_s() + GATHER_S
-        while first is not None:
-            items.append(first)
+        while len(items) < MAX_BATCH:
             left_s = until_s - self._clock.monotonic_s()
-            if len(items) >= MAX_BATCH:
-                break
             try:
-                first = self._queue.get(timeout=left_s) if left_s > 0 else self._queue.get_nowait()
+                items.append(self._queue.get(timeout=left_s) if left_s > 0 else self._queue.get_nowait())
             except queue.Empty:
                 break
         return items
@@ -227,9 +215,9 @@ class Inbound:
             self.counters.foreign += len(named - live)
             batch.keep(live)
         for device, presence in batch.presences:
-            self._try("presence", lambda d=device, p=presence: self._fleet.take_presence(d, p))
+            self._try("presence", partial(self._fleet.take_presence, device, presence))
         for device, state in batch.states.items():
-            self._try("state", lambda d=device, s=state: self._take_state(d, s))
+            self._try("state", partial(self._take_state, device, state))
         events = self._stored("events", batch.events, self._fleet.take_events)
         telemetry = self._stored("telemetry", batch.telemetry, self._telemetry.ingest)
         self._acknowledge(events, telemetry)
@@ -248,7 +236,7 @@ class Inbound:
         if document is not None:
             self._answers.send_desired([document], again=True)
 
-    def _try(self, what: str, store: Store) -> _Outcome:
+    def _try(self, what: str, store: Callable[[], object]) -> _Outcome:
         """Run one transaction. A database that is away is asked again a few times; one that refuses is not."""
         for attempt in range(MAX_RETRIES):
             try:

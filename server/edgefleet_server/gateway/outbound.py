@@ -8,11 +8,13 @@ Rules:
 4. One thread publishes: order is its queue.
 """
 
+import contextlib
 import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -68,9 +70,6 @@ class Sources(Protocol):
 Publish = Callable[[str, bytes, int, bool], bool]
 """topic, payload, QoS, retain -> whether it was taken; blocks while there is no room."""
 
-_Everything = object()
-_Stop = object()
-
 
 class Outbound:
     """One thread that publishes. Thread-safe; the `send_…` methods return at once."""
@@ -84,13 +83,14 @@ class Outbound:
         self._repo_head = repo_head
         self._publish = publish
         self._clock = clock
-        self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._published: dict[DeviceId, int] = {}
         self._head = b""
         self._hold = b""
         self._looked_at = clock.now()
         self._looked_s = clock.monotonic_s()
         self._is_up = False
+        self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="gateway-outbound", daemon=True)
         self.published = 0
 
@@ -100,60 +100,57 @@ class Outbound:
 
     def stop(self) -> None:
         """End the thread after the message it is at."""
-        self._queue.put(_Stop)
+        self._queue.put(self._end)
         if self._thread.is_alive():
             self._thread.join(timeout=10)
 
     def send_everything(self) -> None:
         """Publish all that is retained: the broker connection is new."""
-        self._queue.put(_Everything)
+        self._queue.put(self._publish_everything)
 
     def send_desired(self, documents: Sequence[Signed], *, again: bool = False) -> None:
         """Publish documents; `again` also those published before, because the device said it lacks them."""
         if self._queue.qsize() < MAX_WAITING:
-            self._queue.put((tuple(documents), again))
+            self._queue.put(partial(self._publish_documents, tuple(documents), again=again))
 
     def send_ack(self, device: DeviceId, ack: Ack) -> None:
         """Tell a device what was stored."""
         if self._queue.qsize() < MAX_WAITING:
-            self._queue.put((device, ack))
+            self._queue.put(partial(self._publish_ack, device, ack))
 
     def clear(self, device: DeviceId) -> None:
         """Remove a revoked device's retained document."""
-        self._queue.put(device)
+        self._queue.put(partial(self._clear, device))
 
     def _run(self) -> None:
-        while True:
-            try:
-                item: object = self._queue.get(timeout=POLL_S)
-            except queue.Empty:
-                item = None
-            if item is _Stop:
-                return
-            try:
-                if self._clock.monotonic_s() - self._looked_s >= POLL_S:
-                    self._look_for_changes()
-                self._handle(item)
-            except (EdgefleetError, SQLAlchemyError, OSError) as error:
-                _log.warning("outbound failed", extra={"reason": f"{type(error).__name__}: {error}"})
-            except Exception:  # noqa: BLE001  # the outermost loop of this thread: a bug in one message must not silence all devices
-                _log.exception("outbound failed")
+        while not self._is_stopping:
+            with contextlib.suppress(queue.Empty):
+                self._attempt(self._queue.get(timeout=POLL_S))
+            if self._clock.monotonic_s() - self._looked_s >= POLL_S:
+                self._attempt(self._look_for_changes)
 
-    def _handle(self, item: object) -> None:
-        if item is None:
-            return
-        if item is _Everything:
-            self._publish_everything()
-        elif isinstance(item, str):
-            self._publish(self._topics.desired(DeviceId(item)), b"", 1, True)
-            self._published.pop(DeviceId(item), None)
-        elif isinstance(item, tuple) and isinstance(item[1], Ack):
-            self._publish(self._topics.dn_meta(item[0]), encode(Downlink(ack=item[1])), 1, False)
-        else:
-            assert isinstance(item, tuple)
-            self._publish_shared()  # first the head: a document may name a bundle that only the new head leads to
-            for document in item[0]:
-                self._publish_desired(document, again=item[1])
+    def _attempt(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except (EdgefleetError, SQLAlchemyError, OSError) as error:
+            _log.warning("outbound failed", extra={"reason": f"{type(error).__name__}: {error}"})
+        except Exception:  # noqa: BLE001  # the outermost loop of this thread: a bug in one message must not silence all devices
+            _log.exception("outbound failed")
+
+    def _end(self) -> None:
+        self._is_stopping = True
+
+    def _clear(self, device: DeviceId) -> None:
+        self._publish(self._topics.desired(device), b"", 1, True)
+        self._published.pop(device, None)
+
+    def _publish_ack(self, device: DeviceId, ack: Ack) -> None:
+        self._publish(self._topics.dn_meta(device), encode(Downlink(ack=ack)), 1, False)
+
+    def _publish_documents(self, documents: Sequence[Signed], *, again: bool = False) -> None:
+        self._publish_shared()  # first the head: a document may name a bundle that only the new head leads to
+        for document in documents:
+            self._publish_desired(document, again=again)
 
     def _publish_everything(self) -> None:
         self._published.clear()
@@ -172,9 +169,7 @@ class Outbound:
             return
         now = self._clock.now()
         since = self._looked_at - OVERLAP
-        for document in self._sources.desired_changed_since(since):
-            self._publish_desired(document)
-        self._publish_shared()
+        self._publish_documents(self._sources.desired_changed_since(since))
         self._looked_at = now
 
     def _publish_shared(self) -> None:

@@ -10,6 +10,7 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerKind, find_mosquitto
 from edgefleet_server.gateway.broker.supervisor import BrokerSupervisor
 from edgefleet_server.gateway.service import Gateway
+from tests.broker.client import eventually
 from tests.server.fleet.house import House, KeyedDevice
 from tests.server.gateway.device import MqttDevice
 
@@ -36,6 +37,7 @@ class Site:
             house.settings, self.endpoint, house.fleet, house.telemetry, house.registry, house.signing, house.clock
         )
         self.gateway.start()
+        eventually(lambda: self.gateway.counters()["connects"], "the gateway's connection")
         self.devices: list[MqttDevice] = []
 
     def connect(self, device: KeyedDevice) -> MqttDevice:

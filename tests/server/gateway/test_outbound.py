@@ -1,0 +1,72 @@
+"""The outbound side without a broker: in which order things are said."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import pytest
+
+from edgefleet_protocol.ids import DeviceId, TenantId
+from edgefleet_protocol.topics import Topics
+from edgefleet_server.clock import SystemClock
+from edgefleet_server.gateway import outbound as module
+from edgefleet_server.gateway.outbound import Outbound
+from tests.broker.client import eventually
+
+TOPICS = Topics(TenantId("acme"))
+ONE = DeviceId("d-one")
+
+
+class Document(NamedTuple):
+    """A signed document."""
+
+    device: DeviceId
+    gen: int
+    envelope: bytes
+
+
+class OtherProcess:
+    """What another process writes into the database: a new head and a document that needs it, in one transaction."""
+
+    def __init__(self) -> None:
+        self.head = b"head 1"
+        self.documents: list[Document] = []
+
+    def sign(self) -> None:
+        """Write both."""
+        self.head, self.documents = b"head 2", [Document(ONE, 2, b"document 2")]
+
+    def all_desired(self) -> Sequence[Document]:
+        """Return nothing: no device is old."""
+        return []
+
+    def desired_changed_since(self, since: datetime) -> Sequence[Document]:
+        """Return what is new."""
+        return self.documents
+
+    def hold_envelope(self) -> bytes | None:
+        """Return no brake."""
+        return None
+
+
+def test_the_head_goes_before_a_document_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    said: list[tuple[str, bytes]] = []
+    other = OtherProcess()
+
+    def publish(topic: str, payload: bytes, _qos: int, _retain: bool) -> bool:
+        said.append((topic, payload))
+        return True
+
+    outbound = Outbound(TOPICS, other, lambda: other.head, publish, SystemClock())
+    outbound.start()
+    outbound.send_everything()
+    eventually(lambda: said, "the first head")
+    other.sign()
+    eventually(lambda: len(said) == 3, "what the other process signed")
+    outbound.stop()
+    assert said == [
+        (TOPICS.repo_head(), b"head 1"),
+        (TOPICS.repo_head(), b"head 2"),
+        (TOPICS.desired(ONE), b"document 2"),
+    ]
