@@ -2,7 +2,7 @@
 
 Rules (`mqtt.md` §6):
 1. Device-driven: one request earns at most the leaves of `credit` full messages (128 KiB each); the device then asks again.
-2. A newer request of a device (higher `req_id`, or any after a new connection) replaces its older one.
+2. A newer request of a device replaces its older one; a lost connection forgets them all.
 3. Round robin: one message a device and turn. Metadata goes before blocks.
 4. Bounded: at most MAX_WAITING devices wait for blocks; the next one is told BUSY and when to try again.
 5. A device gets only blobs that its desired document names (DENIED otherwise) and their leaf indexes. A named blob that is
@@ -84,12 +84,6 @@ class _Job:
 
 
 @dataclass
-class _Meta:
-    device: DeviceId
-    request: MetaRequest
-
-
-@dataclass
 class Counters:
     """What the responder did since it started."""
 
@@ -123,8 +117,8 @@ class Responder:
         self._waiting = threading.Condition()
         self._block_requests: OrderedDict[DeviceId, bytes] = OrderedDict()
         self._jobs: OrderedDict[DeviceId, _Job] = OrderedDict()
-        self._metas: OrderedDict[DeviceId, list[_Meta]] = OrderedDict()
-        self._offers: dict[DeviceId, tuple[float, dict[bytes, Sha256], frozenset[str]]] = {}
+        self._metas: OrderedDict[DeviceId, list[MetaRequest]] = OrderedDict()
+        self._offers: dict[DeviceId, tuple[float, dict[bytes | Sha256, Sha256]]] = {}
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="gateway-responder", daemon=True)
         self.counters = Counters()
@@ -159,7 +153,7 @@ class Responder:
         with self._waiting:
             of_device = self._metas.setdefault(device, [])
             if len(of_device) < MAX_META_A_DEVICE and len(self._metas) <= MAX_WAITING_META:
-                of_device.append(_Meta(device, request))
+                of_device.append(request)
             self._waiting.notify()
 
     def forget_offers(self, devices: Sequence[DeviceId]) -> None:
@@ -183,23 +177,20 @@ class Responder:
                     self._waiting.wait()
                 if self._is_stopping:
                     return
-                metas = [item for items in self._metas.values() for item in items]
+                metas = [(device, request) for device, asked in self._metas.items() for request in asked]
                 self._metas.clear()
                 requests = list(self._block_requests.items())
                 self._block_requests.clear()
             try:
-                for meta in metas:
-                    self._answer_meta(meta)
+                for device, request in metas:
+                    self._answer_meta(device, request)
                 for device, payload in requests:
                     self._open_job(device, payload)
                 self._serve_one_round()
             except Exception:  # noqa: BLE001  # the outermost loop of this thread: one bad request must not end it
                 _log.exception("responder failed")
-                self._drop_jobs()
-
-    def _drop_jobs(self) -> None:
-        with self._waiting:
-            self._jobs.clear()
+                with self._waiting:
+                    self._jobs.clear()
 
     # ---- blocks
 
@@ -214,9 +205,7 @@ class Responder:
         if current is None and len(self._jobs) >= MAX_WAITING:
             self._refuse(device, request, BlockErrorCode.BUSY, BUSY_RETRY_MS)
             return
-        sha256 = self._offer(device)[0].get(request.blob_prefix)
-        if sha256 is None:
-            sha256 = self._offer(device, max_age_s=MISS_AGE_S)[0].get(request.blob_prefix)
+        sha256 = self._offered(device, request.blob_prefix)
         if sha256 is None:
             self._refuse(device, request, BlockErrorCode.DENIED)
             return
@@ -266,30 +255,32 @@ class Responder:
         self.counters.block_errors += 1
         self._publish(self._topics.dn_blk(device), encode_data(error), 0)
 
-    def _offer(
-        self, device: DeviceId, *, max_age_s: float = OFFER_CACHE_S
-    ) -> tuple[dict[bytes, Sha256], frozenset[str]]:
-        """Return what a device may pull, looked up at most `max_age_s` ago: digests by block prefix, and all digests.
+    def _offered(self, device: DeviceId, name: bytes | Sha256) -> Sha256 | None:
+        """Return the digest of the blob with this block prefix or digest, or None when the device may not pull it.
 
-        Another process may have signed the device's document: before something is denied, it is looked up anew.
+        Looked up at most OFFER_CACHE_S ago. Nothing is denied by a look older than MISS_AGE_S: another process may have
+        signed the device's document since.
         """
-        now_s = self._clock.monotonic_s()
-        known = self._offers.get(device)
-        if known is None or now_s - known[0] > max_age_s:
-            offered = [blob.sha256 for blob in self._offered_to(device)]
-            known = (now_s, {blob_prefix(sha256): sha256 for sha256 in offered}, frozenset(offered))
-            if len(self._offers) > 4 * MAX_WAITING:
-                self._offers.clear()
-            self._offers[device] = known
-        return known[1], known[2]
+        for max_age_s in (OFFER_CACHE_S, MISS_AGE_S):
+            now_s = self._clock.monotonic_s()
+            known = self._offers.get(device)
+            if known is None or now_s - known[0] > max_age_s:
+                offered = [blob.sha256 for blob in self._offered_to(device)]
+                known = (now_s, {blob_prefix(sha256): sha256 for sha256 in offered} | {one: one for one in offered})
+                if len(self._offers) > 4 * MAX_WAITING:
+                    self._offers.clear()
+                self._offers[device] = known
+            if name in known[1]:
+                return known[1][name]
+        return None
 
     # ---- metadata
 
-    def _answer_meta(self, meta: _Meta) -> None:
+    def _answer_meta(self, device: DeviceId, request: MetaRequest) -> None:
         self.counters.meta_requests += 1
-        data, error = self._small_file(meta.device, meta.request)
-        for reply in replies_of(meta.request, data, error):
-            if not self._publish(self._topics.dn_meta(meta.device), encode(Downlink(reply=reply)), 1):
+        data, error = self._small_file(device, request)
+        for reply in replies_of(request, data, error):
+            if not self._publish(self._topics.dn_meta(device), encode(Downlink(reply=reply)), 1):
                 return
 
     def _small_file(self, device: DeviceId, request: MetaRequest) -> tuple[bytes, str]:
@@ -307,7 +298,7 @@ class Responder:
             sha256 = parse_sha256(digest)
         except BadIdError:
             return b"", "not_found"
-        if sha256 not in self._offer(device)[1] and sha256 not in self._offer(device, max_age_s=MISS_AGE_S)[1]:
+        if self._offered(device, sha256) is None:
             return b"", "denied"
         size = self._blobs.blob_size(sha256)
         if size is None:
