@@ -8,9 +8,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 from edgefleet_agent.worker.protocol import (
     MAX_CONTROL_BYTES,
@@ -60,18 +59,12 @@ class WorkerLink:
         self.control.close()
 
 
-def start_worker(
-    start: Start,
-    *,
-    command: Sequence[str] = (),
-    environment: Mapping[str, str] | None = None,
-    log: IO[bytes] | int | None = None,
-) -> WorkerLink:
+def start_worker(start: Start, *, command: Sequence[str] = ()) -> WorkerLink:
     """Start the process, send it `start`, return the link; does not wait for `Ready`.
 
     start.bundle_fd and start.listener_fds must be open here; they are inherited under the same numbers. command: the
-    interpreter and its prefix (default: this one), for devices that start Python through an emulator. log: where the
-    worker's stderr goes (default: ours). Raises OSError.
+    interpreter and its prefix (default: this one), for devices that start Python through an emulator. The worker's stderr
+    is ours. Raises OSError.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -85,10 +78,8 @@ def start_worker(
         process = subprocess.Popen(
             arguments,
             pass_fds=(theirs.fileno(), start.bundle_fd, *start.listener_fds),
-            env=None if environment is None else dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=log,
             close_fds=True,
         )
     except OSError:
@@ -116,14 +107,14 @@ def listen_tcp(host: str, port: int) -> socket.socket:
     return listener
 
 
-def listen_unix(path: Path, mode: int = 0o660) -> socket.socket:
-    """Return a listening unix socket; a stale file of that name is replaced. Raises OSError."""
+def listen_unix(path: Path) -> socket.socket:
+    """Return a listening unix socket of mode 0660; a stale file of that name is replaced. Raises OSError."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(str(temporary))
-        temporary.chmod(mode)
+        temporary.chmod(0o660)
         listener.listen(LISTEN_BACKLOG)
         listener.setblocking(False)
         # renamed only when it listens: nobody can connect to a dead or half-made socket of this name
