@@ -12,7 +12,7 @@ from edgefleet_agent.install import machine
 from edgefleet_agent.install.child_protocol import Task
 from edgefleet_agent.install_child.documents import Documents
 from edgefleet_agent.install_child.errors import MetadataError
-from edgefleet_agent.install_child.floor import BUILD_TIME, Floor, with_time
+from edgefleet_agent.install_child.floor import BUILD_TIME, Floor, FloorFile, with_time
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import Phase
 from edgefleet_protocol.verify import ExpiredError
@@ -103,16 +103,17 @@ def test_ten_years_ahead_refuses_and_is_forgotten(device: Device) -> None:
     assert device.verify(raw, SIGNED_AT) > 0
 
 
-def test_ten_years_ahead_with_metadata_from_then_moves_no_trusted_time(device: Device) -> None:
+def test_a_clock_ten_years_ahead_moves_no_trusted_time(device: Device) -> None:
     later = SIGNED_AT.replace(year=SIGNED_AT.year + 10)
     device.verify(device.wish(), SIGNED_AT)
     assert with_time(device.floor(), later) == device.floor()
 
 
+@pytest.mark.parametrize("phase", [Phase.PROBATION, Phase.FAILED])
 @pytest.mark.parametrize("leap_days", [-3650, -2, 2, 3650])
-def test_a_trial_is_neither_cut_short_nor_made_endless_by_a_clock(leap_days: int) -> None:
+def test_a_trial_is_neither_cut_short_nor_made_endless_by_a_clock(leap_days: int, phase: Phase) -> None:
     began_s = NOW - leap_days * 86_400
-    record = msgspec.structs.replace(serving(phase=Phase.PROBATION), phase_since_s=began_s, crashes_s=[began_s])
+    record = msgspec.structs.replace(serving(phase=phase), phase_since_s=began_s, crashes_s=[began_s])
     record = machine.recovered(record, now_s=NOW)
     assert isinstance(machine.judge(record, GOOD, LIMITS, now_s=NOW + 59), machine.KeepWatching)
     assert isinstance(machine.judge(record, GOOD, LIMITS, now_s=NOW + 60), machine.Commit)
@@ -120,8 +121,6 @@ def test_a_trial_is_neither_cut_short_nor_made_endless_by_a_clock(leap_days: int
 
 
 def _write_floor(device: Device, floor: Floor) -> None:
-    from edgefleet_agent.install_child.floor import FloorFile
-
     FloorFile(device.driver.state).save(floor)
 
 

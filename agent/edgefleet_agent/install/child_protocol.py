@@ -21,7 +21,7 @@ CHILD_FD = 3
 MAX_PACKET_BYTES = MAX_DATA_MESSAGE_BYTES + 4096
 MAX_DOCUMENT_PART_BYTES = 64 * 1024
 
-TaskKind = Literal["desired", "hold", "repo", "fetch"]
+TaskKind = Literal["desired", "hold", "fetch"]
 
 
 class Packet(msgspec.Struct, frozen=True, tag_field="t"):
@@ -107,13 +107,13 @@ class NeedBlocks(Packet, frozen=True, tag="need_blocks"):
 
 
 class Accepted(Packet, frozen=True, tag="accepted"):
-    """`desired.ok` (or `hold.ok`, or newer metadata) is on the disk. gen: of the document, seq of a hold, 0 for `repo`."""
+    """`desired.ok` (or `hold.ok`) is on the disk. gen: of the document, seq of a hold."""
 
     gen: int
 
 
 class Refused(Packet, frozen=True, tag="refused"):
-    """The document, or the repository, was refused. error_class: of `messages.ErrorClass`. gen: 0 when it could not be read.
+    """The document was refused. error_class: of `messages.ErrorClass`. gen: 0 when it could not be read.
 
     retry: the reason lies in the connection, so the same document may be tried again later.
     """

@@ -6,7 +6,6 @@
 4. agentd looks into none of what it relays; bytes to a child are capped by the credit the child gave.
 """
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,10 +35,10 @@ from edgefleet_agent.install.records import Wanted
 from edgefleet_agent.loop import Loop, Timer
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_protocol.blocks import BlockRequest, blob_prefix, encode_request
-from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.digest import Sha256, sha256_hex
 from edgefleet_protocol.messages import MetaReply, MetaRequest
 
-KIND_ORDER: tuple[TaskKind, ...] = ("hold", "desired", "repo")
+KIND_ORDER: tuple[TaskKind, ...] = ("hold", "desired")
 RETRY_S = 15.0
 CHILD_DIED_LIMIT = 3
 
@@ -118,16 +117,11 @@ class Intake:
         """Remember a document that was dealt with in an earlier life of the agent."""
         self._settled[kind] = raw_sha256
 
-    @property
-    def child_pid(self) -> int | None:
-        """Process id of the running child."""
-        return self._child.pid if self._child is not None else None
-
     # ---- from the server
 
     def offer(self, kind: TaskKind, raw: bytes) -> None:
         """Take a document; a known one is ignored."""
-        if not raw or self._settled.get(kind) == hashlib.sha256(raw).hexdigest():
+        if not raw or self._settled.get(kind) == sha256_hex(raw):
             return
         if self._current is not None and self._current == (kind, raw):
             return
@@ -267,7 +261,7 @@ class Intake:
         kind, raw = self._current
         self._current = None
         self._deaths = 0
-        self._settled[kind] = hashlib.sha256(raw).hexdigest()
+        self._settled[kind] = sha256_hex(raw)
         known = set(self._jobs)
         tell(kind)
         if kind == "desired" and self._child is not None:
@@ -297,20 +291,8 @@ class Intake:
         self._child = None
         self._asked.clear()
         if self._current is not None:
-            # it died with the document in its hands: again, but not for ever
-            kind, raw = self._current
-            self._current = None
-            self._deaths += 1
-            log.warning("install child died", extra={"kind": kind, "deaths": self._deaths})
-            if self._deaths >= CHILD_DIED_LIMIT:
-                self._current = (kind, raw)
-                reason = f"the install child died {self._deaths} times while verifying it"
-                self._refused(Refused("install.child_died", reason, "internal"))
-                return
-            self._waiting.setdefault(kind, raw)
-            self._retry_later(1.0)
-            return
-        if self._jobs and self._retry is None:
+            self._died_with(*self._current)
+        elif self._jobs and self._retry is None:
             self._deaths += 1
             if self._deaths >= CHILD_DIED_LIMIT:
                 self._give_up_jobs()
@@ -318,6 +300,19 @@ class Intake:
                 self._retry_later(1.0)
         elif self._waiting and self._retry is None:
             self._next()
+
+    def _died_with(self, kind: TaskKind, raw: bytes) -> None:
+        """It died with the document in its hands: again, but not for ever."""
+        self._deaths += 1
+        log.warning("install child died", extra={"kind": kind, "deaths": self._deaths})
+        if self._deaths >= CHILD_DIED_LIMIT:
+            reason = f"the install child died {self._deaths} times while verifying it"
+            self._refused(Refused("install.child_died", reason, "internal"))
+            self._next()
+            return
+        self._current = None
+        self._waiting.setdefault(kind, raw)
+        self._retry_later(1.0)
 
     def _give_up_jobs(self) -> None:
         assert self._listener is not None

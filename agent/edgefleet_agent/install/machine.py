@@ -4,7 +4,7 @@
 2. `TRANSITIONS` has a row per phase: where each event leads, and, in the column `recovery`, where a power cut leads.
 3. Nothing before `SWITCHING` touches what serves. A fault before it ends in `FAILED` with the old version still serving.
 4. A fault after it ends in `ROLLED_BACK`: the previous version serves again, or nothing when there was none.
-5. The same digest is not tried again after a fault of its own (`SELF_MADE`) until a higher gen or another attempt asks for it.
+5. The same digest is not tried again after a fault of its own (any but `TRANSIENT`) until a higher gen or another attempt asks for it.
 6. A proven version is never overwritten while what serves is not proven itself: a wish for yet another digest waits (`Wait`).
    - Nothing proven is at stake (first versions of a model): the wish is begun at once.
    - The wish is the proven previous version: back to its slot at once; its bytes are there, nothing is downloaded.
@@ -109,9 +109,6 @@ INSTALLING = frozenset(
 )
 """Phases before the switch: the slot in `installing` is being made ready."""
 
-TIMED = INSTALLING | {Phase.PROBATION}
-"""Phases that last only so long."""
-
 TRANSIENT = frozenset({ErrorClass.NETWORK, ErrorClass.DISK, ErrorClass.MEMORY, ErrorClass.DEADLINE})
 """Classes that say something about the moment, not about the bundle: tried again later, never quarantined."""
 
@@ -132,7 +129,7 @@ def recovered(record: ModelRecord, *, now_s: int) -> ModelRecord:
     The time of a phase that cannot be right (`MAX_AGE_S`) starts anew: a trial is never cut short, nor made endless, by a clock.
     """
     phase = TRANSITIONS[record.phase].recovery
-    if phase in TIMED and not 0 <= now_s - record.phase_since_s <= MAX_AGE_S:
+    if (phase in INSTALLING or is_on_trial(record)) and not 0 <= now_s - record.phase_since_s <= MAX_AGE_S:
         record = msgspec.structs.replace(record, phase_since_s=now_s)
     if any(at > now_s for at in record.crashes_s):
         record = msgspec.structs.replace(record, crashes_s=[min(at, now_s) for at in record.crashes_s])
@@ -154,10 +151,9 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """Nothing to do; `reason` says why, `retry` whether time alone may change that."""
+    """Nothing to do now; `reason` says why."""
 
     reason: str
-    retry_at_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +186,7 @@ def decide(record: ModelRecord, wanted: Wanted | None, *, now_s: int, held: bool
     if held:
         return Stay("held by the server")
     if wanted.not_before_s > now_s:
-        return Stay("not yet", retry_at_s=wanted.not_before_s)
+        return Stay("not yet")
     blocked = quarantined(record, wanted)
     if blocked is not None:
         return Stay(f"failed here before: {blocked.reason}")
@@ -248,7 +244,6 @@ def begun(record: ModelRecord, decision: Begin, *, now_s: int) -> ModelRecord:
         crashes_s=[],
         steps=1,
         phase_since_s=now_s,
-        begun_s=now_s,
         error_class=None,
         error_code="",
         reason="",

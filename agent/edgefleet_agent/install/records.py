@@ -133,7 +133,6 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     crashes_s: list[int] = []
     steps: int = 0
     phase_since_s: int = 0
-    begun_s: int = 0
     quarantine: list[Quarantine] = []
     error_class: ErrorClass | None = None
     error_code: str = ""

@@ -207,7 +207,8 @@ class Runner:
             error_code=refusal.code,
             reason=refusal.reason,
         )
-        self._write(refused)
+        if refused != record:
+            self._write(refused)
         self._reporter.event(EventKind.REFUSED, refused, code=refusal.code, reason=refusal.reason)
 
     # ---- the fetch
@@ -293,8 +294,7 @@ class Runner:
         """Count the start of an active worker while its version is on probation."""
         record = self._records.get(model)
         if record is not None and record.phase is Phase.PROBATION:
-            self._keep(machine.started(record))
-            self._journal.write(self._records[model])
+            self._journal.write(self._keep(machine.started(record)))
 
     def on_serving(self, model: str) -> None:
         """The active worker takes requests."""

@@ -2,7 +2,7 @@
 
 1. A slot is valid when its `slot.msgpack` is whole, names the bundle's digest, and the file has that length.
 2. `rehash` reads the whole file: at each start of agentd, and again by the worker on the descriptor it was handed.
-3. Only the install child writes here; agentd opens bundles read-only and removes what a failed install left.
+3. Only the install child writes here; agentd opens bundles read-only.
 """
 
 import hashlib
@@ -21,7 +21,6 @@ BUNDLE_FILE = "bundle"
 PART_FILE = "bundle.part"
 BITS_FILE = "bundle.bits"
 INFO_FILE = "slot.msgpack"
-_READ_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
 
@@ -63,27 +62,16 @@ class Slots:
         info = self.info(model, slot)
         if info is None or info.sha256 != sha256:
             return False
-        digest = hashlib.sha256()
         try:
             with (self.folder(model, slot) / BUNDLE_FILE).open("rb", buffering=0) as file:
-                while chunk := file.read(_READ_BYTES):
-                    digest.update(chunk)
+                return hashlib.file_digest(file, "sha256").hexdigest() == sha256
         except OSError as error:
             log.warning("slot unreadable", extra={"model": model, "slot": slot, "reason": str(error)})
             return False
-        return digest.hexdigest() == sha256
 
     def open(self, model: str, slot: str) -> int:
         """Return a read-only descriptor of the slot's bundle. The caller closes it. Raises OSError."""
         return os.open(self.folder(model, slot) / BUNDLE_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-
-    def clear(self, model: str, slot: str) -> None:
-        """Empty a slot: its record first, so that it is never valid with foreign bytes. Raises OSError."""
-        folder = self.folder(model, slot)
-        for name in (INFO_FILE, BUNDLE_FILE, PART_FILE, BITS_FILE):
-            (folder / name).unlink(missing_ok=True)
-        if folder.is_dir():
-            fsync_dir(folder)
 
     def surviving(self, record: ModelRecord) -> ModelRecord:
         """Return the record with `active` and `previous` only where their bytes still are what they were.

@@ -104,11 +104,8 @@ class Child:
         try:
             if self._task.kind == "desired":
                 gen = self._documents.desired(self._document()).gen
-            elif self._task.kind == "hold":
-                gen = self._documents.hold(self._document()).seq
             else:
-                self._documents.repo()
-                gen = 0
+                gen = self._documents.hold(self._document()).seq
         except EdgefleetError as error:
             retry = isinstance(error, TransportError)
             refused = Refused(code_of(error), error.message, class_of(error).value, self._documents.gen, retry)
@@ -123,7 +120,7 @@ class Child:
     def _document(self) -> bytes:
         raw = bytearray()
         while True:
-            packet = self._channel.receive(None)
+            packet = self._channel.receive()
             if not isinstance(packet, Document):
                 raise BadMessageError("expected a part of the document")
             raw += packet.data
@@ -136,7 +133,7 @@ class Child:
         slots = Slots(StatePaths(Path(self._task.state_dir)).models)
         fetcher = Fetcher(self._channel, self._source, self._task, slots)
         while True:
-            packet = self._channel.receive(None)
+            packet = self._channel.receive()
             if isinstance(packet, Finish):
                 return
             if isinstance(packet, Fetch):
@@ -159,7 +156,7 @@ def main() -> int:
     with socket.socket(fileno=CHILD_FD) as sock:
         channel = Channel(sock)
         try:
-            task = channel.receive(None)
+            task = channel.receive()
             if isinstance(task, Task):
                 Child(channel, task).run()
         except ChannelClosedError:

@@ -1,4 +1,4 @@
-"""The child's end of the socket to agentd. Blocking, one thread; packets that nobody waits for yet are kept in order."""
+"""The child's end of the socket to agentd. Blocking, one thread. Work that comes while an answer is waited for is kept in order."""
 
 import select
 import socket
@@ -36,27 +36,21 @@ class Channel:
         except OSError as error:
             raise ChannelClosedError(str(error)) from error
 
-    def receive(self, timeout_s: float | None) -> ToChild | None:
-        """Return the next packet, kept ones first; None after the timeout. Raises ChannelClosedError."""
-        return self._kept.popleft() if self._kept else self._read(timeout_s)
+    def receive(self) -> ToChild:
+        """Return the next packet, kept ones first. Raises ChannelClosedError."""
+        return self._kept.popleft() if self._kept else self._read()
 
     def wait_answer(self, timeout_s: float) -> Meta | Blocks | Relink | None:
         """Return the next answer to something asked, None after the timeout; new work that comes meanwhile is kept."""
-        while True:
-            packet = self._read(timeout_s)
-            if packet is None or isinstance(packet, Meta | Blocks | Relink):
+        while select.select([self._sock], [], [], timeout_s)[0]:
+            packet = self._read()
+            if isinstance(packet, Meta | Blocks | Relink):
                 return packet
-            self.keep(packet)
+            if isinstance(packet, Fetch | Finish):
+                self._kept.append(packet)
+        return None
 
-    def keep(self, packet: ToChild) -> None:
-        """Put a packet back for `receive`. Only work is kept: an answer that nobody waits for is late and worthless."""
-        if isinstance(packet, Fetch | Finish):
-            self._kept.append(packet)
-
-    def _read(self, timeout_s: float | None) -> ToChild | None:
-        readable, _, _ = select.select([self._sock], [], [], timeout_s)
-        if not readable:
-            return None
+    def _read(self) -> ToChild:
         try:
             data = self._sock.recv(MAX_PACKET_BYTES)
         except OSError as error:

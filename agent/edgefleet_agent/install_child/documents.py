@@ -68,11 +68,6 @@ class Documents:
         self.floor_file.save(floor)
         return accepted
 
-    def repo(self) -> None:
-        """Follow the repository: newer roots and keys. Raises EdgefleetError."""
-        _, floor = self._with_repository(lambda repository: (None, self._raised(repository)))
-        self.floor_file.save(floor)
-
     def _with_repository(self, use: Callable[[Repository], tuple[T, Floor]]) -> tuple[T, Floor]:
         head = decode_head(self._task.repo_head)
         if head is not None:

@@ -40,6 +40,7 @@ from edgefleet_protocol.bundle import BundleError, open_bundle
 from edgefleet_protocol.digest import parse_sha256, sha256_hex
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import parse_target_path
+from edgefleet_protocol.manifest import ManifestError
 
 PROGRESS_EVERY_S = 0.5
 MAX_WHOLE_TRIES = 2
@@ -84,6 +85,7 @@ class Fetcher:
             writer.seal(info)
         except (
             BundleError,
+            ManifestError,
             LeafDigestError,
             BundleDigestError,
             ManifestMismatchError,

@@ -13,8 +13,8 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -27,7 +27,6 @@ from edgefleet_protocol.blocks import LEAF_BYTES, check_leaf, leaf_count
 
 SYNC_BYTES = 8 * 1024 * 1024
 BITS_EVERY_LEAVES = 32
-_READ_BYTES = 1 << 20
 
 
 class LeafBits(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +111,7 @@ class SlotWriter:
             self._save_bits()
         return bad
 
-    def reader(self) -> BinaryIO:
+    def reader(self) -> BufferedReader:
         """Return a reader of the file as written so far; closing it leaves the slot open."""
         return os.fdopen(os.dup(self._fd), "rb")
 
@@ -173,12 +172,9 @@ class SlotWriter:
         self._since_bits = 0
 
 
-def _digest(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
+def _digest(file: BufferedReader) -> str:
     file.seek(0)
-    while chunk := file.read(_READ_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
