@@ -11,17 +11,14 @@ Source: `security.md` §3.1, design README §4.
 
 import base64
 import binascii
-import hashlib
 import json
 import secrets
 import ssl
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.durable import encode_record, fsync_dir, write_file
@@ -38,13 +35,12 @@ from edgefleet_agent.server_api import (
     Answer,
     ask,
     cert_life_s,
-    key_pem,
-    load_key,
+    kept_key,
     make_csr,
     problem_of,
     verifying_context,
 )
-from edgefleet_protocol.digest import parse_sha256
+from edgefleet_protocol.digest import parse_sha256, sha256_hex
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import parse_device_id, parse_tenant
 
@@ -93,7 +89,7 @@ def enroll(token_text: str, state: Path, *, profile: str | None = None) -> Ident
         raise AlreadyEnrolledError(f"{state} already belongs to a device")
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     ca_pem = _pinned_ca(token)
-    key = _device_key(paths)
+    key = kept_key(paths.root / PENDING_KEY)  # of an enrolment that was begun here before
     nonce = secrets.token_hex(16)
     wish = facts() | ({"wanted_profile": profile} if profile else {})
     body = {"token": token_text.strip(), "csr": make_csr(key), "facts": wish, "nonce": nonce}
@@ -121,7 +117,7 @@ def _pinned_ca(token: ClaimToken) -> str:
         der = ssl.PEM_cert_to_DER_cert(pem)
     except (UnicodeDecodeError, ValueError) as error:
         raise PinMismatchError(f"{token.url} did not send a certificate") from error
-    if hashlib.sha256(der).hexdigest() != token.ca:
+    if sha256_hex(der) != token.ca:
         raise PinMismatchError(f"{token.url} shows another CA certificate than the one pinned in the claim token")
     return pem
 
@@ -147,23 +143,11 @@ def _refusal(status: int, data: bytes) -> EnrollRefusedError:
     )
 
 
-def _device_key(paths: StatePaths) -> ec.EllipticCurvePrivateKey:
-    """Return the key of an enrolment that was begun here before, else a new one, on the disk by now."""
-    file = paths.root / PENDING_KEY
-    with suppress(FileNotFoundError):
-        pending = load_key(file.read_bytes())
-        if pending is not None:
-            return pending
-    key = ec.generate_private_key(ec.SECP256R1())
-    write_file(file, key_pem(key), mode=0o600)
-    return key
-
-
 def _pinned_root(token: ClaimToken, answer: Answer) -> bytes:
     """Return the bytes of the pinned root. The chain's documents are JSON values; their signed file is the compact, sorted form."""
     for document in answer.root_chain:
         data = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
-        if hashlib.sha256(data).hexdigest() == token.root:
+        if sha256_hex(data) == token.root:
             return data
     raise PinMismatchError("the server's root.json is not the one pinned in the claim token")
 

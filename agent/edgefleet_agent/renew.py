@@ -15,7 +15,6 @@ import json
 import logging
 import secrets
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -48,6 +47,7 @@ from edgefleet_agent.server_api import (
     Answer,
     ask,
     cert_life_s,
+    kept_key,
     key_pem,
     load_key,
     make_csr,
@@ -81,7 +81,8 @@ def renew(state: Path, clock: Clock, *, if_due: bool = False) -> Identity | None
         old_key = load_key((folder / KEY_FILE).read_bytes())
         if old_key is None:
             raise StateFileError(f"{folder / KEY_FILE} holds no P-256 key", next_step="enrol the device anew")
-        new_key = _new_key(folder)
+        # of a renewal that has not connected yet
+        new_key = kept_key(folder / NEXT_FOLDER / KEY_FILE, folder / PENDING_KEY)
         ca_pem = (folder / CA_FILE).read_text("ascii")
         answer = _ask(identity, old_key, new_key, ca_pem, clock)
         renewed = _checked(identity, answer, new_key, ca_pem)
@@ -119,18 +120,6 @@ def _with_life(folder: Path, identity: Identity) -> Identity:
     known = msgspec.structs.replace(identity, cert_from_s=cert_from_s, cert_until_s=cert_until_s)
     write_record(folder / RECORD_FILE, known)
     return known
-
-
-def _new_key(folder: Path) -> ec.EllipticCurvePrivateKey:
-    """Return the key of a renewal that has not connected yet, else a new one, on the disk by now."""
-    for file in (folder / NEXT_FOLDER / KEY_FILE, folder / PENDING_KEY):
-        with suppress(FileNotFoundError):
-            pending = load_key(file.read_bytes())
-            if pending is not None:
-                return pending
-    key = ec.generate_private_key(ec.SECP256R1())
-    write_file(folder / PENDING_KEY, key_pem(key), mode=0o600)
-    return key
 
 
 def _ask(

@@ -9,6 +9,7 @@
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class Renewal:
-    """The identities of one device while agentd runs. `renewed` is called in the loop after a take-over."""
+    """The identities of one device while agentd runs."""
 
     def __init__(self, loop: Loop, state: Path, folder: Path, clock: Clock, settings: AgentSettings) -> None:
         self._loop = loop
@@ -67,23 +68,27 @@ class Renewal:
 
     def start(self) -> None:
         """Begin to look at the time."""
-        self._seen_next = load_next(self._folder)
+        self._seen_next = self._waiting()
         self._look_in(min(FIRST_LOOK_S, self._look_s))
 
     def candidates(self) -> list[tuple[Identity, Path]]:
         """Return the identities to connect with and their folders, the renewed one first. Safe from any thread."""
         old = (self.identity, self._folder)
+        new = self._waiting()
+        return [(new, self._folder / NEXT_FOLDER), old] if new is not None else [old]
+
+    def _waiting(self) -> Identity | None:
+        """Return the renewed identity in `next/`. One that cannot be read counts as none: the next renewal replaces it."""
         try:
-            new = load_next(self._folder)
+            return load_next(self._folder)
         except (StateFileError, OSError) as error:
             log.warning("renewed identity unreadable", extra={"reason": str(error)})
-            new = None
-        return [(new, self._folder / NEXT_FOLDER), old] if new is not None else [old]
+            return None
 
     def connected(self, folder: Path) -> None:
         """The broker took the identity of this folder."""
         if folder == self._folder:
-            if load_next(self._folder) is not None:
+            if self._waiting() is not None:
                 if self._chance is not None:
                     self._chance.cancel()
                 self._chance = self._loop.call_later(
@@ -107,12 +112,12 @@ class Renewal:
         if self._timer is not None:
             self._timer.cancel()
         if self._pid:
-            os.kill(self._pid, 9)
+            os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
             self._forget_child()
 
     def _look(self) -> None:
-        waiting = load_next(self._folder)
+        waiting = self._waiting()
         if waiting is not None and waiting != self._seen_next:
             # made by `edge-agent renew` while this agent runs, or by our child
             self._seen_next = waiting
@@ -151,7 +156,7 @@ class Renewal:
             return
         self._failures = 0
         self.identity = load_identity(self._folder)  # the child may have noted the life of the certificate
-        self._look_in(0.0 if load_next(self._folder) is not None else 60.0)
+        self._look_in(0.0 if self._waiting() is not None else self._look_s)
 
     def _failed(self) -> None:
         delay_s = RETRY_S[min(self._failures, len(RETRY_S) - 1)]

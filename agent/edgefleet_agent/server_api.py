@@ -5,6 +5,8 @@ Never imported by agentd: with `http.client` and `cryptography` it would cost wh
 
 import http.client
 import ssl
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from edgefleet_agent.durable import write_file
 from edgefleet_agent.errors import EnrollRefusedError, PinMismatchError, ServerUnreachableError
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -100,6 +103,18 @@ def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def kept_key(*files: Path) -> ec.EllipticCurvePrivateKey:
+    """Return the key in the first of these files that holds one, else a new one, on the disk (0600, the last file) by now."""
+    for file in files:
+        with suppress(FileNotFoundError):
+            kept = load_key(file.read_bytes())
+            if kept is not None:
+                return kept
+    key = ec.generate_private_key(ec.SECP256R1())
+    write_file(files[-1], key_pem(key), mode=0o600)
+    return key
 
 
 def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey | None:

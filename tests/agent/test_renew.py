@@ -126,6 +126,17 @@ def test_a_renewed_identity_that_the_broker_refuses_does_not_cost_the_connection
     assert (folder / "next").exists()
 
 
+def test_a_renewed_identity_that_is_torn_costs_neither_the_start_nor_the_renewal(device: Agent) -> None:
+    renew(device.state, SystemClock())
+    folder = device.state / "identity"
+    (folder / "next" / "identity.msgpack").write_bytes(b"torn")
+    age(device.state, 0.9)
+    device.start()
+    assert eventually(lambda: device.status().get("connected")), device.log.read_text()
+    fresh_s = SystemClock().now().timestamp() + 80 * 86_400
+    assert eventually(lambda: load_identity(folder).cert_until_s > fresh_s), device.log.read_text()
+
+
 @pytest.mark.parametrize("done", range(4))
 def test_a_power_cut_in_the_take_over_is_made_good_by_the_next_start(
     device: Agent, done: int, monkeypatch: pytest.MonkeyPatch
