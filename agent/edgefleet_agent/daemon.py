@@ -32,7 +32,7 @@ from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchPr
 from edgefleet_agent.install.intake import Intake
 from edgefleet_agent.install.journal import Journal
 from edgefleet_agent.install.preflight import Room
-from edgefleet_agent.install.records import DesiredOk, HoldOk, ModelRecord
+from edgefleet_agent.install.records import DesiredOk, HoldOk, SlotRef
 from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.link.mqtt import Connected, Disconnected, LinkOptions, MqttLink, Received
@@ -49,7 +49,7 @@ from edgefleet_agent.wiring import limits, worker_options
 from edgefleet_agent.worker.launch import listen_tcp, listen_unix
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import DeviceId, TenantId
-from edgefleet_protocol.messages import Ack, Downlink, EventKind, MetaRequest, decode, encode
+from edgefleet_protocol.messages import Ack, Downlink, MetaRequest, Phase, decode, encode
 from edgefleet_protocol.topics import Topics
 
 STATE_DELAY_S = 0.15
@@ -119,9 +119,8 @@ class Daemon:
         self._stops_asked = 0
         self._is_leaving = False
         self._tick_timer: Timer | None = None
-        self._golden_due_s: dict[str, float] = {}
+        self._golden_asked_s: dict[str, float] = {}
         self._heard_s = self._clock.monotonic_s()
-        self._head_root = 0
 
     # ---- life
 
@@ -245,7 +244,7 @@ class Daemon:
             self._intake.settle("hold", hold.raw_sha256)
             self._runner.hold(hold)
 
-    def _active_ref(self, model: str) -> Any:
+    def _active_ref(self, model: str) -> SlotRef | None:
         record = self._runner.records.get(model)
         return record.active if record is not None else None
 
@@ -276,7 +275,7 @@ class Daemon:
 
     def on_notice(self, notice: Notice) -> None:
         """Something the server should know."""
-        self._reports.event(EventKind.REFUSED, ModelRecord(model=""), code=notice.code, reason=notice.reason)
+        self._reports.notice(notice)
 
     # ---- intake's uplink
 
@@ -418,10 +417,10 @@ class Daemon:
         now = self._clock.monotonic_s()
         busy = self._runner.is_busy
         for model, record in self._runner.records.items():
-            trial = record.phase.value == "probation"
+            trial = record.phase is Phase.PROBATION
             every = self._settings.golden_trial_s if trial else self._settings.golden_interval_s
-            if now - self._golden_due_s.get(model, now - every) >= every:
-                self._golden_due_s[model] = now
+            if now - self._golden_asked_s.get(model, now - every) >= every:
+                self._golden_asked_s[model] = now
                 self._serving.ask_golden(model)
         if busy or self._window_age_s() >= self._interval_s() - 2:
             self._serving.ask_stats()

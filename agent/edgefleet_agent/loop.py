@@ -55,7 +55,7 @@ class Loop:
         """Make the loop look around. Safe from any thread and from signal handlers."""
         try:
             self._wake_write.send(b"\0")
-        except (BlockingIOError, OSError):
+        except OSError:
             return  # full: the loop will wake anyway; closed: it has ended
 
     def watch(self, fd: int, callback: Callback) -> None:

@@ -1,6 +1,6 @@
 """Where things lie in the state folder. One place, so that every process means the same file.
 
-agent.toml  identity/  identity/next/  tuf/  floor.a floor.b  desired.ok  queue/q.db  agent.lock
+agent.toml  identity/  identity/next/  tuf/  floor.a floor.b  desired.ok  hold.ok  queue/q.db  agent.lock
 models/<name>/current.msgpack  models/<name>/{A,B}/{bundle,slot.msgpack,bundle.part,bundle.bits}  models/<name>/active -> A
 run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock
 """
@@ -77,10 +77,6 @@ class StatePaths:
     def models(self) -> Path:
         """One folder per model."""
         return self.root / "models"
-
-    def model(self, name: str) -> Path:
-        """Folder of one model; `name` was checked against the name grammar."""
-        return self.models / name
 
     def sockets(self) -> Path:
         """Folder for unix sockets: `run/`, or a short one under the temporary folder when a path would be too long.

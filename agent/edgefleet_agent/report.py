@@ -9,7 +9,7 @@ from typing import Any
 
 from edgefleet_agent import __version__
 from edgefleet_agent.identity import Identity
-from edgefleet_agent.install.child_protocol import Refused, TaskKind
+from edgefleet_agent.install.child_protocol import Notice, Refused, TaskKind
 from edgefleet_agent.install.records import ModelRecord
 from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.link.outbox import Kind, Outbox
@@ -76,6 +76,11 @@ class Reports:
             )
         self._soon()
 
+    def notice(self, notice: Notice) -> None:
+        """The install child saw something that the server should know."""
+        self._event(EventKind.REFUSED, code=notice.code, reason=notice.reason)
+        self._soon()
+
     def boot(self) -> None:
         """agentd has started."""
         self._event(EventKind.BOOT, detail={"agent_version": __version__, "kernel_boot_id": _kernel_boot_id()})
@@ -95,10 +100,10 @@ class Reports:
             sha256=wanted.sha256 if wanted else "",
             gen=record.gen,
             attempt=wanted.attempt if wanted else 0,
-            phase=record.phase if record.model else None,
+            phase=record.phase,
             error_class=record.error_class,
             code=code,
-            reason=reason[:MAX_REASON_CHARS],
+            reason=reason,
         )
         self._soon()
 
@@ -137,9 +142,11 @@ class Reports:
             facts=dict(facts),
         )
 
-    def _event(self, kind: EventKind, **fields: Any) -> None:
-        seq = self._next("event")
-        event = Event(device=self._device, boot_id=self._boot_id, seq=seq, ts=self.unix_ms(), kind=kind, **fields)
+    def _event(self, kind: EventKind, *, reason: str = "", **fields: Any) -> None:
+        seq, reason = self._next("event"), reason[:MAX_REASON_CHARS]
+        event = Event(
+            device=self._device, boot_id=self._boot_id, seq=seq, ts=self.unix_ms(), kind=kind, reason=reason, **fields
+        )
         self._outbox.add(Kind.EVENT, self._boot_id, seq, encode(event))
 
     def _next(self, kind: str) -> int:

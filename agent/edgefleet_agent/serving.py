@@ -81,6 +81,10 @@ class _Lanes:
     trial_errors: int = 0
     trial_nonfinite: int = 0
 
+    def forget_trial(self) -> None:
+        """Begin to count anew: another version serves next."""
+        self.trial_n = self.trial_errors = self.trial_nonfinite = 0
+
 
 class ModelServing:
     """All models' workers."""
@@ -143,7 +147,7 @@ class ModelServing:
         lanes.failures = 0
         lanes.serving_since_s = None
         lanes.sums = self._sums_for(lanes, new.ref)
-        lanes.trial_n = lanes.trial_errors = lanes.trial_nonfinite = 0
+        lanes.forget_trial()
         if lanes.restart is not None:
             lanes.restart.cancel()
             lanes.restart = None
@@ -163,6 +167,7 @@ class ModelServing:
             lanes.restart = None
         active, lanes.active = lanes.active, None
         lanes.serving_since_s = None
+        lanes.forget_trial()
         if active is not None:
             lanes.draining.append(active)
             active.drain()
@@ -212,13 +217,9 @@ class ModelServing:
         return active is not None and active.golden_ok
 
     def seen(self, model: str) -> tuple[int, int, int]:
-        """Return answered, failed and not finite since the active version was promoted or started."""
+        """Return answered, failed and not finite since this version serves, over restarts of its worker as well."""
         lanes = self._lanes(model)
         return lanes.trial_n, lanes.trial_errors, lanes.trial_nonfinite
-
-    def sums(self, model: str) -> Sums | None:
-        """Return the running sums of a model's window."""
-        return self._lanes(model).sums
 
     def take_sums(self) -> Iterator[tuple[str, Sums]]:
         """Yield each model's sums and begin new ones."""
@@ -312,7 +313,8 @@ class ModelServing:
         for index, count in enumerate(stats.classes):
             sums.classes[index] = sums.classes.get(index, 0) + count
         sums.rss_bytes = stats.rss_bytes
-        sums.cpu_s = stats.cpu_s
+        sums.cpu_s += stats.cpu_s - worker.cpu_s
+        worker.cpu_s = stats.cpu_s
 
     def _on_exit(self, worker: Worker, how: str) -> None:
         owner = self._owner

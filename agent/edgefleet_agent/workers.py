@@ -39,7 +39,7 @@ class WorkerOptions:
 
 
 class Worker:
-    """One worker process. `state` is "starting", "ready", "serving" or "draining"."""
+    """One worker process. `state` is "starting", "ready", "serving" or "draining". cpu_s: as it said last."""
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class Worker:
         self.ref = ref
         self.state = "starting"
         self.golden_ok = False
+        self.cpu_s = 0.0
         self.failed: Failed | None = None
         self.socket_path = worker_socket(options.sockets, model, "active", ref.slot)
         self._loop = loop
@@ -102,7 +103,7 @@ class Worker:
         self.state = "draining"
         self.send(Drain(deadline_s=deadline_s))
         if self._kill_timer is None:
-            self._kill_timer = self._loop.call_later(DRAIN_DEADLINE_S + KILL_MARGIN_S, self.kill)
+            self._kill_timer = self._loop.call_later(deadline_s + KILL_MARGIN_S, self.kill)
 
     def kill(self) -> None:
         """End it at once; `on_exit` follows."""

@@ -1,12 +1,16 @@
 """The outbox keeps what the server has not confirmed, within its bytes; windows add up without loss."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_agent.link.outbox import Kind, Outbox
+from edgefleet_agent.serving import ModelServing, _Lanes
 from edgefleet_agent.telemetry.window import Sums, interval_s, merge_payloads, merge_windows
+from edgefleet_agent.worker.protocol import Stats
 from edgefleet_protocol.messages import Telemetry, Window, decode, encode
 from edgefleet_protocol.sketch import LatencySketch
 
@@ -125,3 +129,14 @@ def test_the_window_length_follows_the_document_while_it_is_in_force() -> None:
 def test_classes_are_counted_by_index() -> None:
     sums = Sums("a" * 64, "1", n=3, classes={2: 2, 0: 1, 999: 4})
     assert sums.closed("digits", "active", 0, 60).classes == [1, 0, 2]
+
+
+def test_the_cpu_time_of_a_window_is_what_was_used_in_it() -> None:
+    worker = cast("Any", SimpleNamespace(model="digits", ref=SimpleNamespace(sha256="a" * 64), cpu_s=0.0))
+    lanes = _Lanes(active=worker)
+    used = []
+    for cpu_s in (5.0, 7.5):  # the worker tells the time of its whole life
+        lanes.sums = Sums("a" * 64, "1")
+        ModelServing._add_stats(worker, lanes, Stats(latency=LatencySketch().packed(), cpu_s=cpu_s))
+        used.append(lanes.sums.cpu_s)
+    assert used == [5.0, 2.5]

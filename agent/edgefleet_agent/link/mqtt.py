@@ -4,7 +4,8 @@
 2. A new client object per connection: paho never resends a backlog of its own (its reconnect ignores max_inflight), and a hung
    loop thread is left behind by `recycle` instead of waited for.
 3. At most MAX_UNACKED QoS 1 publishes are in paho's hands; `publish` says no beyond that and the outbox keeps the rest.
-4. Incoming QoS 1 messages are acknowledged by `ack`, after what they caused is durable (manual_ack).
+4. Incoming QoS 1 messages are acknowledged by `ack` when the main loop has taken them in (manual_ack); documents are retained and
+   come again with each connection.
 5. On every connect: SUBSCRIBE to exact filters; the main loop then publishes retained state and presence.
 6. Which identity is used is asked anew before each connection, so that a renewed one is taken up (`renewal`).
 7. Reconnect after 0 … min(max, 2^n) s, uniformly (full jitter), so that a fleet does not return in one moment.
@@ -113,7 +114,6 @@ class MqttLink:
         self._stopping = threading.Event()
         self._gone = threading.Event()
         self._connected = False
-        self._dropped = 0
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
         self.inbox: queue.Queue[Inbound] = queue.Queue()
@@ -133,7 +133,7 @@ class MqttLink:
         self._thread.start()
 
     def stop(self, farewell: bytes) -> None:
-        """Publish `farewell` as presence, disconnect cleanly, end the threads. Waits at most two seconds."""
+        """Publish `farewell` as presence, disconnect cleanly, end the threads. Waits at most three seconds."""
         self._stopping.set()
         client = self._client
         if client is not None and self._connected:
@@ -151,6 +151,8 @@ class MqttLink:
         client = self._client
         if client is None or not self._connected or (qos and len(self._unacked) >= MAX_UNACKED):
             return None
+        with self._lock:
+            self._acked_early.clear()  # paho also tells of QoS 0 messages, which nobody waits for
         # never under our lock: paho calls on_publish while it holds the very mutex that publish needs
         info = client.publish(topic, payload, qos=qos, retain=retain)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -285,7 +287,6 @@ class MqttLink:
     def _on_message(self, client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         # blocks are QoS 0 and asked for by credit; a flood beyond that is somebody else's and may be lost
         if message.qos == 0 and self.inbox.qsize() > MAX_INBOX:
-            self._dropped += 1
             return
         self._put(Received(message.topic, bytes(message.payload), message.qos, message.mid, client))
 
