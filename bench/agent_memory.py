@@ -13,15 +13,11 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from tests.agent.field import Agent, eventually
-from tests.server.gateway.conftest import Site
-
-from edgefleet_server.gateway.broker.model import BrokerKind, find_mosquitto
+from tests.agent.field import eventually, started_agent
 
 RSS_GOAL_BYTES = 36_000_000
 PRIVATE_GOAL_BYTES = 24_000_000
@@ -58,29 +54,18 @@ def imported() -> dict[str, Any]:
 
 def measure(idle_s: float) -> dict[str, Any]:
     """Return memory and CPU of an agent that was connected and idle for `idle_s`."""
-    with tempfile.TemporaryDirectory(prefix="ef-memory-") as name:
-        folder = Path(name)
-        for part in ("server", "device"):
-            (folder / part).mkdir()
-        kind = BrokerKind.MOSQUITTO if find_mosquitto() is not None else BrokerKind.EMBEDDED
-        site = Site(folder / "server", kind)
-        agent = Agent(site, folder / "device")
-        try:
-            agent.start()
-            began = time.monotonic()
-            if not eventually(lambda: agent.status().get("connected") and agent.status().get("gen")):
-                raise SystemExit(agent.log.read_text())
-            ready_s = time.monotonic() - began
-            time.sleep(2)
-            assert agent.process is not None
-            pid = agent.process.pid
-            before = cpu_s(pid)
-            time.sleep(idle_s)
-            used = cpu_s(pid) - before
-            return memory_of(pid) | {"ready_s": round(ready_s, 2), "idle_cpu_ratio": round(used / idle_s, 4)}
-        finally:
-            agent.stop()
-            site.close()
+    with started_agent() as agent:
+        began = time.monotonic()
+        if not eventually(lambda: agent.status().get("connected") and agent.status().get("gen")):
+            raise SystemExit(agent.log.read_text())
+        ready_s = time.monotonic() - began
+        time.sleep(2)
+        assert agent.process is not None
+        pid = agent.process.pid
+        before = cpu_s(pid)
+        time.sleep(idle_s)
+        used = cpu_s(pid) - before
+        return memory_of(pid) | {"ready_s": round(ready_s, 2), "idle_cpu_ratio": round(used / idle_s, 4)}
 
 
 def main() -> None:

@@ -17,7 +17,6 @@ import platform
 import socket
 import ssl
 import statistics
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -25,12 +24,10 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Response
-from tests.agent.field import Agent, eventually
+from tests.agent.field import Agent, deploy, eventually, started_agent
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.fleet.house import PROFILE
 from tests.server.gateway.conftest import Site
-
-from edgefleet_server.gateway.broker.model import BrokerKind, find_mosquitto
 
 
 class Http:
@@ -74,10 +71,9 @@ class Http:
         self._thread.join()
 
 
-def pull(site: Site, agent: Agent, version: str, data: bytes) -> float:
+def pull(agent: Agent, version: str, data: bytes) -> float:
     """Let the agent bring a new bundle; return the seconds between the phases downloading and verifying, as its events say."""
-    ref = site.house.release(f"digits@{version}", bundles={PROFILE: data})
-    site.house.fleet.deploy(ref, selector="")
+    deploy(agent.site, version, data)
     target = f"digits/{version}/{PROFILE}.bundle"
 
     def phases() -> dict[str, float]:
@@ -92,29 +88,19 @@ def pull(site: Site, agent: Agent, version: str, data: bytes) -> float:
 
 def measure(size: int, rounds: int) -> dict[str, Any]:
     """Return seconds of both ways, interleaved."""
-    with tempfile.TemporaryDirectory(prefix="ef-blocks-") as name:
-        folder = Path(name)
-        for part in ("server", "device"):
-            (folder / part).mkdir()
-        kind = BrokerKind.MOSQUITTO if find_mosquitto() is not None else BrokerKind.EMBEDDED
-        site = Site(folder / "server", kind)
-        agent = Agent(site, folder / "device", EDGEFLEET_AGENT_PROBATION_S="0")
-        mqtt_s: list[float] = []
-        http_s: list[float] = []
-        try:
-            agent.start()
-            for i in range(rounds):
-                version = f"1.0.{i}"
-                data = bundle_bytes(classifier_onnx(), version=version, extra={"pad.bin": os.urandom(size)})
-                mqtt_s.append(pull(site, agent, version, data))
-                server = Http(site, data)
-                http_s.append(server.get(folder / "got"))
-                server.close()
-        finally:
-            agent.stop()
-            site.close()
+    mqtt_s: list[float] = []
+    http_s: list[float] = []
+    with started_agent(EDGEFLEET_AGENT_PROBATION_S="0") as agent:
+        for i in range(rounds):
+            version = f"1.0.{i}"
+            data = bundle_bytes(classifier_onnx(), version=version, extra={"pad.bin": os.urandom(size)})
+            mqtt_s.append(pull(agent, version, data))
+            server = Http(agent.site, data)
+            http_s.append(server.get(agent.state / "got"))
+            server.close()
+        broker = agent.site.endpoint.kind.value
     return {
-        "broker": kind.value,
+        "broker": broker,
         "bytes": size,
         "rounds": rounds,
         "mqtt_s": [round(s, 3) for s in mqtt_s],

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,9 +33,11 @@ from edgefleet_agent.install.child_protocol import (
     encode_packet,
 )
 from edgefleet_agent.install.records import DesiredOk, Wanted
+from edgefleet_agent.install.slots import BITS_FILE
 from edgefleet_protocol.blocks import LEAF_BYTES, BlockData, encode_data
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId
+from tests.agent.field import eventually
 from tests.server.fleet.house import House
 
 Answer = Accepted | Refused | Fetched | FetchFailed
@@ -82,6 +83,10 @@ class ChildDriver:
             if answer is not None:
                 child.send(Finish())
         return answer
+
+    def has_noted_leaves(self) -> bool:
+        """Whether a child has noted some leaves that another one may go on from."""
+        return any(self.state.glob(f"models/*/*/{BITS_FILE}"))
 
     def _child(self, kind: Any, head: bytes) -> "_Child":
         task = Task(
@@ -156,7 +161,7 @@ class _Child:
             self.send(Blocks(encode_data(message)))
             driver.blocks_sent += 1
             if self.kill_after and driver.blocks_sent >= self.kill_after:
-                time.sleep(0.05)
+                assert eventually(driver.has_noted_leaves)
                 os.kill(self.pid, signal.SIGKILL)
                 return False
         return True

@@ -5,18 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_server.gateway.broker.model import BrokerKind, find_mosquitto
-from tests.agent.field import Agent
+from edgefleet_server.clock import SystemClock
+from tests.agent.child import ChildDriver
+from tests.agent.field import Agent, new_site
+from tests.server.fleet.house import House
 from tests.server.gateway.conftest import Site
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """A server side on mosquitto, or on the embedded broker where there is none."""
-    kind = BrokerKind.MOSQUITTO if find_mosquitto() is not None else BrokerKind.EMBEDDED
-    folder = tmp_path / "server"
-    folder.mkdir()
-    made = Site(folder, kind)
+    made = new_site(tmp_path / "server")
     yield made
     made.close()
 
@@ -29,3 +28,11 @@ def agent(site: Site, tmp_path: Path) -> Iterator[Agent]:
     made = Agent(site, state)
     yield made
     made.stop()
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> ChildDriver:
+    """A house with one device, and its state folder."""
+    house = House(f"sqlite:///{tmp_path / 'server.db'}", tmp_path / "data", SystemClock(), tenant="acme")
+    device = house.device()
+    return ChildDriver(house, tmp_path / "device", device.id)

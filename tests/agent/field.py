@@ -5,18 +5,23 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from edgefleet_agent.durable import encode_record, write_file
 from edgefleet_agent.identity import CA_FILE, CERT_FILE, KEY_FILE, RECORD_FILE, ROOT_FILE, Identity
+from edgefleet_server.gateway.broker.model import BrokerKind, find_mosquitto
 from tests.server.fleet.house import PROFILE, KeyedDevice
 from tests.server.gateway.conftest import Site
 
 WAIT_S = 40.0
+LIFE_LINE = (sys.executable, "-m", "edgefleet_server.gateway.broker.launch")
+"""Becomes the agent and ends with us, also when we are killed."""
 QUICK = {
     "EDGEFLEET_AGENT_INFER_PORT": "0",
     "EDGEFLEET_AGENT_PROBATION_S": "1",
@@ -35,6 +40,12 @@ def eventually(is_true: Callable[[], Any], wait_s: float = WAIT_S) -> Any:
         if value or time.monotonic() > until:
             return value
         time.sleep(0.03)
+
+
+def deploy(site: Site, version: str, data: bytes, model: str = "digits") -> None:
+    """Publish one bundle and want it everywhere."""
+    ref = site.house.release(f"{model}@{version}", bundles={PROFILE: data})
+    site.house.fleet.deploy(ref, selector="")
 
 
 def write_identity(site: Site, device: KeyedDevice, state: Path, url: str = "https://127.0.0.1:1") -> None:
@@ -62,6 +73,26 @@ def write_identity(site: Site, device: KeyedDevice, state: Path, url: str = "htt
     write_file(folder / RECORD_FILE, encode_record(identity))
 
 
+def new_site(folder: Path) -> Site:
+    """Start a server side on mosquitto, or on the embedded broker where there is none."""
+    folder.mkdir()
+    return Site(folder, BrokerKind.MOSQUITTO if find_mosquitto() is not None else BrokerKind.EMBEDDED)
+
+
+@contextmanager
+def started_agent(**environment: str) -> Iterator["Agent"]:
+    """Yield a running agent with a site of its own, both in a temporary folder; they end with the block."""
+    with tempfile.TemporaryDirectory(prefix="ef-agent-") as name:
+        site = new_site(Path(name, "server"))
+        agent = Agent(site, Path(name, "device"), None, **environment)
+        try:
+            agent.start()
+            yield agent
+        finally:
+            agent.stop()
+            site.close()
+
+
 class Agent:
     """One agent process on one state folder; may be killed and started again."""
 
@@ -84,7 +115,16 @@ class Agent:
         """Start the process."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edgefleet_agent", "run", "--state", str(self.state)],
+                [
+                    *LIFE_LINE,
+                    str(os.getpid()),
+                    sys.executable,
+                    "-m",
+                    "edgefleet_agent",
+                    "run",
+                    "--state",
+                    str(self.state),
+                ],
                 env=dict(self.environment),
                 stderr=log,
                 stdout=log,

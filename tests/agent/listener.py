@@ -20,12 +20,19 @@ class Listener:
 
     def __init__(self, house: House) -> None:
         self.house = house
+        self.asked: list[str] = []
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         signing = self.house.signing
         parts = SimpleNamespace(fleet=self.house.fleet, signing=signing, registry=self.house.registry)
+        device_app = create_device_app(cast("Parts", parts))
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            self.asked.append(scope.get("path", ""))
+            await device_app(scope, receive, send)
+
         config = uvicorn.Config(
-            create_device_app(cast("Parts", parts)),
+            app,
             ssl_certfile=str(signing.server_cert_file),
             ssl_keyfile=str(signing.server_key_file),
             log_level="error",

@@ -48,6 +48,7 @@ def test_a_server_with_another_ca_is_refused_before_the_token_is_shown(listener:
     token = at_url(listener.token(), f"https://127.0.0.1:{listener.port}", ca="ab" * 32)
     with pytest.raises(errors.PinMismatchError):
         enroll(token, tmp_path / "device")
+    assert [path for path in listener.asked if path] == ["/device/v1/ca"]
     assert not (tmp_path / "device" / "identity").exists()
 
 

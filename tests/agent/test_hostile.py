@@ -14,7 +14,7 @@ from edgefleet_agent.install_child.documents import Documents
 from edgefleet_protocol.envelope import parse_envelope
 from edgefleet_protocol.verify import ExpiredError
 from tests.agent.child import ChildDriver
-from tests.agent.test_install_child import accepted, driver, refused, signed, wish  # noqa: F401  # driver: a fixture
+from tests.agent.test_install_child import accepted, refused, signed, wish
 from tests.support.servers import HandClock
 
 HUGE = 2**80
@@ -36,7 +36,7 @@ def with_numbers(house_driver: ChildDriver, raw: bytes, number: int, where: str)
     return house_driver.house.signing.sign_desired(json.dumps(document, sort_keys=True).encode())
 
 
-def test_numbers_that_no_device_can_store_are_refused(driver: ChildDriver) -> None:  # noqa: F811
+def test_numbers_that_no_device_can_store_are_refused(driver: ChildDriver) -> None:
     raw = wish(driver)
     for where in ("gen", "sec_floor", "deadlines", "attempt", "length"):
         for number in (2**63, HUGE):
@@ -44,7 +44,7 @@ def test_numbers_that_no_device_can_store_are_refused(driver: ChildDriver) -> No
     assert isinstance(driver.verify(raw)[0], Accepted)
 
 
-def test_a_floor_that_vanished_is_told_and_no_older_document_is_taken(driver: ChildDriver) -> None:  # noqa: F811
+def test_a_floor_that_vanished_is_told_and_no_older_document_is_taken(driver: ChildDriver) -> None:
     first = driver.house.fleet.desired_of(driver.device)
     assert first is not None
     raw = wish(driver)
@@ -58,7 +58,7 @@ def test_a_floor_that_vanished_is_told_and_no_older_document_is_taken(driver: Ch
     accepted(driver, signed(driver, raw, gen=gen + 1))
 
 
-def test_a_clock_of_1970_still_knows_that_a_document_is_over(driver: ChildDriver) -> None:  # noqa: F811
+def test_a_clock_of_1970_still_knows_that_a_document_is_over(driver: ChildDriver) -> None:
     raw = wish(driver)
     accepted(driver, raw)
     over = signed(driver, raw, gen=50, expires=dt.datetime.now(dt.UTC) - dt.timedelta(seconds=30))
@@ -71,7 +71,7 @@ def test_a_clock_of_1970_still_knows_that_a_document_is_over(driver: ChildDriver
 @pytest.mark.parametrize("name", ["bundle.part", "bundle", "bundle.bits", ".bundle.bits.tmp", "slot.msgpack"])
 @pytest.mark.parametrize("plant", [os.symlink, os.link], ids=["symlink", "hardlink"])
 def test_nothing_is_written_through_a_link_in_a_slot(
-    driver: ChildDriver,  # noqa: F811
+    driver: ChildDriver,
     tmp_path: Path,
     name: str,
     plant: Any,

@@ -10,8 +10,7 @@ import msgspec
 import pytest
 
 from edgefleet_protocol.bundle import open_bundle, write_bundle
-from tests.agent.field import Agent, eventually
-from tests.agent.test_whole_way import deploy
+from tests.agent.field import Agent, deploy, eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.gateway.conftest import Site
 

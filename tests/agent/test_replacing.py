@@ -1,8 +1,7 @@
 """A new wish while a version is on probation: the proven version stays until there is another proven one."""
 
 from edgefleet_protocol.ids import ReleaseRef
-from tests.agent.field import Agent, eventually
-from tests.agent.test_whole_way import deploy
+from tests.agent.field import Agent, deploy, eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.fleet.house import PROFILE
 from tests.server.gateway.conftest import Site

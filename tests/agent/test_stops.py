@@ -10,8 +10,7 @@ from pathlib import Path
 
 from edgefleet_protocol.desired import Hold, encode_hold
 from edgefleet_server.fleet.tables import FleetHold
-from tests.agent.field import Agent, eventually
-from tests.agent.test_whole_way import deploy
+from tests.agent.field import Agent, deploy, eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.gateway.conftest import Site
 

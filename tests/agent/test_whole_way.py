@@ -5,16 +5,9 @@ import signal
 import socket
 import time
 
-from tests.agent.field import Agent, eventually
+from tests.agent.field import Agent, deploy, eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
-from tests.server.fleet.house import PROFILE
 from tests.server.gateway.conftest import Site
-
-
-def deploy(site: Site, version: str, data: bytes, model: str = "digits") -> None:
-    """Publish one bundle and want it everywhere."""
-    ref = site.house.release(f"{model}@{version}", bundles={PROFILE: data})
-    site.house.fleet.deploy(ref, selector="")
 
 
 def test_a_bundle_is_pulled_verified_tried_and_served(site: Site, agent: Agent) -> None:
@@ -42,7 +35,6 @@ def test_a_bundle_that_fails_its_golden_vectors_never_serves(site: Site, agent: 
     assert model["error_class"] == "golden"
     assert agent.infer()["model_version"] == "1.0.0"
     assert eventually(lambda: agent.reported().phase == "failed")
-    # a new signing of the same wish is a new gen and one more try, the same document is not
     assert eventually(lambda: "golden_mismatch" in {event.kind for event in agent.events()})
 
 

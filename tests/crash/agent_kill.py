@@ -2,7 +2,7 @@
 
 Each round publishes a new version, waits a random time after the wish, kills agentd, starts it again and waits until the wanted
 version is committed. Then the bytes in the active slot are hashed, the device is asked for an answer, and the server's view is
-compared with the device's. Prints nothing; `main` returns figures as one JSON-able object, with the seed.
+compared with the device's. `main` returns figures as one JSON-able object, with the seed.
 """
 
 import hashlib
@@ -10,16 +10,12 @@ import json
 import random
 import secrets
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-from edgefleet_server.gateway.broker.model import BrokerKind, find_mosquitto
-from tests.agent.field import Agent, eventually
+from tests.agent.field import Agent, deploy, eventually, started_agent
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.fleet.house import PROFILE
-from tests.server.gateway.conftest import Site
 
 MAX_DELAY_S = 1.1
 PAD_BYTES = 2_000_000
@@ -31,45 +27,33 @@ def main(n: int, seed: int | None = None) -> dict[str, Any]:
     rng = random.Random(seed)
     result: dict[str, Any] = {"name": "agent-kill", "n": n, "seed": seed, "good": 0, "failures": [], "phases_hit": {}}
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="ef-kill-") as name:
-        folder = Path(name)
-        (folder / "server").mkdir()
-        (folder / "device").mkdir()
-        kind = BrokerKind.MOSQUITTO if find_mosquitto() is not None else BrokerKind.EMBEDDED
-        site = Site(folder / "server", kind)
-        agent = Agent(site, folder / "device", EDGEFLEET_AGENT_PROBATION_S="0")
-        try:
-            agent.start()
-            for i in range(n):
-                problem = _round(site, agent, rng, i, result["phases_hit"])
-                if problem:
-                    result["failures"].append({"round": i, "problem": problem})
-                else:
-                    result["good"] += 1
-        finally:
-            agent.stop()
-            site.close()
+    with started_agent(EDGEFLEET_AGENT_PROBATION_S="0") as agent:
+        for i in range(n):
+            problem = _round(agent, rng, i, result["phases_hit"])
+            if problem:
+                result["failures"].append({"round": i, "problem": problem})
+            else:
+                result["good"] += 1
     result["ok"] = result["good"] == n
     result["elapsed_s"] = round(time.monotonic() - began, 1)
     return result
 
 
-def _round(site: Site, agent: Agent, rng: random.Random, i: int, hit: dict[str, int]) -> str:
+def _round(agent: Agent, rng: random.Random, i: int, hit: dict[str, int]) -> str:
     """One kill. Returns what went wrong, "" when all is well."""
     version = f"1.0.{i}"
+    target = f"digits/{version}/{PROFILE}.bundle"
     data = bundle_bytes(classifier_onnx(1.0 + i), version=version, extra={"pad.bin": rng.randbytes(PAD_BYTES)})
-    ref = site.house.release(f"digits@{version}", bundles={PROFILE: data})
-    site.house.fleet.deploy(ref, selector="")
+    deploy(agent.site, version, data)
     time.sleep(rng.uniform(0, MAX_DELAY_S))
     before = agent.model()
     phase = str(before.get("phase", "none"))
     if phase == "committed":
         # the older version: its successor's document is on its way or being verified
-        phase += " new" if before.get("active_target") == f"digits/{version}/{PROFILE}.bundle" else " old"
+        phase += " new" if before.get("active_target") == target else " old"
     hit[phase] = hit.get(phase, 0) + 1
     agent.kill()
     agent.start()
-    target = f"digits/{version}/{PROFILE}.bundle"
 
     def there() -> bool:
         model = agent.model()
