@@ -6,7 +6,7 @@
 
 1. One kept-alive connection per object; not for several threads at once.
 2. An inference has no side effect: when the connection turns out closed before the answer began, it is sent once more.
-3. Arrays travel in the binary tensor extension: JSON costs a hundred times as much for the same tensor (agent.md §1 fact 4).
+3. Arrays travel in the binary tensor extension: JSON took 40 to 120 times as long for 100 KB (agent.md §1 fact 4).
 """
 
 import http.client

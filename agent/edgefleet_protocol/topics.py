@@ -2,7 +2,7 @@
 
 All topics are under `ef/1/{tenant}/`: `d/D/{dn,up}/…` of device D, `b/{blob}` fan-out data, `stage/{rollout}`, `repo/head`,
 `hold`. A device publishes under its own `up/` and receives its own `dn/`, `b/+`, `stage/+`, `repo/head`, `hold`; nothing else
-(design README §4). Brokers ask `may`; nothing else decides.
+(design README §4). The embedded broker asks `may`; the access file written for mosquitto says the same.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 1. One job at a time: runtimes are not re-entrant, and a device has no cores to spare. A waiting job whose caller gave up is skipped.
 2. A job that takes longer than its deadline is answered as a timeout; native code cannot be interrupted, so the thread stays
    busy until it returns, and agentd, which sees the timeouts, decides what to do with the process.
-3. A hand-over to the thread and back costs about 90 µs, more than a small model's run. `InlinePolicy` says when a job may run in
+3. A hand-over to the thread and back costs several times a small model's run. `InlinePolicy` says when a job may run in
    the loop instead; never while the thread works, so that the runtime is still used from one thread at a time.
 """
 
