@@ -1,7 +1,7 @@
 """A broker process seen from the server: start it, wait until it serves, pass its log lines on, stop it.
 
-Must be started from a thread that lives as long as the broker shall: the kernel ties the child's life to that thread
-(`launch`). This module imports no broker.
+Must be started from a thread that lives as long as the broker shall: the kernel ties mosquitto's life to that thread
+(`launch`); the embedded broker ends when its stdin closes. This module imports no broker.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -139,7 +138,6 @@ def start_embedded(config: BrokerConfig, port: int) -> BrokerChild:
         "key_file": str(config.key_file),
         "host": config.host,
         "port": port,
-        "parent_pid": os.getpid(),
     }
     command = [sys.executable, "-m", "edgefleet_server.gateway.broker.embedded"]
     return start_child(command, _embedded_port, first_line=json.dumps(order).encode() + b"\n", is_notable=bool)

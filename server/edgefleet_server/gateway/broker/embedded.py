@@ -1,8 +1,8 @@
 """The process of the embedded broker: `python -m edgefleet_server.gateway.broker.embedded`.
 
-stdin: one line of JSON `{tenant, ca_file, cert_file, key_file, host, port, parent_pid}`, then kept open; when it closes, the
-server is gone and so is the broker. stdout: one line, `{"ready": true, "port": n}` or `{"ready": false, "code", "error"}`.
-Logs go to stderr from WARNING on (amqtt at DEBUG prints payloads). Ends by SIGTERM, end of stdin, or the parent's death.
+stdin: one line of JSON `{tenant, ca_file, cert_file, key_file, host, port}`, then kept open; when it closes, the server is
+gone and so is the broker. stdout: one line, `{"ready": true, "port": n}` or `{"ready": false, "code", "error"}`.
+Logs go to stderr from WARNING on (amqtt at DEBUG prints payloads). Ends by SIGTERM or the end of stdin.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sys
 from typing import Any
 
 from edgefleet_server.gateway.broker.errors import BrokerStartError, PortTakenError
-from edgefleet_server.gateway.broker.launch import die_with_parent
 
 SHUTDOWN_LIMIT_S = 3.0
 
@@ -26,7 +25,6 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each device that vanishes while being written to
     config = json.loads(sys.stdin.readline())
-    die_with_parent(config.pop("parent_pid"), signal.SIGTERM)
     try:
         asyncio.run(_serve(config))
     except BrokerStartError as error:

@@ -1,4 +1,4 @@
-"""Ties the life of a broker process to the life of the server that started it.
+"""Ties the life of a foreign broker program to the life of the server that started it (our own embedded one watches its stdin).
 
 `python -m edgefleet_server.gateway.broker.launch PARENT_PID PROGRAM [ARG …]` becomes PROGRAM. On Linux the kernel then kills
 it when the starting thread ends, for whatever reason, `kill -9` included. Elsewhere a small process stays beside it,
@@ -18,14 +18,14 @@ _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.5
 
 
-def die_with_parent(parent_pid: int, by: signal.Signals = signal.SIGKILL) -> bool:
+def die_with_parent(parent_pid: int) -> bool:
     """Ask the kernel to end this process with its parent; False where there is no such call. Exits if it is gone already.
 
-    The signal comes once. SIGTERM is only for a program that never loses it: mosquitto does, just after it says "running".
+    By SIGKILL, because the signal comes once: mosquitto loses a SIGTERM that comes just after it says "running".
     """
     if not sys.platform.startswith("linux"):
         return False
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(by), 0, 0, 0) != 0:
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
         return False
     if os.getppid() != parent_pid:  # it died before the call: the signal will never come
         sys.exit(0)

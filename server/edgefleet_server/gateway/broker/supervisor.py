@@ -3,7 +3,7 @@
 1. The first start fails loudly (`start` raises). Later ends are answered by a new start on the same port, after 0.2, 1, 5, then
    every 30 s; a minute of quiet running begins the row anew.
 2. A restarted broker is empty: `on_restart` lets the gateway publish what must be retained.
-3. One thread starts the child and waits for it; the kernel ends the child when that thread, or the server, ends.
+3. One thread starts the child and waits for it; whatever way the server ends, the child ends with it (`child`).
 4. `external` starts nothing and always answers with the configured endpoint.
 """
 
