@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgefleet_protocol.ids import DeviceId, TenantId
+from edgefleet_protocol.ids import TenantId
 from edgefleet_protocol.topics import Topics
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerEndpoint, BrokerKind, find_mosquitto
@@ -118,9 +118,3 @@ def own_site(kind: BrokerKind, authority: Authority, tmp_path: Path) -> Iterator
     fresh = Site(authority, tmp_path, kind)
     yield fresh
     fresh.supervisor.stop()
-
-
-@pytest.fixture
-def device_id() -> Callable[[Identity], DeviceId]:
-    """Return the device id of an identity."""
-    return lambda identity: DeviceId(identity.name)

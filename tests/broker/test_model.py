@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import stat
 from pathlib import Path
 
 import pytest
+from paho.mqtt.client import topic_matches_sub
 
+from edgefleet_protocol.digest import sha256_hex
+from edgefleet_protocol.ids import DeviceId, RolloutId, TenantId
+from edgefleet_protocol.topics import DN_LEAVES, UP_LEAVES, Topics, may
 from edgefleet_server.gateway.broker.errors import BrokerSettingError
 from edgefleet_server.gateway.broker.model import (
     BrokerConfig,
@@ -39,7 +44,7 @@ BINARY = "/opt/mosquitto"
     ],
 )
 def test_choice(setting: str, binary: str | None, version: Version | None, kind: str, words: str) -> None:
-    choice = choose_broker(setting, which=lambda _name: binary, version_of=lambda _path: version)
+    choice = choose_broker(setting, find=lambda: binary, version_of=lambda _path: version)
     assert choice.kind == kind
     assert words in choice.reason
 
@@ -58,7 +63,7 @@ def test_choice(setting: str, binary: str | None, version: Version | None, kind:
 )
 def test_setting_that_cannot_be_carried_out(setting: str, version: Version) -> None:
     with pytest.raises(BrokerSettingError) as caught:
-        choose_broker(setting, which=lambda _name: BINARY, version_of=lambda _path: version)
+        choose_broker(setting, find=lambda: BINARY, version_of=lambda _path: version)
     assert caught.value.next_step
 
 
@@ -101,6 +106,48 @@ def test_access_file_names_each_server_and_nothing_wider() -> None:
     assert "user srv-a\n" in text
     assert "user srv-b\n" in text
     assert "pattern readwrite" not in text
+
+
+def _access_file_lets(text: str, user: str, topic: str, *, publish: bool) -> bool:
+    """Read an access file as mosquitto does: a message passes when a line for its reader or writer matches its topic."""
+    whose = ""
+    for line in text.splitlines():
+        kind, _, rest = line.partition(" ")
+        if kind == "user":
+            whose = rest
+        elif kind and (kind == "pattern" or whose == user):
+            right, _, wanted = rest.partition(" ")
+            is_right = right in ("readwrite", "write" if publish else "read")
+            if is_right and topic_matches_sub(wanted.replace("%u", user), topic):
+                return True
+    return False
+
+
+def test_access_file_says_the_same_as_the_rule() -> None:
+    text = access_text("acme", ("srv-a",))
+    ours, theirs = Topics(TenantId("acme")), Topics(TenantId("other"))
+    one, two = DeviceId("d-1"), DeviceId("d-11")
+    topics = [
+        f"{of.prefix}/d/{device}/{way}/{leaf}"
+        for of, device in itertools.product((ours, theirs), (one, two))
+        for way, leaves in (("up", UP_LEAVES), ("dn", DN_LEAVES))
+        for leaf in leaves
+    ]
+    for of in (ours, theirs):
+        topics += [of.repo_head(), of.hold(), of.blob(sha256_hex(b"")), of.stage(RolloutId("r-1"))]
+        topics += [
+            f"{of.prefix}/repo/other",
+            f"{of.prefix}/b/x/y",
+            f"{of.prefix}/d/{one}",
+            f"{of.prefix}/other",
+            "$SYS/x",
+        ]
+    allowed = 0
+    for user, topic, publish in itertools.product(("srv-a", one, two), topics, (True, False)):
+        is_right = may("acme", user, topic, publish)
+        assert _access_file_lets(text, user, topic, publish=publish) == is_right, (user, topic, publish)
+        allowed += is_right
+    assert 0 < allowed < len(topics) * 3
 
 
 @pytest.mark.parametrize("servers", [("srv-a\nuser x",), ("srv-a b",), ("admin",), ("srv-#",), ("",)])

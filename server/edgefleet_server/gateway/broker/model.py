@@ -21,9 +21,7 @@ from urllib.parse import urlsplit
 
 from edgefleet_server.gateway.broker.errors import BrokerSettingError
 
-MAX_PACKET_BYTES = (
-    300_000  # four 32 KiB leaves and their head fit with room; one packet never costs more memory than this
-)
+MAX_PACKET_BYTES = 300_000  # four 32 KiB leaves and their head fit with room; no packet costs more memory
 MAX_KEEPALIVE_S = 300
 MAX_QUEUED_MESSAGES = 1_000  # per client that is away
 MAX_QUEUED_BYTES = 16 * 1024 * 1024  # per client
@@ -92,10 +90,25 @@ class BrokerChoice:
     port: int = 0
 
 
+def find_mosquitto() -> str | None:
+    """Return the path of the mosquitto binary, also from the sbin folders that are not on PATH, or None."""
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path=":".join(_SBIN))
+
+
+def mosquitto_version(binary: str) -> Version | None:
+    """Return the version `binary -h` prints, or None when it prints none within 5 s. Starts a process."""
+    try:
+        answer = subprocess.run([binary, "-h"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"mosquitto version (\d+)\.(\d+)\.(\d+)", answer.stdout + answer.stderr)
+    return (int(found[1]), int(found[2]), int(found[3])) if found else None
+
+
 def choose_broker(
     setting: str,
-    which: Callable[[str], str | None] = shutil.which,
-    version_of: Callable[[str], Version | None] | None = None,
+    find: Callable[[], str | None] = find_mosquitto,
+    version_of: Callable[[str], Version | None] = mosquitto_version,
 ) -> BrokerChoice:
     """Return the broker that `setting` (`auto|embedded|mosquitto|mqtts://HOST[:PORT]`) means on this machine.
 
@@ -109,7 +122,7 @@ def choose_broker(
         return BrokerChoice(BrokerKind.EXTERNAL, f"the setting names {host}:{port}", host, port)
     if setting not in ("auto", "mosquitto"):
         raise BrokerSettingError(f"broker setting {setting!r} is not known")
-    usable, finding = _look_for_mosquitto(which, version_of or mosquitto_version)
+    usable, finding = _look_for_mosquitto(find, version_of)
     if usable:
         why = "the setting says so, and" if setting == "mosquitto" else "preferred, and"
         return BrokerChoice(BrokerKind.MOSQUITTO, f"{why} {finding}")
@@ -137,28 +150,10 @@ def parse_broker_url(url: str) -> tuple[str, int]:
     return host, port
 
 
-def find_mosquitto(which: Callable[[str], str | None] = shutil.which) -> str | None:
-    """Return the path of the mosquitto binary, also from the sbin folders that are not on PATH, or None."""
-    found = which("mosquitto")
-    if found or which is not shutil.which:
-        return found
-    return shutil.which("mosquitto", path=":".join(_SBIN))
-
-
-def mosquitto_version(binary: str) -> Version | None:
-    """Return the version `binary -h` prints, or None when it prints none within 5 s. Starts a process."""
-    try:
-        answer = subprocess.run([binary, "-h"], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    found = re.search(r"mosquitto version (\d+)\.(\d+)\.(\d+)", answer.stdout + answer.stderr)
-    return (int(found[1]), int(found[2]), int(found[3])) if found else None
-
-
 def _look_for_mosquitto(
-    which: Callable[[str], str | None], version_of: Callable[[str], Version | None]
+    find: Callable[[], str | None], version_of: Callable[[str], Version | None]
 ) -> tuple[bool, str]:
-    binary = find_mosquitto(which)
+    binary = find()
     if binary is None:
         return False, "no mosquitto binary was found"
     version = version_of(binary)
