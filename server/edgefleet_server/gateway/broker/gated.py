@@ -187,10 +187,11 @@ class GatedBroker(Broker):  # type: ignore[misc]
 
     async def retain_message(self, source_session: Any, topic_name: str, data: bytes, qos: int | None = None) -> None:
         """Retain, unless the device has 16 topics retained already."""
-        if source_session is not None and data and topic_name not in self._retained_messages:
+        is_of_device = source_session is not None and not _is_server(source_session)
+        if is_of_device and data and topic_name not in self._retained_messages:
             own = topic_name.rpartition("/up/")[0] + "/"
             held = sum(1 for topic in self._retained_messages if topic.startswith(own))
-            if not _is_server(source_session) and held >= MAX_RETAINED_PER_DEVICE:
+            if held >= MAX_RETAINED_PER_DEVICE:
                 logger.warning("a retained message of %s was dropped: it has %d", source_session.client_id, held)
                 return
         await super().retain_message(source_session, topic_name, data, qos)

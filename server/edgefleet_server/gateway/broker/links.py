@@ -200,9 +200,7 @@ class Sender:
             if not self._link.is_open:
                 self._session.keep(topic, data, qos)
                 return
-            await asyncio.sleep(
-                0
-            )  # the link opened meanwhile: step behind the kept messages, which stand in line by now
+            await asyncio.sleep(0)  # it opened meanwhile: step behind the kept messages, which stand in line by now
         size = len(data) + len(topic) + _MESSAGE_OVERHEAD_BYTES
         if self._link.done.is_set() or self._link.pending_bytes + size > MAX_QUEUED_BYTES:
             self._undelivered(topic, data, qos)
