@@ -4,9 +4,14 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from fastapi.routing import APIRoute
 
+from edgefleet_server.access import routes as access_routes
 from edgefleet_server.access.model import INCLUDES, Role
 from edgefleet_server.access.rules import API_PREFIX, POLICY, role_of
+from edgefleet_server.fleet import routes as fleet_routes
+from edgefleet_server.registry import routes as registry_routes
+from edgefleet_server.telemetry import routes as telemetry_routes
 from tests.support.servers import ApiHouse
 
 METHODS = ("get", "put", "post", "patch", "delete", "head")
@@ -23,6 +28,17 @@ def routes(house: ApiHouse) -> Iterator[tuple[str, str]]:
 
 def test_every_route_is_in_the_table_and_every_row_is_a_route(house: ApiHouse) -> None:
     assert {(method, path.removeprefix(API_PREFIX)) for method, path in routes(house)} == set(POLICY)
+
+
+def test_every_route_declares_the_role_that_the_table_gives_it(house: ApiHouse) -> None:
+    declared: dict[tuple[str, str], set[Role]] = {}
+    for feature in (access_routes, registry_routes, fleet_routes, telemetry_routes):
+        for route in feature.build_router(house.parts).routes:
+            assert isinstance(route, APIRoute)
+            needed = [dependency.call for dependency in route.dependant.dependencies]
+            roles = {call.required_role for call in needed if call is not None and hasattr(call, "required_role")}
+            declared |= {(method, route.path): roles for method in route.methods or ()}
+    assert declared == {row: {role} for row, role in POLICY.items()}
 
 
 @pytest.mark.parametrize("role", list(Role))
