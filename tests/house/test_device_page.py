@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import msgspec
 
 from edgefleet_agent.settings import AgentSettings
+from tests.house.tree import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "operate" / "device.md"
+PAGE = ROOT / "docs" / "operate" / "device.md"
 MIB = 1024 * 1024
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.house.tree import ROOT
+
 MAX_WHEEL_BYTES = 300_000
 NEEDS_NUMPY = {f"edgefleet_agent.worker.{name}" for name in ("api", "life", "loading", "predict", "wire")}
 IMPORT_ALL = """
