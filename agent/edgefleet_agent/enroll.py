@@ -9,8 +9,6 @@
 Source: `security.md` §3.1, design README §4.
 """
 
-import base64
-import binascii
 import json
 import secrets
 import ssl
@@ -40,37 +38,25 @@ from edgefleet_agent.server_api import (
     problem_of,
     verifying_context,
 )
+from edgefleet_protocol.claim import CLAIM_PREFIX, ClaimToken, decode_claim
 from edgefleet_protocol.digest import parse_sha256, sha256_hex
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import parse_device_id, parse_tenant
 
-PREFIX = "efc1."
 PENDING_KEY = "pending-key.pem"
-
-
-class ClaimToken(msgspec.Struct, frozen=True):
-    """What a claim token carries. url: of the device listener. ca, root: sha256."""
-
-    url: str
-    id: str
-    secret: str
-    ca: str
-    root: str
 
 
 def parse_claim_token(text: str) -> ClaimToken:
     """Return what the token says. Raises ClaimTokenError."""
     body = text.strip()
-    if not body.startswith(PREFIX):
-        raise ClaimTokenError(f"a claim token begins with {PREFIX}, this text with {body[:8]!r}")
-    body = body.removeprefix(PREFIX)
+    if not body.startswith(CLAIM_PREFIX):
+        raise ClaimTokenError(f"a claim token begins with {CLAIM_PREFIX}, this text with {body[:8]!r}")
     try:
-        raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
-        token = msgspec.json.decode(raw, type=ClaimToken)
+        token = decode_claim(body)
         parse_sha256(token.ca)
         parse_sha256(token.root)
         host = urlsplit(token.url)
-    except (ValueError, binascii.Error, msgspec.MsgspecError, EdgefleetError) as error:
+    except (ValueError, EdgefleetError) as error:
         raise ClaimTokenError("the claim token is damaged: it does not hold what one must hold") from error
     if host.scheme != "https" or not host.hostname:
         raise ClaimTokenError(f"the claim token names {token.url[:100]!r}, which is not an https address")
