@@ -9,17 +9,17 @@ Source: design README §4; `security.md` §3.1.
 """
 
 import base64
-import binascii
 import hmac
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 from sqlmodel import Session
 
+from edgefleet_profiles import most_specific
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256, sha256_hex
 from edgefleet_protocol.errors import BadIdError, EdgefleetError
@@ -92,7 +92,7 @@ def parse_claim_token(text: str) -> tuple[str, str]:
         body = text.removeprefix(PREFIX)
         raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
         token = msgspec.json.decode(raw, type=_TokenBody)
-    except (ValueError, binascii.Error, msgspec.MsgspecError, UnicodeDecodeError) as e:
+    except (ValueError, msgspec.MsgspecError) as e:
         raise BadClaimError("This is not a claim token.", next_step=_ASK_AGAIN) from e
     return token.id, token.secret
 
@@ -113,18 +113,11 @@ def parse_facts(raw: Mapping[str, Any]) -> Facts:
 class Enroller:
     """Makes claims and turns them into devices."""
 
-    def __init__(
-        self,
-        db: Database,
-        signing: SigningService,
-        clock: Clock,
-        choose_profile: Callable[[Mapping[str, Any]], ProfileName],
-    ) -> None:
-        """Wire the parts; `choose_profile(facts)` raises NoProfileError when none fits."""
+    def __init__(self, db: Database, signing: SigningService, clock: Clock) -> None:
+        """Wire the parts."""
         self._db = db
         self._signing = signing
         self._clock = clock
-        self._choose_profile = choose_profile
 
     def create_claims(self, order: ClaimOrder, *, url: str, created_by: str) -> list[NewClaim]:
         """Make claim tokens for the device listener at `url`. Raises BadLabelError, BadIdError."""
@@ -197,7 +190,9 @@ class Enroller:
                     f"This claim token expired at {claim.expires_at.isoformat(timespec='seconds')}.",
                     next_step=_ASK_AGAIN,
                 )
-            profile = ProfileName(claim.profile) if claim.profile else self._choose_profile(msgspec.to_builtins(facts))
+            profile = (
+                ProfileName(claim.profile) if claim.profile else _most_specific_profile(msgspec.to_builtins(facts))
+            )
             if not store.claim_use(session, claim_id):
                 raise ClaimUsedUpError(
                     f"This claim token was used {claim.uses} of {claim.uses} times.", next_step=_ASK_AGAIN
@@ -290,10 +285,8 @@ def _check_prefix(prefix: str) -> None:
         ) from e
 
 
-def choose_builtin_profile(facts: Mapping[str, Any]) -> ProfileName:
+def _most_specific_profile(facts: Mapping[str, Any]) -> ProfileName:
     """Return the most specific profile that fits. Raises NoProfileError."""
-    from edgefleet_profiles import most_specific
-
     try:
         return parse_profile_name(most_specific(facts))
     except (EdgefleetError, ValueError, TypeError) as e:

@@ -132,14 +132,12 @@ def _version_of(target: str) -> str:
 
 def _named(message: msgspec.Struct) -> Any:
     """Return a message with its field names, since the wire form is positional."""
-    named: dict[str, Any] = {}
-    for field in message.__struct_fields__:
-        value = getattr(message, field)
+    named = msgspec.structs.asdict(message)
+    for field, value in named.items():
         if isinstance(value, msgspec.Struct):
-            value = _named(value)
+            named[field] = _named(value)
         elif isinstance(value, list):
-            value = [_named(item) if isinstance(item, msgspec.Struct) else item for item in value]
-        named[field] = value
+            named[field] = [_named(item) if isinstance(item, msgspec.Struct) else item for item in value]
     return named
 
 

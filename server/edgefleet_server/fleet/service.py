@@ -20,7 +20,7 @@ from edgefleet_protocol.profile import HardwareProfile
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import rules, store
 from edgefleet_server.fleet.desired import DesiredBook, Listener
-from edgefleet_server.fleet.enrolment import Enroller, choose_builtin_profile, root_documents
+from edgefleet_server.fleet.enrolment import Enroller, root_documents
 from edgefleet_server.fleet.errors import (
     BadDeviceTokenError,
     DeviceRevokedError,
@@ -83,7 +83,7 @@ class FleetService:
         self._replays = ReplayCache()
         self._broker = _external_broker(settings.broker)
         self._device_port = settings.device_port
-        self.enroller = Enroller(db, signing, clock, choose_builtin_profile)
+        self.enroller = Enroller(db, signing, clock)
         self.desired = DesiredBook(db, signing, clock)
         self.reader = FleetReader(db)
         self._reports = ReportBook(db, clock)
@@ -194,12 +194,6 @@ class FleetService:
         """Return which of these devices are known and not revoked."""
         with self._db.read() as session:
             return {DeviceId(row.id) for row in store.devices_by_id(session, list(devices)) if row.revoked_at is None}
-
-    def is_live(self, device_id: str) -> bool:
-        """Return whether a device is known and not revoked: whether its messages count."""
-        with self._db.read() as session:
-            row = store.device(session, device_id)
-            return row is not None and row.revoked_at is None
 
     # ---- labels, profiles, selectors
 
@@ -318,7 +312,7 @@ class FleetService:
 
     def offered_to(self, device_id: DeviceId) -> list[OfferedBlob]:
         """Return what a device may pull: the bundles its document names, and their leaf indexes. Nothing when revoked."""
-        if not self.is_live(device_id):
+        if not self.live_among([device_id]):
             return []
         bundles = self.desired.offered_to(device_id)
         known = self._registry.bundles_by_digest([blob.sha256 for blob in bundles])

@@ -1,4 +1,4 @@
-"""Private keys in files: made once, mode 0600, read at start.
+"""Private keys in files: made once, mode 0600, each read when it is first needed.
 
 The file name is not one of the usual feature names because it is one implementation of "something that signs"; a KMS
 or PKCS#11 signer will stand beside it with the same `signer(role)`.

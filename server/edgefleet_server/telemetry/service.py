@@ -170,7 +170,7 @@ def _ms(sketch: LatencySketch, q: float) -> float | None:
 
 
 def _batch_row(message: Telemetry, now: datetime) -> dict[str, Any]:
-    system = {name: getattr(message.system, name) for name in message.system.__struct_fields__}
+    system = msgspec.structs.asdict(message.system)
     return {
         "device_id": message.device,
         "boot_id": _text(message.boot_id, 64),
