@@ -15,6 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from edgefleet_protocol.blocks import (
@@ -181,16 +182,17 @@ class Responder:
                 self._metas.clear()
                 requests = list(self._block_requests.items())
                 self._block_requests.clear()
-            try:
-                for device, request in metas:
-                    self._answer_meta(device, request)
-                for device, payload in requests:
-                    self._open_job(device, payload)
-                self._serve_one_round()
-            except Exception:  # noqa: BLE001  # the outermost loop of this thread: one bad request must not end it
-                _log.exception("responder failed")
-                with self._waiting:
-                    self._jobs.clear()
+            for device, request in metas:
+                self._attempt(partial(self._answer_meta, device, request))
+            for device, payload in requests:
+                self._attempt(partial(self._open_job, device, payload))
+            self._attempt(self._serve_one_round)
+
+    def _attempt(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception:  # noqa: BLE001  # the outermost loop of this thread: one bad request must cost nobody else anything
+            _log.exception("responder failed")
 
     # ---- blocks
 

@@ -28,6 +28,7 @@ from edgefleet_protocol.topics import Topics
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.gateway import responder as module
 from edgefleet_server.gateway.responder import Responder, replies_of, runs_of
+from edgefleet_server.registry.errors import BlobStoreError
 
 TOPICS = Topics(TenantId("acme"))
 ONE, TWO = DeviceId("d-one"), DeviceId("d-two")
@@ -46,6 +47,7 @@ class Desk:
     def __init__(self) -> None:
         self.blobs: dict[Sha256, bytes] = {}
         self.offers: list[Offer] = []
+        self.unreadable: set[Sha256] = set()
         self.answers: list[tuple[str, bytes]] = []
         self.door = threading.Event()
         self.door.set()
@@ -72,6 +74,8 @@ class Desk:
 
     def open_blob_range(self, sha256: Sha256, start: int, length: int) -> bytes:
         """Return a part."""
+        if sha256 in self.unreadable:
+            raise BlobStoreError("the disk is gone")
         return self.blobs[sha256][start : start + length]
 
     def take(self, topic: str, payload: bytes, _qos: int) -> bool:
@@ -179,6 +183,20 @@ def test_refusals_name_their_reason(desk: Desk) -> None:
         BlockErrorCode.GONE,
         BlockErrorCode.DENIED,
     ]
+
+
+def test_an_unreadable_blob_costs_only_who_asked_for_it(desk: Desk) -> None:
+    sha256, bad = desk.add(b"a" * (64 * LEAF_BYTES)), desk.add(b"b")
+    desk.unreadable.add(bad)
+    desk.door.clear()
+    desk.ask(ONE, sha256, tuple(range(32)))
+    assert until(lambda: desk.responder.counters.block_requests == 1)
+    desk.responder.ask_meta(TWO, encode(MetaRequest(req_id=1, name=f"leaves.{bad}", max_bytes=100)))
+    desk.ask(TWO, bad, (0,))
+    desk.door.set()
+    assert until(lambda: len(desk.blocks(ONE)) == 8)
+    assert [getattr(answer, "code", None) for answer in desk.blocks(TWO)] == [BlockErrorCode.GONE]
+    assert all(topic != TOPICS.dn_meta(TWO) for topic, _ in desk.answers)  # the device asks again
 
 
 def test_too_many_waiting_devices_are_told_to_come_later(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
