@@ -1,4 +1,4 @@
-"""Is the process alive (`/healthz`), and is it ready to work (`/readyz`): database, keys, broker, sandbox, worker.
+"""Is the process alive (`/healthz`), and is it ready to work (`/readyz`): database, keys, broker, engine, conversion workers.
 
 Each part that runs in this process registers one check: a function that returns a line of detail or raises. A check that
 raises makes the process not ready; the answer names it and what to do.

@@ -1,22 +1,19 @@
 """The parts of one server process, wired once. Routes get them by closure (``build_router(parts)``), never by a global."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from edgefleet_protocol.clock import Clock
-    from edgefleet_server.access.service import AccessService
-    from edgefleet_server.conversion.service import ConversionService
-    from edgefleet_server.db import Database
-    from edgefleet_server.fleet.service import FleetService
-    from edgefleet_server.health import Health
-    from edgefleet_server.metrics import Metrics
-    from edgefleet_server.registry.service import RegistryService
-    from edgefleet_server.settings import ServerSettings
-    from edgefleet_server.signing.service import SigningService
-    from edgefleet_server.telemetry.service import TelemetryService
+from edgefleet_protocol.clock import Clock
+from edgefleet_server.access.service import AccessService
+from edgefleet_server.conversion.service import ConversionService
+from edgefleet_server.db import Database
+from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.health import Health
+from edgefleet_server.metrics import Metrics
+from edgefleet_server.registry.blobs import open_blob_store
+from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.settings import ServerSettings
+from edgefleet_server.signing.service import SigningService
+from edgefleet_server.telemetry.service import TelemetryService
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +35,7 @@ class Parts:
 
 def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
     """Wire all services on one database. Opens no connection and starts nothing."""
-    from edgefleet_server.access.service import AccessService
-    from edgefleet_server.conversion.service import ConversionService
-    from edgefleet_server.db import Database
-    from edgefleet_server.fleet.service import FleetService
-    from edgefleet_server.health import Health
-    from edgefleet_server.metrics import Metrics
-    from edgefleet_server.registry.blobs import open_blob_store
-    from edgefleet_server.registry.service import RegistryService
-    from edgefleet_server.signing.service import SigningService
-    from edgefleet_server.telemetry.service import TelemetryService
-
     db = Database(settings.database)
-    metrics = Metrics()
-    access = AccessService(db, clock)
     signing = SigningService(db, settings.keys_dir, clock)
     conversion = ConversionService(db, clock, max_attempts=settings.job_attempts)
     # registry asks fleet which profiles its devices have, fleet asks registry for bundles: the late call breaks the circle
@@ -65,18 +49,16 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
         custom_metrics=settings.custom_metrics,
     )
     fleet = FleetService(db, signing, registry, clock, settings)
-    telemetry = TelemetryService(db, clock)
-    health = Health()
     return Parts(
         settings=settings,
         clock=clock,
         db=db,
-        access=access,
+        access=AccessService(db, clock),
         signing=signing,
         registry=registry,
         conversion=conversion,
         fleet=fleet,
-        telemetry=telemetry,
-        metrics=metrics,
-        health=health,
+        telemetry=TelemetryService(db, clock),
+        metrics=Metrics(),
+        health=Health(),
     )

@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from edgefleet_protocol.digest import sha256_hex
 from tests.support.servers import ServerProcess, init_server, release_body, server_process
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
@@ -55,10 +56,8 @@ def test_a_published_model_is_converted_and_signed_by_the_real_converter(server:
         checks = wait_until_ready(client)["checks"]
         assert set(checks) == {"database", "keys", "broker", "engine", "converter"}  # type: ignore[call-overload]
         body = release_body(model)
-        for blob, digest in ((model, body["source"]["files"][0]["sha256"]), (calibration, None)):
-            from edgefleet_protocol.digest import sha256_hex
-
-            assert client.put(f"/api/v1/blobs/{digest or sha256_hex(blob)}", content=blob).status_code == 201
+        for blob in (model, calibration):
+            assert client.put(f"/api/v1/blobs/{sha256_hex(blob)}", content=blob).status_code == 201
         body["data"] = {"calibration": sha256_hex(calibration)}
         assert client.post("/api/v1/releases", json=body).status_code == 201
         deadline = time.monotonic() + 120
@@ -76,10 +75,8 @@ def test_a_published_model_is_converted_and_signed_by_the_real_converter(server:
 def test_sigterm_stops_everything_and_removes_the_run_file(server: ServerProcess) -> None:
     children = psutil.Process(server.process.pid).children(recursive=True)
     assert len(children) >= 2
-    start = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(20) == 0
-    assert time.monotonic() - start < 20
     assert not (server.data / "run" / "server.json").exists()
     assert wait_gone(children) == []
 

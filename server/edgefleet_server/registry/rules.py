@@ -111,7 +111,10 @@ def source_digest(kind: str, files: Sequence[SourceFile]) -> Sha256:
 
 
 def identity(publication: Publication) -> Sha256:
-    """Return the digest of what makes a release the same: source, data and options. Profiles and paths do not count."""
+    """Return the digest of what makes a release the same: source, data and options.
+
+    Profiles do not count, nor does the name of a single file.
+    """
     document = {
         "source": source_digest(publication.kind, publication.files),
         "data": {name: digest for name, digest in sorted(publication.data.items()) if digest},
