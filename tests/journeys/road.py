@@ -40,16 +40,16 @@ class Road:
         self._ports: tuple[str, ...] = ()
         self._stack = ExitStack()
         self.travellers: list[Traveller] = []
-        self.server: ServerProcess = self.start()
+        self.server: ServerProcess
+        self.start()
         self.house = House(f"sqlite:///{self.data / 'edgefleet.db'}", self.data, SystemClock())
 
-    def start(self) -> ServerProcess:
+    def start(self) -> None:
         """Start the server, on the ports it had before."""
         flags = ("--broker", self._broker, *self._ports)
         self.server = self._stack.enter_context(server_process(self.data, self._token, *flags))
         ports = (urlsplit(self.server.run["device_url"]).port, self.server.run["broker"]["port"])
         self._ports = ("--device-port", str(ports[0]), "--broker-port", str(ports[1]))
-        return self.server
 
     def kill(self) -> None:
         """kill -9 of the server."""
@@ -96,11 +96,6 @@ class Traveller(Agent):
         road.travellers.append(self)
         self.start()
 
-    @property
-    def id(self) -> str:
-        """Device id."""
-        return self.name
-
     def shown(self) -> dict[str, Any]:
         """Return `edgectl device show`."""
         device: dict[str, Any] = self.road.edgectl("device", "show", self.name)
@@ -123,14 +118,14 @@ class Traveller(Agent):
         events: list[dict[str, Any]] = self.road.edgectl("device", "events", self.name, "--limit", "200")["items"]
         return events
 
-    def ask(self, name: str, inputs: list[dict[str, Any]], **more: Any) -> httpx.Response:
+    def ask(self, name: str, inputs: list[dict[str, Any]]) -> httpx.Response:
         """Send one request to the device's own API."""
         url = f"{self.status()['infer_url']}/v2/models/{name}/infer"
-        return httpx.post(url, json={"inputs": inputs}, timeout=60, **more)
+        return httpx.post(url, json={"inputs": inputs}, timeout=60)
 
-    def ask_four(self, name: str, first: float = 1.0) -> httpx.Response:
+    def ask_four(self, name: str) -> httpx.Response:
         """Ask a model of four numbers."""
-        return self.ask(name, [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [first, 0.0, 0.0, 0.0]}])
+        return self.ask(name, [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1.0, 0.0, 0.0, 0.0]}])
 
     def served(self, name: str) -> str:
         """Return the version that answers, waiting for one."""
