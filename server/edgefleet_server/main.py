@@ -4,8 +4,8 @@
 
 * Everything that can be wrong in the settings is refused before anything starts.
 * `run/server.json` appears when all listeners answer and is removed at exit.
-* SIGTERM and SIGINT stop in less than 5 s. Children end with this process even by kill -9: workers by their life line,
-  the broker by its own.
+* SIGTERM and SIGINT stop everything; no part is waited for longer than a few seconds. Children end with this process even by
+  kill -9: workers by their life line, the broker by its own.
 """
 
 import argparse

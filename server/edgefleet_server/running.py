@@ -149,7 +149,7 @@ class Server:
             self._write_run_file(api_socket, device_socket)
 
     def stop(self) -> None:
-        """Stop everything in reverse order. Blocks for less than 5 s."""
+        """Stop everything in reverse order. Blocks, a few seconds at most for each part."""
         self._stack.close()
         _log.info("stopped")
 
