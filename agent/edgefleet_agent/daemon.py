@@ -116,6 +116,7 @@ class Daemon:
         self._desired: DesiredOk | None = None
         self._window_began_s = self._clock.monotonic_s()
         self._state_timer_set = False
+        self._state_waits = False
         self._stops_asked = 0
         self._is_leaving = False
         self._tick_timer: Timer | None = None
@@ -306,6 +307,8 @@ class Daemon:
                 log.info("disconnected", extra={"reason": item.reason})
                 self._outbox.resend_all()
                 self._write_status()
+            elif self._state_waits:
+                self._publish_state()
             else:
                 self._pump()
 
@@ -377,8 +380,8 @@ class Daemon:
             return
         facts = {"disk_free_bytes": disk_free_bytes(self._paths.root), "runtimes": self._runtimes}
         state = self._reports.state(self._runner, self._serving, facts)
-        if self._link.publish(self._topics.state(self._device), encode(state), 1, retain=True) is None:
-            self._report_soon()
+        # without room it goes out when a place is free, or with the next connection
+        self._state_waits = self._link.publish(self._topics.state(self._device), encode(state), 1, retain=True) is None
         self._pump()
 
     def _write_status(self) -> None:
