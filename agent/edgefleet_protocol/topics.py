@@ -1,8 +1,9 @@
 """MQTT topics of protocol version 1 and the one rule of who may use them.
 
 All topics are under `ef/1/{tenant}/`: `d/D/{dn,up}/…` of device D, `b/{blob}` fan-out data, `stage/{rollout}`, `repo/head`,
-`hold`. A device publishes under its own `up/` and receives its own `dn/`, `b/+`, `stage/+`, `repo/head`, `hold`; nothing else
-(design README §4). The embedded broker asks `may`; the access file written for mosquitto says the same.
+`hold`, and `srv/{account}` of a server process. A device publishes under its own `up/` and receives its own `dn/`, `b/+`,
+`stage/+`, `repo/head`, `hold`; nothing else (design README §4). The embedded broker asks `may`; the access file written for
+mosquitto says the same.
 """
 
 from __future__ import annotations
@@ -93,6 +94,10 @@ class Topics:
     def hold(self) -> str:
         """Signed brake, retained, QoS 1."""
         return f"{self.prefix}/hold"
+
+    def heartbeat(self, account: str) -> str:
+        """Proof of life of a server process to itself: nobody subscribes, only the acknowledgement counts, QoS 1."""
+        return f"{self.prefix}/srv/{account}"
 
     def device_subscriptions(self, device: DeviceId) -> tuple[tuple[str, int], ...]:
         """Return (filter, QoS) pairs a device subscribes to: exact and non-overlapping (`amqtt.md` §5)."""

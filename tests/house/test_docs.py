@@ -124,8 +124,9 @@ def test_topics_page_is_complete() -> None:
         if name.startswith("_") or name in {"device_subscriptions", "server_filters"}:
             continue
         wanted = list(inspect.signature(method).parameters)
-        topic = method(*({"device": device, "sha256": "0" * 64, "rollout": RolloutId("r-1")}[w] for w in wanted))
-        known.add(topic.removeprefix("ef/1/T/").replace("0" * 32, "{blob}").replace("r-1", "{rollout}"))
+        given = {"device": device, "sha256": "0" * 64, "rollout": RolloutId("r-1"), "account": "srv-a"}
+        topic = method(*(given[w] for w in wanted)).removeprefix("ef/1/T/")
+        known.add(topic.replace("0" * 32, "{blob}").replace("r-1", "{rollout}").replace("srv-a", "{account}"))
     told = set(re.findall(r"^\| `([^`]+)` \|", text("protocol/topics.md"), re.MULTILINE))
     assert told == known
 

@@ -56,7 +56,7 @@ class Gateway:
             endpoint,
             LinkIdentity(identity.name, Path(identity.cert_file), Path(identity.key_file)),
             self._topics.server_filters(),
-            f"{self._topics.prefix}/srv/{identity.name}",
+            self._topics.heartbeat(identity.name),
             LinkHandlers(self._on_message, self._on_up, self._on_down),
             clock,
         )
