@@ -20,9 +20,10 @@ import msgspec
 from sqlmodel import Session
 
 from edgefleet_profiles import most_specific
+from edgefleet_protocol.claim import ClaimToken, decode_claim, encode_claim
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256, sha256_hex
-from edgefleet_protocol.errors import BadIdError, EdgefleetError
+from edgefleet_protocol.errors import BadIdError, BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import DeviceId, ProfileName, parse_device_id, parse_profile_name
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import store
@@ -39,19 +40,10 @@ from edgefleet_server.fleet.rules import check_labels
 from edgefleet_server.fleet.tables import FleetClaim, FleetDevice, FleetEnrolment, FleetEvent
 from edgefleet_server.signing.service import SigningService
 
-PREFIX: Final = "efc1."
 MAX_TOKEN_CHARS: Final = 2048
 MAX_FACTS_BYTES: Final = 16 * 1024
 ID_BYTES: Final = 10
 _ASK_AGAIN: Final = "Ask an operator for a new one: edgectl device enroll."
-
-
-class _TokenBody(msgspec.Struct, frozen=True):
-    url: str
-    id: str
-    secret: str
-    ca: str
-    root: str
 
 
 class RuntimeFact(msgspec.Struct, frozen=True):
@@ -87,12 +79,10 @@ class NewDevice:
 def parse_claim_token(text: str) -> tuple[str, str]:
     """Return claim id and secret. Raises BadClaimError."""
     try:
-        if not text.startswith(PREFIX) or len(text) > MAX_TOKEN_CHARS:
-            raise ValueError("no claim token")
-        body = text.removeprefix(PREFIX)
-        raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
-        token = msgspec.json.decode(raw, type=_TokenBody)
-    except (ValueError, msgspec.MsgspecError) as e:
+        if len(text) > MAX_TOKEN_CHARS:
+            raise BadMessageError("longer than any claim token")
+        token = decode_claim(text)
+    except BadMessageError as e:
         raise BadClaimError("This is not a claim token.", next_step=_ASK_AGAIN) from e
     return token.id, token.secret
 
@@ -145,8 +135,7 @@ class Enroller:
                         created_by=created_by,
                     )
                 )
-                body = msgspec.json.encode(_TokenBody(url=url, id=claim_id, secret=secret, ca=ca, root=root))
-                token = PREFIX + base64.urlsafe_b64encode(body).decode().rstrip("=")
+                token = encode_claim(ClaimToken(url=url, id=claim_id, secret=secret, ca=ca, root=root))
                 made.append(NewClaim(claim_id, token, now + order.ttl))
         return made
 

@@ -101,7 +101,7 @@ class DeviceFacts:
     labels: Mapping[str, str]
     free_mb: int | None
     models: Mapping[str, str] = field(default_factory=dict)
-    """Active version of each model."""
+    """Active version of each model; empty when the selector asks for none."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from edgefleet_server.fleet.errors import BadLabelError, BadSelectorError
 from edgefleet_server.fleet.model import DeviceFacts
 
 RESERVED: Final = frozenset({"id", "profile", "arch", "status", "group", "free_mb"})
+MODEL_PREFIX: Final = "model."
 MAX_SELECTOR_CHARS: Final = 4096
 MAX_LABELS: Final = 64
 
@@ -96,6 +97,10 @@ class Selector:
         wanted = [set(r.values) for r in self.requirements if r.key == key and r.operator in _EXACT]
         return frozenset(set.intersection(*wanted)) if wanted else None
 
+    def asks_for_models(self) -> bool:
+        """Return whether a requirement is on `model.<name>`."""
+        return any(requirement.key.startswith(MODEL_PREFIX) for requirement in self.requirements)
+
     def __str__(self) -> str:
         return ",".join(str(requirement) for requirement in self.requirements)
 
@@ -125,13 +130,13 @@ def facts_of(device: DeviceFacts) -> dict[str, str]:
     facts |= {"id": device.id, "profile": device.profile, "arch": device.arch, "status": device.status.value}
     if device.free_mb is not None:
         facts["free_mb"] = str(device.free_mb)
-    facts |= {f"model.{name}": version for name, version in device.models.items()}
+    facts |= {f"{MODEL_PREFIX}{name}": version for name, version in device.models.items()}
     return facts
 
 
 def is_reserved(key: str) -> bool:
     """Return whether a label may not have this key."""
-    return key in RESERVED or key.startswith("model.")
+    return key in RESERVED or key.startswith(MODEL_PREFIX)
 
 
 def check_labels(labels: Mapping[str, str]) -> dict[str, str]:

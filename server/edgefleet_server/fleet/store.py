@@ -58,10 +58,10 @@ def devices_by_id(session: Session, ids: Sequence[str]) -> Sequence[FleetDevice]
 
 
 def facts(
-    session: Session, *, ids: Collection[str] | None = None, profiles: Collection[str] | None = None
+    session: Session, *, ids: Collection[str] | None, profiles: Collection[str] | None, with_models: bool
 ) -> Iterator[DeviceFacts]:
     """Yield what selectors compare, in order of id; `ids` and `profiles` narrow the query where a selector allows."""
-    models = _active_versions(session, ids)
+    models = _active_versions(session, ids) if with_models else {}
     statement = select(
         col(FleetDevice.id),
         col(FleetDevice.profile),
@@ -208,14 +208,15 @@ def desired_rows(session: Session, device_ids: Collection[str]) -> dict[str, Fle
     return {row.device_id: row for row in session.execute(statement).scalars()}
 
 
-def desired_of_model(session: Session, model: str) -> dict[str, Any]:
-    """Return what the documents of devices that are not revoked say of one model, by device, as plain data."""
+def wanted_targets(session: Session, model: str) -> dict[str, str]:
+    """Return the target of one model's active bundle in the documents of devices that are not revoked, by device."""
+    target = col(FleetDesired.models)[(model, "active", "target")].as_string()
     statement = (
-        select(col(FleetDesired.device_id), col(FleetDesired.models)[model])
+        select(col(FleetDesired.device_id), target)
         .join(FleetDevice, col(FleetDevice.id) == col(FleetDesired.device_id))
-        .where(col(FleetDevice.revoked_at).is_(None))
+        .where(col(FleetDevice.revoked_at).is_(None), target.is_not(None))
     )
-    return {device_id: plain for device_id, plain in session.execute(statement) if plain is not None}
+    return {str(device_id): str(found) for device_id, found in session.execute(statement)}
 
 
 def due_for_signing(session: Session, now: datetime, limit: int) -> list[str]:

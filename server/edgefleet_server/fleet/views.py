@@ -179,13 +179,13 @@ class FleetReader:
         """Return the devices that run a release or should, in order of id."""
         with self._db.read() as session:
             states = {row.device_id: row for row in store.states_of_model(session, ref.model)}
-            desired = store.desired_of_model(session, ref.model)
-            found = []
-            for row in store.devices_by_id(session, sorted(states.keys() | desired.keys())):
-                one = _release_device(ref, row, states.get(row.id), desired.get(row.id))
-                if one.wanted or one.active:
-                    found.append(one)
-            return found
+            active = {device for device, state in states.items() if state.version == ref.version}
+            targets = store.wanted_targets(session, ref.model)
+            wanted = {device for device, target in targets.items() if release_of(target) == str(ref)}
+            return [
+                _release_device(row, states.get(row.id), wanted=row.id in wanted, active=row.id in active)
+                for row in store.devices_by_id(session, sorted(wanted | active))
+            ]
 
     def events(
         self, *, device_id: str | None, before: int | None, since: datetime | None, limit: int
@@ -214,7 +214,12 @@ class FleetReader:
 
 
 def _matching(session: Session, selector: rules.Selector) -> list[DeviceFacts]:
-    found = store.facts(session, ids=selector.exactly("id"), profiles=selector.exactly("profile"))
+    found = store.facts(
+        session,
+        ids=selector.exactly("id"),
+        profiles=selector.exactly("profile"),
+        with_models=selector.asks_for_models(),
+    )
     return [device for device in found if selector.matches(rules.facts_of(device))]
 
 
@@ -283,18 +288,13 @@ def _reported_model(state: FleetModelState, said: Mapping[str, Any]) -> Reported
     )
 
 
-def _release_device(
-    ref: ReleaseRef, row: FleetDevice, state: FleetModelState | None, desired: Mapping[str, Any] | None
-) -> ReleaseDevice:
-    wish = None if desired is None else msgspec.convert(desired, ModelDesired).active
-    is_wanted = wish is not None and release_of(wish.target) == str(ref)
-    is_active = state is not None and state.version == ref.version
+def _release_device(row: FleetDevice, state: FleetModelState | None, *, wanted: bool, active: bool) -> ReleaseDevice:
     return ReleaseDevice(
         device=row.id,
         profile=row.profile,
         status=store.status_of(row.is_online, row.revoked_at),
-        wanted=is_wanted,
-        active=is_active,
+        wanted=wanted,
+        active=active,
         phase=None if state is None else state.phase,
         state="offered" if state is None else state.assignment,
         error_class=None if state is None else state.error_class,

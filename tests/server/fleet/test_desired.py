@@ -301,6 +301,23 @@ def test_devices_are_listed_in_pages(house: House) -> None:
     assert [view.id for view in house.fleet.reader.devices("n=0", chosen[0].id, 10)[0]] == [v.id for v in chosen[1:]]
 
 
+@pytest.mark.parametrize("selector", ["", "free_mb>1", "model.digits"])
+def test_a_page_costs_as_many_queries_as_one_device(house: House, selector: str) -> None:
+    running = ModelState(model="digits", phase=Phase.COMMITTED, active_target=f"digits/1.0.0/{PROFILE}.bundle")
+    for _ in range(3):
+        device = house.device()
+        house.fleet.take_state(device.id, state(device.id, gen=1, models=[running]))
+    sent: list[int] = []
+    event.listen(house.db.engine, "before_cursor_execute", lambda *_: sent.append(1))
+    costs = []
+    for limit in (0, 5):
+        sent.clear()
+        found, _ = house.fleet.reader.devices(selector, None, limit)
+        costs.append((len(found), len(sent)))
+    assert [found for found, _ in costs] == [1, 3]
+    assert costs[0][1] == costs[1][1]
+
+
 def test_devices_of_a_release(house: House) -> None:
     wanted, running = house.device(), house.device({**FACTS})
     ref = house.release("digits@1.0.0", bundles={PROFILE: b"bundle"})
