@@ -2,7 +2,8 @@
 
 1. The first start fails loudly (`start` raises). Later ends are answered by a new start on the same port, after 0.2, 1, 5, then
    every 30 s; a minute of quiet running begins the row anew.
-2. A restarted broker is empty: `on_restart` lets the gateway publish what must be retained.
+2. A restarted broker is empty: the gateway, whose connection ended with the old one, publishes on its next connect what must
+   be retained.
 3. One thread starts the child and waits for it; whatever way the server ends, the child ends with it (`child`).
 4. `external` starts nothing and always answers with the configured endpoint.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -41,7 +41,7 @@ class BrokerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BrokerStatus:
-    """What `server check` and the fleet summary show. `since` is when the state was entered."""
+    """The broker at one moment. `since` is when the state was entered, `last_error` why a start failed, however long ago."""
 
     kind: BrokerKind
     state: BrokerState
@@ -55,12 +55,9 @@ class BrokerStatus:
 class BrokerSupervisor:
     """Runs the broker of one server. Thread-safe."""
 
-    def __init__(
-        self, config: BrokerConfig, clock: Clock, *, on_restart: Callable[[BrokerEndpoint], None] | None = None
-    ) -> None:
+    def __init__(self, config: BrokerConfig, clock: Clock) -> None:
         self._config = config
         self._clock = clock
-        self.on_restart = on_restart
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._first = threading.Event()
@@ -174,11 +171,6 @@ class BrokerSupervisor:
             logger.warning("the broker could not be started again: %s", error.message)
             return False
         self._restarts += 1
-        if self.on_restart is not None and not self._stopping.is_set():
-            try:
-                self.on_restart(self.endpoint)
-            except Exception:  # outermost loop of this thread; a failing listener must not end supervision
-                logger.exception("the listener of a broker restart failed")
         return True
 
     def _launch(self, port: int) -> BrokerChild:
