@@ -95,11 +95,6 @@ class Database:
         """Whether this is SQLite, where a writer holds the whole database."""
         return self._url.get_backend_name() == "sqlite"
 
-    @property
-    def url(self) -> str:
-        """The URL with its password, as SQLAlchemy reads it. Not for logs."""
-        return self._url.render_as_string(hide_password=False)
-
     @contextmanager
     def session(self) -> Iterator[Session]:
         """Open (or join) a transaction that may write; commit at the end, roll back on any exception."""

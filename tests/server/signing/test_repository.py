@@ -271,7 +271,7 @@ def test_root_expires_in_a_year(house: House) -> None:
 def _copy(house: House) -> bytes:
     import sqlite3
 
-    connection = sqlite3.connect(house.db.url.removeprefix("sqlite:///"))
+    connection = sqlite3.connect(str(house.db.engine.url.database))
     data = connection.serialize()
     connection.close()
     return data
