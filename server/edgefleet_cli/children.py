@@ -11,7 +11,7 @@ from edgefleet_cli.errors import CliError
 
 
 class MissingPartError(CliError):
-    """A part of edgefleet that the command needs is not installed."""
+    """What the command needs beyond `edgectl` itself is not installed."""
 
     code = "cli.missing_part"
 
@@ -22,11 +22,14 @@ def python_module(module: str, *arguments: str) -> list[str]:
 
 
 def require(package: str, extra: str) -> None:
-    """Raise MissingPartError when `package` is not installed; nothing of it is imported."""
+    """Raise MissingPartError when `package`, which an extra brings, is not installed; nothing of it is imported.
+
+    Our own packages come all in one wheel and are always there; what they need is not.
+    """
     if importlib.util.find_spec(package) is None:
         raise MissingPartError(
             f"{package} is not installed here",
-            why="this installation holds only the command line",
+            why=f"this needs what edgefleet[{extra}] brings",
             next_step=f"pip install 'edgefleet[{extra}]'",
         )
 

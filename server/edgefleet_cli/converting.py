@@ -32,7 +32,7 @@ class ConversionError(CliError):
 
 def convert_here(request: ModelRequest, folder: Path, out: Output) -> Json:
     """Run the pipeline and return its result: `{bundles, refused, report_path}`. Writes only into `folder`."""
-    require("edgefleet_converters", "convert")
+    require("onnx", "convert")
     source = locate(request.model)
     job = {
         "v": 1,
@@ -109,7 +109,6 @@ def _follow(lines: Iterator[str] | IO[str], rows: Board) -> Json | None:
 
 
 def _profiles(request: ModelRequest, out: Output) -> list[Json]:
-    require("edgefleet_profiles", "convert")
     from edgefleet_profiles import load
     from edgefleet_protocol.profile import profile_to_dict
 

@@ -53,24 +53,13 @@ def metric(value: Any) -> str:
     return f"{value.get('name', 'metric')} {value['value']:.4f}{change}"
 
 
-def moment(value: Any) -> datetime | None:
-    """Return an aware time from RFC 3339 text or unix seconds, None for anything else."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return datetime.fromtimestamp(value, UTC)
-    if not isinstance(value, str) or not value:
-        return None
-    try:
-        parsed = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-
-
 def age(value: Any, now: datetime) -> str:
-    """Return how long ago `value` was: `12s`, `5m`, `3h`, `2d`."""
-    then = moment(value)
-    if then is None:
+    """Return how long ago `value` (RFC 3339 text) was: `12s`, `5m`, `3h`, `2d`; `-` for anything else."""
+    try:
+        then = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
         return "-"
+    then = then if then.tzinfo else then.replace(tzinfo=UTC)
     seconds = max(0, int((now - then).total_seconds()))
     if seconds < _MINUTE_S:
         return f"{seconds}s"

@@ -84,7 +84,7 @@ def _carrier(  # noqa: PLR0913, PLR0917 - one parameter for each global option; 
     no_input: Annotated[bool, typer.Option("--no-input", help="Never ask anything.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer yes to confirmations.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no hints.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more while working.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="In the demo: tell the time of each step.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show requests, request ids and traces.")] = False,
     timeout: Annotated[str | None, typer.Option("--timeout", metavar="T", help="Give up after, e.g. 30s, 10m.")] = None,
 ) -> None:

@@ -148,6 +148,26 @@ def test_missing_data_is_named_with_its_flag(edgectl: Edgectl, tmp_path: Path) -
     assert "--eval" in ran.told()[1]
 
 
+@pytest.mark.parametrize(
+    ("package", "extra", "command"),
+    [
+        ("fastapi", "server", ("server", "check", "--data", "data")),
+        ("onnx", "convert", ("convert", "digits-1.0.0.onnx", "--name", "x", "--version", "1", "--out", "out")),
+        ("numpy", "all", ("demo", "--once")),
+    ],
+)
+def test_what_is_not_installed_is_named_with_its_extra(
+    edgectl: Edgectl, monkeypatch: pytest.MonkeyPatch, package: str, extra: str, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[2] / "examples" / "digits")
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not there
+    ran = edgectl(*command)
+    assert (ran.code, ran.out) == (1, "")
+    what, _why, next_step = ran.told()
+    assert what == f"{package} is not installed here"
+    assert next_step == f"pip install 'edgefleet[{extra}]'"
+
+
 def test_a_strategy_that_comes_later_says_not_yet(edgectl: Edgectl) -> None:
     ran = edgectl("deploy", "digits@1.0.0", "--to", "", "--strategy", "canary")
     assert ran.code == 2

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+from datetime import UTC, datetime
 
 import pytest
 import yaml
 
-from edgefleet_cli.clock import SystemClock
 from edgefleet_cli.figures import age, error_text, metric, milliseconds, pairs, size, text
 from edgefleet_cli.options import Format
 from edgefleet_cli.output import Column, Output, Sheet
@@ -114,8 +114,10 @@ def test_figures_are_short_and_never_fail_on_nothing() -> None:
     assert text(True) == "yes"
     assert error_text({"error_class": "golden", "reason": "no match"}) == "golden: no match"
     assert error_text({"error_class": None, "reason": ""}) == ""
-    assert age("2026-01-01T00:00:00Z", SystemClock().now()).endswith("d")
-    assert age("nonsense", SystemClock().now()) == "-"
+    now = datetime(2026, 1, 3, 12, 0, tzinfo=UTC)
+    times = ("2026-01-01T00:00:00Z", "2026-01-03T09:30:00", "2026-01-03T13:55:00+02:00", "2026-01-03T12:00:09Z")
+    assert [age(time, now) for time in times] == ["2d", "2h", "5m", "0s"]
+    assert [age(value, now) for value in ("nonsense", "", None)] == ["-", "-", "-"]
 
 
 def test_a_release_shows_one_row_a_bundle_and_one_a_refusal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,11 +25,6 @@ _DATA = ("--calibration", _DIGITS / "data" / "calibration.npz", "--eval", _DIGIT
 _SMALL = "generic-x86_64-ort-small"
 
 
-def _publish(edgectl: Edgectl, model: Path, name: str, version: str, *more: str | Path) -> tuple[int, str, str]:
-    ran = edgectl("publish", model, "--name", name, "--version", version, *more)
-    return ran.code, ran.out, ran.err
-
-
 @pytest.mark.parametrize("command", _LISTS)
 def test_every_list_is_an_object_with_items_in_json(edgectl: Edgectl, admin: Server, command: tuple[str, ...]) -> None:
     ran = edgectl(*command, "-o", "json")

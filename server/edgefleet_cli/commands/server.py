@@ -62,7 +62,7 @@ def init(
             why="keys, database and blobs are made there",
             next_step="`edgectl server init --data /var/lib/edgefleet`",
         )
-    require("edgefleet_server", "server")
+    require("fastapi", "server")
     flags = _flags(public_host=public_host, broker=broker, tenant=tenant, db=db)
     become(python_module("edgefleet_server.initialise", "--data", str(chosen), *flags))
 
@@ -88,7 +88,7 @@ def start(  # noqa: PLR0913, PLR0917 - the flags of the command
     log_level: LogLevel = None,
 ) -> None:
     """Run the server until it is stopped."""
-    require("edgefleet_server", "server")
+    require("fastapi", "server")
     flags = _flags(
         host=host,
         port=port,
@@ -113,7 +113,7 @@ def start(  # noqa: PLR0913, PLR0917 - the flags of the command
 @app.command("check")
 def check(ctx: typer.Context, data: Data, broker: Broker = None) -> None:
     """Check settings, database, broker and keys, and say what would be used and why."""
-    require("edgefleet_server", "server")
+    require("fastapi", "server")
     session = Session.of(ctx)
     command = python_module("edgefleet_server.main", "--data", str(data), "--check", *_flags(broker=broker))
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)

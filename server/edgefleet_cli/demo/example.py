@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgefleet_cli.children import require
 from edgefleet_cli.errors import UsageError
 from edgefleet_cli.model_flags import ModelRequest
 
@@ -66,7 +65,6 @@ class Example:
         return self._images("device")
 
     def _images(self, name: str) -> Images:
-        require("numpy", "all")
         import numpy as np
 
         with np.load(self.folder / "data" / f"{name}.npz", allow_pickle=False) as arrays:

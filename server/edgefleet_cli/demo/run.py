@@ -55,7 +55,7 @@ class ServerAddress:
 
 def run_demo(session: Session, wish: DemoWish) -> int:
     """Run the demo and return its exit code. Leaves no process, and no file outside its data folder."""
-    for package in ("edgefleet_server", "edgefleet_agent", "edgefleet_converters", "edgefleet_profiles"):
+    for package in ("fastapi", "onnx", "numpy"):
         require(package, "all")
     example = find_example(wish.examples)
     folder, is_temporary = _data_folder(wish.data)
