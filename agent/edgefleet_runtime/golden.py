@@ -16,7 +16,7 @@ import numpy as np
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec, Tolerance
-from edgefleet_runtime.port import Array, InputError, ModelRuntime, RunError, format_shape
+from edgefleet_runtime.port import Array, InputError, ModelRuntime, RunError, format_shape, is_batched
 
 GOLDEN_MEMBER = "golden.npz"
 MAX_GOLDEN_BYTES = 512 * 1024 * 1024
@@ -107,8 +107,7 @@ def dump_golden(inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> by
 
 def slice_sample(spec: TensorSpec, array: Array, index: int) -> Array:
     """Return sample `index` of an array of samples, in the shape that `spec` declares (rule 2)."""
-    first = spec.shape[0] if spec.shape else None
-    if first is not None and (first == 1 or isinstance(first, str)):
+    if is_batched(spec):
         if array.ndim == len(spec.shape) + 1:  # samples that already carry their own batch axis
             return np.asarray(array[index])
         return np.asarray(array[index : index + 1])

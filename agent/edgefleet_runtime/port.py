@@ -196,6 +196,11 @@ def shape_fits(declared: Sequence[int | str], actual: Sequence[int]) -> bool:
     return all(isinstance(d, str) or d < 1 or d == a for d, a in zip(declared, actual, strict=True))
 
 
+def is_batched(spec: TensorSpec) -> bool:
+    """Return whether a tensor's first dimension is that of the batch: 1 or free (design README §4)."""
+    return bool(spec.shape) and (spec.shape[0] == 1 or isinstance(spec.shape[0], str))
+
+
 def format_shape(shape: Sequence[int | str]) -> str:
     """Return `[1, 3, height]`."""
     return "[" + ", ".join(str(d) for d in shape) + "]"

@@ -16,7 +16,7 @@ import numpy as np
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime import image as images
-from edgefleet_runtime.port import Array, InputError, check_array, format_shape
+from edgefleet_runtime.port import Array, InputError, check_array, format_shape, is_batched
 from edgefleet_runtime.quantize import quantize_array
 
 PREPROCESS_MEMBER = "preprocess.json"
@@ -258,7 +258,7 @@ def to_model(array: Array, spec: TensorSpec) -> Array:
 
     Raises InputError when they still do not fit.
     """
-    if array.ndim == len(spec.shape) - 1 and (spec.shape[0] == 1 or isinstance(spec.shape[0], str)):
+    if array.ndim == len(spec.shape) - 1 and is_batched(spec):
         array = array[None]
     if array.dtype.name != spec.dtype:
         if spec.quantization is not None:

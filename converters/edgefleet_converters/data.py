@@ -30,6 +30,7 @@ from edgefleet_converters.errors import (
     LabelsError,
 )
 from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_runtime.port import is_batched
 from edgefleet_runtime.quantize import quantize_array
 
 Array = npt.NDArray[Any]
@@ -57,11 +58,6 @@ class SampleSet:
             {name: array[indices] for name, array in self.arrays.items()},
             {name: array[indices] for name, array in self.labels.items()},
         )
-
-
-def is_batched(spec: TensorSpec) -> bool:
-    """Return whether a tensor's first dimension is that of the batch (rule 2)."""
-    return bool(spec.shape) and (spec.shape[0] == 1 or isinstance(spec.shape[0], str))
 
 
 def load_arrays(path: Path, role: str) -> dict[str, Array]:

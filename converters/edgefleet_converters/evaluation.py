@@ -19,7 +19,6 @@ import numpy.typing as npt
 from edgefleet_converters.data import (
     SampleSet,
     check_samples,
-    is_batched,
     load_arrays,
     load_samples,
     random_samples,
@@ -30,6 +29,7 @@ from edgefleet_converters.errors import DataEmptyError, DataShapeError
 from edgefleet_converters.recipe import Recipe
 from edgefleet_converters.request import DataFiles
 from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_runtime.port import is_batched
 
 Array = npt.NDArray[Any]
 

@@ -21,7 +21,6 @@ from edgefleet_converters.check.compat import (
     check_tflite_operators,
     check_versions,
 )
-from edgefleet_converters.data import is_batched
 from edgefleet_converters.evaluation import Evaluation, prepare_evaluation
 from edgefleet_converters.gate import check_runtimes
 from edgefleet_converters.pack import Contents, build_bundle
@@ -44,6 +43,7 @@ from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName, ProfileName, Version, target_path
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_runtime.port import is_batched
 
 Event = dict[str, Any]
 Listener = Callable[[Event], None]

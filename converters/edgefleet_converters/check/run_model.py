@@ -12,13 +12,21 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet_converters.data import is_batched, read_arrays
+from edgefleet_converters.data import read_arrays
 from edgefleet_converters.errors import LoadFailedError, RuntimeUnavailableError, TransformError
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.finite import count_nonfinite
 from edgefleet_runtime.golden import slice_sample
-from edgefleet_runtime.port import InputError, ModelLoadError, ModelRuntime, RunError, RuntimeMissingError, load
+from edgefleet_runtime.port import (
+    InputError,
+    ModelLoadError,
+    ModelRuntime,
+    RunError,
+    RuntimeMissingError,
+    is_batched,
+    load,
+)
 
 Array = npt.NDArray[Any]
 
