@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ import typer
 
 from edgefleet_cli import completion
 from edgefleet_cli.commands.event import SHEET as EVENTS
+from edgefleet_cli.contexts import write_private
 from edgefleet_cli.errors import UsageError
 from edgefleet_cli.figures import age, error_text, pairs, size, text
 from edgefleet_cli.options import parse_duration_s
@@ -231,9 +231,7 @@ def _write_tokens(tokens: list[Json], folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for entry in tokens:
-            handle = os.open(folder / f"{entry['id']}.token", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(str(entry["token"]) + "\n")
+            write_private(folder / f"{entry['id']}.token", f"{entry['token']}\n")
     except OSError as error:
         raise UsageError(
             f"cannot write tokens to {folder}", why=str(error), next_step="give another folder with --out"
