@@ -1,7 +1,8 @@
-"""What of a device's message may go into a database: checked here, once, before messages of many devices share a transaction.
+"""What of a state, presence or event may go into a database: checked here, before messages of many devices share a transaction.
 
 MessagePack can say more than a database can hold: integers beyond 63 bits, not-a-number, raw bytes, times, text with NUL. One
-device that says such a thing must never keep the others' messages of its batch from being stored.
+device that says such a thing must never keep the others' messages of its batch from being stored. Telemetry is judged window by
+window (`telemetry.service`), so that a bad window costs only itself.
 """
 
 import math
