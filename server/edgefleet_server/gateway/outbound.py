@@ -1,7 +1,8 @@
 """Sends what devices should know: retained desired documents, the repository head, the brake, acknowledgements.
 
 Rules:
-1. On every connect everything retained is published again from the database: a broker may have lost all of it.
+1. On every connect everything retained is published again from the database: a broker may have lost all of it. A database
+   that is away just then is asked again.
 2. A document newly signed by this process is on its way at once (listener); one signed by another process is found by
    looking at the database every POLL_S.
 3. An older `gen` is never published after a newer one of the same device.
@@ -90,6 +91,7 @@ class Outbound:
         self._looked_at = clock.now()
         self._looked_s = clock.monotonic_s()
         self._is_up = False
+        self._owes_everything = False
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="gateway-outbound", daemon=True)
         self.published = 0
@@ -155,17 +157,21 @@ class Outbound:
     def _publish_everything(self) -> None:
         self._published.clear()
         self._head, self._hold = b"", b""
-        self._is_up = True
+        self._is_up = self._owes_everything = True
         self._looked_at = self._clock.now()
         self._publish_shared()
         for document in self._sources.all_desired():
             if not self._publish_desired(document):
-                return
+                break  # the connection is gone; the next one begins anew
+        self._owes_everything = False
 
     def _look_for_changes(self) -> None:
         """Publish what another process signed, and a new head. The overlap covers transactions that committed after a later one."""
         self._looked_s = self._clock.monotonic_s()
         if not self._is_up:
+            return
+        if self._owes_everything:
+            self._publish_everything()
             return
         now = self._clock.now()
         since = self._looked_at - OVERLAP

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.topics import Topics
@@ -31,14 +32,19 @@ class OtherProcess:
     def __init__(self) -> None:
         self.head = b"head 1"
         self.documents: list[Document] = []
+        self.old: list[Document] = []
+        self.times_away = 0
 
     def sign(self) -> None:
         """Write both."""
         self.head, self.documents = b"head 2", [Document(ONE, 2, b"document 2")]
 
     def all_desired(self) -> Sequence[Document]:
-        """Return nothing: no device is old."""
-        return []
+        """Return what was signed long ago, when the database is there."""
+        if self.times_away:
+            self.times_away -= 1
+            raise OperationalError("", {}, Exception())
+        return self.old
 
     def desired_changed_since(self, since: datetime) -> Sequence[Document]:
         """Return what is new."""
@@ -47,6 +53,24 @@ class OtherProcess:
     def hold_envelope(self) -> bytes | None:
         """Return no brake."""
         return None
+
+
+def test_everything_is_said_also_when_the_database_was_away_at_the_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    said: list[str] = []
+    database = OtherProcess()
+    database.old, database.times_away = [Document(ONE, 7, b"document 7")], 2
+
+    def publish(topic: str, _payload: bytes, _qos: int, _retain: bool) -> bool:
+        said.append(topic)
+        return True
+
+    outbound = Outbound(TOPICS, database, lambda: database.head, publish, SystemClock())
+    outbound.start()
+    outbound.send_everything()
+    eventually(lambda: TOPICS.desired(ONE) in said, "the document")
+    outbound.stop()
+    assert said.count(TOPICS.desired(ONE)) == 1
 
 
 def test_the_head_goes_before_a_document_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
