@@ -6,6 +6,7 @@ run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock
 """
 
 import hashlib
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ class StatePaths:
         The agent removes its sockets, and a folder that is not `run/`, when it ends.
         """
         longest = self.run / f"{'m' * MAX_SOCKET_STEM}.candidate.A.sock"
-        if len(str(longest.absolute())) <= MAX_SOCKET_PATH_BYTES:
+        if len(os.fsencode(longest.absolute())) <= MAX_SOCKET_PATH_BYTES:
             return self.run
         digest = hashlib.sha256(str(self.root.absolute()).encode()).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"edgefleet-{digest}"

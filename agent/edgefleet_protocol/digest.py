@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from typing import NewType
 
 from edgefleet_protocol.errors import BadIdError
@@ -23,3 +24,12 @@ def parse_sha256(text: str) -> Sha256:
 def sha256_hex(data: bytes | bytearray | memoryview) -> Sha256:
     """Return the sha256 of `data`."""
     return Sha256(hashlib.sha256(data).hexdigest())
+
+
+def folder_sha256(files: Iterable[tuple[str, Sha256]]) -> Sha256:
+    """Return the sha256 that names a folder: that of its sorted lines `path NUL sha256 LF`.
+
+    files: (path below the folder with `/`, sha256 of the file); their order does not matter. Release and manifest name a
+    published folder by this.
+    """
+    return sha256_hex("".join(sorted(f"{path}\0{sha256}\n" for path, sha256 in files)).encode())

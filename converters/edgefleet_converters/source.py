@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from edgefleet_converters.errors import NotAModelError, TruncatedModelError
-from edgefleet_protocol.digest import sha256_hex
+from edgefleet_protocol.digest import folder_sha256, sha256_hex
 
 _FOREIGN_HINTS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "it is a Git LFS pointer: run `git lfs pull` first"),
@@ -113,14 +113,9 @@ def _from_mlflow(folder: Path, mlmodel: Path) -> Path:
 
 
 def _digest(upload: Path) -> str:
-    """Return the sha256 of a file, or of a folder's sorted list of `name NUL sha256 LF`."""
+    """Return the sha256 of a file, or that of a folder's plain files. Links are neither followed nor counted."""
     if not upload.is_dir():
         return sha256_hex(upload.read_bytes())
-    lines: list[str] = []
-    for root, folders, files in os.walk(upload, followlinks=False):
-        folders.sort()
-        for name in sorted(files):
-            path = Path(root) / name
-            if not path.is_symlink() and path.is_file():
-                lines.append(f"{path.relative_to(upload).as_posix()}\0{sha256_hex(path.read_bytes())}\n")
-    return sha256_hex("".join(sorted(lines)).encode())
+    paths = [Path(root) / name for root, _, files in os.walk(upload, followlinks=False) for name in files]
+    plain = [path for path in paths if not path.is_symlink() and path.is_file()]
+    return folder_sha256((path.relative_to(upload).as_posix(), sha256_hex(path.read_bytes())) for path in plain)

@@ -21,6 +21,12 @@ def test_sockets_of_a_deep_state_folder_have_short_paths() -> None:
     assert paths.sockets() != StatePaths(Path("/") / ("d" * 60) / ("f" * 60)).sockets()
 
 
+def test_letters_that_take_two_bytes_count_as_two() -> None:
+    plain, wide = (StatePaths(Path("/") / (letter * 40) / "state") for letter in "eé")
+    assert plain.sockets() == plain.run
+    assert wide.sockets() != wide.run
+
+
 @pytest.mark.parametrize("model", ["a", "m" * 16, "m" * 17, "m" * 63])
 def test_a_worker_socket_fits_in_any_chosen_folder(model: str) -> None:
     paths = StatePaths(Path("/") / ("d" * 50))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_protocol import ids
-from edgefleet_protocol.digest import parse_sha256
+from edgefleet_protocol.digest import folder_sha256, parse_sha256, sha256_hex
 from edgefleet_protocol.errors import BadIdError
 from edgefleet_protocol.profile import ProfileError, profile_from_dict
 from edgefleet_protocol.sketch import LatencySketch
@@ -50,6 +50,14 @@ def test_bad_device_ids(device: str) -> None:
 def test_bad_digests(text: str) -> None:
     with pytest.raises(BadIdError):
         parse_sha256(text)
+
+
+def test_a_folder_is_named_by_its_paths_and_contents() -> None:
+    a, b = ("a/x.bin", sha256_hex(b"1")), ("model.onnx", sha256_hex(b"2"))
+    text = f"a/x.bin\0{a[1]}\nmodel.onnx\0{b[1]}\n"
+    assert folder_sha256([b, a]) == folder_sha256([a, b]) == sha256_hex(text.encode())
+    assert folder_sha256([a]) != folder_sha256([a, b])
+    assert folder_sha256([("a/y.bin", a[1])]) != folder_sha256([a])
 
 
 seconds = st.floats(2e-6, 100.0)

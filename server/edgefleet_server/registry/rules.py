@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from edgefleet_protocol.digest import Sha256, sha256_hex
+from edgefleet_protocol.digest import Sha256, folder_sha256, sha256_hex
 from edgefleet_server.registry.errors import (
     BadMetricError,
     BadRangeError,
@@ -103,11 +103,8 @@ def check_blobs(publication: Publication, lengths: Mapping[str, int]) -> None:
 
 
 def source_digest(kind: str, files: Sequence[SourceFile]) -> Sha256:
-    """Return the sha256 that names a source: the file's own, or that of the sorted `sha256 length path` lines."""
-    if kind == "file":
-        return files[0].sha256
-    lines = sorted(f"{file.sha256} {file.length} {file.path}\n" for file in files)
-    return sha256_hex("".join(lines).encode())
+    """Return the sha256 that names a source: the file's own, or the folder's, as the bundle's manifest has it."""
+    return files[0].sha256 if kind == "file" else folder_sha256((file.path, file.sha256) for file in files)
 
 
 def identity(publication: Publication) -> Sha256:
