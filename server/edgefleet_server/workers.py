@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import IO
 
 from edgefleet_protocol.errors import EdgefleetError
@@ -16,6 +17,7 @@ from edgefleet_server.settings import ServerSettings
 
 _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.5, 2.0, 10.0, 30.0)
+_QUIET_S = 60.0  # a worker that ran so long did not fail at its start: the next one begins at once again
 _STOP_WAIT_S = 3.0
 
 
@@ -75,6 +77,7 @@ class WorkerPool:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "edgefleet_server.conversion.worker", str(number)], stdin=subprocess.PIPE
             )
+            began_s = time.monotonic()
             with self._lock:
                 self._running[number] = process
             if self._stopping.is_set():  # stop() may have looked just before this process was in the table
@@ -87,6 +90,7 @@ class WorkerPool:
                 del self._running[number]
             if self._stopping.is_set():
                 return
+            failures = 0 if time.monotonic() - began_s > _QUIET_S else failures
             pause_s = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
             failures += 1
             _log.warning("a conversion worker ended", extra={"worker": number, "code": code, "next_start_s": pause_s})

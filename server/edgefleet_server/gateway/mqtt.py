@@ -161,7 +161,14 @@ class MqttLink:
 
     def _one_connection(self) -> bool:
         """Connect once and stay until it is over; return whether the broker had accepted us."""
-        connection = _Connection(self._new_client())
+        try:
+            connection = _Connection(self._new_client())
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # ssl.SSLError is an OSError: the certificate's files are being replaced, or bad
+            _log.error("own certificate not usable", extra={"reason": f"{type(error).__name__}: {error}"})
+            return False
         self._wire(connection)
         self._connection = connection
         if self._stopping.is_set():  # stop() may have looked just before this connection was there
