@@ -31,5 +31,5 @@ def test_a_connected_idle_agent_keeps_within_its_memory(agent: Agent) -> None:
     assert agent.process is not None
     lines = Path(f"/proc/{agent.process.pid}/smaps_rollup").read_text("ascii").splitlines()[1:]
     fields = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-    assert fields["Rss"] <= 36 * 1024 * 1024
-    assert fields["Private_Clean"] + fields["Private_Dirty"] <= 24 * 1024 * 1024
+    assert fields["Rss"] <= 36_000_000
+    assert fields["Private_Clean"] + fields["Private_Dirty"] <= 24_000_000

@@ -83,6 +83,22 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
     assert (len(box), box.dropped) == (1, 1)
 
 
+def test_a_file_that_cannot_be_opened_now_loses_nothing_and_stops_nothing(tmp_path: Path) -> None:
+    file, away = tmp_path / "q" / "q.db", tmp_path / "away.db"
+    box = outbox(tmp_path)
+    box.add(Kind.EVENT, "b", 1, b"before")
+    box.close()
+    file.rename(away)
+    file.mkdir()
+    box = outbox(tmp_path)
+    box.add(Kind.EVENT, "b", 2, b"meanwhile")
+    assert (len(box), box.dropped) == (1, 0)
+    box.close()
+    file.rmdir()
+    away.rename(file)
+    assert [waiting.payload for waiting in outbox(tmp_path).due(0.0, 10)] == [b"before"]
+
+
 windows = st.builds(
     Window,
     t0=st.integers(0, 10_000),

@@ -5,6 +5,7 @@
 3. Over the cap the oldest telemetry goes first: two neighbours are merged into one row where that saves bytes, else dropped and
    counted. Events go only when nothing else is left.
 4. (boot_id, kind, seq) is unique, so that sending twice counts once.
+5. A file that cannot be opened now stays for the next start, and messages wait in memory; a damaged one is set aside.
 """
 
 import logging
@@ -63,6 +64,10 @@ class Outbox:
     def _open(path: Path) -> sqlite3.Connection:
         try:
             return _connect(path)
+        except sqlite3.OperationalError as error:
+            # no room, or no access, at the moment: what is queued stays where it is for the next start, and the device works
+            log.error("queue not usable, kept in memory for now", extra={"reason": str(error)})
+            return _connect(":memory:")
         except sqlite3.DatabaseError:
             # a damaged queue must not keep the device from working: it is set aside, its content is lost and that is counted
             path.replace(path.with_suffix(".damaged"))
@@ -161,7 +166,7 @@ class Outbox:
         self.bytes -= length + _OVERHEAD_BYTES
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path | str) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA cache_size = -256")
