@@ -66,7 +66,7 @@ class Outbox:
             return _connect(path)
         except sqlite3.OperationalError as error:
             # no room, or no access, at the moment: what is queued stays where it is for the next start, and the device works
-            log.error("queue not usable, kept in memory for now", extra={"reason": str(error)})
+            log.warning("queue not usable, kept in memory for now", extra={"reason": str(error)})
             return _connect(":memory:")
         except sqlite3.DatabaseError:
             # a damaged queue must not keep the device from working: it is set aside, its content is lost and that is counted
