@@ -21,6 +21,8 @@ from edgefleet_converters.check.compat import (
     check_tflite_operators,
     check_versions,
 )
+from edgefleet_converters.data import load_samples
+from edgefleet_converters.drift_reference import build_reference
 from edgefleet_converters.evaluation import Evaluation, prepare_evaluation
 from edgefleet_converters.gate import check_runtimes
 from edgefleet_converters.pack import Contents, build_bundle
@@ -212,6 +214,10 @@ class _Conversion:
                         next_step="give sample data with --eval, or export the model with fixed shapes",
                     ) from error
         refuse_nonfinite(reference, "the source model")
+        if files.reference and "reference.msgpack" not in side_files:
+            known = load_samples(Path(files.reference), inputs, outputs, "reference")
+            answers = self._workshop.answers(model, runtime, known, key="reference")
+            side_files["reference.msgpack"] = build_reference(known.arrays, answers.outputs)
         return _Prepared(evaluation, reference, side_files)
 
     def _tflite_reference(self, profile: HardwareProfile) -> str:

@@ -32,9 +32,18 @@ def read_side_files(
         if path:
             members[name] = _read(path, name)
     _check_against_runtime(members, inputs, outputs, labels)
-    if files.reference:
+    if files.reference and not holds_samples(files.reference):
         members["reference.msgpack"] = _checked_msgpack(_read(files.reference, "reference.msgpack"))
     return members
+
+
+def holds_samples(path: str) -> bool:
+    """Say whether a drift reference is given as samples (`.npz`), from which it is made. Raises SideFileError. Reads the file."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except OSError as error:
+        raise SideFileError(f"cannot read the drift reference: {error}", next_step="check the path") from error
 
 
 def _read(path: str, name: str) -> bytes:
@@ -85,7 +94,7 @@ def _checked_msgpack(data: bytes) -> bytes:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise SideFileError(
             f"the drift reference is no MessagePack document: {error}",
-            next_step="make it with the script of your model",
+            next_step="give samples as .npz, named as the model's inputs, or a reference.msgpack of another bundle",
         ) from error
     return data
 

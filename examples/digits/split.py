@@ -3,7 +3,7 @@
 Rules:
 - 1,797 images of 8 × 8 grey values 0..16; the model's input is the value divided by 16, float32 `[N, 1, 8, 8]`.
 - Four disjoint parts, each with the digits in equal shares: `train` 900, `calibration` 197 (quantization only), `eval` 400
-  (the converter's gate) and `device` 300 (what demo devices are shown).
+  (the converter's gate) and `device` 300 (what demo devices are shown). All but `device` make the drift reference.
 - The order inside a part is fixed by the seed, so the files in `data/` can be made again byte for byte in content.
 """
 

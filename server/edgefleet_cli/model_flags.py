@@ -43,7 +43,7 @@ Metric = Annotated[
 Golden = Annotated[Path | None, typer.Option("--golden", metavar="F.npz", help="Golden vectors; made from data else.")]
 Reference = Annotated[
     Path | None,
-    typer.Option("--reference", metavar="F", help="Drift reference, .npz or .msgpack."),
+    typer.Option("--reference", metavar="F", help="Samples for the drift reference, .npz, or a reference.msgpack."),
 ]
 Labels = Annotated[Path | None, typer.Option("--labels", metavar="F", help="Class names, one a line.")]
 Preprocess = Annotated[

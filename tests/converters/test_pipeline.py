@@ -110,7 +110,7 @@ def test_the_example_fits_the_small_profile_only_as_int8(tmp_path: Path) -> None
     digits = Path(__file__).parents[2] / "examples" / "digits"
     data = {name: str(digits / f"data/{name}.npz") for name in ("calibration", "eval")}
     data |= {
-        "labels": str(digits / "labels.txt"), "reference": str(digits / "reference.msgpack"),
+        "labels": str(digits / "labels.txt"), "reference": str(digits / "data" / "reference.npz"),
         "preprocess": str(digits / "preprocess.json"), "postprocess": str(digits / "postprocess.json"),
     }  # fmt: skip
     small = "generic-aarch64-ort-small"

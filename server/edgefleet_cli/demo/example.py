@@ -48,7 +48,7 @@ class Example:
             data={
                 "calibration": self.folder / "data" / "calibration.npz",
                 "eval": self.folder / "data" / "eval.npz",
-                "reference": self.folder / "reference.msgpack",
+                "reference": self.folder / "data" / "reference.npz",
                 "labels": self.folder / "labels.txt",
                 "preprocess": self.folder / "preprocess.json",
                 "postprocess": self.folder / "postprocess.json",
