@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from edgefleet_cli.errors import UsageError
 from edgefleet_cli.sources import UnreadableFileError, locate
 from edgefleet_protocol.ids import parse_model_name, parse_profile_name, parse_version
 
@@ -90,7 +88,7 @@ def make_request(  # noqa: PLR0913 - the flags of the command
     metric: str | None,
     max_drop: float,
 ) -> ModelRequest:
-    """Return the checked request. Raises BadIdError, UsageError or UnreadableFileError before anything is sent."""
+    """Return the checked request. Raises BadIdError, ProfileError or UnreadableFileError before anything is sent."""
     locate(model)
     parse_model_name(name)
     parse_version(version)
@@ -105,41 +103,11 @@ def make_request(  # noqa: PLR0913 - the flags of the command
     from_files: list[dict[str, Any]] = []
     for given in profiles or []:
         if given.endswith((".yaml", ".yml", ".json")) or "/" in given:
-            from_files.append(read_profile_file(Path(given)))
+            from edgefleet_profiles import load_file
+            from edgefleet_protocol.profile import profile_to_dict
+
+            from_files.append(profile_to_dict(load_file(Path(given))))
         else:
             named.append(str(parse_profile_name(given)))
     chosen = tuple(named) if profiles else None
     return ModelRequest(model, name, version, chosen, tuple(from_files), data, precision.value, metric, max_drop)
-
-
-def read_profile_file(path: Path) -> dict[str, Any]:
-    """Return a profile file as an object. Raises UnreadableFileError or UsageError."""
-    try:
-        raw = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UnreadableFileError(
-            f"cannot read the profile file {path}",
-            why=error.strerror or str(error),
-            next_step="list the server's profiles with `edgectl profile list`",
-        ) from error
-    if path.suffix == ".json":
-        try:
-            document = json.loads(raw)
-        except ValueError as error:
-            raise _not_a_profile(path, str(error)) from error
-    else:
-        import yaml
-
-        try:
-            document = yaml.safe_load(raw)
-        except yaml.YAMLError as error:
-            raise _not_a_profile(path, str(error)) from error
-    if not isinstance(document, dict):
-        raise _not_a_profile(path, "it holds no mapping")
-    return document
-
-
-def _not_a_profile(path: Path, why: str) -> UsageError:
-    return UsageError(
-        f"{path} is not a profile file", why=why, next_step="start from `edgectl profile show NAME -o yaml`"
-    )

@@ -141,6 +141,24 @@ def test_names_are_checked_before_anything_is_sent(edgectl: Edgectl, tmp_path: P
     assert ran.told()[0]
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(None, "cannot read"), ("a: [", "not YAML"), ("- x", "no mapping"), ("nonsense: 1", "nonsense")],
+)
+def test_a_profile_file_is_checked_before_anything_is_sent(
+    edgectl: Edgectl, tmp_path: Path, content: str | None, told: str
+) -> None:
+    model, profile = tmp_path / "m.onnx", tmp_path / "board.yaml"
+    model.write_bytes(b"x")
+    if content is not None:
+        profile.write_text(content)
+    server = f"http://127.0.0.1:{_closed_port()}"
+    flags = ("--name", "m", "--version", "1", "--profile", profile, "--server", server, "--token", "x")
+    ran = edgectl("publish", model, *flags)
+    assert (ran.code, ran.out) == (2, "")
+    assert told in ran.told()[0]
+
+
 def test_missing_data_is_named_with_its_flag(edgectl: Edgectl, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"x")
     ran = edgectl("publish", tmp_path / "m.onnx", *_IDENTITY, "--eval", tmp_path / "absent.npz")

@@ -13,6 +13,7 @@ class TelemetryBatch(SQLModel, table=True):
     """One message of one device: its key makes a replay count once; `system` are the device's own figures then."""
 
     __tablename__ = "telemetry_batch"
+    __table_args__ = (Index("ix_telemetry_batch_device_received", "device_id", "received_at"),)
 
     device_id: str = Field(primary_key=True, max_length=63)
     boot_id: str = Field(primary_key=True, max_length=64)

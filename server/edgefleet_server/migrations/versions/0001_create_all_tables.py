@@ -242,6 +242,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("device_id", "boot_id", "seq", name=op.f("pk_telemetry_batch")),
     )
     with op.batch_alter_table("telemetry_batch", schema=None) as batch_op:
+        batch_op.create_index("ix_telemetry_batch_device_received", ["device_id", "received_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_telemetry_batch_received_at"), ["received_at"], unique=False)
 
     op.create_table(
@@ -333,6 +334,7 @@ def downgrade() -> None:
     op.drop_table("telemetry_window")
     with op.batch_alter_table("telemetry_batch", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_telemetry_batch_received_at"))
+        batch_op.drop_index("ix_telemetry_batch_device_received")
 
     op.drop_table("telemetry_batch")
     op.drop_table("signing_tuf_metadata")
