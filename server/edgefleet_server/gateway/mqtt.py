@@ -163,10 +163,7 @@ class MqttLink:
         """Connect once and stay until it is over; return whether the broker had accepted us."""
         try:
             connection = _Connection(self._new_client())
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # ssl.SSLError is an OSError: the certificate's files are being replaced, or bad
+        except (OSError, ValueError) as error:  # also ssl.SSLError: the files are being replaced, or bad
             _log.error("own certificate not usable", extra={"reason": f"{type(error).__name__}: {error}"})
             return False
         self._wire(connection)
