@@ -1,0 +1,362 @@
+"""Values of the rollout feature. States and verdicts are stored and public: never renamed.
+
+- A rollout brings one release to the devices that a selector matches, stage by stage.
+- A stratum is one hardware profile. Each stratum walks through the stages on its own; a cell is one stage of one stratum.
+- An assignment is one device in one rollout.
+Source: design README §7, fleet.md §5.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
+from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
+
+SMALL_STRATUM: Final = 73
+"""Clean devices that the promote e-process needs at its defaults; a stratum with fewer uses the small-fleet rules."""
+FULL_CUT: Final = 2**64
+"""A cut above every rank: the whole stratum."""
+
+
+class RolloutState(StrEnum):
+    """Where a rollout stands."""
+
+    DRAFT = "draft"
+    VALIDATING = "validating"
+    AWAITING_APPROVAL = "awaiting_approval"
+    RUNNING = "running"
+    PAUSED = "paused"
+    ROLLING_BACK = "rolling_back"
+    ROLLED_BACK = "rolled_back"
+    ROLLBACK_INCOMPLETE = "rollback_incomplete"
+    FINISHED = "finished"
+    REGRESSED = "regressed"
+    SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
+
+
+class StageState(StrEnum):
+    """Where a stage stands in one stratum."""
+
+    PENDING = "pending"
+    EXPOSING = "exposing"
+    SOAKING = "soaking"
+    JUDGING = "judging"
+    PASSED = "passed"
+    FAILED = "failed"
+    HELD = "held"
+    SKIPPED = "skipped"
+
+
+class Promote(StrEnum):
+    """What a stage needs before the next one opens."""
+
+    AUTO = "auto"
+    ALL_HEALTHY = "all_healthy"
+    EVIDENCE = "evidence"
+
+
+class Rule(StrEnum):
+    """The promote rule that a stage uses in one stratum."""
+
+    ALL_HEALTHY = "all_healthy"
+    EVIDENCE = "evidence"
+
+
+class Strength(StrEnum):
+    """How much a promotion rests on."""
+
+    WEAK = "weak"
+    EVIDENCE = "evidence"
+    OVERRIDE = "override"
+
+
+class OnFail(StrEnum):
+    """What happens to a stratum whose stage failed."""
+
+    ROLLBACK = "rollback"
+    PAUSE = "pause"
+
+
+class VerdictKind(StrEnum):
+    """What was decided about a stage."""
+
+    ADVANCE = "advance"
+    HOLD = "hold"
+    PAUSE = "pause"
+    ROLL_BACK = "roll_back"
+
+
+# ---- the spec, as parsed by `spec.py`
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How far a stage reaches: a percentage (0 < p <= 100) or a count; `min` devices per stratum in any case.
+
+    count is per stratum; with `count_total` it is over all strata, shared out by size.
+    """
+
+    percent: float | None = None
+    count: int | None = None
+    min: int = 0
+    count_total: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """One stage. `soak`: how long a device must run the release before it counts as healthy."""
+
+    name: str
+    size: Size
+    soak: timedelta
+    promote: Promote
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDeadlines:
+    """How long a device may take: to take up the offer, to download, to get to the switch, and to prove itself."""
+
+    ack: timedelta = timedelta(hours=72)
+    download: timedelta = timedelta(hours=6)
+    apply: timedelta = timedelta(minutes=10)
+    verify: timedelta = timedelta(minutes=30)
+
+
+@dataclass(frozen=True, slots=True)
+class InstallGate:
+    """Bounds on the share of devices on which the release fails (ratios) and the error probabilities of the two tests."""
+
+    max_failure: float = 0.03
+    promote_below: float = 0.05
+    alpha_abort: float = 0.01
+    alpha_promote: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Inconclusive:
+    """What to do when a stage has been open for `after` without a verdict."""
+
+    after: timedelta = timedelta(hours=48)
+    do: OnFail = OnFail.PAUSE
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A whole rollout as its author wrote it. `release` is `name@version`; `selector` "" means every device."""
+
+    release: str
+    selector: str
+    stages: tuple[StageSpec, ...]
+    device: DeviceDeadlines = DeviceDeadlines()
+    gate: InstallGate = InstallGate()
+    on_fail: OnFail = OnFail.ROLLBACK
+    on_inconclusive: Inconclusive = Inconclusive()
+    name: str = ""
+
+
+# ---- what is judged
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices of one stratum, over all stages opened so far; accepted failures are in none of them but `accepted`.
+
+    members: below the cut; offered: not taken up yet; exposed = pending + healthy + failed; healthy: past their soak;
+    failed: failed, lost, rolled back by themselves or regressed; unreachable, incompatible: outside of the evidence.
+    """
+
+    members: int = 0
+    offered: int = 0
+    exposed: int = 0
+    pending: int = 0
+    healthy: int = 0
+    failed: int = 0
+    unreachable: int = 0
+    incompatible: int = 0
+    accepted: int = 0
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a decision about one cell rests on. Stored with the decision, so that it can be made again.
+
+    failures: count by error class, `lost` among them (its sum is `counts.failed`). soaking: healthy devices whose soak is
+    not over (they are pending). pooled_exposed, pooled_failed: over all strata of the rollout. open_for_s: since the cell
+    opened or was last resumed.
+    """
+
+    stage: int
+    stratum: str
+    population: int
+    counts: Counts
+    failures: dict[str, int] = {}
+    soaking: int = 0
+    pooled_exposed: int = 0
+    pooled_failed: int = 0
+    rule: Rule = Rule.ALL_HEALTHY
+    max_failure: float = 0.03
+    promote_below: float = 0.05
+    alpha_abort: float = 0.01
+    alpha_promote: float = 0.05
+    on_fail: OnFail = OnFail.ROLLBACK
+    open_for_s: float = 0.0
+    inconclusive_after_s: float = 172_800.0
+    inconclusive_do: OnFail = OnFail.PAUSE
+
+
+Figures = Mapping[str, float | int | str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """The stage passed in this stratum. bound: in words, for example "4 of 4 healthy: failure below 53 % at 95 %"."""
+
+    code: str
+    reason: str
+    figures: Figures
+    strength: Strength
+    bound: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """No verdict yet: what is missing."""
+
+    code: str
+    reason: str
+    figures: Figures
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Stop offering and wait for a person."""
+
+    code: str
+    reason: str
+    figures: Figures
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """The release is bad here: take it back. pooled: on the evidence of all strata together, so all of them stop."""
+
+    code: str
+    reason: str
+    figures: Figures
+    pooled: bool = False
+
+
+Decision = Advance | Hold | Pause | RollBack
+
+
+# ---- what the planner sees
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The release as built for one profile."""
+
+    target: str
+    sha256: Sha256
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A device that the rollout's selector matches now."""
+
+    device: DeviceId
+    stratum: ProfileName
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a device last said of the rollout's model. See `messages.ModelState` for the meaning of the fields."""
+
+    reported_gen: int = 0
+    phase: Phase | None = None
+    active_sha256: str = ""
+    wanted_sha256: str = ""
+    attempt: int = 0
+    gen: int = 0
+    error_class: ErrorClass | None = None
+    error_code: str = ""
+    reason: str = ""
+    refused_gen: int = 0
+    refused_code: str = ""
+    refused_reason: str = ""
+    is_revoked: bool = False
+    wanted_by_server: str = ""
+    """Digest that the device's present document asks for; "" = none. Another one than ours: somebody deployed over it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One device in one rollout. gen: of the document that offered; 0 before the first offer.
+
+    previous: what the device ran when it was first offered the release; None = it ran nothing of this model.
+    back_gen: gen of the document that took the release back; 0 = never taken back.
+    """
+
+    device: DeviceId
+    stage: int
+    stratum: ProfileName
+    state: AssignmentState
+    attempt: int = 0
+    gen: int = 0
+    is_joiner: bool = False
+    is_accepted: bool = False
+    previous: Bundle | None = None
+    offered_at: datetime | None = None
+    exposed_at: datetime | None = None
+    entered_at: datetime | None = None
+    switched_at: datetime | None = None
+    ended_at: datetime | None = None
+    deadline: datetime | None = None
+    back_gen: int = 0
+    back_at: datetime | None = None
+    back_done_at: datetime | None = None
+    error_class: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One stage of one stratum. cut: devices whose rank is lower belong to the stage (0 before it opens)."""
+
+    stage: int
+    stratum: ProfileName
+    state: StageState
+    cut: int = 0
+    population: int = 0
+    opened_at: datetime | None = None
+    soak_until: datetime | None = None
+    resumed_at: datetime | None = None
+    ended_at: datetime | None = None
+    verdict: VerdictKind | None = None
+    code: str = ""
+    reason: str = ""
+    strength: Strength | None = None
+    bound: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that the planner needs to know of one rollout, read in one transaction."""
+
+    id: RolloutId
+    state: RolloutState
+    spec: Spec
+    salt: str
+    bundles: Mapping[ProfileName, Bundle]
+    members: tuple[Member, ...]
+    cells: tuple[Cell, ...]
+    assignments: tuple[Assignment, ...]
+    reports: Mapping[DeviceId, Report] = field(default_factory=dict)
+    running: Mapping[DeviceId, Bundle] = field(default_factory=dict)
+    """What devices that have no assignment yet run of this model now: what they would be rolled back to."""
