@@ -194,7 +194,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     stratum: str
     population: int
     counts: Counts
-    failures: dict[str, int] = {}
+    failures: dict[str, int] = msgspec.field(default_factory=dict)
     soaking: int = 0
     pooled_exposed: int = 0
     pooled_failed: int = 0
@@ -291,6 +291,8 @@ class Report:
     refused_code: str = ""
     refused_reason: str = ""
     is_revoked: bool = False
+    is_online: bool = False
+    last_seen: datetime | None = None
     wanted_by_server: str = ""
     """Digest that the device's present document asks for; "" = none. Another one than ours: somebody deployed over it."""
 
@@ -360,3 +362,105 @@ class Snapshot:
     reports: Mapping[DeviceId, Report] = field(default_factory=dict)
     running: Mapping[DeviceId, Bundle] = field(default_factory=dict)
     """What devices that have no assignment yet run of this model now: what they would be rolled back to."""
+
+
+# ---- what the planner wants done
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutMoved:
+    """The rollout goes to another state."""
+
+    before: RolloutState
+    after: RolloutState
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CellMade:
+    """A stage of a stratum exists now, not opened yet."""
+
+    cell: Cell
+
+
+@dataclass(frozen=True, slots=True)
+class CellMoved:
+    """A cell goes to another state; `cell` is it afterwards."""
+
+    before: StageState
+    cell: Cell
+
+
+@dataclass(frozen=True, slots=True)
+class CellNoted:
+    """A cell keeps its state but something about it is new: its reason, its soak."""
+
+    cell: Cell
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentMade:
+    """A device belongs to the rollout now, not offered anything yet."""
+
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentMoved:
+    """An assignment goes to another state; `assignment` is it afterwards."""
+
+    before: AssignmentState
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentNoted:
+    """An assignment keeps its state but something about it is new."""
+
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Write the release into the device's document. The gen of the document becomes the assignment's `gen`."""
+
+    device: DeviceId
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Write what the device ran before into its document. With `is_rollback` the document's gen becomes `back_gen`."""
+
+    device: DeviceId
+    is_rollback: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A decision was made about a cell, on these facts."""
+
+    facts: Facts
+    decision: Decision
+
+
+Effect = (
+    RolloutMoved
+    | CellMade
+    | CellMoved
+    | CellNoted
+    | AssignmentMade
+    | AssignmentMoved
+    | AssignmentNoted
+    | Offer
+    | GiveBack
+    | Judged
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, in this order, and when to look again at the latest (without news from devices)."""
+
+    effects: tuple[Effect, ...]
+    next_at: datetime
