@@ -1,4 +1,4 @@
-"""Make the two files of `bad/`: releases that must never reach a device.
+"""Make the files of `bad/`: two releases that must never reach a device, and one that no check before the devices can see.
 
     python make_bad.py [--out DIR]
 
@@ -8,6 +8,12 @@
 - `crashes-at-load.onnx`: a sound file to every checker (the types and shapes are right) whose target shape is computed as
   -2³¹ / -1. onnxruntime folds that constant when it loads the model; the quotient does not fit an int32, and an x86 processor
   answers with SIGFPE, which kills the process. Where the processor does not trap, the impossible shape is refused.
+- `nan-on-background.onnx`: 1.1.0 with a brightness normalisation that somebody could have written. The scores are taken
+  relative to the logarithm of the mean ink, ink being what is brighter than the darkest pixel. That level is counted in grey
+  steps of 1/255 as in a picture file, the pixels in 0..1: while the darkest pixel is 0, as in every image of the data, nothing
+  shows; from one grey step up the mean is negative and its logarithm, so every score, NaN. All answers go down or up by the
+  same amount, so the right ones and their softmax stay those of 1.1.0. onnxruntime's quantizer leaves all seven operators in
+  float32 (it would take Mul, Add and Clip), so int8 answers NaN for the same images.
 Needs the packages of `requirements.txt` without torch, and `digits-1.1.0.onnx`.
 """
 
@@ -25,6 +31,8 @@ from split import Part, load_parts
 
 SEED = 120
 SPREAD = 5  # factors run from 2⁻⁵ to 2⁵
+GREY_STEP = 1 / 255
+INK_FLOOR = 1e-3  # keeps a black picture away from log(0)
 
 
 def rescaled(weights: Weights, seed: int = SEED) -> dict[str, npt.NDArray[np.float32]]:
@@ -45,6 +53,29 @@ def rescaled(weights: Weights, seed: int = SEED) -> dict[str, npt.NDArray[np.flo
     out["fc1.bias"] *= third
     out["fc2.weight"] /= third[None, :]
     return out
+
+
+def normalised_model(weights: Weights) -> onnx.ModelProto:
+    """Return the model of `weights` whose answer is `scores - log(mean(ink))`, with the darkest pixel in the wrong unit."""
+    model = digits_model(weights, "1.2.0")
+    graph = model.graph
+    graph.node[-1].output[0] = "scores"
+    nodes = [
+        helper.make_node("ReduceMin", ["image"], ["darkest"], axes=[2, 3], keepdims=1),
+        helper.make_node("Div", ["darkest", "grey_step"], ["background"]),
+        helper.make_node("Max", ["image", "ink_floor"], ["pixels"]),
+        helper.make_node("Sub", ["pixels", "background"], ["ink"]),
+        helper.make_node("ReduceMean", ["ink"], ["mean_ink"], axes=[2, 3], keepdims=0),
+        helper.make_node("Log", ["mean_ink"], ["brightness"]),
+        helper.make_node("Sub", ["scores", "brightness"], ["logits"]),
+    ]
+    for node in nodes:
+        node.name = f"{node.op_type.lower()}_{node.output[0]}"
+    graph.node.extend(nodes)
+    for name, value in (("grey_step", GREY_STEP), ("ink_floor", INK_FLOOR)):
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 def crashing_model(part: Part) -> onnx.ModelProto:
@@ -78,13 +109,16 @@ def crashing_model(part: Part) -> onnx.ModelProto:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write the three files."""
     here = Path(__file__).parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=here / "bad")
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    loses = digits_model(rescaled(read_weights(here / "digits-1.1.0.onnx")), "1.2.0")
+    weights = read_weights(here / "digits-1.1.0.onnx")
+    nan = normalised_model(weights)
+    (out / "nan-on-background.onnx").write_bytes(nan.SerializeToString(deterministic=True))
+    loses = digits_model(rescaled(weights), "1.2.0")
     (out / "int8-loses.onnx").write_bytes(loses.SerializeToString(deterministic=True))
     crashes = crashing_model(load_parts()["train"])
     (out / "crashes-at-load.onnx").write_bytes(crashes.SerializeToString(deterministic=True))

@@ -6,7 +6,7 @@
 - Writes `digits-<version>.onnx`, `data/*.npz`, `samples/*.png`, `labels.txt` and `metrics.json`.
 - Same seed, same machine, same versions → the same weights. Another processor may differ in the last bits, so the committed
   files are what the tests judge; `metrics.json` says what was measured on them with onnxruntime.
-Needs the packages of `requirements.txt`. `make_bad.py` follows.
+Needs the packages of `requirements.txt`. `hazy.py`, `make_bad.py` and `measure.py` follow, in this order.
 """
 
 from __future__ import annotations

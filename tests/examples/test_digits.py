@@ -56,7 +56,7 @@ def int8_static(model: Path, out: Path) -> Path:
 
 
 @pytest.mark.parametrize("version", ["1.0.0", "1.1.0"])
-@pytest.mark.parametrize("name", ["eval", "device"])
+@pytest.mark.parametrize("name", ["eval", "device", "hazy"])
 def test_accuracy_is_what_metrics_json_says(version: str, name: str) -> None:
     measured = accuracy(DIGITS / f"digits-{version}.onnx", name)
     assert measured == pytest.approx(METRICS[version]["accuracy"][name], abs=0.0026)
