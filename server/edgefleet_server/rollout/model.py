@@ -460,7 +460,7 @@ Effect = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, in this order, and when to look again at the latest (without news from devices)."""
+    """What to do now, in this order, and when to look again at the latest without news (None: never)."""
 
     effects: tuple[Effect, ...]
-    next_at: datetime
+    next_at: datetime | None

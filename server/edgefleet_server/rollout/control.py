@@ -1,0 +1,121 @@
+"""What a person may ask of a rollout: pause, resume, abort, promote. Pure: a snapshot and the time in, effects out.
+
+Its own module because these follow a command, not a tick. The reason is the person's; who they are, the service writes.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.draft import Draft
+from edgefleet_server.rollout.hearing import moved
+from edgefleet_server.rollout.machines import (
+    CELL_OPEN,
+    FAILED_STATES,
+    IN_FLIGHT,
+    AssignmentEvent,
+    RolloutEvent,
+    StageEvent,
+)
+from edgefleet_server.rollout.model import (
+    AssignmentNoted,
+    Plan,
+    RolloutState,
+    Snapshot,
+    StageState,
+    Strength,
+    VerdictKind,
+)
+
+_S: Final = AssignmentState
+_E: Final = AssignmentEvent
+_STARTED: Final = CELL_OPEN | {StageState.HELD}
+
+
+def plan_pause(snapshot: Snapshot, now: datetime, reason: str) -> Plan:
+    """Return what a person's pause does. Raises IllegalTransitionError unless the rollout runs."""
+    work = _Control(snapshot, now)
+    work.pause("paused", reason)
+    return Plan(tuple(work.effects), work.next_look())
+
+
+def plan_resume(snapshot: Snapshot, now: datetime, reason: str) -> Plan:
+    """Return what a person's resume does: held stages are judged again. Raises IllegalTransitionError unless it is paused."""
+    work = _Control(snapshot, now)
+    work.resume(reason)
+    return Plan(tuple(work.effects), now)
+
+
+def plan_abort(snapshot: Snapshot, now: datetime, reason: str, *, rollback: bool) -> Plan:
+    """Return what a person's abort does. Raises IllegalTransitionError when the rollout has ended.
+
+    rollback: what every device ran before is given back; else what has switched stays, and the rest is withdrawn.
+    """
+    work = _Control(snapshot, now)
+    work.abort(reason, rollback=rollback)
+    return Plan(tuple(work.effects), now)
+
+
+def plan_promotion(snapshot: Snapshot, now: datetime, reason: str, stratum: str | None) -> Plan:
+    """Return what a person's promotion does: the open stage of one stratum (None: of all) passes on their word.
+
+    Failures so far are accepted: they are no evidence any more. A rollout that was paused goes on. Raises
+    IllegalTransitionError when it has ended. Without an open stage the plan is empty.
+    """
+    work = _Control(snapshot, now)
+    work.promote(reason, stratum)
+    return Plan(tuple(work.effects), now)
+
+
+class _Control(Draft):
+    """What a person asks for."""
+
+    def resume(self, reason: str) -> None:
+        """Go on: held stages are open again, and withdrawn devices will be offered the release anew."""
+        self.move_rollout(RolloutEvent.RESUME, "resumed", reason)
+        for cell in list(self.cells.values()):
+            if cell.state is StageState.HELD:
+                released = replace(cell, resumed_at=self.now, verdict=None, code="resumed", reason=reason)
+                self.move_cell(released, StageEvent.RELEASE)
+            elif cell.state in (StageState.SOAKING, StageState.JUDGING):
+                self.move_cell(replace(cell, resumed_at=self.now, code="resumed", reason=reason), StageEvent.UNSETTLED)
+
+    def abort(self, reason: str, *, rollback: bool) -> None:
+        """End the rollout at a person's word."""
+        for cell in list(self.cells.values()):
+            if cell.state in _STARTED:
+                if rollback:
+                    self.fail(cell, "aborted", reason)
+                elif cell.state is not StageState.HELD:
+                    self.move_cell(replace(cell, code="aborted", reason=reason), StageEvent.HOLD)
+        if rollback:
+            self.move_rollout(RolloutEvent.ROLL_BACK, "aborted", reason)
+            return
+        self.move_rollout(RolloutEvent.CANCEL, "aborted", reason)
+        self.withdraw(reason="aborted before its switch")
+        for a in list(self.assignments.values()):
+            if a.state is _S.ELIGIBLE or a.state in IN_FLIGHT:
+                told = "aborted; the device keeps the release" if a.state in IN_FLIGHT else "aborted before its switch"
+                self.move(moved(a, _E.CANCEL, self.now, reason=told, ended_at=self.now, deadline=None), a)
+
+    def promote(self, reason: str, stratum: str | None) -> None:
+        """Let open stages pass at a person's word."""
+        chosen = [cell for cell in self.cells.values() if (cell.state in _STARTED) and stratum in (None, cell.stratum)]
+        if chosen and self.state is RolloutState.PAUSED:
+            self.resume(reason)
+        for cell in [self.cells[cell.stratum, cell.stage] for cell in chosen]:
+            for a in [a for a in self.lane_assignments(cell) if a.state in FAILED_STATES and not a.is_accepted]:
+                accepted = replace(a, is_accepted=True)
+                self.assignments[a.device] = accepted
+                self.effects.append(AssignmentNoted(accepted))
+            passed = replace(
+                cell,
+                verdict=VerdictKind.ADVANCE,
+                code="promoted",
+                reason=reason,
+                strength=Strength.OVERRIDE,
+                bound="",
+                ended_at=self.now,
+            )
+            self.move_cell(passed, StageEvent.PASS)

@@ -1,0 +1,249 @@
+"""A tick in the making: a snapshot as the effects so far have changed it, and what every tick may do to it. Pure.
+
+Its own module because the planner and a person's commands (`control`) share it. Rules:
+- Every change of a state goes through a transition table and leaves one effect, so that its event is written once.
+- What every device ran before is given back newest exposed first; who never took up the offer is simply withdrawn.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.hearing import Terms, hear, moved
+from edgefleet_server.rollout.machines import (
+    CELL_DONE,
+    IN_FLIGHT,
+    ROLLOUT_ACTIVE,
+    AssignmentEvent,
+    RolloutEvent,
+    StageEvent,
+    step_rollout,
+    step_stage,
+)
+from edgefleet_server.rollout.model import (
+    Assignment,
+    AssignmentMoved,
+    AssignmentNoted,
+    Cell,
+    CellMoved,
+    CellNoted,
+    Effect,
+    GiveBack,
+    RolloutMoved,
+    RolloutState,
+    Snapshot,
+    StageState,
+    VerdictKind,
+)
+
+BATCH: Final = 200
+"""Documents that one tick signs for one rollout at most: a tick stays short, and the next one follows at once."""
+LOOK_AGAIN: Final = timedelta(seconds=2)
+LOOK_FOR_LATE: Final = timedelta(minutes=1)
+NOT_BACK: Final = "did not confirm in time that it went back"
+
+
+_S: Final = AssignmentState
+_E: Final = AssignmentEvent
+_WITHDRAWABLE: Final = frozenset({_S.OFFERED, _S.ACKED, _S.DOWNLOADING, _S.STAGED, _S.PARITY_OK})
+
+
+@dataclass(slots=True)
+class Lane:
+    """The cells of one stratum in order of stage."""
+
+    stratum: ProfileName
+    cells: list[Cell]
+
+    @property
+    def current(self) -> Cell | None:
+        """The first cell that is neither passed nor skipped; None when all are."""
+        return next((cell for cell in self.cells if cell.state not in (StageState.PASSED, StageState.SKIPPED)), None)
+
+    @property
+    def has_failed(self) -> bool:
+        return any(cell.state is StageState.FAILED for cell in self.cells)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.has_failed or all(cell.state in CELL_DONE for cell in self.cells)
+
+
+class Draft:
+    """One tick in the making: the snapshot as the effects so far have changed it."""
+
+    def __init__(self, snapshot: Snapshot, now: datetime) -> None:
+        self.snapshot = snapshot
+        self.now = now
+        self.state = snapshot.state
+        self.effects: list[Effect] = []
+        self.assignments = {a.device: a for a in snapshot.assignments}
+        self.cells = {(c.stratum, c.stage): c for c in snapshot.cells}
+        self.is_cut_short = False
+
+    def listen(self) -> None:
+        """Move assignments by what devices said and by deadlines."""
+        for device, assignment in list(self.assignments.items()):
+            report = self.snapshot.reports.get(device)
+            after, steps = hear(assignment, report, self._terms(assignment), self.now)
+            self.assignments[device] = after
+            self.effects += steps
+
+    def _terms(self, assignment: Assignment) -> Terms:
+        spec = self.snapshot.spec
+        bundle = self.snapshot.bundles.get(assignment.stratum)
+        return Terms(bundle.sha256 if bundle is not None else "", spec.device, spec.stages[assignment.stage].soak)
+
+    def pause(self, code: str, reason: str) -> None:
+        """Stop offering: what is not at its switch yet goes back to waiting."""
+        self.move_rollout(RolloutEvent.PAUSE, code, reason)
+        self.withdraw(reason="paused before its switch")
+
+    def withdraw(self, reason: str) -> None:
+        """Take back the offers of devices that are not at their switch yet."""
+        for a in list(self.assignments.values()):
+            if a.state in _WITHDRAWABLE and not a.back_gen:
+                self.move(withdrawn(a, self.now, reason), a)
+                self.effects.append(GiveBack(a.device, is_rollback=False))
+
+    def take_back(self) -> None:
+        """Write the former release back where a stratum failed (or everywhere, when the rollout goes back)."""
+        failed = {lane.stratum for lane in self.lanes() if self._is_going_back(lane)}
+        for a in list(self.assignments.values()):
+            if a.stratum in failed and a.state is _S.ELIGIBLE:
+                self.move(moved(a, _E.CANCEL, self.now, reason="its stratum was stopped", ended_at=self.now), a)
+        todo = [a for a in self.assignments.values() if a.stratum in failed and needs_giving_back(a)]
+        todo.sort(key=lambda a: (a.exposed_at or a.offered_at or self.now, a.device), reverse=True)
+        self.is_cut_short |= len(todo) > BATCH
+        for a in todo[:BATCH]:
+            self._give_back(a)
+        self._give_up_waiting()
+
+    def _give_back(self, a: Assignment) -> None:
+        self.effects.append(GiveBack(a.device, is_rollback=True))
+        after = replace(a, back_at=self.now)
+        if a.state is _S.OFFERED:
+            reason = "its stratum was stopped before it took up its document"
+            after = moved(
+                after, _E.CANCEL, self.now, reason=reason, ended_at=self.now, back_done_at=self.now, deadline=None
+            )
+            self.move(after, a)
+            return
+        if a.state is _S.UNREACHABLE:
+            after = replace(after, back_done_at=self.now)
+        self.assignments[a.device] = after
+        self.effects.append(AssignmentNoted(after))
+
+    def _give_up_waiting(self) -> None:
+        """Note which devices did not confirm in time that they went back."""
+        for a in list(self.assignments.values()):
+            if a.back_at is None or a.back_done_at is not None or a.reason.startswith(NOT_BACK):
+                continue
+            if self.now >= a.back_at + self.snapshot.spec.device.ack:
+                noted = replace(a, reason=f"{NOT_BACK}: {a.reason}" if a.reason else NOT_BACK, deadline=None)
+                self.assignments[a.device] = noted
+                self.effects.append(AssignmentNoted(noted))
+
+    def end_if_over(self) -> None:
+        """End the rollout when every lane has ended and what was taken back is settled."""
+        lanes = self.lanes()
+        if not all(lane.has_ended or self._is_going_back(lane) for lane in lanes):
+            return
+        going_back = {lane.stratum for lane in lanes if self._is_going_back(lane)}
+        owed = [a for a in self.assignments.values() if a.stratum in going_back]
+        if any(needs_giving_back(a) for a in owed):
+            return
+        failed = [lane for lane in lanes if lane.has_failed]
+        passed = [
+            lane
+            for lane in lanes
+            if any(cell.state is StageState.PASSED for cell in lane.cells) and not lane.has_failed
+        ]
+        if failed and not passed and self.state is RolloutState.RUNNING:
+            self.move_rollout(RolloutEvent.ROLL_BACK, *_why(failed))
+        waiting = [a for a in owed if a.back_at is not None and a.back_done_at is None]
+        if any(not a.reason.startswith(NOT_BACK) for a in waiting):
+            return
+        self._end(failed, passed, [a.device for a in waiting])
+
+    def _end(self, failed: Sequence[Lane], passed: Sequence[Lane], stuck: Sequence[DeviceId]) -> None:
+        code, reason = _why(failed)
+        tail = f"; not confirmed to be back: {', '.join(sorted(stuck)[:20])}" if stuck else ""
+        if self.state is RolloutState.ROLLING_BACK:
+            event = RolloutEvent.ROLLBACK_STUCK if stuck else RolloutEvent.ROLLED_BACK
+            self.move_rollout(event, code, reason + tail)
+        elif not passed:
+            self.move_rollout(RolloutEvent.CANCEL, "empty", "no device of the rollout was left to judge")
+        elif failed:
+            told = f"finished in {len(passed)} of {len(passed) + len(failed)} strata; {reason}{tail}"
+            self.move_rollout(RolloutEvent.FINISH, "partial", told)
+        else:
+            self.move_rollout(RolloutEvent.FINISH, "finished", "every stage passed in every stratum")
+
+    def next_look(self) -> datetime | None:
+        """Return when to look again at the latest; None when nothing can happen any more."""
+        if self.state in ROLLOUT_ACTIVE:
+            return self.now if self.is_cut_short else self.now + LOOK_AGAIN
+        # those who were away may still come back and take up their document: that is worth a line in the log
+        late = any(a.state is _S.UNREACHABLE or a.state in IN_FLIGHT for a in self.assignments.values())
+        return self.now + LOOK_FOR_LATE if late and self.state is RolloutState.FINISHED else None
+
+    def lanes(self) -> list[Lane]:
+        return [self.lane(stratum) for stratum in sorted({stratum for stratum, _ in self.cells})]
+
+    def lane(self, stratum: ProfileName) -> Lane:
+        cells = [cell for (one, _), cell in self.cells.items() if one == stratum]
+        return Lane(stratum, sorted(cells, key=lambda cell: cell.stage))
+
+    def lane_assignments(self, cell: Cell) -> Iterator[Assignment]:
+        return (a for a in self.assignments.values() if a.stratum == cell.stratum and a.stage <= cell.stage)
+
+    def count_open(self, cell: Cell) -> int:
+        return sum(a.state in IN_FLIGHT or a.state is _S.ELIGIBLE for a in self.lane_assignments(cell))
+
+    def _is_going_back(self, lane: Lane) -> bool:
+        return lane.has_failed or self.state is RolloutState.ROLLING_BACK
+
+    def fail(self, cell: Cell, code: str, reason: str) -> None:
+        failed = replace(cell, verdict=VerdictKind.ROLL_BACK, code=code, reason=reason, ended_at=self.now)
+        self.move_cell(failed, StageEvent.FAIL)
+
+    def move(self, after: Assignment, before: Assignment) -> None:
+        self.assignments[after.device] = after
+        self.effects.append(AssignmentMoved(before.state, after))
+
+    def move_cell(self, cell: Cell, event: StageEvent) -> Cell:
+        before = cell.state
+        after = replace(cell, state=step_stage(before, event))
+        self.cells[cell.stratum, cell.stage] = after
+        self.effects.append(CellMoved(before, after))
+        return after
+
+    def note_cell(self, cell: Cell) -> None:
+        self.cells[cell.stratum, cell.stage] = cell
+        self.effects.append(CellNoted(cell))
+
+    def move_rollout(self, event: RolloutEvent, code: str, reason: str) -> None:
+        before, self.state = self.state, step_rollout(self.state, event)
+        self.effects.append(RolloutMoved(before, self.state, code, reason))
+
+
+def _why(failed: Sequence[Lane]) -> tuple[str, str]:
+    """Return the code and the words for what ended these lanes."""
+    cells = [next(cell for cell in lane.cells if cell.state is StageState.FAILED) for lane in failed]
+    reasons = "; ".join(f"{cell.stratum}: {cell.reason}" for cell in cells)
+    return (cells[0].code if cells else ""), reasons
+
+
+def withdrawn(assignment: Assignment, now: datetime, reason: str) -> Assignment:
+    """Return an assignment whose offer was taken back before its device switched: it can be offered again."""
+    return moved(assignment, _E.WITHDRAW, now, reason=reason, deadline=None, error_class="")
+
+
+def needs_giving_back(assignment: Assignment) -> bool:
+    """Return whether the device's document may still name the release because of this rollout."""
+    is_out = assignment.state in (_S.ELIGIBLE, _S.INCOMPATIBLE, _S.SUPERSEDED, _S.CANCELLED)
+    return assignment.gen > 0 and not assignment.back_gen and not is_out

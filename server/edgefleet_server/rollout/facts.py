@@ -1,0 +1,73 @@
+"""What a decision about a cell rests on, counted from the assignments. Pure.
+
+Its own module because planner, explanation and tests count with it. Accepted failures count nowhere; exposed means that the
+device took up its document, whatever became of it then.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Final
+
+from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.hearing import LOST
+from edgefleet_server.rollout.machines import FAILED_STATES, IN_FLIGHT
+from edgefleet_server.rollout.model import Assignment, Cell, Counts, Facts, Snapshot
+from edgefleet_server.rollout.rules import rule_for
+
+_S: Final = AssignmentState
+UNCOUNTED: Final = frozenset({_S.CANCELLED, _S.SUPERSEDED})
+EXPOSED: Final = (IN_FLIGHT - {_S.OFFERED}) | FAILED_STATES | {_S.HEALTHY}
+
+
+def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], now: datetime) -> Facts:
+    """Return what a decision about a cell rests on. assignments: of the whole rollout, as they are now."""
+    spec = snapshot.spec
+    everything = list(assignments)
+    lane = [a for a in everything if a.stratum == cell.stratum and a.stage <= cell.stage and not a.is_accepted]
+    healthy = [a for a in lane if a.state is _S.HEALTHY]
+    soaked = sum(soak_end(snapshot, a, now) <= now for a in healthy)
+    failed = [a for a in lane if a.state in FAILED_STATES]
+    exposed = sum(a.state in EXPOSED for a in lane)
+    counts = Counts(
+        members=sum(a.state not in UNCOUNTED for a in lane),
+        offered=sum(a.state in (_S.ELIGIBLE, _S.OFFERED) for a in lane),
+        exposed=exposed,
+        pending=exposed - soaked - len(failed),
+        healthy=soaked,
+        failed=len(failed),
+        unreachable=sum(a.state is _S.UNREACHABLE for a in lane),
+        incompatible=sum(a.state is _S.INCOMPATIBLE for a in lane),
+        accepted=sum(a.is_accepted and a.stratum == cell.stratum for a in everything),
+    )
+    pool = [a for a in everything if not a.is_accepted]
+    stage = spec.stages[cell.stage]
+    since = max(moment for moment in (cell.opened_at, cell.resumed_at, now - timedelta(days=3650)) if moment)
+    return Facts(
+        stage=cell.stage,
+        stratum=cell.stratum,
+        population=cell.population,
+        counts=counts,
+        failures=dict(sorted(Counter(_class_of(a) for a in failed).items())),
+        soaking=len(healthy) - soaked,
+        pooled_exposed=sum(a.state in EXPOSED for a in pool),
+        pooled_failed=sum(a.state in FAILED_STATES for a in pool),
+        rule=rule_for(stage.promote, cell.population, spec.gate),
+        max_failure=spec.gate.max_failure,
+        promote_below=spec.gate.promote_below,
+        alpha_abort=spec.gate.alpha_abort,
+        alpha_promote=spec.gate.alpha_promote,
+        on_fail=spec.on_fail,
+        open_for_s=max(0.0, (now - since).total_seconds()),
+        inconclusive_after_s=spec.on_inconclusive.after.total_seconds(),
+        inconclusive_do=spec.on_inconclusive.do,
+    )
+
+
+def soak_end(snapshot: Snapshot, a: Assignment, now: datetime) -> datetime:
+    """Return when a device has run the release for the soak of its stage."""
+    return (a.switched_at or now) + snapshot.spec.stages[a.stage].soak
+
+
+def _class_of(a: Assignment) -> str:
+    return LOST if a.state is _S.LOST else a.error_class or "internal"

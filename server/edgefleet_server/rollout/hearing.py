@@ -1,0 +1,293 @@
+"""What a device's report and the passing of time mean for its assignment. Pure.
+
+Its own module because it is the one place where the words of devices become states of the server. Rules:
+- A report counts for the attempt that was offered: same digest and attempt, or a document at least as new as the offer.
+- States only move forward; a report that is behind changes nothing, so duplicates and reordering are harmless.
+- `network disk memory deadline` say something about the moment: the device tries again by itself until its deadline.
+- `install.held` means that our own brake stopped it: nothing began.
+- Silence is told by deadlines: never taken up = unreachable, taken up and then silent = lost. A device on probation is
+  lost only when it is not heard of either; one that is there but never gets through its probation failed.
+Source: fleet.md §5.3, design README §7.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase, assignment_of
+from edgefleet_server.rollout.machines import AssignmentEvent, step_assignment
+from edgefleet_server.rollout.model import Assignment, AssignmentMoved, AssignmentNoted, DeviceDeadlines, Report
+
+TRANSIENT: Final = frozenset({ErrorClass.NETWORK, ErrorClass.DISK, ErrorClass.MEMORY, ErrorClass.DEADLINE})
+HELD_CODE: Final = "install.held"
+LOST: Final = "lost"
+PROBATION_FACTOR: Final = 4
+"""A device that is there may be on probation for so many times `verify`."""
+
+_FORGED: Final = frozenset({"verify.signature", "verify.wrong_type", "verify.wrong_device"})
+"""Refusals of a whole document that mean forgery, not a wrong clock."""
+_S: Final = AssignmentState
+_E: Final = AssignmentEvent
+_CHAIN: Final = (
+    _S.ELIGIBLE,
+    _S.OFFERED,
+    _S.ACKED,
+    _S.DOWNLOADING,
+    _S.STAGED,
+    _S.PARITY_OK,
+    _S.APPLYING,
+    _S.VERIFYING,
+    _S.HEALTHY,
+)
+_RANK: Final = {state: rank for rank, state in enumerate(_CHAIN)}
+_FORWARD: Final = {
+    _S.ACKED: _E.ACK,
+    _S.DOWNLOADING: _E.DOWNLOAD,
+    _S.STAGED: _E.STAGE,
+    _S.PARITY_OK: _E.PARITY,
+    _S.APPLYING: _E.APPLY,
+    _S.VERIFYING: _E.VERIFY,
+    _S.HEALTHY: _E.HEALTHY,
+}
+_IN_FLIGHT: Final = frozenset(_CHAIN[1:-1])
+_LISTENING: Final = frozenset(_CHAIN[1:]) | {_S.UNREACHABLE}
+
+Heard = list[AssignmentMoved | AssignmentNoted]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a device is held to. digest: sha256 of the release's bundle for its profile."""
+
+    digest: str
+    limits: DeviceDeadlines
+    soak: timedelta
+
+
+def hear(assignment: Assignment, report: Report | None, terms: Terms, now: datetime) -> tuple[Assignment, Heard]:
+    """Return the assignment after a report and the time, and each step on the way.
+
+    report: None when the device never said anything.
+    """
+    steps: Heard = []
+    if report is not None:
+        assignment = _take_report(assignment, report, terms, now, steps)
+        assignment = _confirm_back(assignment, report, terms.digest, now, steps)
+    if assignment.state in _IN_FLIGHT and not assignment.back_gen:
+        assignment = _take_time(assignment, report, terms.limits, now, steps)
+    return assignment, steps
+
+
+def moved(assignment: Assignment, event: AssignmentEvent, now: datetime, **changes: object) -> Assignment:
+    """Return the assignment after an event, with the moment it entered its new state."""
+    return replace(assignment, state=step_assignment(assignment.state, event), entered_at=now, **changes)  # type: ignore[arg-type]
+
+
+def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, steps: Heard) -> Assignment:
+    digest, limits = terms.digest, terms.limits
+    if a.state not in _LISTENING or a.back_gen:
+        return a
+    if report.is_revoked:
+        if a.state in (_S.HEALTHY, _S.UNREACHABLE):
+            return a
+        return _step(
+            a, _E.CANCEL, now, steps, reason="the device was taken out of the fleet", ended_at=now, deadline=None
+        )
+    is_open = a.state in _IN_FLIGHT or (a.state is _S.HEALTHY and not _has_soaked(a, terms, now))
+    if is_open and report.wanted_by_server != digest:
+        reason = "another release was set on the device meanwhile"
+        return _step(a, _E.SUPERSEDE, now, steps, reason=reason, ended_at=now, deadline=None)
+    if a.state is _S.HEALTHY:
+        return _regressed(a, report, digest, now, steps)
+    if report.wanted_by_server != digest:
+        return a
+    if report.reported_gen < a.gen:
+        return _refused(a, report, now, steps) if a.state in _IN_FLIGHT and report.refused_gen >= a.gen else a
+    if a.state in (_S.OFFERED, _S.UNREACHABLE):
+        a = _forward(a, _S.ACKED, report, limits, now, steps)  # whatever else it tells: it took up its document
+    failure = _failure(a, report, digest)
+    if failure is not None:
+        return _failed(a, report, failure, now, steps)
+    return _forward(a, _reached(a, report, digest), report, limits, now, steps)
+
+
+def _has_soaked(a: Assignment, terms: Terms, now: datetime) -> bool:
+    return now >= (a.switched_at or now) + terms.soak
+
+
+def _reached(a: Assignment, report: Report, digest: str) -> AssignmentState:
+    """Return how far a report says that the device got with this attempt; it has taken up the document."""
+    runs_it = report.active_sha256 == digest
+    if runs_it and report.phase in (Phase.PROBATION, Phase.COMMITTED):
+        return assignment_of(report.phase)  # also when it ran before the offer: then there is nothing to install
+    is_this_try = report.wanted_sha256 == digest and report.attempt == a.attempt
+    if not is_this_try or report.phase is None or report.phase in (Phase.FAILED, Phase.ROLLED_BACK, Phase.COMMITTED):
+        return _S.ACKED
+    reached = assignment_of(report.phase)
+    return reached if reached in _RANK else _S.ACKED
+
+
+def _failure(a: Assignment, report: Report, digest: str) -> AssignmentEvent | None:
+    """Return the event of a failure that counts, None when there is none (yet)."""
+    if report.error_code == HELD_CODE:
+        return None
+    if report.phase is Phase.FAILED and report.error_class is ErrorClass.SIGNATURE and report.gen >= a.gen:
+        return _E.FAIL  # the document was accepted, but not the bundle it names: the device never got to wanting it
+    if report.wanted_sha256 != digest or report.attempt != a.attempt:
+        return None
+    if report.phase is Phase.ROLLED_BACK:
+        return _E.ROLL_BACK_LOCAL
+    if report.phase is Phase.FAILED and report.error_class not in TRANSIENT:
+        return _E.FAIL
+    return None
+
+
+def _failed(a: Assignment, report: Report, event: AssignmentEvent, now: datetime, steps: Heard) -> Assignment:
+    error_class = report.error_class.value if report.error_class is not None else ErrorClass.INTERNAL.value
+    reason = report.reason or report.error_code or "the device gives no reason"
+    exposed_at = a.exposed_at or now
+    return _step(
+        a, event, now, steps, error_class=error_class, reason=reason, exposed_at=exposed_at, ended_at=now, deadline=None
+    )
+
+
+def _refused(a: Assignment, report: Report, now: datetime, steps: Heard) -> Assignment:
+    is_forged = report.refused_code in _FORGED
+    error_class = ErrorClass.SIGNATURE if is_forged else ErrorClass.INTERNAL
+    reason = f"the device refuses its document ({report.refused_code}): {report.refused_reason}"
+    return _step(
+        a,
+        _E.FAIL,
+        now,
+        steps,
+        error_class=error_class.value,
+        reason=reason,
+        exposed_at=a.exposed_at or now,
+        ended_at=now,
+        deadline=None,
+    )
+
+
+def _regressed(a: Assignment, report: Report, digest: str, now: datetime, steps: Heard) -> Assignment:
+    """A device that was healthy no longer runs the release though its document still asks for it."""
+    if report.wanted_by_server != digest or report.active_sha256 == digest or report.reported_gen < a.gen:
+        return a
+    error_class = report.error_class.value if report.error_class is not None else ErrorClass.INTERNAL.value
+    reason = report.reason or "it no longer runs the release"
+    return _step(a, _E.REGRESS, now, steps, error_class=error_class, reason=reason, ended_at=now, deadline=None)
+
+
+def _forward(
+    a: Assignment, target: AssignmentState, report: Report, limits: DeviceDeadlines, now: datetime, steps: Heard
+) -> Assignment:
+    if _RANK[target] <= _RANK.get(a.state, 0):
+        return _with_trouble(a, report, steps)
+    switched_at = a.switched_at
+    if _RANK[target] >= _RANK[_S.APPLYING] and switched_at is None:
+        switched_at = now
+    return _step(
+        a,
+        _FORWARD[target],
+        now,
+        steps,
+        exposed_at=a.exposed_at or now,
+        switched_at=switched_at,
+        ended_at=now if target is _S.HEALTHY else None,
+        deadline=_deadline(a, target, limits, now),
+        error_class="",
+        reason="",
+    )
+
+
+def _with_trouble(a: Assignment, report: Report, steps: Heard) -> Assignment:
+    """Note why the device is not getting on, while it goes on trying."""
+    is_trouble = report.phase is Phase.FAILED and report.error_class in TRANSIENT and report.attempt == a.attempt
+    reason = report.reason if is_trouble and report.error_code != HELD_CODE else a.reason
+    error_class = report.error_class.value if is_trouble and report.error_class is not None else a.error_class
+    if report.error_code == HELD_CODE:
+        reason, error_class = "stopped by the brake before its switch", ""
+    if (reason, error_class) == (a.reason, a.error_class):
+        return a
+    noted = replace(a, reason=reason, error_class=error_class)
+    steps.append(AssignmentNoted(noted))
+    return noted
+
+
+def _deadline(a: Assignment, target: AssignmentState, limits: DeviceDeadlines, now: datetime) -> datetime | None:
+    if target is _S.HEALTHY:
+        return None
+    if target in (_S.ACKED, _S.DOWNLOADING):
+        fresh = a.state in (_S.OFFERED, _S.UNREACHABLE)
+        return now + limits.download if fresh or a.deadline is None else a.deadline
+    if target in (_S.STAGED, _S.PARITY_OK):
+        return a.deadline if a.state is _S.STAGED and a.deadline is not None else now + limits.apply
+    return a.deadline if a.state is _S.APPLYING and a.deadline is not None else now + limits.verify
+
+
+def _take_time(
+    a: Assignment, report: Report | None, limits: DeviceDeadlines, now: datetime, steps: Heard
+) -> Assignment:
+    if a.deadline is None or now < a.deadline:
+        return a
+    if a.state is _S.OFFERED:
+        reason = f"did not take up its document within {_words(limits.ack)}"
+        return _step(a, _E.MISS, now, steps, reason=reason, ended_at=now, deadline=None)
+    if a.error_class:  # it told us why it cannot get on
+        reason = f"{a.reason} (still so at its deadline)"
+        return _step(a, _E.FAIL, now, steps, reason=reason, ended_at=now, deadline=None)
+    if a.state is _S.VERIFYING:
+        return _take_probation_time(a, report, limits, now, steps)
+    where = "switched" if a.state is _S.APPLYING else f"got as far as {a.state.value}"
+    reason = f"{where}, then nothing until its deadline"
+    return _step(a, _E.LOSE, now, steps, error_class=LOST, reason=reason, ended_at=now, deadline=None)
+
+
+def _take_probation_time(
+    a: Assignment, report: Report | None, limits: DeviceDeadlines, now: datetime, steps: Heard
+) -> Assignment:
+    assert a.deadline is not None
+    began = a.switched_at or a.deadline - limits.verify
+    if report is not None and report.is_online:
+        if now < began + PROBATION_FACTOR * limits.verify:
+            return a
+        reason = f"there, but on probation for more than {_words(PROBATION_FACTOR * limits.verify)}"
+        return _step(
+            a, _E.FAIL, now, steps, error_class=ErrorClass.DEADLINE.value, reason=reason, ended_at=now, deadline=None
+        )
+    heard_at = report.last_seen if report is not None and report.last_seen is not None else began
+    if now < max(began, heard_at) + limits.verify:
+        return a
+    reason = f"switched, then silent for {_words(now - max(began, heard_at))}"
+    return _step(a, _E.LOSE, now, steps, error_class=LOST, reason=reason, ended_at=now, deadline=None)
+
+
+def _confirm_back(a: Assignment, report: Report, digest: str, now: datetime, steps: Heard) -> Assignment:
+    """Note that a device which was told to go back no longer runs the release."""
+    if not a.back_gen or a.back_done_at is not None:
+        return a
+    if report.is_revoked:
+        done = replace(a, back_done_at=now)
+    elif report.reported_gen >= a.back_gen and report.active_sha256 != digest:
+        done = replace(a, back_done_at=now, deadline=None)
+    else:
+        return a
+    if done.state in _RANK or done.state is _S.REGRESSED:
+        if done.state in (_S.ELIGIBLE, _S.OFFERED):
+            return _step(done, _E.CANCEL, now, steps, ended_at=now)
+        return _step(done, _E.ROLL_BACK_REMOTE, now, steps, ended_at=now)
+    steps.append(AssignmentNoted(done))
+    return done
+
+
+def _step(a: Assignment, event: AssignmentEvent, now: datetime, steps: Heard, **changes: object) -> Assignment:
+    after = moved(a, event, now, **changes)
+    steps.append(AssignmentMoved(a.state, after))
+    return after
+
+
+def _words(span: timedelta) -> str:
+    seconds = int(span.total_seconds())
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size or (seconds >= size and seconds % size == 0):
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

@@ -1,0 +1,251 @@
+"""What one tick of a rollout does: a snapshot and the time in, effects out. Pure; proposes and changes nothing itself.
+
+The machine, in the order of a tick:
+1. Reports and deadlines move assignments (`hearing`), whatever the rollout's state.
+2. A running rollout walks each stratum (its lane) on: opens the next stage, takes in joiners, offers, judges.
+3. A failed stratum is taken back: what every device ran before is written into its document, newest exposed first.
+4. The rollout ends when every lane has ended and, where something was taken back, that is confirmed or given up.
+Effects may be applied twice without harm only through the fence of the engine: they are differences, not goals.
+Source: fleet.md §5.3, §5.4; design README §7.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout import rules
+from edgefleet_server.rollout.draft import BATCH, Draft, Lane
+from edgefleet_server.rollout.facts import EXPOSED, UNCOUNTED, facts_of, soak_end
+from edgefleet_server.rollout.hearing import moved
+from edgefleet_server.rollout.machines import CELL_OPEN, IN_FLIGHT, AssignmentEvent, StageEvent
+from edgefleet_server.rollout.membership import cut_of, rank, shares
+from edgefleet_server.rollout.model import (
+    Advance,
+    Assignment,
+    AssignmentMade,
+    Cell,
+    CellMade,
+    Hold,
+    Judged,
+    Offer,
+    Pause,
+    Plan,
+    RollBack,
+    RolloutState,
+    Snapshot,
+    StageState,
+    VerdictKind,
+)
+
+JOINER_SHARE: Final = 0.1
+_MOVING: Final = frozenset({RolloutState.RUNNING, RolloutState.ROLLING_BACK})
+_S: Final = AssignmentState
+_E: Final = AssignmentEvent
+
+
+def plan_tick(snapshot: Snapshot, now: datetime) -> Plan:
+    """Return what is to be done about a rollout now."""
+    work = _Walk(snapshot, now)
+    work.listen()
+    if snapshot.state is RolloutState.RUNNING:
+        work.make_cells()
+        work.walk_lanes()
+    if work.state in _MOVING:
+        work.take_back()
+        work.end_if_over()
+    return Plan(tuple(work.effects), work.next_look())
+
+
+class _Walk(Draft):
+    """A tick of a running rollout."""
+
+    def __init__(self, snapshot: Snapshot, now: datetime) -> None:
+        super().__init__(snapshot, now)
+        self._left_to_offer = BATCH
+
+    def make_cells(self) -> None:
+        """Make the cells of strata that are new: at the start all of them, later those of joiners."""
+        strata = {m.stratum for m in self.snapshot.members if m.stratum in self.snapshot.bundles}
+        for stratum in sorted(strata - {stratum for stratum, _ in self.cells}):
+            for index in range(len(self.snapshot.spec.stages)):
+                cell = Cell(index, stratum, StageState.PENDING)
+                self.cells[stratum, index] = cell
+                self.effects.append(CellMade(cell))
+        self._set_unfit_aside()
+
+    def _set_unfit_aside(self) -> None:
+        """Say of each device for whose profile there is no bundle that it cannot take part."""
+        for member in self.snapshot.members:
+            if member.stratum not in self.snapshot.bundles and member.device not in self.assignments:
+                fresh = Assignment(member.device, 0, member.stratum, _S.ELIGIBLE, entered_at=self.now)
+                self.assignments[member.device] = fresh
+                self.effects.append(AssignmentMade(fresh))
+                reason = f"the release has no bundle for profile {member.stratum}"
+                self.move(moved(fresh, _E.UNFIT, self.now, reason=reason, ended_at=self.now), fresh)
+
+    def walk_lanes(self) -> None:
+        """Walk every stratum on as far as it goes now."""
+        for stratum in [lane.stratum for lane in self.lanes()]:
+            while self.state is RolloutState.RUNNING and self._advance(self.lane(stratum)):
+                pass
+
+    def _advance(self, lane: Lane) -> bool:
+        """Do what the lane's current cell needs; return whether the lane may go on to its next cell at once."""
+        cell = lane.current
+        if cell is None or lane.has_failed or cell.state is StageState.HELD:
+            return False
+        if cell.state is StageState.PENDING:
+            cell = self._open(lane, cell)
+            if cell.state is StageState.SKIPPED:
+                return True
+        self._take_in(lane, cell)
+        self._offer(cell)
+        cell = self._settle(cell)
+        return self._judge(cell)
+
+    def _open(self, lane: Lane, cell: Cell) -> Cell:
+        ranks = self._ranks(cell.stratum)
+        previous = max((one.cut for one in lane.cells), default=0)
+        size = self.snapshot.spec.stages[cell.stage].size
+        share = self._share(cell) if size.count_total else None
+        cut = cut_of(size, sorted(ranks.values()), previous, share)
+        opened = replace(cell, cut=cut, population=len(ranks), opened_at=self.now)
+        known = any(a.stratum == cell.stratum and a.state not in UNCOUNTED for a in self.assignments.values())
+        if not known and not any(value < cut for value in ranks.values()):
+            reason = "no device of this stratum belongs to this stage"
+            return self.move_cell(replace(opened, code="empty", reason=reason, ended_at=self.now), StageEvent.SKIP)
+        return self.move_cell(
+            replace(opened, code="opened", reason=f"opened for {len(ranks)} devices"), StageEvent.OPEN
+        )
+
+    def _share(self, cell: Cell) -> int:
+        populations = Counter(m.stratum for m in self.snapshot.members if m.stratum in self.snapshot.bundles)
+        count = self.snapshot.spec.stages[cell.stage].size.count
+        assert count is not None, "the spec allows count_total with a count only"
+        return shares(count, dict(populations)).get(cell.stratum, 0)
+
+    def _take_in(self, lane: Lane, cell: Cell) -> None:
+        """Assign the members below the cut; while a stage is soaking or judged only a few joiners at a time."""
+        ranks = self._ranks(cell.stratum)
+        new = sorted(
+            (d for d, value in ranks.items() if value < cell.cut and d not in self.assignments), key=ranks.__getitem__
+        )
+        is_first_time = not any(a.stratum == cell.stratum and a.stage == cell.stage for a in self.assignments.values())
+        is_opening = cell.opened_at == self.now and is_first_time
+        for device in new[: self._room_for_joiners(cell) if not is_opening else None]:
+            stage = next(one.stage for one in lane.cells if ranks[device] < one.cut or one.stage == cell.stage)
+            assignment = Assignment(
+                device=device,
+                stage=stage,
+                stratum=cell.stratum,
+                state=_S.ELIGIBLE,
+                is_joiner=not is_opening,
+                previous=self.snapshot.running.get(device),
+                entered_at=self.now,
+            )
+            self.assignments[device] = assignment
+            self.effects.append(AssignmentMade(assignment))
+        for a in [a for a in self.lane_assignments(cell) if a.state is _S.ELIGIBLE and a.device not in ranks]:
+            self.move(moved(a, _E.CANCEL, self.now, reason="no longer matches the selector", ended_at=self.now), a)
+
+    def _room_for_joiners(self, cell: Cell) -> int | None:
+        if cell.state is StageState.EXPOSING:
+            return None
+        lane = list(self.lane_assignments(cell))
+        exposed = sum(a.state in EXPOSED for a in lane)
+        flying = sum(a.is_joiner and (a.state in IN_FLIGHT or a.state is _S.ELIGIBLE) for a in lane)
+        return max(0, max(1, int(exposed * JOINER_SHARE)) - flying)
+
+    def _offer(self, cell: Cell) -> None:
+        """Offer the release to those who wait for it, lowest rank first."""
+        waiting = [a for a in self.lane_assignments(cell) if a.state is _S.ELIGIBLE]
+        ranks = {a.device: rank(self.snapshot.salt, a.device) for a in waiting}
+        for a in sorted(waiting, key=lambda a: ranks[a.device]):
+            if self._left_to_offer == 0:
+                self.is_cut_short = True
+                return
+            self._left_to_offer -= 1
+            after = moved(
+                a,
+                _E.OFFER,
+                self.now,
+                attempt=a.attempt + 1,
+                offered_at=self.now,
+                deadline=self.now + self.snapshot.spec.device.ack,
+                reason="",
+                error_class="",
+            )
+            self.move(after, a)
+            self.effects.append(Offer(a.device))
+
+    def _settle(self, cell: Cell) -> Cell:
+        """Tell exposing, soaking and judging apart: what the stage waits for."""
+        lane = list(self.lane_assignments(cell))
+        if cell.state is StageState.EXPOSING:
+            if self.count_open(cell):
+                return cell
+            ends = [soak_end(self.snapshot, a, self.now) for a in lane if a.state is _S.HEALTHY]
+            soak_until = max(ends, default=self.now)
+            settled = replace(cell, soak_until=soak_until, code="soaking", reason="every device has answered")
+            cell = self.move_cell(settled, StageEvent.SETTLED)
+        if cell.state is StageState.SOAKING and cell.soak_until is not None and self.now >= cell.soak_until:
+            cell = self.move_cell(replace(cell, code="judging", reason="the soak is over"), StageEvent.SOAKED)
+        return cell
+
+    def _judge(self, cell: Cell) -> bool:
+        """Decide about an open cell; return whether the lane may go on."""
+        facts = facts_of(self.snapshot, cell, self.assignments.values(), self.now)
+        decision = rules.decide(facts)
+        match decision:
+            case Advance() if self._is_last(cell) and self.count_open(cell):
+                # nothing is opened by it, so nothing is lost by watching the rest of the devices arrive
+                waits = f"enough is known to pass; {self.count_open(cell)} devices are still on their way"
+                if (cell.code, cell.reason) != ("finishing", waits):
+                    self.note_cell(replace(cell, verdict=VerdictKind.HOLD, code="finishing", reason=waits))
+            case Advance():
+                self.effects.append(Judged(facts, decision))
+                passed = replace(
+                    cell,
+                    verdict=VerdictKind.ADVANCE,
+                    code=decision.code,
+                    reason=decision.reason,
+                    strength=decision.strength,
+                    bound=decision.bound,
+                    ended_at=self.now,
+                )
+                self.move_cell(passed, StageEvent.PASS)
+                return True
+            case Hold():
+                if (decision.code, decision.reason) != (cell.code, cell.reason):
+                    if cell.code != decision.code or cell.verdict is None:
+                        self.effects.append(Judged(facts, decision))
+                    self.note_cell(replace(cell, verdict=VerdictKind.HOLD, code=decision.code, reason=decision.reason))
+            case Pause():
+                self.effects.append(Judged(facts, decision))
+                held = replace(cell, verdict=VerdictKind.PAUSE, code=decision.code, reason=decision.reason)
+                self.move_cell(held, StageEvent.HOLD)
+                self.pause(decision.code, f"{cell.stratum}: {decision.reason}")
+            case RollBack():
+                self.effects.append(Judged(facts, decision))
+                self.fail(cell, decision.code, decision.reason)
+                if decision.pooled:
+                    self._fail_the_others(cell, decision)
+        return False
+
+    def _fail_the_others(self, cause: Cell, decision: RollBack) -> None:
+        for lane in self.lanes():
+            current = next(
+                (cell for cell in lane.cells if cell.state in CELL_OPEN or cell.state is StageState.HELD), None
+            )
+            if lane.stratum != cause.stratum and current is not None:
+                self.fail(current, decision.code, f"all strata stop: {decision.reason}")
+
+    def _is_last(self, cell: Cell) -> bool:
+        return cell.stage == len(self.snapshot.spec.stages) - 1
+
+    def _ranks(self, stratum: ProfileName) -> dict[DeviceId, int]:
+        members = (m.device for m in self.snapshot.members if m.stratum == stratum)
+        return {device: rank(self.snapshot.salt, device) for device in members}
