@@ -1,6 +1,7 @@
 """The policy: which role each route under `/api/v1` needs. One table; a route that is not in it is refused to everybody.
 
-A token is `edg_<id>_<secret>`: id 12 characters of lower-case base32, secret 256 random bits in base64url.
+A token is `edg_<id>_<secret>`: id 12 characters of lower-case base32, secret 256 random bits in base64url. The code of a login
+link and the cookie of a session are `<id>_<secret>` of the same kind.
 """
 
 import re
@@ -10,6 +11,7 @@ from typing import Final
 from edgefleet_server.access.model import Role
 
 _TOKEN = re.compile(r"edg_([a-z2-7]{12})_([A-Za-z0-9_-]{43})")
+_KEY = re.compile(r"([a-z2-7]{12})_([A-Za-z0-9_-]{43})")
 
 API_PREFIX: Final = "/api/v1"
 
@@ -18,6 +20,7 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/tokens"): Role.ADMIN,
     ("POST", "/tokens"): Role.ADMIN,
     ("DELETE", "/tokens/{token_id}"): Role.ADMIN,
+    ("POST", "/login-links"): Role.VIEWER,
     ("GET", "/audit"): Role.ADMIN,
     ("PUT", "/blobs/{sha256}"): Role.PUBLISHER,
     ("HEAD", "/blobs/{sha256}"): Role.VIEWER,
@@ -41,6 +44,11 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("POST", "/enrollments"): Role.OPERATOR,
     ("GET", "/events"): Role.VIEWER,
     ("GET", "/fleet/summary"): Role.VIEWER,
+    ("GET", "/groups"): Role.VIEWER,
+    ("POST", "/groups"): Role.OPERATOR,
+    ("GET", "/groups/{name}"): Role.VIEWER,
+    ("GET", "/groups/{name}/members"): Role.VIEWER,
+    ("DELETE", "/groups/{name}"): Role.OPERATOR,
 }
 
 
@@ -55,4 +63,10 @@ def role_of(method: str, path: str) -> Role | None:
 def split_token(token: str) -> tuple[str, str] | None:
     """Return (id, secret) of a well-formed token, else None."""
     match = _TOKEN.fullmatch(token)
+    return None if match is None else (match.group(1), match.group(2))
+
+
+def split_key(text: str) -> tuple[str, str] | None:
+    """Return (id, secret) of the code of a login link or the cookie of a session, None when it is malformed."""
+    match = _KEY.fullmatch(text)
     return None if match is None else (match.group(1), match.group(2))

@@ -7,6 +7,7 @@ Its own file because the service would grow beyond a page. Rules:
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -20,8 +21,9 @@ from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import store
-from edgefleet_server.fleet.model import OfferedBlob, SignedDesired, Wish
-from edgefleet_server.fleet.tables import FleetDesired, FleetDevice
+from edgefleet_server.fleet.errors import DeviceRevokedError
+from edgefleet_server.fleet.model import ModelChange, OfferedBlob, SignedDesired, Wish
+from edgefleet_server.fleet.tables import FleetDesired
 from edgefleet_server.signing.service import SigningService
 
 DESIRED_LIFE: Final = timedelta(days=7)
@@ -53,23 +55,47 @@ class DesiredBook:
         """Return a device's document, signing an empty first one when there is none."""
         with self._db.session() as session:
             known = store.desired_of(session, device_id)
-            return known if known is not None else self._write(session, *_locked(session, device_id))
+            return known if known is not None else self._write(session, _locked(session, device_id))
 
     def set_active(self, device_id: DeviceId, wish: Wish) -> tuple[SignedDesired, bool]:
-        """Make `wish` the active bundle of its model; return the document, and whether that changed and signed it anew."""
+        """Make `wish` the active bundle of its model; return the document, and whether that changed and signed it anew.
+
+        Raises DeviceRevokedError.
+        """
         with self._db.session() as session:
-            device, row = _locked(session, device_id)
-            models = _models(row)
+            held = _locked(session, device_id)
+            models = _models(held.row)
             before = models.get(wish.model)
-            if row is not None and before is not None and _is_same(before, wish.active):
-                return SignedDesired(device_id, row.gen, row.envelope), False
+            if held.row is not None and before is not None and _is_same(before, wish.active):
+                return SignedDesired(device_id, held.row.gen, held.row.envelope), False
             models[wish.model] = ModelDesired(active=wish.active)
-            return self._write(session, device, row, models), True
+            return self._write(session, held, models), True
+
+    def set_models(self, changes: Sequence[ModelChange]) -> list[SignedDesired]:
+        """Make these changes; return one newly signed document for each device, in order of id.
+
+        Always signs, also what differs in attempt, rollout or deadlines only. Unknown and revoked devices are left out. A
+        device's later changes come after its earlier ones. Call it once in a transaction: devices are locked in order of id.
+        """
+        by_device: dict[str, list[ModelChange]] = {}
+        for change in changes:
+            by_device.setdefault(change.device, []).append(change)
+        if not by_device:
+            return []
+        with self._db.session() as session:
+            gens = store.lock_live(session, by_device)
+            rows = store.lock_documents(session, gens)
+            signed = []
+            for device_id, reported_gen in gens.items():
+                held = _Held(DeviceId(device_id), reported_gen, rows.get(device_id))
+                models, telemetry = _changed(held.row, by_device[device_id])
+                signed.append(self._write(session, held, models, telemetry))
+            return signed
 
     def resign(self, device_id: DeviceId) -> SignedDesired:
         """Sign a device's document anew with the same content and a higher gen."""
         with self._db.session() as session:
-            return self._write(session, *_locked(session, device_id))
+            return self._write(session, _locked(session, device_id))
 
     def resign_due(self, now: datetime) -> int:
         """Sign anew what has passed half of its life, in batches of one transaction each; return how many."""
@@ -78,7 +104,7 @@ class DesiredBook:
             with self._db.session() as session:
                 due = store.due_for_signing(session, now, RESIGN_BATCH)
                 for device_id in due:
-                    self._write(session, *_locked(session, device_id))
+                    self._write(session, _locked(session, device_id))
             done += len(due)
             if len(due) < RESIGN_BATCH:
                 return done
@@ -93,17 +119,18 @@ class DesiredBook:
     def _write(
         self,
         session: Session,
-        device: FleetDevice,
-        row: FleetDesired | None,
+        held: "_Held",
         models: Mapping[str, ModelDesired] | None = None,
+        telemetry: TelemetryWish | None = None,
     ) -> SignedDesired:
-        """Sign and store what `_locked` returned; `models` None keeps the content."""
-        device_id = DeviceId(device.id)
-        telemetry = TelemetryWish() if row is None else msgspec.convert(row.telemetry, TelemetryWish)
+        """Sign and store a document whose device is locked; None keeps that part of the content."""
+        row = held.row
+        if telemetry is None:
+            telemetry = TelemetryWish() if row is None else msgspec.convert(row.telemetry, TelemetryWish)
         now = self._clock.now()
-        gen = max(0 if row is None else row.gen, device.reported_gen) + 1
+        gen = max(0 if row is None else row.gen, held.reported_gen) + 1
         document = Desired(
-            device=device_id,
+            device=held.device,
             gen=gen,
             issued=now.replace(microsecond=0),
             expires=(now + DESIRED_LIFE).replace(microsecond=0),
@@ -122,14 +149,13 @@ class DesiredBook:
             "changed_at": now,
         }
         if row is None:
-            session.add(FleetDesired(device_id=device_id, **fields))
+            session.add(FleetDesired(device_id=held.device, **fields))
         else:
             for name, value in fields.items():
                 setattr(row, name, value)
-        session.flush()
-        signed = SignedDesired(device_id, gen, envelope)
+        signed = SignedDesired(held.device, gen, envelope)
         self._announce_after_commit(session, signed)
-        _log.info("desired signed", extra={"device_id": device_id, "gen": gen})
+        _log.info("desired signed", extra={"device_id": held.device, "gen": gen})
         return signed
 
     def _announce_after_commit(self, session: Session, signed: SignedDesired) -> None:
@@ -145,11 +171,38 @@ class DesiredBook:
         event.listen(session, "after_commit", announce, once=True)
 
 
-def _locked(session: Session, device_id: str) -> tuple[FleetDevice, FleetDesired | None]:
-    """Lock a known device, then its document: always in this order, so that no two transactions wait for each other."""
+@dataclass(frozen=True)
+class _Held:
+    """A live device that this transaction has locked, the gen it reported, and its document if it has one."""
+
+    device: DeviceId
+    reported_gen: int
+    row: FleetDesired | None
+
+
+def _locked(session: Session, device_id: str) -> _Held:
+    """Lock a known device, then its document: always in this order, so that no two transactions wait for each other.
+
+    Raises DeviceRevokedError: whoever revoked it has removed its document, and it must not get another.
+    """
     device = store.device(session, device_id, lock=True)
     assert device is not None, "callers name known devices"
-    return device, store.desired_row(session, device_id, lock=True)
+    if device.revoked_at is not None:
+        raise DeviceRevokedError(f"The device {device_id} was revoked.", next_step="Choose a live device.")
+    return _Held(DeviceId(device.id), device.reported_gen, store.desired_row(session, device_id, lock=True))
+
+
+def _changed(
+    row: FleetDesired | None, changes: Sequence[ModelChange]
+) -> tuple[dict[str, ModelDesired], TelemetryWish | None]:
+    models, telemetry = _models(row), None
+    for change in changes:
+        if change.active is None:
+            models.pop(change.model, None)
+        else:
+            models[change.model] = ModelDesired(active=change.active)
+        telemetry = change.telemetry or telemetry
+    return models, telemetry
 
 
 def _models(row: FleetDesired | None) -> dict[str, ModelDesired]:

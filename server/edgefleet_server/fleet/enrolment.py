@@ -195,7 +195,6 @@ class Enroller:
             row = store.device(session, device.id, lock=True)
             assert row is not None, "the caller authenticated it"
             row.next_public_key = public_key
-            row.cert_serial = issued.serial
             row.cert_not_after = issued.not_after
             session.add(self._event(device.id, "identity_renewed", {"serial": issued.serial}))
         return issued.pem.decode()
@@ -249,8 +248,6 @@ class Enroller:
                 labels=dict(claim.labels),
                 facts=plain,
                 enrolled_at=now,
-                claim_id=claim.id,
-                cert_serial=issued.serial,
                 cert_not_after=issued.not_after,
             )
         )

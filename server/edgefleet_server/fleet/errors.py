@@ -73,3 +73,27 @@ class NothingToDeployError(FleetError):
     """The release has no signed bundle, or no device was named."""
 
     code = "fleet.deploy_conflict"
+
+
+class GroupUnknownError(FleetError):
+    """No group has this name."""
+
+    code = "group.unknown"
+
+
+class GroupExistsError(FleetError):
+    """A group of this name exists."""
+
+    code = "group.exists"
+
+
+class BadGroupNameError(FleetError):
+    """A group's name is not allowed."""
+
+    code = "group.bad_name"
+
+
+class GroupInUseError(FleetError):
+    """Something that has not ended names the group in its selector."""
+
+    code = "group.in_use"

@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from edgefleet_protocol.desired import Ref
+from edgefleet_protocol.desired import Ref, TelemetryWish
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName
+from edgefleet_protocol.messages import ErrorClass, Phase
 
 
 class DeviceStatus(StrEnum):
@@ -102,6 +103,8 @@ class DeviceFacts:
     free_mb: int | None
     models: Mapping[str, str] = field(default_factory=dict)
     """Active version of each model; empty when the selector asks for none."""
+    groups: frozenset[str] = frozenset()
+    """Groups that the device is in, of those that the selector asks for."""
 
 
 @dataclass(frozen=True)
@@ -157,3 +160,85 @@ class Wish:
 
     model: ModelName
     active: Ref
+
+
+@dataclass(frozen=True)
+class ModelChange:
+    """One change of one device's document: `active` None drops the model, `telemetry` None keeps what it is."""
+
+    device: DeviceId
+    model: ModelName
+    active: Ref | None
+    telemetry: TelemetryWish | None = None
+
+
+@dataclass(frozen=True)
+class WantedRef:
+    """What a device's document says of one model: its active bundle (None: the model is not in it) and its gen."""
+
+    active: Ref | None
+    gen: int
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """What a device says of one model, and of itself. Digests and texts are empty where it said nothing.
+
+    `has_report`: there is a readable report that names the model; else `phase` is None and the fields from
+    `active_target` to `serving` are empty. `reported_gen` and the `refused_…` fields are of the device.
+    """
+
+    device: DeviceId
+    profile: ProfileName
+    status: DeviceStatus
+    last_seen: datetime | None
+    reported_gen: int
+    has_report: bool = False
+    phase: Phase | None = None
+    active_target: str = ""
+    active_sha256: str = ""
+    previous_sha256: str = ""
+    wanted_sha256: str = ""
+    attempt: int = 0
+    gen: int = 0
+    rollout: str = ""
+    error_class: ErrorClass | None = None
+    error_code: str = ""
+    reason: str = ""
+    serving: bool = False
+    refused_gen: int = 0
+    refused_code: str = ""
+    refused_reason: str = ""
+    is_revoked: bool = False
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """Something that happened here; `device` "" when it concerns none, `rollout` when it belongs to one."""
+
+    kind: str
+    device: str = ""
+    model: str = ""
+    rollout: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """Which events: all that are given must hold; `kinds` empty means any."""
+
+    device: str | None = None
+    rollout: str | None = None
+    kinds: Sequence[str] = ()
+    since: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """A named selector, as routes return it; `devices` counts its live members."""
+
+    name: str
+    selector: str
+    devices: int
+    created_at: datetime
+    created_by: str

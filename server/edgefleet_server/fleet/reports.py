@@ -22,7 +22,8 @@ from edgefleet_protocol.ids import DeviceId, parse_target_path
 from edgefleet_protocol.messages import Event, ModelState, Presence, State, assignment_of
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import store
-from edgefleet_server.fleet.tables import FleetDevice, FleetEvent, FleetModelState
+from edgefleet_server.fleet.listening import CommitBell
+from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 
 MIB: Final = 1024 * 1024
 MAX_MODELS: Final = 64
@@ -45,6 +46,8 @@ class ReportBook:
         """Wire the parts."""
         self._db = db
         self._clock = clock
+        self.news = CommitBell()
+        """Rung when a report told something new of a model, of a document or of presence."""
 
     def take_state(self, device_id: DeviceId, state: State) -> Answer:
         """Store a state; return what to do about the device's document. Unknown and revoked devices get nothing."""
@@ -68,12 +71,15 @@ class ReportBook:
             device = store.device(session, device_id, lock=True)
             if device is None or device.revoked_at is not None:
                 return
+            before = device.is_online
             if presence.on:
                 device.conn_id = presence.conn_id[:64]
                 device.is_online = True
                 device.last_seen = self._clock.now()
             elif device.conn_id in ("", presence.conn_id[:64]):
                 device.is_online = False
+            if device.is_online is not before:
+                self.news.ring(session)
 
     def take_events(self, events: Sequence[Event]) -> int:
         """Store events, each once; return how many were new."""
@@ -82,18 +88,14 @@ class ReportBook:
         with self._db.session() as session:
             return store.add_events(session, rows)
 
-    def add_server_event(self, device_id: str, kind: str, *, model: str = "", detail: dict[str, Any]) -> None:
-        """Store something that happened here and concerns a device. Joins the caller's transaction."""
-        now = self._clock.now()
-        with self._db.session() as session:
-            session.add(FleetEvent(device_id=device_id, at=now, received_at=now, kind=kind, model=model, detail=detail))
-
     def _store_state(self, session: Session, device: FleetDevice, state: State) -> None:
         device.boot_id = state.boot_id[:64]
         device.state_seq = state.seq
         device.reported_gen = max(0, min(state.gen, 2**62))
         plain: dict[str, Any] = msgspec.to_builtins(_named(state))
-        device.reported = plain if len(json.dumps(plain)) <= MAX_REPORT_BYTES else None
+        before, device.reported = device.reported, plain if len(json.dumps(plain)) <= MAX_REPORT_BYTES else None
+        if _told(before) != _told(device.reported):
+            self.news.ring(session)
         free = state.facts.get("disk_free_bytes")
         if isinstance(free, int) and 0 <= free < 2**62:
             device.free_mb = free // MIB
@@ -121,6 +123,14 @@ class ReportBook:
             row.changed_at = self._clock.now()
             for name, value in fields.items():
                 setattr(row, name, value)
+
+
+def _told(reported: dict[str, Any] | None) -> Any:
+    """Return what of a report somebody may wait for: all of documents and models but how far a download is."""
+    if reported is None:
+        return None
+    models = [{**model, "progress_pct": 0} for model in reported["models"]]
+    return reported["gen"], reported["refused_gen"], reported["refused_code"], models
 
 
 def _version_of(target: str) -> str:

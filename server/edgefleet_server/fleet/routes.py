@@ -10,8 +10,8 @@ from fastapi import APIRouter, Depends, Query, Response
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.fleet.model import ClaimView, Deployment
-from edgefleet_server.fleet.schemas import ClaimTokensOut, DeployIn, DeviceIn, EnrollmentIn
+from edgefleet_server.fleet.model import ClaimView, Deployment, EventFilter, Group
+from edgefleet_server.fleet.schemas import ClaimTokensOut, DeployIn, DeviceIn, EnrollmentIn, GroupIn
 from edgefleet_server.fleet.views import DeviceView, EventView, ReleaseDevice, Summary
 from edgefleet_server.paging import ListOf, PageRequest, Paging, T, cut_page
 from edgefleet_server.parts import Parts
@@ -19,6 +19,19 @@ from edgefleet_server.parts import Parts
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
 Selector = Annotated[str, Query(max_length=4096)]
+AfterId = Annotated[int | None, Query(ge=0, lt=2**63)]
+
+
+def _event_filter(
+    since: datetime | None = None,
+    rollout: Annotated[str | None, Query(max_length=32)] = None,
+    kind: Annotated[str, Query(max_length=512, description="kinds, separated by commas")] = "",
+    device: Annotated[str | None, Query(max_length=63)] = None,
+) -> EventFilter:
+    return EventFilter(device, rollout, tuple(filter(None, (one.strip() for one in kind.split(",")))), since)
+
+
+Filter = Annotated[EventFilter, Depends(_event_filter)]
 
 
 def build_router(parts: Parts) -> APIRouter:
@@ -28,6 +41,7 @@ def build_router(parts: Parts) -> APIRouter:
     _add_enrollment_routes(router, parts)
     _add_release_routes(router, parts)
     _add_event_routes(router, parts)
+    _add_group_routes(router, parts)
     return router
 
 
@@ -124,15 +138,60 @@ def _add_event_routes(router: APIRouter, parts: Parts) -> None:
         return _listed(found, page, total, lambda event: str(event.id))
 
     @router.get("/events", operation_id="list_events")
-    def list_events(page: Paging, _caller: Viewer, since: datetime | None = None) -> ListOf[EventView]:
-        """List what happened in the fleet, newest first."""
-        found, total = fleet.reader.events(device_id=None, before=page.after_number(), since=since, limit=page.limit)
+    def list_events(page: Paging, _caller: Viewer, what: Filter, after_id: AfterId = None) -> ListOf[EventView]:
+        """List what happened in the fleet, newest first; with `after_id` what came after that event, oldest first.
+
+        Following (`after_id` = the last id that was returned, 0 from the beginning) misses nothing, and has no cursor.
+        """
+        if after_id is not None:
+            found, total = fleet.reader.events_after(after_id, what, page.limit)
+            return ListOf(items=found[: page.limit], next_cursor=None, total=total)
+        found, total = fleet.reader.events(
+            device_id=what.device,
+            before=page.after_number(),
+            since=what.since,
+            limit=page.limit,
+            rollout=what.rollout,
+            kinds=what.kinds,
+        )
         return _listed(found, page, total, lambda event: str(event.id))
 
     @router.get("/fleet/summary", operation_id="get_fleet_summary")
     def get_fleet_summary(_caller: Viewer) -> Summary:
         """Return the fleet in numbers."""
         return fleet.reader.summary()
+
+
+def _add_group_routes(router: APIRouter, parts: Parts) -> None:
+    fleet = parts.fleet
+
+    @router.post("/groups", operation_id="create_group", status_code=201)
+    def create_group(wanted: GroupIn, caller: Operator) -> Group:
+        """Give a selector a name, so that other selectors can say `group=NAME`."""
+        return fleet.groups.create(wanted.name, wanted.selector, caller.name)
+
+    @router.get("/groups", operation_id="list_groups")
+    def list_groups(page: Paging, _caller: Viewer) -> ListOf[Group]:
+        """List groups and how many live devices each has, in order of name."""
+        found, total = fleet.groups.page(page.after, page.limit + 1)
+        return _listed(found, page, total, lambda group: group.name)
+
+    @router.get("/groups/{name}", operation_id="get_group")
+    def get_group(name: str, _caller: Viewer) -> Group:
+        """Return one group."""
+        return fleet.groups.get(name)
+
+    @router.get("/groups/{name}/members", operation_id="list_group_members")
+    def list_group_members(name: str, page: Paging, _caller: Viewer) -> ListOf[DeviceView]:
+        """List the live devices in a group, in order of id."""
+        found, total = fleet.reader.devices(fleet.groups.members_selector(name), page.after, page.limit)
+        return _listed(found, page, total, lambda view: view.id)
+
+    @router.delete("/groups/{name}", operation_id="delete_group", status_code=204, response_class=Response)
+    def delete_group(name: str, _caller: Operator) -> Response:
+        """Remove a group that nothing unfinished names; its devices stay as they are."""
+        fleet.groups.delete(name)
+        return Response(status_code=204)
 
 
 def _listed(rows: Sequence[T], page: PageRequest, total: int, key: Callable[[T], str]) -> ListOf[T]:

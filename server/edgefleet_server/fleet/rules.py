@@ -6,12 +6,14 @@ Grammar: requirements joined by commas, all must hold: `k=v`, `k==v`, `k!=v`, `k
 Rules:
 1. `!=` and `notin` also hold for a device without the key, as in Kubernetes.
 2. `>` and `<` never hold without the key or for a value that is not a whole number.
-3. Facts (`id profile arch status group model.<name> free_mb`) beat labels; labels of those names are refused.
+3. A device may be in several groups: `group=x` and `in` hold when it is in one of them, `!=` and `notin` when in none,
+   `group` when in any, `>` and `<` never.
+4. Facts (`id profile arch status group model.<name> free_mb`) beat labels; labels of those names are refused.
 Source: Kubernetes documentation, "Labels and Selectors"; design README §4.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -21,6 +23,7 @@ from edgefleet_server.fleet.model import DeviceFacts
 
 RESERVED: Final = frozenset({"id", "profile", "arch", "status", "group", "free_mb"})
 MODEL_PREFIX: Final = "model."
+GROUP: Final = "group"
 MAX_SELECTOR_CHARS: Final = 4096
 MAX_LABELS: Final = 64
 
@@ -52,8 +55,10 @@ class Requirement:
     operator: Operator
     values: tuple[str, ...] = ()
 
-    def holds(self, facts: Mapping[str, str]) -> bool:
-        """Return whether a device with these facts and labels meets the condition."""
+    def holds(self, facts: Mapping[str, str], groups: Collection[str] = ()) -> bool:
+        """Return whether a device with these facts and labels, in these groups, meets the condition."""
+        if self.key == GROUP:
+            return self._holds_among(groups)
         value = facts.get(self.key)
         match self.operator:
             case Operator.EXISTS:
@@ -69,6 +74,20 @@ class Requirement:
                     return False
                 wanted = int(self.values[0])
                 return int(value) > wanted if self.operator is Operator.GREATER else int(value) < wanted
+
+    def _holds_among(self, values: Collection[str]) -> bool:
+        """Return whether the condition holds for a fact that has any number of values at once."""
+        match self.operator:
+            case Operator.EXISTS:
+                return bool(values)
+            case Operator.MISSING:
+                return not values
+            case Operator.EQUALS | Operator.IN:
+                return any(value in values for value in self.values)
+            case Operator.NOT_EQUALS | Operator.NOT_IN:
+                return not any(value in values for value in self.values)
+            case Operator.GREATER | Operator.LESS:
+                return False
 
     def __str__(self) -> str:
         match self.operator:
@@ -88,9 +107,9 @@ class Selector:
 
     requirements: tuple[Requirement, ...] = ()
 
-    def matches(self, facts: Mapping[str, str]) -> bool:
-        """Return whether every requirement holds."""
-        return all(requirement.holds(facts) for requirement in self.requirements)
+    def matches(self, facts: Mapping[str, str], groups: Collection[str] = ()) -> bool:
+        """Return whether every requirement holds for a device with these facts, in these groups."""
+        return all(requirement.holds(facts, groups) for requirement in self.requirements)
 
     def exactly(self, key: str) -> frozenset[str] | None:
         """Return the values that `key` must have one of, or None when any is possible: for a query's index."""
@@ -101,11 +120,25 @@ class Selector:
         """Return whether a requirement is on `model.<name>`."""
         return any(requirement.key.startswith(MODEL_PREFIX) for requirement in self.requirements)
 
+    def asks_for_groups(self) -> bool:
+        """Return whether a requirement is on `group`."""
+        return any(requirement.key == GROUP for requirement in self.requirements)
+
+    def asks_for_any_group(self) -> bool:
+        """Return whether a requirement asks if a device is in any group at all."""
+        return any(r.key == GROUP and r.operator in (Operator.EXISTS, Operator.MISSING) for r in self.requirements)
+
+    def groups(self) -> frozenset[str]:
+        """Return the groups that it names."""
+        named = (r for r in self.requirements if r.key == GROUP and r.operator in _NAMING)
+        return frozenset(value for requirement in named for value in requirement.values)
+
     def __str__(self) -> str:
         return ",".join(str(requirement) for requirement in self.requirements)
 
 
 _EXACT: Final = (Operator.EQUALS, Operator.IN)
+_NAMING: Final = (*_EXACT, Operator.NOT_EQUALS, Operator.NOT_IN)
 
 
 def parse_selector(text: str) -> Selector:

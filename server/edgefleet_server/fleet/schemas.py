@@ -45,6 +45,13 @@ class DeployIn(_In):
     dry_run: bool = False
 
 
+class GroupIn(_In):
+    """A group to make: a name and a selector ("" = every device)."""
+
+    name: str = Field(max_length=128)
+    selector: str = Field(max_length=4096)
+
+
 class EnrollIn(BaseModel):
     """A device's request to be let in. Unknown fields are ignored: newer agents may send more."""
 

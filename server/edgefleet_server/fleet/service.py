@@ -1,7 +1,8 @@
 """The fleet as the rest of the server sees it.
 
-A façade over its parts: `enrolment` (claims, certificates), `desired` (signed documents), `reports` (what devices say),
-`identity` (device tokens), `rules` (selectors). Thread-safe; calls block; every write joins the caller's transaction.
+A façade over its parts: `enrolment` (claims, certificates), `desired` (signed documents), `holding` (the brake),
+`offering` (what rollouts ask), `reports` (what devices say), `happenings` (events), `groups`, `identity` (device tokens), `rules`
+(selectors). Thread-safe; calls block; every write joins the caller's transaction.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,7 +15,7 @@ from sqlalchemy import event
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.desired import Ref
 from edgefleet_protocol.digest import Sha256
-from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef
+from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef
 from edgefleet_protocol.messages import Event, Presence, State
 from edgefleet_protocol.profile import HardwareProfile
 from edgefleet_server.db import Database
@@ -26,6 +27,9 @@ from edgefleet_server.fleet.errors import (
     DeviceRevokedError,
     NothingToDeployError,
 )
+from edgefleet_server.fleet.groups import GroupBook, Guard
+from edgefleet_server.fleet.happenings import EventFeed
+from edgefleet_server.fleet.holding import Brake
 from edgefleet_server.fleet.identity import ReplayCache, check_token, claimed_device, is_signed_by
 from edgefleet_server.fleet.model import (
     Assigned,
@@ -37,12 +41,17 @@ from edgefleet_server.fleet.model import (
     DeviceIdentity,
     DeviceStatus,
     Enrolment,
+    ModelChange,
+    ModelReport,
     NewClaim,
+    NewEvent,
     OfferedBlob,
     SignedDesired,
     Skipped,
+    WantedRef,
     Wish,
 )
+from edgefleet_server.fleet.offering import OfferReader
 from edgefleet_server.fleet.reports import Answer, ReportBook
 from edgefleet_server.fleet.views import FleetReader
 from edgefleet_server.registry.model import BundleView, ReleaseView
@@ -85,7 +94,11 @@ class FleetService:
         self._device_port = settings.device_port
         self.enroller = Enroller(db, signing, clock)
         self.desired = DesiredBook(db, signing, clock)
-        self.reader = FleetReader(db)
+        self.groups = GroupBook(db, clock)
+        self._feed = EventFeed(db, clock)
+        self.reader = FleetReader(db, self._feed)
+        self._offers = OfferReader(db)
+        self._brake = Brake(db, signing, clock)
         self._reports = ReportBook(db, clock)
         self._revocation_listeners: list[Callable[[DeviceId], None]] = []
 
@@ -179,7 +192,8 @@ class FleetService:
             store.delete_desired(session, device_id)
             self._signing.revoke_device_certificates(device_id)
             event.listen(session, "after_commit", lambda _session: self._revoked(DeviceId(device_id)), once=True)
-            self._reports.add_server_event(device_id, "revoked", detail={})
+            self._feed.add([NewEvent("revoked", device_id)])
+            self._reports.news.ring(session)
 
     def on_revoked(self, listener: Callable[[DeviceId], None]) -> Callable[[], None]:
         """Call `listener` with each device revoked by this process, after the commit; return how to stop."""
@@ -206,7 +220,7 @@ class FleetService:
             if profile is not None and profile != row.profile:
                 before, row.profile = row.profile, self._registry.profile(profile).name
                 detail = {"from": before, "to": row.profile}
-                self._reports.add_server_event(device_id, "profile_set", detail=detail)
+                self._feed.add([NewEvent("profile_set", device_id, detail=detail)])
 
     def profiles_in_use(self) -> list[ProfileName]:
         """Return the profiles of the devices that are not revoked."""
@@ -216,6 +230,22 @@ class FleetService:
     def select(self, selector: str) -> list[DeviceFacts]:
         """Return the devices that a selector matches, in order of id. Raises BadSelectorError."""
         return self.reader.select(selector)
+
+    def population(self, selector: str) -> list[DeviceFacts]:
+        """Return the devices that a selector matches, without revoked ones, in order of id. Raises BadSelectorError."""
+        return [one for one in self.reader.select(selector) if one.status is not DeviceStatus.REVOKED]
+
+    def groups_in(self, selector: str) -> frozenset[str]:
+        """Return the groups that a selector names, known or not. Raises BadSelectorError for bad grammar."""
+        return rules.parse_selector(selector).groups()
+
+    def pin_groups(self, selector: str) -> None:
+        """Keep the groups that a selector names until the caller's transaction ends. Raises BadSelectorError."""
+        self.groups.pin(selector)
+
+    def add_group_guard(self, guard: Guard) -> None:
+        """Ask `guard` with a group's name why it must stay (None: it need not) before it is removed."""
+        self.groups.add_guard(guard)
 
     # ---- what devices should run
 
@@ -248,8 +278,11 @@ class FleetService:
                 bundle = bundles.get(one.profile)
                 if bundle is None:
                     skipped.append(self._without_bundle(release, one))
-                else:
+                    continue
+                try:
                     done.append(self._assign(one, bundle, by, dry_run=dry_run))
+                except DeviceRevokedError as error:  # since it was matched
+                    skipped.append(Skipped(one.id, one.profile, error.message, error.next_step))
         return Deployment(str(ref), len(matched), done, skipped)
 
     def _matched(self, selector: str | None, device: str | None) -> list[DeviceFacts]:
@@ -262,7 +295,7 @@ class FleetService:
             raise NothingToDeployError(
                 "Neither a selector nor a device was given.", next_step="Name devices: --to 'env=prod' or --device ID."
             )
-        return [one for one in self.select(selector) if one.status is not DeviceStatus.REVOKED]
+        return self.population(selector)
 
     def _assign(self, one: DeviceFacts, bundle: BundleView, by: str, *, dry_run: bool) -> Assigned:
         if dry_run:
@@ -271,7 +304,7 @@ class FleetService:
         signed, is_new = self.desired.set_active(one.id, Wish(bundle.ref.model, ref))
         if is_new:
             detail = {"release": str(bundle.ref), "gen": signed.gen, "by": by}
-            self._reports.add_server_event(one.id, "desired", model=bundle.ref.model, detail=detail)
+            self._feed.add([NewEvent("desired", one.id, bundle.ref.model, detail=detail)])
         return Assigned(one.id, one.profile, signed.gen, bundle.target)
 
     def _without_bundle(self, release: ReleaseView, one: DeviceFacts) -> Skipped:
@@ -286,6 +319,17 @@ class FleetService:
             reason = job.reason or f"the conversion for profile {one.profile} {job.state}"
             step = job.next_step or f"See `edgectl release show {release.ref}`."
         return Skipped(one.id, one.profile, reason, step)
+
+    def set_models(self, changes: Sequence[ModelChange]) -> list[SignedDesired]:
+        """Change documents and sign one for each device, in order of id; unknown and revoked devices are left out.
+
+        Signs also what differs in attempt, rollout or deadlines only. Once in a transaction, after `set_hold`.
+        """
+        return self.desired.set_models(changes)
+
+    def wants(self, device_ids: Sequence[DeviceId], model: ModelName) -> dict[DeviceId, WantedRef]:
+        """Return what each of these devices' documents says of a model; those without a document are left out."""
+        return self._offers.wants(device_ids, model)
 
     def resign_due(self, now: datetime) -> int:
         """Sign anew the documents that passed half of their life; return how many. For the engine tick."""
@@ -320,11 +364,43 @@ class FleetService:
 
     def hold_envelope(self) -> bytes | None:
         """Return the signed brake document, or None when there never was one."""
-        with self._db.read() as session:
-            row = store.hold(session)
-            return None if row is None else bytes(row.envelope)
+        return self._brake.envelope()
+
+    def set_hold(self, rollouts: Sequence[str], digests: Sequence[str]) -> bool:
+        """Make the brake name exactly these; return whether it was signed, because that differs or half its life is over."""
+        return self._brake.set(rollouts, digests)
+
+    def resign_hold_due(self, now: datetime) -> bool:
+        """Sign the brake anew when half of its life is over; return whether it was. For the engine tick."""
+        return self._brake.resign_due(now)
+
+    def hold_rollouts(self) -> list[str]:
+        """Return the rollouts that the brake names, sorted."""
+        return self._brake.rollouts()
+
+    def on_hold(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after each commit that signed the brake; return how to stop."""
+        return self._brake.subscribe(listener)
+
+    # ---- what happens
+
+    def add_events(self, rows: Sequence[NewEvent]) -> list[int]:
+        """Store what happened here, with one statement; return the ids in the order of `rows`."""
+        return self._feed.add(rows)
+
+    def prune_events(self, now: datetime) -> int:
+        """Remove what devices told more than 90 days ago; return how many. For the engine tick."""
+        return self._feed.prune(now)
 
     # ---- what devices say
+
+    def reports_of(self, device_ids: Sequence[DeviceId], model: ModelName) -> dict[DeviceId, ModelReport]:
+        """Return what each of these devices says of a model; unknown devices are left out."""
+        return self._offers.reports_of(device_ids, model)
+
+    def on_reports(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after each commit that told something new: model, document, presence, revocation."""
+        return self._reports.news.subscribe(listener)
 
     def take_state(self, device_id: DeviceId, state: State) -> SignedDesired | None:
         """Store a reported state; return the document to send when the device lacks the newest one."""

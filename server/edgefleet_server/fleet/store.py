@@ -4,19 +4,20 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Select, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlmodel import Session, col
+from sqlmodel import Session, SQLModel, col
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.fleet.errors import DeviceUnknownError
-from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus, SignedDesired
+from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus, EventFilter, SignedDesired
 from edgefleet_server.fleet.tables import (
     FleetClaim,
     FleetDesired,
     FleetDevice,
     FleetEnrolment,
     FleetEvent,
+    FleetGroup,
     FleetHold,
     FleetModelState,
 )
@@ -219,6 +220,53 @@ def wanted_targets(session: Session, model: str) -> dict[str, str]:
     return {str(device_id): str(found) for device_id, found in session.execute(statement)}
 
 
+def lock_live(session: Session, device_ids: Collection[str]) -> dict[str, int]:
+    """Lock those of these devices that are known and not revoked, in order of id; return what gen each has reported."""
+    statement = (
+        select(col(FleetDevice.id), col(FleetDevice.reported_gen))
+        .where(col(FleetDevice.id).in_(device_ids), col(FleetDevice.revoked_at).is_(None))
+        .order_by(col(FleetDevice.id))
+        .with_for_update()
+    )
+    return {str(device_id): int(gen) for device_id, gen in session.execute(statement)}
+
+
+def lock_documents(session: Session, device_ids: Collection[str]) -> dict[str, FleetDesired]:
+    """Lock the documents of devices that `lock_live` returned, read anew, by device."""
+    statement = (
+        select(FleetDesired)
+        .where(col(FleetDesired.device_id).in_(device_ids))
+        .order_by(col(FleetDesired.device_id))
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return {row.device_id: row for row in session.execute(statement).scalars()}
+
+
+def documents(session: Session, device_ids: Sequence[str]) -> Iterator[tuple[DeviceId, int, dict[str, Any]]]:
+    """Yield (device, gen, models as plain data) of these devices' documents."""
+    for start in range(0, len(device_ids), IN_CHUNK):
+        chosen = col(FleetDesired.device_id).in_(device_ids[start : start + IN_CHUNK])
+        statement = select(col(FleetDesired.device_id), col(FleetDesired.gen), col(FleetDesired.models)).where(chosen)
+        for device_id, gen, models in session.execute(statement):
+            yield DeviceId(device_id), int(gen), models
+
+
+def reported(session: Session, device_ids: Sequence[str]) -> Iterator[Any]:
+    """Yield id, profile, presence, gen and the whole report of these devices, without the rest of their rows."""
+    for start in range(0, len(device_ids), IN_CHUNK):
+        statement = select(
+            col(FleetDevice.id),
+            col(FleetDevice.profile),
+            col(FleetDevice.is_online),
+            col(FleetDevice.last_seen),
+            col(FleetDevice.revoked_at),
+            col(FleetDevice.reported_gen),
+            col(FleetDevice.reported),
+        ).where(col(FleetDevice.id).in_(device_ids[start : start + IN_CHUNK]))
+        yield from session.execute(statement)
+
+
 def due_for_signing(session: Session, now: datetime, limit: int) -> list[str]:
     """Return devices whose document has passed half of its life, locked; those that others hold are left out."""
     statement = (
@@ -266,37 +314,157 @@ def states_of_model(session: Session, model: str) -> Sequence[FleetModelState]:
 
 def add_events(session: Session, rows: Sequence[dict[str, Any]]) -> int:
     """Insert device events; those that are there already change nothing. Return how many were new."""
+    if session.get_bind().dialect.name == "postgresql":
+        # there a refused row still uses up an id, and a gap in the ids makes those who follow the feed wait
+        rows = _without_known(session, rows)
     if not rows:
         return 0
-    make = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = make(FleetEvent).values(list(rows)).on_conflict_do_nothing().returning(col(FleetEvent.id))
+    statement = _insert(session, FleetEvent).values(list(rows)).on_conflict_do_nothing().returning(col(FleetEvent.id))
     return len(session.execute(statement).all())
 
 
-def events_page(
-    session: Session, *, device_id: str | None, before: int | None, since: datetime | None, limit: int
-) -> Sequence[FleetEvent]:
+def _without_known(session: Session, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    key = (col(FleetEvent.device_id), col(FleetEvent.boot_id), col(FleetEvent.seq))
+    said = {(row["device_id"], row["boot_id"], row["seq"]): row for row in rows}
+    known = {tuple(found) for found in session.execute(select(*key).where(tuple_(*key).in_(said)))}
+    return [row for one, row in said.items() if one not in known]
+
+
+def _insert(session: Session, table: type[SQLModel]) -> Any:
+    """Return the INSERT that knows ON CONFLICT on this kind of database."""
+    return (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def add_server_events(session: Session, rows: Sequence[dict[str, Any]]) -> list[int]:
+    """Insert events that were made here; return their ids in the order of `rows`."""
+    statement = insert(FleetEvent).returning(col(FleetEvent.id), sort_by_parameter_order=True)
+    return [int(found) for found in session.execute(statement, list(rows)).scalars()]
+
+
+def events_page(session: Session, what: EventFilter, before: int | None, limit: int) -> Sequence[FleetEvent]:
     """Return events, newest first."""
-    statement = select(FleetEvent).order_by(col(FleetEvent.id).desc()).limit(limit)
-    if device_id is not None:
-        statement = statement.where(col(FleetEvent.device_id) == device_id)
+    statement = _chosen(select(FleetEvent), what).order_by(col(FleetEvent.id).desc()).limit(limit)
     if before is not None:
         statement = statement.where(col(FleetEvent.id) < before)
-    if since is not None:
-        statement = statement.where(col(FleetEvent.received_at) >= since)
     return session.execute(statement).scalars().all()
 
 
-def count_events(session: Session, *, device_id: str | None, since: datetime | None) -> int:
+def events_after(
+    session: Session, what: EventFilter, after_id: int, until: int | None, limit: int
+) -> Sequence[FleetEvent]:
+    """Return events after an id, oldest first, up to the id `until` when one is given."""
+    statement = _chosen(select(FleetEvent), what, after_id, until).order_by(col(FleetEvent.id)).limit(limit)
+    return session.execute(statement).scalars().all()
+
+
+def count_events(session: Session, what: EventFilter, *, after_id: int | None = None, until: int | None = None) -> int:
     """Return how many events there are."""
-    statement = select(func.count()).select_from(FleetEvent)
-    if device_id is not None:
-        statement = statement.where(col(FleetEvent.device_id) == device_id)
-    if since is not None:
-        statement = statement.where(col(FleetEvent.received_at) >= since)
+    statement = _chosen(select(func.count()).select_from(FleetEvent), what, after_id, until)
     return int(session.execute(statement).scalar_one())
 
 
+def _chosen(
+    statement: Select[Any], what: EventFilter, after_id: int | None = None, until: int | None = None
+) -> Select[Any]:
+    conditions: list[Any] = []
+    if what.device is not None:
+        conditions.append(col(FleetEvent.device_id) == what.device)
+    if what.rollout is not None:
+        conditions.append(col(FleetEvent.rollout_id) == what.rollout)
+    if what.kinds:
+        conditions.append(col(FleetEvent.kind).in_(what.kinds))
+    if what.since is not None:
+        conditions.append(col(FleetEvent.received_at) >= what.since)
+    if after_id is not None:
+        conditions.append(col(FleetEvent.id) > after_id)
+    if until is not None:
+        conditions.append(col(FleetEvent.id) <= until)
+    return statement.where(*conditions)
+
+
+def first_gap(session: Session, settled: datetime, after_id: int) -> int | None:
+    """Return the last id before the first gap whose next event came after `settled`, or None when there is no such gap."""
+    row_id, received_at = col(FleetEvent.id), col(FleetEvent.received_at)
+    fresh = select(func.min(row_id)).where(row_id > after_id, received_at > settled)
+    first = session.execute(fresh).scalar_one()
+    if first is None:
+        return None
+    settled_id = session.execute(select(func.max(row_id)).where(row_id < first)).scalar_one()
+    base = max(after_id, settled_id or 0)
+    before = func.lag(row_id, 1, base).over(order_by=row_id)
+    pairs = select(row_id.label("id"), before.label("before"), received_at.label("at")).where(row_id > base).subquery()
+    gap = select(func.min(pairs.c.before)).where(pairs.c.id > pairs.c.before + 1, pairs.c.at > settled)
+    found = session.execute(gap).scalar_one()
+    return None if found is None else int(found)
+
+
+def prune_events(session: Session, before: datetime, limit: int) -> int:
+    """Remove up to `limit` events that devices told before a moment; never the newest, whose id must not come again."""
+    newest = select(func.max(col(FleetEvent.id))).scalar_subquery()
+    old = (
+        select(col(FleetEvent.id))
+        .where(
+            col(FleetEvent.received_at) < before,
+            col(FleetEvent.boot_id).is_not(None),
+            col(FleetEvent.rollout_id).is_(None),
+            col(FleetEvent.id) < newest,
+        )
+        .limit(limit)
+    )
+    removed = session.execute(delete(FleetEvent).where(col(FleetEvent.id).in_(old)))
+    return int(removed.rowcount)  # type: ignore[attr-defined]
+
+
+def groups(session: Session, names: Collection[str] | None = None) -> Sequence[FleetGroup]:
+    """Return groups in order of name: all, or those of these names that are there."""
+    statement = select(FleetGroup).order_by(col(FleetGroup.name))
+    if names is not None:
+        statement = statement.where(col(FleetGroup.name).in_(names))
+    return session.execute(statement).scalars().all()
+
+
+def groups_page(session: Session, after: str | None, limit: int) -> tuple[Sequence[FleetGroup], int]:
+    """Return groups in order of name, and how many there are."""
+    statement = select(FleetGroup).order_by(col(FleetGroup.name)).limit(limit)
+    if after is not None:
+        statement = statement.where(col(FleetGroup.name) > after)
+    total = session.execute(select(func.count()).select_from(FleetGroup)).scalar_one()
+    return session.execute(statement).scalars().all(), int(total)
+
+
+def group(session: Session, name: str, *, lock: bool = False) -> FleetGroup | None:
+    """Return a group; `lock` holds it until the transaction ends."""
+    return session.get(FleetGroup, name, with_for_update=True if lock else None)
+
+
+def share_groups(session: Session, names: Collection[str]) -> set[str]:
+    """Keep these groups from being deleted until the transaction ends; return which of them are there."""
+    statement = (
+        select(col(FleetGroup.name))
+        .where(col(FleetGroup.name).in_(names))
+        .order_by(col(FleetGroup.name))
+        .with_for_update(read=True)
+    )
+    return {str(name) for name in session.execute(statement).scalars()}
+
+
+def add_group(session: Session, row: FleetGroup) -> bool:
+    """Insert a group; False when its name is taken."""
+    values = {"name": row.name, "selector": row.selector, "created_at": row.created_at, "created_by": row.created_by}
+    statement = _insert(session, FleetGroup).values(values).on_conflict_do_nothing()
+    return int(session.execute(statement).rowcount) == 1  # type: ignore[attr-defined]
+
+
 def hold(session: Session) -> FleetHold | None:
-    """Return the brake document, if there was ever one."""
-    return session.get(FleetHold, HOLD_ROW)
+    """Return the brake document, if one was ever signed."""
+    row = session.get(FleetHold, HOLD_ROW)
+    return row if row is not None and row.seq > 0 else None
+
+
+def locked_hold(session: Session, now: datetime) -> FleetHold:
+    """Return the row of the brake, locked and read anew; it is made when there is none."""
+    empty = {"id": HOLD_ROW, "seq": 0, "rollouts": [], "digests": [], "envelope": b"", "expires_at": now}
+    session.execute(_insert(session, FleetHold).values(empty).on_conflict_do_nothing())
+    statement = select(FleetHold).where(col(FleetHold.id) == HOLD_ROW).with_for_update()
+    row: FleetHold = session.execute(statement.execution_options(populate_existing=True)).scalar_one()
+    return row

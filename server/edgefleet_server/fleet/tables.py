@@ -21,8 +21,6 @@ class FleetDevice(SQLModel, table=True):
     labels: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     facts: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     enrolled_at: datetime = Field(sa_type=UtcDateTime)
-    claim_id: str = Field(max_length=32, index=True)
-    cert_serial: str = Field(max_length=48)
     cert_not_after: datetime = Field(sa_type=UtcDateTime)
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     next_public_key: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
@@ -114,15 +112,29 @@ class FleetEvent(SQLModel, table=True):
     received_at: datetime = Field(sa_type=UtcDateTime, index=True)
     kind: str = Field(max_length=32)
     model: str = Field(default="", max_length=63)
+    rollout_id: str | None = Field(default=None, max_length=32, index=True)
     detail: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
 
 
+class FleetGroup(SQLModel, table=True):
+    """A named selector."""
+
+    __tablename__ = "fleet_group"
+
+    name: str = Field(primary_key=True, max_length=63)
+    selector: str = Field(sa_column=Column(Text, nullable=False))
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    created_by: str = Field(max_length=80)
+
+
 class FleetHold(SQLModel, table=True):
-    """The newest brake document of the tenant; one row, id 1."""
+    """The newest brake document of the tenant and what it names; one row, id 1. Nothing is signed yet while `seq` is 0."""
 
     __tablename__ = "fleet_hold"
 
     id: int = Field(primary_key=True)
     seq: int = Field(sa_type=BigInteger)
+    rollouts: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    digests: list[str] = Field(sa_column=Column(JSON, nullable=False))
     envelope: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     expires_at: datetime = Field(sa_type=UtcDateTime)

@@ -5,7 +5,7 @@ the bodies of the routes: their fields are public and never renamed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,10 +14,11 @@ from sqlmodel import Session, col
 
 from edgefleet_protocol.desired import ModelDesired
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.ids import ReleaseRef, parse_target_path
+from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, parse_target_path
 from edgefleet_server.db import Database
-from edgefleet_server.fleet import rules, store
-from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
+from edgefleet_server.fleet import rules, selecting, store
+from edgefleet_server.fleet.happenings import EventFeed
+from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus, EventFilter
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetEvent, FleetModelState
 from edgefleet_server.telemetry.model import Latest
 
@@ -91,6 +92,7 @@ class DeviceView:
     reported_gen: int
     refused: Refusal | None
     models: Sequence[ReportedModel]
+    groups: Sequence[str] = ()
     telemetry: Latest | None = None
 
 
@@ -118,6 +120,7 @@ class EventView:
     received_at: datetime
     kind: str
     model: str
+    rollout: str | None
     detail: Mapping[str, Any]
 
 
@@ -144,9 +147,10 @@ class Summary:
 class FleetReader:
     """Reads views. Thread-safe; calls block."""
 
-    def __init__(self, db: Database) -> None:
-        """Wire the database."""
+    def __init__(self, db: Database, feed: EventFeed) -> None:
+        """Wire the parts."""
         self._db = db
+        self._feed = feed
 
     def device(self, device_id: str) -> DeviceView:
         """Return one device. Raises DeviceUnknownError."""
@@ -162,7 +166,7 @@ class FleetReader:
         """Return the devices that a selector matches, in order of id. Raises BadSelectorError."""
         parsed = rules.parse_selector(selector)
         with self._db.read() as session:
-            return _matching(session, parsed)
+            return list(selecting.matching(session, parsed))
 
     def devices(self, selector: str, after: str | None, limit: int) -> tuple[list[DeviceView], int]:
         """Return up to `limit` + 1 matching devices after an id, and how many match. Raises BadSelectorError."""
@@ -171,7 +175,7 @@ class FleetReader:
             if not parsed.requirements:
                 rows = store.devices_page(session, after, limit + 1)
                 return _device_views(session, rows), store.count_devices(session)
-            ids = [one.id for one in _matching(session, parsed)]
+            ids = [one.id for one in selecting.matching(session, parsed)]
             wanted = [one for one in ids if after is None or one > after][: limit + 1]
             return _device_views(session, store.devices_by_id(session, wanted)), len(ids)
 
@@ -188,13 +192,28 @@ class FleetReader:
             ]
 
     def events(
-        self, *, device_id: str | None, before: int | None, since: datetime | None, limit: int
+        self,
+        *,
+        device_id: str | None = None,
+        before: int | None = None,
+        since: datetime | None = None,
+        limit: int,
+        rollout: str | None = None,
+        kinds: Sequence[str] = (),
     ) -> tuple[list[EventView], int]:
         """Return up to `limit` + 1 events before an id, newest first, and how many there are."""
+        what = EventFilter(device_id, rollout, kinds, since)
         with self._db.read() as session:
-            rows = store.events_page(session, device_id=device_id, before=before, since=since, limit=limit + 1)
-            total = store.count_events(session, device_id=device_id, since=since)
-            return [_event_view(row) for row in rows], total
+            rows = store.events_page(session, what, before, limit + 1)
+            return [_event_view(row) for row in rows], store.count_events(session, what)
+
+    def events_after(self, after_id: int, what: EventFilter, limit: int) -> tuple[list[EventView], int]:
+        """Return up to `limit` + 1 events after an id, oldest first, and how many there are; following so loses none.
+
+        The rule is in `happenings`: on PostgreSQL an event may come up to 10 s late, never after a later one.
+        """
+        rows, total = self._feed.after(after_id, what, limit + 1)
+        return [_event_view(row) for row in rows], total
 
     def summary(self) -> Summary:
         """Return the fleet in numbers."""
@@ -213,20 +232,20 @@ class FleetReader:
             return Summary(live, status, profiles, models)
 
 
-def _matching(session: Session, selector: rules.Selector) -> list[DeviceFacts]:
-    found = store.facts(
-        session,
-        ids=selector.exactly("id"),
-        profiles=selector.exactly("profile"),
-        with_models=selector.asks_for_models(),
-    )
-    return [device for device in found if selector.matches(rules.facts_of(device))]
-
-
 def _device_views(session: Session, rows: Sequence[FleetDevice]) -> list[DeviceView]:
     ids = [row.id for row in rows]
     desired, states = store.desired_rows(session, ids), store.states_of_devices(session, ids)
-    return [_device_view(row, desired.get(row.id), states.get(row.id, [])) for row in rows]
+    groups = selecting.all_groups(session)
+    views = [_device_view(row, desired.get(row.id), states.get(row.id, [])) for row in rows]
+    return [replace(view, groups=sorted(selecting.groups_of(_facts(view, states), groups))) for view in views]
+
+
+def _facts(view: DeviceView, states: Mapping[str, Sequence[FleetModelState]]) -> dict[str, str]:
+    versions = {state.model: state.version for state in states.get(view.id, ()) if state.version}
+    device = DeviceFacts(
+        DeviceId(view.id), ProfileName(view.profile), view.arch, view.status, view.labels, view.free_mb, versions
+    )
+    return rules.facts_of(device)
 
 
 def _device_view(row: FleetDevice, desired: FleetDesired | None, states: Sequence[FleetModelState]) -> DeviceView:
@@ -302,7 +321,16 @@ def _release_device(row: FleetDevice, state: FleetModelState | None, *, wanted: 
 
 
 def _event_view(row: FleetEvent) -> EventView:
-    return EventView(row.id or 0, row.device_id, row.at, row.received_at, row.kind, row.model, row.detail)
+    return EventView(
+        id=row.id or 0,
+        device=row.device_id,
+        at=row.at,
+        received_at=row.received_at,
+        kind=row.kind,
+        model=row.model,
+        rollout=row.rollout_id,
+        detail=row.detail,
+    )
 
 
 def release_of(target: str) -> str | None:

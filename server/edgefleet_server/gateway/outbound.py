@@ -3,8 +3,8 @@
 Rules:
 1. On every connect everything retained is published again from the database: a broker may have lost all of it. A database
    that is away just then is asked again.
-2. A document newly signed by this process is on its way at once (listener); one signed by another process is found by
-   looking at the database every POLL_S.
+2. A document or brake newly signed by this process is on its way at once (listener); one signed by another process is found
+   by looking at the database every POLL_S. Head and brake go before any document.
 3. An older `gen` is never published after a newer one of the same device.
 4. One thread publishes: order is its queue.
 """
@@ -109,6 +109,10 @@ class Outbound:
     def send_everything(self) -> None:
         """Publish all that is retained: the broker connection is new."""
         self._queue.put(self._publish_everything)
+
+    def send_shared(self) -> None:
+        """Publish the head and the brake if they are new. Documents of the same transaction come after them either way."""
+        self._queue.put(self._publish_shared)
 
     def send_desired(self, documents: Sequence[Signed], *, again: bool = False) -> None:
         """Publish documents; `again` also those published before, because the device said it lacks them."""

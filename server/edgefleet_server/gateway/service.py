@@ -73,6 +73,7 @@ class Gateway:
         self._fleet.announce_broker(self._endpoint.host, self._endpoint.port, self._endpoint.mqtt)
         self._unsubscribe = [
             self._fleet.on_desired(self._on_desired),
+            self._fleet.on_hold(self._outbound.send_shared),
             self._fleet.on_revoked(self._outbound.clear),
         ]
         self._outbound.start()

@@ -1,0 +1,125 @@
+"""Groups: selectors with a name. Its own file because they have a life of their own: made, counted, guarded, removed.
+
+Rules:
+1. A group's selector may not use `group`: membership never recurses.
+2. A group that something unfinished names stays: guards say who needs it, and `pin` keeps it while such a thing is made.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from sqlmodel import Session
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_server.db import Database
+from edgefleet_server.fleet import rules, selecting, store
+from edgefleet_server.fleet.errors import (
+    BadGroupNameError,
+    BadSelectorError,
+    GroupExistsError,
+    GroupInUseError,
+    GroupUnknownError,
+)
+from edgefleet_server.fleet.model import DeviceStatus, Group
+from edgefleet_server.fleet.tables import FleetGroup
+
+Guard = Callable[[str], str | None]
+"""A group's name -> why it must stay, or None."""
+
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+class GroupBook:
+    """Makes, lists and removes groups."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._clock = clock
+        self._guards: list[Guard] = []
+
+    def add_guard(self, guard: Guard) -> None:
+        """Ask `guard` before a group is removed, in the transaction that removes it."""
+        self._guards.append(guard)
+
+    def create(self, name: str, selector: str, by: str) -> Group:
+        """Make a group. Raises BadGroupNameError, BadSelectorError, GroupExistsError."""
+        if not _NAME.fullmatch(name):
+            raise BadGroupNameError(
+                f"{name[:80]!r} cannot be the name of a group.",
+                next_step="Use 1 to 63 lower-case letters, digits and '-', beginning and ending with a letter or digit.",
+            )
+        parsed = rules.parse_selector(selector)
+        if parsed.asks_for_groups():
+            raise BadSelectorError(
+                f"The selector of the group {name!r} asks for a group itself; groups cannot be made of groups.",
+                next_step="Write the other group's selector in its place: `edgectl group show NAME` prints it.",
+            )
+        row = FleetGroup(name=name, selector=str(parsed), created_at=self._clock.now(), created_by=by[:80])
+        with self._db.session() as session:
+            if not store.add_group(session, row):
+                raise GroupExistsError(
+                    f"There is a group {name!r} already.", next_step=f"See it with `edgectl group show {name}`."
+                )
+            return _counted(session, [row])[0]
+
+    def get(self, name: str) -> Group:
+        """Return a group. Raises GroupUnknownError."""
+        with self._db.read() as session:
+            return _counted(session, [_known(session, name)])[0]
+
+    def members_selector(self, name: str) -> str:
+        """Return the selector of a group's live devices. Raises GroupUnknownError."""
+        with self._db.read() as session:
+            return f"{rules.GROUP}={_known(session, name).name},status!={DeviceStatus.REVOKED}"
+
+    def page(self, after: str | None, limit: int) -> tuple[list[Group], int]:
+        """Return up to `limit` groups after a name, and how many there are."""
+        with self._db.read() as session:
+            rows, total = store.groups_page(session, after, limit)
+            return _counted(session, rows), total
+
+    def delete(self, name: str) -> None:
+        """Remove a group. Raises GroupUnknownError, GroupInUseError."""
+        with self._db.session() as session:
+            row = _known(session, name, lock=True)
+            for guard in self._guards:
+                reason = guard(name)
+                if reason is not None:
+                    raise GroupInUseError(
+                        f"The group {name!r} is needed: {reason}.", next_step="Wait until that has ended, or end it."
+                    )
+            session.delete(row)
+
+    def pin(self, selector: str) -> None:
+        """Keep the groups that a selector names until the caller's transaction ends. Raises BadSelectorError.
+
+        Who stores a selector pins it first: a removal at the same time then waits, and its guards see what was stored.
+        """
+        names = rules.parse_selector(selector).groups()
+        if not names:
+            return
+        with self._db.session() as session:
+            there = store.share_groups(session, names)
+            if there != names:
+                selecting.check_known(names, {row.name: row for row in store.groups(session)})
+
+
+def _known(session: Session, name: str, *, lock: bool = False) -> FleetGroup:
+    row = store.group(session, name, lock=lock)
+    if row is None:
+        raise GroupUnknownError(f"There is no group {name[:80]!r}.", next_step="`edgectl group list` shows all groups.")
+    return row
+
+
+def _counted(session: Session, rows: Sequence[FleetGroup]) -> list[Group]:
+    """Return groups with the number of their live devices: one pass over the fleet, whatever the number of groups."""
+    groups = {row.name: rules.parse_selector(row.selector) for row in rows}
+    counts = dict.fromkeys(groups, 0)
+    with_models = any(selector.asks_for_models() for selector in groups.values())
+    for device in store.facts(session, ids=None, profiles=None, with_models=with_models) if groups else ():
+        if device.status is not DeviceStatus.REVOKED:
+            for name in selecting.groups_of(rules.facts_of(device), groups):
+                counts[name] += 1
+    return [Group(row.name, row.selector, counts[row.name], row.created_at, row.created_by) for row in rows]

@@ -1,0 +1,110 @@
+"""What rollouts ask of many devices at once: which bundle their documents name, and what they say of one model.
+
+Its own file because it reads for a machine, a thousand devices in few statements, and trusts nothing that a device said:
+a report that cannot be read is no report.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from edgefleet_protocol.desired import ModelDesired
+from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_protocol.messages import ErrorClass, Phase
+from edgefleet_server.db import Database
+from edgefleet_server.fleet import store
+from edgefleet_server.fleet.model import ModelReport, WantedRef
+
+MAX_TEXT: Final = 1000
+
+
+class _Said(msgspec.Struct, frozen=True, kw_only=True):
+    """One model of a stored report. Fields that it lacks are those of `messages.ModelState`."""
+
+    model: str
+    phase: Phase
+    active_target: str = ""
+    active_sha256: str = ""
+    previous_sha256: str = ""
+    wanted_sha256: str = ""
+    attempt: int = 0
+    gen: int = 0
+    rollout: str = ""
+    error_class: ErrorClass | None = None
+    error_code: str = ""
+    reason: str = ""
+    serving: bool = False
+
+
+class _Refused(msgspec.Struct, frozen=True, kw_only=True):
+    refused_gen: int = 0
+    refused_code: str = ""
+    refused_reason: str = ""
+
+
+class OfferReader:
+    """Reads what many devices should run and what they say."""
+
+    def __init__(self, db: Database) -> None:
+        """Wire the database."""
+        self._db = db
+
+    def wants(self, device_ids: Sequence[DeviceId], model: str) -> dict[DeviceId, WantedRef]:
+        """Return what each of these devices' documents says of a model; devices without a document are left out."""
+        with self._db.read() as session:
+            return {
+                device: WantedRef(_active(models.get(model)), gen)
+                for device, gen, models in store.documents(session, device_ids)
+            }
+
+    def reports_of(self, device_ids: Sequence[DeviceId], model: str) -> dict[DeviceId, ModelReport]:
+        """Return what each of these devices says of a model; unknown devices are left out."""
+        with self._db.read() as session:
+            return {
+                DeviceId(row.id): report_of(row, model, row.reported) for row in store.reported(session, device_ids)
+            }
+
+
+def report_of(row: Any, model: str, reported: Any) -> ModelReport:
+    """Return what a device row and its stored report (any JSON value) say of a model."""
+    said, refused = _said(reported, model), _converted(reported, _Refused) or _Refused()
+    revoked_at: datetime | None = row.revoked_at
+    device: dict[str, Any] = {
+        "device": DeviceId(row.id),
+        "profile": ProfileName(row.profile),
+        "status": store.status_of(row.is_online, revoked_at),
+        "last_seen": row.last_seen,
+        "reported_gen": row.reported_gen,
+        "refused_gen": max(0, refused.refused_gen),
+        "refused_code": refused.refused_code[:MAX_TEXT],
+        "refused_reason": refused.refused_reason[:MAX_TEXT],
+        "is_revoked": revoked_at is not None,
+    }
+    if said is None:
+        return ModelReport(**device)
+    fields: dict[str, Any] = msgspec.structs.asdict(said)
+    del fields["model"]
+    texts = {name: value[:MAX_TEXT] for name, value in fields.items() if type(value) is str}
+    return ModelReport(**device, **fields | texts, has_report=True)
+
+
+def _said(reported: Any, model: str) -> _Said | None:
+    """Return the readable entry of a model; of several the last one, as the table of model states keeps it."""
+    models = reported.get("models") if isinstance(reported, dict) else None
+    if not isinstance(models, list):
+        return None
+    entries = [entry for entry in models if isinstance(entry, dict) and entry.get("model") == model]
+    return _converted(entries[-1], _Said) if entries else None
+
+
+def _converted(value: Any, kind: type[Any]) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, TypeError):
+        return None
+
+
+def _active(plain: Any) -> Any:
+    return None if plain is None else msgspec.convert(plain, ModelDesired).active

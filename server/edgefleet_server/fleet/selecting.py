@@ -1,0 +1,65 @@
+"""Which devices a selector matches, groups included. Its own file because views, groups and rollouts all ask it.
+
+A group is a named selector, so membership is computed, never stored. Only groups that the selector asks for are looked at:
+those it names, or all when it asks whether a device is in any.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from sqlmodel import Session
+
+from edgefleet_server.fleet import rules, store
+from edgefleet_server.fleet.errors import BadSelectorError
+from edgefleet_server.fleet.model import DeviceFacts
+
+MAX_NAMED = 20
+
+
+def matching(session: Session, selector: rules.Selector) -> Iterator[DeviceFacts]:
+    """Yield the devices that a selector matches, in order of id. Raises BadSelectorError for an unknown group."""
+    groups = asked_groups(session, selector)
+    found = store.facts(
+        session,
+        ids=selector.exactly("id"),
+        profiles=selector.exactly("profile"),
+        with_models=selector.asks_for_models() or any(group.asks_for_models() for group in groups.values()),
+    )
+    for device in found:
+        facts = rules.facts_of(device)
+        inside = groups_of(facts, groups)
+        if selector.matches(facts, inside):
+            yield replace(device, groups=inside) if inside else device
+
+
+def groups_of(facts: Mapping[str, str], groups: Mapping[str, rules.Selector]) -> frozenset[str]:
+    """Return which of these groups a device with these facts is in."""
+    return frozenset(name for name, selector in groups.items() if selector.matches(facts))
+
+
+def all_groups(session: Session) -> dict[str, rules.Selector]:
+    """Return every group's selector, by name."""
+    return {row.name: rules.parse_selector(row.selector) for row in store.groups(session)}
+
+
+def asked_groups(session: Session, selector: rules.Selector) -> dict[str, rules.Selector]:
+    """Return the groups that a selector asks for. Raises BadSelectorError naming one that is unknown."""
+    if not selector.asks_for_groups():
+        return {}
+    known = all_groups(session)
+    names = selector.groups()
+    check_known(names, known)
+    return known if selector.asks_for_any_group() else {name: known[name] for name in names}
+
+
+def check_known(names: frozenset[str], known: Mapping[str, object]) -> None:
+    """Raise BadSelectorError unless every name is a known group."""
+    unknown = sorted(names - known.keys())
+    if not unknown:
+        return
+    some = ", ".join(sorted(known)[:MAX_NAMED]) or "none"
+    more = f" and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED else ""
+    raise BadSelectorError(
+        f"The selector names the group {unknown[0]!r}, which does not exist; there are: {some}{more}.",
+        next_step="Make the group with `edgectl group create`, or name one that exists.",
+    )
