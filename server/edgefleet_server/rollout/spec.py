@@ -1,0 +1,317 @@
+"""Reads a rollout's spec, and writes it back in normal form. Pure.
+
+- Every mistake is told at once, each with its place (`$.stages[1].size.percent`) and what was expected there.
+- Unknown fields are refused: a misspelt bound must not become a default. Fields of later versions are named as such.
+- The normal form has every field written out, but for the defaults that depend on others: parsing it gives the same spec.
+Source: fleet.md §5.2; reference: docs/reference/rollout-spec.md.
+"""
+
+from dataclasses import fields
+from datetime import timedelta
+from typing import Any, Final
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_server.fleet.rules import parse_selector
+from edgefleet_server.rollout.errors import BadSpecError
+from edgefleet_server.rollout.evidence import clean_needed
+from edgefleet_server.rollout.model import (
+    DeviceDeadlines,
+    Inconclusive,
+    InstallGate,
+    OnFail,
+    Promote,
+    Size,
+    Spec,
+    StageSpec,
+)
+from edgefleet_server.rollout.reading import Place, duration_text
+
+API_VERSION: Final = "edgefleet/v1"
+KIND: Final = "Rollout"
+MAX_STAGES: Final = 32
+MAX_COUNT: Final = 1_000_000
+MAX_ALPHA: Final = 0.5
+DEFAULT_SOAK: Final = timedelta(minutes=10)
+DEFAULT_STAGES: Final = (
+    StageSpec("canary", Size(percent=5, min=1), DEFAULT_SOAK, Promote.AUTO),
+    StageSpec("half", Size(percent=50), DEFAULT_SOAK, Promote.AUTO),
+    StageSpec("rest", Size(percent=100), timedelta(), Promote.AUTO),
+)
+
+_NAME: Final = "[a-z0-9][a-z0-9-]{0,30}"
+_TITLE: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+_DOCUMENT: Final = ("apiVersion", "kind", "metadata", "spec")
+_SPEC: Final = ("release", "selector", "stages", "device", "gates", "promote", "on_fail", "on_inconclusive")
+_STAGE: Final = ("name", "size", "soak", "promote")
+_SIZE: Final = ("percent", "count", "min", "count_total")
+_DEVICE: Final = tuple(f"{field.name}_deadline" for field in fields(DeviceDeadlines))
+_GATE: Final = tuple(field.name for field in fields(InstallGate))
+
+
+def parse_spec(document: Any) -> Spec:
+    """Return the spec that a parsed JSON or YAML document writes: a spec, or a whole document around one.
+
+    Raises BadSpecError with every mistake that was found.
+    """
+    root = Place("$", document, [])
+    spec = _document(root) if _is_document(document) else _spec(root, "")
+    if root.errors or spec is None:
+        raise BadSpecError(errors=root.errors)
+    return spec
+
+
+def dump_spec(spec: Spec) -> dict[str, Any]:
+    """Return the normal form of a spec: what JSON can hold, durations as text. The name is not part of it."""
+    return {
+        "release": spec.release,
+        "selector": spec.selector,
+        "stages": [
+            {
+                "name": stage.name,
+                "size": _dump_size(stage.size),
+                "soak": duration_text(stage.soak),
+                "promote": stage.promote.value,
+            }
+            for stage in spec.stages
+        ],
+        "device": {
+            f"{one.name}_deadline": duration_text(getattr(spec.device, one.name)) for one in fields(spec.device)
+        },
+        "gates": {"install": {name: getattr(spec.gate, name) for name in _GATE}},
+        "on_fail": spec.on_fail.value,
+        "on_inconclusive": {
+            "after": duration_text(spec.on_inconclusive.after),
+            "do": spec.on_inconclusive.do.value,
+        },
+    }
+
+
+def dump_document(spec: Spec) -> dict[str, Any]:
+    """Return the whole document of a spec, as a file would hold it: with the name, when it has one."""
+    metadata = {"metadata": {"name": spec.name}} if spec.name else {}
+    return {"apiVersion": API_VERSION, "kind": KIND, **metadata, "spec": dump_spec(spec)}
+
+
+def size_text(size: Size) -> str:
+    """Return a size in words: `50 %, at least 2`, `1 per stratum`, `10 over all strata`."""
+    if size.percent is not None:
+        text = f"{size.percent:.15g} %"
+    else:
+        text = f"{size.count} over all strata" if size.count_total else f"{size.count} per stratum"
+    least = "at least {} per stratum" if size.count_total else "at least {}"
+    return f"{text}, {least.format(size.min)}" if size.min else text
+
+
+def _dump_size(size: Size) -> dict[str, Any]:
+    written: dict[str, Any] = {"percent": size.percent} if size.percent is not None else {"count": size.count}
+    if size.min:
+        written["min"] = size.min
+    if size.count_total:
+        written["count_total"] = True
+    return written
+
+
+def _is_document(document: Any) -> bool:
+    return isinstance(document, dict) and any(key in document for key in _DOCUMENT)
+
+
+def _document(root: Place) -> Spec | None:
+    root.only(_DOCUMENT)
+    for key, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
+        place = root.need(key, f"write {key}: {expected}")
+        if place is not None and place.value != expected:
+            place.fail(f"expected {expected!r}, got {place.shown()}")
+    name = ""
+    metadata = root.get("metadata")
+    if metadata is not None and metadata.only(("name",)):
+        title = metadata.get("name")
+        name = (title.text(_TITLE) or "") if title is not None else ""
+    spec = root.need("spec", "put the rollout's fields there")
+    return _spec(spec, name) if spec is not None else None
+
+
+def _spec(place: Place, name: str) -> Spec | None:
+    if not place.only(_SPEC):
+        return None
+    release = _release(place)
+    selector = _selector(place)
+    default = place.choice("promote", Promote, Promote.AUTO)
+    written = place.get("stages")
+    stages = _stages(written, default) if written is not None else _default_stages(default)
+    device = _device(place.get("device"))
+    gates = place.get("gates")
+    gate = _gate(gates.get("install")) if gates is not None and gates.only(("install",)) else InstallGate()
+    return Spec(
+        release=release,
+        selector=selector,
+        stages=stages,
+        device=device,
+        gate=gate,
+        on_fail=place.choice("on_fail", OnFail, OnFail.ROLLBACK),
+        on_inconclusive=_inconclusive(place.get("on_inconclusive")),
+        name=name,
+    )
+
+
+def _release(place: Place) -> str:
+    found = place.need("release", "name the release as model@version")
+    if found is None or (text := found.text()) is None:
+        return ""
+    try:
+        return str(ReleaseRef.parse(text))
+    except EdgefleetError as error:
+        found.fail(f"expected a release as model@version: {error.message}")
+        return ""
+
+
+def _selector(place: Place) -> str:
+    # Not every device by default: who forgets the selector must not update the whole fleet.
+    found = place.need("selector", "say which devices, for example 'site=lab'; '' means every device")
+    if found is None or (text := found.text()) is None:
+        return ""
+    try:
+        parse_selector(text)
+    except EdgefleetError as error:
+        found.fail(f"{error.message} {error.next_step}".strip())
+    return text
+
+
+def _default_stages(promote: Promote) -> tuple[StageSpec, ...]:
+    return tuple(StageSpec(one.name, one.size, one.soak, promote) for one in DEFAULT_STAGES)
+
+
+def _stages(place: Place, promote: Promote) -> tuple[StageSpec, ...]:
+    items = place.items()
+    if items is None:
+        return ()
+    if not 1 <= len(items) <= MAX_STAGES:
+        place.fail(f"expected 1 to {MAX_STAGES} stages, got {len(items)}")
+        return ()
+    stages = [_stage(item, index, promote, index == len(items) - 1) for index, item in enumerate(items)]
+    _check_names(items, stages)
+    for before, after, item in zip(stages, stages[1:], items[1:], strict=False):
+        if before is not None and after is not None and (why := _shrinks(before.size, after.size)):
+            item.at("size").fail(why)
+    last = stages[-1]
+    if last is not None and last.size.percent != 100:
+        items[-1].at("size").fail(
+            "the last stage must be `percent: 100`, or the rollout would end with devices that nobody decided about; "
+            "add a stage {name: rest, size: {percent: 100}}, or narrow the selector"
+        )
+    return tuple(stage for stage in stages if stage is not None)
+
+
+def _stage(place: Place, index: int, promote: Promote, is_last: bool) -> StageSpec | None:
+    if not place.only(_STAGE):
+        return None
+    named = place.get("name")
+    name = (named.text(_NAME) or "") if named is not None else f"stage-{index + 1}"
+    soak = place.duration("soak", timedelta() if is_last else DEFAULT_SOAK)
+    own_promote = place.choice("promote", Promote, promote)
+    written = place.need("size", "write {percent: 50} or {count: 10}")
+    size = _size(written) if written is not None else None
+    return StageSpec(name, size, soak, own_promote) if size is not None else None
+
+
+def _check_names(items: list[Place], stages: list[StageSpec | None]) -> None:
+    first: dict[str, int] = {}
+    for index, stage in enumerate(stages):
+        if stage is None or not stage.name:
+            continue
+        if stage.name in first:
+            earlier = items[first[stage.name]].path
+            items[index].at("name").fail(f"{stage.name!r} is also the name of {earlier}; stages need different names")
+        else:
+            first[stage.name] = index
+
+
+def _size(place: Place) -> Size | None:
+    if not place.only(_SIZE):
+        return None
+    before = len(place.errors)
+    percent = place.number("percent", 0, 100)
+    count = place.whole("count", 1, MAX_COUNT)
+    least = place.whole("min", 1, MAX_COUNT)
+    is_total = place.flag("count_total")
+    if len(place.errors) > before:
+        return None
+    if (percent is None) == (count is None):
+        got = "both" if percent is not None else "neither"
+        place.fail(f"expected exactly one of percent and count, got {got}")
+        return None
+    if is_total and count is None:
+        place.at("count_total").fail(
+            "only a count can be over all strata; remove it, or write a count instead of percent"
+        )
+        return None
+    return Size(percent=percent, count=count, min=least or 0, count_total=is_total)
+
+
+def _shrinks(before: Size, after: Size) -> str:
+    """Return why a stage can be smaller than the one before it, "" when it cannot by what is written."""
+    if before.percent is not None:
+        if after.percent is None:
+            return "a count after a percentage can be smaller than it in a large fleet; write counts first, then percentages"
+        if after.percent < before.percent:
+            return f"{size_text(after)} is less than the {size_text(before)} of the stage before; stages only grow"
+        return ""
+    if after.count is None:
+        return ""
+    assert before.count is not None
+    if after.count_total and not before.count_total:
+        return "a count over all strata after a count per stratum can be smaller; write totals first"
+    if after.count < before.count:
+        return f"{size_text(after)} is less than the {size_text(before)} of the stage before; stages only grow"
+    return ""
+
+
+def _device(place: Place | None) -> DeviceDeadlines:
+    usual = DeviceDeadlines()
+    if place is None or not place.only(_DEVICE):
+        return usual
+    return DeviceDeadlines(
+        **{
+            one.name: place.duration(f"{one.name}_deadline", getattr(usual, one.name), positive=True)
+            for one in fields(usual)
+        }
+    )
+
+
+def _gate(place: Place | None) -> InstallGate:
+    usual = InstallGate()
+    if place is None or not place.only(_GATE):
+        return usual
+    before = len(place.errors)
+    gate = InstallGate(
+        max_failure=_or(place.number("max_failure", 0, 1, below=True), usual.max_failure),
+        promote_below=_or(place.number("promote_below", 0, 1, below=True), usual.promote_below),
+        alpha_abort=_or(place.number("alpha_abort", 0, MAX_ALPHA), usual.alpha_abort),
+        alpha_promote=_or(place.number("alpha_promote", 0, MAX_ALPHA), usual.alpha_promote),
+    )
+    if len(place.errors) > before:
+        return usual
+    bound = place.at("promote_below")
+    if gate.promote_below < gate.max_failure:
+        bound.fail(
+            f"{gate.promote_below} is less than max_failure ({gate.max_failure}): a release could be too bad to promote and "
+            "too good to stop, and the rollout would stand still; write a promote_below of at least max_failure"
+        )
+    else:
+        try:
+            clean_needed(gate.promote_below, gate.alpha_promote)
+        except ValueError as error:
+            bound.fail(f"{error}; raise promote_below or alpha_promote")
+    return gate
+
+
+def _inconclusive(place: Place | None) -> Inconclusive:
+    usual = Inconclusive()
+    if place is None or not place.only(("after", "do")):
+        return usual
+    after = place.duration("after", usual.after, positive=True)
+    return Inconclusive(after=after, do=place.choice("do", OnFail, usual.do))
+
+
+def _or(value: float | None, usual: float) -> float:
+    return usual if value is None else value
