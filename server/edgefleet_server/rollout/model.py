@@ -187,7 +187,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     failures: count by error class, `lost` among them (its sum is `counts.failed`). soaking: healthy devices whose soak is
     not over (they are pending). pooled_exposed, pooled_failed: over all strata of the rollout. open_for_s: since the cell
-    opened or was last resumed.
+    opened or was last resumed. stage_members: devices of this very stage that are not out of reach (unreachable,
+    incompatible); stage_tried: those of them that are exposed; None: not told, the whole stratum is looked at instead.
     """
 
     stage: int
@@ -198,6 +199,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     soaking: int = 0
     pooled_exposed: int = 0
     pooled_failed: int = 0
+    stage_members: int | None = None
+    stage_tried: int | None = None
     rule: Rule = Rule.ALL_HEALTHY
     max_failure: float = 0.03
     promote_below: float = 0.05
