@@ -54,6 +54,14 @@ STATUS: Final[Mapping[str, int]] = {
     "signing.keys_exist": 500,
     "signing.keys_unreadable": 500,
     "signing.target_exists": 409,
+    "rollout.failed": 500,
+    "rollout.bad_spec": 422,
+    "rollout.lint": 422,
+    "rollout.unknown": 404,
+    "rollout.active_exists": 409,
+    "rollout.illegal_state": 409,
+    "rollout.reason_needed": 422,
+    "rollout.lease_lost": 503,
     "registry.error": 500,
     "access.error": 500,
     "conversion.failed": 500,
@@ -132,7 +140,7 @@ def problem(
 
 
 def domain_problem(request: Request, error: EdgefleetError) -> Response:
-    """Answer with a domain error."""
+    """Answer with a domain error. Its attribute `errors`, a list of mappings, says what is wrong in each field."""
     status = status_of(error.code)
     if status is None:
         _log.error("error code without a status", extra={"code": error.code})
@@ -144,7 +152,10 @@ def domain_problem(request: Request, error: EdgefleetError) -> Response:
         headers["www-authenticate"] = 'Bearer realm="edgefleet"'
     if status == 503:
         headers["retry-after"] = "5"
-    return problem(request, status, error.code, error.message, next_step=error.next_step, headers=headers)
+    errors = getattr(error, "errors", None)
+    return problem(
+        request, status, error.code, error.message, next_step=error.next_step, errors=errors, headers=headers
+    )
 
 
 def _on_domain_error(request: Request, error: Exception) -> Response:

@@ -1,9 +1,26 @@
 """What rollouts refuse."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from edgefleet_protocol.errors import EdgefleetError
+
+
+class FindingFields(Protocol):
+    """What a finding of the lint has. stage: its index, or None when it is about the whole spec."""
+
+    @property
+    def level(self) -> str: ...
+    @property
+    def code(self) -> str: ...
+    @property
+    def stage(self) -> int | None: ...
+    @property
+    def stratum(self) -> str | None: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def next(self) -> str: ...
 
 
 class RolloutError(EdgefleetError):
@@ -13,33 +30,34 @@ class RolloutError(EdgefleetError):
 
 
 class BadSpecError(RolloutError):
-    """The spec of a rollout cannot be read. errors: each with `path` (`spec.stages[0].size`) and `message`."""
+    """The spec of a rollout cannot be read. errors: each mistake, with `path` (`spec.stages[0].size`) and `message`."""
 
     code = "rollout.bad_spec"
     default_next_step = "correct the fields listed in `errors`"
 
-    def __init__(self, message: str, *, errors: Iterable[Mapping[str, str]] = (), next_step: str = "") -> None:
-        super().__init__(message, next_step=next_step)
-        self.errors: tuple[Mapping[str, Any], ...] = tuple(errors)
+    def __init__(self, *, errors: Sequence[Mapping[str, str]], next_step: str = "") -> None:
+        first = (
+            ": ".join(errors[0][key] for key in ("path", "message") if errors[0].get(key)) if errors else "it is empty"
+        )
+        super().__init__(f"{len(errors)} field(s) of the spec cannot be used; first: {first}", next_step=next_step)
+        self.errors: list[dict[str, Any]] = [dict(error) for error in errors]
 
 
 class LintError(RolloutError):
-    """The spec can be read, but a stage could never be passed or something else in it cannot be met.
-
-    findings: as in the plan, each with level, code, stage, stratum, message and next.
-    """
+    """The spec can be read, but something in it cannot be met. errors: all findings, the errors among them first."""
 
     code = "rollout.lint"
-    default_next_step = "correct what `errors` lists; `edgectl rollout lint` shows the whole plan"
+    default_next_step = "correct what `errors` lists; `edgectl rollout lint` shows it beside the whole plan"
 
-    def __init__(self, message: str, *, findings: Iterable[Mapping[str, Any]] = (), next_step: str = "") -> None:
-        super().__init__(message, next_step=next_step)
-        self.findings: tuple[Mapping[str, Any], ...] = tuple(findings)
-
-    @property
-    def errors(self) -> tuple[Mapping[str, Any], ...]:
-        """The findings, as an answer carries them."""
-        return self.findings
+    def __init__(self, findings: Iterable[FindingFields], *, next_step: str = "") -> None:
+        told = sorted(findings, key=lambda finding: finding.level != "error")
+        count = sum(finding.level == "error" for finding in told)
+        first = told[0].message if told else "no finding was given"
+        super().__init__(f"{count} finding(s) of the lint forbid this rollout; first: {first}", next_step=next_step)
+        self.errors: list[dict[str, Any]] = [
+            {name: getattr(finding, name) for name in ("level", "code", "stage", "stratum", "message", "next")}
+            for finding in told
+        ]
 
 
 class RolloutUnknownError(RolloutError):
