@@ -31,6 +31,7 @@ STATUS: Final[Mapping[str, int]] = {
     "access.forbidden": 403,
     "access.token_unknown": 404,
     "access.bad_token_request": 422,
+    "access.too_many_logins": 429,
     "blob.digest_mismatch": 400,
     "blob.too_large": 413,
     "blob.unknown": 404,

@@ -43,3 +43,25 @@ class BadTokenRequestError(AccessError):
     """A new token cannot be made as asked."""
 
     code = "access.bad_token_request"
+
+
+class LoginRefusedError(AccessError):
+    """A login link, a session or a pasted token is not valid. Says no more, so that nothing can be learned by guessing."""
+
+    code = "access.login_unauthorized"
+
+
+class ForgedFormError(AccessError):
+    """A form was not sent by the page that shows it."""
+
+    code = "access.form_forbidden"
+
+
+class TooManyLoginsError(AccessError):
+    """Too many failed logins came from one address. `retry_after_s`: when to try again."""
+
+    code = "access.too_many_logins"
+
+    def __init__(self, message: str, *, next_step: str, retry_after_s: int) -> None:
+        super().__init__(message, next_step=next_step)
+        self.retry_after_s = retry_after_s

@@ -61,6 +61,32 @@ class NewToken:
 
 
 @dataclass(frozen=True, slots=True)
+class LoginLink:
+    """A one-time login link just made: the path that a browser opens, and until when it works."""
+
+    url_path: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserSession:
+    """A browser that is signed in. `form_key` proves that a form was sent by one of our pages to this session."""
+
+    id: str
+    principal: Principal
+    expires_at: datetime
+    form_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """A session just opened; `cookie` is its secret, which goes to the browser and is stored nowhere."""
+
+    session: BrowserSession
+    cookie: str
+
+
+@dataclass(frozen=True, slots=True)
 class AuditEntry:
     """One row of the audit trail. `object` is what the action was done to."""
 

@@ -1,4 +1,4 @@
-"""Routes of the access feature: who am I, tokens, audit."""
+"""Routes of the access feature: who am I, tokens, login links, audit. The pages that use the links are in `dashboard`."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends
 
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.access.schemas import AuditOut, NewTokenOut, TokenIn, TokenOut, WhoAmIOut
+from edgefleet_server.access.schemas import AuditOut, LoginLinkOut, NewTokenOut, TokenIn, TokenOut, WhoAmIOut
 from edgefleet_server.paging import ListOf, Paging
 from edgefleet_server.parts import Parts
 
@@ -39,6 +39,11 @@ def build_router(parts: Parts) -> APIRouter:
     def revoke_token(token_id: str, _caller: Admin) -> TokenOut:
         """Make a token useless at once."""
         return TokenOut.of(access.revoke_token(token_id))
+
+    @router.post("/login-links", operation_id="create_login_link", status_code=201)
+    def create_login_link(caller: Viewer) -> LoginLinkOut:
+        """Make a link that signs one browser in, once, with the roles of the caller's token."""
+        return LoginLinkOut.of(access.logins.create_link(caller))
 
     @router.get("/audit", operation_id="list_audit")
     def list_audit(page: Paging, _caller: Admin) -> ListOf[AuditOut]:

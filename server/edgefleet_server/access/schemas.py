@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from edgefleet_server.access.model import AuditEntry, Principal, Role, TokenView
+from edgefleet_server.access.model import AuditEntry, LoginLink, Principal, Role, TokenView
 
 
 class WhoAmIOut(BaseModel):
@@ -55,6 +55,20 @@ class NewTokenOut(TokenOut):
     """A token just made. `token` is shown this once."""
 
     token: str
+
+
+class LoginLinkOut(BaseModel):
+    """A one-time login link: open `url_path` at this server in a browser before `expires_at`."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    url_path: str
+    expires_at: datetime
+
+    @classmethod
+    def of(cls, link: LoginLink) -> "LoginLinkOut":
+        """Return the body of a link."""
+        return cls.model_validate(link)
 
 
 class AuditOut(BaseModel):

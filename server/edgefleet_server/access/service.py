@@ -1,4 +1,4 @@
-"""Tokens, roles and audit as the rest of the server sees them.
+"""Tokens, roles and audit as the rest of the server sees them. Browsers sign in through `logins`.
 
 A token's secret has 256 random bits, so its plain SHA-256 is enough (nothing to guess); it is compared in constant time and
 an unknown id costs the same comparison. A refusal never says whether the id or the secret was wrong.
@@ -20,6 +20,7 @@ from edgefleet_server.access.errors import (
     ExpiredTokenError,
     UnknownTokenError,
 )
+from edgefleet_server.access.logins import LoginBook
 from edgefleet_server.access.model import AuditEntry, NewToken, Principal, Role, TokenView
 from edgefleet_server.access.tables import TokenRow
 from edgefleet_server.db import Database
@@ -38,6 +39,7 @@ class AccessService:
         self._clock = clock
         self._used_lock = threading.Lock()
         self._used: dict[str, datetime] = {}
+        self.logins = LoginBook(db, clock)
 
     def create_token(
         self, name: str, roles: Collection[Role], *, by: str, expires_at: datetime | None = None
@@ -89,13 +91,14 @@ class AccessService:
         return Page([_view(row) for row in rows.items], rows.next_key, rows.total)
 
     def revoke_token(self, token_id: str) -> TokenView:
-        """Make a token useless at once; a second time changes nothing. Raises UnknownTokenError."""
+        """Make a token useless at once and sign its browsers out; again changes nothing. Raises UnknownTokenError."""
         with self._db.session() as session:
             row = store.find_token(session, token_id)
             if row is None:
                 raise UnknownTokenError(f"there is no token {token_id!r}", next_step="`edgectl token list` shows all")
             row.revoked_at = row.revoked_at or self._clock.now()
             session.add(row)
+            store.delete_logins_of(session, token_id)
             session.flush()
             return _view(row)
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlmodel import Session, col
 
-from edgefleet_server.access.tables import AuditRow, TokenRow
+from edgefleet_server.access.tables import AuditRow, LoginLinkRow, SessionRow, TokenRow
 from edgefleet_server.paging import Page, PageRequest, cut_page
 
 
@@ -28,6 +28,47 @@ def list_tokens(session: Session, page: PageRequest) -> Page[TokenRow]:
 def mark_used(session: Session, token_id: str, now: datetime) -> None:
     """Remember when a token was last used."""
     session.execute(update(TokenRow).where(col(TokenRow.id) == token_id).values(last_used_at=now))
+
+
+def find_link(session: Session, link_id: str) -> LoginLinkRow | None:
+    """Return a login link's row."""
+    return session.get(LoginLinkRow, link_id)
+
+
+def take_link(session: Session, link_id: str) -> bool:
+    """Delete a login link; False when it was gone already. One statement, so two browsers cannot use the same link."""
+    done = session.execute(delete(LoginLinkRow).where(col(LoginLinkRow.id) == link_id))
+    return int(done.rowcount) == 1  # type: ignore[attr-defined]
+
+
+def find_session(session: Session, session_id: str) -> SessionRow | None:
+    """Return a browser session's row."""
+    return session.get(SessionRow, session_id)
+
+
+def delete_session(session: Session, session_id: str) -> None:
+    """Remove a browser session."""
+    session.execute(delete(SessionRow).where(col(SessionRow.id) == session_id))
+
+
+def delete_logins_of(session: Session, token_id: str) -> None:
+    """Remove every login link and browser session that rests on a token."""
+    for table in (LoginLinkRow, SessionRow):
+        session.execute(delete(table).where(col(table.token_id) == token_id))
+
+
+def delete_expired_logins(session: Session, now: datetime) -> None:
+    """Remove login links and browser sessions whose time is over."""
+    for table in (LoginLinkRow, SessionRow):
+        session.execute(delete(table).where(col(table.expires_at) <= now))
+
+
+def keep_newest(session: Session, table: type[LoginLinkRow] | type[SessionRow], token_id: str, keep: int) -> None:
+    """Remove all but the `keep` newest links or sessions of a token."""
+    mine = select(col(table.id)).where(col(table.token_id) == token_id)
+    old = session.scalars(mine.order_by(col(table.created_at).desc(), col(table.id)).offset(keep)).all()
+    if old:
+        session.execute(delete(table).where(col(table.id).in_(old)))
 
 
 def add_audit(session: Session, values: Mapping[str, Any]) -> None:

@@ -24,6 +24,30 @@ class TokenRow(SQLModel, table=True):
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
+class LoginLinkRow(SQLModel, table=True):
+    """A one-time login link that nobody has used yet. Its secret is never stored, only its SHA-256."""
+
+    __tablename__ = "access_login_links"
+
+    id: str = Field(primary_key=True, max_length=16)
+    secret_sha256: str = Field(max_length=64)
+    token_id: str = Field(index=True, max_length=16)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class SessionRow(SQLModel, table=True):
+    """A browser that is signed in, by the right of a token. Its secret is never stored, only its SHA-256."""
+
+    __tablename__ = "access_sessions"
+
+    id: str = Field(primary_key=True, max_length=16)
+    secret_sha256: str = Field(max_length=64)
+    token_id: str = Field(index=True, max_length=16)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+
+
 class AuditRow(SQLModel, table=True):
     """One attempt to change something: who, what, when, with which answer. Rows are only ever added."""
 

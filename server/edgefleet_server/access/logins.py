@@ -1,0 +1,150 @@
+"""How a browser gets in: one-time links and sessions. Part of the access service; thread-safe, calls block.
+
+- A link is made by the owner of a token and turns into one session. It is taken out of the database in the transaction that
+  opens the session, so it works once, whoever comes first.
+- A session stands for its token: each request reads the token's row, so a session never has more roles than its token, and
+  ends with it (revoked, expired).
+- Secrets have 256 random bits and are stored as SHA-256 only, as those of tokens (`service.py`). They are compared in constant
+  time, and an unknown id costs the same comparison. A refusal does not say what was wrong.
+- Old rows are removed when new ones are made; a token has at most MAX_LINKS unused links and MAX_SESSIONS sessions, and the
+  oldest ones give way.
+"""
+
+import base64
+import hmac
+import secrets
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Final
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.digest import sha256_hex
+from edgefleet_server.access import rules, store
+from edgefleet_server.access.errors import ForgedFormError, LoginRefusedError
+from edgefleet_server.access.limits import LoginLimiter
+from edgefleet_server.access.model import BrowserSession, LoginLink, NewSession, Principal, Role
+from edgefleet_server.access.tables import LoginLinkRow, SessionRow, TokenRow
+from edgefleet_server.db import Database
+
+LINK_LIFE: Final = timedelta(minutes=10)
+SESSION_LIFE: Final = timedelta(hours=12)
+MAX_LINKS: Final = 20
+MAX_SESSIONS: Final = 100
+_NOTHING_SHA256: Final = sha256_hex(b"no such secret")
+_FORM_PURPOSE: Final = b"edgefleet form"
+
+
+class LoginBook:
+    """Makes links, opens, checks and ends sessions. `limiter` is for the routes that take attempts."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._clock = clock
+        self.limiter = LoginLimiter(clock)
+
+    def create_link(self, principal: Principal) -> LoginLink:
+        """Make a link that signs one browser in as this caller; its code is returned this once."""
+        now = self._clock.now()
+        link_id, secret = _new_key()
+        row = LoginLinkRow(
+            id=link_id,
+            secret_sha256=sha256_hex(secret.encode()),
+            token_id=principal.id,
+            created_at=now,
+            expires_at=now + LINK_LIFE,
+        )
+        with self._db.session() as session:
+            store.delete_expired_logins(session, now)
+            session.add(row)
+            session.flush()
+            store.keep_newest(session, LoginLinkRow, principal.id, MAX_LINKS)
+        return LoginLink(f"/login?code={link_id}_{secret}", row.expires_at)
+
+    def use_link(self, code: str) -> NewSession:
+        """Turn the code of a link into a session; it works once. Raises LoginRefusedError."""
+        link_id, secret = rules.split_key(code) or ("", "")
+        now = self._clock.now()
+        with self._db.session() as session:
+            row = store.find_link(session, link_id) if link_id else None
+            is_right = _is_secret(secret, None if row is None else row.secret_sha256)
+            if row is None or not is_right or row.expires_at <= now or not store.take_link(session, link_id):
+                raise _refused_link()
+            token = store.find_token(session, row.token_id)
+            if token is None or not _is_valid(token, now):
+                raise _refused_link()
+            return self._open(token, now)
+
+    def open_session(self, principal: Principal) -> NewSession:
+        """Open a session for a caller whose token was just checked. Raises LoginRefusedError when it ended since."""
+        now = self._clock.now()
+        with self._db.session() as session:
+            token = store.find_token(session, principal.id)
+            if token is None or not _is_valid(token, now):
+                raise LoginRefusedError("this operator token is not valid any more", next_step="use another one")
+            return self._open(token, now)
+
+    def session_of(self, cookie: str) -> BrowserSession:
+        """Return the session that a cookie stands for. Raises LoginRefusedError."""
+        session_id, secret = rules.split_key(cookie) or ("", "")
+        now = self._clock.now()
+        with self._db.read() as session:
+            row = store.find_session(session, session_id) if session_id else None
+            token = None if row is None else store.find_token(session, row.token_id)
+        is_right = _is_secret(secret, None if row is None else row.secret_sha256)
+        if row is None or token is None or not is_right or row.expires_at <= now or not _is_valid(token, now):
+            raise LoginRefusedError("this browser is not signed in any more", next_step="sign in again")
+        return _session(row, token, secret)
+
+    def end_session(self, cookie: str, form_key: str) -> BrowserSession:
+        """End a session and return what it was. Raises LoginRefusedError, ForgedFormError when the form is not ours."""
+        found = self.session_of(cookie)
+        if not hmac.compare_digest(found.form_key.encode(), form_key.encode()):
+            raise ForgedFormError(
+                "this form was not sent by a page of this session", next_step="load the page again and use its button"
+            )
+        with self._db.session() as session:
+            store.delete_session(session, found.id)
+        return found
+
+    def _open(self, token: TokenRow, now: datetime) -> NewSession:
+        session_id, secret = _new_key()
+        ends = now + SESSION_LIFE
+        row = SessionRow(
+            id=session_id,
+            secret_sha256=sha256_hex(secret.encode()),
+            token_id=token.id,
+            created_at=now,
+            expires_at=ends if token.expires_at is None else min(ends, token.expires_at),
+        )
+        with self._db.session() as session:
+            store.delete_expired_logins(session, now)
+            session.add(row)
+            session.flush()
+            store.keep_newest(session, SessionRow, token.id, MAX_SESSIONS)
+        return NewSession(_session(row, token, secret), f"{session_id}_{secret}")
+
+
+def _new_key() -> tuple[str, str]:
+    return base64.b32encode(secrets.token_bytes(10)).decode().lower()[:12], secrets.token_urlsafe(32)
+
+
+def _is_secret(secret: str, expected_sha256: str | None) -> bool:
+    return hmac.compare_digest(expected_sha256 or _NOTHING_SHA256, sha256_hex(secret.encode()))
+
+
+def _is_valid(token: TokenRow, now: datetime) -> bool:
+    return token.revoked_at is None and (token.expires_at is None or token.expires_at > now)
+
+
+def _session(row: SessionRow, token: TokenRow, secret: str) -> BrowserSession:
+    principal = Principal(token.id, token.name, frozenset(Role(role) for role in token.roles))
+    form_key = hmac.new(secret.encode(), _FORM_PURPOSE, sha256).hexdigest()
+    return BrowserSession(row.id, principal, row.expires_at, form_key)
+
+
+def _refused_link() -> LoginRefusedError:
+    return LoginRefusedError(
+        "this login link does not work: it was used already, is older than 10 minutes, or never was one",
+        next_step="run `edgectl dashboard` for a new one",
+    )
