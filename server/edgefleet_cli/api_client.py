@@ -213,9 +213,19 @@ def _verification(server: str, ca_file: str | None) -> Any:
 
 
 def _fields(problem: Json) -> str:
-    """Return `field: message` for each field that the server names."""
-    named = [entry for entry in problem.get("errors") or [] if isinstance(entry, dict)]
-    return "; ".join(f"{entry.get('where', '')}: {entry.get('message', '')}" for entry in named)
+    """Return `place: message` for each field, or each finding of a lint, that the server names."""
+    named = [entry for key in ("errors", "findings") for entry in problem.get(key) or [] if isinstance(entry, dict)]
+    return "; ".join(
+        ": ".join(word for word in (_place(entry), str(entry.get("message", ""))) if word) for entry in named
+    )
+
+
+def _place(entry: Json) -> str:
+    """Return where an entry points: a field by name, a finding by stage and stratum."""
+    path = entry.get("where") or entry.get("path") or ""
+    if isinstance(path, list):
+        path = ".".join(map(str, path))
+    return str(path) or "/".join(str(entry[key]) for key in ("stage", "stratum") if entry.get(key) not in {None, ""})
 
 
 def _next_by_status(status: int) -> str:

@@ -55,12 +55,10 @@ def metric(value: Any) -> str:
 
 def age(value: Any, now: datetime) -> str:
     """Return how long ago `value` (RFC 3339 text) was: `12s`, `5m`, `3h`, `2d`; `-` for anything else."""
-    try:
-        then = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+    ahead_s = until_s(value, now)
+    if ahead_s is None:
         return "-"
-    then = then if then.tzinfo else then.replace(tzinfo=UTC)
-    seconds = max(0, int((now - then).total_seconds()))
+    seconds = max(0, int(-ahead_s))
     if seconds < _MINUTE_S:
         return f"{seconds}s"
     if seconds < _HOUR_S:
@@ -68,6 +66,37 @@ def age(value: Any, now: datetime) -> str:
     if seconds < _DAY_S:
         return f"{seconds // _HOUR_S}h"
     return f"{seconds // _DAY_S}d"
+
+
+def counted(number: Any, noun: str) -> str:
+    """Return `1 device` or `2 devices`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: Any) -> str:
+    """Return a span of time in the largest unit that tells it exactly, else in two: `30s`, `10m`, `1h30m`, `2d`."""
+    if not isinstance(seconds, int | float):
+        return "-"
+    rest, words = max(0, round(seconds)), []
+    for unit, length_s in (("d", _DAY_S), ("h", _HOUR_S), ("m", _MINUTE_S), ("s", 1)):
+        count, rest = divmod(rest, length_s)
+        if count:
+            words.append(f"{count}{unit}")
+    return "".join(words[:2]) or "0s"
+
+
+def until_s(value: Any, now: datetime) -> float | None:
+    """Return the seconds until `value` (RFC 3339 text), negative when it is past; None for anything else."""
+    try:
+        then = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return ((then if then.tzinfo else then.replace(tzinfo=UTC)) - now).total_seconds()
+
+
+def moment(value: Any) -> str:
+    """Return a time of the API as `2026-01-03 12:00:00`."""
+    return text(value)[:19].replace("T", " ")
 
 
 def pairs(value: Any) -> str:

@@ -122,6 +122,28 @@ class Output:
         else:
             show()
 
+    @property
+    def is_live(self) -> bool:
+        """Tell whether stdout is a terminal on which what is shown for eyes can be drawn anew."""
+        return self.is_for_eyes and sys.stdout.isatty()
+
+    def record(self, entry: Json, sheet: Sheet, *, is_first: bool = False) -> None:
+        """Write one object of a stream at once: a line of JSON, a YAML document, a row of CSV or a name.
+
+        JSON is also what a table becomes: whoever reads a stream of objects from a pipe is a program.
+        """
+        if self.form is Format.YAML:
+            import yaml
+
+            sys.stdout.write("---\n" + yaml.safe_dump(entry, sort_keys=False, allow_unicode=True))
+        elif self.form is Format.CSV:
+            self._csv([entry], sheet.columns, has_header=is_first)
+        elif self.form is Format.NAME:
+            sys.stdout.write(sheet.name(entry) + "\n")
+        else:
+            sys.stdout.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
     def table(self, entries: Iterable[Json], columns: Sequence[Column]) -> None:
         """Write a table that fits the terminal."""
         from rich.table import Table
@@ -168,9 +190,10 @@ class Output:
         sys.stdout.flush()
 
     @staticmethod
-    def _csv(entries: Iterable[Json], columns: Sequence[Column]) -> None:
+    def _csv(entries: Iterable[Json], columns: Sequence[Column], *, has_header: bool = True) -> None:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow([column.header.replace(" ", "_") for column in columns])
+        if has_header:
+            writer.writerow([column.header.replace(" ", "_") for column in columns])
         for entry in entries:
             writer.writerow([visible(column.cell(entry)) for column in columns])
 

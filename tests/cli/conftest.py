@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from edgefleet_cli.main import run
+from tests.cli.fleet_stub import Stub, serving
 
 
 @dataclass(frozen=True)
@@ -141,3 +142,13 @@ def admin(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setenv("EDGECTL_SERVER", server.url)
     monkeypatch.setenv("EDGECTL_TOKEN", server.tokens["admin"])
     return server
+
+
+@pytest.fixture
+def fleet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
+    """A server whose answers the test sets, named in the environment of the command line; 80 columns wide."""
+    with serving() as stub:
+        monkeypatch.setenv("EDGECTL_SERVER", stub.url)
+        monkeypatch.setenv("EDGECTL_TOKEN", "edg_test")
+        monkeypatch.setenv("COLUMNS", "80")
+        yield stub

@@ -187,7 +187,7 @@ def test_what_is_not_installed_is_named_with_its_extra(
 
 
 def test_a_strategy_that_comes_later_says_not_yet(edgectl: Edgectl) -> None:
-    ran = edgectl("deploy", "digits@1.0.0", "--to", "", "--strategy", "canary")
+    ran = edgectl("deploy", "digits@1.0.0", "--to", "", "--strategy", "blue-green")
     assert ran.code == 2
     assert "yet" in ran.told()[0]
 

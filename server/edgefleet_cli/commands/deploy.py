@@ -1,4 +1,4 @@
-"""`edgectl deploy`: set a release on devices, all at once."""
+"""`edgectl deploy`: set a release on devices, all at once or stage by stage."""
 
 from __future__ import annotations
 
@@ -43,6 +43,13 @@ class Until(StrEnum):
     SERVING = "serving"
 
 
+class Strategy(StrEnum):
+    """How a release reaches its devices."""
+
+    ALL = "all"
+    CANARY = "canary"
+
+
 def deploy(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
     ref: Ref,
@@ -55,9 +62,11 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags of the command
         Until, typer.Option("--until", help="What --wait waits for: committed, or serving (still on probation).")
     ] = Until.COMMITTED,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which devices would get it.")] = False,
-    strategy: Annotated[str, typer.Option("--strategy", metavar="S", help="How: all (at once).")] = "all",
+    strategy: Annotated[
+        str, typer.Option("--strategy", metavar="S", help="How: all (at once) or canary (a rollout in stages).")
+    ] = Strategy.ALL.value,
 ) -> None:
-    """Deploy a release. With --wait: exit 0 all run it, 1 a device failed, 8 not finished in time."""
+    """Deploy a release. With --wait: exit 0 all run it, 1 a device failed (7 a rollout), 8 not finished in time."""
     session = Session.of(ctx)
     if (to is None) == (device is None):
         raise UsageError(
@@ -65,7 +74,15 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags of the command
             why="exactly one of --to and --device is needed",
             next_step=f"`edgectl deploy {ref} --to 'site=berlin'`; all devices: --to ''",
         )
-    require_all_at_once(strategy)
+    if parse_strategy(strategy) is Strategy.CANARY:
+        if until is Until.SERVING:
+            raise UsageError(
+                "--until serving does not go with --strategy canary",
+                why="a stage waits until devices have proved the release",
+                next_step="leave --until away",
+            )
+        selector = to if device is None else f"id={device}"
+        raise typer.Exit(roll_out(session, ref, str(selector), wait=wait, dry_run=dry_run))
     raise typer.Exit(_deploy(session, ref, to, device, until=until if wait else None, dry_run=dry_run))
 
 
@@ -100,17 +117,29 @@ def _deploy(
     return code
 
 
-def require_all_at_once(strategy: str) -> None:
-    """Raise NotYetError for every --strategy but `all`."""
-    if strategy != "all":
+def parse_strategy(strategy: str) -> Strategy:
+    """Return the strategy of that name. Raises NotYetError for the ones that come later."""
+    try:
+        return Strategy(strategy)
+    except ValueError:
         raise NotYetError(
             f"the strategy {strategy!r} is not there yet",
-            why="this version deploys to all chosen devices at once",
-            next_step="leave --strategy away, or write --strategy all",
-        )
+            why=f"this version knows {' and '.join(Strategy)}",
+            next_step="write --strategy canary for a rollout in stages, or --strategy all",
+        ) from None
+
+
+def roll_out(session: Session, ref: str, selector: str, *, wait: bool = False, dry_run: bool = False) -> int:
+    """Start (or only plan) a rollout with the server's stages, tell id and watch line; return the exit code."""
+    from edgefleet_cli import starting
+    from edgefleet_cli.rollout_spec import RolloutFlags, from_flags
+
+    document = from_flags(RolloutFlags(ref, selector))
+    return starting.dry_run(session, document) if dry_run else starting.start(session, document, wait=wait)
 
 
 def note_skipped(session: Session, answer: dict[str, Any]) -> None:
+    """Remark on each device that does not get the release, and why."""
     for entry in answer.get("skipped") or []:
         session.out.note(f"skipped {entry.get('device')} ({entry.get('profile')}): {entry.get('reason')}")
         if entry.get("next"):

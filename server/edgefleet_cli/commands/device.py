@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli import completion
-from edgefleet_cli.commands.event import SHEET as EVENTS
 from edgefleet_cli.contexts import write_private
 from edgefleet_cli.errors import UsageError
+from edgefleet_cli.event_view import EVENTS
 from edgefleet_cli.figures import age, error_text, pairs, size, text
 from edgefleet_cli.options import parse_duration_s
 from edgefleet_cli.output import Column, Sheet

@@ -6,47 +6,52 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefleet_cli import completion
+from edgefleet_cli.errors import EXIT_TIMEOUT
+from edgefleet_cli.event_view import EVENTS
 from edgefleet_cli.figures import pairs, text
-from edgefleet_cli.output import Column, Sheet
+from edgefleet_cli.output import Column
 from edgefleet_cli.session import Session
 
 app = typer.Typer(help="The fleet as a whole.", no_args_is_help=True)
 
 
-def _what(event: dict[str, Any]) -> str:
-    """Return an event in a few words: release, phase, error and reason; what is left out is in `-o wide` and `-o json`."""
-    detail = event.get("detail") or {}
-    target = str(detail.get("target") or "")
-    words = ["@".join(target.split("/")[:2]) if target.count("/") == 2 else "", detail.get("phase")]
-    words += [detail.get("error_class"), detail.get("code")]
-    told = " ".join(str(word) for word in words if word)
-    reason = detail.get("reason")
-    return f"{told}: {reason}" if told and reason else str(reason or told or "-")
-
-
-SHEET = Sheet(
-    "events",
-    [
-        Column("at", lambda e: text(e.get("at"))[:19], keep=True),
-        Column("kind", lambda e: text(e.get("kind"))),
-        Column("device", lambda e: text(e.get("device"))),
-        Column("model", lambda e: text(e.get("model"))),
-        Column("what", _what),
-        Column("detail", lambda e: pairs(e.get("detail")), wide=True),
-        Column("received", lambda e: text(e.get("received_at"))[:19], wide=True),
-    ],
-    lambda e: text(e.get("id")),
-)
-
-
 def events(
     ctx: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="At most this many; with -f, as many to begin with.")
+    ] = 50,
     since: Annotated[str | None, typer.Option("--since", help="Only events after this time (RFC 3339).")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new events as they come.")] = False,
+    rollout: Annotated[
+        str | None,
+        typer.Option("--rollout", metavar="ID", help="Only of this rollout.", autocompletion=completion.rollouts),
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="Only of this kind, e.g. rollout, stage, assignment.")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="ID", help="Only of this device.", autocompletion=completion.devices),
+    ] = None,
 ) -> None:
-    """List what happened, newest first."""
+    """List what happened, newest first; with -f oldest first, without end (or until --timeout: exit 8)."""
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/events", limit=limit, since=since), SHEET)
+    filters = {"rollout": rollout, "kind": kind, "device": device, "since": since}
+    if not follow:
+        session.out.items(session.api.pages("/events", limit=limit, **filters), EVENTS)
+        return
+    from edgefleet_cli.following import Follower, show_line
+
+    follower = Follower(session.api, session.out, session.clock, filters)
+    is_first = True
+    for event in follower.follow(limit=limit, wait_s=session.options.timeout_s):
+        if session.out.is_for_eyes:
+            show_line(session.out, event)
+        else:
+            session.out.record(event, EVENTS, is_first=is_first)
+        is_first = False
+    raise typer.Exit(EXIT_TIMEOUT)
 
 
 @app.command("summary")

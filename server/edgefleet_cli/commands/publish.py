@@ -7,13 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli import model_flags as flags
-from edgefleet_cli.commands.deploy import note_skipped, require_all_at_once
+from edgefleet_cli.commands.deploy import Strategy, note_skipped, parse_strategy
 from edgefleet_cli.release_view import RELEASES, exit_code, is_over, show_result
 from edgefleet_cli.session import Session
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once the conversion is queued.")]
 To = Annotated[str | None, typer.Option("--to", metavar="SELECTOR", help="Deploy to these devices afterwards.")]
-Strategy = Annotated[str, typer.Option("--strategy", metavar="S", help="How to deploy: all (at once).")]
+How = Annotated[
+    str, typer.Option("--strategy", metavar="S", help="How to deploy: all (at once) or canary (in stages).")
+]
 
 
 def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
@@ -35,11 +37,11 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
     recipe: flags.Recipe = None,
     no_wait: NoWait = False,
     to: To = None,
-    strategy: Strategy = "all",
+    strategy: How = "all",
 ) -> None:
     """Convert a model for every profile, prove each result, sign it. Exit 0 all signed, 1 some refused, 6 other bytes."""
     session = Session.of(ctx)
-    require_all_at_once(strategy)
+    way = parse_strategy(strategy)
     request = flags.make_request(
         model=model,
         name=name,
@@ -65,7 +67,7 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
         session.out.note(f"queued; follow it with `edgectl release show {release['ref']}`")
         code = 0
     elif to is not None and release.get("bundles"):
-        _deploy(session, str(release["ref"]), to)
+        _deploy(session, str(release["ref"]), to, way)
     raise typer.Exit(code)
 
 
@@ -104,7 +106,15 @@ def _show(session: Session, release: dict[str, Any], *, deploys: bool) -> None:
         session.out.note(f"{release['ref']} has no bundle: nothing was signed")
 
 
-def _deploy(session: Session, ref: str, selector: str) -> None:
+def _deploy(session: Session, ref: str, selector: str, strategy: Strategy) -> None:
+    if strategy is Strategy.CANARY:
+        from edgefleet_cli.rollout_spec import RolloutFlags, from_flags
+        from edgefleet_cli.rollout_view import next_steps
+        from edgefleet_cli.starting import rollouts_of
+
+        rollout = rollouts_of(session).create(from_flags(RolloutFlags(ref, selector)))
+        session.out.note(f"rollout {rollout['id']} is {rollout['state']}; {next_steps(rollout)}")
+        return
     from edgefleet_cli.deploying import Deployer
 
     answer = Deployer(session.api, session.out, session.clock).deploy(ref, selector=selector)

@@ -1,0 +1,263 @@
+"""`edgectl rollout`: a release on its way through stages, judged at each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli import completion
+from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, UsageError
+from edgefleet_cli.figures import counted, text
+from edgefleet_cli.rollout_spec import OnFail, Promote, RolloutFlags, from_flags, read_document
+from edgefleet_cli.session import Session
+
+app = typer.Typer(help="Rollouts: a release goes out stage by stage and is judged at each.", no_args_is_help=True)
+
+Json = dict[str, Any]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Rollout id.", autocompletion=completion.rollouts)]
+File = Annotated[str | None, typer.Option("--file", "-f", metavar="F", help="Spec in YAML or JSON; - is stdin.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="R", help="Why; it is kept with the rollout.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Watch it until it is over: exit 0 finished, 7 not, 8 timed out.")]
+
+
+@app.command("create")
+def create(  # noqa: PLR0913, PLR0917 - the flags of the command
+    ctx: typer.Context,
+    release: Annotated[
+        str | None, typer.Argument(metavar="RELEASE", help="name@version.", autocompletion=completion.releases)
+    ] = None,
+    file: File = None,
+    to: Annotated[str | None, typer.Option("--to", "-l", metavar="SELECTOR", help="Devices; '' is all.")] = None,
+    stages: Annotated[
+        str | None, typer.Option("--stages", metavar="S", help="e.g. 1,10%,100%: counts are per stratum.")
+    ] = None,
+    soak: Annotated[str | None, typer.Option("--soak", metavar="T", help="How long each stage is watched.")] = None,
+    promote: Annotated[Promote | None, typer.Option("--promote", help="What a stage needs to pass.")] = None,
+    on_fail: Annotated[OnFail | None, typer.Option("--on-fail", help="What happens where a stage failed.")] = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="N", help="A name to find it by.")] = None,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Only show who would get it, and when.")] = False,
+    wait: Wait = False,
+) -> None:
+    """Start a rollout from a file, or of a RELEASE to the devices of --to."""
+    from edgefleet_cli.starting import dry_run, start
+
+    session = Session.of(ctx)
+    flags = {"--to": to, "--stages": stages, "--soak": soak, "--promote": promote, "--on-fail": on_fail, "--name": name}
+    if file is not None:
+        given = [flag for flag, value in flags.items() if value is not None]
+        if release is not None or given:
+            raise UsageError(
+                "a rollout comes from a file or from flags, not from both",
+                why=f"--file was given together with {', '.join([release, *given] if release else given)}",
+                next_step="write it into the file, or leave --file away",
+            )
+        document = read_document(file)
+    else:
+        document = from_flags(_flags(release, to, (stages, soak, promote, on_fail, name)))
+    raise typer.Exit(dry_run(session, document) if dry else start(session, document, wait=wait))
+
+
+def _flags(release: str | None, to: str | None, others: tuple[Any, ...]) -> RolloutFlags:
+    if release is None or to is None:
+        raise UsageError(
+            "say which release goes to which devices",
+            why="without --file, RELEASE and --to are needed",
+            next_step=f"`edgectl rollout create {release or 'digits@1.1.0'} --to 'site=berlin'`; all devices: --to ''",
+        )
+    return RolloutFlags(release, to, *others)
+
+
+@app.command("lint")
+def lint(
+    ctx: typer.Context, file: Annotated[str, typer.Option("--file", "-f", metavar="F", help="Spec; - is stdin.")]
+) -> None:
+    """Check a spec against the fleet: what cannot be met, and which rule each stage will use. Exit 1 with an error."""
+    from edgefleet_cli.rollout_view import FINDINGS, findings, show_lint
+    from edgefleet_cli.starting import rollouts_of
+
+    session = Session.of(ctx)
+    plan = rollouts_of(session).plan(read_document(file))
+    if session.out.is_for_eyes:
+        show_lint(session.out, plan)
+    else:
+        session.out.rows(plan, findings(plan), FINDINGS)
+    errors = sum(entry.get("level") == "error" for entry in plan.get("findings") or [])
+    warnings = len(plan.get("findings") or []) - errors
+    session.out.note(f"{counted(errors, 'error')}, {counted(warnings, 'warning')}")
+    raise typer.Exit(EXIT_FAILED if errors else EXIT_OK)
+
+
+@app.command("list")
+def list_rollouts(
+    ctx: typer.Context,
+    state: Annotated[str | None, typer.Option("--state", help="Only in this state, e.g. running.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Only of this model.", autocompletion=completion.models)
+    ] = None,
+) -> None:
+    """List rollouts, newest first."""
+    from edgefleet_cli.rollout_view import rollout_sheet
+
+    session = Session.of(ctx)
+    page = session.api.pages("/rollouts", state=state, model=model)
+    session.out.items(page, rollout_sheet(session.clock.now()))
+
+
+@app.command("show")
+def show(ctx: typer.Context, rollout_id: Id) -> None:
+    """Show a rollout: its stages, each stratum's state, figures and reason, and where it failed."""
+    from edgefleet_cli.rollout_view import rollout_sheet
+    from edgefleet_cli.starting import rollouts_of
+
+    session = Session.of(ctx)
+    rollout = rollouts_of(session).get(rollout_id)
+    session.out.one(rollout, rollout_sheet(session.clock.now()), lambda entry: _show(session, entry))
+
+
+def _show(session: Session, rollout: Json) -> None:
+    from edgefleet_cli.rollout_tree import rollout_tree
+    from edgefleet_cli.rollout_view import next_steps, show_head
+    from edgefleet_cli.starting import rollouts_of
+
+    now = session.clock.now()
+    show_head(session.out, rollout, now)
+    session.out.line("")
+    session.out.data.print(rollout_tree(rollout, now))
+    rollouts_of(session).show_bad_devices(rollout)
+    if next_steps(rollout):
+        session.out.note(f"next: {next_steps(rollout)}")
+
+
+@app.command("watch")
+def watch(ctx: typer.Context, rollout_id: Id) -> None:
+    """Show a rollout at every change until it is over. Exit 0 finished, 7 not (or in part), 8 after --timeout."""
+    from edgefleet_cli.starting import rollouts_of
+    from edgefleet_cli.starting import watch as watch_on
+
+    session = Session.of(ctx)
+    raise typer.Exit(watch_on(session, rollouts_of(session).get(rollout_id)))
+
+
+@app.command("plan")
+def plan(
+    ctx: typer.Context,
+    rollout_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="Rollout id.", autocompletion=completion.rollouts)
+    ] = None,
+    file: File = None,
+) -> None:
+    """Show who gets the release, in which stage and why, and who does not: of a rollout, or of a spec."""
+    from edgefleet_cli.api_client import part
+    from edgefleet_cli.starting import rollouts_of, write_plan
+
+    session = Session.of(ctx)
+    if (rollout_id is None) == (file is None):
+        raise UsageError(
+            "say whose plan",
+            why="exactly one of ID and --file is needed",
+            next_step="`edgectl rollout plan ID`, or `edgectl rollout plan -f spec.yaml`",
+        )
+    if file is not None:
+        found = rollouts_of(session).plan(read_document(file))
+    else:
+        found = session.api.get(f"/rollouts/{part(str(rollout_id))}/plan")
+    write_plan(session, found)
+
+
+@app.command("explain")
+def explain(
+    ctx: typer.Context,
+    rollout_id: Id,
+    every: Annotated[bool, typer.Option("--all", help="All decisions, not only the newest of each cell.")] = False,
+) -> None:
+    """Show why a rollout is where it is: decisions, their evidence made up anew (exit 1 if one differs), what it waits for."""
+    from edgefleet_cli import explaining
+    from edgefleet_cli.api_client import part
+    from edgefleet_cli.options import Format
+
+    session = Session.of(ctx)
+    path = f"/rollouts/{part(rollout_id)}"
+    page = session.api.pages(f"{path}/decisions")
+    if session.out.form is Format.TABLE:
+        rollout = session.api.get(path)
+        devices = session.api.pages(f"{path}/devices", limit=explaining.WAITING_LIMIT)["items"]
+        decisions = explaining.chosen(page["items"], is_all=every)
+        explaining.show_explanation(session.out, rollout, decisions, devices, session.clock.now())
+    else:
+        session.out.rows(page, explaining.chosen(page["items"], is_all=every), explaining.DECISIONS)
+    wrong = len(explaining.disagreeing(page["items"]))
+    if wrong:
+        session.out.note(f"{counted(wrong, 'decision')} cannot be made again from what was stored as evidence")
+    raise typer.Exit(EXIT_FAILED if wrong else EXIT_OK)
+
+
+@app.command("devices")
+def devices(
+    ctx: typer.Context,
+    rollout_id: Id,
+    state: Annotated[str | None, typer.Option("--state", help="Only in this state, e.g. failed.")] = None,
+    stage: Annotated[str | None, typer.Option("--stage", metavar="N", help="Only of this stage.")] = None,
+) -> None:
+    """List the devices of a rollout, with state and reason."""
+    from edgefleet_cli.api_client import part
+    from edgefleet_cli.rollout_view import device_sheet
+
+    session = Session.of(ctx)
+    path = f"/rollouts/{part(rollout_id)}"
+    page = session.api.pages(f"{path}/devices", state=state, stage=stage)
+    stages = session.api.get(path).get("stages") if session.out.is_for_eyes and page["items"] else None
+    session.out.items(page, device_sheet(stages))
+
+
+@app.command("pause")
+def pause(ctx: typer.Context, rollout_id: Id, reason: Reason = "") -> None:
+    """Stop offering, and brake devices that have not switched yet."""
+    _act(ctx, rollout_id, "pause", {"reason": reason})
+
+
+@app.command("resume")
+def resume(ctx: typer.Context, rollout_id: Id, reason: Reason = "", wait: Wait = False) -> None:
+    """Go on with a paused rollout."""
+    _act(ctx, rollout_id, "resume", {"reason": reason}, wait=wait)
+
+
+@app.command("promote")
+def promote_stage(
+    ctx: typer.Context,
+    rollout_id: Id,
+    reason: Annotated[str, typer.Option("--reason", metavar="R", help="Why it may pass without the evidence.")],
+    stratum: Annotated[str | None, typer.Option("--stratum", metavar="S", help="Only this stratum.")] = None,
+    wait: Wait = False,
+) -> None:
+    """Let the open stage pass on your word instead of on evidence; the reason is kept."""
+    _act(ctx, rollout_id, "promote", {"reason": reason, "stratum": stratum}, wait=wait)
+
+
+@app.command("abort")
+def abort(
+    ctx: typer.Context,
+    rollout_id: Id,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Take the release back where it runs.")] = False,
+    reason: Reason = "",
+    wait: Wait = False,
+) -> None:
+    """End a rollout for good. What runs the release keeps it, unless --rollback takes it back."""
+    from edgefleet_cli.rollout_view import counts_text
+    from edgefleet_cli.starting import rollouts_of
+
+    session = Session.of(ctx)
+    rollout = rollouts_of(session).get(rollout_id)
+    then = "They go back to what they ran before." if rollback else "They keep it."
+    session.confirm(
+        f"Abort {rollout_id} ({text(rollout.get('release'))}; devices: {counts_text(rollout.get('counts'))})? {then}"
+    )
+    _act(ctx, rollout_id, "abort", {"reason": reason, "rollback": rollback}, wait=wait)
+
+
+def _act(ctx: typer.Context, rollout_id: str, verb: str, body: Json, *, wait: bool = False) -> None:
+    from edgefleet_cli.starting import rollouts_of, settle
+
+    session = Session.of(ctx)
+    rollout = rollouts_of(session).act(rollout_id, verb, **body)
+    raise typer.Exit(settle(session, rollout, wait=wait))

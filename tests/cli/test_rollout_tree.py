@@ -1,0 +1,96 @@
+"""The tree of a rollout, as it stands on a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console, RenderableType
+
+from edgefleet_cli.rollout_tree import live_view, rollout_tree
+from tests.cli.fleet_stub import NOON, cell, counts, rollout, stage
+
+
+def _drawn(view: RenderableType, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, no_color=True, highlight=False)
+    console.print(view)
+    written = console.file
+    assert isinstance(written, io.StringIO)
+    return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
+
+
+_TREE = """\
+digits@1.1.0  running  1 of 2 healthy, 1 pending
+├── ● canary: soaking · 1 a stratum · soak 30s · 1 of 2 healthy, 1 pending
+│   soaking on generic-x86_64-ort
+│   ├── ✓ generic-x86_64-ort-small: passed (weak) · verdict advance
+│   │   1 of 1 healthy · by all_healthy · abort e 0.87 of 100
+│   │   every exposed device is healthy past its soak; 1 of 1 healthy: failure
+│   │   below 95 % at 95 %
+│   └── ● generic-x86_64-ort: soaking · verdict hold · soak ends in 25s
+│       0 of 1 healthy, 1 pending · by all_healthy · abort e 0.87 of 100
+│       1 of 1 exposed devices has not been healthy for 30 s yet
+└── ○ rest: pending · 100 %
+    ├── ○ generic-x86_64-ort-small: pending · 4 devices · by all_healthy
+    └── ○ generic-x86_64-ort: pending · 4 devices · by all_healthy"""
+
+
+def test_a_running_rollout() -> None:
+    assert _drawn(rollout_tree(rollout(), NOON)) == _TREE
+
+
+_ROLLED_BACK = """\
+digits@1.2.0  rolled_back  1 failed
+└── ✗ canary: failed · 1 a stratum · soak 30s · 0 of 1 healthy, 1 failed
+    └── ✗ generic-x86_64-ort: failed · verdict roll back
+        0 of 1 healthy, 1 failed · by evidence · abort e 12.5 of 200 · promote e
+        0.4 of 10
+        1 device answered NaN (nonfinite)"""
+
+
+def test_a_stratum_that_failed_on_evidence() -> None:
+    reason = "1 device answered NaN (nonfinite)"
+    failed = cell(
+        "generic-x86_64-ort",
+        state="failed",
+        verdict="roll_back",
+        reason=reason,
+        rule="evidence",
+        e_abort=12.5,
+        e_promote=0.4,
+        counts=counts(exposed=1, failed=1),
+    )
+    canary = stage(0, "canary", [failed], state="failed", reason=reason, counts=counts(exposed=1, failed=1))
+    spec = {"gates": {"install": {"alpha_abort": 0.005, "alpha_promote": 0.1}}}
+    shown = rollout(release="digits@1.2.0", state="rolled_back", stages=[canary], spec=spec, counts=counts(failed=1))
+    assert _drawn(rollout_tree(shown, NOON)) == _ROLLED_BACK
+
+
+def test_a_paused_rollout_says_what_can_be_done() -> None:
+    drawn = _drawn(live_view(rollout(state="paused", reason="by ana: looks odd"), NOON), 200)
+    assert "r-7f3a9c: by ana: looks odd" in drawn
+    for verb in ("explain", "resume", "promote", "abort"):
+        assert f"edgectl rollout {verb} r-7f3a9c" in drawn
+
+
+def test_a_compact_tree_is_one_line_a_stage_in_which_nothing_goes_on() -> None:
+    drawn = _drawn(rollout_tree(rollout(), NOON, is_compact=True)).splitlines()
+    assert drawn == [*_TREE.splitlines()[:-2]]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_the_tree_fits_the_terminal(width: int) -> None:
+    assert max(len(line) for line in _drawn(live_view(rollout(state="paused"), NOON), width).splitlines()) <= width
+
+
+def test_no_text_of_a_device_steers_the_terminal() -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J"
+    shown = rollout(
+        reason=evil, stages=[stage(0, evil, [cell(evil, state="failed", reason=evil, bound=evil)], reason=evil)]
+    )
+    assert not {"\x1b", "\x07"} & set(_drawn(live_view(shown, NOON)))
+
+
+def test_what_the_server_left_out_is_left_out() -> None:
+    bare = {"id": "r-1", "release": "digits@1.1.0", "state": "running", "stages": [{"name": "canary", "strata": [{}]}]}
+    assert "canary" in _drawn(rollout_tree(bare, NOON))
