@@ -34,7 +34,7 @@ MAX_COUNT: Final = 1_000_000
 MAX_ALPHA: Final = 0.5
 DEFAULT_SOAK: Final = timedelta(minutes=10)
 DEFAULT_STAGES: Final = (
-    StageSpec("canary", Size(percent=5, min=1), DEFAULT_SOAK, Promote.AUTO),
+    StageSpec("canary", Size(percent=5, min=2), DEFAULT_SOAK, Promote.AUTO),
     StageSpec("half", Size(percent=50), DEFAULT_SOAK, Promote.AUTO),
     StageSpec("rest", Size(percent=100), timedelta(), Promote.AUTO),
 )
