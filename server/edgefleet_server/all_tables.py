@@ -2,7 +2,7 @@
 
 import importlib
 
-FEATURES_WITH_TABLES = ("access", "registry", "conversion", "signing", "fleet", "telemetry")
+FEATURES_WITH_TABLES = ("access", "registry", "conversion", "signing", "fleet", "telemetry", "rollout")
 
 
 def load() -> None:

@@ -11,6 +11,7 @@ from edgefleet_server.health import Health
 from edgefleet_server.metrics import Metrics
 from edgefleet_server.registry.blobs import open_blob_store
 from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.service import TelemetryService
@@ -29,6 +30,7 @@ class Parts:
     conversion: ConversionService
     fleet: FleetService
     telemetry: TelemetryService
+    rollout: RolloutService
     metrics: Metrics
     health: Health
 
@@ -59,6 +61,7 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
         conversion=conversion,
         fleet=fleet,
         telemetry=TelemetryService(db, clock),
+        rollout=RolloutService(db, fleet, registry, clock),
         metrics=Metrics(),
         health=Health(),
     )

@@ -1,4 +1,6 @@
-"""The engine thread: every few seconds it signs again what is due and clears what is old.
+"""The engine thread: every few seconds it ticks rollouts, signs again what is due and clears what is old.
+
+When devices report or a person steers a rollout it is woken, and ticks the rollouts at once.
 
 Its own module because it belongs to no feature: each tick calls the services, one after another, and a failure of one is
 logged and does not stop the others. Replicas may all run it: every step is safe to do twice.
@@ -13,11 +15,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.parts import Parts
+from edgefleet_server.rollout.engine import RolloutEngine
 
 _log = logging.getLogger(__name__)
 _PRUNE_EVERY = timedelta(hours=1)
 _STALE_TICKS = 15
 _STOP_WAIT_S = 3.0
+_GATHER_S = 0.1
+"""After a wake-up so long is waited for more news: a burst of reports is one tick."""
 
 
 class EngineStuckError(EdgefleetError):
@@ -31,19 +36,24 @@ class Ticker:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._rollouts = RolloutEngine(parts.db, parts.fleet, parts.rollout, parts.clock, parts.settings.instance)
         self._stopping = threading.Event()
+        self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._started = parts.clock.now()
         self._last: datetime | None = None
         self._pruned: datetime | None = None
 
     def start(self) -> None:
-        """Start ticking."""
+        """Start ticking; from now on news of devices and commands for rollouts wake it."""
+        self._parts.fleet.on_reports(self._woken.set)
+        self._parts.rollout.on_change(self._woken.set)
         self._thread.start()
 
     def stop(self) -> None:
         """Stop after the present tick."""
         self._stopping.set()
+        self._woken.set()
         if self._thread.ident is not None:
             self._thread.join(_STOP_WAIT_S)
 
@@ -61,9 +71,12 @@ class Ticker:
         now = self._parts.clock.now()
         went_well = self._step("re-sign metadata", self._parts.signing.resign_due)
         went_well &= self._step("re-sign desired documents", lambda: self._parts.fleet.resign_due(now))
+        went_well &= self._step("re-sign the brake", lambda: self._parts.fleet.resign_hold_due(now))
+        went_well &= self._step("tick rollouts", self._rollouts.tick)
         if self._pruned is None or now - self._pruned >= _PRUNE_EVERY:
             self._pruned = now
             went_well &= self._step("prune telemetry", lambda: self._parts.telemetry.prune(now))
+            went_well &= self._step("prune events", lambda: self._parts.fleet.prune_events(now))
         self._parts.metrics.ticks.labels("ok" if went_well else "failed").inc()
         self._last = now
 
@@ -76,5 +89,13 @@ class Ticker:
         return True
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._parts.settings.engine_tick_s):
-            self.tick()
+        clock, every_s = self._parts.clock, self._parts.settings.engine_tick_s
+        due_s = clock.monotonic_s() + every_s
+        while not self._stopping.is_set():
+            left_s = due_s - clock.monotonic_s()
+            if left_s <= 0:  # also when news never end
+                self.tick()
+                due_s = clock.monotonic_s() + every_s
+            elif self._woken.wait(left_s) and not self._stopping.wait(_GATHER_S):
+                self._woken.clear()
+                self._step("tick rollouts", lambda: self._rollouts.tick(is_woken=True))

@@ -9,10 +9,10 @@ from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.draft import Draft
+from edgefleet_server.rollout.facts import is_failure
 from edgefleet_server.rollout.hearing import moved
 from edgefleet_server.rollout.machines import (
     CELL_OPEN,
-    FAILED_STATES,
     IN_FLIGHT,
     AssignmentEvent,
     RolloutEvent,
@@ -105,7 +105,7 @@ class _Control(Draft):
         if chosen and self.state is RolloutState.PAUSED:
             self.resume(reason)
         for cell in [self.cells[cell.stratum, cell.stage] for cell in chosen]:
-            for a in [a for a in self.lane_assignments(cell) if a.state in FAILED_STATES and not a.is_accepted]:
+            for a in [a for a in self.lane_assignments(cell) if is_failure(a) and not a.is_accepted]:
                 accepted = replace(a, is_accepted=True)
                 self.assignments[a.device] = accepted
                 self.effects.append(AssignmentNoted(accepted))

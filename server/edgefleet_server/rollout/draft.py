@@ -17,6 +17,7 @@ from edgefleet_server.rollout.machines import (
     CELL_DONE,
     IN_FLIGHT,
     ROLLOUT_ACTIVE,
+    UNSWITCHED,
     AssignmentEvent,
     RolloutEvent,
     StageEvent,
@@ -48,7 +49,6 @@ NOT_BACK: Final = "did not confirm in time that it went back"
 
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
-_WITHDRAWABLE: Final = frozenset({_S.OFFERED, _S.ACKED, _S.DOWNLOADING, _S.STAGED, _S.PARITY_OK})
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ class Draft:
     def withdraw(self, reason: str) -> None:
         """Take back the offers of devices that are not at their switch yet."""
         for a in list(self.assignments.values()):
-            if a.state in _WITHDRAWABLE and not a.back_gen:
+            if a.state in UNSWITCHED and not a.back_gen:
                 self.move(withdrawn(a, self.now, reason), a)
                 self.effects.append(GiveBack(a.device, is_rollback=False))
 

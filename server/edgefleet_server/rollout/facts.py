@@ -10,14 +10,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.hearing import LOST
-from edgefleet_server.rollout.machines import FAILED_STATES, IN_FLIGHT
+from edgefleet_server.rollout.machines import EXPOSED_STATES, FAILED_STATES
 from edgefleet_server.rollout.model import Assignment, Cell, Counts, Facts, Snapshot
-from edgefleet_server.rollout.rules import rule_for
+from edgefleet_server.rollout.rules import LOST, rule_for
 
 _S: Final = AssignmentState
 UNCOUNTED: Final = frozenset({_S.CANCELLED, _S.SUPERSEDED})
-EXPOSED: Final = (IN_FLIGHT - {_S.OFFERED}) | FAILED_STATES | {_S.HEALTHY}
 
 
 def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], now: datetime) -> Facts:
@@ -27,8 +25,8 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
     lane = [a for a in everything if a.stratum == cell.stratum and a.stage <= cell.stage and not a.is_accepted]
     healthy = [a for a in lane if a.state is _S.HEALTHY]
     soaked = sum(soak_end(snapshot, a, now) <= now for a in healthy)
-    failed = [a for a in lane if a.state in FAILED_STATES]
-    exposed = sum(a.state in EXPOSED for a in lane)
+    failed = [a for a in lane if is_failure(a)]
+    exposed = sum(a.state in EXPOSED_STATES for a in lane)
     counts = Counts(
         members=sum(a.state not in UNCOUNTED for a in lane),
         offered=sum(a.state in (_S.ELIGIBLE, _S.OFFERED) for a in lane),
@@ -40,6 +38,7 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         incompatible=sum(a.state is _S.INCOMPATIBLE for a in lane),
         accepted=sum(a.is_accepted and a.stratum == cell.stratum for a in everything),
     )
+    own = [a for a in lane if a.stage == cell.stage and a.state not in UNCOUNTED | {_S.INCOMPATIBLE, _S.UNREACHABLE}]
     pool = [a for a in everything if not a.is_accepted]
     stage = spec.stages[cell.stage]
     since = max(moment for moment in (cell.opened_at, cell.resumed_at, now - timedelta(days=3650)) if moment)
@@ -50,8 +49,10 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         counts=counts,
         failures=dict(sorted(Counter(_class_of(a) for a in failed).items())),
         soaking=len(healthy) - soaked,
-        pooled_exposed=sum(a.state in EXPOSED for a in pool),
-        pooled_failed=sum(a.state in FAILED_STATES for a in pool),
+        stage_members=len(own),
+        stage_tried=sum(a.state in EXPOSED_STATES for a in own),
+        pooled_exposed=sum(a.state in EXPOSED_STATES for a in pool),
+        pooled_failed=sum(is_failure(a) for a in pool),
         rule=rule_for(stage.promote, cell.population, spec.gate),
         max_failure=spec.gate.max_failure,
         promote_below=spec.gate.promote_below,
@@ -62,6 +63,11 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         inconclusive_after_s=spec.on_inconclusive.after.total_seconds(),
         inconclusive_do=spec.on_inconclusive.do,
     )
+
+
+def is_failure(a: Assignment) -> bool:
+    """Return whether the release failed on the device. What the server took back is no failure of the device."""
+    return a.state in FAILED_STATES and not (a.state is _S.ROLLED_BACK and not a.error_class)
 
 
 def soak_end(snapshot: Snapshot, a: Assignment, now: datetime) -> datetime:

@@ -15,12 +15,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase, assignment_of
-from edgefleet_server.rollout.machines import AssignmentEvent, step_assignment
+from edgefleet_server.rollout.machines import CHAIN, CHAIN_EVENTS, IN_FLIGHT, AssignmentEvent, step_assignment
 from edgefleet_server.rollout.model import Assignment, AssignmentMoved, AssignmentNoted, DeviceDeadlines, Report
+from edgefleet_server.rollout.rules import LOST
 
 TRANSIENT: Final = frozenset({ErrorClass.NETWORK, ErrorClass.DISK, ErrorClass.MEMORY, ErrorClass.DEADLINE})
 HELD_CODE: Final = "install.held"
-LOST: Final = "lost"
 PROBATION_FACTOR: Final = 4
 """A device that is there may be on probation for so many times `verify`."""
 
@@ -28,29 +28,8 @@ _FORGED: Final = frozenset({"verify.signature", "verify.wrong_type", "verify.wro
 """Refusals of a whole document that mean forgery, not a wrong clock."""
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
-_CHAIN: Final = (
-    _S.ELIGIBLE,
-    _S.OFFERED,
-    _S.ACKED,
-    _S.DOWNLOADING,
-    _S.STAGED,
-    _S.PARITY_OK,
-    _S.APPLYING,
-    _S.VERIFYING,
-    _S.HEALTHY,
-)
-_RANK: Final = {state: rank for rank, state in enumerate(_CHAIN)}
-_FORWARD: Final = {
-    _S.ACKED: _E.ACK,
-    _S.DOWNLOADING: _E.DOWNLOAD,
-    _S.STAGED: _E.STAGE,
-    _S.PARITY_OK: _E.PARITY,
-    _S.APPLYING: _E.APPLY,
-    _S.VERIFYING: _E.VERIFY,
-    _S.HEALTHY: _E.HEALTHY,
-}
-_IN_FLIGHT: Final = frozenset(_CHAIN[1:-1])
-_LISTENING: Final = frozenset(_CHAIN[1:]) | {_S.UNREACHABLE}
+_RANK: Final = {state: rank for rank, state in enumerate(CHAIN)}
+_LISTENING: Final = frozenset(CHAIN[1:]) | {_S.UNREACHABLE}
 
 Heard = list[AssignmentMoved | AssignmentNoted]
 
@@ -73,7 +52,7 @@ def hear(assignment: Assignment, report: Report | None, terms: Terms, now: datet
     if report is not None:
         assignment = _take_report(assignment, report, terms, now, steps)
         assignment = _confirm_back(assignment, report, terms.digest, now, steps)
-    if assignment.state in _IN_FLIGHT and not assignment.back_gen:
+    if assignment.state in IN_FLIGHT and not assignment.back_gen:
         assignment = _take_time(assignment, report, terms.limits, now, steps)
     return assignment, steps
 
@@ -93,7 +72,7 @@ def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, ste
         return _step(
             a, _E.CANCEL, now, steps, reason="the device was taken out of the fleet", ended_at=now, deadline=None
         )
-    is_open = a.state in _IN_FLIGHT or (a.state is _S.HEALTHY and not _has_soaked(a, terms, now))
+    is_open = a.state in IN_FLIGHT or (a.state is _S.HEALTHY and not _has_soaked(a, terms, now))
     if is_open and report.wanted_by_server != digest:
         reason = "another release was set on the device meanwhile"
         return _step(a, _E.SUPERSEDE, now, steps, reason=reason, ended_at=now, deadline=None)
@@ -102,7 +81,7 @@ def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, ste
     if report.wanted_by_server != digest:
         return a
     if report.reported_gen < a.gen:
-        return _refused(a, report, now, steps) if a.state in _IN_FLIGHT and report.refused_gen >= a.gen else a
+        return _refused(a, report, now, steps) if a.state in IN_FLIGHT and report.refused_gen >= a.gen else a
     if a.state in (_S.OFFERED, _S.UNREACHABLE):
         a = _forward(a, _S.ACKED, report, limits, now, steps)  # whatever else it tells: it took up its document
     failure = _failure(a, report, digest)
@@ -187,7 +166,7 @@ def _forward(
         switched_at = now
     return _step(
         a,
-        _FORWARD[target],
+        CHAIN_EVENTS[target],
         now,
         steps,
         exposed_at=a.exposed_at or now,

@@ -18,9 +18,9 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import rules
 from edgefleet_server.rollout.draft import BATCH, Draft, Lane
-from edgefleet_server.rollout.facts import EXPOSED, UNCOUNTED, facts_of, soak_end
+from edgefleet_server.rollout.facts import UNCOUNTED, facts_of, soak_end
 from edgefleet_server.rollout.hearing import moved
-from edgefleet_server.rollout.machines import CELL_OPEN, IN_FLIGHT, AssignmentEvent, StageEvent
+from edgefleet_server.rollout.machines import CELL_OPEN, EXPOSED_STATES, IN_FLIGHT, AssignmentEvent, StageEvent
 from edgefleet_server.rollout.membership import cut_of, rank, shares
 from edgefleet_server.rollout.model import (
     Advance,
@@ -155,7 +155,7 @@ class _Walk(Draft):
         if cell.state is StageState.EXPOSING:
             return None
         lane = list(self.lane_assignments(cell))
-        exposed = sum(a.state in EXPOSED for a in lane)
+        exposed = sum(a.state in EXPOSED_STATES for a in lane)
         flying = sum(a.is_joiner and (a.state in IN_FLIGHT or a.state is _S.ELIGIBLE) for a in lane)
         return max(0, max(1, int(exposed * JOINER_SHARE)) - flying)
 

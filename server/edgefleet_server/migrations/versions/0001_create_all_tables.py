@@ -235,6 +235,104 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_profiles")),
     )
     op.create_table(
+        "rollout",
+        sa.Column("id", sa.String(length=32), nullable=False),
+        sa.Column("name", sa.String(length=80), nullable=False),
+        sa.Column("model", sa.String(length=63), nullable=False),
+        sa.Column("version", sa.String(length=63), nullable=False),
+        sa.Column("selector", sa.Text(), nullable=False),
+        sa.Column("spec", sa.JSON(), nullable=False),
+        sa.Column("salt", sa.String(length=64), nullable=False),
+        sa.Column("state", sa.String(length=24), nullable=False),
+        sa.Column("code", sa.String(length=40), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("created_by", sa.String(length=80), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("is_braked", sa.Boolean(), nullable=False),
+        sa.Column("lease_owner", sa.String(length=80), nullable=False),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("fence", sa.BigInteger(), nullable=False),
+        sa.Column("next_eval_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_rollout")),
+    )
+    with op.batch_alter_table("rollout", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_rollout_created_at"), ["created_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_rollout_is_braked"), ["is_braked"], unique=False)
+        batch_op.create_index(batch_op.f("ix_rollout_model"), ["model"], unique=False)
+        batch_op.create_index(batch_op.f("ix_rollout_next_eval_at"), ["next_eval_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_rollout_state"), ["state"], unique=False)
+
+    op.create_table(
+        "rollout_assignment",
+        sa.Column("rollout_id", sa.String(length=32), nullable=False),
+        sa.Column("device_id", sa.String(length=63), nullable=False),
+        sa.Column("stage", sa.Integer(), nullable=False),
+        sa.Column("stratum", sa.String(length=63), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("gen", sa.BigInteger(), nullable=False),
+        sa.Column("is_joiner", sa.Boolean(), nullable=False),
+        sa.Column("is_accepted", sa.Boolean(), nullable=False),
+        sa.Column("previous", sa.JSON(), nullable=True),
+        sa.Column("offered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("exposed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("entered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("switched_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("deadline", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("back_gen", sa.BigInteger(), nullable=False),
+        sa.Column("back_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("back_done_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("error_class", sa.String(length=16), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("rollout_id", "device_id", name=op.f("pk_rollout_assignment")),
+    )
+    with op.batch_alter_table("rollout_assignment", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_rollout_assignment_device_id"), ["device_id"], unique=False)
+
+    op.create_table(
+        "rollout_cell",
+        sa.Column("rollout_id", sa.String(length=32), nullable=False),
+        sa.Column("stage", sa.Integer(), nullable=False),
+        sa.Column("stratum", sa.String(length=63), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("cut", sa.String(length=20), nullable=False),
+        sa.Column("population", sa.Integer(), nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("soak_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("resumed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("verdict", sa.String(length=16), nullable=True),
+        sa.Column("code", sa.String(length=40), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("strength", sa.String(length=16), nullable=True),
+        sa.Column("bound", sa.String(length=160), nullable=False),
+        sa.PrimaryKeyConstraint("rollout_id", "stage", "stratum", name=op.f("pk_rollout_cell")),
+    )
+    op.create_table(
+        "rollout_decision",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("rollout_id", sa.String(length=32), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("stage", sa.Integer(), nullable=False),
+        sa.Column("stratum", sa.String(length=63), nullable=False),
+        sa.Column("verdict", sa.String(length=16), nullable=False),
+        sa.Column("code", sa.String(length=40), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("rule", sa.String(length=16), nullable=False),
+        sa.Column("rule_version", sa.Integer(), nullable=False),
+        sa.Column("figures", sa.JSON(), nullable=False),
+        sa.Column("evidence", sa.JSON(), nullable=False),
+        sa.Column("actor", sa.String(length=80), nullable=False),
+        sa.Column("fence", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_rollout_decision")),
+    )
+    with op.batch_alter_table("rollout_decision", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_rollout_decision_rollout_id"), ["rollout_id"], unique=False)
+
+    op.create_table(
         "signing_certificate",
         sa.Column("serial", sa.String(length=48), nullable=False),
         sa.Column("subject", sa.String(length=64), nullable=False),
@@ -376,6 +474,23 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_signing_certificate_subject"))
 
     op.drop_table("signing_certificate")
+    with op.batch_alter_table("rollout_decision", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_rollout_decision_rollout_id"))
+
+    op.drop_table("rollout_decision")
+    op.drop_table("rollout_cell")
+    with op.batch_alter_table("rollout_assignment", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_rollout_assignment_device_id"))
+
+    op.drop_table("rollout_assignment")
+    with op.batch_alter_table("rollout", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_rollout_state"))
+        batch_op.drop_index(batch_op.f("ix_rollout_next_eval_at"))
+        batch_op.drop_index(batch_op.f("ix_rollout_model"))
+        batch_op.drop_index(batch_op.f("ix_rollout_is_braked"))
+        batch_op.drop_index(batch_op.f("ix_rollout_created_at"))
+
+    op.drop_table("rollout")
     op.drop_table("profiles")
     op.drop_table("models")
     with op.batch_alter_table("fleet_model_state", schema=None) as batch_op:

@@ -1,0 +1,250 @@
+"""Carries a plan out: rows, documents, brake and events, all in the caller's one transaction.
+
+Its own module because the engine and a person's commands act alike. Rules:
+- Each transition leaves exactly one event row, in the same transaction as the change itself.
+- The brake is signed before documents, and every document at most once: of several wishes of one plan the last one counts.
+- Nothing is sent from here: listeners hear after the commit, and what a crash swallowed is found by the outbound's look.
+"""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+from sqlmodel import Session
+
+from edgefleet_protocol.desired import Deadlines, Ref, TelemetryWish
+from edgefleet_protocol.ids import DeviceId, ModelName
+from edgefleet_server.fleet.model import ModelChange, NewEvent
+from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.rollout import rules, store
+from edgefleet_server.rollout.loading import Loader
+from edgefleet_server.rollout.machines import ROLLOUT_FINAL
+from edgefleet_server.rollout.model import (
+    Advance,
+    Assignment,
+    AssignmentMade,
+    AssignmentMoved,
+    AssignmentNoted,
+    Bundle,
+    Cell,
+    CellMade,
+    CellMoved,
+    CellNoted,
+    Decision,
+    GiveBack,
+    Hold,
+    Judged,
+    Offer,
+    Pause,
+    Plan,
+    RollBack,
+    RolloutMoved,
+    RolloutState,
+    Snapshot,
+    VerdictKind,
+)
+from edgefleet_server.rollout.tables import Rollout, RolloutDecision
+
+BRAKE_LIFE: Final = timedelta(days=7)
+"""How long a stopped rollout stays named by the brake: as long as a document that offered it may live."""
+LIVE_AT_MOST: Final = timedelta(days=7)
+_BRAKED: Final = frozenset(
+    {
+        RolloutState.PAUSED,
+        RolloutState.ROLLING_BACK,
+        RolloutState.ROLLED_BACK,
+        RolloutState.ROLLBACK_INCOMPLETE,
+        RolloutState.CANCELLED,
+    }
+)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """A plan sorted by what has to be written."""
+
+    cells: dict[tuple[int, str], Cell] = field(default_factory=dict)
+    assignments: dict[DeviceId, Assignment] = field(default_factory=dict)
+    new: set[DeviceId] = field(default_factory=set)
+    documents: dict[DeviceId, Offer | GiveBack] = field(default_factory=dict)
+    events: list[NewEvent] = field(default_factory=list)
+
+
+class Carrier:
+    """Carries out plans."""
+
+    def __init__(self, fleet: FleetService, loader: Loader) -> None:
+        self._fleet = fleet
+        self._loader = loader
+
+    def carry(
+        self, session: Session, row: Rollout, snapshot: Snapshot, plan: Plan, *, actor: str, now: datetime
+    ) -> None:
+        """Write what a plan asks for. The row is locked by the caller; its lease ends with this."""
+        outcome = _Outcome()
+        for effect in plan.effects:
+            match effect:
+                case RolloutMoved():
+                    outcome.events.append(_move_rollout(row, effect, actor, now))
+                case CellMade() | CellNoted():
+                    outcome.cells[effect.cell.stage, effect.cell.stratum] = effect.cell
+                case CellMoved():
+                    outcome.cells[effect.cell.stage, effect.cell.stratum] = effect.cell
+                    outcome.events.append(_cell_event(row, snapshot, effect, actor))
+                case AssignmentMade():
+                    outcome.new.add(effect.assignment.device)
+                    outcome.assignments[effect.assignment.device] = effect.assignment
+                case AssignmentNoted():
+                    outcome.assignments[effect.assignment.device] = effect.assignment
+                case AssignmentMoved():
+                    outcome.assignments[effect.assignment.device] = effect.assignment
+                    outcome.events.append(_assignment_event(row, snapshot, effect, actor))
+                case Offer() | GiveBack():
+                    outcome.documents[effect.device] = effect
+                case Judged():
+                    store.add_decision(session, _decision(row, effect, now))
+        session.flush()
+        self.set_brake(session, now)
+        self._sign(row, snapshot, outcome, now)
+        store.save_cells(session, row.id, list(outcome.cells.values()))
+        new = [outcome.assignments[device] for device in sorted(outcome.new)]
+        changed = [one for device, one in sorted(outcome.assignments.items()) if device not in outcome.new]
+        store.save_assignments(session, row.id, new, changed)
+        self._fleet.add_events(outcome.events)
+        row.next_eval_at = plan.next_at
+        row.lease_until = None
+
+    def set_brake(self, session: Session, now: datetime) -> bool:
+        """Make the brake name every stopped rollout; return whether it was signed."""
+        return self._fleet.set_hold(store.braked(session, now - BRAKE_LIFE), ())
+
+    def _sign(self, row: Rollout, snapshot: Snapshot, outcome: _Outcome, now: datetime) -> None:
+        """Write documents, and the gens that they got into the assignments."""
+        self._note_previous(row, snapshot, outcome)
+        known = {one.device: one for one in snapshot.assignments} | outcome.assignments
+        changes = [_change(row, snapshot, known[device], wish, now) for device, wish in outcome.documents.items()]
+        gens = {signed.device: signed.gen for signed in self._fleet.set_models(changes)} if changes else {}
+        for device, wish in outcome.documents.items():
+            one, gen = known[device], gens.get(device)
+            if isinstance(wish, Offer):
+                outcome.assignments[device] = replace(one, gen=gen or one.gen)
+            elif wish.is_rollback:
+                # a device that gets no document any more was taken out of the fleet: there is nothing to wait for
+                done_at = one.back_done_at if gen is not None else now
+                outcome.assignments[device] = replace(one, back_gen=gen or max(1, one.gen), back_done_at=done_at)
+
+    def _note_previous(self, row: Rollout, snapshot: Snapshot, outcome: _Outcome) -> None:
+        """Note what devices that are new to the rollout run now: what they would be rolled back to."""
+        if not outcome.new:
+            return
+        bad = {
+            device: bundle.sha256
+            for device in outcome.new
+            if (bundle := snapshot.bundles.get(outcome.assignments[device].stratum)) is not None
+        }
+        running = self._loader.running(sorted(outcome.new), ModelName(row.model), bad)
+        for device, bundle in running.items():
+            outcome.assignments[device] = replace(outcome.assignments[device], previous=bundle)
+
+
+def _change(row: Rollout, snapshot: Snapshot, one: Assignment, wish: Offer | GiveBack, now: datetime) -> ModelChange:
+    model = ModelName(row.model)
+    if isinstance(wish, GiveBack):
+        return ModelChange(one.device, model, None if one.previous is None else _ref(one.previous), TelemetryWish())
+    spec = snapshot.spec
+    limits = spec.device
+    deadlines = Deadlines(
+        download_s=int(limits.download.total_seconds()),
+        apply_s=int(limits.apply.total_seconds()),
+        verify_s=int(limits.verify.total_seconds()),
+    )
+    ref = _ref(snapshot.bundles[one.stratum], rollout=row.id, attempt=one.attempt, deadlines=deadlines)
+    watched = limits.download + limits.apply + limits.verify + spec.stages[one.stage].soak
+    until = (now + min(watched, LIVE_AT_MOST)).replace(microsecond=0)
+    return ModelChange(one.device, model, ref, TelemetryWish(profile="live", until=until))
+
+
+def _ref(bundle: Bundle, *, rollout: str | None = None, attempt: int = 1, deadlines: Deadlines | None = None) -> Ref:
+    return Ref(
+        target=bundle.target,
+        sha256=bundle.sha256,
+        length=bundle.length,
+        rollout=rollout,
+        attempt=attempt,
+        deadlines=deadlines or Deadlines(),
+    )
+
+
+def _move_rollout(row: Rollout, effect: RolloutMoved, actor: str, now: datetime) -> NewEvent:
+    row.state, row.code, row.reason = effect.after.value, effect.code, effect.reason
+    row.is_braked = effect.after in _BRAKED
+    if effect.after in ROLLOUT_FINAL:
+        row.ended_at = now
+    return event_of(
+        row, "rollout", effect.before.value, effect.after.value, actor, code=effect.code, reason=effect.reason
+    )
+
+
+def _cell_event(row: Rollout, snapshot: Snapshot, effect: CellMoved, actor: str) -> NewEvent:
+    cell = effect.cell
+    more = {
+        "stage": snapshot.spec.stages[cell.stage].name,
+        "stage_idx": cell.stage,
+        "stratum": cell.stratum,
+        "code": cell.code,
+        "reason": cell.reason,
+        "strength": None if cell.strength is None else cell.strength.value,
+    }
+    return event_of(row, "stage", effect.before.value, cell.state.value, actor, **more)
+
+
+def _assignment_event(row: Rollout, snapshot: Snapshot, effect: AssignmentMoved, actor: str) -> NewEvent:
+    one = effect.assignment
+    more = {
+        "stage": snapshot.spec.stages[one.stage].name,
+        "stratum": one.stratum,
+        "attempt": one.attempt,
+        "error_class": one.error_class,
+        "reason": one.reason,
+    }
+    made = event_of(row, "assignment", effect.before.value, one.state.value, actor, **more)
+    return replace(made, device=one.device)
+
+
+def event_of(row: Rollout, kind: str, before: str, after: str, actor: str, **more: Any) -> NewEvent:
+    """Return the event of one transition; what is empty in `more` is left out."""
+    told = {name: value for name, value in more.items() if value not in ("", None)}
+    detail = {"from": before, "to": after, "actor": actor, "release": f"{row.model}@{row.version}", **told}
+    return NewEvent(kind, model=row.model, rollout=row.id, detail=detail)
+
+
+def kind_of(decision: Decision) -> VerdictKind:
+    """Return a decision's public word."""
+    match decision:
+        case Advance():
+            return VerdictKind.ADVANCE
+        case Hold():
+            return VerdictKind.HOLD
+        case Pause():
+            return VerdictKind.PAUSE
+        case RollBack():
+            return VerdictKind.ROLL_BACK
+
+
+def _decision(row: Rollout, effect: Judged, now: datetime) -> RolloutDecision:
+    facts, decision = effect.facts, effect.decision
+    return RolloutDecision(
+        rollout_id=row.id,
+        at=now,
+        stage=facts.stage,
+        stratum=facts.stratum,
+        verdict=kind_of(decision).value,
+        code=decision.code,
+        reason=decision.reason,
+        rule=facts.rule.value,
+        rule_version=rules.RULE_VERSION,
+        figures=dict(decision.figures),
+        evidence=msgspec.to_builtins(facts),
+        fence=row.fence,
+    )

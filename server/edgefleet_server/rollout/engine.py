@@ -1,0 +1,78 @@
+"""The engine of rollouts: claims what is due and does one tick of each. Replicas may all run it.
+
+Source: fleet.md §5.5. A claim is a short transaction that raises the fence and takes a lease; the tick is a second one that
+begins by locking the row with that fence. Who has lost it (a lease that ran out, a person's command) writes nothing.
+"""
+
+import logging
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.db import Database
+from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.rollout import store
+from edgefleet_server.rollout.carrying import BRAKE_LIFE
+from edgefleet_server.rollout.machines import IllegalTransitionError
+from edgefleet_server.rollout.planner import plan_tick
+from edgefleet_server.rollout.service import RolloutService
+
+_log = logging.getLogger(__name__)
+
+
+class RolloutEngine:
+    """Ticks rollouts for one process. `owner` is unique among the processes that share the database."""
+
+    def __init__(self, db: Database, fleet: FleetService, service: RolloutService, clock: Clock, owner: str) -> None:
+        self._db = db
+        self._fleet = fleet
+        self._service = service
+        self._clock = clock
+        self._owner = owner
+
+    def tick(self, *, is_woken: bool = False) -> int:
+        """Do one tick of each rollout that is due; return how many. is_woken: devices reported, so all open ones are.
+
+        One rollout that fails does not stop the others; it is tried again when its lease has run out.
+        """
+        self._keep_brake()
+        done: set[str] = set()
+        while True:
+            with self._db.session() as session:
+                claimed = store.claim(session, self._owner, self._clock.now(), is_woken=is_woken, but=done)
+            for rollout_id, fence in claimed:
+                self._attempt(rollout_id, fence)
+            done |= {rollout_id for rollout_id, _ in claimed}
+            if len(claimed) < store.CLAIM_BATCH:
+                return len(done)
+
+    def _attempt(self, rollout_id: str, fence: int) -> None:
+        try:
+            self._one(rollout_id, fence)
+        except (EdgefleetError, SQLAlchemyError, OSError, IllegalTransitionError):
+            _log.exception("rollout tick failed", extra={"rollout_id": rollout_id})
+
+    def _one(self, rollout_id: str, fence: int) -> None:
+        service = self._service
+        with self._db.session() as session:
+            if not store.hold_fence(session, rollout_id, fence):
+                _log.info("rollout taken over", extra={"rollout_id": rollout_id, "fence": fence})
+                return
+            row = store.rollout(session, rollout_id)
+            session.refresh(row)
+            snapshot = service.loader.snapshot(session, row)
+            now = self._clock.now()
+            made = plan_tick(snapshot, now)
+            service.carrier.carry(session, row, snapshot, made, actor="engine", now=now)
+        if made.effects:
+            _log.info("rollout ticked", extra={"rollout_id": rollout_id, "effects": len(made.effects)})
+
+    def _keep_brake(self) -> None:
+        """Let go of rollouts that ended long ago, and mend a brake that two processes wrote at the same time."""
+        now = self._clock.now()
+        with self._db.read() as session:
+            wanted = store.braked(session, now - BRAKE_LIFE)
+        if wanted != self._fleet.hold_rollouts():
+            with self._db.session() as session:
+                self._service.carrier.set_brake(session, now)

@@ -1,0 +1,106 @@
+"""Reads what the planner needs to know of one rollout, in the caller's transaction.
+
+Its own module because the engine and a person's commands load alike.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sqlmodel import Session
+
+from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef, RolloutId
+from edgefleet_server.fleet.model import DeviceStatus, ModelReport, WantedRef
+from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.rollout import store
+from edgefleet_server.rollout.model import Bundle, Member, Report, RolloutState, Snapshot
+from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.tables import Rollout
+
+_NOBODY: Final[tuple[Member, ...]] = ()
+
+
+class Loader:
+    """Makes snapshots."""
+
+    def __init__(self, fleet: FleetService, registry: RegistryService) -> None:
+        self._fleet = fleet
+        self._registry = registry
+
+    def snapshot(self, session: Session, row: Rollout) -> Snapshot:
+        """Return a rollout as it is now."""
+        state = RolloutState(row.state)
+        assignments = store.assignments(session, row.id)
+        devices = [one.device for one in assignments]
+        model = ModelName(row.model)
+        return Snapshot(
+            id=RolloutId(row.id),
+            state=state,
+            spec=parse_spec(row.spec),
+            salt=row.salt,
+            bundles=self.bundles(ReleaseRef(model, row.version)),  # type: ignore[arg-type]
+            members=self.members(row.selector) if state is RolloutState.RUNNING else _NOBODY,
+            cells=tuple(store.cells(session, row.id)),
+            assignments=tuple(assignments),
+            reports=self.reports(devices, model),
+        )
+
+    def bundles(self, ref: ReleaseRef) -> dict[ProfileName, Bundle]:
+        """Return the release's signed bundles by profile."""
+        release = self._registry.release(ref)
+        return {one.profile: Bundle(one.target, one.sha256, one.length) for one in release.bundles}
+
+    def members(self, selector: str) -> tuple[Member, ...]:
+        """Return the devices that a selector matches now."""
+        return tuple(Member(one.id, one.profile) for one in self._fleet.population(selector))
+
+    def reports(self, devices: Sequence[DeviceId], model: ModelName) -> dict[DeviceId, Report]:
+        """Return what devices say of a model."""
+        wants = self._fleet.wants(devices, model)
+        said = self._fleet.reports_of(devices, model)
+        return {device: _report(one, wants.get(device)) for device, one in said.items()}
+
+    def running(
+        self, devices: Sequence[DeviceId], model: ModelName, bad: Mapping[DeviceId, str]
+    ) -> dict[DeviceId, Bundle]:
+        """Return what each device would be rolled back to; nothing for a device that runs nothing of this model.
+
+        That is what it runs, else what its document asks for. A device that runs the release (`bad`: its digest) already
+        would go back to what its other slot holds; when that is unknown, to the release itself: nothing older is known.
+        """
+        said = self._fleet.reports_of(devices, model)
+        wants = self._fleet.wants(devices, model)
+        digests = {d for one in said.values() for d in (one.active_sha256, one.previous_sha256) if d}
+        known = self._registry.bundles_by_digest(sorted(digests))
+        found: dict[DeviceId, Bundle] = {}
+        for device in devices:
+            report, want = said.get(device), wants.get(device)
+            choices = [] if report is None else [report.active_sha256, report.previous_sha256]
+            bundles = [Bundle(b.target, b.sha256, b.length) for d in choices if (b := known.get(d)) is not None]  # type: ignore[call-overload]
+            if want is not None and want.active is not None:
+                bundles.append(Bundle(want.active.target, want.active.sha256, want.active.length))  # type: ignore[arg-type]
+            better = [bundle for bundle in bundles if bundle.sha256 != bad.get(device)]
+            if better or bundles:
+                found[device] = (better or bundles)[0]
+        return found
+
+
+def _report(said: ModelReport, want: WantedRef | None) -> Report:
+    return Report(
+        reported_gen=said.reported_gen,
+        phase=said.phase,
+        active_sha256=said.active_sha256,
+        wanted_sha256=said.wanted_sha256,
+        attempt=said.attempt,
+        gen=said.gen,
+        error_class=said.error_class,
+        error_code=said.error_code,
+        reason=said.reason,
+        refused_gen=said.refused_gen,
+        refused_code=said.refused_code,
+        refused_reason=said.refused_reason,
+        is_revoked=said.is_revoked,
+        is_online=said.status is DeviceStatus.ONLINE,
+        last_seen=said.last_seen,
+        wanted_by_server="" if want is None or want.active is None else want.active.sha256,
+    )

@@ -1,0 +1,112 @@
+"""Operator routes of rollouts. They only translate."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from edgefleet_server.access.dependency import require
+from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.paging import ListOf, Paging, cut_page
+from edgefleet_server.parts import Parts
+from edgefleet_server.rollout.planning import PlanView
+from edgefleet_server.rollout.schemas import CommandIn, SpecIn
+from edgefleet_server.rollout.views import DecisionView, RolloutDevice, RolloutView
+
+Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
+Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
+
+
+def build_router(parts: Parts) -> APIRouter:
+    """Return the rollouts' routes, to be mounted under `/api/v1`."""
+    router = APIRouter(tags=["rollout"])
+    _add_making(router, parts)
+    _add_reading(router, parts)
+    _add_steering(router, parts)
+    return router
+
+
+def _add_making(router: APIRouter, parts: Parts) -> None:
+    rollouts = parts.rollout
+
+    @router.post("/rollouts", operation_id="create_rollout", status_code=201)
+    def create_rollout(spec: SpecIn, caller: Operator) -> RolloutView:
+        """Start a rollout: a spec, alone or as `{apiVersion, kind, metadata, spec}`."""
+        return rollouts.reader.rollout(rollouts.create(spec, caller.name))
+
+    @router.post("/rollouts:plan", operation_id="plan_rollout")
+    def plan_rollout(spec: SpecIn, _caller: Viewer) -> PlanView:
+        """Say what a spec would do now: who, in which stage, by which rule, and what is wrong with it."""
+        return rollouts.plan(spec)
+
+
+def _add_reading(router: APIRouter, parts: Parts) -> None:
+    reader = parts.rollout.reader
+
+    @router.get("/rollouts", operation_id="list_rollouts")
+    def list_rollouts(
+        page: Paging,
+        _caller: Viewer,
+        state: Annotated[str, Query(max_length=200)] = "",
+        model: Annotated[str | None, Query(max_length=63)] = None,
+    ) -> ListOf[RolloutView]:
+        """List rollouts, newest first; `state` is a comma list."""
+        states = [one.strip() for one in state.split(",") if one.strip()]
+        found, total = reader.page(states=states, model=model, before=page.after, limit=page.limit + 1)
+        cut = cut_page(found, page, total, lambda one: one.id)
+        return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=cut.total)
+
+    @router.get("/rollouts/{rollout_id}", operation_id="get_rollout")
+    def get_rollout(rollout_id: str, _caller: Viewer) -> RolloutView:
+        """Return one rollout: stages, strata, figures and reasons."""
+        return reader.rollout(rollout_id)
+
+    @router.get("/rollouts/{rollout_id}/plan", operation_id="get_rollout_plan")
+    def get_rollout_plan(rollout_id: str, _caller: Viewer) -> PlanView:
+        """Say who belongs to which stage, and why."""
+        return parts.rollout.plan_of(rollout_id)
+
+    @router.get("/rollouts/{rollout_id}/devices", operation_id="list_rollout_devices")
+    def list_rollout_devices(
+        rollout_id: str, page: Paging, _caller: Viewer, state: str | None = None, stage: str | None = None
+    ) -> ListOf[RolloutDevice]:
+        """List devices of a rollout: where each stands and why. `stage` is a name or a number from 0."""
+        everyone = reader.devices(rollout_id, state=state, stage=stage)
+        rest = [one for one in everyone if page.after is None or one.device > page.after]
+        cut = cut_page(rest, page, len(everyone), lambda one: one.device)
+        return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=cut.total)
+
+    @router.get("/rollouts/{rollout_id}/decisions", operation_id="list_rollout_decisions")
+    def list_rollout_decisions(rollout_id: str, page: Paging, _caller: Viewer) -> ListOf[DecisionView]:
+        """List decisions, newest first, with their evidence, each made again from it."""
+        found = reader.decisions(rollout_id, before=page.after_number(), limit=page.limit + 1)
+        cut = cut_page(found, page, reader.count_decisions(rollout_id), lambda one: str(one.id))
+        return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=cut.total)
+
+
+def _add_steering(router: APIRouter, parts: Parts) -> None:
+    rollouts = parts.rollout
+
+    def steer(rollout_id: str, act: Callable[[], None]) -> RolloutView:
+        act()
+        return rollouts.reader.rollout(rollout_id)
+
+    @router.post("/rollouts/{rollout_id}:pause", operation_id="pause_rollout")
+    def pause_rollout(rollout_id: str, said: CommandIn, caller: Operator) -> RolloutView:
+        """Stop offering; what has not begun its switch is stopped on the devices too."""
+        return steer(rollout_id, lambda: rollouts.pause(rollout_id, caller.name, said.reason))
+
+    @router.post("/rollouts/{rollout_id}:resume", operation_id="resume_rollout")
+    def resume_rollout(rollout_id: str, said: CommandIn, caller: Operator) -> RolloutView:
+        """Go on after a pause."""
+        return steer(rollout_id, lambda: rollouts.resume(rollout_id, caller.name, said.reason))
+
+    @router.post("/rollouts/{rollout_id}:abort", operation_id="abort_rollout")
+    def abort_rollout(rollout_id: str, said: CommandIn, caller: Operator) -> RolloutView:
+        """End it for good; with `rollback` every device goes back to what it ran before."""
+        return steer(rollout_id, lambda: rollouts.abort(rollout_id, caller.name, said.reason, rollback=said.rollback))
+
+    @router.post("/rollouts/{rollout_id}:promote", operation_id="promote_rollout")
+    def promote_rollout(rollout_id: str, said: CommandIn, caller: Operator) -> RolloutView:
+        """Let the open stage pass on a person's word, with a reason."""
+        return steer(rollout_id, lambda: rollouts.promote(rollout_id, caller.name, said.reason, said.stratum))

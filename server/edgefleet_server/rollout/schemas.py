@@ -1,0 +1,18 @@
+"""Bodies of the rollout routes. A spec is taken as it is and judged by `spec.parse_spec`, which names every mistake by path."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class CommandIn(BaseModel):
+    """What a person says with a command. rollback: with abort only; stratum: with promote only (null: all strata)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(default="", max_length=500)
+    rollback: bool = False
+    stratum: str | None = Field(default=None, max_length=63)
+
+
+SpecIn = dict[str, Any]

@@ -1,0 +1,225 @@
+"""The rollouts' SQL. Every function works in the caller's session and never commits."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, fields
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+
+import msgspec
+from sqlalchemy import func, insert, or_, select, update
+from sqlmodel import Session, SQLModel, col
+
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.errors import RolloutUnknownError
+from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
+from edgefleet_server.rollout.model import Assignment, Bundle, Cell, StageState, Strength, VerdictKind
+from edgefleet_server.rollout.tables import Rollout, RolloutAssignment, RolloutCell, RolloutDecision
+
+LEASE: Final = timedelta(seconds=15)
+CLAIM_BATCH: Final = 8
+_Row = TypeVar("_Row", bound=SQLModel)
+
+
+def rollout(session: Session, rollout_id: str, *, lock: bool = False) -> Rollout:
+    """Return a rollout's row; `lock` holds it until the transaction ends. Raises RolloutUnknownError."""
+    row = session.get(Rollout, rollout_id, with_for_update=True if lock else None)
+    if row is None:
+        raise RolloutUnknownError(
+            f"There is no rollout {rollout_id[:40]!r}.", next_step="`edgectl rollout list` shows all rollouts."
+        )
+    return row
+
+
+def page(
+    session: Session, *, states: Sequence[str], model: str | None, before: tuple[datetime, str] | None, limit: int
+) -> Sequence[Rollout]:
+    """Return rollouts, newest first."""
+    statement = select(Rollout).order_by(col(Rollout.created_at).desc(), col(Rollout.id).desc()).limit(limit)
+    if before is not None:
+        at, rollout_id = before
+        same_time = (col(Rollout.created_at) == at) & (col(Rollout.id) < rollout_id)
+        statement = statement.where(or_(col(Rollout.created_at) < at, same_time))
+    return session.execute(_chosen(statement, states, model)).scalars().all()
+
+
+def count(session: Session, *, states: Sequence[str], model: str | None) -> int:
+    """Return how many rollouts there are."""
+    return int(session.execute(_chosen(select(func.count()).select_from(Rollout), states, model)).scalar_one())
+
+
+def _chosen(statement: Any, states: Sequence[str], model: str | None) -> Any:
+    if states:
+        statement = statement.where(col(Rollout.state).in_(states))
+    return statement if model is None else statement.where(col(Rollout.model) == model)
+
+
+def active(session: Session, model: str | None = None) -> Sequence[Rollout]:
+    """Return the rollouts that have not ended, oldest first."""
+    statement = select(Rollout).where(col(Rollout.state).in_(sorted(ROLLOUT_ACTIVE)))
+    if model is not None:
+        statement = statement.where(col(Rollout.model) == model)
+    return session.execute(statement.order_by(col(Rollout.created_at))).scalars().all()
+
+
+def braked(session: Session, since: datetime) -> list[str]:
+    """Return the rollouts whose devices must not begin anything: stopped and still open, or ended at or after `since`."""
+    statement = select(col(Rollout.id)).where(
+        col(Rollout.is_braked), or_(col(Rollout.ended_at).is_(None), col(Rollout.ended_at) >= since)
+    )
+    return sorted(session.execute(statement).scalars())
+
+
+# ---- the engine's claim
+
+
+def claim(
+    session: Session, owner: str, now: datetime, *, is_woken: bool, but: Collection[str] = ()
+) -> list[tuple[str, int]]:
+    """Take up to CLAIM_BATCH rollouts that are due and free; return (id, fence). The caller commits at once.
+
+    is_woken: devices have reported, so every open rollout is due. but: those that had their turn.
+    """
+    is_due = col(Rollout.next_eval_at) <= now
+    if is_woken:
+        is_due = or_(is_due, col(Rollout.state).in_(sorted(ROLLOUT_ACTIVE)))
+    is_free = or_(
+        col(Rollout.lease_until).is_(None), col(Rollout.lease_until) <= now, col(Rollout.lease_owner) == owner
+    )
+    statement = (
+        select(Rollout)
+        .where(col(Rollout.next_eval_at).is_not(None), col(Rollout.id).not_in(but), is_due, is_free)
+        .order_by(col(Rollout.next_eval_at))
+        .limit(CLAIM_BATCH)
+        .with_for_update(skip_locked=True)
+    )
+    taken = []
+    for row in session.execute(statement).scalars():
+        row.lease_owner, row.lease_until, row.fence = owner, now + LEASE, row.fence + 1
+        taken.append((row.id, row.fence))
+    return taken
+
+
+def hold_fence(session: Session, rollout_id: str, fence: int) -> bool:
+    """Lock a rollout's row for this transaction; return whether the fence is still ours."""
+    statement = (
+        update(Rollout)
+        .where(col(Rollout.id) == rollout_id, col(Rollout.fence) == fence)
+        .values(fence=fence)
+        .returning(col(Rollout.id))
+    )
+    return session.execute(statement).first() is not None
+
+
+# ---- cells, assignments, decisions
+
+
+def cells(session: Session, rollout_id: str) -> list[Cell]:
+    """Return a rollout's cells in order of stage and stratum."""
+    statement = (
+        select(RolloutCell)
+        .where(col(RolloutCell.rollout_id) == rollout_id)
+        .order_by(col(RolloutCell.stage), col(RolloutCell.stratum))
+    )
+    return [_cell(row) for row in session.execute(statement).scalars()]
+
+
+def assignments(session: Session, rollout_id: str) -> list[Assignment]:
+    """Return a rollout's assignments in order of device."""
+    statement = (
+        select(RolloutAssignment)
+        .where(col(RolloutAssignment.rollout_id) == rollout_id)
+        .order_by(col(RolloutAssignment.device_id))
+    )
+    return [_assignment(row) for row in session.execute(statement).scalars()]
+
+
+def save_cells(session: Session, rollout_id: str, changed: Sequence[Cell]) -> None:
+    """Write cells, new or known."""
+    for cell in changed:
+        plain = {name: value for name, value in asdict(cell).items() if name != "cut"}
+        session.merge(RolloutCell(rollout_id=rollout_id, cut=str(cell.cut), **_stored(plain)))
+
+
+def save_assignments(
+    session: Session, rollout_id: str, new: Sequence[Assignment], changed: Sequence[Assignment]
+) -> None:
+    """Write assignments: insert the new ones, update the others, each in one batch."""
+    if new:
+        session.execute(insert(RolloutAssignment), [_assignment_row(rollout_id, one) for one in new])
+    if changed:
+        session.execute(update(RolloutAssignment), [_assignment_row(rollout_id, one) for one in changed])
+
+
+def add_decision(session: Session, row: RolloutDecision) -> None:
+    """Store a decision."""
+    session.add(row)
+
+
+def decisions(session: Session, rollout_id: str, *, before: int | None, limit: int) -> Sequence[RolloutDecision]:
+    """Return decisions, newest first."""
+    statement = select(RolloutDecision).where(col(RolloutDecision.rollout_id) == rollout_id)
+    if before is not None:
+        statement = statement.where(col(RolloutDecision.id) < before)
+    return session.execute(statement.order_by(col(RolloutDecision.id).desc()).limit(limit)).scalars().all()
+
+
+def count_decisions(session: Session, rollout_id: str) -> int:
+    """Return how many decisions were made."""
+    statement = select(func.count()).select_from(RolloutDecision).where(col(RolloutDecision.rollout_id) == rollout_id)
+    return int(session.execute(statement).scalar_one())
+
+
+def _cell(row: RolloutCell) -> Cell:
+    return Cell(
+        stage=row.stage,
+        stratum=ProfileName(row.stratum),
+        state=StageState(row.state),
+        cut=int(row.cut),
+        population=row.population,
+        opened_at=row.opened_at,
+        soak_until=row.soak_until,
+        resumed_at=row.resumed_at,
+        ended_at=row.ended_at,
+        verdict=None if row.verdict is None else VerdictKind(row.verdict),
+        code=row.code,
+        reason=row.reason,
+        strength=None if row.strength is None else Strength(row.strength),
+        bound=row.bound,
+    )
+
+
+def _assignment(row: RolloutAssignment) -> Assignment:
+    same = {f.name: getattr(row, f.name) for f in fields(Assignment) if f.name not in _CONVERTED}
+    return Assignment(
+        device=DeviceId(row.device_id),
+        stratum=ProfileName(row.stratum),
+        state=AssignmentState(row.state),
+        previous=None if row.previous is None else _bundle(row.previous),
+        **same,
+    )
+
+
+_CONVERTED: Final = frozenset({"device", "stratum", "state", "previous"})
+
+
+def _bundle(plain: dict[str, Any]) -> Bundle:
+    return Bundle(str(plain["target"]), Sha256(str(plain["sha256"])), int(plain["length"]))
+
+
+def _assignment_row(rollout_id: str, one: Assignment) -> dict[str, Any]:
+    plain = _stored({f.name: getattr(one, f.name) for f in fields(Assignment) if f.name not in _CONVERTED})
+    return {
+        **plain,
+        "rollout_id": rollout_id,
+        "device_id": one.device,
+        "stratum": one.stratum,
+        "state": one.state.value,
+        "previous": None if one.previous is None else msgspec.to_builtins(one.previous),
+    }
+
+
+def _stored(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return values as columns take them: enums as their text."""
+    return {name: getattr(value, "value", value) for name, value in plain.items()}

@@ -1,0 +1,460 @@
+"""What people see of rollouts. The names of the fields are public: never renamed.
+
+Its own module because reading is not steering: nothing here writes. A stage's state is that of its strata together: the worst
+one where something went wrong, else the one that is least far.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.ids import DeviceId, ModelName
+from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.db import Database
+from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.rollout import rules, store
+from edgefleet_server.rollout.carrying import kind_of
+from edgefleet_server.rollout.evidence import log_e_abort, log_e_promote, threshold
+from edgefleet_server.rollout.facts import facts_of, is_failure
+from edgefleet_server.rollout.machines import EXPOSED_STATES
+from edgefleet_server.rollout.model import (
+    Assignment,
+    Cell,
+    Facts,
+    RolloutState,
+    Snapshot,
+    StageState,
+    Strength,
+)
+from edgefleet_server.rollout.spec import dump_spec, parse_spec, size_text
+from edgefleet_server.rollout.tables import Rollout, RolloutDecision
+
+MAX_STAGE_DEVICES: Final = 100
+_S: Final = AssignmentState
+_WORST_FIRST: Final = (
+    StageState.FAILED,
+    StageState.HELD,
+    StageState.EXPOSING,
+    StageState.SOAKING,
+    StageState.JUDGING,
+    StageState.PENDING,
+    StageState.PASSED,
+    StageState.SKIPPED,
+)
+_WEAKEST_FIRST: Final = (Strength.OVERRIDE, Strength.WEAK, Strength.EVIDENCE)
+
+
+@dataclass(frozen=True)
+class CountsView:
+    """Devices by outcome. members = all that belong; exposed = took the release up; rolled_back is also in failed when the
+    device did it by itself."""
+
+    members: int = 0
+    offered: int = 0
+    exposed: int = 0
+    pending: int = 0
+    healthy: int = 0
+    failed: int = 0
+    unreachable: int = 0
+    incompatible: int = 0
+    rolled_back: int = 0
+
+
+@dataclass(frozen=True)
+class PooledView:
+    """All strata together: evidence against the release so far, and where it aborts."""
+
+    exposed: int
+    failed: int
+    e_abort: float
+    abort_at: float
+
+
+@dataclass(frozen=True)
+class StratumView:
+    """One stage of one stratum. Its counts are of all devices of the stratum up to and with this stage."""
+
+    stratum: str
+    state: str
+    verdict: str | None
+    code: str
+    reason: str
+    rule: str
+    strength: str | None
+    bound: str
+    population: int
+    cut: str
+    members: int
+    opened_at: datetime | None
+    soak_until: datetime | None
+    ended_at: datetime | None
+    e_abort: float | None
+    e_promote: float | None
+    counts: CountsView
+
+
+@dataclass(frozen=True)
+class StageView:
+    """One stage over all strata. devices: those that took the release up in it, at most 100."""
+
+    idx: int
+    name: str
+    state: str
+    verdict: str | None
+    reason: str
+    strength: str | None
+    devices: Sequence[str]
+    size_text: str
+    soak_s: float
+    promote: str
+    opened_at: datetime | None
+    ended_at: datetime | None
+    counts: CountsView
+    strata: Sequence[StratumView]
+
+
+@dataclass(frozen=True)
+class RolloutView:
+    """One rollout, whole."""
+
+    id: str
+    name: str
+    release: str
+    model: str
+    version: str
+    state: str
+    code: str
+    reason: str
+    stage: str | None
+    selector: str
+    is_partial: bool
+    is_braked: bool
+    created_at: datetime
+    created_by: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    counts: CountsView
+    pooled: PooledView
+    stages: Sequence[StageView]
+    spec: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RolloutDevice:
+    """One device of a rollout. running: release that it reports; phase: its own word; reason: why it stands where it stands."""
+
+    device: str
+    profile: str
+    stage: str
+    stratum: str
+    state: str
+    phase: str | None
+    error_class: str
+    reason: str
+    attempt: int
+    offered_at: datetime | None
+    exposed_at: datetime | None
+    switched_at: datetime | None
+    ended_at: datetime | None
+    deadline: datetime | None
+    running: str
+    online: str
+    is_joiner: bool
+    is_accepted: bool
+    is_back: bool
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """A decision made again from its stored evidence."""
+
+    verdict: str
+    reason: str
+    figures: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DecisionView:
+    """One decision. agrees: made again now from `evidence`, it comes out the same, bit for bit."""
+
+    id: int
+    at: datetime
+    stage: str
+    stratum: str
+    verdict: str
+    code: str
+    reason: str
+    rule: str
+    rule_version: int
+    figures: Mapping[str, Any]
+    evidence: Mapping[str, Any]
+    actor: str
+    recomputed: Recomputed
+    agrees: bool
+
+
+class RolloutReader:
+    """Reads rollouts for people."""
+
+    def __init__(self, db: Database, fleet: FleetService, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+        self._fleet = fleet
+
+    def page(
+        self, *, states: Sequence[str] = (), model: str | None = None, before: str | None = None, limit: int = 50
+    ) -> tuple[list[RolloutView], int]:
+        """Return rollouts, newest first, and how many there are. before: id of the last one of the page before."""
+        with self._db.read() as session:
+            last = None if before is None else store.rollout(session, before)
+            after = None if last is None else (last.created_at, last.id)
+            rows = store.page(session, states=states, model=model, before=after, limit=limit)
+            total = store.count(session, states=states, model=model)
+            return [self._view(session, row) for row in rows], total
+
+    def rollouts(self, *, limit: int) -> list[RolloutView]:
+        """Return the newest rollouts, newest first."""
+        return self.page(limit=limit)[0]
+
+    def rollout(self, rollout_id: str) -> RolloutView:
+        """Return one rollout. Raises RolloutUnknownError."""
+        with self._db.read() as session:
+            return self._view(session, store.rollout(session, rollout_id))
+
+    def devices(
+        self,
+        rollout_id: str,
+        *,
+        state: str | None = None,
+        stage: str | None = None,
+        after: str | None = None,
+        limit: int = 10_000,
+    ) -> list[RolloutDevice]:
+        """Return devices of a rollout in order of id. Raises RolloutUnknownError."""
+        with self._db.read() as session:
+            row = store.rollout(session, rollout_id)
+            names = [one.name for one in parse_spec(row.spec).stages]
+            chosen = [
+                one
+                for one in store.assignments(session, rollout_id)
+                if (state is None or one.state.value == state)
+                and (stage is None or stage in (names[one.stage], str(one.stage)))
+                and (after is None or one.device > after)
+            ][:limit]
+            return self._devices(row, names, chosen)
+
+    def decisions(self, rollout_id: str, *, before: int | None = None, limit: int = 200) -> list[DecisionView]:
+        """Return decisions, newest first, each made again from its evidence. Raises RolloutUnknownError."""
+        with self._db.read() as session:
+            row = store.rollout(session, rollout_id)
+            names = [one.name for one in parse_spec(row.spec).stages]
+            found = store.decisions(session, rollout_id, before=before, limit=limit)
+            return [_decision_view(one, names[one.stage]) for one in found]
+
+    def count_decisions(self, rollout_id: str) -> int:
+        """Return how many decisions a rollout has."""
+        with self._db.read() as session:
+            return store.count_decisions(session, rollout_id)
+
+    def _view(self, session: Any, row: Rollout) -> RolloutView:
+        spec = parse_spec(row.spec)
+        assignments = store.assignments(session, row.id)
+        cells = store.cells(session, row.id)
+        state = RolloutState(row.state)
+        snapshot = Snapshot(
+            id=row.id,  # type: ignore[arg-type]
+            state=state,
+            spec=spec,
+            salt=row.salt,
+            bundles={},
+            members=(),
+            cells=tuple(cells),
+            assignments=tuple(assignments),
+        )
+        now = self._clock.now()
+        stages = [_stage_view(snapshot, index, now) for index in range(len(spec.stages))]
+        failed = sum(is_failure(a) for a in assignments if not a.is_accepted)
+        exposed = sum(a.state in EXPOSED_STATES for a in assignments if not a.is_accepted)
+        return RolloutView(
+            id=row.id,
+            name=row.name,
+            release=f"{row.model}@{row.version}",
+            model=row.model,
+            version=row.version,
+            state=row.state,
+            code=row.code,
+            reason=row.reason,
+            stage=next((one.name for one in stages if one.state not in _PAST), None),
+            selector=row.selector,
+            is_partial=state is RolloutState.FINISHED and any(one.state == StageState.FAILED for one in stages),
+            is_braked=row.is_braked,
+            created_at=row.created_at,
+            created_by=row.created_by,
+            started_at=row.started_at,
+            finished_at=row.ended_at,
+            counts=_counts(snapshot, assignments, now),
+            pooled=PooledView(
+                exposed,
+                failed,
+                _number(log_e_abort(failed, exposed, spec.gate.max_failure)),
+                _number(threshold(spec.gate.alpha_abort)),
+            ),
+            stages=stages,
+            spec=dump_spec(spec),
+        )
+
+    def _devices(self, row: Rollout, names: Sequence[str], chosen: Sequence[Assignment]) -> list[RolloutDevice]:
+        ids: list[DeviceId] = [one.device for one in chosen]
+        said = self._fleet.reports_of(ids, ModelName(row.model))
+        found = []
+        for one in chosen:
+            report = said.get(one.device)
+            parts = report.active_target.split("/") if report is not None else []
+            found.append(
+                RolloutDevice(
+                    device=one.device,
+                    profile=one.stratum,
+                    stage=names[one.stage],
+                    stratum=one.stratum,
+                    state=one.state.value,
+                    phase=None if report is None or report.phase is None else report.phase.value,
+                    error_class=one.error_class,
+                    reason=one.reason,
+                    attempt=one.attempt,
+                    offered_at=one.offered_at,
+                    exposed_at=one.exposed_at,
+                    switched_at=one.switched_at,
+                    ended_at=one.ended_at,
+                    deadline=one.deadline,
+                    running="@".join(parts[:2]) if len(parts) == 3 else "",
+                    online=DeviceStatus.UNKNOWN.value if report is None else report.status.value,
+                    is_joiner=one.is_joiner,
+                    is_accepted=one.is_accepted,
+                    is_back=one.back_done_at is not None,
+                )
+            )
+        return found
+
+
+_PAST: Final = frozenset({StageState.PASSED.value, StageState.SKIPPED.value})
+
+
+def _stage_view(snapshot: Snapshot, index: int, now: datetime) -> StageView:
+    stage = snapshot.spec.stages[index]
+    cells = [cell for cell in snapshot.cells if cell.stage == index]
+    state = next((one for one in _WORST_FIRST if any(cell.state is one for cell in cells)), StageState.PENDING)
+    if state is StageState.PENDING and any(cell.state is StageState.PASSED for cell in cells):
+        state = StageState.EXPOSING
+    leading = [cell for cell in cells if cell.state is state] or cells
+    strengths = [one for one in _WEAKEST_FIRST if any(cell.strength is one for cell in cells)]
+    strata = [_stratum_view(snapshot, cell, now) for cell in cells]
+    opened = [cell.opened_at for cell in cells if cell.opened_at is not None]
+    ended = [cell.ended_at for cell in cells if cell.ended_at is not None]
+    mine = [a for a in snapshot.assignments if a.stage == index]
+    return StageView(
+        idx=index,
+        name=stage.name,
+        state=state.value,
+        verdict=leading[0].verdict.value if leading and leading[0].verdict is not None else None,
+        reason=_together(leading, len(cells)),
+        strength=strengths[0].value if strengths else None,
+        devices=sorted(a.device for a in mine if a.exposed_at is not None)[:MAX_STAGE_DEVICES],
+        size_text=size_text(stage.size),
+        soak_s=stage.soak.total_seconds(),
+        promote=stage.promote.value,
+        opened_at=min(opened, default=None),
+        ended_at=max(ended) if cells and len(ended) == len(cells) else None,
+        counts=_counts(snapshot, mine, now),
+        strata=strata,
+    )
+
+
+def _together(cells: Sequence[Cell], of: int) -> str:
+    """Return why these cells stand where they stand; each stratum by name when there are several."""
+    reasons = {cell.stratum: cell.reason for cell in cells if cell.reason}
+    if len(set(reasons.values())) == 1 and len(cells) == of:
+        return next(iter(reasons.values()))
+    return "; ".join(f"{stratum}: {reason}" for stratum, reason in reasons.items())
+
+
+def _stratum_view(snapshot: Snapshot, cell: Cell, now: datetime) -> StratumView:
+    facts = facts_of(snapshot, cell, snapshot.assignments, cell.ended_at or now)
+    lane = [a for a in snapshot.assignments if a.stratum == cell.stratum and a.stage <= cell.stage]
+    is_open = cell.opened_at is not None
+    counts = facts.counts
+    gate = snapshot.spec.gate
+    return StratumView(
+        stratum=cell.stratum,
+        state=cell.state.value,
+        verdict=None if cell.verdict is None else cell.verdict.value,
+        code=cell.code,
+        reason=cell.reason,
+        rule=facts.rule.value if is_open else "",
+        strength=None if cell.strength is None else cell.strength.value,
+        bound=cell.bound,
+        population=cell.population,
+        cut=str(cell.cut),
+        members=len(lane) if is_open else 0,
+        opened_at=cell.opened_at,
+        soak_until=cell.soak_until,
+        ended_at=cell.ended_at,
+        e_abort=_number(log_e_abort(counts.failed, counts.exposed, gate.max_failure)) if is_open else None,
+        e_promote=_number(log_e_promote(counts.exposed - counts.healthy, counts.exposed, gate.promote_below))
+        if is_open
+        else None,
+        counts=_counts(snapshot, lane if is_open else (), now),
+    )
+
+
+def _counts(snapshot: Snapshot, assignments: Iterable[Assignment], now: datetime) -> CountsView:
+    some = list(assignments)
+    exposed = sum(a.state in EXPOSED_STATES for a in some)
+    failed = sum(is_failure(a) for a in some)
+    back = sum(a.state is _S.ROLLED_BACK for a in some)
+    taken_back = sum(a.state is _S.ROLLED_BACK and not is_failure(a) for a in some)
+    soaks = [one.soak for one in snapshot.spec.stages]
+    healthy = sum(a.state is _S.HEALTHY and (a.switched_at or now) + soaks[a.stage] <= now for a in some)
+    return CountsView(
+        members=sum(a.state not in (_S.CANCELLED, _S.SUPERSEDED) for a in some),
+        offered=sum(a.state in (_S.ELIGIBLE, _S.OFFERED) for a in some),
+        exposed=exposed,
+        pending=exposed - healthy - failed - taken_back,
+        healthy=healthy,
+        failed=failed,
+        unreachable=sum(a.state is _S.UNREACHABLE for a in some),
+        incompatible=sum(a.state is _S.INCOMPATIBLE for a in some),
+        rolled_back=back,
+    )
+
+
+def _number(log: float) -> float:
+    """Return exp(log) as JSON takes it."""
+    return math.exp(min(log, 700.0))
+
+
+def _decision_view(row: RolloutDecision, stage: str) -> DecisionView:
+    again = rules.decide(msgspec.convert(row.evidence, Facts))
+    recomputed = Recomputed(kind_of(again).value, again.reason, dict(again.figures))
+    agrees = (recomputed.verdict, recomputed.reason, recomputed.figures) == (row.verdict, row.reason, row.figures)
+    return DecisionView(
+        id=row.id or 0,
+        at=row.at,
+        stage=stage,
+        stratum=row.stratum,
+        verdict=row.verdict,
+        code=row.code,
+        reason=row.reason,
+        rule=row.rule,
+        rule_version=row.rule_version,
+        figures=row.figures,
+        evidence=row.evidence,
+        actor=row.actor,
+        recomputed=recomputed,
+        agrees=agrees,
+    )
