@@ -1,0 +1,74 @@
+"""Rendering: one Jinja environment that escapes everything, and the headers of every page.
+
+The headers allow no script, style or picture but our own files, no frame around us and no address in a referrer. They hold for
+error pages too.
+"""
+
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any, Final
+
+from fastapi.responses import HTMLResponse, Response
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from edgefleet_server.dashboard import words
+
+HEADERS: Final = {
+    "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+_MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+@cache
+def environment() -> Environment:
+    """Return the templates, with the words of `words.py` as filters."""
+    made = Environment(
+        loader=PackageLoader("edgefleet_server.dashboard"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for filter_ in (
+        words.tone,
+        words.label,
+        words.moment,
+        words.machine_time,
+        words.ago,
+        words.duration,
+        words.number,
+        words.size,
+        words.share,
+        words.evidence,
+        words.assignment,
+    ):
+        made.filters[filter_.__name__] = filter_
+    made.globals["asset"] = asset_url
+    return made
+
+
+def render(template: str, status: int = 200, **values: Any) -> Response:
+    """Return a page with its headers."""
+    text = environment().get_template(template).render(values)
+    return HTMLResponse(text, status_code=status, headers=dict(HEADERS))
+
+
+@cache
+def assets() -> dict[str, tuple[bytes, str, str]]:
+    """Return the files that pages use, by name: bytes, media type, first half of their SHA-256."""
+    found: dict[str, tuple[bytes, str, str]] = {}
+    for file in files("edgefleet_server.dashboard").joinpath("static").iterdir():
+        media_type = next((kind for ending, kind in _MEDIA_TYPES.items() if file.name.endswith(ending)), None)
+        if media_type is not None:
+            data = file.read_bytes()
+            found[file.name] = (data, media_type, sha256(data).hexdigest()[:32])
+    return found
+
+
+def asset_url(name: str) -> str:
+    """Return the address of a file; it changes with the file, so browsers may keep what they have."""
+    return f"/static/{name}?v={assets()[name][2][:12]}"

@@ -1,0 +1,144 @@
+"""The pages: addresses, who may see them, and what a refusal looks like. HTML only, so none of it is in the API's schema."""
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server import http_errors
+from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard import page
+from edgefleet_server.dashboard.login import Form, Gate, form_of, own_page, to_login
+from edgefleet_server.dashboard.views import DashboardReader
+from edgefleet_server.db import DatabaseUnavailableError
+from edgefleet_server.fleet.errors import BadSelectorError
+from edgefleet_server.paging import decode_cursor
+from edgefleet_server.parts import Parts
+
+MAX_SELECTOR_CHARS = 4096
+Posted = Annotated[Form, Depends(form_of)]
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class PageRoute(APIRoute):
+    """A route whose refusals are pages too."""
+
+    def get_route_handler(self) -> Handler:
+        """Return the handler, with refusals made into pages."""
+        handle = super().get_route_handler()
+
+        async def handle_page(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except EdgefleetError as error:
+                return _refusal(error, http_errors.status_of(error.code) or 500)
+            except HTTPException as error:
+                return _refusal(EdgefleetError(str(error.detail), next_step="send less"), error.status_code)
+            except RequestValidationError:
+                wrong = EdgefleetError("this address cannot be used as it is", next_step="start again at the overview")
+                return _refusal(wrong, 422)
+            except SQLAlchemyError as error:
+                http_errors.domain_problem(request, DatabaseUnavailableError(str(type(error).__name__)))
+                failed = EdgefleetError(
+                    "the database could not answer", next_step="try again, and see the server's log"
+                )
+                return _refusal(failed, 503)
+
+        return handle_page
+
+
+def build_router(parts: Parts) -> APIRouter:
+    """Return the pages, to be mounted at the root."""
+    router = APIRouter(route_class=PageRoute, include_in_schema=False)
+    gate = Gate(parts)
+    _add_login_routes(router, gate)
+    _add_pages(router, parts, gate, DashboardReader(parts.fleet.reader, parts.telemetry, parts.rollout.reader))
+    _add_static(router)
+    return router
+
+
+def _add_login_routes(router: APIRouter, gate: Gate) -> None:
+    @router.get("/login", operation_id="show_login")
+    def show_login(
+        request: Request,
+        code: Annotated[str, Query(max_length=128)] = "",
+        to: Annotated[str, Query(max_length=128, alias="next")] = "/",
+    ) -> Response:
+        """Show how to sign in; with a link's code, the button that uses it. Uses nothing up."""
+        session = gate.session_of(request)
+        return page.render("login.html", code=code, to=own_page(to), error=None, session=session)
+
+    @router.post("/login", operation_id="login_browser")
+    def login_browser(request: Request, form: Posted) -> Response:
+        """Sign this browser in by the code of a link or by a token."""
+        return gate.sign_in(request, form)
+
+    @router.post("/logout", operation_id="logout_browser")
+    def logout_browser(request: Request, form: Posted) -> Response:
+        """Sign this browser out."""
+        return gate.sign_out(request, form)
+
+
+def _add_pages(router: APIRouter, parts: Parts, gate: Gate, reader: DashboardReader) -> None:
+    def shown(request: Request, template: str, build: Callable[[], dict[str, Any]]) -> Response:
+        session = gate.session_of(request)
+        if session is None or not session.principal.may(Role.VIEWER):
+            return to_login(request)
+        return page.render(template, session=session, now=parts.clock.now(), **build())
+
+    @router.get("/", operation_id="show_overview")
+    def show_overview(
+        request: Request,
+        selector: Annotated[str, Query(max_length=MAX_SELECTOR_CHARS)] = "",
+        cursor: Annotated[str | None, Query(max_length=256)] = None,
+    ) -> Response:
+        """Show devices, rollouts and the last events."""
+
+        def build() -> dict[str, Any]:
+            after = None if cursor is None else decode_cursor(cursor)
+            values: dict[str, Any] = {"selector": selector, "is_first": cursor is None, "wrong_selector": None}
+            try:
+                return values | {"overview": reader.overview(selector, after)}
+            except BadSelectorError as error:
+                return values | {"overview": reader.overview("", None), "wrong_selector": error, "is_first": True}
+
+        return shown(request, "overview.html", build)
+
+    @router.get("/rollouts/{rollout_id}", operation_id="show_rollout")
+    def show_rollout(request: Request, rollout_id: str) -> Response:
+        """Show one rollout: stages by stratum, devices, decisions, what happened."""
+        return shown(request, "rollout.html", lambda: {"page": reader.rollout(rollout_id)})
+
+    @router.get("/devices/{device_id}", operation_id="show_device")
+    def show_device(request: Request, device_id: str) -> Response:
+        """Show one device: what it should run, what it reports, what happened."""
+        return shown(request, "device.html", lambda: {"page": reader.device(device_id)})
+
+
+def _add_static(router: APIRouter) -> None:
+    @router.get("/static/{name}", operation_id="show_static")
+    def show_static(request: Request, name: str, v: str = "") -> Response:
+        """Return a file that pages use. Kept by browsers for good when the address names what is in it."""
+        found = page.assets().get(name)
+        if found is None:
+            return _refusal(EdgefleetError(f"there is no file {name[:80]!r}", next_step="start at the overview"), 404)
+        data, media_type, digest = found
+        is_exact = v == digest[:12]
+        headers = {
+            "etag": f'"{digest}"',
+            "cache-control": "public, max-age=31536000, immutable" if is_exact else "no-cache",
+            "x-content-type-options": "nosniff",
+        }
+        if request.headers.get("if-none-match") == headers["etag"]:
+            return Response(status_code=304, headers=headers)
+        return Response(data, media_type=media_type, headers=headers)
+
+
+def _refusal(error: EdgefleetError, status: int) -> Response:
+    return page.render("error.html", status, error=error, code=status)

@@ -1,0 +1,312 @@
+"""What the pages show: read from the services, put into frozen values that the templates only have to write down."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+
+from edgefleet_server.fleet.views import DeviceView, EventView, FleetReader, ReportedModel, release_of
+from edgefleet_server.paging import encode_cursor
+from edgefleet_server.rollout.views import CountsView, DecisionView, RolloutDevice, RolloutView
+from edgefleet_server.telemetry.model import Latest
+from edgefleet_server.telemetry.service import TelemetryService
+
+PAGE_DEVICES: Final = 50
+PAGE_ROLLOUTS: Final = 20
+PAGE_EVENTS: Final = 20
+TIMELINE_EVENTS: Final = 50
+MAX_ROLLOUT_DEVICES: Final = 500
+MAX_DECISIONS: Final = 50
+ACTIVE: Final = ("validating", "awaiting_approval", "running", "paused", "rolling_back")
+
+
+class RolloutReader(Protocol):
+    """What the pages need of the rollout feature."""
+
+    def page(self, *, states: Sequence[str] = (), limit: int = 50) -> tuple[list[RolloutView], int]:
+        """Return rollouts, newest first, and how many there are."""
+        ...
+
+    def rollout(self, rollout_id: str) -> RolloutView:
+        """Return one rollout. Raises RolloutUnknownError."""
+        ...
+
+    def devices(self, rollout_id: str, *, limit: int = 10_000) -> list[RolloutDevice]:
+        """Return the devices of a rollout in order of id. Raises RolloutUnknownError."""
+        ...
+
+    def decisions(self, rollout_id: str, *, limit: int = 200) -> list[DecisionView]:
+        """Return the decisions of a rollout, newest first. Raises RolloutUnknownError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLine:
+    """One model of a device: what runs, what should, and what stands between. Texts are empty where there is nothing."""
+
+    model: str
+    running: str
+    wanted: str
+    phase: str
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLine:
+    """One row of the device table. `trouble` is what concerns the whole device."""
+
+    id: str
+    profile: str
+    status: str
+    last_seen: datetime | None
+    models: Sequence[ModelLine]
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventLine:
+    """One event: what happened, to whom, from which state to which, and why."""
+
+    at: datetime
+    what: str
+    device: str
+    rollout: str
+    place: str
+    before: str
+    after: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Devices of a stage or stratum: healthy + failed + pending + taken back = exposed, out of `population`."""
+
+    population: int
+    exposed: int
+    healthy: int
+    failed: int
+    pending: int
+    taken_back: int
+
+    @classmethod
+    def of(cls, counts: CountsView, population: int) -> "Bar":
+        """Return the bar of counts. Devices that left the stratum still count as exposed."""
+        taken_back = counts.exposed - counts.healthy - counts.failed - counts.pending
+        whole = max(population, counts.exposed)
+        return cls(whole, counts.exposed, counts.healthy, counts.failed, counts.pending, taken_back)
+
+
+@dataclass(frozen=True, slots=True)
+class StageLine:
+    """One stage in the list of rollouts."""
+
+    name: str
+    state: str
+    bar: Bar
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutLine:
+    """One row of the rollout table."""
+
+    id: str
+    name: str
+    release: str
+    state: str
+    is_partial: bool
+    is_braked: bool
+    stage: str
+    reason: str
+    created_at: datetime
+    stages: Sequence[StageLine]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The first page. `matching`: how many devices the selector matches; `next_cursor`: of the next page of them."""
+
+    status: Mapping[str, int]
+    active_rollouts: int
+    rollouts: Sequence[RolloutLine]
+    devices: Sequence[DeviceLine]
+    matching: int
+    next_cursor: str | None
+    events: Sequence[EventLine]
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPage:
+    """One rollout: as the rollout feature returns it, a bar for each stratum of each stage, its devices and its story."""
+
+    rollout: RolloutView
+    bars: Mapping[tuple[int, str], Bar]
+    devices: Sequence[RolloutDevice]
+    has_more_devices: bool
+    decisions: Sequence[DecisionView]
+    events: Sequence[EventLine]
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePage:
+    """One device. `differences`: in words, what keeps it from what it should run."""
+
+    device: DeviceView
+    line: DeviceLine
+    differences: Sequence[str]
+    telemetry: Latest | None
+    events: Sequence[EventLine]
+
+
+class DashboardReader:
+    """Builds pages. Thread-safe; calls block."""
+
+    def __init__(self, fleet: FleetReader, telemetry: TelemetryService, rollouts: RolloutReader) -> None:
+        """Wire the services."""
+        self._fleet = fleet
+        self._telemetry = telemetry
+        self._rollouts = rollouts
+
+    def overview(self, selector: str, after: str | None) -> Overview:
+        """Return the first page. Raises BadSelectorError."""
+        found, matching = self._fleet.devices(selector, after, PAGE_DEVICES)
+        shown = found[:PAGE_DEVICES]
+        rollouts, _total = self._rollouts.page(limit=PAGE_ROLLOUTS)
+        _newest, active = self._rollouts.page(states=ACTIVE, limit=1)
+        return Overview(
+            status=self._fleet.summary().status,
+            active_rollouts=active,
+            rollouts=[_rollout_line(one) for one in rollouts],
+            devices=[device_line(one) for one in shown],
+            matching=matching,
+            next_cursor=encode_cursor(shown[-1].id) if len(found) > PAGE_DEVICES else None,
+            events=self._events(limit=PAGE_EVENTS),
+        )
+
+    def rollout(self, rollout_id: str) -> RolloutPage:
+        """Return one rollout. Raises RolloutUnknownError."""
+        rollout = self._rollouts.rollout(rollout_id)
+        devices = self._rollouts.devices(rollout_id, limit=MAX_ROLLOUT_DEVICES + 1)
+        return RolloutPage(
+            rollout=rollout,
+            bars={
+                (stage.idx, stratum.stratum): Bar.of(stratum.counts, stratum.population)
+                for stage in rollout.stages
+                for stratum in stage.strata
+            },
+            devices=devices[:MAX_ROLLOUT_DEVICES],
+            has_more_devices=len(devices) > MAX_ROLLOUT_DEVICES,
+            decisions=self._rollouts.decisions(rollout_id, limit=MAX_DECISIONS),
+            events=self._events(limit=TIMELINE_EVENTS, rollout=rollout_id),
+        )
+
+    def device(self, device_id: str) -> DevicePage:
+        """Return one device. Raises DeviceUnknownError."""
+        device = self._fleet.device(device_id)
+        return DevicePage(
+            device=device,
+            line=device_line(device),
+            differences=differences(device),
+            telemetry=self._telemetry.latest(device_id),
+            events=self._events(limit=PAGE_EVENTS, device_id=device_id),
+        )
+
+    def _events(self, *, limit: int, device_id: str | None = None, rollout: str | None = None) -> list[EventLine]:
+        found, _total = self._fleet.events(device_id=device_id, rollout=rollout, limit=limit)
+        return [event_line(one) for one in found[:limit]]
+
+
+def device_line(device: DeviceView) -> DeviceLine:
+    """Return a device as a row: a line for each model that it runs or should run."""
+    reported = {one.model: one for one in device.models}
+    wanted = {one.model: one for one in device.desired.models}
+    models = [
+        ModelLine(
+            model=name,
+            running=_running(reported.get(name)),
+            wanted=wanted[name].release if name in wanted else "",
+            phase=reported[name].phase if name in reported else "",
+            trouble=_trouble(reported.get(name)),
+        )
+        for name in sorted(reported.keys() | wanted.keys())
+    ]
+    refused = device.refused
+    trouble = "" if refused is None else f"refused document {refused.gen} ({refused.code}): {refused.reason}"
+    return DeviceLine(device.id, device.profile, device.status.value, device.last_seen, models, trouble)
+
+
+def differences(device: DeviceView) -> list[str]:
+    """Return why a device does not run what it should, one sentence a reason; nothing when it does."""
+    found: list[str] = []
+    reported = {one.model: one for one in device.models}
+    for wish in device.desired.models:
+        now = reported.get(wish.model)
+        if now is None:
+            found.append(f"{wish.release} is wanted; the device has not reported on {wish.model} yet.")
+        elif now.sha256 != wish.sha256:
+            has = now.release or "nothing of it"
+            reason = _trouble(now)
+            found.append(f"{wish.release} is wanted, {has} runs" + (f": {reason}" if reason else f" ({now.phase})."))
+    wanted = {one.model for one in device.desired.models}
+    found += [
+        f"{one.release} runs, though nothing of {name} is wanted."
+        for name, one in reported.items()
+        if _is_left(one, name, wanted)
+    ]
+    if device.reported_gen < device.desired.gen:
+        found.append(f"The device has accepted document {device.reported_gen}; the newest one is {device.desired.gen}.")
+    if device.refused is not None:
+        found.append(f"It refused document {device.refused.gen} ({device.refused.code}): {device.refused.reason}")
+    if found and device.status.value == "offline":
+        found.append("It is offline; it gets the newest document when it connects.")
+    return found
+
+
+def event_line(event: EventView) -> EventLine:
+    """Return an event as a row. Transitions name both states; reports of devices the phase they reached."""
+    detail = event.detail
+    target = str(detail.get("target") or "")
+    place = "/".join(str(detail[key]) for key in ("stage", "stratum") if detail.get(key) not in (None, ""))
+    reasons = [str(detail[key]) for key in ("error_class", "code", "reason") if detail.get(key)]
+    return EventLine(
+        at=event.at,
+        what=event.kind,
+        device=event.device,
+        rollout=event.rollout or "",
+        place=place or (release_of(target) if target else None) or event.model,
+        before=str(detail.get("from") or ""),
+        after=str(detail.get("to") or detail.get("phase") or ""),
+        reason=": ".join(reasons),
+    )
+
+
+def _is_left(reported: ReportedModel, name: str, wanted: set[str]) -> bool:
+    return name not in wanted and reported.release is not None
+
+
+def _running(reported: ReportedModel | None) -> str:
+    return "" if reported is None else reported.release or ""
+
+
+def _trouble(reported: ReportedModel | None) -> str:
+    if reported is None:
+        return ""
+    return ": ".join(part for part in (reported.error_class, reported.reason or reported.error_code) if part)
+
+
+def _rollout_line(rollout: RolloutView) -> RolloutLine:
+    stages = [
+        StageLine(stage.name, stage.state, Bar.of(stage.counts, sum(one.population for one in stage.strata)))
+        for stage in rollout.stages
+    ]
+    return RolloutLine(
+        id=rollout.id,
+        name=rollout.name,
+        release=rollout.release,
+        state=rollout.state,
+        is_partial=rollout.is_partial,
+        is_braked=rollout.is_braked,
+        stage=rollout.stage or "",
+        reason=rollout.reason,
+        created_at=rollout.created_at,
+        stages=stages,
+    )
