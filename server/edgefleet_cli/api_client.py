@@ -213,19 +213,20 @@ def _verification(server: str, ca_file: str | None) -> Any:
 
 
 def _fields(problem: Json) -> str:
-    """Return `place: message` for each field, or each finding of a lint, that the server names."""
+    """Return `place: message` for each field that the server names, or each finding that forbids something."""
     named = [entry for key in ("errors", "findings") for entry in problem.get(key) or [] if isinstance(entry, dict)]
-    return "; ".join(
-        ": ".join(word for word in (_place(entry), str(entry.get("message", ""))) if word) for entry in named
-    )
+    told = [(_place(entry), str(entry.get("message", ""))) for entry in named if entry.get("level") != "warning"]
+    return "; ".join(": ".join(word for word in words if word) for words in told)
 
 
 def _place(entry: Json) -> str:
     """Return where an entry points: a field by name, a finding by stage and stratum."""
     path = entry.get("where") or entry.get("path") or ""
-    if isinstance(path, list):
-        path = ".".join(map(str, path))
-    return str(path) or "/".join(str(entry[key]) for key in ("stage", "stratum") if entry.get(key) not in {None, ""})
+    if path:
+        return ".".join(map(str, path)) if isinstance(path, list) else str(path)
+    stage = entry.get("stage")
+    words = [f"stages[{stage}]" if isinstance(stage, int) else stage, entry.get("stratum")]
+    return "/".join(str(word) for word in words if word)
 
 
 def _next_by_status(status: int) -> str:

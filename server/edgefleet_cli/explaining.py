@@ -118,7 +118,7 @@ def _why(device: Json, stage: Json | None, now: datetime) -> str:
     if state not in _WHY or (state == "eligible" and not _is_open(device, stage)):
         return ""
     told = device_reason(device)
-    away = "; the device is offline" if device.get("online") is False and "offline" not in told else ""
+    away = "; the device is offline" if device.get("online") in {False, "offline"} and "offline" not in told else ""
     return (told if told != "-" else _WHY[state]) + away
 
 

@@ -25,7 +25,7 @@ KIND = "Rollout"
 _MAX_BYTES = 1_000_000
 _STAGE = re.compile(r"(?:(?P<name>[^=]*)=)?(?P<number>\d+(?:\.\d+)?)(?P<percent>%)?")
 _STAGE_NEXT = "write for example --stages 1,10%,100% or --stages canary=1,rest=100%"
-_DEFAULT_STAGES = (("canary", {"percent": 5, "min": 1}), ("half", {"percent": 50}), ("rest", {"percent": 100}))
+_DEFAULT_STAGES = (("canary", {"percent": 5, "min": 2}), ("half", {"percent": 50}), ("rest", {"percent": 100}))
 
 
 class Promote(StrEnum):

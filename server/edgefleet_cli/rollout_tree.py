@@ -63,9 +63,9 @@ def _stage_label(stage: Json) -> Text:
         f"soak {duration(stage.get('soak_s'))}" if stage.get("soak_s") else "",
         counts_text(stage.get("counts")) if state not in {"pending", "skipped"} else "",
     )
-    reasons = {cell.get("reason") for cell in stage.get("strata") or []}
-    reason = stage.get("reason")
-    return _label([told, str(reason) if reason and reason not in reasons else ""], state)
+    reason = str(stage.get("reason") or "")
+    is_told_below = any(cell.get("reason") and cell["reason"] in reason for cell in stage.get("strata") or [])
+    return _label([told, "" if is_told_below else reason], state)
 
 
 def _cell_label(cell: Json, rollout: Json, now: datetime) -> Text:

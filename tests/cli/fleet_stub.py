@@ -141,9 +141,9 @@ def cell(stratum: str, **changes: Any) -> Json:
         "reason": "",
         "rule": "all_healthy",
         "strength": None,
-        "bound": None,
+        "bound": "",
         "population": 4,
-        "cut": None,
+        "cut": "0",
         "members": 0,
         "opened_at": None,
         "soak_until": None,
@@ -165,7 +165,7 @@ def stage(idx: int, name: str, strata: list[Json], **changes: Any) -> Json:
         "reason": "",
         "strength": None,
         "devices": [],
-        "size_text": "1 a stratum",
+        "size_text": "1 per stratum",
         "soak_s": 30,
         "promote": "auto",
         "opened_at": None,
@@ -218,7 +218,7 @@ def rollout(**changes: Any) -> Json:
         "canary",
         [small, large],
         state="soaking",
-        reason="soaking on generic-x86_64-ort",
+        reason="generic-x86_64-ort: 1 of 1 exposed devices has not been healthy for 30 s yet",
         devices=["device-01", "device-02"],
         counts=counts(members=2, exposed=2, healthy=1, pending=1),
     )
@@ -266,7 +266,7 @@ def plan(**changes: Any) -> Json:
             {
                 "level": "warning",
                 "code": "lint.weak",
-                "stage": "canary",
+                "stage": 0,
                 "stratum": "generic-x86_64-ort-small",
                 "message": "one device tells little",
                 "next": "take at least 2",
@@ -277,7 +277,7 @@ def plan(**changes: Any) -> Json:
             {"stratum": "raspberry-pi-4-ort", "population": 1, "bundle": None},
         ],
         "stages": [
-            {"idx": 0, "name": "canary", "size_text": "1 a stratum", "soak_s": 30, "strata": [small]},
+            {"idx": 0, "name": "canary", "size_text": "1 per stratum", "soak_s": 30, "strata": [small]},
             {
                 "idx": 1,
                 "name": "rest",
@@ -305,11 +305,11 @@ def device(name: str, **changes: Any) -> Json:
     plain = {
         "device": name,
         "profile": "generic-x86_64-ort-small",
-        "stage": 0,
+        "stage": "canary",
         "stratum": "generic-x86_64-ort-small",
         "state": "healthy",
         "phase": "committed",
-        "error_class": None,
+        "error_class": "",
         "reason": "",
         "attempt": 1,
         "offered_at": "2026-01-03T11:59:02+00:00",
@@ -318,8 +318,10 @@ def device(name: str, **changes: Any) -> Json:
         "ended_at": None,
         "deadline": None,
         "running": "digits@1.1.0",
-        "online": True,
+        "online": "online",
         "is_joiner": False,
+        "is_accepted": False,
+        "is_back": False,
     }
     return {**plain, **changes}
 
@@ -331,7 +333,7 @@ def decision(number: int, **changes: Any) -> Json:
     plain = {
         "id": number,
         "at": "2026-01-03T12:00:00+00:00",
-        "stage": 0,
+        "stage": "canary",
         "stratum": "generic-x86_64-ort-small",
         "verdict": "advance",
         "rule": "all_healthy",

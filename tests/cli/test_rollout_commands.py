@@ -155,9 +155,14 @@ def test_a_bad_spec_names_its_fields(edgectl: Edgectl, fleet: Stub) -> None:
 
 
 def test_what_the_lint_refuses_names_its_findings(edgectl: Edgectl, fleet: Stub) -> None:
-    found = [{"level": "error", "stage": "canary", "stratum": "small", "message": "cannot be met", "next": "x"}]
-    fleet.says("POST /rollouts", problem(422, "rollout.lint", "the spec cannot be met", findings=found))
-    assert edgectl("rollout", "create", "-f", "-", stdin=_FILE).told()[1] == "canary/small: cannot be met"
+    found = [
+        {"level": "error", "stage": 0, "stratum": "small", "message": "cannot be met"},
+        {"level": "error", "stage": None, "stratum": None, "message": "nothing matches"},
+        {"level": "warning", "stage": 1, "stratum": None, "message": "no soak"},
+    ]
+    fleet.says("POST /rollouts", problem(422, "rollout.lint", "the spec cannot be met", errors=found))
+    ran = edgectl("rollout", "create", "-f", "-", stdin=_FILE)
+    assert ran.told()[1] == "stages[0]/small: cannot be met; nothing matches"
 
 
 @pytest.mark.parametrize(("status", "code"), [(404, 5), (409, 6), (403, 4), (401, 4)])
@@ -222,7 +227,7 @@ def test_show_lists_failed_devices_with_reasons(edgectl: Edgectl, served: Stub) 
     ]
 
 
-def test_devices_are_asked_by_state_and_stage_and_their_stage_is_named(edgectl: Edgectl, served: Stub) -> None:
+def test_devices_are_asked_by_state_and_stage_and_shown_with_it(edgectl: Edgectl, served: Stub) -> None:
     ran = edgectl("rollout", "devices", _ID, "--state", "failed", "--stage", "0")
     (query,) = served.queries(f"GET {_AT}/devices")
     assert (query["state"], query["stage"]) == ("failed", "0")
@@ -258,9 +263,9 @@ def test_a_decision_that_its_evidence_does_not_give_exits_1(edgectl: Edgectl, se
 
 def test_explain_names_what_it_waits_for(edgectl: Edgectl, served: Stub) -> None:
     waits = [
-        device("device-03", state="downloading", online=False, deadline="2026-01-03T18:00:00+00:00"),
+        device("device-03", state="downloading", online="offline", deadline="2026-01-03T18:00:00+00:00"),
         *(device(f"slow-{i}", state="offered", reason="not heard of for 2h") for i in range(6)),
-        device("later", state="eligible", stage=1),
+        device("later", state="eligible", stage="rest"),
         device("done"),
         device("gone", state="unreachable"),
     ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import yaml
 from edgefleet_cli.errors import UsageError
 from edgefleet_cli.rollout_spec import OnFail, Promote, RolloutFlags, document, from_flags, parse_stages, read_document
 from edgefleet_cli.sources import UnreadableFileError
+from edgefleet_server.rollout.spec import DEFAULT_STAGES, parse_spec
 from tests.cli.fleet_stub import SPEC, rollout
 
 
@@ -45,12 +48,14 @@ def test_every_flag_has_its_place() -> None:
 
 
 def test_a_soak_alone_keeps_the_stages_of_the_server() -> None:
-    stages = from_flags(RolloutFlags("digits@1.1.0", "", soak="90"))["spec"]["stages"]
-    assert [(stage["name"], stage["size"], stage["soak"]) for stage in stages] == [
-        ("canary", {"percent": 5, "min": 1}, "90s"),
-        ("half", {"percent": 50}, "90s"),
-        ("rest", {"percent": 100}, "90s"),
-    ]
+    made = parse_spec(from_flags(RolloutFlags("digits@1.1.0", "", soak="90")))
+    assert made.stages == tuple(replace(stage, soak=timedelta(seconds=90)) for stage in DEFAULT_STAGES)
+
+
+def test_the_server_understands_every_document_that_flags_make() -> None:
+    for promote in (None, *Promote):
+        for on_fail in (None, *OnFail):
+            parse_spec(from_flags(RolloutFlags("a@1", "x=y", "canary=1,0.5%,50%,100%", "1.5m", promote, on_fail, "n")))
 
 
 @pytest.mark.parametrize(

@@ -204,10 +204,8 @@ def devices(
     from edgefleet_cli.rollout_view import device_sheet
 
     session = Session.of(ctx)
-    path = f"/rollouts/{part(rollout_id)}"
-    page = session.api.pages(f"{path}/devices", state=state, stage=stage)
-    stages = session.api.get(path).get("stages") if session.out.is_for_eyes and page["items"] else None
-    session.out.items(page, device_sheet(stages))
+    page = session.api.pages(f"/rollouts/{part(rollout_id)}/devices", state=state, stage=stage)
+    session.out.items(page, device_sheet())
 
 
 @app.command("pause")

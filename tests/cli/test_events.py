@@ -1,0 +1,209 @@
+"""Events: in words, filtered, and followed in order without doubles."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edgefleet_cli.api_client import PAGE_SIZE, ApiClient
+from edgefleet_cli.event_view import what
+from edgefleet_cli.following import Follower, event_line
+from edgefleet_cli.options import Format
+from edgefleet_cli.output import Output
+from tests.cli.conftest import Edgectl
+from tests.cli.fleet_stub import Asked, SteppedClock, Stub, event, page, problem
+
+_GET = "GET /events"
+
+
+class _Feed(Stub):
+    """A stub that holds events as the server does: `seen` in the list of the last ones, `settled` for who follows.
+
+    `away`: how many of the next requests are answered with 503.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.seen: set[int] = set()
+        self.settled = 0
+        self.away = 0
+
+    def answer(self, asked: Asked) -> Any:
+        self.asked.append(asked)
+        if self.away:
+            self.away -= 1
+            return problem(503, "server.database_unavailable", "away")
+        limit = int(asked.query["limit"])
+        if "after_id" not in asked.query:
+            return page([event(number) for number in sorted(self.seen, reverse=True)[:limit]])
+        after_id = int(asked.query["after_id"])
+        return page([event(number) for number in sorted(self.seen) if after_id < number <= self.settled][:limit])
+
+
+def _followed(
+    fleet: Stub, feed: _Feed, steps: dict[int, Callable[[], None]], *, wait_s: float, limit: int = 50
+) -> list[int]:
+    """Return the ids that follow from `feed`; `steps` happen at their second."""
+    fleet.answer = feed.answer  # type: ignore[method-assign]
+
+    def at_sleep(now_s: float) -> None:
+        for second in [second for second in steps if second <= now_s]:
+            steps.pop(second)()
+
+    with ApiClient(fleet.url, "edg_test") as api:
+        follower = Follower(api, Output(Format.JSON, quiet=True), SteppedClock(at_sleep), {})
+        return [int(entry["id"]) for entry in follower.follow(limit=limit, wait_s=wait_s)]
+
+
+def _put(feed: _Feed, *numbers: int, settled: int | None = None) -> None:
+    feed.seen |= set(numbers)
+    feed.settled = max(numbers) if settled is None else settled
+
+
+def test_what_is_there_comes_first_then_what_is_new_each_once(fleet: Stub) -> None:
+    feed = _Feed(fleet.url)
+    _put(feed, 1, 2, 3)
+    steps = {1: lambda: _put(feed, 4), 3: lambda: _put(feed, 5, 6)}
+    assert _followed(fleet, feed, steps, wait_s=5) == [1, 2, 3, 4, 5, 6]
+
+
+def test_following_begins_with_the_last_ones_only(fleet: Stub) -> None:
+    feed = _Feed(fleet.url)
+    _put(feed, *range(1, 100))
+    assert _followed(fleet, feed, {1: lambda: _put(feed, 100)}, wait_s=3, limit=2) == [98, 99, 100]
+
+
+def test_an_empty_feed_is_followed_from_its_first_event(fleet: Stub) -> None:
+    feed = _Feed(fleet.url)
+    assert _followed(fleet, feed, {2: lambda: _put(feed, 1)}, wait_s=4) == [1]
+
+
+def test_an_event_that_is_committed_late_is_not_missed(fleet: Stub) -> None:
+    feed = _Feed(fleet.url)
+    _put(feed, 1, 2, 4, settled=2)
+    steps = {2: lambda: _put(feed, 5, settled=2), 4: lambda: _put(feed, 3, settled=5)}
+    assert _followed(fleet, feed, steps, wait_s=6) == [1, 2, 4, 3, 5]
+
+
+def test_many_events_at_once_are_read_page_by_page(fleet: Stub) -> None:
+    feed = _Feed(fleet.url)
+    many = list(range(1, 2 * PAGE_SIZE + 5))
+    assert _followed(fleet, feed, {1: lambda: _put(feed, *many)}, wait_s=1.5) == many
+
+
+def test_a_restart_of_the_server_loses_and_doubles_nothing(fleet: Stub) -> None:
+    feed = _Feed(fleet.url)
+    _put(feed, 1)
+
+    def go_away() -> None:
+        feed.away = 3
+        _put(feed, 2, 3)
+
+    assert _followed(fleet, feed, {2: go_away}, wait_s=20) == [1, 2, 3]
+
+
+def test_a_first_request_that_fails_is_an_error(edgectl: Edgectl, fleet: Stub) -> None:
+    fleet.says(_GET, problem(503, "server.database_unavailable", "away"))
+    ran = edgectl("events", "-f")
+    assert (ran.code, ran.out) == (1, "")
+    ran.told()
+
+
+def test_filters_go_to_the_server(edgectl: Edgectl, fleet: Stub) -> None:
+    fleet.says(_GET, page([event(1)]), page([]))
+    flags = ("--rollout", "r-7f3a9c", "--kind", "stage", "--device", "d-1", "--since", "2026-01-03T12:00:00Z")
+    assert edgectl("events", *flags).code == 0
+    ran = edgectl("events", "-f", *flags, "--timeout", "1200ms")
+    assert ran.code == 8
+    wanted = {"rollout": "r-7f3a9c", "kind": "stage", "device": "d-1", "since": "2026-01-03T12:00:00Z"}
+    queries = fleet.queries(_GET)
+    assert len(queries) >= 3
+    assert all(wanted.items() <= query.items() for query in queries)
+
+
+@pytest.mark.parametrize("form", ["table", "wide", "json", "csv", "name", "yaml"])
+def test_each_format_is_a_stream(edgectl: Edgectl, fleet: Stub, form: str) -> None:
+    fleet.says(_GET, page([event(2), event(1)]), page([event(1), event(2), event(3)]), page([]))
+    ran = edgectl("events", "-f", "--timeout", "1200ms", "-o", form)
+    assert ran.code == 8
+    if form == "json":
+        assert [json.loads(line) for line in ran.out.splitlines()] == [event(1), event(2), event(3)]
+    elif form == "name":
+        assert ran.out.split() == ["1", "2", "3"]
+    else:
+        places = [ran.out.index(f"reason {number}") for number in (1, 2, 3)]
+        assert places == sorted(places)
+    if form == "csv":
+        assert len(ran.out.splitlines()) == 4
+
+
+def test_ctrl_c_exits_130(fleet: Stub) -> None:
+    fleet.says(_GET, page([event(1)]), page([]))
+    command = [sys.executable, "-m", "edgefleet_cli.main", "events", "-f", "-o", "json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+    ) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline()) == event(1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+def _changed(kind: str, **detail: Any) -> dict[str, Any]:
+    return event(1, kind=kind, detail=detail)
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        (
+            _changed(
+                "stage",
+                **{"from": "soaking"},
+                to="passed",
+                reason="4 of 4",
+                actor="engine",
+                stage="canary",
+                stratum="p",
+            ),
+            "canary/p soaking → passed by engine: 4 of 4",
+        ),
+        (
+            _changed("rollout", **{"from": "running"}, to="paused", reason="odd", actor="ana"),
+            "running → paused by ana: odd",
+        ),
+        (_changed("rollout", **{"from": None}, to="running", reason="", actor="ana"), "→ running by ana"),
+        (
+            _changed(
+                "assignment", **{"from": "verifying"}, to="failed", error_class="nonfinite", reason="3 of 20", stage=0
+            ),
+            "0 verifying → failed: nonfinite: 3 of 20",
+        ),
+        (_changed("install", target="digits/1.1.0/p", phase="committed"), "digits@1.1.0 committed"),
+        (_changed("presence", reason="gone"), "gone"),
+        (_changed("rollout"), "-"),
+        (event(1, detail=None), "-"),
+    ],
+)
+def test_an_event_in_words(entry: dict[str, Any], told: str) -> None:
+    assert what(entry) == told
+
+
+def test_no_text_of_a_device_steers_the_terminal() -> None:
+    assert not {"\x1b", "\n"} & set(event_line(event(1, device="\x1b[2J", detail={"reason": "a\nb\x1b]0;x"})))
+
+
+def test_a_table_of_events_fits(edgectl: Edgectl, fleet: Stub) -> None:
+    fleet.says(_GET, page([event(2), event(1)]))
+    ran = edgectl("events")
+    assert max(len(line) for line in ran.out.splitlines()) <= 80
+    assert edgectl("events", "-o", "json").json == page([event(2), event(1)])

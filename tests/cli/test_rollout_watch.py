@@ -1,0 +1,241 @@
+"""Watching a rollout: every change once, the exit code of its end, a server that is away, and a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from edgefleet_cli.api_client import ApiClient
+from edgefleet_cli.errors import ServerUnreachableError
+from edgefleet_cli.options import Format
+from edgefleet_cli.output import Output
+from edgefleet_cli.rollout_view import exit_code
+from edgefleet_cli.rollouts import AWAY_S, POLL_S, Rollouts
+from tests.cli.conftest import Edgectl
+from tests.cli.fleet_stub import SteppedClock, Stub, counts, device, page, plan, problem, rollout
+
+_ID = "r-7f3a9c"
+_AT = f"/rollouts/{_ID}"
+_DONE = rollout(state="finished", reason="every stage passed in every stratum")
+_PAUSED = rollout(state="paused", reason="by ana: odd")
+
+
+def _watched(
+    fleet: Stub, first: Any, *, form: Format = Format.JSON, wait_s: float | None = None
+) -> tuple[Any, SteppedClock]:
+    clock = SteppedClock()
+    with ApiClient(fleet.url, "edg_test") as api:
+        return Rollouts(api, Output(form), clock).watch(first, wait_s=wait_s), clock
+
+
+def test_each_change_is_one_line_of_json(fleet: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    exposing = rollout(counts=counts(exposed=1, pending=1))
+    fleet.says(f"GET {_AT}", exposing, exposing, rollout(), rollout(), rollout(), _DONE)
+    last, clock = _watched(fleet, exposing)
+    assert last == _DONE
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [exposing, rollout(), _DONE]
+    assert clock.elapsed_s == 6 * POLL_S
+
+
+def test_a_paused_rollout_is_watched_on_and_says_once_what_can_be_done(
+    fleet: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.says(f"GET {_AT}", _PAUSED, _PAUSED, rollout(), _DONE)
+    last, _ = _watched(fleet, rollout())
+    assert last == _DONE
+    said = capsys.readouterr()
+    assert [json.loads(line)["state"] for line in said.out.splitlines()] == ["running", "paused", "running", "finished"]
+    assert said.err.count(f"edgectl rollout resume {_ID}") == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "is_partial", "code"),
+    [
+        ("finished", False, 0),
+        ("finished", True, 7),
+        ("rolled_back", False, 7),
+        ("rollback_incomplete", False, 7),
+        ("cancelled", False, 7),
+        ("superseded", False, 7),
+        ("running", False, 8),
+        ("paused", False, 8),
+        ("rolling_back", False, 8),
+        ("regressed", False, 8),
+        ("awaiting_approval", False, 8),
+    ],
+)
+def test_exit_codes_of_states(state: str, is_partial: bool, code: int) -> None:
+    assert exit_code(rollout(state=state, is_partial=is_partial)) == code
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [(_DONE, 0), (rollout(state="rolled_back"), 7), (rollout(is_partial=True), 8)]
+)
+def test_the_command_exits_by_the_end(edgectl: Edgectl, fleet: Stub, end: Any, code: int) -> None:
+    fleet.says(f"GET {_AT}", rollout(), end)
+    ran = edgectl("rollout", "watch", _ID, "--timeout", "1s", "-o", "json")
+    assert ran.code == code, ran.err
+    assert json.loads(ran.out.splitlines()[-1]) == end
+    if code == 8:
+        assert "the rollout goes on" in ran.err
+    if code == 7:
+        assert f"edgectl rollout explain {_ID}" in ran.err
+
+
+def test_time_is_up_without_a_poll_too_many(fleet: Stub) -> None:
+    fleet.says(f"GET {_AT}", rollout())
+    last, clock = _watched(fleet, rollout(), wait_s=1.2)
+    assert last == rollout()
+    assert clock.elapsed_s == pytest.approx(1.2)
+
+
+def test_a_restart_of_the_server_is_outlived(fleet: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    away = problem(503, "server.database_unavailable", "the database is away")
+    fleet.says(f"GET {_AT}", rollout(), away, away, (502, {}), _DONE)
+    last, clock = _watched(fleet, rollout())
+    assert last == _DONE
+    err = capsys.readouterr().err
+    assert err.count("trying again") == err.count("the server answers again") == 1
+    assert clock.elapsed_s == 5 * POLL_S + 1 + 2 + 4
+
+
+def test_a_server_that_stays_away_is_given_up(fleet: Stub) -> None:
+    fleet.says(f"GET {_AT}", None)
+    clock = SteppedClock()
+    with ApiClient(fleet.url, "edg_test") as api, pytest.raises(ServerUnreachableError):
+        Rollouts(api, Output(Format.JSON), clock).watch(rollout())
+    assert AWAY_S <= clock.elapsed_s <= AWAY_S + 12
+
+
+def test_a_rollout_that_is_gone_ends_the_watch(edgectl: Edgectl, fleet: Stub) -> None:
+    fleet.says(f"GET {_AT}", rollout(), problem(404, "rollout.unknown", "no rollout has this id"))
+    ran = edgectl("rollout", "watch", _ID, "-o", "json")
+    assert ran.code == 5
+    assert len(ran.out.splitlines()) == 1
+
+
+def test_other_formats_are_streams_too(fleet: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    for form in (Format.YAML, Format.CSV, Format.NAME, Format.TABLE):
+        fleet.says(f"GET {_AT}", rollout(), _PAUSED, _DONE)
+        _watched(fleet, rollout(), form=form)
+        out = capsys.readouterr().out
+        if form is Format.YAML:
+            assert list(yaml.safe_load_all(out)) == [rollout(), _PAUSED, _DONE]
+        elif form is Format.CSV:
+            assert [row["state"] for row in csv.DictReader(io.StringIO(out))] == ["running", "paused", "finished"]
+        elif form is Format.NAME:
+            assert out == f"{_ID}\n"
+        else:
+            assert [json.loads(line)["state"] for line in out.splitlines()] == ["running", "paused", "finished"]
+
+
+def test_create_wait_is_watch(edgectl: Edgectl, fleet: Stub) -> None:
+    fleet.says("POST /rollouts", (201, rollout()))
+    fleet.says(f"GET {_AT}", rollout(state="rolled_back"))
+    ran = edgectl("rollout", "create", "digits@1.1.0", "--to", "", "--wait", "-o", "json")
+    assert ran.code == 7
+    assert [json.loads(line)["state"] for line in ran.out.splitlines()] == ["running", "rolled_back"]
+    fleet.says("POST /rollouts", (201, _DONE))
+    assert (
+        edgectl("deploy", "digits@1.1.0", "--to", "", "--strategy", "canary", "--wait", "-o", "name").out == f"{_ID}\n"
+    )
+
+
+def test_control_can_be_watched_on(edgectl: Edgectl, fleet: Stub) -> None:
+    fleet.says(f"GET {_AT}", rollout(), rollout(state="rolled_back"))
+    fleet.says(f"POST {_AT}:abort", rollout(state="rolling_back"))
+    fleet.says(f"POST {_AT}:promote", _DONE)
+    aborted = edgectl("rollout", "abort", _ID, "--rollback", "--yes", "--wait", "-o", "json")
+    assert aborted.code == 7
+    assert edgectl("rollout", "promote", _ID, "--reason", "r", "--wait", "-o", "json").code == 0
+
+
+class _Terminal:
+    """`edgectl` on a terminal of 80 columns and `rows` lines."""
+
+    def __init__(self, fleet: Stub, *arguments: str, rows: int = 40) -> None:
+        self._ours, theirs = pty.openpty()
+        environment = {**os.environ, "EDGECTL_SERVER": fleet.url, "TERM": "xterm", "COLUMNS": "80", "LINES": str(rows)}
+        command = [sys.executable, "-m", "edgefleet_cli.main", *arguments]
+        self.process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
+        )
+        os.close(theirs)
+        self.shown = ""
+
+    def read_until(self, words: str) -> None:
+        """Read until the terminal has shown `words`."""
+        while words not in self.shown:
+            self.shown += self._read()
+
+    def end(self) -> int:
+        """Read the rest and return the exit code."""
+        try:
+            while True:
+                self.shown += self._read()
+        except OSError:  # how Linux tells that the other end is closed
+            pass
+        os.close(self._ours)
+        return self.process.wait(timeout=30)
+
+    def _read(self) -> str:
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(self._ours, 65536).decode()).replace("\r", "")
+
+
+def test_a_terminal_gets_a_tree_that_is_drawn_anew(fleet: Stub) -> None:
+    failed = [device("device-02", state="failed", error_class="nonfinite", reason="3 of 20 answers were not finite")]
+    over = rollout(state="rolled_back", reason="nonfinite on device-02", counts=counts(exposed=1, failed=1))
+    fleet.says(f"GET {_AT}", rollout(), rollout(), _PAUSED, _PAUSED, over)
+    fleet.says(f"GET {_AT}/devices", page(failed), page([]))
+    terminal = _Terminal(fleet, "rollout", "watch", _ID)
+    code = terminal.end()
+    assert code == 7
+    lines = terminal.shown.splitlines()
+    assert "{" not in terminal.shown
+    assert sum("digits@1.1.0  running" in line for line in lines) == 1
+    assert sum("digits@1.1.0  paused" in line for line in lines) == 1
+    assert f"edgectl rollout resume {_ID}" in " ".join(terminal.shown.split())
+    assert "digits@1.1.0  rolled_back" in terminal.shown
+    assert "nonfinite: 3 of" in terminal.shown
+    assert max(len(line) for line in lines if "├" in line or "│" in line) <= 80
+
+
+def test_create_wait_on_a_terminal_shows_the_plan_first(fleet: Stub) -> None:
+    fleet.says("POST /rollouts", (201, rollout()))
+    fleet.says(f"GET {_AT}/plan", plan())
+    fleet.says(f"GET {_AT}", _DONE)
+    terminal = _Terminal(fleet, "rollout", "create", "digits@1.1.0", "--to", "", "--wait")
+    assert terminal.end() == 0
+    assert terminal.shown.index("all_healthy") < terminal.shown.index("● canary")
+    assert "digits@1.1.0  finished" in terminal.shown
+
+
+def test_a_small_terminal_gets_a_compact_tree(fleet: Stub) -> None:
+    fleet.says(f"GET {_AT}", rollout(), rollout(), rollout(reason="still soaking"), _DONE)
+    terminal = _Terminal(fleet, "rollout", "watch", _ID, rows=12)
+    assert terminal.end() == 0
+    running, _, finished = terminal.shown.partition("digits@1.1.0  finished")
+    assert "○ rest" in running
+    assert "○ generic-x86_64-ort-small" not in running
+    assert "○ generic-x86_64-ort-small" in finished
+
+
+def test_ctrl_c_leaves_the_rollout_alone_and_exits_130(fleet: Stub) -> None:
+    fleet.says(f"GET {_AT}", rollout())
+    terminal = _Terminal(fleet, "rollout", "watch", _ID)
+    terminal.read_until("digits@1.1.0  running")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == 130
+    assert "the rollout goes on" in terminal.shown
+    assert "Traceback" not in terminal.shown
