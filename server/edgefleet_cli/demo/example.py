@@ -11,9 +11,11 @@ from edgefleet_cli.model_flags import ModelRequest
 
 MODEL = "digits"
 GOOD = ("1.0.0", "1.1.0")
-LOSES_ACCURACY = "1.2.0"
-CRASHES_AT_LOAD = "1.3.0"
-BAD = (LOSES_ACCURACY, CRASHES_AT_LOAD)
+ANSWERS_NAN = "1.2.0"
+"""Right on every evaluation image, so it is signed; not a number on hazy ones: only devices can tell."""
+LOSES_ACCURACY = "1.3.0"
+CRASHES_AT_LOAD = "1.4.0"
+REFUSED = (LOSES_ACCURACY, CRASHES_AT_LOAD)
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Example:
     def request(self, version: str, profiles: tuple[str, ...]) -> ModelRequest:
         """Return the request that publishes `version`, good or bad."""
         file, precision = {
+            ANSWERS_NAN: ("bad/nan-on-background.onnx", "auto"),
             LOSES_ACCURACY: ("bad/int8-loses.onnx", "int8"),
             CRASHES_AT_LOAD: ("bad/crashes-at-load.onnx", "auto"),
         }.get(version, (f"{MODEL}-{version}.onnx", "auto"))
@@ -63,6 +66,10 @@ class Example:
     def unseen(self) -> Images:
         """Return images for devices only; none of them was used to train, calibrate or judge."""
         return self._images("device")
+
+    def hazy(self) -> Images:
+        """Return what the devices' cameras see in the demo: the unseen images, 1 in 5 of them through haze."""
+        return self._images("hazy")
 
     def _images(self, name: str) -> Images:
         import numpy as np

@@ -124,15 +124,21 @@ def _share_right(device: Device, images: Images) -> float:
         for first in range(0, len(images), _BATCH):
             pixels = images.pixels[first : first + _BATCH]
             wanted = images.labels[first : first + _BATCH]
-            logits = _infer(http, device, pixels)
-            right += sum(
-                int(max(range(len(row)), key=row.__getitem__) == int(y)) for row, y in zip(logits, wanted, strict=True)
-            )
+            logits = infer(http, device, pixels)
+            right += sum(_is_right(row, int(y)) for row, y in zip(logits, wanted, strict=True))
     return right / len(images)
 
 
-def _infer(http: httpx.Client, device: Device, pixels: Any) -> list[list[float]]:
-    """Return logits, one list an image. Open Inference Protocol v2, JSON tensors in row-major order."""
+def _is_right(row: list[float | None], label: int) -> bool:
+    numbers = [value for value in row if value is not None]
+    return len(numbers) == len(row) and max(range(len(row)), key=numbers.__getitem__) == label
+
+
+def infer(http: httpx.Client, device: Device, pixels: Any) -> list[list[float | None]]:
+    """Return logits, one list an image; None is not a number. Raises InferenceError.
+
+    Open Inference Protocol v2, JSON tensors in row-major order.
+    """
     tensor = {
         "name": "image",
         "shape": list(pixels.shape),

@@ -17,7 +17,8 @@ from typing import Any
 from edgefleet_cli.api_client import ApiClient
 from edgefleet_cli.children import python_module, require
 from edgefleet_cli.contexts import Context, ContextFile, write_private
-from edgefleet_cli.demo.example import BAD, GOOD, MODEL, Example, find_example
+from edgefleet_cli.demo.example import ANSWERS_NAN, GOOD, MODEL, REFUSED, Example, find_example
+from edgefleet_cli.demo.feed import Feed
 from edgefleet_cli.demo.processes import ChildError, Household, read_json
 from edgefleet_cli.demo.story import Story, summary
 from edgefleet_cli.errors import EXIT_OK, CliError, UsageError
@@ -29,7 +30,7 @@ Json = dict[str, Any]
 _INIT_S = 60.0
 _READY_S = 60.0
 _POLL_S = 0.1
-_STEPS = 5
+_STEPS = 6
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,13 @@ def _run(session: Session, wish: DemoWish, home: Household, folder: Path, exampl
         story.queue(second)
         _step(session, 3, published, story.deploy(first, *images))
         published = story.publish(second)
-        for version in BAD:
+        for version in (ANSWERS_NAN, *REFUSED):
             story.queue(version)
-        _step(session, 4, published, story.deploy(second, *images), story.health())
-        _step(session, 5, story.refuse_bad(), *_refusal_lines(story.refusals()))
+        with Feed(story.devices, example.hazy()).running() as feed:
+            _step(session, 4, published, story.roll_out(second, *images), story.health())
+            published = story.publish(ANSWERS_NAN)
+            _step(session, 5, published, story.catch_bad(), _feed_line(feed))
+        _step(session, 6, story.refuse_bad(), *_refusal_lines(story.refusals()))
     told = summary(story, session.clock.monotonic_s() - began_s)
     if not wish.once:
         write_private(folder / "demo.json", json.dumps(_demo_json(address, story), indent=2) + "\n")
@@ -195,6 +199,14 @@ def _refusal_lines(refusals: list[Json]) -> list[str]:
     for entry in refusals:
         profiles.setdefault((entry["version"], entry["reason"]), []).append(entry["profile"])
     return [f"{MODEL}@{version} for {' and '.join(names)}: {reason}" for (version, reason), names in profiles.items()]
+
+
+def _feed_line(feed: Feed) -> str:
+    seen = feed.total
+    return (
+        f"meanwhile the devices answered {seen.answers} images as a camera would show them, {seen.without_number} with no "
+        f"number; {seen.unanswered} went unanswered"
+    )
 
 
 def _broker_text(data: Path) -> str:

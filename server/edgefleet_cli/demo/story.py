@@ -1,15 +1,16 @@
-"""What the demo tells, in five steps, and the figures it gathers on the way."""
+"""What the demo tells, in six steps, and the figures it gathers on the way."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from edgefleet_cli.api_client import ApiClient, part
 from edgefleet_cli.clock import SystemClock
-from edgefleet_cli.demo import fleet
-from edgefleet_cli.demo.example import BAD, GOOD, MODEL, Example, Images
+from edgefleet_cli.demo import fleet, rolling
+from edgefleet_cli.demo.example import ANSWERS_NAN, GOOD, MODEL, REFUSED, Example, Images
 from edgefleet_cli.demo.fleet import Device
 from edgefleet_cli.demo.processes import Household
 from edgefleet_cli.deploying import DONE, Deployer, DeviceOutcome
@@ -17,11 +18,13 @@ from edgefleet_cli.errors import CliError
 from edgefleet_cli.output import Output
 from edgefleet_cli.publishing import Publisher
 from edgefleet_cli.release_view import failures
+from edgefleet_cli.rollouts import Rollouts
 
 Json = dict[str, Any]
 
 _CONVERT_S = 120.0
 _DEPLOY_S = 120.0
+_ROLLOUT_S = 120.0
 _HEALTH_S = 30.0
 MAX_DIFFERENCE = 0.005
 """How far accuracy on devices may be from what the converter measured (share of images)."""
@@ -47,6 +50,7 @@ class Story:
     releases: dict[str, Json] = field(default_factory=dict)
     outcomes: dict[str, DeviceOutcome] = field(default_factory=dict)
     running: str = ""
+    rollouts: dict[str, Json] = field(default_factory=dict)
     accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def enrol_devices(self, count: int, folder: Path) -> str:
@@ -93,6 +97,42 @@ class Story:
             why = "; ".join(f"{one.device} {one.state} {one.error}".strip() for one in behind)
             raise StoryError(f"{ref} is not on every device", why=why or f"only {len(outcomes)} devices were set")
         self.outcomes = {outcome.device: outcome for outcome in outcomes}
+        return f"{ref} deployed to {len(outcomes)} devices at once; {self.measure(version, judged, unseen)}"
+
+    def roll_out(self, version: str, judged: Images, unseen: Images) -> str:
+        """Roll a good version out in stages, wait, measure it on the devices; return what to say about it."""
+        rollout = self._roll(version)
+        if rollout["state"] != "finished" or rollout["is_partial"]:
+            raise StoryError(f"{MODEL}@{version} was not promoted", why=f"{rollout['state']}: {rollout['reason']}")
+        stages = ", ".join(f"{stage['name']} ({len(stage['devices'])})" for stage in rollout["stages"])
+        return f"{MODEL}@{version} rolled out in stages {stages}; {self.measure(version, judged, unseen)}"
+
+    def catch_bad(self) -> str:
+        """Roll the release out that is bad only on what devices see; return what to say. Raises StoryError if it spreads."""
+        rollout = self._roll(ANSWERS_NAN)
+        ref, devices = f"{MODEL}@{ANSWERS_NAN}", rolling.exposed(rollout)
+        if rollout["state"] != "rolled_back":
+            raise StoryError(f"{ref} was not rolled back", why=f"{rollout['state']}: {rollout['reason']}")
+        left = [device.id for device in self.devices if self._release_of(device.id) != f"{MODEL}@{self.running}"]
+        if left:
+            raise StoryError(f"not every device is back on {MODEL}@{self.running}", why=", ".join(left))
+        return (
+            f"{ref} passed every check on the server; {len(devices)} of {len(self.devices)} devices tried it; "
+            f"all are back on {MODEL}@{self.running} after {seconds_between(rollout):.0f} s: {rolling.why(rollout)}"
+        )
+
+    def _roll(self, version: str) -> Json:
+        rollouts = Rollouts(self.api, self._quiet, self.clock)
+        begun = rollouts.create(rolling.spec(f"{MODEL}@{version}"))
+        self.rollouts[version] = rolling.follow(rollouts, self.clock, self.home, begun, _ROLLOUT_S)
+        return self.rollouts[version]
+
+    def _release_of(self, device_id: str) -> str:
+        device = self.api.get(f"/devices/{part(device_id)}")
+        return next((str(one["release"]) for one in device["models"] if one["model"] == MODEL), "")
+
+    def measure(self, version: str, judged: Images, unseen: Images) -> str:
+        """Measure a version on the devices and compare with the converter; return what to say about it."""
         self.running = version
         shares = fleet.measure(self.devices, judged)
         new = _mean(list(fleet.measure(self.devices, unseen).values()))
@@ -106,10 +146,7 @@ class Story:
             f"{share:.1%} ({_accuracy(self._bundle(version, profile)):.1%} in the converter) on {profile}"
             for profile, share in self.accuracy[version].items()
         )
-        return (
-            f"{ref} on {len(outcomes)} devices; accuracy measured on them: {by_profile}; "
-            f"{new:.1%} on {len(unseen)} images that nobody had seen"
-        )
+        return f"accuracy measured on them: {by_profile}; {new:.1%} on {len(unseen)} images that nobody had seen"
 
     def health(self) -> str:
         """Wait until every device has reported figures of the running version; return their sum in one line."""
@@ -136,7 +173,7 @@ class Story:
 
     def refuse_bad(self) -> str:
         """Finish publishing two bad files; return what to say about their refusal. Raises StoryError if one gets through."""
-        for version in BAD:
+        for version in REFUSED:
             release = self._convert(version)
             if release.get("bundles"):
                 raise StoryError(f"{MODEL}@{version} is bad, yet it was signed", why=str(release["state"]))
@@ -210,12 +247,25 @@ def summary(story: Story, elapsed_s: float) -> Json:
                 },
                 "accuracy": _accuracy(bundle),
             }
-            for version in GOOD
+            for version in (*GOOD, ANSWERS_NAN)
             for bundle in story.releases[version]["bundles"]
         ],
         "refused": story.refusals(),
+        "rollouts": [rolling.told(rollout) for rollout in story.rollouts.values()],
         "accuracy_on_devices": story.accuracy,
+        "bad_release": {
+            "version": ANSWERS_NAN,
+            "exposed": len(rolling.exposed(story.rollouts[ANSWERS_NAN])),
+            "rolled_back_s": round(seconds_between(story.rollouts[ANSWERS_NAN]), 1),
+            "reason": rolling.why(story.rollouts[ANSWERS_NAN]),
+        },
     }
+
+
+def seconds_between(rollout: Json) -> float:
+    """Return how long a finished rollout took."""
+    began, ended = (datetime.fromisoformat(str(rollout[key])) for key in ("started_at", "finished_at"))
+    return (ended - began).total_seconds()
 
 
 def _accuracy(bundle: Json) -> float:

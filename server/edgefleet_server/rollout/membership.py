@@ -6,7 +6,7 @@
 - A stage that asks for more devices than there are takes all that are there now. Its cut is then just above the last rank:
   a joiner below it belongs to the stage, one above it waits for a later stage. Only 100 % takes in every joiner.
 - A stage may get no device of a stratum (`count_total` shared out among many, or a stratum that is empty). Its cut is then
-  the previous one; nothing can be learned there, so the cell is skipped and the next stage is judged instead.
+  the previous one; nothing can be learned there, so the cell is skipped once the stage has passed in another stratum.
 Source: design README §7.
 """
 
@@ -59,7 +59,8 @@ def shares(count: int, populations: Mapping[_Name, int]) -> dict[_Name, int]:
     """Return how many of `count` devices each stratum gives: in proportion to its size, by largest remainder.
 
     The shares add up to `count`, or to all devices when there are fewer. Equal remainders go to the larger stratum, then
-    to the first name. A small count leaves some strata with none.
+    to the first name. A small count leaves some strata with none: one device alone would prove nothing (the small-fleet
+    rule asks for two), so a stratum gives two or none, unless it has one device only or nobody can take its odd one.
     """
     total = sum(populations.values())
     if count >= total:
@@ -70,6 +71,22 @@ def shares(count: int, populations: Mapping[_Name, int]) -> dict[_Name, int]:
     in_turn = sorted(exact, key=lambda name: (given[name] - exact[name], -populations[name], name))
     for name in in_turn[:left]:
         given[name] += 1
+    return _without_singles(given, populations)
+
+
+def _without_singles(given: dict[_Name, int], populations: Mapping[_Name, int]) -> dict[_Name, int]:
+    """Return shares in which single devices are put together, largest strata first."""
+    given = dict(given)
+    singles = sorted((n for n in given if given[n] == 1 and populations[n] > 1), key=lambda n: (-populations[n], n))
+    while len(singles) > 1:
+        given[singles.pop(0)] += 1
+        given[singles.pop()] = 0
+    for name in singles:
+        takers = (n for n in given if given[n] > 1 and given[n] < populations[n])
+        taker = min(takers, key=lambda n: (-populations[n], n), default=None)
+        if taker is not None:
+            given[taker] += 1
+            given[name] = 0
     return given
 
 

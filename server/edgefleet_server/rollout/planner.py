@@ -99,27 +99,59 @@ class _Walk(Draft):
             return False
         if cell.state is StageState.PENDING:
             cell = self._open(lane, cell)
-            if cell.state is StageState.SKIPPED:
-                return True
+            if cell.state not in CELL_OPEN:
+                return cell.state is StageState.SKIPPED
         self._take_in(lane, cell)
         self._offer(cell)
         cell = self._settle(cell)
         return self._judge(cell)
 
     def _open(self, lane: Lane, cell: Cell) -> Cell:
-        ranks = self._ranks(cell.stratum)
+        """Fix the cell's cut and open it; a cell without any device to look at follows the other strata."""
+        cut = self._cut(lane, cell)
+        opened = replace(cell, cut=cut, population=len(self._ranks(cell.stratum)), opened_at=self.now)
+        if self._is_empty(lane, cell, cut):
+            return self._follow_the_others(opened, cell)
+        reason = f"opened for {opened.population} devices"
+        return self.move_cell(replace(opened, code="opened", reason=reason), StageEvent.OPEN)
+
+    def _cut(self, lane: Lane, cell: Cell) -> int:
         previous = max((one.cut for one in lane.cells), default=0)
         size = self.snapshot.spec.stages[cell.stage].size
         share = self._share(cell) if size.count_total else None
-        cut = cut_of(size, sorted(ranks.values()), previous, share)
-        opened = replace(cell, cut=cut, population=len(ranks), opened_at=self.now)
-        known = any(a.stratum == cell.stratum and a.state not in UNCOUNTED for a in self.assignments.values())
-        if not known and not any(value < cut for value in ranks.values()):
-            reason = "no device of this stratum belongs to this stage"
+        return cut_of(size, sorted(self._ranks(cell.stratum).values()), previous, share)
+
+    def _is_empty(self, lane: Lane, cell: Cell, cut: int) -> bool:
+        """Whether the stage would look at no device of this stratum, neither at new ones nor at those of earlier stages."""
+        has_some = any(a.stratum == lane.stratum and a.state not in UNCOUNTED for a in self.assignments.values())
+        return not has_some and not any(value < cut for value in self._ranks(cell.stratum).values())
+
+    def _follow_the_others(self, opened: Cell, cell: Cell) -> Cell:
+        """Skip an empty cell once its stage passed elsewhere: a stratum without a canary must not run ahead of the canary."""
+        stage = self.snapshot.spec.stages[cell.stage].name
+        others = [one for one in self.lanes() if one.stratum != cell.stratum]
+        same = [(one, one.cells[cell.stage]) for one in others]
+        if any(there.state is StageState.PASSED for _, there in same):
+            reason = f"no device of this stratum belongs to {stage}; it passed in another stratum"
             return self.move_cell(replace(opened, code="empty", reason=reason, ended_at=self.now), StageEvent.SKIP)
-        return self.move_cell(
-            replace(opened, code="opened", reason=f"opened for {len(ranks)} devices"), StageEvent.OPEN
-        )
+        if any(self._may_still_pass(one, there) for one, there in same):
+            waits = f"no device of this stratum belongs to {stage}; waits for it to pass in another stratum"
+            if cell.reason != waits:
+                self.note_cell(replace(cell, code="waits_for_others", reason=waits))
+            return self.cells[cell.stratum, cell.stage]
+        if any(one.has_failed for one in others):
+            reason = f"{stage} passed in no stratum, and this one has no device in it"
+            self.fail(
+                self.move_cell(replace(opened, code="opened", reason=reason), StageEvent.OPEN), "no_canary", reason
+            )
+            return self.cells[cell.stratum, cell.stage]
+        reason = f"no device of any stratum belongs to {stage}"
+        return self.move_cell(replace(opened, code="empty", reason=reason, ended_at=self.now), StageEvent.SKIP)
+
+    def _may_still_pass(self, lane: Lane, cell: Cell) -> bool:
+        if lane.has_failed or cell.state is StageState.SKIPPED:
+            return False
+        return cell.state is not StageState.PENDING or not self._is_empty(lane, cell, self._cut(lane, cell))
 
     def _share(self, cell: Cell) -> int:
         populations = Counter(m.stratum for m in self.snapshot.members if m.stratum in self.snapshot.bundles)
