@@ -23,9 +23,11 @@ from edgefleet_server.access.dependency import authorize
 from edgefleet_server.access.model import Principal
 from edgefleet_server.access.rules import API_PREFIX
 from edgefleet_server.body_limit import API_BODY_BYTES, BodyLimit
+from edgefleet_server.dashboard import routes as dashboard_routes
 from edgefleet_server.fleet import routes as fleet_routes
 from edgefleet_server.parts import Parts
 from edgefleet_server.registry import routes as registry_routes
+from edgefleet_server.rollout import routes as rollout_routes
 from edgefleet_server.telemetry import routes as telemetry_routes
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -48,8 +50,10 @@ def create_app(parts: Parts) -> FastAPI:
         registry_routes.build_router,
         fleet_routes.build_router,
         telemetry_routes.build_router,
+        rollout_routes.build_router,
     ):
         app.include_router(build_router(parts), prefix=API_PREFIX, dependencies=[Depends(authorize)])
+    app.include_router(dashboard_routes.build_router(parts))
     _add_health_routes(app, parts)
     app.add_middleware(BodyLimit, limit_bytes=API_BODY_BYTES, unlimited=("PUT", f"{API_PREFIX}/blobs/"))
     app.add_middleware(_RequestLog, parts=parts)
