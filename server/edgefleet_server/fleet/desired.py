@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import event
+from sqlalchemy.orm.attributes import flag_modified
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
@@ -153,6 +154,7 @@ class DesiredBook:
         else:
             for name, value in fields.items():
                 setattr(row, name, value)
+                flag_modified(row, name)  # every row updates the same columns, so a batch is one statement
         signed = SignedDesired(held.device, gen, envelope)
         self._announce_after_commit(session, signed)
         _log.info("desired signed", extra={"device_id": held.device, "gen": gen})

@@ -55,7 +55,8 @@ class EventFeed:
     def after(self, after_id: int, what: EventFilter, limit: int) -> tuple[list[FleetEvent], int]:
         """Return up to `limit` events after an id, oldest first, and how many of them there are by now."""
         with self._db.read() as session:
-            until = None if self._db.is_sqlite else store.first_gap(session, self._clock.now() - SETTLED, after_id)
+            settled = self._clock.now() - SETTLED
+            until = None if self._db.is_sqlite else store.settled_until(session, settled, after_id)
             rows = store.events_after(session, what, after_id, until, limit)
             return list(rows), store.count_events(session, what, after_id=after_id, until=until)
 

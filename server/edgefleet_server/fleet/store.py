@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, func, insert, select, tuple_, update
+from sqlalchemy import BigInteger, Select, case, cast, delete, func, insert, literal, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, col
 
@@ -134,8 +134,10 @@ def count_model_states(session: Session) -> list[tuple[str, str, str, int]]:
 
 
 def forget_presence(session: Session) -> None:
-    """Mark every device unheard of."""
-    session.execute(update(FleetDevice).values(is_online=None))
+    """Mark every device unheard of; locked in order of id, as whoever writes many documents does."""
+    heard_of = col(FleetDevice.is_online).is_not(None)
+    session.execute(select(col(FleetDevice.id)).where(heard_of).order_by(col(FleetDevice.id)).with_for_update())
+    session.execute(update(FleetDevice).where(heard_of).values(is_online=None))
 
 
 def claim_use(session: Session, claim_id: str) -> bool:
@@ -382,20 +384,25 @@ def _chosen(
     return statement.where(*conditions)
 
 
-def first_gap(session: Session, settled: datetime, after_id: int) -> int | None:
-    """Return the last id before the first gap whose next event came after `settled`, or None when there is no such gap."""
-    row_id, received_at = col(FleetEvent.id), col(FleetEvent.received_at)
-    fresh = select(func.min(row_id)).where(row_id > after_id, received_at > settled)
-    first = session.execute(fresh).scalar_one()
-    if first is None:
-        return None
-    settled_id = session.execute(select(func.max(row_id)).where(row_id < first)).scalar_one()
-    base = max(after_id, settled_id or 0)
-    before = func.lag(row_id, 1, base).over(order_by=row_id)
-    pairs = select(row_id.label("id"), before.label("before"), received_at.label("at")).where(row_id > base).subquery()
+def settled_until(session: Session, settled: datetime, after_id: int) -> int:
+    """Return the id up to which nothing can appear any more after `after_id`: the last one before the first gap whose next
+    event came after `settled`, else the newest. PostgreSQL only.
+
+    One statement on purpose: each statement sees another moment, and a gap may close between two.
+    """
+    row_id, at = col(FleetEvent.id), col(FleetEvent.received_at)
+    fresh = select(func.min(row_id)).where(row_id > after_id, at > settled).scalar_subquery()
+    newest = select(func.max(row_id)).scalar_subquery()
+    older = select(func.max(row_id)).where(row_id < fresh).scalar_subquery()
+    base = select(
+        func.greatest(literal(after_id, BigInteger), case((fresh.is_(None), newest), else_=older)).label("id")
+    ).cte("base")
+    before = func.lag(cast(row_id, BigInteger), 1, base.c.id).over(order_by=row_id)
+    pairs = select(row_id.label("id"), before.label("before"), at.label("at")).where(row_id > base.c.id).cte("pairs")
     gap = select(func.min(pairs.c.before)).where(pairs.c.id > pairs.c.before + 1, pairs.c.at > settled)
-    found = session.execute(gap).scalar_one()
-    return None if found is None else int(found)
+    last = select(func.max(pairs.c.id))
+    found = select(func.coalesce(gap.scalar_subquery(), last.scalar_subquery(), base.c.id))
+    return int(session.execute(found).scalar_one())
 
 
 def prune_events(session: Session, before: datetime, limit: int) -> int:
@@ -451,8 +458,8 @@ def share_groups(session: Session, names: Collection[str]) -> set[str]:
 def add_group(session: Session, row: FleetGroup) -> bool:
     """Insert a group; False when its name is taken."""
     values = {"name": row.name, "selector": row.selector, "created_at": row.created_at, "created_by": row.created_by}
-    statement = _insert(session, FleetGroup).values(values).on_conflict_do_nothing()
-    return int(session.execute(statement).rowcount) == 1  # type: ignore[attr-defined]
+    statement = _insert(session, FleetGroup).values(values).on_conflict_do_nothing().returning(col(FleetGroup.name))
+    return session.execute(statement).first() is not None
 
 
 def hold(session: Session) -> FleetHold | None:

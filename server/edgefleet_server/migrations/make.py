@@ -15,6 +15,8 @@ from alembic import command
 from edgefleet_server import migrations
 from edgefleet_server.db import Database
 
+LONG = "# ruff: noqa: PLR0915  # every table of the server, one statement each"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Write one migration file. Returns the exit code."""
@@ -32,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
         migrations.upgrade(db)
         command.revision(migrations.config(db), given.message, autogenerate=True, rev_id=f"{number:04d}")
         db.dispose()
+    if given.initial:
+        made = next(versions.glob("0001_*.py"))
+        made.write_text(f"{LONG}\n{made.read_text(encoding='utf-8')}", encoding="utf-8")
     return 0
 
 

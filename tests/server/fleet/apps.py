@@ -11,6 +11,7 @@ from edgefleet_server.device_app import create_device_app
 from edgefleet_server.health import Health
 from edgefleet_server.metrics import Metrics
 from edgefleet_server.parts import Parts
+from edgefleet_server.rollout.service import RolloutService
 from tests.server.fleet.house import House
 
 
@@ -25,6 +26,7 @@ def parts_of(house: House) -> Parts:
         registry=house.registry,
         conversion=cast("Any", house.jobs),
         fleet=house.fleet,
+        rollout=RolloutService(house.db, house.fleet, house.registry, house.clock),
         telemetry=house.telemetry,
         metrics=Metrics(),
         health=Health(),

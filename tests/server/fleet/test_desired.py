@@ -14,6 +14,7 @@ from edgefleet_protocol.desired import DESIRED_TYPE, Desired, Ref, decode_desire
 from edgefleet_protocol.ids import ModelName, ReleaseRef
 from edgefleet_protocol.messages import ErrorClass, Event, EventKind, ModelState, Phase, Presence, State
 from edgefleet_protocol.verify import verify_envelope
+from edgefleet_server.fleet import store
 from edgefleet_server.fleet.errors import (
     BadLabelError,
     BadSelectorError,
@@ -21,7 +22,7 @@ from edgefleet_server.fleet.errors import (
     DeviceUnknownError,
     NothingToDeployError,
 )
-from edgefleet_server.fleet.model import DeviceStatus, SignedDesired, Wish
+from edgefleet_server.fleet.model import DeviceStatus, ModelChange, SignedDesired, Wish
 from edgefleet_server.registry.errors import ProfileUnknownError, ReleaseUnknownError
 from tests.server.fleet.house import FACTS, PROFILE, House
 
@@ -118,6 +119,33 @@ def test_what_cannot_be_deployed_is_refused(house: House) -> None:
     assert house.fleet.deploy(ref, selector="").matched == 0
 
 
+def test_a_device_that_is_revoked_while_a_deployment_runs_gets_no_document(house: House) -> None:
+    live, revoked = house.device(), house.device()
+    ref = house.release("digits@1.0.0", bundles={PROFILE: b"bundle"})
+    other = House(house.db.engine.url.render_as_string(hide_password=False), house.folder, house.clock)
+    steps: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if "fleet_device.labels" in statement:
+            steps.append("matched")
+
+    def revoke(_connection: object) -> None:
+        if steps == ["matched"]:  # between the look at the fleet and the transaction that writes
+            steps.append("revoked")
+            other.fleet.revoke(revoked.id)
+
+    event.listen(house.db.engine, "after_cursor_execute", note)
+    event.listen(house.db.engine, "engine_connect", revoke)
+    done = house.fleet.deploy(ref, selector="")
+    other.db.dispose()
+    assert steps[:2] == ["matched", "revoked"]
+    assert ([one.device for one in done.set], [one.device for one in done.skipped]) == ([live.id], [revoked.id])
+    assert "revoked" in done.skipped[0].reason
+    assert house.fleet.desired_of(revoked.id) is None
+    with house.db.read() as session:
+        assert store.desired_row(session, revoked.id) is None
+
+
 def test_listeners_hear_after_the_commit_and_not_of_a_rollback(house: House) -> None:
     device = house.device()
     ref = house.release("digits@1.0.0", bundles={PROFILE: b"bundle"})
@@ -168,6 +196,7 @@ def test_a_device_is_locked_before_its_document(house: House) -> None:
     for act in (
         lambda: house.fleet.desired.set_active(device.id, wish),
         lambda: house.fleet.desired.resign(device.id),
+        lambda: house.fleet.set_models([ModelChange(device.id, wish.model, wish.active)]),
         lambda: house.fleet.revoke(device.id),
     ):
         seen.clear()

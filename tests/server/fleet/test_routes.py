@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from edgefleet_protocol.messages import Telemetry, Window
 from edgefleet_server.access.model import Role
 from edgefleet_server.access.rules import POLICY
+from edgefleet_server.fleet.model import NewEvent
 from edgefleet_server.fleet.routes import build_router
 from edgefleet_server.telemetry.routes import build_router as build_telemetry_router
 from tests.server.fleet.apps import Operators
@@ -69,6 +70,28 @@ def test_lists_come_in_pages(client: TestClient, house: House) -> None:
     events = client.get("events", params={"limit": 2}).json()
     more = client.get("events", params={"limit": 2, "cursor": events["next_cursor"]}).json()
     assert [e["id"] for e in events["items"] + more["items"]] == [3, 2, 1]
+
+
+def test_events_can_be_filtered_and_followed(client: TestClient, house: House) -> None:
+    device = house.device().id
+    house.fleet.add_events([NewEvent("stage", rollout="r-1"), NewEvent("assignment", device, "digits", "r-1")])
+    house.fleet.add_events([NewEvent("assignment", "d-b", "digits", "r-2", {"to": "acked"})])
+
+    def kinds(**params: Any) -> list[str]:
+        answer = client.get("events", params=params)
+        assert answer.status_code == 200, answer.text
+        return [one["kind"] for one in answer.json()["items"]]
+
+    assert kinds(rollout="r-1") == ["assignment", "stage"]
+    assert kinds(kind="stage, enrolled,") == ["stage", "enrolled"]
+    assert kinds(device=device) == ["assignment", "enrolled"]
+    assert kinds(after_id=0) == ["enrolled", "stage", "assignment", "assignment"]
+    page = client.get("events", params={"after_id": 1, "limit": 2, "kind": "stage,assignment"}).json()
+    assert ([one["id"] for one in page["items"]], page["next_cursor"], page["total"]) == ([2, 3], None, 3)
+    assert page["items"][1]["rollout"] == "r-1"
+    assert kinds(after_id=3, rollout="r-2") == ["assignment"]
+    assert kinds(after_id=4) == []
+    assert client.get("events", params={"after_id": -1}).json()["code"] == "request.invalid"
 
 
 def test_telemetry_of_a_device(client: TestClient, house: House) -> None:

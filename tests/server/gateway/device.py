@@ -41,6 +41,8 @@ class MqttDevice:
         self.replies: queue.Queue[MetaReply] = queue.Queue()
         self.acks: queue.Queue[Ack] = queue.Queue()
         self.heads: queue.Queue[bytes] = queue.Queue()
+        self.holds: queue.Queue[bytes] = queue.Queue()
+        self.order: list[str] = []
         self._numbers = itertools.count(1)
         self._up = threading.Event()
         cert, key = folder / f"{self.id}.crt", folder / f"{self.id}.key"
@@ -65,12 +67,15 @@ class MqttDevice:
 
     def _take(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
         topic, payload = message.topic, bytes(message.payload)
+        self.order.append(topic)
         if topic == self.topics.desired(self.id):
             self.desired.put(payload)
         elif topic == self.topics.dn_blk(self.id):
             self.blocks.put(decode_data(payload))
         elif topic == self.topics.repo_head():
             self.heads.put(payload)
+        elif topic == self.topics.hold():
+            self.holds.put(payload)
         elif topic == self.topics.dn_meta(self.id):
             downlink = decode(Downlink, payload)
             if downlink.reply is not None:

@@ -34,6 +34,7 @@ class OtherProcess:
         self.documents: list[Document] = []
         self.old: list[Document] = []
         self.times_away = 0
+        self.hold: bytes | None = None
 
     def sign(self) -> None:
         """Write both."""
@@ -51,8 +52,8 @@ class OtherProcess:
         return self.documents
 
     def hold_envelope(self) -> bytes | None:
-        """Return no brake."""
-        return None
+        """Return the brake, if there is one."""
+        return self.hold
 
 
 def test_everything_is_said_also_when_the_database_was_away_at_the_connect(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,3 +95,25 @@ def test_the_head_goes_before_a_document_of_another_process(monkeypatch: pytest.
         (TOPICS.repo_head(), b"head 2"),
         (TOPICS.desired(ONE), b"document 2"),
     ]
+
+
+def test_a_brake_goes_out_without_any_document_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_S", 3600.0)  # nothing is found by looking: only what is told goes out
+    said: list[tuple[str, bytes]] = []
+    database = OtherProcess()
+
+    def publish(topic: str, payload: bytes, _qos: int, _retain: bool) -> bool:
+        said.append((topic, payload))
+        return True
+
+    outbound = Outbound(TOPICS, database, lambda: database.head, publish, SystemClock())
+    outbound.start()
+    outbound.send_everything()
+    eventually(lambda: said, "the first head")
+    database.hold = b"hold 1"
+    outbound.send_shared()
+    outbound.send_shared()
+    outbound.send_desired([Document(ONE, 1, b"document 1")])
+    eventually(lambda: len(said) == 3, "brake and document")
+    outbound.stop()
+    assert said[1:] == [(TOPICS.hold(), b"hold 1"), (TOPICS.desired(ONE), b"document 1")]

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from edgefleet_protocol.blocks import BlockError, BlockErrorCode, check_leaf
-from edgefleet_protocol.desired import DESIRED_TYPE, decode_desired
+from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE, Ref, decode_desired, decode_hold
 from edgefleet_protocol.envelope import parse_envelope
+from edgefleet_protocol.ids import ModelName
 from edgefleet_protocol.messages import (
     Event,
     EventKind,
@@ -23,7 +24,7 @@ from edgefleet_protocol.messages import (
     decode,
 )
 from edgefleet_protocol.verify import verify_envelope
-from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.fleet.model import DeviceStatus, ModelChange
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.gateway import mqtt
 from tests.server.fleet.house import PROFILE
@@ -147,6 +148,30 @@ def test_bad_messages_are_counted_and_harm_nobody(site: Site) -> None:
         e.kind for e in site.house.fleet.reader.events(device_id=other.id, before=None, since=None, limit=9)[0]
     ] == ["enrolled"]
     assert there.meta("timestamp.json") == site.house.signing.metadata_file("timestamp.json")
+
+
+def test_the_brake_goes_out_at_once_and_before_documents(site: Site) -> None:
+    device = site.house.device()
+    there = site.connect(device)
+    assert there.desired.get(timeout=WAIT_S)
+    keys = [site.house.signing.director_key()]
+
+    site.house.fleet.set_hold(["r-1"], [])
+    first = decode_hold(verify_envelope(there.holds.get(timeout=WAIT_S), HOLD_TYPE, keys))
+    assert first.rollouts == ["r-1"]
+
+    there.order.clear()
+    active = Ref(target=f"digits/1.0.0/{PROFILE}.bundle", sha256="a" * 64, length=1)
+    with site.house.db.session():
+        site.house.fleet.set_hold(["r-1", "r-2"], [])
+        site.house.fleet.set_models([ModelChange(device.id, ModelName("digits"), active)])
+    assert decode_desired(verify_envelope(there.desired.get(timeout=WAIT_S), DESIRED_TYPE, keys)).gen == 2
+    second = decode_hold(verify_envelope(there.holds.get(timeout=WAIT_S), HOLD_TYPE, keys))
+    assert (second.rollouts, second.seq > first.seq) == (["r-1", "r-2"], True)
+    assert there.order == [there.topics.hold(), there.topics.desired(device.id)]
+
+    later = site.connect(site.house.device())
+    assert decode_hold(verify_envelope(later.holds.get(timeout=WAIT_S), HOLD_TYPE, keys)) == second
 
 
 def test_a_revoked_device_is_not_heard_and_its_document_is_gone(site: Site) -> None:

@@ -1,3 +1,4 @@
+# ruff: noqa: PLR0915  # every table of the server, one statement each
 """Create all tables.
 
 Revision: 0001, after nothing.
