@@ -34,6 +34,9 @@ SOAKS: dict[str, Soak] = {
     "broker-links": Soak(
         "tests.broker.soak", 1000, "a link broken at random while messages flow both ways, on each broker"
     ),
+    "rollout-montecarlo": Soak(
+        "tests.server.rollout.montecarlo", 10_000, "releases that fail on so many devices, judged report by report"
+    ),
 }
 
 
