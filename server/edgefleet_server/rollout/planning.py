@@ -21,6 +21,7 @@ from edgefleet_server.rollout.spec import size_text
 
 MAX_DEVICES_SHOWN: Final = 50
 SHORT_ACK: Final = timedelta(minutes=1)
+NONE_HERE: Final = "skipped here once it has passed in another stratum"
 
 # ---- codes of findings: stable
 
@@ -216,11 +217,7 @@ def _cell_view(spec: Spec, index: int, stratum: _Stratum) -> PlannedCell:
         PlannedDevice(device, _why_here(stratum, index, place))
         for place, (_, device) in enumerate(stratum.ranked[first : min(reached, first + MAX_DEVICES_SHOWN)], first + 1)
     )
-    why = (
-        _why_rule(stage, rule, stratum.population, spec.gate)
-        if reached
-        else "skipped: it has no device of this stratum"
-    )
+    why = _why_rule(stage, rule, stratum.population, spec.gate) if reached else NONE_HERE
     return PlannedCell(stratum.name, rule.value, why, added, reached, devices)
 
 
@@ -285,7 +282,8 @@ def _about_stages(spec: Spec, strata: Sequence[_Stratum]) -> Iterator[Finding]:
     for index, stage in enumerate(spec.stages):
         for stratum in strata:
             yield from _about_cell(spec, index, stratum)
-        if index and strata and not any(stratum.added(index) for stratum in strata):
+        is_needed = index == len(spec.stages) - 1 and spec.stages[index - 1].size.percent != 100  # for joiners
+        if index and strata and not is_needed and not any(stratum.added(index) for stratum in strata):
             told = f"stage {stage.name} adds no device in any stratum: it only waits once more"
             yield Finding("warning", STAGE_ADDS_NOTHING, index, None, told, "remove it, or make it larger")
 
@@ -295,7 +293,7 @@ def _about_cell(spec: Spec, index: int, stratum: _Stratum) -> Iterator[Finding]:
     rule = rule_for(stage.promote, population, spec.gate)
     needed = devices_needed(rule, population, spec.gate)
     if reached == 0:
-        told = f"stage {stage.name} has no device of {stratum.name}: skipped there, the next stage is its first"
+        told = f"stage {stage.name} has no device of {stratum.name}: {NONE_HERE}"
         yield Finding("warning", STAGE_SKIPPED, index, stratum.name, told, "raise the count, or write min: 2")
     elif population < needed:
         told = (

@@ -210,5 +210,5 @@ def _listed(words: Sequence[str], last: str = "and") -> str:
 def _unknown(key: str, allowed: Sequence[str]) -> str:
     if key in LATER:
         return "is not available yet in this version; remove it"
-    near = get_close_matches(key, allowed, n=1, cutoff=0.6)
+    near = get_close_matches(key, allowed, n=1, cutoff=0.6) or [name for name in allowed if name.startswith(f"{key}_")]
     return f"is not a field here; {f'did you mean {near[0]}?' if near else f'expected {_listed(allowed)}'}"
