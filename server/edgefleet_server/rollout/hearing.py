@@ -21,6 +21,7 @@ from edgefleet_server.rollout.rules import LOST
 
 TRANSIENT: Final = frozenset({ErrorClass.NETWORK, ErrorClass.DISK, ErrorClass.MEMORY, ErrorClass.DEADLINE})
 HELD_CODE: Final = "install.held"
+TAKEN_BACK: Final = "taken back by the server"
 PROBATION_FACTOR: Final = 4
 """A device that is there may be on probation for so many times `verify`."""
 
@@ -250,12 +251,14 @@ def _confirm_back(a: Assignment, report: Report, digest: str, now: datetime, ste
         done = replace(a, back_done_at=now, deadline=None)
     else:
         return a
-    if done.state in _RANK or done.state is _S.REGRESSED:
-        if done.state in (_S.ELIGIBLE, _S.OFFERED):
-            return _step(done, _E.CANCEL, now, steps, ended_at=now)
-        return _step(done, _E.ROLL_BACK_REMOTE, now, steps, ended_at=now)
-    steps.append(AssignmentNoted(done))
-    return done
+    if done.state not in _RANK and done.state is not _S.REGRESSED:
+        steps.append(AssignmentNoted(done))
+        return done
+    if done.state in (_S.ELIGIBLE, _S.OFFERED):
+        return _step(done, _E.CANCEL, now, steps, ended_at=now)
+    if done.state in IN_FLIGHT and _failure(done, report, digest) is _E.ROLL_BACK_LOCAL:
+        return _failed(done, report, _E.ROLL_BACK_LOCAL, now, steps)  # it found out by itself at the same time
+    return _step(done, _E.ROLL_BACK_REMOTE, now, steps, reason=done.reason or TAKEN_BACK, ended_at=now)
 
 
 def _step(a: Assignment, event: AssignmentEvent, now: datetime, steps: Heard, **changes: object) -> Assignment:
