@@ -50,6 +50,7 @@ STATUS: Final[Mapping[str, int]] = {
     "request.bad_cursor": 422,
     "fleet.failed": 500,
     "fleet.device_revoked": 409,
+    "group.in_use": 409,
     "desired.not_found": 404,
     "signing.failed": 500,
     "signing.keys_exist": 500,
