@@ -37,6 +37,9 @@ class RolloutEngine:
         One rollout that fails does not stop the others; it is tried again when its lease has run out.
         """
         self._keep_brake()
+        with self._db.read() as session:
+            if not store.is_any_due(session, self._clock.now(), is_woken=is_woken):
+                return 0
         done: set[str] = set()
         while True:
             with self._db.session() as session:

@@ -81,15 +81,12 @@ def claim(
 
     is_woken: devices have reported, so every open rollout is due. but: those that had their turn.
     """
-    is_due = col(Rollout.next_eval_at) <= now
-    if is_woken:
-        is_due = or_(is_due, col(Rollout.state).in_(sorted(ROLLOUT_ACTIVE)))
     is_free = or_(
         col(Rollout.lease_until).is_(None), col(Rollout.lease_until) <= now, col(Rollout.lease_owner) == owner
     )
     statement = (
         select(Rollout)
-        .where(col(Rollout.next_eval_at).is_not(None), col(Rollout.id).not_in(but), is_due, is_free)
+        .where(col(Rollout.next_eval_at).is_not(None), col(Rollout.id).not_in(but), _is_due(now, is_woken), is_free)
         .order_by(col(Rollout.next_eval_at))
         .limit(CLAIM_BATCH)
         .with_for_update(skip_locked=True)
@@ -99,6 +96,16 @@ def claim(
         row.lease_owner, row.lease_until, row.fence = owner, now + LEASE, row.fence + 1
         taken.append((row.id, row.fence))
     return taken
+
+
+def is_any_due(session: Session, now: datetime, *, is_woken: bool) -> bool:
+    """Return whether a claim could take something: a look that waits for no writer."""
+    return session.execute(select(col(Rollout.id)).where(_is_due(now, is_woken)).limit(1)).first() is not None
+
+
+def _is_due(now: datetime, is_woken: bool) -> Any:
+    is_due = col(Rollout.next_eval_at) <= now
+    return or_(is_due, col(Rollout.state).in_(sorted(ROLLOUT_ACTIVE))) if is_woken else is_due
 
 
 def hold_fence(session: Session, rollout_id: str, fence: int) -> bool:
