@@ -44,13 +44,16 @@ class Form:
 
 
 async def form_of(request: Request) -> Form:
-    """Return the form of a request (a dependency). Raises HTTPException when it is too large."""
+    """Return the form of a request (a dependency). Raises HTTPException when it is too large or not a form of ours."""
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_FORM_BYTES:
             raise HTTPException(413, f"the form is larger than {MAX_FORM_BYTES} bytes")
-    parsed = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=16)
+    try:
+        parsed = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=16)
+    except ValueError as error:
+        raise HTTPException(400, "the form has more fields than any of ours") from error
     return Form({name: values[-1] for name, values in parsed.items()})
 
 

@@ -39,7 +39,9 @@ class PageRoute(APIRoute):
             except EdgefleetError as error:
                 return _refusal(error, http_errors.status_of(error.code) or 500)
             except HTTPException as error:
-                return _refusal(EdgefleetError(str(error.detail), next_step="send less"), error.status_code)
+                return _refusal(
+                    EdgefleetError(str(error.detail), next_step="use the forms of our pages"), error.status_code
+                )
             except RequestValidationError:
                 wrong = EdgefleetError("this address cannot be used as it is", next_step="start again at the overview")
                 return _refusal(wrong, 422)

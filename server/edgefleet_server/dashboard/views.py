@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from edgefleet_server.fleet.views import DeviceView, EventView, FleetReader, ReportedModel, release_of
 from edgefleet_server.paging import encode_cursor
-from edgefleet_server.rollout.views import CountsView, DecisionView, RolloutDevice, RolloutView
+from edgefleet_server.rollout.views import CountsView, DecisionView, RolloutDevice, RolloutView, StageView
 from edgefleet_server.telemetry.model import Latest
 from edgefleet_server.telemetry.service import TelemetryService
 
@@ -114,6 +114,7 @@ class RolloutLine:
     release: str
     state: str
     is_partial: bool
+    is_active: bool
     is_braked: bool
     stage: str
     reason: str
@@ -139,6 +140,7 @@ class RolloutPage:
     """One rollout: as the rollout feature returns it, a bar for each stratum of each stage, its devices and its story."""
 
     rollout: RolloutView
+    is_active: bool
     bars: Mapping[tuple[int, str], Bar]
     devices: Sequence[RolloutDevice]
     has_more_devices: bool
@@ -188,6 +190,7 @@ class DashboardReader:
         devices = self._rollouts.devices(rollout_id, limit=MAX_ROLLOUT_DEVICES + 1)
         return RolloutPage(
             rollout=rollout,
+            is_active=rollout.state in ACTIVE,
             bars={
                 (stage.idx, stratum.stratum): Bar.of(stratum.counts, stratum.population)
                 for stage in rollout.stages
@@ -266,13 +269,14 @@ def event_line(event: EventView) -> EventLine:
     detail = event.detail
     target = str(detail.get("target") or "")
     place = "/".join(str(detail[key]) for key in ("stage", "stratum") if detail.get(key) not in (None, ""))
-    reasons = [str(detail[key]) for key in ("error_class", "code", "reason") if detail.get(key)]
+    said = detail.get("reason") or detail.get("code")
+    reasons = [str(one) for one in (detail.get("error_class"), said) if one]
     return EventLine(
         at=event.at,
         what=event.kind,
         device=event.device,
         rollout=event.rollout or "",
-        place=place or (release_of(target) if target else None) or event.model,
+        place=place or ("" if event.rollout else (release_of(target) if target else None) or event.model),
         before=str(detail.get("from") or ""),
         after=str(detail.get("to") or detail.get("phase") or ""),
         reason=": ".join(reasons),
@@ -294,19 +298,24 @@ def _trouble(reported: ReportedModel | None) -> str:
 
 
 def _rollout_line(rollout: RolloutView) -> RolloutLine:
-    stages = [
-        StageLine(stage.name, stage.state, Bar.of(stage.counts, sum(one.population for one in stage.strata)))
-        for stage in rollout.stages
-    ]
+    stages = [StageLine(stage.name, stage.state, _bar_of(stage)) for stage in rollout.stages]
     return RolloutLine(
         id=rollout.id,
         name=rollout.name,
         release=rollout.release,
         state=rollout.state,
         is_partial=rollout.is_partial,
+        is_active=rollout.state in ACTIVE,
         is_braked=rollout.is_braked,
         stage=rollout.stage or "",
         reason=rollout.reason,
         created_at=rollout.created_at,
         stages=stages,
     )
+
+
+def _bar_of(stage: StageView) -> Bar:
+    """Return the bar over all strata: of a stage and those before it, as its strata count."""
+    bars = [Bar.of(one.counts, one.population) for one in stage.strata]
+    sums = {name: sum(getattr(bar, name) for bar in bars) for name in Bar.__slots__}
+    return Bar(**sums)

@@ -150,4 +150,4 @@ def assignment(device: RolloutDevice) -> str:
     if is_away and device.state not in {"offered", "lost", "unreachable"}:
         notes.append("offline now")
     told = "; ".join(notes)
-    return f"{told}: {device.reason}" if device.reason else told
+    return f"{told} – {device.reason}" if device.reason else told
