@@ -34,12 +34,10 @@ def agreement(decision: Json) -> str:
 
 
 def figures_text(figures: Any) -> str:
-    """Return `exposed 4, failed 0, e_abort 0.87`; nested figures are left to `-o json`."""
+    """Return `exposed 4, failed 0, e_abort 0.87`; nested figures and what is unknown are left to `-o json`."""
     if not isinstance(figures, dict):
         return "-"
-    told = [
-        f"{key} {text(value)}" for key, value in figures.items() if value is None or not isinstance(value, dict | list)
-    ]
+    told = [f"{key} {text(value)}" for key, value in figures.items() if not isinstance(value, dict | list | None)]
     return ", ".join(told) or "-"
 
 
@@ -95,40 +93,43 @@ def chosen(decisions: list[Json], *, is_all: bool) -> list[Json]:
 def waiting(devices: list[Json], rollout: Json, now: datetime) -> list[Json]:
     """Return rows of texts: devices that the rollout waits for at `now`, by state and reason, most first."""
     stages = {text(stage.get("name")): stage for stage in rollout.get("stages") or []}
-    groups: dict[tuple[str, str], list[Json]] = {}
+    groups: dict[tuple[str, str], list[tuple[Json, str]]] = {}
     for device in devices:
-        why = _why(device, stages.get(stage_name(device.get("stage"), rollout.get("stages"))), now)
+        stage = stages.get(stage_name(device.get("stage"), rollout.get("stages")))
+        why, until = _why(device, stage, now)
         if why:
-            groups.setdefault((text(device.get("state")), why), []).append(device)
+            groups.setdefault((text(device.get("state")), why), []).append((device, until))
     rows = []
     for (state, why), found in sorted(groups.items(), key=lambda group: -len(group[1])):
-        names = [text(device.get("device")) for device in found]
+        names = [text(device.get("device")) for device, _ in found]
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        until = min((str(device["deadline"]) for device in found if device.get("deadline")), default=None)
+        first = min((until for _, until in found if until), default="-")
         which = ", ".join(names[:_NAMED]) + more
-        rows.append({"count": str(len(found)), "state": state, "why": why, "which": which, "until": moment(until)})
+        rows.append({"count": str(len(found)), "state": state, "why": why, "which": which, "until": first})
     return rows
 
 
-def _why(device: Json, stage: Json | None, now: datetime) -> str:
-    """Return why a rollout waits for a device; empty when it does not."""
+def _why(device: Json, stage: Json | None, now: datetime) -> tuple[str, str]:
+    """Return why a rollout waits for a device, and until when at most; empty when it does not."""
     state = str(device.get("state"))
     if state == "healthy":
-        return _soaking(device, stage, now)
+        ends = _soak_ends(device, stage, now)
+        return ("healthy, but not for as long as its soak", ends) if ends else ("", "")
     if state not in _WHY or (state == "eligible" and not _is_open(device, stage)):
-        return ""
+        return "", ""
     told = device_reason(device)
     away = "; the device is offline" if device.get("online") in {False, "offline"} and "offline" not in told else ""
-    return (told if told != "-" else _WHY[state]) + away
+    until = moment(device["deadline"]) if device.get("deadline") else ""
+    return (told if told != "-" else _WHY[state]) + away, until
 
 
-def _soaking(device: Json, stage: Json | None, now: datetime) -> str:
+def _soak_ends(device: Json, stage: Json | None, now: datetime) -> str:
+    """Return when the soak of a healthy device ends; empty when it is over."""
     soak_s = stage.get("soak_s") if stage else None
     left_s = until_s(device.get("switched_at"), now)
     if not isinstance(soak_s, int | float) or left_s is None or left_s + soak_s <= 0:
         return ""
-    ends = (now + timedelta(seconds=left_s + soak_s)).isoformat()
-    return f"healthy, soaks until {moment(ends)}"
+    return moment((now + timedelta(seconds=left_s + soak_s)).isoformat())
 
 
 def _is_open(device: Json, stage: Json | None) -> bool:
@@ -146,20 +147,35 @@ def show_explanation(out: Output, rollout: Json, decisions: list[Json], devices:
             ("devices", counts_text(rollout.get("counts"))),
         ]
     )
+    seen: set[tuple[str, str]] = set()
     for decision in decisions:
         stage = stage_name(decision.get("stage"), rollout.get("stages"))
-        out.heading(f"{stage} / {text(decision.get('stratum'))}")
-        _show_decision(out, decision)
+        stratum = text(decision.get("stratum"))
+        is_newest = (stage, stratum) not in seen
+        seen.add((stage, stratum))
+        out.heading(f"{stage} / {stratum}")
+        _show_decision(out, decision, _cell(rollout, stage, stratum) if is_newest else {})
     rows = [] if is_final(rollout) else waiting(devices, rollout, now)
     if rows:
         out.heading("Waiting for")
         out.table(rows, WAITING)
 
 
-def _show_decision(out: Output, decision: Json) -> None:
+def _cell(rollout: Json, stage: str, stratum: str) -> Json:
+    """Return one stratum of one stage, empty when the rollout has none such."""
+    cells = [
+        cell for one in rollout.get("stages") or [] if one.get("name") == stage for cell in one.get("strata") or []
+    ]
+    return next((cell for cell in cells if cell.get("stratum") == stratum), {})
+
+
+def _show_decision(out: Output, decision: Json, cell: Json) -> None:
+    """Write a decision; where its cell stands for another reason now, such as a person's word, that too."""
     version = f" (rules {decision['rule_version']})" if decision.get("rule_version") is not None else ""
+    has_moved = cell.get("reason") and cell["reason"] != decision.get("reason")
     out.fields(
         [
+            ("now", f"{text(cell.get('state'))}: {cell['reason']}" if has_moved else ""),
             ("verdict", f"{text(decision.get('verdict'))} by {text(decision.get('rule'))}{version}"),
             ("at", f"{moment(decision.get('at'))} by {text(decision.get('actor'))}"),
             ("reason", text(decision.get("reason"))),

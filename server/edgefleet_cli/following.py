@@ -17,7 +17,7 @@ from edgefleet_cli.patience import Patience
 Json = dict[str, Any]
 
 POLL_S = 1.0
-_WIDTHS = (19, 10, 16, 12)
+_WIDTHS = (19, 10, 18, 10)
 
 
 class Follower:

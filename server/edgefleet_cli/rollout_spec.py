@@ -24,7 +24,7 @@ API_VERSION = "edgefleet/v1"
 KIND = "Rollout"
 _MAX_BYTES = 1_000_000
 _STAGE = re.compile(r"(?:(?P<name>[^=]*)=)?(?P<number>\d+(?:\.\d+)?)(?P<percent>%)?")
-_STAGE_NEXT = "write for example --stages 1,10%,100% or --stages canary=1,rest=100%"
+_STAGE_NEXT = "write for example --stages 2,10%,100% or --stages canary=2,rest=100%"
 _DEFAULT_STAGES = (("canary", {"percent": 5, "min": 2}), ("half", {"percent": 50}), ("rest", {"percent": 100}))
 
 
@@ -94,7 +94,7 @@ def parse_stages(text: str) -> list[Json]:
     names = [str(stage["name"]) for stage in stages]
     if len(set(names)) < len(names):
         raise UsageError(
-            "two stages have the same name", why=", ".join(names), next_step="name them: --stages first=1,second=100%"
+            "two stages have the same name", why=", ".join(names), next_step="name them: --stages first=2,second=100%"
         )
     return stages
 

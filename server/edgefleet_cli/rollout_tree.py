@@ -73,7 +73,7 @@ def _cell_label(cell: Json, rollout: Json, now: datetime) -> Text:
     name = f"{_mark(state)} {text(cell.get('stratum'))}: {_with_strength(state, cell)}"
     if state in {"pending", "skipped"}:
         population = cell.get("population")
-        told = _line(name, counted(population, "device") if population is not None else "", _rule(cell))
+        told = _line(name, counted(population, "device") if population else "", _rule(cell))
         return _label([told, str(cell.get("reason") or "")], state)
     verdict = str(cell.get("verdict") or "").replace("_", " ")
     head = _line(name, f"verdict {verdict}" if verdict else "", _soak(cell, now))

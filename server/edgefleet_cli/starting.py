@@ -57,15 +57,15 @@ def start(session: Session, document: Json, *, wait: bool) -> int:
     return EXIT_OK
 
 
-def watch(session: Session, rollout: Json) -> int:
-    """Watch a rollout for as long as `--timeout` says; return 0, 7 or 8."""
+def watch(session: Session, rollout: Json, wanted: frozenset[str] = frozenset()) -> int:
+    """Watch a rollout for as long as `--timeout` says; return 0 (finished, or a `wanted` end), 7 or 8."""
     rollouts = rollouts_of(session)
     try:
         rollout = rollouts.watch(rollout, wait_s=session.options.timeout_s)
     except KeyboardInterrupt:
         session.out.note(f"the rollout goes on; {next_steps(rollout)}")
         raise
-    code = exit_code(rollout)
+    code = EXIT_OK if rollout.get("state") in wanted else exit_code(rollout)
     if code == EXIT_TIMEOUT:
         session.out.note(f"not over within the time given; the rollout goes on: {next_steps(rollout)}")
     elif session.out.is_live:
@@ -86,10 +86,13 @@ def _show_start(session: Session, rollout: Json) -> None:
     show_short_plan(session.out, session.api.get(f"/rollouts/{part(rollout_id)}/plan"))
 
 
-def settle(session: Session, rollout: Json, *, wait: bool) -> int:
-    """Write what became of a rollout that was paused, resumed, promoted or aborted; with `wait` watch it on."""
+def settle(session: Session, rollout: Json, *, wait: bool, wanted: frozenset[str] = frozenset()) -> int:
+    """Write what became of a rollout that was paused, resumed, promoted or aborted; with `wait` watch it on.
+
+    wanted: the states in which a wait ends well besides finished, such as those that an abort asks for.
+    """
     if wait:
-        return watch(session, rollout)
+        return watch(session, rollout, wanted)
     sheet = rollout_sheet(session.clock.now())
     session.out.one(rollout, sheet, lambda entry: _note_state(session, entry))
     return EXIT_OK

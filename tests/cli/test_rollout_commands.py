@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,22 @@ def test_explain_names_what_it_waits_for(edgectl: Edgectl, served: Stub) -> None
     assert "unreachable" in words
     assert "later" not in words
     assert "done" not in words
+
+
+def test_explain_says_until_when_devices_soak(edgectl: Edgectl, served: Stub) -> None:
+    switched_at = datetime.now(UTC) - timedelta(seconds=5)
+    served.says(f"GET {_AT}/devices", page([device("fresh", switched_at=switched_at.isoformat())]))
+    words = " ".join(edgectl("rollout", "explain", _ID).out.split())
+    assert "fresh" in words
+    assert str(switched_at + timedelta(seconds=30))[:19] in words
+
+
+def test_explain_shows_the_word_of_a_person_over_the_last_decision(edgectl: Edgectl, served: Stub) -> None:
+    moved = rollout()
+    moved["stages"][0]["strata"][0].update(state="passed", strength="override", reason="promoted by ana: seen by eye")
+    served.says(f"GET {_AT}", moved)
+    words = " ".join(edgectl("rollout", "explain", _ID, "--all").out.split())
+    assert words.count("passed: promoted by ana: seen by eye") == 1
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
     file: File = None,
     to: Annotated[str | None, typer.Option("--to", "-l", metavar="SELECTOR", help="Devices; '' is all.")] = None,
     stages: Annotated[
-        str | None, typer.Option("--stages", metavar="S", help="e.g. 1,10%,100%: counts are per stratum.")
+        str | None, typer.Option("--stages", metavar="S", help="e.g. 2,10%,100%: counts are per stratum.")
     ] = None,
     soak: Annotated[str | None, typer.Option("--soak", metavar="T", help="How long each stage is watched.")] = None,
     promote: Annotated[Promote | None, typer.Option("--promote", help="What a stage needs to pass.")] = None,
@@ -238,7 +238,7 @@ def abort(
     rollout_id: Id,
     rollback: Annotated[bool, typer.Option("--rollback", help="Take the release back where it runs.")] = False,
     reason: Reason = "",
-    wait: Wait = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch it until it has ended so: exit 0, 7 otherwise.")] = False,
 ) -> None:
     """End a rollout for good. What runs the release keeps it, unless --rollback takes it back."""
     from edgefleet_cli.rollout_view import counts_text
@@ -250,12 +250,21 @@ def abort(
     session.confirm(
         f"Abort {rollout_id} ({text(rollout.get('release'))}; devices: {counts_text(rollout.get('counts'))})? {then}"
     )
-    _act(ctx, rollout_id, "abort", {"reason": reason, "rollback": rollback}, wait=wait)
+    body = {"reason": reason, "rollback": rollback}
+    _act(ctx, rollout_id, "abort", body, wait=wait, wanted=frozenset({"rolled_back" if rollback else "cancelled"}))
 
 
-def _act(ctx: typer.Context, rollout_id: str, verb: str, body: Json, *, wait: bool = False) -> None:
+def _act(
+    ctx: typer.Context,
+    rollout_id: str,
+    verb: str,
+    body: Json,
+    *,
+    wait: bool = False,
+    wanted: frozenset[str] = frozenset(),
+) -> None:
     from edgefleet_cli.starting import rollouts_of, settle
 
     session = Session.of(ctx)
     rollout = rollouts_of(session).act(rollout_id, verb, **body)
-    raise typer.Exit(settle(session, rollout, wait=wait))
+    raise typer.Exit(settle(session, rollout, wait=wait, wanted=wanted))
