@@ -93,9 +93,9 @@ MESSAGES: Final[Mapping[str, str]] = {
     "evidence {e} ({at} suffices) that more than {ratio} of the devices fail",
     FACTS_INCONSISTENT: "the counts contradict each other ({what}): nothing is promoted on them",
     NOTHING_EXPOSED: "no device has taken the release up yet{outside}",
-    WAITING: "{waiting} of {members} devices have not taken the release up yet{outside}",
-    PENDING: "{busy} of {exposed} devices are not done installing and proving it",
-    SOAKING: "{pending} of {exposed} devices are healthy, but not for as long as their soak",
+    WAITING: "waiting for {waiting} of {members} devices to take the release up{outside}",
+    PENDING: "waiting for {busy} of {exposed} devices to install and prove the release",
+    SOAKING: "waiting for {pending} of {exposed} devices, healthy so far, to get through their soak",
     UNREACHABLE_CAP: "{unreachable} of {reached_for} devices never took the release up, at most {cap} % may: "
     "what they would have shown is unknown",
     STAGE_UNTRIED: "{tried} of the {own} devices of this stage took the release up, at least {need} must",
