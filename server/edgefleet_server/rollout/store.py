@@ -3,11 +3,11 @@
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import func, insert, or_, select, update
-from sqlmodel import Session, SQLModel, col
+from sqlalchemy import Table, func, insert, or_, select, update
+from sqlmodel import Session, col
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName
@@ -19,7 +19,7 @@ from edgefleet_server.rollout.tables import Rollout, RolloutAssignment, RolloutC
 
 LEASE: Final = timedelta(seconds=15)
 CLAIM_BATCH: Final = 8
-_Row = TypeVar("_Row", bound=SQLModel)
+_ASSIGNMENT: Final[Table] = RolloutAssignment.__table__  # type: ignore[attr-defined]
 
 
 def rollout(session: Session, rollout_id: str, *, lock: bool = False) -> Rollout:
@@ -133,13 +133,10 @@ def cells(session: Session, rollout_id: str) -> list[Cell]:
 
 
 def assignments(session: Session, rollout_id: str) -> list[Assignment]:
-    """Return a rollout's assignments in order of device."""
-    statement = (
-        select(RolloutAssignment)
-        .where(col(RolloutAssignment.rollout_id) == rollout_id)
-        .order_by(col(RolloutAssignment.device_id))
-    )
-    return [_assignment(row) for row in session.execute(statement).scalars()]
+    """Return a rollout's assignments in order of device. Plain rows, no ORM objects: a tick reads them all."""
+    table = _ASSIGNMENT
+    statement = select(table).where(table.c.rollout_id == rollout_id).order_by(table.c.device_id)
+    return [_assignment(row) for row in session.execute(statement)]
 
 
 def save_cells(session: Session, rollout_id: str, changed: Sequence[Cell]) -> None:
@@ -197,18 +194,18 @@ def _cell(row: RolloutCell) -> Cell:
     )
 
 
-def _assignment(row: RolloutAssignment) -> Assignment:
-    same = {f.name: getattr(row, f.name) for f in fields(Assignment) if f.name not in _CONVERTED}
+def _assignment(row: Any) -> Assignment:
     return Assignment(
         device=DeviceId(row.device_id),
         stratum=ProfileName(row.stratum),
         state=AssignmentState(row.state),
         previous=None if row.previous is None else _bundle(row.previous),
-        **same,
+        **{name: getattr(row, name) for name in _SAME},
     )
 
 
 _CONVERTED: Final = frozenset({"device", "stratum", "state", "previous"})
+_SAME: Final = tuple(f.name for f in fields(Assignment) if f.name not in _CONVERTED)
 
 
 def _bundle(plain: dict[str, Any]) -> Bundle:
@@ -216,7 +213,7 @@ def _bundle(plain: dict[str, Any]) -> Bundle:
 
 
 def _assignment_row(rollout_id: str, one: Assignment) -> dict[str, Any]:
-    plain = _stored({f.name: getattr(one, f.name) for f in fields(Assignment) if f.name not in _CONVERTED})
+    plain = _stored({name: getattr(one, name) for name in _SAME})
     return {
         **plain,
         "rollout_id": rollout_id,
