@@ -1,4 +1,4 @@
-"""`edge-agent`: enroll, renew, run, status, infer. Errors in three lines (what, why or where, next), exit codes as edgectl's.
+"""`edge-agent`: enroll, renew, run, status, rollback, infer. Errors in three lines (what, why or where, next), exit codes as edgectl's.
 
 0 ok, 1 failed, 2 usage, 3 cancelled, 4 refused, 5 not found, 6 conflict, 7 unreachable, 130 interrupted.
 """
@@ -20,11 +20,14 @@ from edgefleet_protocol.errors import EdgefleetError
 EXIT_CODES: dict[type[EdgefleetError], int] = {
     errors.SettingsError: 2,
     errors.ClaimTokenError: 2,
+    errors.WhichModelError: 2,
     errors.EnrollRefusedError: 4,
     errors.RenewRefusedError: 4,
     errors.PinMismatchError: 4,
     errors.NotEnrolledError: 5,
     errors.AgentNotRunningError: 5,
+    errors.UnknownModelError: 5,
+    errors.NoPreviousVersionError: 5,
     errors.AlreadyEnrolledError: 6,
     errors.AgentRunningError: 6,
     errors.IdentityBusyError: 6,
@@ -65,7 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(run=_status)
     renew = sub.add_parser("renew", help="get a certificate for a new key now; the agent does so by itself in time")
     renew.set_defaults(run=_renew)
-    for command in (enroll, run, status, renew):
+    rollback = sub.add_parser("rollback", help="go back to the version that served before, without the server")
+    rollback.add_argument("model", nargs="?", default="", help="which model; may be left out when there is one")
+    rollback.add_argument("--reason", default="", help="why, for those who look at it later")
+    rollback.set_defaults(run=_rollback)
+    for command in (enroll, run, status, renew, rollback):
         command.add_argument("--state", type=Path, default=_default_state(), help="state folder (default: %(default)s)")
         command.add_argument("-o", "--output", choices=("text", "json"), default="text")
     _add_infer(sub)
@@ -137,6 +144,14 @@ def _status(args: argparse.Namespace) -> int:
     status = read_status(args.state)
     _print(args, status, status_text(status))
     return 0
+
+
+def _rollback(args: argparse.Namespace) -> int:
+    from edgefleet_agent.rollback import roll_back, rollback_text
+
+    answer = roll_back(args.state, args.model, args.reason)
+    _print(args, answer, rollback_text(answer))
+    return 0 if answer["serving"] else 1
 
 
 def _print(args: argparse.Namespace, data: Any, text: str) -> None:

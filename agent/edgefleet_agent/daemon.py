@@ -24,6 +24,7 @@ import msgspec
 
 from edgefleet_agent import __version__
 from edgefleet_agent.clock import SystemClock
+from edgefleet_agent.control import Control, obey
 from edgefleet_agent.durable import read_record
 from edgefleet_agent.errors import AgentRunningError, PortTakenError, StateFileError
 from edgefleet_agent.facts import runtimes
@@ -31,6 +32,7 @@ from edgefleet_agent.identity import load_identity
 from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchProgress, Notice, Refused, TaskKind
 from edgefleet_agent.install.intake import Intake
 from edgefleet_agent.install.journal import Journal
+from edgefleet_agent.install.machine import is_on_trial
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.records import DesiredOk, HoldOk, SlotRef
 from edgefleet_agent.install.runner import Runner
@@ -49,7 +51,7 @@ from edgefleet_agent.wiring import limits, worker_options
 from edgefleet_agent.worker.launch import listen_tcp, listen_unix
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import DeviceId, TenantId
-from edgefleet_protocol.messages import Ack, Downlink, MetaRequest, Phase, decode, encode
+from edgefleet_protocol.messages import Ack, Downlink, MetaRequest, decode, encode
 from edgefleet_protocol.topics import Topics
 
 STATE_DELAY_S = 0.15
@@ -104,6 +106,8 @@ class Daemon:
             self._room,
             self._clock,
         )
+        self._control_socket = self._paths.sockets() / "control.sock"
+        self._control = Control(self._loop, self._control_socket, lambda request: obey(self._runner, request))
         options = LinkOptions(settings.keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
         self._link = MqttLink(
             self._renewal.identity,
@@ -151,7 +155,9 @@ class Daemon:
         self._link.stop(encode(self._reports.presence(on=False)))
         self._intake.close()
         self._renewal.close()
+        self._control.close()
         self._serving.close()
+        self._runner.close()
         self._outbox.close()
         for listener in self._listeners:
             listener.close()
@@ -187,6 +193,7 @@ class Daemon:
         """Begin nothing any more, let workers finish what is in flight, at most STOP_S long."""
         log.info("stopping")
         self._is_leaving = True
+        self._control.close()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         self._intake.close()
@@ -400,6 +407,7 @@ class Daemon:
             "boot_id": self._boot_id,
             "infer_url": f"http://{host}:{address[1]}",
             "infer_socket": str(self._paths.sockets() / "infer.sock"),
+            "control_socket": str(self._control_socket),
             "outbox": {"messages": len(self._outbox), "bytes": self._outbox.bytes, "dropped": self._outbox.dropped},
             "refused": {"gen": state.refused_gen, "code": state.refused_code, "reason": state.refused_reason},
             "workers": self._serving.pids(),
@@ -420,12 +428,11 @@ class Daemon:
         now = self._clock.monotonic_s()
         busy = self._runner.is_busy
         for model, record in self._runner.records.items():
-            trial = record.phase is Phase.PROBATION
-            every = self._settings.golden_trial_s if trial else self._settings.golden_interval_s
+            every = self._settings.golden_trial_s if is_on_trial(record) else self._settings.golden_interval_s
             if now - self._golden_asked_s.get(model, now - every) >= every:
                 self._golden_asked_s[model] = now
                 self._serving.ask_golden(model)
-        if busy or self._window_age_s() >= self._interval_s() - 2:
+        if busy or self._runner.is_watching or self._window_age_s() >= self._interval_s() - 2:
             self._serving.ask_stats()
         if self._link.is_connected and now - self._heard_s > SILENCE_S and len(self._outbox):
             # what we send is never confirmed though the client believes to be connected

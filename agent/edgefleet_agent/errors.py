@@ -89,3 +89,37 @@ class PortTakenError(EdgefleetError):
 
     code = "agent.port_taken"
     default_next_step = "stop what listens there, or choose another port: EDGEFLEET_AGENT_INFER_PORT (0 = any free one)"
+
+
+class UnknownModelError(EdgefleetError):
+    """No such model serves on this device."""
+
+    code = "rollback.unknown_model"
+    default_next_step = "`edge-agent status` names the models of this device"
+
+
+class WhichModelError(EdgefleetError):
+    """Several models serve, and none was named."""
+
+    code = "rollback.which_model"
+
+
+class NoPreviousVersionError(EdgefleetError):
+    """There is nothing to go back to."""
+
+    code = "rollback.no_previous"
+    default_next_step = "deploy the version you want: `edgectl deploy MODEL@VERSION --to id=DEVICE`"
+
+
+class PreviousDamagedError(EdgefleetError):
+    """The bytes to go back to are not what they were."""
+
+    code = "rollback.damaged"
+    default_next_step = "leave what serves, and deploy the version you want: it is fetched again"
+
+
+class ControlError(EdgefleetError):
+    """The running agent did not answer a command as it should."""
+
+    code = "agent.control"
+    default_next_step = "see the log of the agent; `edge-agent status` says what it does now"

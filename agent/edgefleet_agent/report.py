@@ -10,8 +10,10 @@ from typing import Any
 from edgefleet_agent import __version__
 from edgefleet_agent.identity import Identity
 from edgefleet_agent.install.child_protocol import Notice, Refused, TaskKind
-from edgefleet_agent.install.records import ModelRecord
+from edgefleet_agent.install.machine import HELD_CODE, TRANSIENT
+from edgefleet_agent.install.records import ModelRecord, Quarantine
 from edgefleet_agent.install.runner import Runner
+from edgefleet_agent.install.wishes import HELD
 from edgefleet_agent.link.outbox import Kind, Outbox
 from edgefleet_agent.serving import ModelServing
 from edgefleet_protocol.clock import Clock
@@ -107,6 +109,22 @@ class Reports:
         )
         self._soon()
 
+    def quarantined(self, record: ModelRecord, entry: Quarantine) -> None:
+        """A digest failed here and will not be tried again by itself."""
+        wish = next((w for w in (record.wanted, record.served) if w is not None and w.sha256 == entry.sha256), None)
+        self._event(
+            EventKind.QUARANTINED,
+            model=record.model,
+            target=wish.target if wish else "",
+            sha256=entry.sha256,
+            gen=entry.gen,
+            attempt=entry.attempt,
+            phase=record.phase,
+            error_class=entry.error_class,
+            code=entry.code,
+            reason=entry.reason,
+        )
+
     def telemetry(self, windows: list[Window], system: SystemFigures) -> None:
         """Put one telemetry message into the outbox."""
         seq = self._next("telemetry")
@@ -156,6 +174,9 @@ class Reports:
 
 def _model_state(record: ModelRecord, runner: Runner, serving: ModelServing) -> ModelState:
     active, previous, wanted = record.active, record.previous, record.wanted
+    error_class, code, reason = record.error_class, record.error_code, record.reason
+    if (not code or error_class in TRANSIENT) and runner.is_held(record.model):
+        error_class, code, reason = ErrorClass.DEADLINE, HELD_CODE, HELD.reason
     return ModelState(
         model=record.model,
         phase=record.phase,
@@ -166,9 +187,9 @@ def _model_state(record: ModelRecord, runner: Runner, serving: ModelServing) -> 
         wanted_sha256=wanted.sha256 if wanted else "",
         attempt=wanted.attempt if wanted else 0,
         gen=record.gen,
-        error_class=record.error_class,
-        error_code=record.error_code,
-        reason=record.reason[:MAX_REASON_CHARS],
+        error_class=error_class,
+        error_code=code,
+        reason=reason[:MAX_REASON_CHARS],
         progress_pct=runner.progress_pct(record.model),
         slot=active.slot if active else "",
         serving=serving.is_serving(record.model),

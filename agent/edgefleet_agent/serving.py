@@ -55,6 +55,10 @@ class Owner(Protocol):
         """The serving worker answered golden vectors."""
         ...
 
+    def on_stats(self, model: str, sha256: str, stats: Stats) -> None:
+        """A worker that serves this digest, or has served it, told its figures."""
+        ...
+
     def on_active_exit(self, model: str, how: str, failed: Failed | None) -> bool:
         """The serving worker ended unasked; True to start it again."""
         ...
@@ -77,13 +81,6 @@ class _Lanes:
     failures: int = 0
     serving_since_s: float | None = None
     sums: Sums | None = None
-    trial_n: int = 0
-    trial_errors: int = 0
-    trial_nonfinite: int = 0
-
-    def forget_trial(self) -> None:
-        """Begin to count anew: another version serves next."""
-        self.trial_n = self.trial_errors = self.trial_nonfinite = 0
 
 
 class ModelServing:
@@ -147,7 +144,6 @@ class ModelServing:
         lanes.failures = 0
         lanes.serving_since_s = None
         lanes.sums = self._sums_for(lanes, new.ref)
-        lanes.forget_trial()
         if lanes.restart is not None:
             lanes.restart.cancel()
             lanes.restart = None
@@ -167,7 +163,6 @@ class ModelServing:
             lanes.restart = None
         active, lanes.active = lanes.active, None
         lanes.serving_since_s = None
-        lanes.forget_trial()
         if active is not None:
             lanes.draining.append(active)
             active.drain()
@@ -215,11 +210,6 @@ class ModelServing:
         """Whether the last golden check of the active worker passed."""
         active = self._lanes(model).active
         return active is not None and active.golden_ok
-
-    def seen(self, model: str) -> tuple[int, int, int]:
-        """Return answered, failed and not finite since this version serves, over restarts of its worker as well."""
-        lanes = self._lanes(model)
-        return lanes.trial_n, lanes.trial_errors, lanes.trial_nonfinite
 
     def take_sums(self) -> Iterator[tuple[str, Sums]]:
         """Yield each model's sums and begin new ones."""
@@ -270,12 +260,13 @@ class ModelServing:
         lanes = self._lanes(worker.model)
         if isinstance(message, Ready):
             worker.state = "ready"
-        if isinstance(message, Golden):
+        if isinstance(message, Golden) and message.checked:
             worker.golden_ok = message.ok
         if worker is lanes.trial:
             owner.on_trial_message(worker.model, message)
         elif isinstance(message, Stats):
             self._add_stats(worker, lanes, message)
+            owner.on_stats(worker.model, worker.ref.sha256, message)
         elif worker is lanes.active:
             self._on_active(worker, lanes, message, owner)
 
@@ -295,10 +286,6 @@ class ModelServing:
 
     @staticmethod
     def _add_stats(worker: Worker, lanes: _Lanes, stats: Stats) -> None:
-        if worker is lanes.active:
-            lanes.trial_n += stats.n
-            lanes.trial_errors += stats.errors
-            lanes.trial_nonfinite += stats.nonfinite
         sums = lanes.sums
         if sums is None or sums.sha256 != worker.ref.sha256:
             return

@@ -49,6 +49,9 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     nonfinite_limit_ratio: float = 0.001
     error_limit_ratio: float = 0.01
     error_limit_min_n: int = 200
+    slow_limit_factor: float = 2.0
+    slow_limit_margin_ms: float = 5.0
+    slow_limit_min_n: int = 200
     block_credit: int = 8
     meta_timeout_s: float = 10.0
     block_timeout_s: float = 4.0

@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Sequence
 
-from edgefleet_agent.install.machine import Limits
+from edgefleet_agent.install.trial import Limits
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.workers import WorkerOptions
@@ -35,4 +35,7 @@ def limits(settings: AgentSettings) -> Limits:
         nonfinite_ratio=settings.nonfinite_limit_ratio,
         error_ratio=settings.error_limit_ratio,
         error_min_n=settings.error_limit_min_n,
+        slow_factor=settings.slow_limit_factor,
+        slow_margin_ms=settings.slow_limit_margin_ms,
+        slow_min_n=settings.slow_limit_min_n,
     )

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from edgefleet_agent.durable import read_record
-from edgefleet_agent.install import machine
+from edgefleet_agent.install import machine, trial
 from edgefleet_agent.install.child_protocol import Task
 from edgefleet_agent.install_child.documents import Documents
 from edgefleet_agent.install_child.errors import MetadataError
@@ -113,10 +113,12 @@ def test_a_clock_ten_years_ahead_moves_no_trusted_time(device: Device) -> None:
 @pytest.mark.parametrize("leap_days", [-3650, -2, 2, 3650])
 def test_a_trial_is_neither_cut_short_nor_made_endless_by_a_clock(leap_days: int, phase: Phase) -> None:
     began_s = NOW - leap_days * 86_400
-    record = msgspec.structs.replace(serving(phase=phase), phase_since_s=began_s, crashes_s=[began_s])
+    record = serving(phase=phase)
+    seen = msgspec.structs.replace(record.seen, since_s=began_s)
+    record = msgspec.structs.replace(record, phase_since_s=began_s, seen=seen, crashes_s=[began_s])
     record = machine.recovered(record, now_s=NOW)
-    assert isinstance(machine.judge(record, GOOD, LIMITS, now_s=NOW + 59), machine.KeepWatching)
-    assert isinstance(machine.judge(record, GOOD, LIMITS, now_s=NOW + 60), machine.Commit)
+    assert isinstance(trial.judge(record, GOOD, LIMITS, now_s=NOW + 59), trial.KeepWatching)
+    assert isinstance(trial.judge(record, GOOD, LIMITS, now_s=NOW + 60), trial.Commit)
     assert all(at <= NOW for at in record.crashes_s)
 
 

@@ -1,6 +1,5 @@
 """Stops: SIGTERM lets requests finish, a hold stops an install in the middle of it."""
 
-import datetime as dt
 import json
 import os
 import signal
@@ -8,8 +7,6 @@ import socket
 import urllib.parse
 from pathlib import Path
 
-from edgefleet_protocol.desired import Hold, encode_hold
-from edgefleet_server.fleet.tables import FleetHold
 from tests.agent.field import Agent, deploy, eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.gateway.conftest import Site
@@ -82,22 +79,14 @@ def test_a_hold_stops_what_is_not_switched_and_frees_the_way_for_something_else(
     frozen = eventually(lambda: freeze_trial(agent))
     assert frozen, agent.log.read_text()
     assert agent.model()["active_target"].startswith("digits/1.0.0/")
-    send_hold(site, seq=1, digests=[wanted])
-    model = agent.wait("failed", "1.0.0")
-    assert model["error_code"] == "install.held", model
+    site.house.fleet.set_hold([], [wanted])
+    assert eventually(lambda: agent.model().get("error_code") == "install.held"), agent.model()
+    agent.wait("committed", "1.0.0")
     assert not Path(f"/proc/{frozen}").exists()
     assert agent.infer()["model_version"] == "1.0.0"
     # another digest is not held
     deploy(site, "1.2.0", bundle_bytes(classifier_onnx(3.0), version="1.2.0"))
     agent.wait("committed", "1.2.0")
-
-
-def send_hold(site: Site, *, seq: int, digests: list[str]) -> None:
-    """Sign a hold and put it where the gateway finds it."""
-    expires = site.house.clock.now() + dt.timedelta(hours=1)
-    raw = site.house.signing.sign_hold(encode_hold(Hold(seq=seq, expires=expires, rollouts=[], digests=digests)))
-    with site.house.db.session() as session:
-        session.merge(FleetHold(id=1, seq=seq, envelope=raw, expires_at=expires))
 
 
 def freeze_trial(agent: Agent) -> int:

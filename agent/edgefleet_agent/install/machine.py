@@ -5,12 +5,9 @@
 3. Nothing before `SWITCHING` touches what serves. A fault before it ends in `FAILED` with the old version still serving.
 4. A fault after it ends in `ROLLED_BACK`: the previous version serves again, or nothing when there was none.
 5. The same digest is not tried again after a fault of its own (any but `TRANSIENT`) until a higher gen or another attempt asks for it.
-6. A proven version is never overwritten while what serves is not proven itself: a wish for yet another digest waits (`Wait`).
-   - Nothing proven is at stake (first versions of a model): the wish is begun at once.
-   - The wish is the proven previous version: back to its slot at once; its bytes are there, nothing is downloaded.
-   - Else the trial of what serves ends sooner: healthy (serving, last golden check right, no crash in the window) for
-     `replace_s`, it is committed and makes room. Faults roll it back as ever, which makes room too.
-   - Neither within the `verify_s` of its own wish: it did not prove itself, so it is rolled back.
+   Nor does a device go from a proven version to one that is not: what a way back left behind is no way back itself.
+6. An install that is no longer wanted, or held, ends at once (`Withdraw`), and the phase tells of what serves: proven, on trial with
+   the figures it had, or nothing. That is no failure and nothing is quarantined.
 7. Every count that bounds a loop is in the record and raised before the act it counts.
 """
 
@@ -20,7 +17,7 @@ from enum import StrEnum
 
 import msgspec
 
-from edgefleet_agent.install.records import ModelRecord, Quarantine, SlotRef, Wanted
+from edgefleet_agent.install.records import ModelRecord, Quarantine, SlotRef, Tally, Wanted
 from edgefleet_protocol.messages import ErrorClass, Phase
 
 MAX_STEPS = 64
@@ -46,6 +43,9 @@ class InstallEvent(StrEnum):
     SWITCHED = "switched"
     SOAKED = "soaked"
     FAULT = "fault"
+    WENT_BACK = "went_back"
+    KEPT_PROVEN = "kept_proven"
+    KEPT_UNPROVEN = "kept_unproven"
     DROPPED = "dropped"
 
 
@@ -62,12 +62,27 @@ class Row:
 
 
 _E = InstallEvent
-_REST: Mapping[InstallEvent, Phase] = {_E.WANTED: Phase.DOWNLOADING, _E.DROPPED: Phase.IDLE, _E.FAULT: Phase.FAILED}
+_REST: Mapping[InstallEvent, Phase] = {
+    _E.WANTED: Phase.DOWNLOADING,
+    _E.DROPPED: Phase.IDLE,
+    _E.FAULT: Phase.FAILED,
+    _E.WENT_BACK: Phase.ROLLED_BACK,
+    # a wish for what serves is carried out by leaving it alone
+    _E.KEPT_PROVEN: Phase.COMMITTED,
+    _E.KEPT_UNPROVEN: Phase.PROBATION,
+}
 
 
 def _trial(event: InstallEvent, success: Phase) -> Mapping[InstallEvent, Phase]:
     # WANTED in the middle of an install: a newer document wants something else, the slot is simply written again
-    return {event: success, _E.FAULT: Phase.FAILED, _E.WANTED: Phase.DOWNLOADING, _E.DROPPED: Phase.IDLE}
+    return {
+        event: success,
+        _E.FAULT: Phase.FAILED,
+        _E.WANTED: Phase.DOWNLOADING,
+        _E.DROPPED: Phase.IDLE,
+        _E.KEPT_PROVEN: Phase.COMMITTED,
+        _E.KEPT_UNPROVEN: Phase.PROBATION,
+    }
 
 
 TRANSITIONS: Mapping[Phase, Row] = {
@@ -83,7 +98,7 @@ TRANSITIONS: Mapping[Phase, Row] = {
     Phase.PROBATION: Row(
         {
             _E.SOAKED: Phase.COMMITTED,
-            _E.FAULT: Phase.ROLLED_BACK,
+            _E.WENT_BACK: Phase.ROLLED_BACK,
             _E.WANTED: Phase.DOWNLOADING,
             _E.DROPPED: Phase.IDLE,
         },
@@ -91,7 +106,7 @@ TRANSITIONS: Mapping[Phase, Row] = {
     ),
     # a committed version may still fall into a crash loop: then back to the last known good, once
     Phase.COMMITTED: Row(
-        {_E.WANTED: Phase.DOWNLOADING, _E.FAULT: Phase.ROLLED_BACK, _E.DROPPED: Phase.IDLE}, Phase.COMMITTED
+        {_E.WANTED: Phase.DOWNLOADING, _E.WENT_BACK: Phase.ROLLED_BACK, _E.DROPPED: Phase.IDLE}, Phase.COMMITTED
     ),
     Phase.ROLLED_BACK: Row(_REST, Phase.ROLLED_BACK),
     Phase.FAILED: Row(_REST, Phase.FAILED),
@@ -112,6 +127,8 @@ INSTALLING = frozenset(
 TRANSIENT = frozenset({ErrorClass.NETWORK, ErrorClass.DISK, ErrorClass.MEMORY, ErrorClass.DEADLINE})
 """Classes that say something about the moment, not about the bundle: tried again later, never quarantined."""
 
+HELD_CODE = "install.held"
+WITHDRAWN_CODE = "install.withdrawn"
 RETRY_DELAYS_S = (30.0, 120.0, 600.0, 3_600.0)
 
 
@@ -129,69 +146,20 @@ def recovered(record: ModelRecord, *, now_s: int) -> ModelRecord:
     The time of a phase that cannot be right (`MAX_AGE_S`) starts anew: a trial is never cut short, nor made endless, by a clock.
     """
     phase = TRANSITIONS[record.phase].recovery
-    if (phase in INSTALLING or is_on_trial(record)) and not 0 <= now_s - record.phase_since_s <= MAX_AGE_S:
+    if phase in INSTALLING and not 0 <= now_s - record.phase_since_s <= MAX_AGE_S:
         record = msgspec.structs.replace(record, phase_since_s=now_s)
-    if any(at > now_s for at in record.crashes_s):
-        record = msgspec.structs.replace(record, crashes_s=[min(at, now_s) for at in record.crashes_s])
+    seen = record.seen
+    if record.active is not None and seen.sha256 != record.active.sha256:
+        # a slot gave way, or the record is of an agent that kept no figures: then the phase's time is the trial's
+        seen = _figures_of(record, record.active, record.phase_since_s)
+        record = msgspec.structs.replace(record, served=None)
+    if not is_proven(record) and not 0 <= now_s - seen.since_s <= MAX_AGE_S:
+        seen = msgspec.structs.replace(seen, since_s=now_s)
+    crashes_s = [min(at, now_s) for at in record.crashes_s]
+    record = msgspec.structs.replace(record, seen=seen, crashes_s=crashes_s)
     if record.phase in INSTALLING and record.steps >= MAX_STEPS:
         return failed(record, ErrorClass.INTERNAL, "install.loop", "the install was begun again too often")
     return msgspec.structs.replace(record, phase=phase)
-
-
-# ---- what to do about a wish
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """Install `wanted` into `slot`."""
-
-    wanted: Wanted
-    slot: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stay:
-    """Nothing to do now; `reason` says why."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """The model is no longer wanted: stop serving it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """`wanted` may begin when the version that serves was proven or rolled back: until then its slot holds the way back."""
-
-    wanted: Wanted
-
-
-Decision = Begin | Stay | Wait | Drop
-
-
-def decide(record: ModelRecord, wanted: Wanted | None, *, now_s: int, held: bool) -> Decision:
-    """Return what to do when the verified document wants `wanted` for this model (None = nothing). Pure.
-
-    held: a valid `hold` names this rollout or digest.
-    """
-    if wanted is None:
-        return Stay("nothing is wanted") if record.phase is Phase.IDLE and record.active is None else Drop()
-    busy = record.phase in INSTALLING
-    if busy and record.wanted is not None and record.wanted.sha256 == wanted.sha256:
-        return Stay("this install is running")
-    if not busy and record.active is not None and record.active.sha256 == wanted.sha256:
-        return Stay("it is what serves")
-    if held:
-        return Stay("held by the server")
-    if wanted.not_before_s > now_s:
-        return Stay("not yet")
-    blocked = quarantined(record, wanted)
-    if blocked is not None:
-        return Stay(f"failed here before: {blocked.reason}")
-    slot = idle_slot(record)
-    return Wait(wanted) if _would_lose_proven(record, wanted, slot) else Begin(wanted, slot)
 
 
 def is_proven(record: ModelRecord) -> bool:
@@ -206,42 +174,23 @@ def is_on_trial(record: ModelRecord) -> bool:
     return record.active is not None and record.phase not in INSTALLING and not is_proven(record)
 
 
-def _would_lose_proven(record: ModelRecord, wanted: Wanted, slot: str) -> bool:
-    previous = record.previous
-    at_stake = previous is not None and previous.proven and previous.slot == slot and previous.sha256 != wanted.sha256
-    return at_stake and not is_proven(record)
-
-
-def quarantined(record: ModelRecord, wanted: Wanted) -> Quarantine | None:
-    """Return the entry that forbids `wanted`, if its digest failed here for this or a higher gen and the same attempt."""
-    for entry in record.quarantine:
-        if entry.sha256 == wanted.sha256 and entry.gen >= wanted.gen and entry.attempt == wanted.attempt:
-            return entry
-    return None
-
-
-def idle_slot(record: ModelRecord) -> str:
-    """Return the slot that does not serve."""
-    return "B" if record.active is not None and record.active.slot == "A" else "A"
-
-
 # ---- records after an event. All pure.
 
 
-def begun(record: ModelRecord, decision: Begin, *, now_s: int) -> ModelRecord:
-    """Return the record of an install that starts now."""
+def begun(record: ModelRecord, wanted: Wanted, slot: str, *, now_s: int) -> ModelRecord:
+    """Return the record of an install of `wanted` into `slot` that starts now."""
     previous = record.previous
-    if previous is not None and previous.slot == decision.slot and previous.sha256 != decision.wanted.sha256:
+    if previous is not None and previous.slot == slot and previous.sha256 != wanted.sha256:
         previous = None  # its slot is about to be written
     return msgspec.structs.replace(
         record,
         phase=step(record.phase, InstallEvent.WANTED),
-        gen=decision.wanted.gen,
-        wanted=decision.wanted,
-        installing=decision.slot,
+        gen=wanted.gen,
+        wanted=wanted,
+        installing=slot,
         previous=previous,
-        starts=0,
-        crashes_s=[],
+        before=record.before if previous is not None else Tally(),
+        tries=0,
         steps=1,
         phase_since_s=now_s,
         error_class=None,
@@ -259,12 +208,32 @@ def advanced(record: ModelRecord, event: InstallEvent, *, now_s: int) -> ModelRe
 
 
 def switched(record: ModelRecord, active: SlotRef, *, now_s: int) -> ModelRecord:
-    """Return the record that makes `active` the serving slot; the old one becomes the way back."""
+    """Return the record that makes `active` the serving slot; the old one becomes the way back, unless it has nothing to offer."""
     moved = advanced(record, InstallEvent.SWITCHED, now_s=now_s)
-    previous = record.active if record.active is not None and record.active.slot != active.slot else None
-    if record.previous is not None and record.previous.sha256 == active.sha256:
-        active = msgspec.structs.replace(active, proven=record.previous.proven)  # back to what was proven before
-    return msgspec.structs.replace(moved, active=active, previous=previous, installing="", starts=0, crashes_s=[])
+    seen = Tally(sha256=active.sha256, since_s=now_s)
+    if record.previous is not None and record.previous.sha256 == active.sha256 and record.previous.proven:
+        # back to what was proven before: its figures go on, its short trial begins now
+        active = msgspec.structs.replace(active, proven=True)
+        seen = _figures_of(record, active, now_s)
+    old = record.active
+    previous = old if old is not None and old.slot != active.slot and (is_proven(record) or not active.proven) else None
+    return msgspec.structs.replace(
+        moved,
+        active=active,
+        previous=previous,
+        served=record.wanted,
+        installing="",
+        starts=0,
+        crashes_s=[],
+        seen=seen,
+        before=record.seen if previous is not None else Tally(),
+    )
+
+
+def _figures_of(record: ModelRecord, ref: SlotRef, since_s: int) -> Tally:
+    """Return the figures known of `ref`, for a trial that begins at `since_s`."""
+    known = record.before if record.before.sha256 == ref.sha256 else Tally(sha256=ref.sha256)
+    return msgspec.structs.replace(known, since_s=since_s)
 
 
 def proven(record: ModelRecord, *, now_s: int) -> ModelRecord:
@@ -272,6 +241,55 @@ def proven(record: ModelRecord, *, now_s: int) -> ModelRecord:
     assert record.active is not None
     after = advanced(record, InstallEvent.SOAKED, now_s=now_s) if record.phase is Phase.PROBATION else record
     return msgspec.structs.replace(after, active=msgspec.structs.replace(record.active, proven=True))
+
+
+def _kept(record: ModelRecord) -> InstallEvent:
+    if record.active is None:
+        return InstallEvent.DROPPED
+    return InstallEvent.KEPT_PROVEN if is_proven(record) else InstallEvent.KEPT_UNPROVEN
+
+
+def withdrawn(record: ModelRecord, *, now_s: int) -> ModelRecord:
+    """Return the record of an install that was stopped from outside before its switch. What serves is untouched."""
+    return msgspec.structs.replace(
+        record,
+        phase=step(record.phase, _kept(record)),
+        wanted=record.served,
+        gen=record.served.gen if record.served is not None else record.gen,
+        installing="",
+        phase_since_s=now_s,
+        error_class=None,
+        error_code="",
+        reason="",
+    )
+
+
+def followed(record: ModelRecord, wanted: Wanted, *, now_s: int) -> ModelRecord:
+    """Return the record that notes `wanted`, which is what serves or what is being installed; the same one when nothing is new.
+
+    A rollback, or the fault of a digest that is quarantined, stays visible: a wish without a rollout for what serves is mostly the
+    server's answer to it. A rollout's wish is an offer of its own, carried out as soon as it serves.
+    """
+    if record.phase in INSTALLING:
+        return record if record.wanted == wanted else msgspec.structs.replace(record, wanted=wanted, gen=wanted.gen)
+    is_lasting = record.phase is Phase.ROLLED_BACK or any(
+        (entry.code, entry.reason) == (record.error_code, record.reason) for entry in record.quarantine
+    )
+    if record.phase in (Phase.COMMITTED, Phase.PROBATION) or (is_lasting and not wanted.rollout):
+        if record.wanted == wanted == record.served:
+            return record
+        return msgspec.structs.replace(record, wanted=wanted, served=wanted, gen=wanted.gen)
+    return msgspec.structs.replace(
+        record,
+        phase=step(record.phase, _kept(record)),
+        wanted=wanted,
+        served=wanted,
+        gen=wanted.gen,
+        phase_since_s=now_s,
+        error_class=None,
+        error_code="",
+        reason="",
+    )
 
 
 def failed(record: ModelRecord, error_class: ErrorClass, code: str, reason: str) -> ModelRecord:
@@ -295,18 +313,29 @@ def failed(record: ModelRecord, error_class: ErrorClass, code: str, reason: str)
 
 
 def rolled_back(record: ModelRecord, error_class: ErrorClass, code: str, reason: str, *, now_s: int) -> ModelRecord:
-    """Return the record of going back to the previous slot; with none, nothing serves. The failed digest is quarantined."""
-    bad = record.active
-    attempt = record.wanted.attempt if record.wanted and bad and record.wanted.sha256 == bad.sha256 else 1
+    """Return the record of going back to the previous slot; with none, nothing serves. The failed digest is quarantined.
+
+    wanted is then the wish that brought the failed version.
+    """
+    bad, back = record.active, record.previous
+    wish = record.wanted
+    if bad is not None and (wish is None or wish.sha256 != bad.sha256):
+        wish = record.served
+    attempt = wish.attempt if wish is not None and bad is not None and wish.sha256 == bad.sha256 else 1
     return msgspec.structs.replace(
         record,
-        phase=step(record.phase, InstallEvent.FAULT),
-        active=record.previous,
+        phase=step(record.phase, InstallEvent.WENT_BACK),
+        wanted=wish,
+        gen=wish.gen if wish is not None else record.gen,
+        served=None,
+        active=back,
         previous=None,
         installing="",
         starts=0,
         crashes_s=[],
         phase_since_s=now_s,
+        seen=_figures_of(record, back, now_s) if back is not None else Tally(),
+        before=Tally(),
         error_class=error_class,
         error_code=code,
         reason=reason,
@@ -322,6 +351,11 @@ def dropped(record: ModelRecord, *, now_s: int) -> ModelRecord:
         active=None,
         previous=None,
         wanted=None,
+        served=None,
+        seen=Tally(),
+        before=Tally(),
+        starts=0,
+        crashes_s=[],
         installing="",
         phase_since_s=now_s,
         error_class=None,
@@ -330,90 +364,9 @@ def dropped(record: ModelRecord, *, now_s: int) -> ModelRecord:
     )
 
 
-def started(record: ModelRecord) -> ModelRecord:
-    """Return the record with one more start counted; written before the start itself."""
-    return msgspec.structs.replace(record, starts=record.starts + 1)
-
-
-def crashed(record: ModelRecord, *, now_s: int, window_s: float) -> ModelRecord:
-    """Return the record with one more crash, older ones than the window forgotten."""
-    recent = [at for at in record.crashes_s if now_s - at < window_s]
-    return msgspec.structs.replace(record, crashes_s=[*recent, now_s])
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a version in trial is held to. replace_s: trial of a healthy version that another one is to replace."""
-
-    crash_limit: int
-    crash_window_s: float
-    probation_s: float
-    probation_min_s: float
-    probation_inferences: int
-    replace_s: float
-    nonfinite_ratio: float
-    error_ratio: float
-    error_min_n: int
-
-
-@dataclass(frozen=True, slots=True)
-class TrialFacts:
-    """What was seen of a version since it began to serve. golden_ok: the last golden check in the serving worker passed."""
-
-    serving: bool
-    golden_ok: bool
-    n: int
-    errors: int
-    nonfinite: int
-
-
-@dataclass(frozen=True, slots=True)
-class RollBack:
-    """Go back, and why."""
-
-    error_class: ErrorClass
-    code: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """The trial is over and good."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeepWatching:
-    """Neither yet."""
-
-
-def judge(
-    record: ModelRecord, facts: TrialFacts, limits: Limits, *, now_s: int, replaced: bool = False
-) -> RollBack | Commit | KeepWatching:
-    """Return the verdict on the version that serves (`agent.md` §5.3). Missing data never commits. Pure.
-
-    replaced: a wish for another version waits for this verdict (`Wait`).
-    """
-    recent = [at for at in record.crashes_s if now_s - at < limits.crash_window_s]
-    if len(recent) >= limits.crash_limit:
-        return RollBack(ErrorClass.CRASH, "trial.crash_loop", f"{len(recent)} crashes in {limits.crash_window_s:.0f} s")
-    if not is_on_trial(record):
-        return KeepWatching()
-    if record.starts > MAX_STARTS + len(recent):
-        return RollBack(
-            ErrorClass.CRASH, "trial.restarts", f"started {record.starts} times without living through its trial"
-        )
-    if facts.n and facts.nonfinite > max(1.0, limits.nonfinite_ratio * facts.n):
-        return RollBack(ErrorClass.NONFINITE, "trial.nonfinite", f"{facts.nonfinite} of {facts.n} answers not finite")
-    if facts.n >= limits.error_min_n and facts.errors > limits.error_ratio * facts.n:
-        return RollBack(ErrorClass.CRASH, "trial.errors", f"{facts.errors} of {facts.n} requests failed")
-    age_s = now_s - record.phase_since_s
-    enough = age_s >= limits.probation_s or (facts.n >= limits.probation_inferences and age_s >= limits.probation_min_s)
-    enough = enough or (replaced and not recent and age_s >= limits.replace_s)
-    if enough and facts.serving and facts.golden_ok:
-        return Commit()
-    if replaced and record.wanted is not None and age_s >= record.wanted.verify_s:
-        return RollBack(ErrorClass.DEADLINE, "trial.unproven", f"not proven within {record.wanted.verify_s} s")
-    return KeepWatching()
+def tried(record: ModelRecord) -> ModelRecord:
+    """Return the record with one more start of the version being installed; written before the start itself."""
+    return msgspec.structs.replace(record, tries=record.tries + 1)
 
 
 def phase_deadline_s(record: ModelRecord) -> int | None:

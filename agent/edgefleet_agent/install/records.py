@@ -113,12 +113,33 @@ class Quarantine(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """What was seen of the bundle `sha256` since it began to serve here, over restarts of its worker and of agentd.
+
+    since_s: unix seconds of that beginning, from which its trial is measured. n: answers, errors included. golden_ok, golden_bad:
+    checks with golden vectors in the serving worker. latency: `LatencySketch.packed()` of the answers, older ones fading.
+    """
+
+    sha256: str = ""
+    since_s: int = 0
+    n: int = 0
+    errors: int = 0
+    nonfinite: int = 0
+    golden_ok: int = 0
+    golden_bad: int = 0
+    latency: list[int] = []
+
+
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Everything agentd must remember about one model across a power cut.
 
     active: what serves. previous: where to go back to. installing: slot being written or tried, "" = none.
-    starts: how often the version in trial was started; written *before* each start. crashes_s: unix seconds of its crashes.
-    steps: records written for this install; bounds loops. error fields: of the last failed install, until the next begins.
+    phase, gen, wanted and the error fields speak of one wish: the last one begun, or found to be what serves. served: the wish
+    that what serves carried out; None when it came back by a rollback.
+    tries, starts: how often the version being installed, or the one on trial, was started; written *before* each start.
+    crashes_s: unix seconds of crashes of what serves. steps: records written for this install; bounds loops.
+    seen, before: figures of `active` and of `previous`.
+    error fields: of the last failed install or rollback, until another wish is carried out.
     """
 
     v: int = RECORD_VERSION
@@ -128,11 +149,15 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     active: SlotRef | None = None
     previous: SlotRef | None = None
     wanted: Wanted | None = None
+    served: Wanted | None = None
     installing: str = ""
+    tries: int = 0
     starts: int = 0
     crashes_s: list[int] = []
     steps: int = 0
     phase_since_s: int = 0
+    seen: Tally = Tally()
+    before: Tally = Tally()
     quarantine: list[Quarantine] = []
     error_class: ErrorClass | None = None
     error_code: str = ""

@@ -5,41 +5,44 @@
 3. Two times: how long something lasts is told by a steady time, the clock at our start plus what has passed since, so that a
    clock set right in the middle (1970 until the network is there) ends no trial and blocks no retry. What a document says
    (`not_before`, `expires`) is compared with the clock itself. Everything else comes in as calls from the loop.
+4. Figures of what serves are kept in the record and put on the disk `FIGURES_EVERY_S` after the first that is not there yet, and with
+   every other write, so before every verdict. A kill forgets at most that much and what the worker had not told, half a second
+   on trial. Once a version is proven, `FIGURES_SETTLED_S` is enough: they are only the measure for its successor.
 """
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
-from edgefleet_agent.install import machine
+from edgefleet_agent.errors import NoPreviousVersionError, PreviousDamagedError, UnknownModelError
+from edgefleet_agent.install import machine, trial, wishes
 from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchProgress
 from edgefleet_agent.install.intake import Intake, Job
 from edgefleet_agent.install.journal import Journal
-from edgefleet_agent.install.machine import InstallEvent, Limits, TrialFacts
+from edgefleet_agent.install.machine import InstallEvent
 from edgefleet_agent.install.preflight import Room, Unfit, check_disk, check_fit
-from edgefleet_agent.install.records import DesiredOk, HoldOk, ModelRecord, Refusal, SlotInfo, SlotRef, Wanted
+from edgefleet_agent.install.records import (
+    DesiredOk,
+    HoldOk,
+    ModelRecord,
+    Refusal,
+    SlotInfo,
+    SlotRef,
+    Wanted,
+)
+from edgefleet_agent.install.reporter import Reporter
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.serving import ModelServing
-from edgefleet_agent.worker.protocol import Failed, Golden, Loaded, Ready, ToAgentd
+from edgefleet_agent.worker.protocol import Failed, Golden, Loaded, Ready, Stats, ToAgentd
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.messages import ErrorClass, EventKind, Phase
 
+FIGURES_EVERY_S = 5
+FIGURES_SETTLED_S = 3_600
+
 log = logging.getLogger(__name__)
-
-
-class Reporter(Protocol):
-    """Who tells the server."""
-
-    def changed(self) -> None:
-        """The state is another one; a report is due soon."""
-        ...
-
-    def event(self, kind: EventKind, record: ModelRecord, *, code: str = "", reason: str = "") -> None:
-        """Something happened once to a model."""
-        ...
 
 
 @dataclass(slots=True)
@@ -61,7 +64,7 @@ class Runner:
         intake: Intake,
         serving: ModelServing,
         reporter: Reporter,
-        limits: Limits,
+        limits: trial.Limits,
         room: Callable[[], Room],
         clock: Clock,
     ) -> None:
@@ -79,6 +82,7 @@ class Runner:
         self._wanted: dict[str, Wanted] = {}
         self._refused: dict[str, Refusal] = {}
         self._hold: HoldOk | None = None
+        self._unsaved_s: dict[str, int] = {}
 
     @property
     def records(self) -> dict[str, ModelRecord]:
@@ -94,6 +98,16 @@ class Runner:
         """Whether an install or a trial runs, so that time matters now."""
         return any(r.phase in machine.INSTALLING or r.phase is Phase.PROBATION for r in self._records.values())
 
+    @property
+    def is_watching(self) -> bool:
+        """Whether a version is on trial, so that its figures matter now."""
+        return any(machine.is_on_trial(r) for r in self._records.values())
+
+    def is_held(self, model: str) -> bool:
+        """Whether a hold keeps what is wanted of this model from beginning."""
+        record = self._records.get(model)
+        return record is not None and self._decide(record, self._wanted.get(model)) == wishes.HELD
+
     # ---- start
 
     def recover(self) -> None:
@@ -108,20 +122,23 @@ class Runner:
                         record, error_class=ErrorClass.DISK, error_code="slot.damaged", reason=reason
                     )
                 self._journal.write(record)
+                self._tell_quarantine(found, record)
             self._records[model] = record
             if record.active is not None:
                 self._serving.serve(model, record.active)
             self._resume(self._records[model])
 
     def _resume(self, record: ModelRecord) -> None:
-        if record.phase is Phase.DOWNLOADING and record.wanted is not None:
+        if record.phase in machine.INSTALLING and record.wanted is not None and self._is_held(record.wanted):
+            self._withdraw(record, machine.HELD_CODE, wishes.HELD.reason)
+        elif record.phase is Phase.DOWNLOADING and record.wanted is not None:
             self._intake.fetch(Job(record.wanted, record.installing))
         elif record.phase is Phase.PREFLIGHT and record.wanted is not None:
             info = self._slots.info(record.model, record.installing)
             if info is not None and info.sha256 == record.wanted.sha256:
                 self._preflight(record, info)
             else:
-                self._begin(record, machine.Begin(record.wanted, record.installing))
+                self._begin(record, wishes.Begin(record.wanted, record.installing))
 
     # ---- wishes
 
@@ -136,11 +153,11 @@ class Runner:
         self._reporter.changed()
 
     def hold(self, hold: HoldOk) -> None:
-        """Act on a verified brake: whatever is not switched yet and named by it stops."""
+        """Act on a verified brake: what is named and not switched yet stops, what is not named any more goes on at once."""
         self._hold = hold
-        for record in list(self._records.values()):
-            if record.phase in machine.INSTALLING and record.wanted is not None and self._is_held(record.wanted):
-                self._fail(record, ErrorClass.DEADLINE, "install.held", "held by the server before the switch")
+        for model in sorted(self._wanted.keys() | self._records.keys()):
+            self.reconcile(model)
+        self._reporter.changed()
 
     def _is_held(self, wanted: Wanted) -> bool:
         hold = self._hold
@@ -162,32 +179,42 @@ class Runner:
         if not is_same:
             moment.retries = 0
         match self._decide(record, wanted):
-            case machine.Begin() as begin:
+            case wishes.Begin() as begin:
                 self._begin(record, begin)
-            case machine.Drop():
+            case wishes.Follow() as follow:
+                after = machine.followed(record, follow.wanted, now_s=now_s)
+                if after is not record:
+                    self._write(after)
+            case wishes.Withdraw() as stop:
+                self._withdraw(record, stop.code, stop.reason)
+                self.reconcile(model)  # once: nothing is installed any more
+            case wishes.Drop():
                 self._intake.cancel(model)
                 self._write(machine.dropped(record, now_s=now_s))
                 self._serving.stop(model)
-            case machine.Stay() | machine.Wait():
-                self._follow(record, wanted)
+            case wishes.Stay() | wishes.Wait():
+                self._records.setdefault(model, record)  # so that the report says why nothing happens
 
-    def _decide(self, record: ModelRecord, wanted: Wanted | None) -> machine.Decision:
+    def _decide(self, record: ModelRecord, wanted: Wanted | None) -> wishes.Decision:
         held = wanted is not None and self._is_held(wanted)
-        return machine.decide(record, wanted, now_s=self._clock_s(), held=held)
+        return wishes.decide(record, wanted, now_s=self._clock_s(), held=held)
 
-    def _follow(self, record: ModelRecord, wanted: Wanted | None) -> None:
-        """A newer document that wants the same: only its number is taken over."""
-        if wanted is None or record.gen >= wanted.gen or record.wanted is None:
-            return
-        if record.wanted.sha256 == wanted.sha256:
-            self._journal.write(self._keep(msgspec.structs.replace(record, gen=wanted.gen)))
+    def _withdraw(self, record: ModelRecord, code: str, reason: str) -> ModelRecord:
+        """Stop an install before its switch."""
+        assert record.wanted is not None
+        self._intake.cancel(record.model)
+        self._serving.stop_trial(record.model)
+        log.info("install withdrawn", extra={"model": record.model, "code": code, "reason": reason})
+        after = machine.withdrawn(record, now_s=self._now_s())
+        return self._write(after, code=code, reason=f"{record.wanted.target}: {reason}")
 
-    def _begin(self, record: ModelRecord, begin: machine.Begin) -> None:
+    def _begin(self, record: ModelRecord, begin: wishes.Begin) -> None:
         self._serving.stop_trial(record.model)
         self._moment(record.model).progress_pct = 0
-        record = self._write(machine.begun(record, begin, now_s=self._now_s()))
+        record = self._write(machine.begun(record, begin.wanted, begin.slot, now_s=self._now_s()))
         info = self._slots.info(record.model, begin.slot)
-        unfit = check_disk(begin.wanted, info.length if info else 0, self._room())
+        is_there = info is not None and info.sha256 == begin.wanted.sha256  # the way back needs no room on a full disk
+        unfit = None if is_there else check_disk(begin.wanted, info.length if info else 0, self._room())
         if unfit is not None:
             self._unfit(record, unfit)
             return
@@ -241,12 +268,12 @@ class Runner:
         if unfit is not None:
             self._unfit(record, unfit)
             return
-        if record.starts >= machine.MAX_STARTS:
-            reason = f"started {record.starts} times without getting through its trial"
+        if record.tries >= machine.MAX_STARTS:
+            reason = f"started {record.tries} times without getting through its trial"
             self._fail(record, ErrorClass.CRASH, "trial.restarts", reason)
             return
         # counted on the disk before the version is started: a device that dies of it comes back wiser
-        record = self._write(machine.started(machine.advanced(record, InstallEvent.FITS, now_s=self._now_s())))
+        record = self._write(machine.tried(machine.advanced(record, InstallEvent.FITS, now_s=self._now_s())))
         ref = SlotRef(slot=record.installing, target=info.target, sha256=info.sha256, version=info.version)
         try:
             self._serving.try_out(record.model, ref)
@@ -291,18 +318,27 @@ class Runner:
     # ---- what serves
 
     def before_start(self, model: str) -> None:
-        """Count the start of an active worker while its version is on probation."""
+        """Count the start of an active worker while its version is on trial."""
         record = self._records.get(model)
-        if record is not None and record.phase is Phase.PROBATION:
-            self._journal.write(self._keep(machine.started(record)))
+        if record is not None and machine.is_on_trial(record):
+            self._save(trial.started(record))
 
     def on_serving(self, model: str) -> None:
         """The active worker takes requests."""
         self._reporter.changed()
 
+    def on_stats(self, model: str, sha256: str, stats: Stats) -> None:
+        """A worker that serves, or drains, told its figures."""
+        record = self._records.get(model)
+        if record is not None and (stats.n or stats.errors):
+            self._keep_figures(trial.counted(record, sha256, stats))
+
     def on_active_golden(self, model: str, golden: Golden) -> None:
-        """The serving worker answered golden vectors; a wrong answer on probation is a reason to go back."""
-        record = self._records[model]
+        """The serving worker answered golden vectors; a wrong answer is a reason to go back, a busy worker is none."""
+        if not golden.ok and golden.checked == 0:
+            log.warning("golden check not run", extra={"model": model, "reason": golden.reason})
+            return
+        record = self._keep_figures(trial.checked(self._records[model], ok=golden.ok))
         if golden.ok:
             return
         self._reporter.event(EventKind.GOLDEN_MISMATCH, record, code="serving.golden", reason=golden.reason)
@@ -312,12 +348,11 @@ class Runner:
         """The serving worker ended unasked. Returns whether to start it again."""
         record = self._records[model]
         reason = f"{how}: {failed.reason}" if failed is not None else how
-        record = machine.crashed(record, now_s=self._now_s(), window_s=self._limits.crash_window_s)
-        self._journal.write(self._keep(record))
+        record = self._save(trial.crashed(record, now_s=self._now_s(), window_s=self._limits.crash_window_s))
         self._reporter.event(EventKind.CRASH, record, code="serving.crash", reason=reason)
         self._reporter.changed()
-        verdict = machine.judge(record, self._facts(model), self._limits, now_s=self._now_s())
-        if isinstance(verdict, machine.RollBack):
+        verdict = trial.judge(record, self._facts(model), self._limits, now_s=self._now_s())
+        if isinstance(verdict, trial.RollBack):
             return not self._roll_back(record, verdict.error_class, verdict.code, f"{verdict.reason}; last: {reason}")
         return record.active is not None
 
@@ -334,31 +369,45 @@ class Runner:
                 self.reconcile(model)
         for model in self._wanted.keys() - self._records.keys():
             self.reconcile(model)
+        self._save_figures(now_s)
 
     def _judge(self, record: ModelRecord) -> None:
         decision = self._decide(record, self._wanted.get(record.model))
-        replaced = isinstance(decision, machine.Wait)
+        replaced = isinstance(decision, wishes.Wait)
         facts = self._facts(record.model)
-        verdict = machine.judge(record, facts, self._limits, now_s=self._now_s(), replaced=replaced)
-        if isinstance(verdict, machine.RollBack):
+        verdict = trial.judge(record, facts, self._limits, now_s=self._now_s(), replaced=replaced)
+        if isinstance(verdict, trial.RollBack):
             self._roll_back(record, verdict.error_class, verdict.code, verdict.reason)
-        elif isinstance(verdict, machine.Commit):
+        elif isinstance(verdict, trial.Commit):
             self._write(machine.proven(record, now_s=self._now_s()))
 
-    def _facts(self, model: str) -> TrialFacts:
-        n, errors, nonfinite = self._serving.seen(model)
-        return TrialFacts(
-            serving=self._serving.is_serving(model),
-            golden_ok=self._serving.golden_ok(model),
-            n=n,
-            errors=errors,
-            nonfinite=nonfinite,
-        )
+    def _facts(self, model: str) -> trial.Facts:
+        return trial.Facts(serving=self._serving.is_serving(model), golden_ok=self._serving.golden_ok(model))
+
+    def go_back(self, model: str, reason: str) -> ModelRecord:
+        """Go back to the previous slot because an operator says so; returns the record after it. Reads a whole bundle.
+
+        Raises UnknownModelError, NoPreviousVersionError, PreviousDamagedError; then nothing was changed.
+        """
+        record = self._records.get(model)
+        if record is None or record.active is None:
+            raise UnknownModelError(f"no model {model!r} serves on this device")
+        previous = record.previous
+        if previous is None:
+            raise NoPreviousVersionError(
+                f"{model} has no previous version on this device; {record.active.target} serves"
+            )
+        if not self._slots.rehash(model, previous.slot, previous.sha256):
+            raise PreviousDamagedError(f"slot {previous.slot} no longer holds {previous.target} as it was verified")
+        if record.phase in machine.INSTALLING:
+            record = self._withdraw(record, machine.WITHDRAWN_CODE, "an operator went back")
+        self._roll_back(record, ErrorClass.INTERNAL, "operator.rollback", reason)
+        return self._records[model]
 
     def _roll_back(self, record: ModelRecord, error_class: ErrorClass, code: str, reason: str) -> bool:
         """Go back to the previous slot. False when there is nothing better than to go on with what is there."""
         if record.phase is not Phase.PROBATION and record.previous is None:
-            if record.error_code != code:
+            if not record.error_code:  # what was told of another version stays
                 self._write(msgspec.structs.replace(record, error_class=error_class, error_code=code, reason=reason))
             return False
         if record.phase in machine.INSTALLING:
@@ -389,19 +438,44 @@ class Runner:
     def _advance(self, record: ModelRecord, event: InstallEvent) -> ModelRecord:
         return self._write(machine.advanced(record, event, now_s=self._now_s()))
 
-    def _write(self, record: ModelRecord) -> ModelRecord:
-        """Journal first, then memory, then the report."""
+    def _write(self, record: ModelRecord, *, code: str = "", reason: str = "") -> ModelRecord:
+        """Journal first, then memory, then the report. code, reason: of the event, where the record has no error."""
         before = self._records.get(record.model)
-        self._journal.write(record)
-        self._keep(record)
+        self._save(record)
         if before is None or before.phase is not record.phase or before.error_code != record.error_code:
-            self._reporter.event(EventKind.PHASE, record, code=record.error_code, reason=record.reason)
+            code, reason = record.error_code or code, record.reason or reason
+            self._reporter.event(EventKind.PHASE, record, code=code, reason=reason)
+        self._tell_quarantine(before, record)
         self._reporter.changed()
         return record
 
-    def _keep(self, record: ModelRecord) -> ModelRecord:
+    def _tell_quarantine(self, before: ModelRecord | None, record: ModelRecord) -> None:
+        known = before.quarantine if before is not None else []
+        for entry in record.quarantine:
+            if entry not in known:
+                self._reporter.quarantined(record, entry)
+
+    def _save(self, record: ModelRecord) -> ModelRecord:
+        self._journal.write(record)
         self._records[record.model] = record
+        self._unsaved_s.pop(record.model, None)
         return record
+
+    def _keep_figures(self, record: ModelRecord) -> ModelRecord:
+        self._records[record.model] = record
+        self._unsaved_s.setdefault(record.model, self._now_s())
+        return record
+
+    def _save_figures(self, now_s: int) -> None:
+        for model, since_s in list(self._unsaved_s.items()):
+            record = self._records[model]
+            if now_s - since_s >= (FIGURES_EVERY_S if machine.is_on_trial(record) else FIGURES_SETTLED_S):
+                self._save(record)
+
+    def close(self) -> None:
+        """Put on the disk what is only in memory."""
+        for model in list(self._unsaved_s):
+            self._save(self._records[model])
 
     def _moment(self, model: str) -> _Moment:
         return self._moments.setdefault(model, _Moment())

@@ -299,7 +299,9 @@ class Api:
         if call.is_abandoned:
             return outputs, nonfinite  # counted as a timeout already
         classes = self._served.postprocess.classes(outputs)
-        self._figures.answered(elapsed_s, nonfinite=nonfinite > 0, classes=classes)
+        # what NaN was asked with may be answered with NaN: that says nothing about the model
+        is_broken = nonfinite > 0 and not total_nonfinite(inputs.values())
+        self._figures.answered(elapsed_s, nonfinite=is_broken, classes=classes)
         return outputs, nonfinite
 
     def _parameters(self, nonfinite: int = 0) -> dict[str, Any]:

@@ -123,7 +123,8 @@ class Stats(Message, frozen=True, tag="stats"):
     """Figures since the last `Stats` of this worker; all counts add up.
 
     n: answered inferences of this model (errors included). errors: 4xx excluded, 5xx and runtime errors included.
-    bad_requests: refused inputs (4xx), not part of n. nonfinite: answers with NaN or an infinity in an output.
+    bad_requests: refused inputs (4xx), not part of n. nonfinite: answers to finite inputs with NaN or an infinity in
+    an output.
     latency: `LatencySketch.packed()` of the run alone, in seconds. classes: counts by class index when the bundle declares a
     classification, else empty. rss_bytes and cpu_s: absolute, of this process.
     """

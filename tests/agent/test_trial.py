@@ -1,0 +1,165 @@
+"""The rules that a new version is held to: each with its figures, the edges, and what must raise no alarm."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefleet_agent.install import trial
+from edgefleet_agent.install.records import ModelRecord, Tally
+from edgefleet_agent.worker.protocol import Stats
+from edgefleet_protocol.messages import ErrorClass, Phase
+from edgefleet_protocol.sketch import LatencySketch
+from tests.agent.test_machine import GOOD, LIMITS, NOW, on_probation, ref
+
+
+def latencies(n: int, ms: float, outliers: int = 0) -> list[int]:
+    """Return the sketch of so many answers, some of which took ten seconds."""
+    sketch = LatencySketch()
+    for i in range(n):
+        sketch.add(10.0 if i < outliers else ms / 1000)
+    return sketch.packed()
+
+
+def seen(**figures: object) -> ModelRecord:
+    """Return a version in the middle of its trial with these figures."""
+    record = on_probation()
+    return msgspec.structs.replace(record, seen=msgspec.structs.replace(record.seen, **figures))
+
+
+def verdict(record: ModelRecord, age_s: int = 1) -> str:
+    """Return the code of the rule that is hit, "" when none is."""
+    found = trial.judge(record, GOOD, LIMITS, now_s=NOW + age_s)
+    return found.code if isinstance(found, trial.RollBack) else ""
+
+
+@pytest.mark.parametrize(
+    ("figures", "code"),
+    [
+        # one answer shows no rate, whatever share it is
+        ({"n": 1, "nonfinite": 1}, ""),
+        ({"n": 20, "nonfinite": 1}, ""),
+        ({"n": 999, "nonfinite": 1}, ""),
+        # two do, however few answers there are
+        ({"n": 2, "nonfinite": 2}, "trial.nonfinite"),
+        ({"n": 20, "nonfinite": 2}, "trial.nonfinite"),
+        ({"n": 1_999, "nonfinite": 2}, "trial.nonfinite"),
+        # from 2,000 on the ratio alone counts, and only above it
+        ({"n": 2_000, "nonfinite": 2}, ""),
+        ({"n": 10_000, "nonfinite": 10}, ""),
+        ({"n": 10_000, "nonfinite": 11}, "trial.nonfinite"),
+        ({"n": 199, "errors": 199}, ""),
+        ({"n": 200, "errors": 2}, ""),
+        ({"n": 200, "errors": 3}, "trial.errors"),
+        # non-finite is said before errors: it tells more
+        ({"n": 200, "errors": 3, "nonfinite": 3}, "trial.nonfinite"),
+    ],
+)
+def test_bad_answers(figures: dict[str, int], code: str) -> None:
+    assert verdict(seen(**figures)) == code
+    # and no trial ends well with them, however long it has lasted
+    ended = trial.judge(seen(**figures), GOOD, LIMITS, now_s=NOW + 10_000)
+    assert isinstance(ended, trial.RollBack if code else trial.Commit)
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "is_slow"),
+    [
+        (latencies(200, 30), latencies(200, 10), True),
+        # too few answers of one of them
+        (latencies(199, 30), latencies(200, 10), False),
+        (latencies(200, 30), latencies(199, 10), False),
+        (latencies(200, 30), [], False),
+        ([], latencies(200, 10), False),
+        # within the factor
+        (latencies(200, 19), latencies(200, 10), False),
+        # beyond the factor, but by less than a time slice
+        (latencies(200, 0.5), latencies(200, 0.2), False),
+        (latencies(200, 5.5), latencies(200, 1), False),
+        (latencies(200, 7), latencies(200, 1), True),
+        # a few hiccups do not reach the percentile
+        (latencies(200, 10, outliers=9), latencies(200, 10), False),
+        (latencies(200, 10, outliers=12), latencies(200, 10), True),
+        # faster
+        (latencies(400, 1), latencies(400, 50), False),
+    ],
+)
+def test_slower_than_the_version_before(new: list[int], old: list[int], is_slow: bool) -> None:
+    record = seen(n=200, latency=new)
+    record = msgspec.structs.replace(record, before=Tally(sha256="a" * 64, n=200, latency=old))
+    assert verdict(record) == ("trial.slow" if is_slow else "")
+    if is_slow:
+        found = trial.judge(record, GOOD, LIMITS, now_s=NOW)
+        assert isinstance(found, trial.RollBack)
+        assert found.error_class is ErrorClass.SLOW
+        assert "with the previous version" in found.reason
+
+
+def test_a_proven_version_is_held_to_crashes_only() -> None:
+    record = seen(n=1_000, nonfinite=500, errors=500, latency=latencies(300, 900))
+    assert record.active is not None
+    active = msgspec.structs.replace(record.active, proven=True)
+    record = msgspec.structs.replace(record, phase=Phase.COMMITTED, active=active)
+    assert verdict(record) == ""
+
+
+@pytest.mark.parametrize(("starts", "crashes", "code"), [(3, 0, ""), (4, 0, "trial.restarts"), (5, 2, "")])
+def test_starts_count_over_kills_of_agentd(starts: int, crashes: int, code: str) -> None:
+    record = msgspec.structs.replace(on_probation(), starts=starts, crashes_s=[NOW] * crashes)
+    assert verdict(record) == code
+
+
+def test_enough_answers_end_a_trial_early_but_not_at_once() -> None:
+    record = seen(n=500)
+    assert trial.judge(record, GOOD, LIMITS, now_s=NOW + 1) == trial.KeepWatching()
+    assert trial.judge(record, GOOD, LIMITS, now_s=NOW + 2) == trial.Commit()
+
+
+def test_figures_go_to_the_version_they_are_of() -> None:
+    record = on_probation()
+    stats = Stats(n=10, errors=1, nonfinite=2, latency=latencies(9, 3))
+    counted = trial.counted(record, "b" * 64, stats)
+    assert (counted.seen.n, counted.seen.errors, counted.seen.nonfinite) == (10, 1, 2)
+    assert counted.before == record.before
+    # the last words of a worker that drains
+    counted = trial.counted(record, "a" * 64, stats)
+    assert (counted.before.n, counted.seen) == (310, record.seen)
+    assert trial.counted(record, "c" * 64, stats) is record
+    assert trial.counted(ModelRecord(model="digits"), "a" * 64, stats) == ModelRecord(model="digits")
+
+
+def test_golden_checks_are_counted() -> None:
+    record = trial.checked(trial.checked(on_probation(), ok=True), ok=False)
+    assert (record.seen.golden_ok, record.seen.golden_bad) == (1, 1)
+
+
+def test_a_bad_sketch_costs_only_itself() -> None:
+    record = trial.counted(on_probation(), "b" * 64, Stats(n=3, latency=latencies(3, 1)))
+    record = trial.counted(record, "b" * 64, Stats(n=2, latency=[5, -1]))
+    assert (record.seen.n, LatencySketch.unpacked(record.seen.latency).n) == (5, 3)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9_000), st.sampled_from([1.0, 10.0])), max_size=12))
+def test_latencies_fade_but_keep_their_shape(batches: list[tuple[int, float]]) -> None:
+    record = ModelRecord(model="digits", active=ref("B", "b"))
+    for n, ms in batches:
+        sketch = LatencySketch({LatencySketch.unpacked(latencies(1, ms)).packed()[0]: n}) if n else LatencySketch()
+        record = trial.counted(record, "b" * 64, Stats(n=n, latency=sketch.packed()))
+        kept = LatencySketch.unpacked(record.seen.latency)
+        assert kept.n <= trial.LATENCY_MEMORY_N
+        assert len(record.seen.latency) <= 1_402
+    assert record.seen.n == sum(n for n, _ in batches)
+
+
+@given(
+    n=st.integers(0, 5_000),
+    bad=st.integers(0, 5_000),
+    errors=st.integers(0, 5_000),
+    more=st.integers(0, 50),
+    age_s=st.integers(0, 5_000),
+)
+def test_more_bad_answers_never_help(n: int, bad: int, errors: int, more: int, age_s: int) -> None:
+    order = {trial.Commit: 0, trial.KeepWatching: 0, trial.RollBack: 1}
+    less = trial.judge(seen(n=n, nonfinite=bad, errors=errors), GOOD, LIMITS, now_s=NOW + age_s)
+    worse = trial.judge(seen(n=n, nonfinite=bad + more, errors=errors + more), GOOD, LIMITS, now_s=NOW + age_s)
+    assert order[type(less)] <= order[type(worse)]
