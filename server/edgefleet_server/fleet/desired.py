@@ -6,7 +6,7 @@ Its own file because the service would grow beyond a page. Rules:
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -29,6 +29,7 @@ from edgefleet_server.signing.service import SigningService
 
 DESIRED_LIFE: Final = timedelta(days=7)
 RESIGN_BATCH: Final = 500
+LOCK_BATCH: Final = 5_000
 Listener = Callable[[Sequence[SignedDesired]], None]
 
 _log = logging.getLogger(__name__)
@@ -58,19 +59,26 @@ class DesiredBook:
             known = store.desired_of(session, device_id)
             return known if known is not None else self._write(session, _locked(session, device_id))
 
-    def set_active(self, device_id: DeviceId, wish: Wish) -> tuple[SignedDesired, bool]:
-        """Make `wish` the active bundle of its model; return the document, and whether that changed and signed it anew.
+    def set_active(self, wishes: Mapping[DeviceId, Wish]) -> dict[DeviceId, tuple[SignedDesired, bool]]:
+        """Make each wish the active bundle of its model; return each document, and whether that changed and signed it anew.
 
-        Raises DeviceRevokedError.
+        Unknown and revoked devices are left out. Many are locked in batches: give them in the order that the database has.
         """
+        done: dict[DeviceId, tuple[SignedDesired, bool]] = {}
+        ids = list(wishes)
         with self._db.session() as session:
-            held = _locked(session, device_id)
-            models = _models(held.row)
-            before = models.get(wish.model)
-            if held.row is not None and before is not None and _is_same(before, wish.active):
-                return SignedDesired(device_id, held.row.gen, held.row.envelope), False
-            models[wish.model] = ModelDesired(active=wish.active)
-            return self._write(session, held, models), True
+            for start in range(0, len(ids), LOCK_BATCH):
+                for held in _locked_live(session, ids[start : start + LOCK_BATCH]):
+                    done[held.device] = self._set_one(session, held, wishes[held.device])
+        return done
+
+    def _set_one(self, session: Session, held: "_Held", wish: Wish) -> tuple[SignedDesired, bool]:
+        models = _models(held.row)
+        before = models.get(wish.model)
+        if held.row is not None and before is not None and _is_same(before, wish.active):
+            return SignedDesired(held.device, held.row.gen, held.row.envelope), False
+        models[wish.model] = ModelDesired(active=wish.active)
+        return self._write(session, held, models), True
 
     def set_models(self, changes: Sequence[ModelChange]) -> list[SignedDesired]:
         """Make these changes; return one newly signed document for each device, in order of id.
@@ -84,12 +92,9 @@ class DesiredBook:
         if not by_device:
             return []
         with self._db.session() as session:
-            gens = store.lock_live(session, by_device)
-            rows = store.lock_documents(session, gens)
             signed = []
-            for device_id, reported_gen in gens.items():
-                held = _Held(DeviceId(device_id), reported_gen, rows.get(device_id))
-                models, telemetry = _changed(held.row, by_device[device_id])
+            for held in _locked_live(session, by_device):
+                models, telemetry = _changed(held.row, by_device[held.device])
                 signed.append(self._write(session, held, models, telemetry))
             return signed
 
@@ -192,6 +197,13 @@ def _locked(session: Session, device_id: str) -> _Held:
     if device.revoked_at is not None:
         raise DeviceRevokedError(f"The device {device_id} was revoked.", next_step="Choose a live device.")
     return _Held(DeviceId(device.id), device.reported_gen, store.desired_row(session, device_id, lock=True))
+
+
+def _locked_live(session: Session, device_ids: Collection[str]) -> list[_Held]:
+    """Lock those of these devices that are known and not revoked, then their documents; return them in order of id."""
+    gens = store.lock_live(session, device_ids)
+    rows = store.lock_documents(session, gens)
+    return [_Held(DeviceId(device_id), gen, rows.get(device_id)) for device_id, gen in gens.items()]
 
 
 def _changed(

@@ -271,18 +271,18 @@ class FleetService:
                 next_step=f"See why with `edgectl release show {ref}`.",
             )
         matched = self._matched(selector, device)
+        able = {one.id: bundle for one in matched if (bundle := bundles.get(one.profile)) is not None}
+        gens = dict.fromkeys(able, 0) if dry_run else self._assign(able, by)
         done: list[Assigned] = []
         skipped: list[Skipped] = []
-        with self._db.session():
-            for one in matched:
-                bundle = bundles.get(one.profile)
-                if bundle is None:
-                    skipped.append(self._without_bundle(release, one))
-                    continue
-                try:
-                    done.append(self._assign(one, bundle, by, dry_run=dry_run))
-                except DeviceRevokedError as error:  # since it was matched
-                    skipped.append(Skipped(one.id, one.profile, error.message, error.next_step))
+        for one in matched:
+            bundle = able.get(one.id)
+            if bundle is None:
+                skipped.append(self._without_bundle(release, one))
+            elif one.id in gens:
+                done.append(Assigned(one.id, one.profile, gens[one.id], bundle.target))
+            else:
+                skipped.append(Skipped(one.id, one.profile, "it was revoked just now", "Nothing: it left the fleet."))
         return Deployment(str(ref), len(matched), done, skipped)
 
     def _matched(self, selector: str | None, device: str | None) -> list[DeviceFacts]:
@@ -297,15 +297,27 @@ class FleetService:
             )
         return self.population(selector)
 
-    def _assign(self, one: DeviceFacts, bundle: BundleView, by: str, *, dry_run: bool) -> Assigned:
-        if dry_run:
-            return Assigned(one.id, one.profile, 0, bundle.target)
-        ref = Ref(target=bundle.target, sha256=bundle.sha256, length=bundle.length)
-        signed, is_new = self.desired.set_active(one.id, Wish(bundle.ref.model, ref))
-        if is_new:
-            detail = {"release": str(bundle.ref), "gen": signed.gen, "by": by}
-            self._feed.add([NewEvent("desired", one.id, bundle.ref.model, detail=detail)])
-        return Assigned(one.id, one.profile, signed.gen, bundle.target)
+    def _assign(self, bundles: Mapping[DeviceId, BundleView], by: str) -> dict[DeviceId, int]:
+        """Write these devices' documents, all in one transaction; return their gens. A device revoked meanwhile has none."""
+        wishes = {
+            device: Wish(bundle.ref.model, Ref(target=bundle.target, sha256=bundle.sha256, length=bundle.length))
+            for device, bundle in bundles.items()
+        }
+        with self._db.session():
+            written = self.desired.set_active(wishes)
+            self._feed.add(
+                [
+                    NewEvent(
+                        "desired",
+                        device,
+                        bundles[device].ref.model,
+                        detail={"release": str(bundles[device].ref), "gen": signed.gen, "by": by},
+                    )
+                    for device, (signed, is_new) in written.items()
+                    if is_new
+                ]
+            )
+        return {device: signed.gen for device, (signed, _) in written.items()}
 
     def _without_bundle(self, release: ReleaseView, one: DeviceFacts) -> Skipped:
         job = next((job for job in release.jobs if job.profile == one.profile), None)

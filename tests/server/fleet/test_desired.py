@@ -194,7 +194,7 @@ def test_a_device_is_locked_before_its_document(house: House) -> None:
 
     event.listen(house.db.engine, "before_cursor_execute", note)
     for act in (
-        lambda: house.fleet.desired.set_active(device.id, wish),
+        lambda: house.fleet.desired.set_active({device.id: wish}),
         lambda: house.fleet.desired.resign(device.id),
         lambda: house.fleet.set_models([ModelChange(device.id, wish.model, wish.active)]),
         lambda: house.fleet.revoke(device.id),

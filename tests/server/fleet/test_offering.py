@@ -1,5 +1,6 @@
 """What rollouts ask of many devices at once: documents, wishes, reports."""
 
+import datetime as dt
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -15,7 +16,15 @@ from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName
 from edgefleet_protocol.messages import ErrorClass, ModelState, Phase, Presence, State
 from edgefleet_protocol.verify import verify_envelope
 from edgefleet_server.fleet import store
-from edgefleet_server.fleet.model import DeviceStatus, ModelChange, ModelReport, SignedDesired, WantedRef, Wish
+from edgefleet_server.fleet.model import (
+    DeviceStatus,
+    ModelChange,
+    ModelReport,
+    NewEvent,
+    SignedDesired,
+    WantedRef,
+    Wish,
+)
 from edgefleet_server.fleet.offering import report_of
 from tests.server.fleet.house import PROFILE, START, House
 
@@ -87,7 +96,7 @@ def test_another_attempt_is_a_new_document(house: House) -> None:
     active = document_of(house, device).models["digits"].active
     assert active is not None
     assert active.attempt == 2
-    _, is_new = house.fleet.desired.set_active(device, Wish(DIGITS, ref(attempt=3)))
+    _, is_new = house.fleet.desired.set_active({device: Wish(DIGITS, ref(attempt=3))})[device]
     assert not is_new
 
 
@@ -155,6 +164,51 @@ def test_two_batches_at_once_do_not_wait_for_each_other_forever(house: House) ->
         thread.join(60)
     assert failed == []
     assert {document_of(house, one).gen for one in ids} == {11}
+
+
+def test_writers_of_every_kind_at_once_do_not_wait_for_each_other_forever(house: House) -> None:
+    ids = [house.device(labels={"env": "prod"}).id for _ in range(6)]
+    release = house.release("faces@1.0.0", bundles={PROFILE: b"bundle"})
+    failed: list[BaseException] = []
+
+    def roll(n: int) -> None:
+        with house.db.session():
+            house.fleet.set_hold([f"r-{n % 2}"], [])
+            house.fleet.set_models([ModelChange(one, DIGITS, ref(attempt=n + 1)) for one in reversed(ids)])
+            house.fleet.add_events([NewEvent("assignment", one, DIGITS, "r-1") for one in ids])
+
+    def report(n: int) -> None:
+        for one in ids:
+            house.fleet.take_state(one, State(device=one, gen=n, boot_id="b", seq=n, ts=0, models=[]))
+            house.fleet.take_presence(one, Presence(on=n % 2 == 0, conn_id=f"c{n}", boot_id="b", ts=0))
+
+    acts: list[Callable[[int], object]] = [
+        roll,
+        report,
+        lambda _n: house.fleet.deploy(release, selector="env=prod"),
+        lambda _n: house.fleet.resign_due(START + dt.timedelta(days=6)),
+        lambda _n: house.fleet.forget_presence(),
+        lambda n: house.fleet.update(ids[n], {"n": str(n)}, None),
+    ]
+
+    def run(act: Callable[[int], object]) -> None:
+        try:
+            for n in range(6):
+                act(n)
+        except BaseException as error:  # noqa: BLE001  # shown by the test
+            failed.append(error)
+
+    threads = [threading.Thread(target=run, args=(act,)) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert failed == []
+    for one in ids:
+        active = document_of(house, one).models["digits"].active
+        assert active is not None
+        assert active.attempt == 6
+        assert "faces" in document_of(house, one).models
 
 
 def test_wants_say_what_documents_name(house: House) -> None:
