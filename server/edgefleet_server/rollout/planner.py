@@ -65,6 +65,7 @@ class _Walk(Draft):
     def __init__(self, snapshot: Snapshot, now: datetime) -> None:
         super().__init__(snapshot, now)
         self._left_to_offer = BATCH
+        self._known_ranks: dict[ProfileName, dict[DeviceId, int]] = {}
 
     def make_cells(self) -> None:
         """Make the cells of strata that are new: at the start all of them, later those of joiners."""
@@ -87,10 +88,15 @@ class _Walk(Draft):
                 self.move(moved(fresh, _E.UNFIT, self.now, reason=reason, ended_at=self.now), fresh)
 
     def walk_lanes(self) -> None:
-        """Walk every stratum on as far as it goes now."""
-        for stratum in [lane.stratum for lane in self.lanes()]:
+        """Walk every stratum on as far as it goes now, and only then offer: a verdict of this tick stops offers of this tick."""
+        strata = [lane.stratum for lane in self.lanes()]
+        for stratum in strata:
             while self.state is RolloutState.RUNNING and self._advance(self.lane(stratum)):
                 pass
+        for stratum in strata:
+            cell = self.lane(stratum).current
+            if self.state is RolloutState.RUNNING and cell is not None and cell.state in CELL_OPEN:
+                self._offer(cell)
 
     def _advance(self, lane: Lane) -> bool:
         """Do what the lane's current cell needs; return whether the lane may go on to its next cell at once."""
@@ -102,14 +108,14 @@ class _Walk(Draft):
             if cell.state not in CELL_OPEN:
                 return cell.state is StageState.SKIPPED
         self._take_in(lane, cell)
-        self._offer(cell)
         cell = self._settle(cell)
         return self._judge(cell)
 
     def _open(self, lane: Lane, cell: Cell) -> Cell:
         """Fix the cell's cut and open it; a cell without any device to look at follows the other strata."""
         cut = self._cut(lane, cell)
-        opened = replace(cell, cut=cut, population=len(self._ranks(cell.stratum)), opened_at=self.now)
+        digest = self.snapshot.bundles[cell.stratum].sha256
+        opened = replace(cell, cut=cut, population=len(self._ranks(cell.stratum)), digest=digest, opened_at=self.now)
         if self._is_empty(lane, cell, cut):
             return self._follow_the_others(opened, cell)
         reason = f"opened for {opened.population} devices"
@@ -279,5 +285,8 @@ class _Walk(Draft):
         return cell.stage == len(self.snapshot.spec.stages) - 1
 
     def _ranks(self, stratum: ProfileName) -> dict[DeviceId, int]:
-        members = (m.device for m in self.snapshot.members if m.stratum == stratum)
-        return {device: rank(self.snapshot.salt, device) for device in members}
+        known = self._known_ranks.get(stratum)
+        if known is None:
+            members = (m.device for m in self.snapshot.members if m.stratum == stratum)
+            known = self._known_ranks[stratum] = {device: rank(self.snapshot.salt, device) for device in members}
+        return known
