@@ -90,12 +90,14 @@ class Ticker:
 
     def _run(self) -> None:
         clock, every_s = self._parts.clock, self._parts.settings.engine_tick_s
-        due_s = clock.monotonic_s() + every_s
+        due_s, took_s = clock.monotonic_s() + every_s, 0.0
         while not self._stopping.is_set():
             left_s = due_s - clock.monotonic_s()
             if left_s <= 0:  # also when news never end
                 self.tick()
                 due_s = clock.monotonic_s() + every_s
-            elif self._woken.wait(left_s) and not self._stopping.wait(_GATHER_S):
+            elif self._woken.wait(left_s) and not self._stopping.wait(max(_GATHER_S, took_s)):
                 self._woken.clear()
+                began_s = clock.monotonic_s()
                 self._step("tick rollouts", lambda: self._rollouts.tick(is_woken=True))
+                took_s = clock.monotonic_s() - began_s  # so long is waited next time: news never take more than half

@@ -76,6 +76,12 @@ class Brake:
             row = store.hold(session)
             return [] if row is None else list(row.rollouts)
 
+    def digests(self) -> list[str]:
+        """Return the bundles that the hold names, sorted."""
+        with self._db.read() as session:
+            row = store.hold(session)
+            return [] if row is None else list(row.digests)
+
     def envelope(self) -> bytes | None:
         """Return the signed hold, or None when there never was one."""
         with self._db.read() as session:

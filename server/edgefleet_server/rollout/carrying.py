@@ -104,10 +104,10 @@ class Carrier:
                     outcome.documents[effect.device] = effect
                 case Judged():
                     store.add_decision(session, _decision(row, effect, now))
-        session.flush()
+        store.save_cells(session, row.id, list(outcome.cells.values()))
+        session.flush()  # the brake is read from the rows
         self.set_brake(session, now)
         self._sign(row, snapshot, outcome, now)
-        store.save_cells(session, row.id, list(outcome.cells.values()))
         new = [outcome.assignments[device] for device in sorted(outcome.new)]
         changed = [one for device, one in sorted(outcome.assignments.items()) if device not in outcome.new]
         store.save_assignments(session, row.id, new, changed)
@@ -116,8 +116,8 @@ class Carrier:
         row.lease_until = None
 
     def set_brake(self, session: Session, now: datetime) -> bool:
-        """Make the brake name every stopped rollout; return whether it was signed."""
-        return self._fleet.set_hold(store.braked(session, now - BRAKE_LIFE), ())
+        """Make the brake name every stopped rollout, and the bundles of stopped strata; return whether it was signed."""
+        return self._fleet.set_hold(store.braked(session, now - BRAKE_LIFE), store.failed_digests(session))
 
     def _sign(self, row: Rollout, snapshot: Snapshot, outcome: _Outcome, now: datetime) -> None:
         """Write documents, and the gens that they got into the assignments."""

@@ -44,7 +44,7 @@ BATCH: Final = 200
 """Documents that one tick signs for one rollout at most: a tick stays short, and the next one follows at once."""
 LOOK_AGAIN: Final = timedelta(seconds=2)
 LOOK_FOR_LATE: Final = timedelta(minutes=1)
-NOT_BACK: Final = "did not confirm in time that it went back"
+NOT_BACK: Final = "not confirmed to be back"
 
 
 _S: Final = AssignmentState
@@ -105,7 +105,7 @@ class Draft:
     def withdraw(self, reason: str) -> None:
         """Take back the offers of devices that are not at their switch yet."""
         for a in list(self.assignments.values()):
-            if a.state in UNSWITCHED and not a.back_gen:
+            if a.state in UNSWITCHED and not a.back_gen and self._asks_for_release(a):
                 self.move(withdrawn(a, self.now, reason), a)
                 self.effects.append(GiveBack(a.device, is_rollback=False))
 
@@ -122,7 +122,20 @@ class Draft:
             self._give_back(a)
         self._give_up_waiting()
 
+    def _asks_for_release(self, a: Assignment) -> bool:
+        """Whether the device's document still names the release: what somebody else wrote over it is never touched."""
+        report = self.snapshot.reports.get(a.device)
+        return report is None or report.wanted_by_server == self._terms(a).digest
+
     def _give_back(self, a: Assignment) -> None:
+        if not self._asks_for_release(a):
+            if a.state not in IN_FLIGHT:  # those are superseded when their tick hears of it
+                self._note(replace(a, back_gen=max(1, a.gen), back_at=self.now, back_done_at=self.now))
+            return
+        if a.previous is not None and a.previous.sha256 == self._terms(a).digest:
+            reason = f"{NOT_BACK}: it ran this very release before, and nothing older is known"
+            self._note(replace(a, back_gen=max(1, a.gen), back_at=self.now, reason=reason))
+            return
         self.effects.append(GiveBack(a.device, is_rollback=True))
         after = replace(a, back_at=self.now)
         if a.state is _S.OFFERED:
@@ -134,8 +147,7 @@ class Draft:
             return
         if a.state is _S.UNREACHABLE:
             after = replace(after, back_done_at=self.now)
-        self.assignments[a.device] = after
-        self.effects.append(AssignmentNoted(after))
+        self._note(after)
 
     def _give_up_waiting(self) -> None:
         """Note which devices did not confirm in time that they went back."""
@@ -143,9 +155,11 @@ class Draft:
             if a.back_at is None or a.back_done_at is not None or a.reason.startswith(NOT_BACK):
                 continue
             if self.now >= a.back_at + self.snapshot.spec.device.ack:
-                noted = replace(a, reason=f"{NOT_BACK}: {a.reason}" if a.reason else NOT_BACK, deadline=None)
-                self.assignments[a.device] = noted
-                self.effects.append(AssignmentNoted(noted))
+                self._note(replace(a, reason=f"{NOT_BACK}: {a.reason}" if a.reason else NOT_BACK, deadline=None))
+
+    def _note(self, after: Assignment) -> None:
+        self.assignments[after.device] = after
+        self.effects.append(AssignmentNoted(after))
 
     def end_if_over(self) -> None:
         """End the rollout when every lane has ended and what was taken back is settled."""

@@ -75,7 +75,7 @@ class RolloutEngine:
         """Let go of rollouts that ended long ago, and mend a brake that two processes wrote at the same time."""
         now = self._clock.now()
         with self._db.read() as session:
-            wanted = store.braked(session, now - BRAKE_LIFE)
-        if wanted != self._fleet.hold_rollouts():
+            wanted = store.braked(session, now - BRAKE_LIFE), store.failed_digests(session)
+        if wanted != (self._fleet.hold_rollouts(), self._fleet.hold_digests()):
             with self._db.session() as session:
                 self._service.carrier.set_brake(session, now)

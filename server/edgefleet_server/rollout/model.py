@@ -332,13 +332,17 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One stage of one stratum. cut: devices whose rank is lower belong to the stage (0 before it opens)."""
+    """One stage of one stratum. cut: devices whose rank is lower belong to the stage (0 before it opens).
+
+    digest: of the bundle that its devices are offered, "" before it opens: what the brake names when the stratum fails.
+    """
 
     stage: int
     stratum: ProfileName
     state: StageState
     cut: int = 0
     population: int = 0
+    digest: str = ""
     opened_at: datetime | None = None
     soak_until: datetime | None = None
     resumed_at: datetime | None = None

@@ -71,6 +71,21 @@ def braked(session: Session, since: datetime) -> list[str]:
     return sorted(session.execute(statement).scalars())
 
 
+def failed_digests(session: Session) -> list[str]:
+    """Return the bundles of strata that failed in rollouts that are still open: other strata of these go on."""
+    statement = (
+        select(col(RolloutCell.digest))
+        .join(Rollout, col(Rollout.id) == col(RolloutCell.rollout_id))
+        .where(
+            col(RolloutCell.state) == StageState.FAILED.value,
+            col(RolloutCell.digest) != "",
+            col(Rollout.state).in_(sorted(ROLLOUT_ACTIVE)),
+        )
+        .distinct()
+    )
+    return sorted(session.execute(statement).scalars())
+
+
 # ---- the engine's claim
 
 
@@ -182,6 +197,7 @@ def _cell(row: RolloutCell) -> Cell:
         state=StageState(row.state),
         cut=int(row.cut),
         population=row.population,
+        digest=row.digest,
         opened_at=row.opened_at,
         soak_until=row.soak_until,
         resumed_at=row.resumed_at,

@@ -50,6 +50,7 @@ class RolloutCell(SQLModel, table=True):
     state: str = Field(max_length=16)
     cut: str = Field(default="0", max_length=20)
     population: int = Field(default=0)
+    digest: str = Field(default="", max_length=64)
     opened_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     soak_until: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     resumed_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
