@@ -390,6 +390,10 @@ class FleetService:
         """Return the rollouts that the brake names, sorted."""
         return self._brake.rollouts()
 
+    def hold_digests(self) -> list[str]:
+        """Return the bundles that the brake names, sorted."""
+        return self._brake.digests()
+
     def on_hold(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` after each commit that signed the brake; return how to stop."""
         return self._brake.subscribe(listener)
