@@ -4,7 +4,7 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefleet_server.rollout.evidence import (
@@ -17,6 +17,7 @@ from edgefleet_server.rollout.evidence import (
     upper_bound,
 )
 
+UNHURRIED = settings(deadline=None)  # a busy machine is no failure
 P0, P1 = 0.03, 0.05
 ratios = st.floats(0.001, 0.6)
 counts = st.integers(0, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -76,6 +77,7 @@ def test_huge_counts_neither_overflow_nor_vanish() -> None:
     assert math.isfinite(log_e_promote(100_000, 100_000, P1))
 
 
+@UNHURRIED
 @given(count=counts, p=ratios)
 def test_the_same_counts_give_the_same_bits(count: tuple[int, int], p: float) -> None:
     k, n = count
@@ -84,6 +86,7 @@ def test_the_same_counts_give_the_same_bits(count: tuple[int, int], p: float) ->
     assert (log_e_abort(k, n, p), log_e_promote(k, n, p)) == first
 
 
+@UNHURRIED
 @given(count=counts, p=ratios)
 def test_a_failure_more_speaks_against_and_a_healthy_device_for_the_release(count: tuple[int, int], p: float) -> None:
     k, n = count
@@ -94,6 +97,7 @@ def test_a_failure_more_speaks_against_and_a_healthy_device_for_the_release(coun
     assert log_e_promote(k, n + 1, p) >= log_e_promote(k, n, p) - margin
 
 
+@UNHURRIED
 @given(count=counts, p=ratios)
 def test_the_evidence_is_a_fair_bet_under_its_hypothesis(count: tuple[int, int], p: float) -> None:
     """E[next | now] = now when devices fail with exactly p: this is why one may look after every report."""
@@ -111,6 +115,7 @@ def test_the_bound_is_clopper_pearson(failed: int, n: int, bound: float) -> None
     assert upper_bound(failed, n) == pytest.approx(bound, abs=5e-5)
 
 
+@UNHURRIED
 @given(count=counts, confidence=st.floats(0.5, 0.999))
 def test_the_bound_is_where_so_few_failures_become_unlikely(count: tuple[int, int], confidence: float) -> None:
     failed, n = count

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edgefleet_protocol.messages import ErrorClass
@@ -31,6 +31,7 @@ from edgefleet_server.rollout.model import (
 from edgefleet_server.rollout.rules import decide, outcome_of, recompute, rule_for, same, stored
 from tests.server.rollout.gaps import evidence_gap
 
+UNHURRIED = settings(deadline=None)  # a busy machine is no failure
 GATE = InstallGate()
 
 
@@ -407,6 +408,7 @@ def with_failure(base: Facts, kind: str) -> Facts:
     )
 
 
+@UNHURRIED
 @given(any_facts())
 def test_no_exposed_devices_never_promote(base: Facts) -> None:
     empty = msgspec.structs.replace(
@@ -418,12 +420,14 @@ def test_no_exposed_devices_never_promote(base: Facts) -> None:
     assert not isinstance(decide(empty), Advance)
 
 
+@UNHURRIED
 @given(any_facts(), st.integers(1, 40), st.booleans())
 def test_a_pending_device_more_never_promotes_what_was_held(base: Facts, n: int, soaking: bool) -> None:
     assume(not isinstance(decide(base), Advance))
     assert not isinstance(decide(with_pending(base, n, soaking=soaking)), Advance)
 
 
+@UNHURRIED
 @given(any_facts(), st.integers(1, 40))
 def test_a_pending_device_more_never_makes_it_worse_than_a_failure(base: Facts, n: int) -> None:
     """A pending device counts as good against the release: it can only take evidence away."""
@@ -432,6 +436,7 @@ def test_a_pending_device_more_never_makes_it_worse_than_a_failure(base: Facts, 
     assert not isinstance(decide(with_pending(base, n)), RollBack)
 
 
+@UNHURRIED
 @given(any_facts(), st.sampled_from(CLASSES), st.integers(1, 4))
 def test_a_failure_more_never_promotes_what_was_not(base: Facts, kind: str, n: int) -> None:
     assume(not isinstance(decide(base), Advance))
@@ -441,6 +446,7 @@ def test_a_failure_more_never_promotes_what_was_not(base: Facts, kind: str, n: i
     assert not isinstance(decide(worse), Advance)
 
 
+@UNHURRIED
 @given(any_facts(), st.sampled_from(CLASSES))
 def test_a_pending_device_that_fails_never_saves_the_release(base: Facts, kind: str) -> None:
     """The same devices, one outcome worse: what was taken back is still taken back."""
@@ -458,6 +464,7 @@ def _one_pending_failed(base: Facts) -> Counts:
     return with_counts(base, pending=-1, failed=1).counts
 
 
+@UNHURRIED
 @given(any_facts())
 def test_every_decision_is_told_in_finite_figures_and_agrees_with_itself(base: Facts) -> None:
     decision = decide(base)
@@ -474,6 +481,7 @@ def test_every_decision_is_told_in_finite_figures_and_agrees_with_itself(base: F
     assert same(read_back, told)
 
 
+@UNHURRIED
 @given(any_facts())
 def test_all_healthy_promotes_only_when_nothing_is_open(base: Facts) -> None:
     decision = decide(base)
@@ -485,6 +493,7 @@ def test_all_healthy_promotes_only_when_nothing_is_open(base: Facts) -> None:
 
 
 @pytest.mark.parametrize("rule", list(Rule))
+@UNHURRIED
 @given(base=any_facts(), n=st.integers(1, 500))
 def test_a_stratum_out_of_reach_never_promotes(rule: Rule, base: Facts, n: int) -> None:
     counts = Counts(members=n, unreachable=n // 2, incompatible=n - n // 2)
