@@ -120,6 +120,7 @@ class Fleet:
             self.parts.db, self.parts.fleet, self.parts.rollout, self.parts.clock, self.parts.settings.instance
         )
         self.digests: dict[str, str] = {}
+        self.by_id: dict[str, Device] = {}
 
     def close(self) -> None:
         """Close the database."""
@@ -165,6 +166,7 @@ class Fleet:
         enrolled = self.parts.fleet.enroll(claim[0].token, KeyedDevice().csr(), FACTS)
         device = Device(self, enrolled.device_id)
         device.connect()
+        self.by_id[device.id] = device
         return device
 
     def rollout(self, **spec: Any) -> str:
@@ -173,9 +175,10 @@ class Fleet:
         self.tick()
         return started
 
-    def state_of(self, rollout: str) -> str:
-        """Return the state of a rollout."""
-        return self.parts.rollout.reader.rollout(rollout).state
+    def last_in(self, rollout: str, stratum: str) -> str:
+        """Return a device of a stratum that belongs to the last stage of a rollout."""
+        strata = self.parts.rollout.plan_of(rollout).stages[-1].strata
+        return next(str(one.devices[0].device) for one in strata if one.stratum == stratum)
 
     def offered(self, rollout: str, devices: Sequence[Device]) -> list[Device]:
         """Return those devices whose document now comes from a rollout."""
@@ -210,7 +213,7 @@ STAGES = [
 def staged(fleet: Fleet) -> tuple[str, str]:
     """Build a fleet of ten after one good rollout and a bad one that was stopped on its canary; return the ids of both.
 
-    Device cam3 is offline all the time, device late joins while a stage runs.
+    One device of the last stage is offline all the time, device late joins while that stage runs.
     """
     for ref, profiles in {"digits@1.0.0": (ORT, LITERT), "digits@1.1.0": (ORT, LITERT), "digits@1.2.0": (ORT,)}.items():
         fleet.release(ref, *profiles)
@@ -221,24 +224,26 @@ def staged(fleet: Fleet) -> tuple[str, str]:
     for device in devices:
         fleet.tick(seconds=3)
         device.report(Phase.COMMITTED)
-    devices.pop(3).connect(on=False)
     good = fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES, device={"ack_deadline": "3m"})
-    follow(fleet, devices)
-    devices.append(fleet.device("late", ORT, {"site": "yard"}))
+    away = fleet.last_in(good, ORT)
+    devices = [device for device in devices if device.id != away]
+    fleet.by_id[away].connect(on=False)
     for _ in range(20):
-        if fleet.state_of(good) == "finished":
-            break
         follow(fleet, devices)
-    bad = fleet.rollout(release="digits@1.2.0", selector=f"profile={ORT}", stages=STAGES)
-    for device in fleet.offered(bad, devices):
-        device.report(Phase.DOWNLOADING)
+        now = fleet.parts.rollout.reader.rollout(good)
+        if now.state == "finished":
+            break
+        if now.stage == "rest" and len(devices) == 8:
+            devices.append(fleet.device("late", ORT, {"site": "yard"}))
+    bad = fleet.rollout(release="digits@1.2.0", selector=f"profile={ORT},id!={away}", stages=STAGES)
+    first = fleet.offered(bad, devices)[0]
+    for phase in (Phase.DOWNLOADING, Phase.PROBATION):
+        first.report(phase)
         fleet.tick(seconds=4)
-        device.report(Phase.PROBATION)
-        fleet.tick(seconds=4)
-        device.measure()
-        device.report(
-            Phase.ROLLED_BACK, error_class=ErrorClass.NONFINITE, reason=NONFINITE, error_code="probation.nonfinite"
-        )
+    first.measure()
+    first.report(
+        Phase.ROLLED_BACK, error_class=ErrorClass.NONFINITE, reason=NONFINITE, error_code="probation.nonfinite"
+    )
     fleet.tick(seconds=2)
     fleet.tick(seconds=2)
     return good, bad

@@ -1,0 +1,315 @@
+"""What the pages show of a real fleet: counts, stages, reasons, devices, events; and what they do with hostile text."""
+
+import html
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_protocol.messages import ErrorClass, Phase
+from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.views import PAGE_DEVICES, PAGE_EVENTS
+from tests.server.dashboard.fleet import LITERT, NONFINITE, ORT, STAGES, Fleet, follow, staged
+from tests.server.dashboard.test_login_pages import assert_headers
+
+HOSTILE = "</td><script>window.hostile = 1</script><img src=x onerror=window.hostile=1>\"'&{{ 7 * 7 }}"
+
+
+def text_of(page: str) -> str:
+    """Return what a reader of a page sees, with single blanks."""
+    visible = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", visible)).split())
+
+
+def part_of(page: str, section: str) -> str:
+    """Return the text of one part of a page."""
+    found = re.search(rf'<(section|div) id="{section}".*?</section>', page, flags=re.DOTALL)
+    assert found is not None, section
+    return text_of(found[0])
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, str, str]]:
+    """A fleet after a good and a bad rollout, and the ids of both; tests only look at it."""
+    fleet = Fleet(tmp_path_factory.mktemp("story") / "server")
+    yield (fleet, *staged(fleet))
+    fleet.close()
+
+
+def test_an_empty_server_says_what_to_do_next(empty_fleet: Fleet) -> None:
+    answer = empty_fleet.browser(Role.VIEWER).get("/")
+    assert answer.status_code == 200
+    assert_headers(answer)
+    for command in ("edgectl rollout create", "edgectl device enroll", "edgectl publish"):
+        assert command in answer.text
+
+
+def test_the_overview_counts_devices_and_open_rollouts(story: tuple[Fleet, str, str]) -> None:
+    page = story[0].browser(Role.VIEWER).get("/").text
+    assert part_of(page, "counts") == "9 online 1 offline 0 unknown 0 revoked 1 active rollout"
+
+
+def test_the_overview_lists_rollouts_newest_first_with_stages_figures_and_reason(story: tuple[Fleet, str, str]) -> None:
+    fleet, good, bad = story
+    page = fleet.browser(Role.VIEWER).get("/").text
+    told = part_of(page, "rollouts")
+    assert told.index(bad) < told.index(good)
+    newest, oldest = told[told.index(bad) : told.index(good)], told[told.index(good) :]
+    assert "rolling back" in newest
+    assert "canary failed" in newest
+    assert "1 failed" in newest
+    assert "one nonfinite failure stops a stratum" in newest
+    assert "half pending not opened" in newest
+    assert "finished" in oldest
+    assert re.search(r"rest passed 9 of \d+ exposed: 9 healthy", oldest)
+    assert "every stage passed in every stratum" in oldest
+
+
+def test_the_overview_says_what_each_device_runs_and_why_not_what_it_should(story: tuple[Fleet, str, str]) -> None:
+    page = story[0].browser(Role.VIEWER).get("/").text
+    rows = re.findall(r'<tr role="row"><td role="cell" data-label="Device" class="id">.*?</tr>', page, flags=re.DOTALL)
+    lines = [text_of(row) for row in rows[:10]]
+    assert sum("offline digits@1.0.0 → digits@1.1.0 committed" in line for line in lines) == 1
+    assert sum("online digits@1.1.0 committed" in line for line in lines) == 8
+    assert sum(f"online digits@1.1.0 rolled back nonfinite: {NONFINITE}" in line for line in lines) == 1
+
+
+def test_events_name_what_from_which_state_to_which_and_why(story: tuple[Fleet, str, str]) -> None:
+    fleet, _good, bad = story
+    told = part_of(fleet.browser(Role.VIEWER).get("/").text, "events")
+    assert f"rollout {bad} running → rolling back {ORT}: " in told
+    assert f"stage canary/{ORT} exposing → failed" in told
+    assert len(re.findall(r"2026-11-25 \d\d:\d\d:\d\d", told)) == PAGE_EVENTS
+
+
+def test_a_rollout_shows_its_stages_by_stratum_with_rule_strength_bound_and_reason(
+    story: tuple[Fleet, str, str],
+) -> None:
+    fleet, good, _bad = story
+    answer = fleet.browser(Role.VIEWER).get(f"/rollouts/{good}")
+    assert answer.status_code == 200
+    assert_headers(answer)
+    told = part_of(answer.text, "stages")
+    for stage in ("canary passed 2 per stratum, soak 30 s", "half passed 50 %, soak 1 min", "rest passed 100 %"):
+        assert stage in told
+    assert told.count(ORT) >= 3
+    assert told.count(LITERT) >= 3
+    assert "all healthy, weak 2 of 2 healthy: failure below 78 % at 95 %" in told
+    assert "1 unreachable" in told
+
+
+def test_a_rollout_says_in_words_what_its_odd_devices_did(story: tuple[Fleet, str, str]) -> None:
+    fleet, good, bad = story
+    browser = fleet.browser(Role.VIEWER)
+    told = part_of(browser.get(f"/rollouts/{good}").text, "rollout-devices")
+    assert (
+        "unreachable never took it up in time; counts neither way – did not take up its document within 3 min" in told
+    )
+    assert "healthy joiner runs it; joined while the stage ran" in told
+    assert f"nonfinite : is back on what it ran before – {NONFINITE}" in part_of(
+        browser.get(f"/rollouts/{bad}").text, "rollout-devices"
+    )
+
+
+def test_decisions_are_computed_again_from_their_evidence(story: tuple[Fleet, str, str]) -> None:
+    fleet, _good, bad = story
+    told = part_of(fleet.browser(Role.VIEWER).get(f"/rollouts/{bad}").text, "decisions")
+    assert "roll back" in told
+    assert "agrees" in told
+    assert "differs" not in told
+    assert f"edgectl rollout explain {bad}" in told
+
+
+def test_a_rollouts_timeline_holds_its_own_events_only(story: tuple[Fleet, str, str]) -> None:
+    fleet, good, bad = story
+    page = fleet.browser(Role.VIEWER).get(f"/rollouts/{bad}").text
+    assert "draft → validating" in part_of(page, "timeline")
+    assert good not in page
+
+
+def test_a_device_shows_wanted_and_reported_slots_figures_and_events(story: tuple[Fleet, str, str]) -> None:
+    fleet, _good, bad = story
+    device = next(one for one in fleet.parts.rollout.reader.devices(bad) if one.state == "rolled_back")
+    answer = fleet.browser(Role.VIEWER).get(f"/devices/{device.device}")
+    assert answer.status_code == 200
+    assert "digits digits@1.1.0 digits@1.1.0" in part_of(answer.text, "models")
+    assert "digits/1.1.0/generic-x86_64-ort.bundle" in part_of(answer.text, "models")
+    figures = part_of(answer.text, "figures")
+    assert "digits, active 1.1.0" in figures
+    assert "1 min 240 1 31 0" in figures
+    assert NONFINITE in part_of(answer.text, "events")
+
+
+def test_a_device_that_does_not_run_what_it_should_says_why(story: tuple[Fleet, str, str]) -> None:
+    fleet = story[0]
+    away = next(one.id for one in fleet.parts.fleet.select("status=offline"))
+    told = part_of(fleet.browser(Role.VIEWER).get(f"/devices/{away}").text, "head")
+    assert "digits@1.1.0 is wanted, digits@1.0.0 runs" in told
+    assert "It is offline; it gets the newest document when it connects." in told
+
+
+def test_a_selector_narrows_the_devices_and_stays_in_the_box(story: tuple[Fleet, str, str]) -> None:
+    browser = story[0].browser(Role.VIEWER)
+    page = browser.get("/", params={"selector": f"profile={LITERT},site=hall"})
+    told = part_of(page.text, "devices")
+    assert "1 device match" in told
+    assert "cam7" in told
+    assert "cam6" not in told
+    assert f'value="profile={LITERT},site=hall"' in page.text
+    nothing = browser.get("/", params={"selector": "site=moon"}).text
+    assert "No device matches" in part_of(nothing, "devices")
+
+
+def test_a_wrong_selector_says_what_is_wrong_and_shows_all(story: tuple[Fleet, str, str]) -> None:
+    answer = story[0].browser(Role.VIEWER).get("/", params={"selector": "site in (", "cursor": "YQ"})
+    assert answer.status_code == 200
+    assert 'aria-invalid="true"' in answer.text
+    assert "10 devices" in part_of(answer.text, "devices")
+    assert 'value="site in ("' in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/devices/nobody", 404),
+        ("/rollouts/r-nothing", 404),
+        ("/rollouts/%3Cscript%3E", 404),
+        ("/?cursor=%FF", 422),
+        ("/?cursor=***", 422),
+        ("/?selector=" + "a" * 5000, 422),
+        ("/static/nothing.css", 404),
+        ("/static/..%2Froutes.py", 404),
+    ],
+)
+def test_what_is_not_there_is_a_page_with_a_way_back(empty_fleet: Fleet, path: str, status: int) -> None:
+    answer = empty_fleet.browser(Role.VIEWER).get(path)
+    assert answer.status_code == status
+    if not path.startswith("/static/.."):
+        assert_headers(answer)
+        assert '<a href="/">Overview</a>' in answer.text
+    assert "<script>" not in answer.text
+
+
+def test_devices_come_in_pages_of_fifty(fleet: Fleet) -> None:
+    claim = fleet.parts.fleet.create_claims(
+        uses=120, profile=ORT, name_prefix="d", labels={"row": "a"}, created_by="test"
+    )
+    from tests.server.fleet.house import FACTS, KeyedDevice
+
+    for _ in range(2 * PAGE_DEVICES + 3):
+        fleet.parts.fleet.enroll(claim[0].token, KeyedDevice().csr(), FACTS)
+    browser, path, seen = fleet.browser(Role.VIEWER), "/?selector=row%3Da", list[str]()
+    sizes = []
+    while path:
+        page = browser.get(path).text
+        found = re.findall(r'<td role="cell" data-label="Device" class="id"><a href="/devices/([^"]+)">', page)
+        listed = [one for one in dict.fromkeys(found) if one not in seen][: PAGE_DEVICES + 1]
+        rows = re.search(r'<div id="devices".*?</div>\n</section>', page, flags=re.DOTALL)
+        assert rows is not None
+        listed = re.findall(r'class="id"><a href="/devices/([^"]+)">', rows[0])
+        sizes.append(len(listed))
+        seen += listed
+        link = re.search(r'<a class="next" rel="next" href="([^"]+)">', page)
+        path = "" if link is None else html.unescape(link[1])
+        assert "selector=row%3Da" in path or not path
+    assert sizes == [50, 50, 3]
+    assert len(set(seen)) == 103
+    assert seen == sorted(seen)
+
+
+def test_what_devices_say_is_shown_as_text(fleet: Fleet) -> None:
+    fleet.release("digits@1.0.0", ORT)
+    device = fleet.device("odd", ORT, {"a": "b"})
+    fleet.parts.fleet.deploy(ReleaseRef.parse("digits@1.0.0"), selector="", device=None, dry_run=False, by=HOSTILE)
+    device.report(Phase.FAILED, error_class=ErrorClass.LOAD, reason=HOSTILE, error_code=HOSTILE)
+    document = device.desired()
+    device.say(document.gen, [], refused_gen=document.gen + 1, refused_code=HOSTILE, refused_reason=HOSTILE)
+    browser = fleet.browser(Role.VIEWER)
+    for path in ("/", f"/devices/{device.id}"):
+        page = browser.get(path).text
+        assert "window.hostile" in html.unescape(page)
+        assert "<img" not in page.replace('<img src="/static/icon.svg', "")
+        assert "<script>window" not in page
+        assert "{{ 7 * 7 }}" in html.unescape(page)
+        assert "49&#" not in page
+
+
+def test_what_people_write_is_shown_as_text(fleet: Fleet) -> None:
+    fleet.release("digits@1.0.0", ORT)
+    fleet.device("one")
+    rollout = fleet.rollout(release="digits@1.0.0", selector="", stages=STAGES)
+    fleet.parts.rollout.pause(rollout, HOSTILE, HOSTILE)
+    fleet.tick(seconds=1)
+    browser = fleet.browser(Role.VIEWER)
+    pages = [browser.get(path).text for path in ("/", f"/rollouts/{rollout}")]
+    pages += [browser.get("/", params={"selector": HOSTILE}).text]
+    pages += [fleet.browser().get("/login", params={"code": HOSTILE[:100], "next": HOSTILE[:100]}).text]
+    for page in pages:
+        assert "window.hostile" in html.unescape(page)
+        assert "<script>window" not in page
+        assert "onerror=window.hostile=1>" not in page
+
+
+def test_a_device_that_goes_silent_after_its_switch_is_lost_with_its_reason(fleet: Fleet) -> None:
+    fleet.release("digits@1.0.0", ORT)
+    fleet.release("digits@1.1.0", ORT)
+    devices = [fleet.device(f"cam{n}") for n in range(4)]
+    fleet.parts.fleet.deploy(ReleaseRef.parse("digits@1.0.0"), selector="", device=None, dry_run=False, by="ann")
+    follow(fleet, devices)
+    rollout = fleet.rollout(
+        release="digits@1.1.0", selector="", stages=STAGES, device={"verify_deadline": "2m"}, on_fail="pause"
+    )
+    dying, *rest = fleet.offered(rollout, devices)
+    dying.report(Phase.DOWNLOADING)
+    dying.report(Phase.PROBATION)
+    follow(fleet, rest)
+    dying.connect(on=False)
+    for _ in range(6):
+        fleet.tick(minutes=5)
+    told = part_of(fleet.browser(Role.VIEWER).get(f"/rollouts/{rollout}").text, "rollout-devices")
+    assert "lost" in told
+    assert "took it up and was not heard of again; counts as failed – " in told
+    assert "silent" in told
+
+
+def test_files_are_served_with_their_kind_and_kept_by_what_is_in_them(empty_fleet: Fleet) -> None:
+    browser = empty_fleet.browser()
+    addresses = set(re.findall(r'(?:href|src)="(/static/[^"]+)"', browser.get("/login").text))
+    addresses |= set(re.findall(r'src="(/static/[^"]+)"', empty_fleet.browser(Role.VIEWER).get("/").text))
+    assert {address.partition("?")[0] for address in addresses} == {
+        "/static/icon.svg",
+        "/static/live.js",
+        "/static/page.css",
+    }
+    for address in addresses:
+        answer = browser.get(address)
+        assert answer.status_code == 200
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "immutable" in answer.headers["cache-control"]
+        plain = browser.get(address.partition("?")[0])
+        assert plain.headers["cache-control"] == "no-cache"
+        again = browser.get(address, headers={"if-none-match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+
+
+def test_no_page_has_inline_code_or_style_or_loads_from_elsewhere(story: tuple[Fleet, str, str]) -> None:
+    fleet, good, _bad = story
+    browser = fleet.browser(Role.VIEWER)
+    device = fleet.parts.rollout.reader.devices(good)[0].device
+    for path in ("/", f"/rollouts/{good}", f"/devices/{device}", "/login"):
+        page = browser.get(path).text
+        assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son[a-z]+=|javascript:", page)
+        assert not re.search(r'(?:src|href|action)="(?:https?:)?//', page)
+        assert page.count("<h1") == 1
+        assert '<html lang="en">' in page
+
+
+def test_reading_the_pages_is_not_audited_and_changes_nothing(empty_fleet: Fleet) -> None:
+    from edgefleet_server.paging import PageRequest
+
+    browser = empty_fleet.browser(Role.VIEWER)
+    before = empty_fleet.parts.access.audit(PageRequest()).total
+    for path in ("/", "/login", "/devices/x", "/rollouts/x", "/static/page.css"):
+        browser.get(path)
+    assert empty_fleet.parts.access.audit(PageRequest()).total == before
