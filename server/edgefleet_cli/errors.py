@@ -3,7 +3,7 @@
 An error is always told in three lines: what failed, why, and what to do next. Exit codes are part of the interface:
 
 0 done, 1 failed, 2 wrong usage, 3 cancelled or declined, 4 not logged in or not allowed, 5 not found,
-6 conflict, 7 rollout failed, 8 timed out waiting, 130 interrupted.
+6 conflict, 7 rollout failed, went back or finished in part, 8 timed out waiting, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ class Follower:
 
         Raises what the first request raises; later a server that is away is waited for.
         """
-        deadline_s = math.inf if wait_s is None else self._clock.monotonic_s() + wait_s
         items: list[Json] = self._api.pages("/events", limit=limit, **self._filters)["items"]
+        deadline_s = math.inf if wait_s is None else self._clock.monotonic_s() + wait_s
         self._seen = {int(item["id"]) for item in items}
         self._after_id = min(self._seen, default=1) - 1
         yield from reversed(items)
@@ -71,12 +71,11 @@ def event_line(event: Json) -> str:
 
 
 def show_line(out: Output, event: Json) -> None:
-    """Write an event for eyes: on a terminal, what does not fit goes on below the last column."""
+    """Write an event for eyes: on a terminal, what does not fit goes on below the second column."""
     line = event_line(event)
-    width = out.data.width if out.is_live else 0
-    indent = sum(_WIDTHS) + 2 * len(_WIDTHS)
-    if width <= len(line) and width >= indent + 20:
+    indent = " " * (_WIDTHS[0] + 2)
+    if out.is_live and len(indent) + 20 <= out.data.width < len(line):
         import textwrap
 
-        line = textwrap.fill(line, width, subsequent_indent=" " * indent, break_on_hyphens=False)
+        line = textwrap.fill(line, out.data.width, subsequent_indent=indent, break_on_hyphens=False)
     out.line(line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from edgefleet_cli.options import Format
 from edgefleet_cli.output import Output
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import Asked, SteppedClock, Stub, event, page, problem
+from tests.cli.terminal import Terminal
 
 _GET = "GET /events"
 
@@ -147,15 +147,35 @@ def test_each_format_is_a_stream(edgectl: Edgectl, fleet: Stub, form: str) -> No
 def test_ctrl_c_exits_130(fleet: Stub) -> None:
     fleet.says(_GET, page([event(1)]), page([]))
     command = [sys.executable, "-m", "edgefleet_cli.main", "events", "-f", "-o", "json"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline()) == event(1)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in err
+
+
+def test_a_followed_event_is_folded_below_its_words_on_a_terminal(fleet: Stub) -> None:
+    fleet.says(_GET, page([event(1)]), page([]))
+    terminal = Terminal(fleet, "events", "-f", "--timeout", "1100ms")
+    assert terminal.end() == 8
+    lines = terminal.shown.splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert lines[0].startswith("2026-01-03T12:00:01")
+    assert lines[1].startswith(" " * 21)
+
+
+def test_a_reader_that_goes_away_ends_the_following(fleet: Stub) -> None:
+    fleet.says(_GET, page([event(1)]), page([event(2)]), page([event(3)]))
+    command = [sys.executable, "-m", "edgefleet_cli.main", "events", "-f", "-o", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=60) == 0
+        assert process.stderr.read() == b""
 
 
 def _changed(kind: str, **detail: Any) -> dict[str, Any]:

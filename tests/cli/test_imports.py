@@ -14,6 +14,8 @@ _HEAVY = (
     "onnx",
     "numpy",
     "httpx",
+    "yaml",
+    "rich.live",
 )
 
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import pty
-import re
 import signal
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -24,6 +19,7 @@ from edgefleet_cli.rollout_view import exit_code
 from edgefleet_cli.rollouts import AWAY_S, POLL_S, Rollouts
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import SteppedClock, Stub, counts, device, page, plan, problem, rollout
+from tests.cli.terminal import Terminal
 
 _ID = "r-7f3a9c"
 _AT = f"/rollouts/{_ID}"
@@ -163,44 +159,12 @@ def test_control_can_be_watched_on(edgectl: Edgectl, fleet: Stub) -> None:
     assert edgectl("rollout", "promote", _ID, "--reason", "r", "--wait", "-o", "json").code == 0
 
 
-class _Terminal:
-    """`edgectl` on a terminal of 80 columns and `rows` lines."""
-
-    def __init__(self, fleet: Stub, *arguments: str, rows: int = 40) -> None:
-        self._ours, theirs = pty.openpty()
-        environment = {**os.environ, "EDGECTL_SERVER": fleet.url, "TERM": "xterm", "COLUMNS": "80", "LINES": str(rows)}
-        command = [sys.executable, "-m", "edgefleet_cli.main", *arguments]
-        self.process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
-        )
-        os.close(theirs)
-        self.shown = ""
-
-    def read_until(self, words: str) -> None:
-        """Read until the terminal has shown `words`."""
-        while words not in self.shown:
-            self.shown += self._read()
-
-    def end(self) -> int:
-        """Read the rest and return the exit code."""
-        try:
-            while True:
-                self.shown += self._read()
-        except OSError:  # how Linux tells that the other end is closed
-            pass
-        os.close(self._ours)
-        return self.process.wait(timeout=30)
-
-    def _read(self) -> str:
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(self._ours, 65536).decode()).replace("\r", "")
-
-
 def test_a_terminal_gets_a_tree_that_is_drawn_anew(fleet: Stub) -> None:
     failed = [device("device-02", state="failed", error_class="nonfinite", reason="3 of 20 answers were not finite")]
     over = rollout(state="rolled_back", reason="nonfinite on device-02", counts=counts(exposed=1, failed=1))
     fleet.says(f"GET {_AT}", rollout(), rollout(), _PAUSED, _PAUSED, over)
     fleet.says(f"GET {_AT}/devices", page(failed), page([]))
-    terminal = _Terminal(fleet, "rollout", "watch", _ID)
+    terminal = Terminal(fleet, "rollout", "watch", _ID)
     code = terminal.end()
     assert code == 7
     lines = terminal.shown.splitlines()
@@ -217,7 +181,7 @@ def test_create_wait_on_a_terminal_shows_the_plan_first(fleet: Stub) -> None:
     fleet.says("POST /rollouts", (201, rollout()))
     fleet.says(f"GET {_AT}/plan", plan())
     fleet.says(f"GET {_AT}", _DONE)
-    terminal = _Terminal(fleet, "rollout", "create", "digits@1.1.0", "--to", "", "--wait")
+    terminal = Terminal(fleet, "rollout", "create", "digits@1.1.0", "--to", "", "--wait")
     assert terminal.end() == 0
     assert terminal.shown.index("all_healthy") < terminal.shown.index("● canary")
     assert "digits@1.1.0  finished" in terminal.shown
@@ -225,7 +189,7 @@ def test_create_wait_on_a_terminal_shows_the_plan_first(fleet: Stub) -> None:
 
 def test_a_small_terminal_gets_a_compact_tree(fleet: Stub) -> None:
     fleet.says(f"GET {_AT}", rollout(), rollout(), rollout(reason="still soaking"), _DONE)
-    terminal = _Terminal(fleet, "rollout", "watch", _ID, rows=12)
+    terminal = Terminal(fleet, "rollout", "watch", _ID, rows=12)
     assert terminal.end() == 0
     running, _, finished = terminal.shown.partition("digits@1.1.0  finished")
     assert "○ rest" in running
@@ -235,9 +199,21 @@ def test_a_small_terminal_gets_a_compact_tree(fleet: Stub) -> None:
 
 def test_ctrl_c_leaves_the_rollout_alone_and_exits_130(fleet: Stub) -> None:
     fleet.says(f"GET {_AT}", rollout())
-    terminal = _Terminal(fleet, "rollout", "watch", _ID)
+    terminal = Terminal(fleet, "rollout", "watch", _ID)
     terminal.read_until("digits@1.1.0  running")
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.end() == 130
     assert "the rollout goes on" in terminal.shown
     assert "Traceback" not in terminal.shown
+
+
+def test_abort_asks_on_a_terminal(fleet: Stub) -> None:
+    fleet.says(f"GET {_AT}", rollout())
+    fleet.says(f"POST {_AT}:abort", rollout(state="cancelled"))
+    for answer, code in (("n", 3), ("y", 0)):
+        terminal = Terminal(fleet, "rollout", "abort", _ID)
+        terminal.read_until("[y/N]")
+        assert "They keep it." in terminal.shown
+        terminal.type(f"{answer}\n")
+        assert terminal.end() == code
+    assert len(fleet.bodies(f"POST {_AT}:abort")) == 1

@@ -20,6 +20,8 @@ _LISTS = (
     ("profile", "list"),
     ("token", "list"),
     ("events",),
+    ("rollout", "list"),
+    ("group", "list"),
 )
 _DATA = ("--calibration", _DIGITS / "data" / "calibration.npz", "--eval", _DIGITS / "data" / "eval.npz")
 _SMALL = "generic-x86_64-ort-small"
@@ -89,6 +91,9 @@ def test_a_revoked_token_exits_4(edgectl: Edgectl, server: Server) -> None:
     [
         ("viewer", ("device", "enroll")),
         ("viewer", ("deploy", "digits@9", "--to", "")),
+        ("viewer", ("rollout", "create", "digits@9", "--to", "")),
+        ("viewer", ("rollout", "pause", "r-nope")),
+        ("viewer", ("group", "create", "mine", "-l", "site=lab")),
         ("publisher", ("device", "enroll")),
         ("operator", ("publish", _DIGITS / "digits-1.0.0.onnx", "--name", "digits", "--version", "9")),
         ("operator", ("token", "list")),
@@ -113,6 +118,13 @@ def test_a_wrong_role_exits_4_and_names_what_is_needed(
         ("profile", "show", "nope"),
         ("deploy", "nope@1", "--to", ""),
         ("token", "revoke", "nope", "--yes"),
+        *(("rollout", verb, "r-nope") for verb in ("show", "watch", "plan", "explain", "devices", "pause", "resume")),
+        ("rollout", "abort", "r-nope", "--yes"),
+        ("rollout", "promote", "r-nope", "--reason", "r"),
+        ("rollout", "create", "nope@1", "--to", ""),
+        ("group", "show", "nope"),
+        ("group", "members", "nope"),
+        ("group", "delete", "nope", "--yes"),
     ],
 )
 def test_what_is_not_there_exits_5(edgectl: Edgectl, admin: Server, command: tuple[str, ...]) -> None:
@@ -206,6 +218,40 @@ def test_deploying_to_nobody_exits_1_and_a_dry_run_0(edgectl: Edgectl, admin: Se
     ran = edgectl("deploy", "alone@1", "--to", "site=nowhere", "-o", "json")
     assert ran.code == 1
     assert ran.json["set"] == []
+
+
+def test_a_group_is_a_saved_selector(edgectl: Edgectl, admin: Server) -> None:
+    made = edgectl("group", "create", "nobody", "-l", "site=nowhere", "-o", "json")
+    assert made.code == 0, made.err
+    assert (made.json["name"], made.json["selector"], made.json["devices"]) == ("nobody", "site=nowhere", 0)
+    assert edgectl("group", "create", "nobody", "-l", "site=nowhere").code == 6
+    assert edgectl("group", "list", "-o", "name").out.split() == ["nobody"]
+    assert edgectl("group", "members", "nobody", "-o", "json").json["items"] == []
+    assert edgectl("device", "list", "-l", "group=nobody", "-o", "json").json["items"] == []
+    assert edgectl("group", "create", "broken", "-l", "site in (").code == 2
+    assert edgectl("group", "delete", "nobody", "--yes").code == 0
+    assert edgectl("group", "list", "-o", "name").out == ""
+
+
+def test_a_rollout_to_nobody_is_refused_with_its_finding(edgectl: Edgectl, admin: Server, tmp_path: Path) -> None:
+    edgectl("publish", _DIGITS / "digits-1.0.0.onnx", "--name", "rolled", "--version", "1", *_DATA, "--profile", _SMALL)
+    spec = tmp_path / "rollout.yaml"
+    spec.write_text("release: rolled@1\nselector: site=nowhere\n")
+    linted = edgectl("rollout", "lint", "-f", spec)
+    assert linted.code == 1
+    assert "1 error" in linted.err
+    assert edgectl("rollout", "create", "-f", spec, "--dry-run").code == 1
+    refused = edgectl("rollout", "create", "-f", spec)
+    assert (refused.code, refused.out) == (2, "")
+    assert "site=nowhere" in refused.told()[1]
+    assert edgectl("rollout", "list", "-o", "json").json["items"] == []
+
+
+def test_every_mistake_of_a_spec_is_named_with_its_place(edgectl: Edgectl, admin: Server) -> None:
+    ran = edgectl("rollout", "lint", "-f", "-", stdin="release: digits@1\nselector: ''\nstagez: []\npromote: maybe\n")
+    assert (ran.code, ran.out) == (2, "")
+    assert "stagez" in ran.told()[1]
+    assert "promote" in ran.told()[1]
 
 
 def test_debug_shows_requests_with_their_ids(edgectl: Edgectl, admin: Server) -> None:
