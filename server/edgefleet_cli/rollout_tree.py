@@ -5,6 +5,7 @@ The same tree is printed by `rollout show` and redrawn by `rollout watch`.
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +44,12 @@ def rollout_tree(rollout: Json, now: datetime, *, is_compact: bool = False) -> T
 
 
 def live_view(rollout: Json, now: datetime, *, is_compact: bool = False) -> Group:
-    """Return what `rollout watch` draws: the tree, why the rollout is where it is, and what can be done."""
+    """Return what `rollout watch` draws: the tree and, unless that tells it all, why it stands so and what can be done."""
     from rich.console import Group
     from rich.text import Text
 
-    words = [f"{text(rollout.get('id'))}: {rollout['reason']}" if rollout.get("reason") else ""]
+    has_more = rollout.get("reason") and rollout.get("state") != "running"
+    words = [f"{text(rollout.get('id'))}: {rollout['reason']}" if has_more else ""]
     if rollout.get("state") == "paused":
         words.append(f"next: {next_steps(rollout)}")
     return Group(
@@ -100,7 +102,7 @@ def _rule(cell: Json) -> str:
 def _soak(cell: Json, now: datetime) -> str:
     left_s = until_s(cell.get("soak_until"), now)
     is_open = cell.get("state") in {"exposing", "soaking"}
-    return f"soak ends in {duration(left_s)}" if is_open and left_s is not None and left_s > 0 else ""
+    return f"soak ends in {duration(math.ceil(left_s))}" if is_open and left_s is not None and left_s > 0 else ""
 
 
 def _e_values(cell: Json, rollout: Json) -> list[str]:
