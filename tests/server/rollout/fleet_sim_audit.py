@@ -1,0 +1,162 @@
+"""The checker of rollouts: compares the event log with the tables. One text for each contradiction; none means all is well.
+
+It trusts neither: the chain of `from → to` events of every rollout, cell and assignment must begin at the initial state, have no
+gap, no doubled and no illegal transition, and end where the table says. It draws ranks and cuts anew, and asks every decision again.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import select
+from sqlmodel import Session, col
+
+from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.db import Database
+from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetEvent
+from edgefleet_server.rollout import rules, store
+from edgefleet_server.rollout.machines import (
+    ASSIGNMENT_FINAL,
+    ASSIGNMENT_TRANSITIONS,
+    ROLLOUT_FINAL,
+    ROLLOUT_TRANSITIONS,
+    STAGE_TRANSITIONS,
+)
+from edgefleet_server.rollout.membership import rank, stage_of
+from edgefleet_server.rollout.model import Assignment, Cell, RolloutState, StageState, Strength
+from edgefleet_server.rollout.tables import Rollout
+
+EDGES: Final[Mapping[str, frozenset[tuple[str, str]]]] = {
+    "rollout": frozenset((a.value, b.value) for (a, _), b in ROLLOUT_TRANSITIONS.items()),
+    "stage": frozenset((a.value, b.value) for (a, _), b in STAGE_TRANSITIONS.items()),
+    "assignment": frozenset((a.value, b.value) for (a, _), b in ASSIGNMENT_TRANSITIONS.items()),
+}
+INITIAL: Final = {"rollout": "draft", "stage": "pending", "assignment": "eligible"}
+OUTCOME: Final = ASSIGNMENT_FINAL | {AssignmentState.UNREACHABLE}
+
+Chains = dict[tuple[str, Any], list[FleetEvent]]
+
+
+def audit(db: Database, rollout_id: str) -> list[str]:
+    """Return every contradiction of one rollout."""
+    with db.read() as session:
+        row = store.rollout(session, rollout_id)
+        cells = store.cells(session, rollout_id)
+        assignments = store.assignments(session, rollout_id)
+        chains = _chains(session, rollout_id)
+        return [
+            *_about_chains(row, cells, assignments, chains),
+            *_about_order(cells, assignments, chains),
+            *_about_members(session, row, cells, assignments),
+            *_about_gens(session, assignments),
+            *_about_decisions(session, row, cells),
+        ]
+
+
+def _chains(session: Session, rollout_id: str) -> Chains:
+    found: Chains = defaultdict(list)
+    rows = session.execute(
+        select(FleetEvent).where(col(FleetEvent.rollout_id) == rollout_id).order_by(col(FleetEvent.id))
+    )
+    for event in rows.scalars():
+        match event.kind:
+            case "stage":
+                key: Any = (event.detail["stratum"], event.detail["stage_idx"])
+            case "assignment":
+                key = event.device_id
+            case _:
+                key = ""
+        found[event.kind, key].append(event)
+    return found
+
+
+def _about_chains(row: Rollout, cells: list[Cell], assignments: list[Assignment], chains: Chains) -> Iterator[str]:
+    ends: dict[tuple[str, Any], str] = {("rollout", ""): row.state}
+    ends |= {("stage", (cell.stratum, cell.stage)): cell.state.value for cell in cells}
+    ends |= {("assignment", one.device): one.state.value for one in assignments}
+    for key in chains.keys() - ends.keys():
+        yield f"events of {key}, which is in no table"
+    for (kind, key), end in ends.items():
+        at = INITIAL[kind]
+        for event in chains.get((kind, key), []):
+            before, after = event.detail["from"], event.detail["to"]
+            if before != at:
+                yield f"{kind} {key}: event {event.id} goes from {before} to {after}, but it was {at}"
+            if (before, after) not in EDGES[kind]:
+                yield f"{kind} {key}: event {event.id} goes from {before} to {after}, which no table has"
+            at = after
+        if at != end:
+            yield f"{kind} {key}: the events end at {at}, the table says {end}"
+
+
+def _about_order(cells: list[Cell], assignments: list[Assignment], chains: Chains) -> Iterator[str]:
+    """No stage opens before its predecessor passed, no device is offered anything before its stage is open."""
+    opened: dict[tuple[str, int], int] = {}
+    passed: dict[tuple[str, int], int] = {}
+    for (kind, key), events in chains.items():
+        if kind != "stage":
+            continue
+        for event in events:
+            if event.detail["to"] == StageState.EXPOSING.value:
+                opened.setdefault(key, event.id or 0)
+            if event.detail["to"] in (StageState.PASSED.value, StageState.SKIPPED.value):
+                passed[key] = event.id or 0
+    for (stratum, stage), at in opened.items():
+        if stage and not passed.get((stratum, stage - 1), at) < at:
+            yield f"stage {stage} of {stratum} opened before stage {stage - 1} had passed"
+    for cell in cells:
+        if cell.state is not StageState.PENDING and cell.state is not StageState.SKIPPED:
+            if (cell.stratum, cell.stage) not in opened:
+                yield f"stage {cell.stage} of {cell.stratum} is {cell.state} and never opened"
+    for one in assignments:
+        offers = [e for e in chains.get(("assignment", one.device), []) if e.detail["to"] == "offered"]
+        if offers and not opened.get((one.stratum, one.stage), 1 << 62) < (offers[0].id or 0):
+            yield f"{one.device} was offered the release before stage {one.stage} opened"
+        if len(offers) != one.attempt:
+            yield f"{one.device} was offered the release {len(offers)} times, the table says {one.attempt}"
+
+
+def _about_members(session: Session, row: Rollout, cells: list[Cell], assignments: list[Assignment]) -> Iterator[str]:
+    """No device is skipped: whoever ranks below a cut belongs to the first such stage, and has an outcome at the end."""
+    cuts: dict[str, list[int]] = defaultdict(list)
+    for cell in sorted(cells, key=lambda cell: cell.stage):
+        cuts[cell.stratum].append(cell.cut)
+    known = {one.device: one for one in assignments}
+    is_over = RolloutState(row.state) in ROLLOUT_FINAL
+    for device in session.execute(select(FleetDevice).where(col(FleetDevice.revoked_at).is_(None))).scalars():
+        stage = stage_of(rank(row.salt, device.id), cuts.get(device.profile, []))
+        one = known.get(device.id)  # type: ignore[call-overload]
+        if stage is not None and one is None and row.selector == "" and is_over:
+            yield f"{device.id} belongs to stage {stage} of {device.profile} and was skipped"
+        if one is not None and one.stratum == device.profile and one.state is not AssignmentState.INCOMPATIBLE:
+            if one.stage != stage:
+                yield f"{device.id} is in stage {one.stage}, its rank says {stage}"
+    if is_over:
+        yield from (f"{one.device} ended {one.state}: no outcome" for one in assignments if one.state not in OUTCOME)
+
+
+def _about_gens(session: Session, assignments: list[Assignment]) -> Iterator[str]:
+    gens = {one.device_id: one.gen for one in session.execute(select(FleetDesired)).scalars()}
+    for one in assignments:
+        newest = gens.get(one.device, 1 << 62)
+        if one.attempt and not 0 < one.gen <= newest:
+            yield f"{one.device} was offered gen {one.gen}, its document has gen {newest}"
+        if one.back_gen and newest < 1 << 62 and not one.gen < one.back_gen <= newest:
+            yield f"{one.device} was taken back by gen {one.back_gen} after gen {one.gen}; its document has {newest}"
+
+
+def _about_decisions(session: Session, row: Rollout, cells: list[Cell]) -> Iterator[str]:
+    made = store.decisions(session, row.id, before=None, limit=100_000)
+    for one in made:
+        again = rules.outcome_of(rules.recompute(one.evidence))
+        if (again.verdict.value, again.reason, again.figures) != (one.verdict, one.reason, one.figures):
+            yield f"decision {one.id} comes out otherwise from its evidence: {again}"
+        twice = rules.outcome_of(rules.recompute(msgspec.json.encode(one.evidence)))
+        if twice != again:
+            yield f"decision {one.id} comes out otherwise after JSON"
+    advances = {(one.stratum, one.stage) for one in made if one.verdict == "advance"}
+    for cell in cells:
+        is_passed = cell.state is StageState.PASSED and cell.strength is not Strength.OVERRIDE
+        if is_passed and (cell.stratum, cell.stage) not in advances:
+            yield f"stage {cell.stage} of {cell.stratum} passed without a decision"
