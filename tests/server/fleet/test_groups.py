@@ -266,6 +266,10 @@ def test_groups_over_the_api(client: TestClient, house: House) -> None:
     assert members["items"][0]["groups"] == ["all", "prod"]
     shown = client.get("devices", params={"selector": "group=prod,status!=revoked"}).json()
     assert shown["items"] == members["items"]
+    house.fleet.add_group_guard(lambda name: "rollout r-1 names it" if name == "all" else None)
+    refused = client.delete("groups/all")
+    assert (refused.status_code, refused.json()["code"]) == (409, "group.in_use")
+    assert "rollout r-1 names it" in refused.json()["detail"]
     assert client.delete("groups/prod").status_code == 204
     assert client.get("devices", params={"selector": "group=prod"}).json()["code"] == "fleet.bad_selector"
 
