@@ -9,6 +9,7 @@ import typer
 from edgefleet_cli.commands import (
     context,
     convert,
+    dashboard,
     deploy,
     device,
     event,
@@ -62,6 +63,7 @@ def build() -> Any:
     app.command("publish")(publish.publish)
     app.command("convert")(convert.convert)
     app.command("deploy")(deploy.deploy)
+    app.command("dashboard")(dashboard.dashboard)
     app.command("events")(event.events)
     app.command("version")(system.version)
     app.command("completion")(system.completion)

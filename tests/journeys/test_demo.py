@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 _EDGECTL = [sys.executable, "-m", "edgefleet_cli.main"]
 _PATIENCE_S = 300.0
+DEVICES = 8
 
 
 def _environment(folder: Path, **more: str) -> dict[str, str]:
@@ -62,7 +65,7 @@ class RunningDemo:
         self.data = folder / "demo"
         self._environment = _environment(folder)
         self.process = subprocess.Popen(
-            [*_EDGECTL, "demo", "--devices", "4", "--data", str(self.data), "-o", "json"],
+            [*_EDGECTL, "demo", "--devices", str(DEVICES), "--data", str(self.data), "-o", "json"],
             stdout=subprocess.PIPE,
             stderr=(folder / "stderr").open("wb"),
             text=True,
@@ -96,13 +99,72 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
 
 def test_the_story_is_told_in_full(demo: RunningDemo) -> None:
     told = demo.told
-    assert set(told) == {"ok", "elapsed_s", "devices", "bundles", "refused", "accuracy_on_devices"}
+    keys = {"ok", "elapsed_s", "devices", "bundles", "refused", "rollouts", "accuracy_on_devices", "bad_release"}
+    assert set(told) == keys
     assert told["ok"] is True
-    assert len(told["devices"]) == 4
+    assert len(told["devices"]) == DEVICES
     assert len({device["profile"] for device in told["devices"]}) == 2
     assert {device["release"] for device in told["devices"]} == {"digits@1.1.0"}
-    assert {entry["version"] for entry in told["refused"]} == {"1.2.0", "1.3.0"}
+    assert {entry["version"] for entry in told["refused"]} == {"1.3.0", "1.4.0"}
     assert all(entry["reason"] for entry in told["refused"])
+
+
+def test_the_good_release_was_promoted_in_three_stages(demo: RunningDemo) -> None:
+    good, _ = demo.told["rollouts"]
+    assert (good["release"], good["state"]) == ("digits@1.1.0", "finished")
+    assert [(stage["name"], stage["state"], stage["verdict"]) for stage in good["stages"]] == [
+        ("canary", "passed", "advance"),
+        ("half", "passed", "advance"),
+        ("rest", "passed", "advance"),
+    ]
+    assert all(stage["reason"] and stage["strength"] == "weak" for stage in good["stages"])
+    exposed = [device for stage in good["stages"] for device in stage["devices"]]
+    assert sorted(exposed) == sorted(device["id"] for device in demo.told["devices"])
+    assert len(good["stages"][0]["devices"]) == 2
+
+
+def test_the_bad_release_reached_the_canary_only(demo: RunningDemo) -> None:
+    _, bad = demo.told["rollouts"]
+    assert (bad["release"], bad["state"]) == ("digits@1.2.0", "rolled_back")
+    assert [stage["state"] for stage in bad["stages"]] == ["failed", "pending", "pending"]
+    assert 1 <= len(bad["stages"][0]["devices"]) <= 2
+    told = demo.told["bad_release"]
+    assert set(told) == {"version", "exposed", "rolled_back_s", "reason"}
+    assert (told["version"], told["exposed"]) == ("1.2.0", len(bad["stages"][0]["devices"]))
+    assert "nonfinite" in told["reason"]
+    assert told["reason"] == bad["stages"][0]["reason"]
+
+
+def test_rollouts_are_what_edgectl_says(demo: RunningDemo) -> None:
+    listed = demo.edgectl("rollout", "list")["items"]
+    assert [entry["id"] for entry in listed] == [entry["id"] for entry in reversed(demo.told["rollouts"])]
+    for told, entry in zip(reversed(demo.told["rollouts"]), listed, strict=True):
+        shown = demo.edgectl("rollout", "show", told["id"])
+        assert told == {
+            **{key: shown[key] for key in ("id", "release", "state")},
+            "stages": [
+                {key: stage[key] for key in ("name", "state", "verdict", "reason", "strength", "devices")}
+                for stage in shown["stages"]
+            ],
+        }
+        assert {key: entry[key] for key in ("release", "state")} == {key: told[key] for key in ("release", "state")}
+
+
+def test_devices_of_the_bad_rollout_are_what_edgectl_says(demo: RunningDemo) -> None:
+    told = demo.told["bad_release"]
+    id_ = demo.told["rollouts"][1]["id"]
+    devices = demo.edgectl("rollout", "devices", id_)["items"]
+    assert len([device for device in devices if device["exposed_at"]]) == told["exposed"]
+    assert all(device["running"] == "digits@1.1.0" for device in devices)
+    failed = [device for device in devices if device["error_class"] == "nonfinite"]
+    assert failed
+    assert all(device["state"] == "rolled_back" and "not finite" in device["reason"] for device in failed)
+    shown = demo.edgectl("rollout", "show", id_)
+    began, ended = (datetime.fromisoformat(shown[key]) for key in ("started_at", "finished_at"))
+    assert told["rolled_back_s"] == round((ended - began).total_seconds(), 1)
+    decisions = demo.edgectl("rollout", "explain", id_)["items"]
+    assert [entry["verdict"] for entry in decisions].count("roll_back") >= 1
+    assert all(entry["agrees"] for entry in decisions)
 
 
 def test_int8_is_small_and_as_good(demo: RunningDemo) -> None:
@@ -112,10 +174,13 @@ def test_int8_is_small_and_as_good(demo: RunningDemo) -> None:
 
 
 def test_accuracy_on_devices_is_the_converters(demo: RunningDemo) -> None:
-    for bundle in demo.told["bundles"]:
-        measured = demo.told["accuracy_on_devices"][bundle["version"]][bundle["profile"]]
-        assert abs(measured - bundle["accuracy"]) <= 0.005
-    newer, older = demo.told["accuracy_on_devices"]["1.1.0"], demo.told["accuracy_on_devices"]["1.0.0"]
+    built = {(bundle["version"], bundle["profile"]): bundle["accuracy"] for bundle in demo.told["bundles"]}
+    measured = demo.told["accuracy_on_devices"]
+    assert set(measured) == {"1.0.0", "1.1.0"}, "nobody waits for a measurement of the release that was caught"
+    for version, by_profile in measured.items():
+        assert set(by_profile) == {device["profile"] for device in demo.told["devices"]}
+        assert all(abs(share - built[version, profile]) <= 0.005 for profile, share in by_profile.items())
+    newer, older = measured["1.1.0"], measured["1.0.0"]
     assert all(newer[profile] > older[profile] for profile in newer)
 
 
@@ -132,7 +197,7 @@ def test_devices_are_what_edgectl_says(demo: RunningDemo) -> None:
 def test_bundles_and_refusals_are_what_edgectl_says(demo: RunningDemo) -> None:
     releases = {
         version: demo.edgectl("release", "show", f"digits@{version}")
-        for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0")
+        for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0")
     }
     bundles = [
         {
@@ -207,7 +272,7 @@ def test_a_stop_signal_ends_everything(demo: RunningDemo) -> None:
 
 
 def test_once_with_the_embedded_broker_exits_0_and_leaves_no_file(tmp_path: Path) -> None:
-    command = [*_EDGECTL, "demo", "--devices", "2", "--once", "--broker", "embedded", "-o", "json"]
+    command = [*_EDGECTL, "demo", "--devices", "3", "--once", "--broker", "embedded", "-o", "json"]
     done = subprocess.run(
         command,
         capture_output=True,
@@ -218,14 +283,19 @@ def test_once_with_the_embedded_broker_exits_0_and_leaves_no_file(tmp_path: Path
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["ok"] is True
-    assert [line[:3] for line in done.stderr.splitlines() if line[1:3] == "/5"] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
+    told = json.loads(done.stdout)
+    assert told["ok"] is True
+    assert {device["release"] for device in told["devices"]} == {"digits@1.1.0"}
+    assert told["bad_release"]["exposed"] <= 2
+    lines = done.stderr.splitlines()
+    assert [line[:3] for line in lines if line[1:3] == "/6"] == ["1/6", "2/6", "3/6", "4/6", "5/6", "6/6"]
+    assert max(map(len, lines)) <= 100
     assert list(tmp_path.iterdir()) == []
     assert not _processes_of(tmp_path)
 
 
 def test_ctrl_c_in_the_middle_exits_130_and_leaves_nothing(tmp_path: Path) -> None:
-    process = _started(tmp_path, 1, "1/5")
+    process = _started(tmp_path, 1, "1/6")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
@@ -233,8 +303,31 @@ def test_ctrl_c_in_the_middle_exits_130_and_leaves_nothing(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_failing_step_says_why_cleans_up_and_keeps_the_logs(tmp_path: Path) -> None:
+    examples = tmp_path / "digits"
+    shutil.copytree(Path(__file__).resolve().parents[2] / "examples" / "digits", examples)
+    (examples / "digits-1.0.0.onnx").write_bytes(b"no model at all")
+    folder = tmp_path / "work"
+    folder.mkdir()
+    done = subprocess.run(
+        [*_EDGECTL, "demo", "--devices", "1", "--once", "--examples", str(examples)],
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE_S,
+        check=False,
+        env=_environment(folder),
+        cwd=folder,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "error: digits@1.0.0 was not built for every profile" in done.stderr
+    (kept,) = folder.iterdir()
+    assert f"logs are kept in {kept / 'logs'}" in done.stderr
+    assert (kept / "logs" / "server.log").is_file()
+    assert eventually(lambda: not _processes_of(folder), _PATIENCE_S), "processes are left"
+
+
 def test_killing_the_demo_leaves_no_process_and_no_file(tmp_path: Path) -> None:
-    process = _started(tmp_path, 2, "2/5")
+    process = _started(tmp_path, 2, "2/6")
     assert _processes_of(tmp_path)
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=10)

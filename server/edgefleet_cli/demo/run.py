@@ -21,6 +21,7 @@ from edgefleet_cli.demo.example import ANSWERS_NAN, GOOD, MODEL, REFUSED, Exampl
 from edgefleet_cli.demo.feed import Feed
 from edgefleet_cli.demo.processes import ChildError, Household, read_json
 from edgefleet_cli.demo.story import Story, summary
+from edgefleet_cli.demo.telling import tell
 from edgefleet_cli.errors import EXIT_OK, CliError, UsageError
 from edgefleet_cli.options import Format
 from edgefleet_cli.session import Session
@@ -30,7 +31,6 @@ Json = dict[str, Any]
 _INIT_S = 60.0
 _READY_S = 60.0
 _POLL_S = 0.1
-_STEPS = 6
 
 
 @dataclass(frozen=True)
@@ -82,28 +82,29 @@ def _run(session: Session, wish: DemoWish, home: Household, folder: Path, exampl
     address = _start_server(session, wish, home, folder / "server")
     with ApiClient(address.url, address.token, request_timeout_s=60.0) as api:
         story = Story(api, home, session.out, session.clock, example, demo_profiles())
-        _step(session, 1, f"server at {address.url}, {_broker_text(folder / 'server')}")
+        _step(session, 1, [f"server at {address.url}", _broker_text(folder / "server")])
         images = example.evaluation(), example.unseen()
         first, second = GOOD
         story.queue(first)
         _step(session, 2, story.enrol_devices(wish.devices, folder / "devices"))
-        published = story.publish(first)
+        built = story.publish(first)
         story.queue(second)
-        _step(session, 3, published, story.deploy(first, *images))
-        published = story.publish(second)
+        _step(session, 3, [story.deploy(first), *built, *story.measure(*images)])
+        built = story.publish(second)
         for version in (ANSWERS_NAN, *REFUSED):
             story.queue(version)
         with Feed(story.devices, example.hazy()).running() as feed:
-            _step(session, 4, published, story.roll_out(second, *images), story.health())
-            published = story.publish(ANSWERS_NAN)
-            _step(session, 5, published, story.catch_bad(), _feed_line(feed))
-        _step(session, 6, story.refuse_bad(), *_refusal_lines(story.refusals()))
-    told = summary(story, session.clock.monotonic_s() - began_s)
+            title, *stages = story.roll_out(second)
+            _step(session, 4, [title, *built, *stages, *story.measure(*images), story.health()])
+            story.publish(ANSWERS_NAN)
+            _step(session, 5, [*story.catch_bad(), _feed_line(feed)])
+        _step(session, 6, [story.refuse_bad(), *_refusal_lines(story)])
+        told = summary(story, session.clock.monotonic_s() - began_s)
     if not wish.once:
         write_private(folder / "demo.json", json.dumps(_demo_json(address, story), indent=2) + "\n")
     _print(session, told)
     if not wish.once:
-        _stay(session, home, folder, address, is_temporary=wish.data is None)
+        _stay(session, home, folder, address, story, is_temporary=wish.data is None)
 
 
 def demo_profiles() -> tuple[str, str]:
@@ -149,22 +150,23 @@ def _print(session: Session, told: Json) -> None:
         session.out.document(told, lambda: None)
 
 
-def _stay(session: Session, home: Household, folder: Path, address: ServerAddress, *, is_temporary: bool) -> None:
+def _stay(
+    session: Session, home: Household, folder: Path, address: ServerAddress, story: Story, *, is_temporary: bool
+) -> None:
     """Tell how to go on and wait for Ctrl-C."""
     config = folder / "edgectl.json"
     contexts = ContextFile(config)
     contexts.put(Context("demo", address.url, address.token), make_current=True)
-    edgectl = _edgectl_command()
     note = session.out.note
     note("")
-    note(f"Open   {address.url}/docs")
+    note(f"Web    {address.url}/ (sign in by the link of `edgectl dashboard`)")
+    note(f"API    {address.url}/docs")
     note(f"Token  {address.token}")
     note(f"Files  {folder}")
     note("Next, in another terminal:")
     note(f"  export EDGECTL_CONFIG={config}")
-    note(f"  {edgectl} device list")
-    note(f"  {edgectl} release show {MODEL}@{GOOD[-1]}")
-    note(f"  {edgectl} deploy {MODEL}@{GOOD[0]} --to 'demo=yes' --wait")
+    for line in _next_commands(_edgectl_command(), str(story.rollouts[ANSWERS_NAN]["id"])):
+        note(line)
     note("Ctrl-C stops everything.")
     try:
         while True:
@@ -172,6 +174,22 @@ def _stay(session: Session, home: Household, folder: Path, address: ServerAddres
             session.clock.sleep(0.5)
     except KeyboardInterrupt:
         note("\nstopping the demo; its files " + ("are removed" if is_temporary else f"stay in {folder}"))
+
+
+def _next_commands(edgectl: str, bad_rollout: str) -> list[str]:
+    """Return what to try now, one command a line with what it shows, aligned."""
+    commands = {
+        "device list": "what runs where",
+        "rollout list": "both rollouts",
+        f"rollout show {bad_rollout}": "stages of the bad one",
+        f"rollout explain {bad_rollout}": "why it was stopped",
+        f"release show {MODEL}@{GOOD[-1]}": "what was built and proved",
+        f"deploy {MODEL}@{GOOD[0]} --to 'demo=yes' --wait": "go back by hand",
+        "events -f": "what happens, as it happens",
+        "dashboard": "a one-time link for a browser",
+    }
+    width = max(len(command) for command in commands)
+    return [f"  {edgectl} {command:<{width}}  # {shows}" for command, shows in commands.items()]
 
 
 def _edgectl_command() -> str:
@@ -185,27 +203,30 @@ def _edgectl_command() -> str:
     return str(beside) if here.startswith("..") else here
 
 
-def _step(session: Session, number: int, text: str, *details: str) -> None:
-    session.out.note(f"{number}/{_STEPS} {text}")
+def _step(session: Session, number: int, told: list[str]) -> None:
+    title, *details = told
     if session.options.verbose:
-        session.out.note(f"    at {session.clock.now():%H:%M:%S}")
-    for detail in details:
-        session.out.note(f"    {detail}")
+        details.append(f"at {session.clock.now():%H:%M:%S}")
+    tell(session.out, number, title, *details)
 
 
-def _refusal_lines(refusals: list[Json]) -> list[str]:
+def _refusal_lines(story: Story) -> list[str]:
     """Return one line a version and reason, with the profiles it holds for."""
-    profiles: dict[tuple[str, str], list[str]] = {}
-    for entry in refusals:
-        profiles.setdefault((entry["version"], entry["reason"]), []).append(entry["profile"])
-    return [f"{MODEL}@{version} for {' and '.join(names)}: {reason}" for (version, reason), names in profiles.items()]
+    profiles: dict[tuple[str, str], set[str]] = {}
+    for entry in story.refusals():
+        profiles.setdefault((entry["version"], entry["reason"]), set()).add(entry["profile"])
+    told = []
+    for (version, reason), names in profiles.items():
+        where = "every profile" if names == set(story.profiles) else ", ".join(sorted(names))
+        told.append(f"{MODEL}@{version} for {where}: {reason}")
+    return told
 
 
 def _feed_line(feed: Feed) -> str:
     seen = feed.total
     return (
-        f"meanwhile the devices answered {seen.answers} images as a camera would show them, {seen.without_number} with no "
-        f"number; {seen.unanswered} went unanswered"
+        f"meanwhile cameras showed {seen.answers + seen.unanswered} images, 1 in 5 hazy: {seen.answers} answered, "
+        f"{seen.without_number} of them with no number, {seen.unanswered} unanswered"
     )
 
 

@@ -1,9 +1,8 @@
-"""What the demo tells, in six steps, and the figures it gathers on the way."""
+"""What the demo does, step by step, and the figures it gathers on the way. Each step returns the lines that tell of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,10 @@ from edgefleet_cli.demo import fleet, rolling
 from edgefleet_cli.demo.example import ANSWERS_NAN, GOOD, MODEL, REFUSED, Example, Images
 from edgefleet_cli.demo.fleet import Device
 from edgefleet_cli.demo.processes import Household
-from edgefleet_cli.deploying import DONE, Deployer, DeviceOutcome
+from edgefleet_cli.demo.telling import passing
+from edgefleet_cli.deploying import DONE, Deployer
 from edgefleet_cli.errors import CliError
+from edgefleet_cli.figures import size
 from edgefleet_cli.output import Output
 from edgefleet_cli.publishing import Publisher
 from edgefleet_cli.release_view import failures
@@ -48,45 +49,39 @@ class Story:
     profiles: tuple[str, ...]
     devices: list[Device] = field(default_factory=list)
     releases: dict[str, Json] = field(default_factory=dict)
-    outcomes: dict[str, DeviceOutcome] = field(default_factory=dict)
     running: str = ""
     rollouts: dict[str, Json] = field(default_factory=dict)
     accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def enrol_devices(self, count: int, folder: Path) -> str:
-        """Start `count` agents, half of them on each profile; return what to say about it."""
+    def enrol_devices(self, count: int, folder: Path) -> list[str]:
+        """Start `count` agents on the demo's profiles; return what to say about it."""
         wanted = [
-            Device(f"device-{index:02}", self.profiles[index % len(self.profiles)], folder / f"{index:02}")
-            for index in range(1, count + 1)
+            Device(f"device-{index:02}", profile, folder / f"{index:02}")
+            for index, profile in enumerate(rolling.profiles_for(count, self.profiles), 1)
         ]
         tokens = {profile: self._claim_tokens(profile, wanted) for profile in self.profiles}
         environment = fleet.agent_environment(self.home, folder.parent)
-        fleet.enrol(self.home, wanted, [tokens[device.profile].pop() for device in wanted], environment)
-        self.devices = fleet.start(self.home, self.clock, wanted, environment)
-        counts = ", ".join(
-            f"{sum(device.profile == profile for device in self.devices)} × {profile}"
-            for profile in self.profiles
-            if any(device.profile == profile for device in self.devices)
-        )
-        return f"{count} devices enrolled by claim token over mTLS: {counts}"
+        with passing(self._quiet) as say:
+            say(f"enrolling {count} devices")
+            fleet.enrol(self.home, wanted, [tokens[device.profile].pop() for device in wanted], environment)
+            self.devices = fleet.start(self.home, self.clock, wanted, environment)
+        counts = (f"{self._count(profile)} of profile {profile}" for profile in self._profiles_in_use())
+        return [f"{self._all_devices()} enrolled by claim token, connected over mTLS", ", ".join(counts)]
 
-    def publish(self, version: str) -> str:
+    def publish(self, version: str) -> list[str]:
         """Finish publishing a good version; return what to say about it. Raises StoryError when a profile is refused."""
         release = self._convert(version)
         if release.get("state") != "ready":
             reasons = "; ".join(f"{entry['profile']}: {entry['reason']}" for entry in failures(release))
             raise StoryError(f"{MODEL}@{version} was not built for every profile", why=reasons or str(release["state"]))
-        bundles = ", ".join(
-            f"{bundle['precision']} {bundle['bytes'] / 1000:.0f} kB for {bundle['profile']}"
+        return [
+            f"built and signed for {bundle['profile']}: {bundle['precision']}, {size(bundle['bytes'])} "
+            f"({bundle['bytes'] / bundle['fp32_bytes']:.0%} of fp32)"
             for bundle in release["bundles"]
-        )
-        return f"{MODEL}@{version} published and signed: {bundles}"
+        ]
 
-    def deploy(self, version: str, judged: Images, unseen: Images) -> str:
-        """Deploy a version everywhere, wait, measure it on the devices; return what to say about it.
-
-        judged: the converter's evaluation images, on which device and converter must agree; unseen: images for devices only.
-        """
+    def deploy(self, version: str) -> str:
+        """Deploy a version everywhere and wait; return what to say about it."""
         deployer = Deployer(self.api, self._quiet, self.clock)
         ref = f"{MODEL}@{version}"
         answer = deployer.deploy(ref, selector="")
@@ -96,57 +91,71 @@ class Story:
         if behind or len(outcomes) != len(self.devices):
             why = "; ".join(f"{one.device} {one.state} {one.error}".strip() for one in behind)
             raise StoryError(f"{ref} is not on every device", why=why or f"only {len(outcomes)} devices were set")
-        self.outcomes = {outcome.device: outcome for outcome in outcomes}
-        return f"{ref} deployed to {len(outcomes)} devices at once; {self.measure(version, judged, unseen)}"
+        self.running = version
+        return f"{ref} published, and deployed to {self._all_devices()} at once"
 
-    def roll_out(self, version: str, judged: Images, unseen: Images) -> str:
-        """Roll a good version out in stages, wait, measure it on the devices; return what to say about it."""
+    def roll_out(self, version: str) -> list[str]:
+        """Roll a good version out in stages and wait; return what to say about it."""
         rollout = self._roll(version)
         if rollout["state"] != "finished" or rollout["is_partial"]:
             raise StoryError(f"{MODEL}@{version} was not promoted", why=f"{rollout['state']}: {rollout['reason']}")
-        stages = ", ".join(f"{stage['name']} ({len(stage['devices'])})" for stage in rollout["stages"])
-        return f"{MODEL}@{version} rolled out in stages {stages}; {self.measure(version, judged, unseen)}"
+        self.running = version
+        stages = len(rollout["stages"])
+        return [
+            f"{MODEL}@{version} published, and promoted through {stages} stages",
+            "each waits until all its devices are healthy, and tells how bad the release could still be",
+            *rolling.stage_lines(rollout),
+        ]
 
-    def catch_bad(self) -> str:
+    def catch_bad(self) -> list[str]:
         """Roll the release out that is bad only on what devices see; return what to say. Raises StoryError if it spreads."""
         rollout = self._roll(ANSWERS_NAN)
-        ref, devices = f"{MODEL}@{ANSWERS_NAN}", rolling.exposed(rollout)
+        ref, back = f"{MODEL}@{ANSWERS_NAN}", f"{MODEL}@{self.running}"
         if rollout["state"] != "rolled_back":
             raise StoryError(f"{ref} was not rolled back", why=f"{rollout['state']}: {rollout['reason']}")
-        left = [device.id for device in self.devices if self._release_of(device.id) != f"{MODEL}@{self.running}"]
+        left = [device.id for device in self.devices if self._model_of(device.id).get("release") != back]
         if left:
-            raise StoryError(f"not every device is back on {MODEL}@{self.running}", why=", ".join(left))
-        return (
-            f"{ref} passed every check on the server; {len(devices)} of {len(self.devices)} devices tried it; "
-            f"all are back on {MODEL}@{self.running} after {seconds_between(rollout):.0f} s: {rolling.why(rollout)}"
-        )
+            raise StoryError(f"not every device is back on {back}", why=", ".join(left))
+        tried = len(rolling.exposed(rollout))
+        return [
+            f"{ref} passed every check on the server, and was stopped on the canary",
+            f"{tried} of {self._all_devices()} tried it; images through haze make it answer with no number at all",
+            *self._failed_devices(rollout),
+            *(f"stopped for {reason}" for reason in rolling.why_there(rollout)),
+            f"{self._all_devices()} on {back} again {rolling.seconds_between(rollout):.0f} s after the rollout began",
+        ]
+
+    def _failed_devices(self, rollout: Json) -> list[str]:
+        items: list[Json] = self.api.get(f"/rollouts/{part(str(rollout['id']))}/devices", limit=100)["items"]
+        return [f"{one['device']} took itself back: {one['reason']}" for one in items if one["error_class"]]
 
     def _roll(self, version: str) -> Json:
         rollouts = Rollouts(self.api, self._quiet, self.clock)
         begun = rollouts.create(rolling.spec(f"{MODEL}@{version}"))
-        self.rollouts[version] = rolling.follow(rollouts, self.clock, self.home, begun, _ROLLOUT_S)
+        with passing(self._quiet) as say:
+            self.rollouts[version] = rolling.follow(rollouts, self.clock, self.home, begun, _ROLLOUT_S, say)
         return self.rollouts[version]
 
-    def _release_of(self, device_id: str) -> str:
-        device = self.api.get(f"/devices/{part(device_id)}")
-        return next((str(one["release"]) for one in device["models"] if one["model"] == MODEL), "")
+    def measure(self, judged: Images, unseen: Images) -> list[str]:
+        """Measure the running version on the devices; return what to say about it. Raises StoryError.
 
-    def measure(self, version: str, judged: Images, unseen: Images) -> str:
-        """Measure a version on the devices and compare with the converter; return what to say about it."""
-        self.running = version
-        shares = fleet.measure(self.devices, judged)
-        new = _mean(list(fleet.measure(self.devices, unseen).values()))
+        judged: the converter's evaluation images, on which device and converter must agree; unseen: images for devices only.
+        """
+        version = self.running
+        with passing(self._quiet) as say:
+            say(f"asking every device for {len(judged) + len(unseen)} images")
+            shares = fleet.measure(self.devices, judged)
+            new = _mean(list(fleet.measure(self.devices, unseen).values()))
         self.accuracy[version] = {
             profile: _mean([shares[device.id] for device in self.devices if device.profile == profile])
-            for profile in self.profiles
-            if any(device.profile == profile for device in self.devices)
+            for profile in self._profiles_in_use()
         }
         self._compare(version)
-        by_profile = ", ".join(
-            f"{share:.1%} ({_accuracy(self._bundle(version, profile)):.1%} in the converter) on {profile}"
+        told = [
+            f"accuracy on {profile}: {share:.1%} on the devices, {_accuracy(self._bundle(version, profile)):.1%} in the converter"
             for profile, share in self.accuracy[version].items()
-        )
-        return f"accuracy measured on them: {by_profile}; {new:.1%} on {len(unseen)} images that nobody had seen"
+        ]
+        return [*told, f"accuracy on {len(unseen)} images that nobody had seen: {new:.1%}"]
 
     def health(self) -> str:
         """Wait until every device has reported figures of the running version; return their sum in one line."""
@@ -163,9 +172,27 @@ class Story:
         answers, errors = (sum(int(window[key]) for window in found) for key in ("n", "errors"))
         slowest = max(float(window["latency_p95_ms"] or 0.0) for window in found)
         return (
-            f"health reported by {len(windows)} devices: {answers} answers, {errors} errors, "
+            f"health of {self._all_devices()}: {answers} answers, {errors} errors, "
             f"95 % of them within {slowest:.1f} ms on the slowest"
         )
+
+    def states(self) -> dict[str, Json]:
+        """Return what each device runs now, by its id: `{release, state}` as `edgectl device list` says."""
+        found = {device.id: self._model_of(device.id) for device in self.devices}
+        return {id_: {"release": model.get("release"), "state": model.get("phase")} for id_, model in found.items()}
+
+    def _model_of(self, device_id: str) -> Json:
+        device = self.api.get(f"/devices/{part(device_id)}")
+        return next((one for one in device["models"] if one["model"] == MODEL), {})
+
+    def _count(self, profile: str) -> int:
+        return sum(device.profile == profile for device in self.devices)
+
+    def _profiles_in_use(self) -> list[str]:
+        return [profile for profile in self.profiles if self._count(profile)]
+
+    def _all_devices(self) -> str:
+        return "1 device" if len(self.devices) == 1 else f"{len(self.devices)} devices"
 
     def _windows(self, device_id: str) -> list[Json]:
         items: list[Json] = self.api.get(f"/devices/{part(device_id)}/telemetry", limit=50)["items"]
@@ -177,7 +204,7 @@ class Story:
             release = self._convert(version)
             if release.get("bundles"):
                 raise StoryError(f"{MODEL}@{version} is bad, yet it was signed", why=str(release["state"]))
-        return "two bad releases refused before any device saw them"
+        return f"{len(REFUSED)} bad releases were refused by the server: no device saw them"
 
     def refusals(self) -> list[Json]:
         """Return what was refused: `{version, profile, reason}`."""
@@ -201,7 +228,7 @@ class Story:
 
     @property
     def _quiet(self) -> Output:
-        """Progress of single devices and jobs is for a terminal; elsewhere the demo is its five steps."""
+        """Progress of single devices and jobs is for a terminal; elsewhere the demo is its six steps."""
         return Output(self.out.form, color=self.out.color, quiet=self.out.quiet or not self.out.remarks.is_terminal)
 
     def _claim_tokens(self, profile: str, wanted: list[Device]) -> list[str]:
@@ -227,18 +254,11 @@ class Story:
 
 def summary(story: Story, elapsed_s: float) -> Json:
     """Return what `demo --once -o json` prints (design README §4)."""
+    states, caught = story.states(), story.rollouts[ANSWERS_NAN]
     return {
         "ok": True,
         "elapsed_s": round(elapsed_s, 1),
-        "devices": [
-            {
-                "id": device.id,
-                "profile": device.profile,
-                "release": f"{MODEL}@{story.running}",
-                "state": story.outcomes[device.id].state,
-            }
-            for device in story.devices
-        ],
+        "devices": [{"id": device.id, "profile": device.profile, **states[device.id]} for device in story.devices],
         "bundles": [
             {
                 **{
@@ -255,17 +275,11 @@ def summary(story: Story, elapsed_s: float) -> Json:
         "accuracy_on_devices": story.accuracy,
         "bad_release": {
             "version": ANSWERS_NAN,
-            "exposed": len(rolling.exposed(story.rollouts[ANSWERS_NAN])),
-            "rolled_back_s": round(seconds_between(story.rollouts[ANSWERS_NAN]), 1),
-            "reason": rolling.why(story.rollouts[ANSWERS_NAN]),
+            "exposed": len(rolling.exposed(caught)),
+            "rolled_back_s": round(rolling.seconds_between(caught), 1),
+            "reason": rolling.why(caught),
         },
     }
-
-
-def seconds_between(rollout: Json) -> float:
-    """Return how long a finished rollout took."""
-    began, ended = (datetime.fromisoformat(str(rollout[key])) for key in ("started_at", "finished_at"))
-    return (ended - began).total_seconds()
 
 
 def _accuracy(bundle: Json) -> float:
