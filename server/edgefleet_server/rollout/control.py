@@ -8,18 +8,20 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.draft import Draft
+from edgefleet_server.rollout.draft import Draft, needs_giving_back
 from edgefleet_server.rollout.facts import is_failure
 from edgefleet_server.rollout.hearing import moved
 from edgefleet_server.rollout.machines import (
     CELL_OPEN,
     IN_FLIGHT,
     AssignmentEvent,
+    IllegalTransitionError,
     RolloutEvent,
     StageEvent,
 )
 from edgefleet_server.rollout.model import (
     AssignmentNoted,
+    GiveBack,
     Plan,
     RolloutState,
     Snapshot,
@@ -80,6 +82,8 @@ class _Control(Draft):
                 self.move_cell(released, StageEvent.RELEASE)
             elif cell.state in (StageState.SOAKING, StageState.JUDGING):
                 self.move_cell(replace(cell, resumed_at=self.now, code="resumed", reason=reason), StageEvent.UNSETTLED)
+            elif cell.state is StageState.EXPOSING:
+                self.note_cell(replace(cell, resumed_at=self.now))  # the pause is no time without a verdict
 
     def abort(self, reason: str, *, rollback: bool) -> None:
         """End the rollout at a person's word."""
@@ -94,13 +98,25 @@ class _Control(Draft):
             return
         self.move_rollout(RolloutEvent.CANCEL, "aborted", reason)
         self.withdraw(reason="aborted before its switch")
+        self._withdraw_from_absent()
         for a in list(self.assignments.values()):
             if a.state is _S.ELIGIBLE or a.state in IN_FLIGHT:
                 told = "aborted; the device keeps the release" if a.state in IN_FLIGHT else "aborted before its switch"
                 self.move(moved(a, _E.CANCEL, self.now, reason=told, ended_at=self.now, deadline=None), a)
 
+    def _withdraw_from_absent(self) -> None:
+        """Take back the offers of devices out of reach: else one that returns after the brake let go would still follow them."""
+        for a in list(self.assignments.values()):
+            if a.state is _S.UNREACHABLE and needs_giving_back(a):
+                if self.asks_for_release(a):
+                    self.effects.append(GiveBack(a.device, is_rollback=False))
+                told = "aborted before it took up its document"
+                self.move(moved(a, _E.CANCEL, self.now, reason=told, ended_at=self.now, deadline=None), a)
+
     def promote(self, reason: str, stratum: str | None) -> None:
         """Let open stages pass at a person's word."""
+        if self.state not in (RolloutState.RUNNING, RolloutState.PAUSED):
+            raise IllegalTransitionError(f"no stage passes in a rollout that is {self.state}")
         chosen = [cell for cell in self.cells.values() if (cell.state in _STARTED) and stratum in (None, cell.stratum)]
         if chosen and self.state is RolloutState.PAUSED:
             self.resume(reason)

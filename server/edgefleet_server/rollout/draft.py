@@ -15,6 +15,7 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.hearing import Terms, hear, moved
 from edgefleet_server.rollout.machines import (
     CELL_DONE,
+    CELL_OPEN,
     IN_FLIGHT,
     ROLLOUT_ACTIVE,
     UNSWITCHED,
@@ -64,6 +65,14 @@ class Lane:
         return next((cell for cell in self.cells if cell.state not in (StageState.PASSED, StageState.SKIPPED)), None)
 
     @property
+    def offering(self) -> Cell | None:
+        """The cell whose devices are offered the release: the open one, or the last one when a person let it pass early."""
+        cell = self.current
+        if cell is None:
+            return self.cells[-1] if self.cells[-1].state is StageState.PASSED else None
+        return cell if cell.state in CELL_OPEN else None
+
+    @property
     def has_failed(self) -> bool:
         return any(cell.state is StageState.FAILED for cell in self.cells)
 
@@ -105,7 +114,7 @@ class Draft:
     def withdraw(self, reason: str) -> None:
         """Take back the offers of devices that are not at their switch yet."""
         for a in list(self.assignments.values()):
-            if a.state in UNSWITCHED and not a.back_gen and self._asks_for_release(a):
+            if a.state in UNSWITCHED and not a.back_gen and self.asks_for_release(a):
                 self.move(withdrawn(a, self.now, reason), a)
                 self.effects.append(GiveBack(a.device, is_rollback=False))
 
@@ -122,13 +131,13 @@ class Draft:
             self._give_back(a)
         self._give_up_waiting()
 
-    def _asks_for_release(self, a: Assignment) -> bool:
+    def asks_for_release(self, a: Assignment) -> bool:
         """Whether the device's document still names the release: what somebody else wrote over it is never touched."""
         report = self.snapshot.reports.get(a.device)
         return report is None or report.wanted_by_server == self._terms(a).digest
 
     def _give_back(self, a: Assignment) -> None:
-        if not self._asks_for_release(a):
+        if not self.asks_for_release(a):
             if a.state not in IN_FLIGHT:  # those are superseded when their tick hears of it
                 self._note(replace(a, back_gen=max(1, a.gen), back_at=self.now, back_done_at=self.now))
             return
@@ -164,7 +173,7 @@ class Draft:
     def end_if_over(self) -> None:
         """End the rollout when every lane has ended and what was taken back is settled."""
         lanes = self.lanes()
-        if not all(lane.has_ended or self._is_going_back(lane) for lane in lanes):
+        if not all(lane.has_ended or self._is_going_back(lane) for lane in lanes) or self.is_cut_short:
             return
         going_back = {lane.stratum for lane in lanes if self._is_going_back(lane)}
         owed = [a for a in self.assignments.values() if a.stratum in going_back]

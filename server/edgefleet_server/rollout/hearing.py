@@ -163,7 +163,7 @@ def _forward(
     if _RANK[target] <= _RANK.get(a.state, 0):
         return _with_trouble(a, report, steps)
     switched_at = a.switched_at
-    if _RANK[target] >= _RANK[_S.APPLYING] and switched_at is None:
+    if _RANK[target] >= _RANK[_S.VERIFYING] and switched_at is None:  # while it is applying, the old one still runs
         switched_at = now
     return _step(
         a,
@@ -217,8 +217,14 @@ def _take_time(
         return _step(a, _E.FAIL, now, steps, reason=reason, ended_at=now, deadline=None)
     if a.state is _S.VERIFYING:
         return _take_probation_time(a, report, limits, now, steps)
-    where = "switched" if a.state is _S.APPLYING else f"got as far as {a.state.value}"
-    reason = f"{where}, then nothing until its deadline"
+    where = "began to switch" if a.state is _S.APPLYING else f"got as far as {a.state.value}"
+    if report is not None and report.is_online:
+        silent = "nothing until its deadline"
+    else:
+        heard_at = report.last_seen if report is not None else None
+        last_at = max(moment for moment in (a.entered_at, heard_at, a.offered_at) if moment)
+        silent = f"silent for {_words(now - last_at)}"
+    reason = f"{where}, then {silent}"
     return _step(a, _E.LOSE, now, steps, error_class=LOST, reason=reason, ended_at=now, deadline=None)
 
 
@@ -258,7 +264,10 @@ def _confirm_back(a: Assignment, report: Report, digest: str, now: datetime, ste
         return _step(done, _E.CANCEL, now, steps, ended_at=now)
     if done.state in IN_FLIGHT and _failure(done, report, digest) is _E.ROLL_BACK_LOCAL:
         return _failed(done, report, _E.ROLL_BACK_LOCAL, now, steps)  # it found out by itself at the same time
-    return _step(done, _E.ROLL_BACK_REMOTE, now, steps, reason=done.reason or TAKEN_BACK, ended_at=now)
+    # what troubled it on its way is no failure any more, unless the release had failed there before
+    error_class = done.error_class if done.state is _S.REGRESSED else ""
+    reason = done.reason or TAKEN_BACK
+    return _step(done, _E.ROLL_BACK_REMOTE, now, steps, reason=reason, error_class=error_class, ended_at=now)
 
 
 def _step(a: Assignment, event: AssignmentEvent, now: datetime, steps: Heard, **changes: object) -> Assignment:

@@ -13,15 +13,18 @@ Source: design README §7.
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final, TypeVar
 
 from edgefleet_server.rollout.model import FULL_CUT, Size
 
 _RANK_BYTES: Final = 8
+_RANKS_KEPT: Final = 100_000  # a tick asks for the rank of every device again
 _Name = TypeVar("_Name", bound=str)
 
 
+@lru_cache(maxsize=_RANKS_KEPT)
 def rank(salt: str, device: str) -> int:
     """Return the rank of a device in a rollout, 0 <= rank < 2**64: first 8 bytes, big-endian, of SHA-256(salt ‖ 0x00 ‖ id)."""
     return int.from_bytes(sha256(salt.encode() + b"\0" + device.encode()).digest()[:_RANK_BYTES], "big")

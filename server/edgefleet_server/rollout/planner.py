@@ -42,6 +42,8 @@ from edgefleet_server.rollout.model import (
 
 JOINER_SHARE: Final = 0.1
 _MOVING: Final = frozenset({RolloutState.RUNNING, RolloutState.ROLLING_BACK})
+_GIVES_BACK: Final = _MOVING | {RolloutState.PAUSED}
+"""A pause stops offers, not the way back of a stratum that failed."""
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
 
@@ -53,8 +55,11 @@ def plan_tick(snapshot: Snapshot, now: datetime) -> Plan:
     if snapshot.state is RolloutState.RUNNING:
         work.make_cells()
         work.walk_lanes()
-    if work.state in _MOVING:
+    if work.state is RolloutState.PAUSED:
+        work.withdraw(reason="paused before its switch")  # also who was out of reach and takes its document up just now
+    if work.state in _GIVES_BACK:
         work.take_back()
+    if work.state in _MOVING:
         work.end_if_over()
     return Plan(tuple(work.effects), work.next_look())
 
@@ -94,8 +99,8 @@ class _Walk(Draft):
             while self.state is RolloutState.RUNNING and self._advance(self.lane(stratum)):
                 pass
         for stratum in strata:
-            cell = self.lane(stratum).current
-            if self.state is RolloutState.RUNNING and cell is not None and cell.state in CELL_OPEN:
+            cell = self.lane(stratum).offering
+            if self.state is RolloutState.RUNNING and cell is not None:
                 self._offer(cell)
 
     def _advance(self, lane: Lane) -> bool:

@@ -70,6 +70,7 @@ class RolloutService:
         ref = ReleaseRef.parse(spec.release)
         salt = _new_salt()
         with self._db.session() as session:
+            store.lock_making(session, ref.model)
             self._fleet.pin_groups(spec.selector)
             planned = self._plan(spec, salt)
             problems = [finding for finding in planned.findings if finding.level == "error"]

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
@@ -53,6 +54,16 @@ def _chosen(statement: Any, states: Sequence[str], model: str | None) -> Any:
     if states:
         statement = statement.where(col(Rollout.state).in_(states))
     return statement if model is None else statement.where(col(Rollout.model) == model)
+
+
+def lock_making(session: Session, model: str) -> None:
+    """Let one transaction at a time make a rollout of a model: two at once would not see that they want the same devices.
+
+    SQLite has one writer anyway.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        key = int.from_bytes(sha256(f"rollout of {model}".encode()).digest()[:8], "big", signed=True)
+        session.execute(select(func.pg_advisory_xact_lock(key)))
 
 
 def active(session: Session, model: str | None = None) -> Sequence[Rollout]:

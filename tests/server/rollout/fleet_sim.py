@@ -20,7 +20,7 @@ from edgefleet_protocol.verify import PublicKey, verify_envelope
 from edgefleet_server.rollout.engine import RolloutEngine
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.views import DecisionView, RolloutDevice, RolloutView
-from tests.server.fleet.house import PROFILE, House, TurnedClock
+from tests.server.fleet.house import FACTS, PROFILE, House, KeyedDevice, TurnedClock
 
 SMALL: Final = "generic-x86_64-ort-small"
 MODEL: Final = "digits"
@@ -258,8 +258,9 @@ class World:
     def enrol(self, count: int, profile: str = PROFILE, **labels: str) -> list[SimDevice]:
         """Enrol devices; they are online and run nothing."""
         claim = self.fleet.create_claims(uses=count, profile=profile, labels=labels)[0]
-        made = [self.house.device_with(claim.token) for _ in range(count)]
-        fresh = [SimDevice(one.id, self.house.signing.director_key()) for one in made]
+        key = self.house.signing.director_key()
+        made = [self.fleet.enroll(claim.token, KeyedDevice().csr(), FACTS) for _ in range(count)]
+        fresh = [SimDevice(one.device_id, key) for one in made]
         self.devices |= {one.id: one for one in fresh}
         for one in fresh:
             self.presence(one, on=True)
@@ -380,21 +381,9 @@ class World:
         return "; ".join(f"{one.release} {one.state}: {one.reason} {self.states(one.id)}" for one in rollouts)
 
 
-class SimHouse(House):
-    """A house whose devices may share a claim."""
-
-    def device_with(self, token: str) -> Any:
-        """Enrol one more device with a claim."""
-        from tests.server.fleet.house import FACTS, KeyedDevice
-
-        device = KeyedDevice()
-        device.enrolment = self.fleet.enroll(token, device.csr(), FACTS)
-        return device
-
-
 def make_world(url: str, folder: Path) -> World:
     """Return an empty world on a database."""
-    return World(SimHouse(url, folder, TurnedClock()))
+    return World(House(url, folder, TurnedClock()))
 
 
 def spec_of(release: str = f"{MODEL}@1.1.0", **fields: Any) -> dict[str, Any]:

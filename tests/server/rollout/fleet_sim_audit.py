@@ -106,9 +106,9 @@ def _about_order(cells: list[Cell], assignments: list[Assignment], chains: Chain
         if stage and not passed.get((stratum, stage - 1), at) < at:
             yield f"stage {stage} of {stratum} opened before stage {stage - 1} had passed"
     for cell in cells:
-        if cell.state is not StageState.PENDING and cell.state is not StageState.SKIPPED:
-            if (cell.stratum, cell.stage) not in opened:
-                yield f"stage {cell.stage} of {cell.stratum} is {cell.state} and never opened"
+        is_begun = cell.state not in (StageState.PENDING, StageState.SKIPPED)
+        if is_begun and (cell.stratum, cell.stage) not in opened:
+            yield f"stage {cell.stage} of {cell.stratum} is {cell.state} and never opened"
     for one in assignments:
         offers = [e for e in chains.get(("assignment", one.device), []) if e.detail["to"] == "offered"]
         if offers and not opened.get((one.stratum, one.stage), 1 << 62) < (offers[0].id or 0):
@@ -126,12 +126,13 @@ def _about_members(session: Session, row: Rollout, cells: list[Cell], assignment
     is_over = RolloutState(row.state) in ROLLOUT_FINAL
     for device in session.execute(select(FleetDevice).where(col(FleetDevice.revoked_at).is_(None))).scalars():
         stage = stage_of(rank(row.salt, device.id), cuts.get(device.profile, []))
-        one = known.get(device.id)  # type: ignore[call-overload]
+        one = known.get(device.id)
         if stage is not None and one is None and row.selector == "" and is_over:
             yield f"{device.id} belongs to stage {stage} of {device.profile} and was skipped"
-        if one is not None and one.stratum == device.profile and one.state is not AssignmentState.INCOMPATIBLE:
-            if one.stage != stage:
-                yield f"{device.id} is in stage {one.stage}, its rank says {stage}"
+        if one is None or one.stratum != device.profile or one.state is AssignmentState.INCOMPATIBLE:
+            continue
+        if one.stage != stage:
+            yield f"{device.id} is in stage {one.stage}, its rank says {stage}"
     if is_over:
         yield from (f"{one.device} ended {one.state}: no outcome" for one in assignments if one.state not in OUTCOME)
 

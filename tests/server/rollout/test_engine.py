@@ -257,7 +257,7 @@ def test_a_command_between_claim_and_tick_wins(any_world: World) -> None:
 def late(world: World, rollout: str, fence: int) -> None:
     """Let an engine do the tick that it claimed long ago."""
     engine: RolloutEngine = world.engine
-    engine._attempt(rollout, fence)  # noqa: SLF001  # the moment between the two transactions of a tick
+    engine._attempt(rollout, fence)  # the moment between the two transactions of a tick
 
 
 @pytest.mark.parametrize(
