@@ -36,7 +36,9 @@ def roll_back(state: Path, model: str = "", reason: str = "") -> dict[str, Any]:
     Raises NotEnrolledError, AgentNotRunningError, ControlError, and the refusals of `Runner.go_back`.
     """
     status = read_status(state)
-    answer = _ask(str(status["control_socket"]), {"do": "rollback", "model": model, "reason": reason[:MAX_REASON_CHARS]})
+    answer = _ask(
+        str(status["control_socket"]), {"do": "rollback", "model": model, "reason": reason[:MAX_REASON_CHARS]}
+    )
     if "error" in answer:
         refusal = answer["error"]
         kind = _REFUSALS.get(refusal.get("code"), ControlError)

@@ -8,13 +8,20 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgefleet_agent.durable import encode_record, write_file
+import msgspec
+
+from edgefleet_agent.durable import encode_record, read_record, write_file
 from edgefleet_agent.identity import CA_FILE, CERT_FILE, KEY_FILE, RECORD_FILE, ROOT_FILE, Identity
+from edgefleet_agent.install.records import DesiredOk, ModelRecord
+from edgefleet_protocol.desired import Ref
+from edgefleet_protocol.digest import sha256_hex
+from edgefleet_protocol.ids import ModelName
+from edgefleet_server.fleet.model import ModelChange
 from edgefleet_server.gateway.broker.model import BrokerKind, find_mosquitto
 from tests.server.fleet.house import PROFILE, KeyedDevice
 from tests.server.gateway.conftest import Site
@@ -46,6 +53,18 @@ def deploy(site: Site, version: str, data: bytes, model: str = "digits") -> None
     """Publish one bundle and want it everywhere."""
     ref = site.house.release(f"{model}@{version}", bundles={PROFILE: data})
     site.house.fleet.deploy(ref, selector="")
+
+
+def publish(site: Site, version: str, data: bytes, model: str = "digits") -> Ref:
+    """Publish one bundle and return how a document names it."""
+    site.house.release(f"{model}@{version}", bundles={PROFILE: data})
+    return Ref(target=f"{model}/{version}/{PROFILE}.bundle", sha256=sha256_hex(data), length=len(data))
+
+
+def offer(agent: "Agent", ref: Ref | None, *, model: str = "digits", **fields: Any) -> int:
+    """Sign a document that wants `ref` (None: nothing) as a rollout does, and return its gen. fields: of the Ref."""
+    wish = msgspec.structs.replace(ref, **fields) if ref is not None else None
+    return agent.site.house.fleet.set_models([ModelChange(agent.id, ModelName(model), wish)])[0].gen
 
 
 def write_identity(site: Site, device: KeyedDevice, state: Path, url: str = "https://127.0.0.1:1") -> None:
@@ -172,9 +191,9 @@ class Agent:
         assert eventually(there), f"{self.model(name)}\n{self.log.read_text()[-3000:]}"
         return self.model(name)
 
-    def infer(self, name: str = "digits") -> dict[str, Any]:
-        """Ask the device for an inference of four zeros and return the answer."""
-        body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1.0, 0.0, 0.0, 0.0]}]}
+    def infer(self, name: str = "digits", x: Sequence[float] = (1.0, 0.0, 0.0, 0.0)) -> dict[str, Any]:
+        """Ask the device for an inference of four numbers and return the answer."""
+        body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": list(x)}]}
         request = urllib.request.Request(
             f"{self.status()['infer_url']}/v2/models/{name}/infer",
             data=json.dumps(body).encode(),
@@ -183,6 +202,38 @@ class Agent:
         with urllib.request.urlopen(request, timeout=10) as response:
             answer: dict[str, Any] = json.load(response)
         return answer
+
+    def record(self, name: str = "digits") -> ModelRecord:
+        """Return what the agent has on its disk about the model."""
+        return read_record(ModelRecord, self.state / "models" / name / "current.msgpack") or ModelRecord(model=name)
+
+    def desired(self) -> DesiredOk:
+        """Return what the agent has verified of its newest document."""
+        found = read_record(DesiredOk, self.state / "desired.ok")
+        assert found is not None
+        return found
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `edge-agent` on the agent's state folder."""
+        return subprocess.run(
+            [sys.executable, "-m", "edgefleet_agent", *arguments, "--state", str(self.state)],
+            env=dict(self.environment),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def freeze(self, module: bytes) -> int:
+        """Stop a child process of that module which does not serve; returns its process id, 0 when there is none yet."""
+        assert self.process is not None
+        serving = self.status().get("workers", {}).values()
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text("ascii").split()
+        for pid in map(int, children):
+            if module in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") and pid not in serving:
+                os.kill(pid, signal.SIGSTOP)
+                return pid
+        return 0
 
     def reported(self, name: str = "digits") -> Any:
         """Return what the server knows of the model."""

@@ -76,7 +76,7 @@ def test_a_hold_stops_what_is_not_switched_and_frees_the_way_for_something_else(
     data = bundle_bytes(classifier_onnx(2.0), version="1.1.0", extra={"pad.bin": os.urandom(3_000_000)})
     deploy(site, "1.1.0", data)
     wanted = site.house.fleet.offered_to(agent.id)[0].sha256
-    frozen = eventually(lambda: freeze_trial(agent))
+    frozen = eventually(lambda: agent.freeze(b"edgefleet_agent.worker"))
     assert frozen, agent.log.read_text()
     assert agent.model()["active_target"].startswith("digits/1.0.0/")
     site.house.fleet.set_hold([], [wanted])
@@ -87,16 +87,3 @@ def test_a_hold_stops_what_is_not_switched_and_frees_the_way_for_something_else(
     # another digest is not held
     deploy(site, "1.2.0", bundle_bytes(classifier_onnx(3.0), version="1.2.0"))
     agent.wait("committed", "1.2.0")
-
-
-def freeze_trial(agent: Agent) -> int:
-    """Stop the worker on trial as soon as there is one; returns its process id, 0 when there is none yet."""
-    assert agent.process is not None
-    active = agent.status().get("workers", {}).get("digits")
-    children = Path(f"/proc/{agent.process.pid}/task/{agent.process.pid}/children").read_text("ascii").split()
-    for pid in map(int, children):
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if b"edgefleet_agent.worker" in command and pid != active:
-            os.kill(pid, signal.SIGSTOP)
-            return pid
-    return 0

@@ -73,6 +73,13 @@ class Road:
         assert ended == code, out.getvalue()
         return json.loads(out.getvalue()) if out.getvalue() else None
 
+    def block_requests(self) -> int:
+        """Return how many requests for parts of bundles the server has had since it started."""
+        with self.server.client() as client:
+            lines = client.get("/metrics").text.splitlines()
+        (line,) = [line for line in lines if line.startswith('edgefleet_gateway_total{what="block_requests"}')]
+        return int(float(line.rpartition(" ")[2]))
+
     def release(self, ref: str, bundle: bytes) -> None:
         """Sign a bundle with the server's keys, without a conversion, and want it everywhere."""
         self.house.fleet.deploy(self.house.release(ref, bundles={PROFILE: bundle}), selector="")
@@ -81,14 +88,22 @@ class Road:
 class Traveller(Agent):
     """A real agent, enrolled over HTTPS by `edge-agent enroll`."""
 
-    def __init__(self, road: Road, name: str, profile: str = PROFILE, **environment: str) -> None:
+    def __init__(
+        self,
+        road: Road,
+        name: str,
+        profile: str = PROFILE,
+        labels: Mapping[str, str] | None = None,
+        **environment: str,
+    ) -> None:
         self.road = road
         self.state = road.folder / name
         self.state.mkdir()
         self.environment: Mapping[str, str] = {**os.environ, **QUICK, **environment}
         self.log = self.state / "agent.log"
         self.process = None
-        claim = road.edgectl("device", "enroll", "--profile", profile)["tokens"][0]["token"]
+        flags = [flag for key, value in (labels or {}).items() for flag in ("--label", f"{key}={value}")]
+        claim = road.edgectl("device", "enroll", "--profile", profile, *flags)["tokens"][0]["token"]
         command = [sys.executable, "-m", "edgefleet_agent", "enroll", "-", "--state", str(self.state), "-o", "json"]
         done = subprocess.run(command, input=claim, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr

@@ -1,0 +1,229 @@
+"""Going back: by the device's own rules without a network, by the server's word without a byte, by an operator's hand."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgefleet_protocol.desired import Ref
+from tests.agent.field import Agent, deploy, eventually, offer, publish
+from tests.agent.worker.models import bundle_bytes, classifier_onnx, crash_onnx, nan_onnx
+from tests.server.gateway.conftest import Site
+
+LONG = {"EDGEFLEET_AGENT_PROBATION_S": "3600", "EDGEFLEET_AGENT_PROBATION_INFERENCES": "100000"}
+GOOD = (1.0, 2.0, 3.0, 4.0)
+BAD = (-1.0, 2.0, 3.0, 4.0)
+"""The model of `nan_release` answers NaN for it."""
+
+
+def nan_release(site: Site, version: str = "1.1.0") -> Ref:
+    """Publish a version that passes its golden vectors and answers NaN for negative numbers."""
+    return publish(site, version, bundle_bytes(nan_onnx(), version=version))
+
+
+def with_proven_first(site: Site, agent: Agent, **environment: str) -> Ref:
+    """Bring 1.0.0 to service and prove it; later versions are on trial for long. Returns how a document names it."""
+    agent.start()
+    first = publish(site, "1.0.0", bundle_bytes(classifier_onnx()))
+    offer(agent, first)
+    agent.wait("committed", "1.0.0")
+    assert agent.stop() == 0
+    agent.environment = {**agent.environment, **LONG, **environment}
+    agent.start()
+    assert eventually(lambda: agent.model().get("serving"))
+    return first
+
+
+def ask(agent: Agent, *inputs: tuple[float, ...]) -> None:
+    """Ask for answers, whatever they are."""
+    for x in inputs:
+        agent.infer(x=x)
+
+
+def requests(site: Site) -> int:
+    """Return how many requests for blocks the server has seen."""
+    return int(site.gateway.counters()["block_requests"])
+
+
+def errors(model: Any) -> tuple[str, str]:
+    """Return error class and code."""
+    return str(model["error_class"]), str(model["error_code"])
+
+
+def test_bad_answers_before_and_after_a_kill_send_a_version_back_without_a_network(site: Site, agent: Agent) -> None:
+    with_proven_first(site, agent)
+    bad = nan_release(site)
+    offer(agent, bad, rollout="r-1", attempt=2)
+    agent.wait("probation", "1.1.0")
+    site.broker.stop()
+    # one odd answer is no reason, whatever share it is
+    ask(agent, GOOD, BAD, GOOD)
+    assert eventually(lambda: agent.record().seen.n == 3)
+    assert agent.record().seen.nonfinite == 1
+    assert agent.model()["phase"] == "probation"
+    agent.kill()
+    agent.start()
+    assert eventually(lambda: agent.model().get("serving"))
+    assert agent.model()["phase"] == "probation"
+    ask(agent, GOOD, BAD)
+    model = agent.wait("rolled_back", "1.0.0")
+    assert errors(model) == ("nonfinite", "trial.nonfinite")
+    assert model["reason"] == "2 of 5 answers not finite"
+    assert (model["wanted_sha256"], model["attempt"], model["rollout"]) == (bad.sha256, 2, "r-1")
+    assert eventually(lambda: agent.model().get("serving"))
+    assert agent.infer()["model_version"] == "1.0.0"
+    assert not agent.status()["connected"]
+    # what it learnt outlives it: the document at hand still wants the bad version
+    agent.kill()
+    agent.start()
+    assert eventually(lambda: agent.model().get("serving"))
+    again = agent.wait("rolled_back", "1.0.0")
+    assert {**again, "serving": True} == {**model, "serving": True}
+    assert [(q.sha256, q.attempt, q.code) for q in agent.record().quarantine] == [(bad.sha256, 2, "trial.nonfinite")]
+
+
+def test_the_server_learns_of_a_rollback_and_its_answer_is_noted(site: Site, agent: Agent) -> None:
+    first = with_proven_first(site, agent)
+    bad = nan_release(site)
+    offer(agent, bad, rollout="r-1", attempt=3)
+    agent.wait("probation", "1.1.0")
+    ask(agent, BAD, BAD)
+    agent.wait("rolled_back", "1.0.0")
+    assert eventually(lambda: agent.reported().phase == "rolled_back")
+    told = agent.reported()
+    assert (told.wanted_sha256, str(told.error_class), told.error_code) == (bad.sha256, "nonfinite", "trial.nonfinite")
+    assert eventually(lambda: {"rollback", "quarantined"} <= {event.kind for event in agent.events()})
+    event = next(event for event in agent.events() if event.kind == "quarantined")
+    assert (event.detail["sha256"], event.detail["code"]) == (bad.sha256, "trial.nonfinite")
+    assert "2 of 2 answers not finite" in json.dumps(event.detail)
+    # the same wish again: a newer document that wants what serves
+    before = requests(site)
+    gen = offer(agent, first)
+    assert eventually(lambda: agent.model().get("gen") == gen)
+    model = agent.wait("rolled_back", "1.0.0")
+    assert (model["wanted_sha256"], errors(model)[1]) == (first.sha256, "trial.nonfinite")
+    assert requests(site) == before
+    # the next release is tried as ever
+    offer(agent, publish(site, "1.2.0", bundle_bytes(classifier_onnx(3.0), version="1.2.0")), rollout="r-2")
+    model = agent.wait("probation", "1.2.0")
+    assert errors(model) == ("None", "")
+
+
+@pytest.mark.parametrize(("probation_s", "phase"), [("3600", "probation"), ("0", "committed")])
+def test_the_servers_way_back_costs_no_byte(site: Site, agent: Agent, probation_s: str, phase: str) -> None:
+    first = with_proven_first(site, agent, EDGEFLEET_AGENT_PROBATION_S=probation_s)
+    offer(agent, publish(site, "1.1.0", bundle_bytes(classifier_onnx(2.0), version="1.1.0")), rollout="r-1")
+    agent.wait(phase, "1.1.0")
+    agent.stop()
+    # not even on a disk without room
+    agent.environment = {
+        **agent.environment,
+        **LONG,
+        "EDGEFLEET_AGENT_DISK_RESERVE_BYTES": str(1 << 50),
+    }
+    agent.start()
+    assert eventually(lambda: agent.model().get("serving"))
+    before, loads = requests(site), agent.log.read_text().count("model loaded")
+    gen = offer(agent, first)
+    model = agent.wait("committed", "1.0.0")
+    assert (model["gen"], model["wanted_sha256"], errors(model)) == (gen, first.sha256, ("None", ""))
+    assert requests(site) == before
+    # it was loaded and answered its golden vectors once more before it took over
+    assert agent.log.read_text().count("model loaded") == loads + 1
+    assert agent.infer()["model_version"] == "1.0.0"
+    # a version that never lived through its trial is no way back
+    assert model["previous_target"] == ("" if phase == "probation" else f"digits/1.1.0/{first.target.split('/')[2]}")
+
+
+def test_a_version_that_became_slow_goes_back(site: Site, agent: Agent) -> None:
+    with_proven_first(site, agent, EDGEFLEET_AGENT_SLOW_LIMIT_MIN_N="20")
+    ask(agent, *[GOOD] * 20)
+    # eight million numbers made and added up for each answer
+    offer(agent, publish(site, "1.1.0", bundle_bytes(crash_onnx(200), version="1.1.0")))
+    agent.wait("probation", "1.1.0")
+    # the last words of the worker before came with its drain; they are on the disk before it matters
+    assert eventually(lambda: sum(agent.record().before.latency[1:]) == 20)
+    agent.kill()
+    agent.start()
+    assert eventually(lambda: agent.model().get("serving"))
+    ask(agent, *[GOOD] * 20)
+    model = agent.wait("rolled_back", "1.0.0")
+    assert errors(model) == ("slow", "trial.slow")
+    assert "with the previous version" in model["reason"]
+
+
+# ---- by hand
+
+
+def test_an_operator_goes_back_by_hand(site: Site, agent: Agent) -> None:
+    first = with_proven_first(site, agent)
+    second = publish(site, "1.1.0", bundle_bytes(classifier_onnx(2.0), version="1.1.0"))
+    offer(agent, second, rollout="r-1", attempt=4)
+    agent.wait("probation", "1.1.0")
+    done = agent.command("rollback", "--reason", "it counts dogs as cats", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["model"], answer["from_target"], answer["to_target"]) == ("digits", second.target, first.target)
+    assert (answer["phase"], answer["serving"], answer["reason"]) == ("rolled_back", True, "it counts dogs as cats")
+    assert agent.infer()["model_version"] == "1.0.0"
+    model = agent.wait("rolled_back", "1.0.0")
+    assert errors(model) == ("internal", "operator.rollback")
+    assert (model["wanted_sha256"], model["attempt"], model["rollout"]) == (second.sha256, 4, "r-1")
+    assert eventually(lambda: agent.reported().error_code == "operator.rollback")
+    assert eventually(lambda: {"rollback", "quarantined"} <= {event.kind for event in agent.events()})
+    # the document still wants it, in this life and in the next
+    agent.stop()
+    agent.start()
+    assert eventually(lambda: agent.model().get("serving"))
+    assert agent.model()["active_sha256"] == first.sha256
+    # there is nothing more to go back to
+    done = agent.command("rollback", "digits")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "digits has no previous version on this device" in done.stderr
+    assert "rollback.no_previous" in done.stderr
+    assert "edgectl deploy" in done.stderr
+
+
+def test_why_a_rollback_by_hand_cannot_be(site: Site, agent: Agent) -> None:
+    done = agent.command("rollback")
+    assert (done.returncode, "agent.not_running" in done.stderr) == (5, True)
+    agent.start()
+    assert eventually(lambda: agent.status().get("connected"))
+    done = agent.command("rollback")
+    assert (done.returncode, "no model serves" in done.stderr) == (5, True)
+    deploy(site, "1.0.0", bundle_bytes(classifier_onnx()))
+    deploy(site, "1.0.0", bundle_bytes(classifier_onnx(), name="other"), model="other")
+    agent.wait("committed", "1.0.0")
+    agent.wait("committed", "1.0.0", name="other")
+    done = agent.command("rollback", "-o", "json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["code"] == "rollback.which_model"
+    assert "digits, other" in done.stderr
+    done = agent.command("rollback", "unknown")
+    assert (done.returncode, "rollback.unknown_model" in done.stderr) == (5, True)
+
+
+def test_a_damaged_previous_version_is_not_gone_back_to(site: Site, agent: Agent) -> None:
+    with_proven_first(site, agent)
+    offer(agent, publish(site, "1.1.0", bundle_bytes(classifier_onnx(2.0), version="1.1.0")))
+    agent.wait("probation", "1.1.0")
+    bundle = agent.state / "models" / "digits" / "A" / "bundle"
+    bundle.chmod(0o644)
+    with bundle.open("r+b") as file:
+        file.write(b"x")
+    done = agent.command("rollback")
+    assert (done.returncode, "rollback.damaged" in done.stderr) == (1, True)
+    assert agent.infer()["model_version"] == "1.1.0"
+
+
+def test_the_control_socket_is_the_agents_own(site: Site, agent: Agent) -> None:
+    agent.start()
+    assert eventually(lambda: agent.status().get("connected"))
+    path = Path(agent.status()["control_socket"])
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert path.stat().st_uid == os.geteuid()
+    assert agent.stop() == 0
+    assert not path.exists()
