@@ -34,6 +34,14 @@ SOAKS: dict[str, Soak] = {
     "broker-links": Soak(
         "tests.broker.soak", 1000, "a link broken at random while messages flow both ways, on each broker"
     ),
+    "server-kill": Soak(
+        "tests.crash.server_kill", 10, "kill -9 of a server at a random moment of a rollout, on each kind of database"
+    ),
+    "rollout-simulation": Soak(
+        "tests.server.rollout.scenarios",
+        1_000,
+        "a rollout of the corpus in virtual time, with devices that do what they like",
+    ),
     "rollout-montecarlo": Soak(
         "tests.server.rollout.montecarlo", 10_000, "releases that fail on so many devices, judged report by report"
     ),

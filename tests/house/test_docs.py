@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from tests.house.tree import ROOT
 
 RUNNABLE = [page for page in pages() if any(block.kind != "skip" for block in shell_blocks(page))]
 STARTS_A_SERVER = [p for p in RUNNABLE if needs_server(p) or any(b.kind == "background" for b in shell_blocks(p))]
+PAGE_S = 240
 
 
 @pytest.fixture
@@ -42,17 +44,24 @@ def run_page(page: Path, folder: Path) -> None:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("EDGECTL_", "EDGEFLEET_", "XDG_", "PYTEST_"))}
     output = folder / ".output"
     with output.open("wb") as sink:
-        done = subprocess.run(
+        shell = subprocess.Popen(
             ["bash", "-c", script(page)],
             cwd=folder,
             env={**clean, "PATH": path, "HOME": str(folder / ".home"), "NO_COLOR": "1"},
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
-            timeout=240,
-            check=False,
+            start_new_session=True,
         )
-    assert done.returncode == 0, output.read_text(errors="replace")[-6000:]
+        try:
+            ended: int | str = shell.wait(timeout=PAGE_S)
+        except subprocess.TimeoutExpired:
+            ended = f"not over after {PAGE_S} s"
+        finally:
+            if shell.poll() is None:
+                os.killpg(shell.pid, signal.SIGTERM)  # its trap ends what the page started; after a kill that would go on
+                shell.wait(timeout=60)
+    assert ended == 0, f"{ended}\n{output.read_text(errors='replace')[-6000:]}"
 
 
 @pytest.mark.parametrize("page", [p for p in RUNNABLE if p not in STARTS_A_SERVER], ids=str)

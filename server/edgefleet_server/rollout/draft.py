@@ -34,6 +34,7 @@ from edgefleet_server.rollout.model import (
     CellNoted,
     Effect,
     GiveBack,
+    Offer,
     RolloutMoved,
     RolloutState,
     Snapshot,
@@ -175,6 +176,8 @@ class Draft:
         lanes = self.lanes()
         if not all(lane.has_ended or self._is_going_back(lane) for lane in lanes) or self.is_cut_short:
             return
+        if any(isinstance(effect, Offer) for effect in self.effects):
+            return  # a person let the last stage pass before its devices had their offers: these go out while it runs
         going_back = {lane.stratum for lane in lanes if self._is_going_back(lane)}
         owed = [a for a in self.assignments.values() if a.stratum in going_back]
         if any(needs_giving_back(a) for a in owed):

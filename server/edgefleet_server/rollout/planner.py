@@ -191,6 +191,11 @@ class _Walk(Draft):
             )
             self.assignments[device] = assignment
             self.effects.append(AssignmentMade(assignment))
+        self._let_go(cell)
+
+    def _let_go(self, cell: Cell) -> None:
+        """Take out who waits for an offer and no longer matches the selector."""
+        ranks = self._ranks(cell.stratum)
         for a in [a for a in self.lane_assignments(cell) if a.state is _S.ELIGIBLE and a.device not in ranks]:
             self.move(moved(a, _E.CANCEL, self.now, reason="no longer matches the selector", ended_at=self.now), a)
 
@@ -204,6 +209,7 @@ class _Walk(Draft):
 
     def _offer(self, cell: Cell) -> None:
         """Offer the release to those who wait for it, lowest rank first."""
+        self._let_go(cell)
         waiting = [a for a in self.lane_assignments(cell) if a.state is _S.ELIGIBLE]
         ranks = {a.device: rank(self.snapshot.salt, a.device) for a in waiting}
         for a in sorted(waiting, key=lambda a: ranks[a.device]):

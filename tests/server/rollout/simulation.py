@@ -57,6 +57,7 @@ from edgefleet_server.rollout.model import (
     Snapshot,
     Spec,
     StageState,
+    Strength,
 )
 from edgefleet_server.rollout.planner import JOINER_SHARE, plan_tick
 from tests.server.rollout.simulated_devices import TICK, Document, Scenario, SimulatedDevice, bundle_of
@@ -210,6 +211,11 @@ class World:
             self.carry(control.plan_resume(self.snapshot(), self.now, reason))
             self._look_at = self.now
 
+    def promote(self, reason: str) -> None:
+        """Let the open stages pass at a person's word."""
+        self.carry(control.plan_promotion(self.snapshot(), self.now, reason, None))
+        self._look_at = self.now
+
     def by_rank(self, stratum: str) -> list[SimulatedDevice]:
         """Return the devices of a stratum in the order in which stages take them."""
         devices = (device for device in self.devices.values() if device.stratum == stratum)
@@ -303,8 +309,10 @@ class World:
                 before is RolloutState.RUNNING and self.state is RolloutState.RUNNING, "offered while not running"
             )
             self._check(self.cells[one.stage, one.stratum].state is not StageState.PENDING, "offered before its stage")
-            current = [c for c in self.cells.values() if c.stratum == one.stratum and c.state in CELL_OPEN]
-            self._check(len(current) == 1, "offered while not exactly one stage is open")
+            lane = sorted((c for c in self.cells.values() if c.stratum == one.stratum), key=lambda c: c.stage)
+            is_open = [c.state in CELL_OPEN for c in lane].count(True) == 1
+            is_let_through = lane[-1].state is StageState.PASSED and lane[-1].strength is Strength.OVERRIDE
+            self._check(is_open or is_let_through, "offered while not exactly one stage is open")
             gen = self._write(device, self.bundles[one.stratum], one.attempt, is_rollout=True)
             self.assignments[device_id] = replace(one, gen=gen or one.gen)
             return

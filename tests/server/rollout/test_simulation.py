@@ -176,6 +176,19 @@ def test_a_promotion_by_a_person_accepts_the_failures_so_far() -> None:
     assert canary(world).is_accepted
 
 
+def test_who_waited_when_a_person_let_the_last_stage_pass_is_still_offered_while_it_runs() -> None:
+    world = world_of(12, stages=[{"name": "all", "size": {"percent": 100}, "soak": "1h"}])
+    world.settle(timedelta(seconds=2))
+    world.pause("a person looks")
+    world.settle(timedelta(minutes=5))
+    assert {a.state for a in world.assignments.values()} == {AssignmentState.ELIGIBLE}
+    world.promote("seen enough")
+    ended = world.run()
+    assert ended.state is FINISHED
+    world.settle(timedelta(hours=2))
+    assert release_on(world) == set(world.devices)
+
+
 def test_the_same_seed_gives_the_same_story() -> None:
     case = accepted()[4]
     first, second = (run_case(case, scenario_of(77)) for _ in range(2))
