@@ -12,7 +12,7 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.hearing import Terms, hear, moved
+from edgefleet_server.rollout.hearing import OVERWRITTEN, Terms, hear, moved
 from edgefleet_server.rollout.machines import (
     CELL_DONE,
     CELL_OPEN,
@@ -140,7 +140,8 @@ class Draft:
     def _give_back(self, a: Assignment) -> None:
         if not self.asks_for_release(a):
             if a.state not in IN_FLIGHT:  # those are superseded when their tick hears of it
-                self._note(replace(a, back_gen=max(1, a.gen), back_at=self.now, back_done_at=self.now))
+                done = replace(a, back_gen=max(1, a.gen), back_at=self.now, back_done_at=self.now)
+                self._note(replace(done, reason=a.reason or OVERWRITTEN))
             return
         if a.previous is not None and a.previous.sha256 == self._terms(a).digest:
             reason = f"{NOT_BACK}: it ran this very release before, and nothing older is known"

@@ -22,6 +22,7 @@ from edgefleet_server.rollout.rules import LOST
 TRANSIENT: Final = frozenset({ErrorClass.NETWORK, ErrorClass.DISK, ErrorClass.MEMORY, ErrorClass.DEADLINE})
 HELD_CODE: Final = "install.held"
 TAKEN_BACK: Final = "taken back by the server"
+OVERWRITTEN: Final = "another release was set on the device meanwhile"
 PROBATION_FACTOR: Final = 4
 """A device that is there may be on probation for so many times `verify`."""
 
@@ -75,8 +76,7 @@ def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, ste
         )
     is_open = a.state in IN_FLIGHT or (a.state is _S.HEALTHY and not _has_soaked(a, terms, now))
     if is_open and report.wanted_by_server != digest:
-        reason = "another release was set on the device meanwhile"
-        return _step(a, _E.SUPERSEDE, now, steps, reason=reason, ended_at=now, deadline=None)
+        return _step(a, _E.SUPERSEDE, now, steps, reason=OVERWRITTEN, ended_at=now, deadline=None)
     if a.state is _S.HEALTHY:
         return _regressed(a, report, digest, now, steps)
     if report.wanted_by_server != digest:

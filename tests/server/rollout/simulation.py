@@ -25,6 +25,7 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import control
 from edgefleet_server.rollout.draft import NOT_BACK
 from edgefleet_server.rollout.facts import soak_end
+from edgefleet_server.rollout.hearing import OVERWRITTEN
 from edgefleet_server.rollout.machines import (
     ASSIGNMENT_TRANSITIONS,
     CELL_OPEN,
@@ -489,7 +490,9 @@ class World:
                 f"{one.device} ({one.state}) is still told to run the release",
             )
             if device.active is not None and device.active.sha256 == bundle.sha256 and device.is_online:
-                is_named = one.reason.startswith(NOT_BACK)
+                is_named = one.reason.startswith(NOT_BACK) or (
+                    one.reason == OVERWRITTEN and wants.active is not None and wants.active.sha256 != bundle.sha256
+                )
                 self._check(is_named, f"{one.device} ({one.state}) still runs the release that was taken back")
 
 
