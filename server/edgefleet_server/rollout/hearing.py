@@ -251,6 +251,8 @@ def _confirm_back(a: Assignment, report: Report, digest: str, now: datetime, ste
     """Note that a device which was told to go back no longer runs the release."""
     if not a.back_gen or a.back_done_at is not None:
         return a
+    if a.state in IN_FLIGHT and _failure(a, report, digest) is _E.ROLL_BACK_LOCAL:
+        a = _failed(a, report, _E.ROLL_BACK_LOCAL, now, steps)  # it found out by itself at the same time
     if report.is_revoked:
         done = replace(a, back_done_at=now)
     elif report.reported_gen >= a.back_gen and report.active_sha256 != digest:
@@ -262,8 +264,6 @@ def _confirm_back(a: Assignment, report: Report, digest: str, now: datetime, ste
         return done
     if done.state in (_S.ELIGIBLE, _S.OFFERED):
         return _step(done, _E.CANCEL, now, steps, ended_at=now)
-    if done.state in IN_FLIGHT and _failure(done, report, digest) is _E.ROLL_BACK_LOCAL:
-        return _failed(done, report, _E.ROLL_BACK_LOCAL, now, steps)  # it found out by itself at the same time
     # what troubled it on its way is no failure any more, unless the release had failed there before
     error_class = done.error_class if done.state is _S.REGRESSED else ""
     reason = done.reason or TAKEN_BACK

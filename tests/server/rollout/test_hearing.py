@@ -334,6 +334,17 @@ def test_who_had_an_outcome_keeps_it_on_the_way_back(now: AssignmentState) -> No
     assert (done.state, done.reason, done.error_class, done.back_done_at) == (now, "why", "crash", NOW)
 
 
+def test_who_finds_out_before_it_hears_that_it_shall_go_back_is_a_failure_of_its_own() -> None:
+    a = assignment(S.VERIFYING, back_gen=GEN + 1, back_at=NOW, switched_at=NOW)
+    said = report(Phase.ROLLED_BACK, active_sha256=OLD, error_class=ErrorClass.NONFINITE, reason="2 of 8 answers")
+    found = after(a, said)
+    assert (found.state, found.error_class, found.reason) == (S.ROLLED_BACK, "nonfinite", "2 of 8 answers")
+    assert found.back_done_at is None, "its new document may still be on the way"
+    back = after(found, report(Phase.COMMITTED, reported_gen=GEN + 1, active_sha256=OLD, wanted_sha256=OLD))
+    assert (back.state, back.error_class, back.back_done_at) == (S.ROLLED_BACK, "nonfinite", NOW)
+    assert is_failure(back)
+
+
 def test_a_regressed_device_that_went_back_stays_a_failure() -> None:
     a = assignment(S.REGRESSED, back_gen=GEN + 1, back_at=NOW, error_class="nonfinite", reason="NaN")
     done = after(a, report(Phase.COMMITTED, reported_gen=GEN + 1, active_sha256=OLD))
