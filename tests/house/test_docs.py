@@ -59,7 +59,7 @@ def run_page(page: Path, folder: Path) -> None:
             ended = f"not over after {PAGE_S} s"
         finally:
             if shell.poll() is None:
-                os.killpg(shell.pid, signal.SIGTERM)  # its trap ends what the page started; after a kill that would go on
+                os.killpg(shell.pid, signal.SIGTERM)  # its trap ends what the page started; a kill would leave that
                 shell.wait(timeout=60)
     assert ended == 0, f"{ended}\n{output.read_text(errors='replace')[-6000:]}"
 

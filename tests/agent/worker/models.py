@@ -25,8 +25,8 @@ def classifier_onnx(scale: float = 1.0) -> bytes:
 
 
 def nan_onnx() -> bytes:
-    """Return x [n, 4] → y = log(x)·W: NaN for any negative input."""
-    nodes = [helper.make_node("Log", ["x"], ["l"]), helper.make_node("MatMul", ["l", "w"], ["y"])]
+    """Return x [n, 4] → y = √x·W: NaN for any negative input, and finite for every other."""
+    nodes = [helper.make_node("Sqrt", ["x"], ["l"]), helper.make_node("MatMul", ["l", "w"], ["y"])]
     return _model(nodes, ["n", FEATURES], ["n", CLASSES], {"w": weights()})
 
 
