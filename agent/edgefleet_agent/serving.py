@@ -3,7 +3,8 @@
 1. One active worker per model holds the public listeners; a trial worker gets them only by `promote`.
 2. `promote` is called after the record that names the new slot is on the disk. Old and new accept together for a moment, so no
    request is refused; then the old one drains.
-3. An active worker that ends is started again after 0.2, 1, 5, 30 s (`agent.md` §5.3); what a crash means is the owner's decision.
+3. An active worker that ends is started again after 0.2, 1, 5, 30 s (`agent.md` §5.3); what a crash means is the owner's decision,
+   and when the owner cannot write it down (OSError), the worker is started again all the same.
 """
 
 import logging
@@ -107,14 +108,14 @@ class ModelServing:
     # ---- what serves
 
     def serve(self, model: str, ref: SlotRef) -> None:
-        """Start the active worker of a model from a slot. A failure to start counts as its exit."""
+        """Start the active worker of a model from a slot. A failure to start, or to count the start, counts as its exit."""
         lanes = self._lanes(model)
         if lanes.active is not None:
             return
         assert self._owner is not None
-        self._owner.before_start(model)
         lanes.sums = self._sums_for(lanes, ref)
         try:
+            self._owner.before_start(model)
             lanes.active = self._start(model, ref)
         except OSError as error:
             log.warning("worker not started", extra={"model": model, "reason": str(error)})
@@ -163,6 +164,7 @@ class ModelServing:
             lanes.restart = None
         active, lanes.active = lanes.active, None
         lanes.serving_since_s = None
+        lanes.failures = 0  # of this version: the next one begins its back-off anew
         if active is not None:
             lanes.draining.append(active)
             active.drain()
@@ -333,7 +335,12 @@ class ModelServing:
         assert self._owner is not None
         delay = BACKOFF_S[min(lanes.failures, len(BACKOFF_S) - 1)]
         lanes.failures += 1
-        if self._owner.on_active_exit(model, how, failed) and lanes.active is None:
+        try:
+            goes_on = self._owner.on_active_exit(model, how, failed)
+        except OSError as error:  # a full disk: the crash could not be noted, so nothing was decided
+            log.warning("crash not noted", extra={"model": model, "reason": str(error)})
+            goes_on = True
+        if goes_on and lanes.active is None:
             lanes.restart = self._loop.call_later(delay, lambda: self._again(model, lanes))
 
     def _again(self, model: str, lanes: _Lanes) -> None:

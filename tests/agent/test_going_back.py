@@ -2,17 +2,21 @@
 
 import json
 import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgefleet_agent.serving import BACKOFF_S
 from edgefleet_protocol.desired import Ref
 from tests.agent.field import Agent, deploy, eventually, offer, publish
 from tests.agent.worker.models import bundle_bytes, classifier_onnx, crash_onnx, nan_onnx
 from tests.server.gateway.conftest import Site
 
 LONG = {"EDGEFLEET_AGENT_PROBATION_S": "3600", "EDGEFLEET_AGENT_PROBATION_INFERENCES": "100000"}
+CALM_S = 1.0
 GOOD = (1.0, 2.0, 3.0, 4.0)
 BAD = (-1.0, 2.0, 3.0, 4.0)
 """The model of `nan_release` answers NaN for it."""
@@ -45,6 +49,16 @@ def ask(agent: Agent, *inputs: tuple[float, ...]) -> None:
 def requests(site: Site) -> int:
     """Return how many requests for blocks the server has seen."""
     return int(site.gateway.counters()["block_requests"])
+
+
+def settled_requests(site: Site) -> int:
+    """Return how many requests for blocks the server has seen once that has stood still: nothing is on its way any more."""
+    known, since = requests(site), time.monotonic()
+    while time.monotonic() - since < CALM_S:
+        time.sleep(0.05)
+        if requests(site) != known:
+            known, since = requests(site), time.monotonic()
+    return known
 
 
 def errors(model: Any) -> tuple[str, str]:
@@ -154,6 +168,133 @@ def test_a_version_that_became_slow_goes_back(site: Site, agent: Agent) -> None:
     assert "with the previous version" in model["reason"]
 
 
+# ---- when nothing is left to go back to
+
+
+def damage(agent: Agent, slot: str) -> None:
+    """Change the first byte of the bundle in a slot."""
+    bundle = agent.state / "models" / "digits" / slot / "bundle"
+    bundle.chmod(0o644)
+    with bundle.open("r+b") as file:
+        file.write(b"x")
+
+
+def crash(agent: Agent) -> None:
+    """Kill the worker that serves and wait for the next one to serve."""
+    pid = agent.status()["workers"]["digits"]
+    os.kill(pid, signal.SIGKILL)
+    served = eventually(lambda: agent.status()["workers"].get("digits", pid) != pid and agent.model()["serving"])
+    assert served, f"{agent.model()}\n{agent.log.read_text()[-3000:]}"
+
+
+def test_a_damaged_way_back_is_not_served_and_the_servers_answer_fetches_it_again(site: Site, agent: Agent) -> None:
+    first = with_proven_first(site, agent)
+    bad = nan_release(site)
+    offer(agent, bad)
+    agent.wait("probation", "1.1.0")
+    damage(agent, "A")
+    ask(agent, BAD, BAD)
+    model = agent.wait("rolled_back")
+    assert (model["active_target"], errors(model)) == ("", ("nonfinite", "trial.nonfinite"))
+    assert agent.status()["workers"] == {}
+    assert [q.sha256 for q in agent.record().quarantine] == [bad.sha256]
+    offer(agent, first)
+    agent.wait("probation", "1.0.0")
+    assert agent.infer()["model_version"] == "1.0.0"
+
+
+def test_a_proven_version_that_fails_goes_on_when_its_way_back_is_damaged(site: Site, agent: Agent) -> None:
+    with_proven_first(site, agent, EDGEFLEET_AGENT_PROBATION_S="0", EDGEFLEET_AGENT_CRASH_LIMIT="1")
+    offer(agent, publish(site, "1.1.0", bundle_bytes(classifier_onnx(2.0), version="1.1.0")))
+    agent.wait("committed", "1.1.0")
+    damage(agent, "A")
+    crash(agent)
+    model = agent.wait("committed", "1.1.0")
+    assert (errors(model), model["previous_target"]) == (("crash", "trial.crash_loop"), "")
+    assert agent.record().quarantine == []
+
+
+def test_a_proven_version_that_was_gone_back_to_is_not_stopped_by_its_crashes(site: Site, agent: Agent) -> None:
+    first = with_proven_first(site, agent, EDGEFLEET_AGENT_PROBATION_MIN_S="3600", EDGEFLEET_AGENT_CRASH_LIMIT="1")
+    offer(agent, publish(site, "1.1.0", bundle_bytes(classifier_onnx(2.0), version="1.1.0")))
+    agent.wait("probation", "1.1.0")
+    offer(agent, first)
+    agent.wait("probation", "1.0.0")
+    assert eventually(lambda: agent.model()["serving"])
+    crash(agent)
+    model = agent.wait("probation", "1.0.0")
+    assert errors(model) == ("crash", "trial.crash_loop")
+    assert agent.record().quarantine == []
+    assert agent.infer()["model_version"] == "1.0.0"
+
+
+def test_the_crashes_of_a_version_do_not_delay_the_one_that_was_gone_back_to(site: Site, agent: Agent) -> None:
+    with_proven_first(site, agent)
+    offer(agent, publish(site, "1.1.0", bundle_bytes(classifier_onnx(2.0), version="1.1.0")))
+    agent.wait("probation", "1.1.0")
+    assert eventually(lambda: agent.model()["serving"])
+    for _ in range(3):
+        crash(agent)
+    agent.wait("rolled_back", "1.0.0")
+    since = time.monotonic()
+    crash(agent)
+    assert time.monotonic() - since < BACKOFF_S[-1] / 2, agent.log.read_text()
+
+
+def test_crashes_of_the_old_version_are_not_told_of_the_new_one(site: Site, agent: Agent) -> None:
+    agent.environment = {**agent.environment, "EDGEFLEET_AGENT_CRASH_LIMIT": "1"}
+    agent.start()
+    offer(agent, publish(site, "1.0.0", bundle_bytes(classifier_onnx())))
+    agent.wait("committed", "1.0.0")
+    assert eventually(lambda: agent.model()["serving"])
+    offer(agent, publish(site, "1.1.0", bundle_bytes(classifier_onnx(2.0), version="1.1.0")))
+    frozen = eventually(lambda: agent.model().get("phase") == "golden" and agent.freeze(b"edgefleet_agent.worker"))
+    assert frozen, agent.log.read_text()
+    crash(agent)
+    assert errors(agent.model()) == ("None", "")
+    os.kill(frozen, signal.SIGCONT)
+    model = agent.wait("committed", "1.1.0")
+    assert errors(model) == ("None", "")
+
+
+def test_a_torn_document_is_no_wish_to_stop(site: Site, agent: Agent) -> None:
+    with_proven_first(site, agent)
+    site.broker.stop()
+    agent.kill()
+    (agent.state / "desired.ok").write_bytes(b"torn")
+    agent.start()
+    assert eventually(lambda: agent.model().get("serving"))
+    time.sleep(1.0)  # the looks at the time that follow
+    assert agent.model()["phase"] == "committed"
+    assert agent.infer()["model_version"] == "1.0.0"
+
+
+@pytest.mark.parametrize("phase", ["committed", "probation"])
+def test_a_version_that_crashes_on_a_full_disk_is_started_again(site: Site, agent: Agent, phase: str) -> None:
+    with_proven_first(site, agent)
+    if phase == "probation":
+        offer(agent, publish(site, "1.1.0", bundle_bytes(classifier_onnx(2.0), version="1.1.0")))
+        agent.wait("probation", "1.1.0")
+        assert eventually(lambda: agent.model()["serving"])
+    # no record can be written any more, as on a full disk
+    blocker = agent.state / "models" / "digits" / ".current.msgpack.tmp"
+    blocker.mkdir()
+    pid = agent.status()["workers"]["digits"]
+    os.kill(pid, signal.SIGKILL)
+    if phase == "probation":  # each start of it is counted on the disk first
+        time.sleep(1.0)
+        blocker.rmdir()
+    assert eventually(lambda: agent.status()["workers"].get("digits", pid) != pid and agent.model()["serving"])
+
+
+def test_a_stop_with_figures_that_cannot_be_written_ends_well(site: Site, agent: Agent) -> None:
+    with_proven_first(site, agent)
+    agent.infer()
+    (agent.state / "models" / "digits" / ".current.msgpack.tmp").mkdir()
+    assert agent.stop() == 0
+    assert not list((agent.state / "run").glob("*.sock"))
+
+
 # ---- by hand
 
 
@@ -209,10 +350,7 @@ def test_a_damaged_previous_version_is_not_gone_back_to(site: Site, agent: Agent
     with_proven_first(site, agent)
     offer(agent, publish(site, "1.1.0", bundle_bytes(classifier_onnx(2.0), version="1.1.0")))
     agent.wait("probation", "1.1.0")
-    bundle = agent.state / "models" / "digits" / "A" / "bundle"
-    bundle.chmod(0o644)
-    with bundle.open("r+b") as file:
-        file.write(b"x")
+    damage(agent, "A")
     done = agent.command("rollback")
     assert (done.returncode, "rollback.damaged" in done.stderr) == (1, True)
     assert agent.infer()["model_version"] == "1.1.0"

@@ -2,6 +2,7 @@
 
 from edgefleet_protocol.ids import ReleaseRef
 from tests.agent.field import Agent, deploy, eventually
+from tests.agent.test_going_back import settled_requests
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.fleet.house import PROFILE
 from tests.server.gateway.conftest import Site
@@ -55,11 +56,30 @@ def test_the_proven_version_is_not_overwritten_while_another_waits_and_is_gone_b
     assert newest is not None
     assert eventually(lambda: agent.status().get("gen") == newest.gen)
     slot = agent.state / "models" / "digits" / "A" / "bundle"
-    before = slot.stat().st_ino
+    before, asked = slot.stat(), settled_requests(site)
     assert agent.model()["phase"] == "probation"
-    # the way back: the same file, tried again
+    # the way back: the same file. It was proven here, so that it serves again is all it has to show
     site.house.fleet.deploy(ReleaseRef.parse("digits@1.0.0"), selector="")
-    model = agent.wait("probation", "1.0.0")
-    assert model["slot"] == "A"
-    assert slot.stat().st_ino == before
+    back = site.house.fleet.desired_of(agent.id)
+    assert back is not None
+    model = agent.wait("committed", "1.0.0")
+    assert (model["slot"], model["gen"], model["error_code"]) == ("A", back.gen, "")
+    assert model["previous_target"] == "", "what never lived through its trial is no way back"
+    active = agent.record().active
+    assert active is not None
+    assert active.proven
+    after = slot.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert settled_requests(site) == asked
     assert agent.infer()["model_version"] == "1.0.0"
+
+
+def test_a_version_gone_back_to_is_on_trial_until_it_serves_again(site: Site, agent: Agent) -> None:
+    with_proven_first_and_second_on_probation(site, agent, **LONG, EDGEFLEET_AGENT_PROBATION_MIN_S="4")
+    site.house.fleet.deploy(ReleaseRef.parse("digits@1.0.0"), selector="")
+    agent.wait("probation", "1.0.0")
+    since_s = agent.record().seen.since_s
+    agent.wait("committed", "1.0.0")
+    assert agent.record().phase_since_s - since_s >= 4
+    told = [event.detail.get("phase") for event in agent.events()]
+    assert "rolled_back" not in told, told

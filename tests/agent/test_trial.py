@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.install import trial
+from edgefleet_agent.install import machine, trial, wishes
 from edgefleet_agent.install.records import ModelRecord, Tally
 from edgefleet_agent.worker.protocol import Stats
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_protocol.sketch import LatencySketch
-from tests.agent.test_machine import GOOD, LIMITS, NOW, on_probation, ref
+from tests.agent.test_machine import GOOD, LIMITS, NOW, SILENT, on_probation, ref, wanted
 
 
 def latencies(n: int, ms: float, outliers: int = 0) -> list[int]:
@@ -101,6 +101,47 @@ def test_a_proven_version_is_held_to_crashes_only() -> None:
     active = msgspec.structs.replace(record.active, proven=True)
     record = msgspec.structs.replace(record, phase=Phase.COMMITTED, active=active)
     assert verdict(record) == ""
+
+
+def came_back(**figures: object) -> ModelRecord:
+    """Return version a, proven here before with these figures, gone back to from version b, which was proven as well."""
+    record = on_probation()
+    assert record.active is not None
+    active = msgspec.structs.replace(record.active, proven=True)
+    before = msgspec.structs.replace(record.before, **figures)
+    seen = msgspec.structs.replace(record.seen, n=1_000, latency=latencies(300, 10))
+    record = msgspec.structs.replace(record, phase=Phase.COMMITTED, active=active, before=before, seen=seen)
+    record = machine.begun(record, wanted("a", gen=3), "A", now_s=NOW)
+    record = machine.switched(msgspec.structs.replace(record, phase=Phase.SWITCHING), ref("A", "a"), now_s=NOW)
+    assert (record.phase, record.previous, record.seen.n) == (Phase.PROBATION, active, before.n)
+    return record
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        # why its successor was made: it is slower
+        {"n": 1_000, "latency": latencies(300, 90)},
+        # of a long life in which nobody counted: a camera that failed, a runtime that was short of memory for an hour
+        {"n": 1_000, "nonfinite": 50},
+        {"n": 1_000, "errors": 50},
+    ],
+)
+def test_a_way_back_is_not_closed_by_what_the_version_was_proven_with(figures: dict[str, object]) -> None:
+    record = came_back(**figures)
+    assert verdict(record) == ""
+    assert trial.judge(record, GOOD, LIMITS, now_s=NOW + 2) == trial.Commit()
+    # a version that does not even live does not become the answer
+    record = msgspec.structs.replace(record, crashes_s=[NOW, NOW, NOW])
+    assert verdict(record) == "trial.crash_loop"
+
+
+def test_without_a_slot_that_is_whole_nothing_is_on_trial() -> None:
+    """Both slots were damaged while the device was off, and what is wanted is held."""
+    record = machine.recovered(msgspec.structs.replace(on_probation(), active=None, previous=None), now_s=NOW)
+    assert not machine.is_on_trial(record)
+    assert trial.judge(record, SILENT, LIMITS, now_s=NOW + 10_000) == trial.KeepWatching()
+    assert isinstance(wishes.decide(record, wanted("b"), now_s=NOW, held=False), wishes.Begin)
 
 
 @pytest.mark.parametrize(("starts", "crashes", "code"), [(3, 0, ""), (4, 0, "trial.restarts"), (5, 2, "")])

@@ -169,9 +169,9 @@ def is_proven(record: ModelRecord) -> bool:
 
 def is_on_trial(record: ModelRecord) -> bool:
     """Say whether what serves is to be judged: on probation, or never proven because its successor failed meanwhile."""
-    if record.phase is Phase.PROBATION:
-        return True
-    return record.active is not None and record.phase not in INSTALLING and not is_proven(record)
+    if record.active is None:
+        return False  # both slots were damaged
+    return record.phase is Phase.PROBATION or (record.phase not in INSTALLING and not is_proven(record))
 
 
 # ---- records after an event. All pure.

@@ -10,6 +10,7 @@
    on trial. Once a version is proven, `FIGURES_SETTLED_S` is enough: they are only the measure for its successor.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,15 +24,7 @@ from edgefleet_agent.install.intake import Intake, Job
 from edgefleet_agent.install.journal import Journal
 from edgefleet_agent.install.machine import InstallEvent
 from edgefleet_agent.install.preflight import Room, Unfit, check_disk, check_fit
-from edgefleet_agent.install.records import (
-    DesiredOk,
-    HoldOk,
-    ModelRecord,
-    Refusal,
-    SlotInfo,
-    SlotRef,
-    Wanted,
-)
+from edgefleet_agent.install.records import DesiredOk, HoldOk, ModelRecord, Refusal, SlotInfo, SlotRef, Wanted
 from edgefleet_agent.install.reporter import Reporter
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.serving import ModelServing
@@ -80,6 +73,7 @@ class Runner:
         self._records: dict[str, ModelRecord] = {}
         self._moments: dict[str, _Moment] = {}
         self._wanted: dict[str, Wanted] = {}
+        self._is_told = False  # of any document: without one, nothing wanted does not mean that nothing is wanted
         self._refused: dict[str, Refusal] = {}
         self._hold: HoldOk | None = None
         self._unsaved_s: dict[str, int] = {}
@@ -144,6 +138,7 @@ class Runner:
 
     def apply(self, desired: DesiredOk) -> None:
         """Act on a verified document."""
+        self._is_told = True
         self._wanted = {wanted.model: wanted for wanted in desired.wanted}
         self._refused = {refusal.model: refusal for refusal in desired.refused}
         for model in sorted(self._wanted.keys() | self._refused.keys() | self._records.keys()):
@@ -169,8 +164,8 @@ class Runner:
         """Compare one model with what is wanted, and begin, drop or leave it."""
         record = self._records.get(model, ModelRecord(model=model))
         wanted = self._wanted.get(model)
-        if wanted is None and model in self._refused:
-            return  # the wish exists but was refused: what serves goes on serving
+        if wanted is None and (model in self._refused or not self._is_told):
+            return  # the wish exists but was refused, or cannot be read: what serves goes on serving
         moment = self._moment(model)
         now_s = self._now_s()
         is_same = _is_same_try(record, wanted)
@@ -405,13 +400,15 @@ class Runner:
         return self._records[model]
 
     def _roll_back(self, record: ModelRecord, error_class: ErrorClass, code: str, reason: str) -> bool:
-        """Go back to the previous slot. False when there is nothing better than to go on with what is there."""
-        if record.phase is not Phase.PROBATION and record.previous is None:
+        """Go back to the previous slot. False when there is nothing better than to go on with what is there. Reads a whole bundle."""
+        if record.phase in machine.INSTALLING:
+            return False  # the install under way will replace it
+        sound = self._slots.with_sound_previous(record)
+        record = record if sound is record else self._save(sound)
+        if record.previous is None and (record.phase is not Phase.PROBATION or machine.is_proven(record)):
             if not record.error_code:  # what was told of another version stays
                 self._write(msgspec.structs.replace(record, error_class=error_class, error_code=code, reason=reason))
             return False
-        if record.phase in machine.INSTALLING:
-            return False  # the install under way will replace it
         after = self._write(machine.rolled_back(record, error_class, code, reason, now_s=self._now_s()))
         self._reporter.event(EventKind.ROLLBACK, after, code=code, reason=reason)
         log.warning("rolled back", extra={"model": record.model, "code": code, "reason": reason})
@@ -473,9 +470,10 @@ class Runner:
                 self._save(record)
 
     def close(self) -> None:
-        """Put on the disk what is only in memory."""
+        """Put on the disk what is only in memory, if it can be written."""
         for model in list(self._unsaved_s):
-            self._save(self._records[model])
+            with contextlib.suppress(OSError):
+                self._save(self._records[model])
 
     def _moment(self, model: str) -> _Moment:
         return self._moments.setdefault(model, _Moment())

@@ -3,7 +3,9 @@
 1. Figures are in the record (`Tally`), so that neither a crash nor a kill of agentd makes a bad version look good.
 2. Rules, in this order: crash loop, restarts, non-finite answers, errors, latency; then, if none is hit, whether it is proven.
 3. Missing data never proves a version; only a version that serves and passed its last golden check is proven.
-4. A version proven here before (a way back) has nothing to prove but that it serves again: `probation_min_s` is enough.
+4. A version proven here before (a way back) has nothing to prove but that it serves again: `probation_min_s` is enough, and it is
+   held to crashes and starts only. Its figures are those of its whole life here, and the version it is compared with is its
+   successor: held to them, it would be sent away for what it was when it was proven, and the way back would be closed.
 """
 
 from dataclasses import dataclass
@@ -85,9 +87,10 @@ def judge(record: ModelRecord, facts: Facts, limits: Limits, *, now_s: int, repl
     if record.starts > MAX_STARTS + len(recent):
         reason = f"started {record.starts} times without living through its trial"
         return RollBack(ErrorClass.CRASH, "trial.restarts", reason)
-    bad = _bad_answers(record.seen, limits) or _slow(record.seen, record.before, limits)
-    if bad is not None:
-        return bad
+    if record.active is not None and not record.active.proven:
+        bad = _bad_answers(record.seen, limits) or _slow(record.seen, record.before, limits)
+        if bad is not None:
+            return bad
     age_s = now_s - record.seen.since_s
     if _is_enough(record, limits, age_s, calm=not recent, replaced=replaced) and facts.serving and facts.golden_ok:
         return Commit()
