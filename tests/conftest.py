@@ -12,11 +12,13 @@ import pytest
 
 ROOT = Path(__file__).parent
 SLOW = (
+    "agent/test_going_back.py",
     "agent/test_refusals.py",
     "agent/test_renew.py",
     "agent/test_replacing.py",
     "agent/test_stops.py",
     "agent/test_whole_way.py",
+    "agent/test_withdrawing.py",
     "agent/worker/test_neighbours.py",
     "broker/test_delivery.py",
     "broker/test_lifecycle.py",
@@ -29,8 +31,10 @@ SLOW = (
     "house/test_docs.py",
     "journeys/",
     "server/conversion/test_engine.py",
+    "server/dashboard/test_browser.py",
     "server/gateway/test_poison.py",
     "server/gateway/test_whole_way.py",
+    "server/rollout/test_montecarlo.py",
     "server/test_main.py",
 )
 
