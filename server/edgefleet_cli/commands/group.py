@@ -78,6 +78,6 @@ def delete(ctx: typer.Context, name: Name) -> None:
     from edgefleet_cli.api_client import part
 
     session = Session.of(ctx)
-    session.confirm(f"Delete the group {name}? Selectors that name it match nothing then.")
+    session.confirm(f"Delete the group {name}? Selectors that name it are refused then.")
     session.api.delete(f"/groups/{part(name)}")
     session.out.note(f"deleted {name}")

@@ -83,8 +83,9 @@ class DesiredBook:
     def set_models(self, changes: Sequence[ModelChange]) -> list[SignedDesired]:
         """Make these changes; return one newly signed document for each device, in order of id.
 
-        Always signs, also what differs in attempt, rollout or deadlines only. Unknown and revoked devices are left out. A
-        device's later changes come after its earlier ones. Call it once in a transaction: devices are locked in order of id.
+        Always signs, also what differs in attempt, rollout or deadlines only. Unknown and revoked devices are left out, and
+        those where nothing is left to change (`ModelChange.over`). A device's later changes come after its earlier ones. Call
+        it once in a transaction: devices are locked in order of id.
         """
         by_device: dict[str, list[ModelChange]] = {}
         for change in changes:
@@ -94,8 +95,10 @@ class DesiredBook:
         with self._db.session() as session:
             signed = []
             for held in _locked_live(session, by_device):
-                models, telemetry = _changed(held.row, by_device[held.device])
-                signed.append(self._write(session, held, models, telemetry))
+                wished = [change for change in by_device[held.device] if _is_still_so(held.row, change)]
+                if wished:
+                    models, telemetry = _changed(held.row, wished)
+                    signed.append(self._write(session, held, models, telemetry))
             return signed
 
     def resign(self, device_id: DeviceId) -> SignedDesired:
@@ -217,6 +220,14 @@ def _changed(
             models[change.model] = ModelDesired(active=change.active)
         telemetry = change.telemetry or telemetry
     return models, telemetry
+
+
+def _is_still_so(row: FleetDesired | None, change: ModelChange) -> bool:
+    """Return whether the document, now that it is locked, names what the change is to replace."""
+    named = _models(row).get(change.model)
+    return change.over is None or (
+        named is not None and named.active is not None and named.active.sha256 == change.over
+    )
 
 
 def _models(row: FleetDesired | None) -> dict[str, ModelDesired]:

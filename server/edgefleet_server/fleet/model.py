@@ -164,12 +164,16 @@ class Wish:
 
 @dataclass(frozen=True)
 class ModelChange:
-    """One change of one device's document: `active` None drops the model, `telemetry` None keeps what it is."""
+    """One change of one device's document: `active` None drops the model, `telemetry` None keeps what it is.
+
+    over: made only where the document still names this digest, since somebody may have written over it meanwhile.
+    """
 
     device: DeviceId
     model: ModelName
     active: Ref | None
     telemetry: TelemetryWish | None = None
+    over: Sha256 | None = None
 
 
 @dataclass(frozen=True)

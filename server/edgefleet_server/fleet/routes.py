@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
+from pydantic import AwareDatetime
 
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.dependency import require
@@ -23,7 +24,7 @@ AfterId = Annotated[int | None, Query(ge=0, lt=2**63)]
 
 
 def _event_filter(
-    since: datetime | None = None,
+    since: AwareDatetime | None = None,
     rollout: Annotated[str | None, Query(max_length=32)] = None,
     kind: Annotated[str, Query(max_length=512, description="kinds, separated by commas")] = "",
     device: Annotated[str | None, Query(max_length=63)] = None,
@@ -128,7 +129,7 @@ def _add_event_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.get("/devices/{device_id}/events", operation_id="list_device_events")
     def list_device_events(
-        device_id: str, page: Paging, _caller: Viewer, since: datetime | None = None
+        device_id: str, page: Paging, _caller: Viewer, since: AwareDatetime | None = None
     ) -> ListOf[EventView]:
         """List what happened to one device, newest first."""
         fleet.reader.check(device_id)

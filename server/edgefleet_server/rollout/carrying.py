@@ -130,28 +130,33 @@ class Carrier:
             if isinstance(wish, Offer):
                 outcome.assignments[device] = replace(one, gen=gen or one.gen)
             elif wish.is_rollback:
-                # a device that gets no document any more was taken out of the fleet: there is nothing to wait for
+                # who gets no document was taken out of the fleet, or given another release just now: nothing to wait for
                 done_at = one.back_done_at if gen is not None else now
-                outcome.assignments[device] = replace(one, back_gen=gen or max(1, one.gen), back_done_at=done_at)
+                outcome.assignments[device] = replace(one, back_gen=gen or one.gen + 1, back_done_at=done_at)
 
     def _note_previous(self, row: Rollout, snapshot: Snapshot, outcome: _Outcome) -> None:
-        """Note what devices that are new to the rollout run now: what they would be rolled back to."""
-        if not outcome.new:
+        """Note what devices run that are new or offered the release (anew): what they would be rolled back to."""
+        offered = {device for device, wish in outcome.documents.items() if isinstance(wish, Offer)}
+        asked = sorted(outcome.new | offered)
+        if not asked:
             return
         bad = {
             device: bundle.sha256
-            for device in outcome.new
+            for device in asked
             if (bundle := snapshot.bundles.get(outcome.assignments[device].stratum)) is not None
         }
-        running = self._loader.running(sorted(outcome.new), ModelName(row.model), bad)
+        running = self._loader.running(asked, ModelName(row.model), bad)
         for device, bundle in running.items():
+            if device not in outcome.new and bundle.sha256 == bad.get(device):
+                continue  # an earlier offer brought it there: what it ran before that is still the way back
             outcome.assignments[device] = replace(outcome.assignments[device], previous=bundle)
 
 
 def _change(row: Rollout, snapshot: Snapshot, one: Assignment, wish: Offer | GiveBack, now: datetime) -> ModelChange:
     model = ModelName(row.model)
     if isinstance(wish, GiveBack):
-        return ModelChange(one.device, model, None if one.previous is None else _ref(one.previous), TelemetryWish())
+        before = None if one.previous is None else _ref(one.previous)
+        return ModelChange(one.device, model, before, TelemetryWish(), over=snapshot.bundles[one.stratum].sha256)
     spec = snapshot.spec
     limits = spec.device
     deadlines = Deadlines(

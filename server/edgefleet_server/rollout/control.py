@@ -102,6 +102,8 @@ class _Control(Draft):
         for a in list(self.assignments.values()):
             if a.state is _S.ELIGIBLE or a.state in IN_FLIGHT:
                 told = "aborted; the device keeps the release" if a.state in IN_FLIGHT else "aborted before its switch"
+                if a.back_gen:
+                    told = "aborted while it was being taken back"
                 self.move(moved(a, _E.CANCEL, self.now, reason=told, ended_at=self.now, deadline=None), a)
 
     def _withdraw_from_absent(self) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.hearing import OVERWRITTEN, Terms, hear, moved
+from edgefleet_server.rollout.hearing import DEAF, OVERWRITTEN, REVOKED, Terms, hear, moved, with_patience
 from edgefleet_server.rollout.machines import (
     CELL_DONE,
     CELL_OPEN,
@@ -96,11 +96,22 @@ class Draft:
 
     def listen(self) -> None:
         """Move assignments by what devices said and by deadlines."""
+        self._take_no_account_of_absence()
         for device, assignment in list(self.assignments.items()):
             report = self.snapshot.reports.get(device)
-            after, steps = hear(assignment, report, self._terms(assignment), self.now)
+            patient = with_patience(assignment, self.snapshot.missed, self.now)
+            if patient != assignment:
+                self._note(patient)
+            after, steps = hear(patient, report, self._terms(patient), self.now)
             self.assignments[device] = after
             self.effects += steps
+
+    def _take_no_account_of_absence(self) -> None:
+        """Count the time in which the server was away as none of the time that stages may go without a verdict."""
+        missed = self.snapshot.missed
+        for cell in list(self.cells.values()):
+            if missed > DEAF and cell.state in CELL_OPEN and cell.opened_at is not None:
+                self.note_cell(replace(cell, resumed_at=(cell.resumed_at or cell.opened_at) + missed))
 
     def _terms(self, assignment: Assignment) -> Terms:
         spec = self.snapshot.spec
@@ -140,8 +151,10 @@ class Draft:
     def _give_back(self, a: Assignment) -> None:
         if not self.asks_for_release(a):
             if a.state not in IN_FLIGHT:  # those are superseded when their tick hears of it
-                done = replace(a, back_gen=max(1, a.gen), back_at=self.now, back_done_at=self.now)
-                self._note(replace(done, reason=a.reason or OVERWRITTEN))
+                done = replace(a, back_gen=a.gen + 1, back_at=self.now, back_done_at=self.now)
+                report = self.snapshot.reports.get(a.device)
+                is_gone = report is not None and report.is_revoked
+                self._note(replace(done, reason=a.reason or (REVOKED if is_gone else OVERWRITTEN)))
             return
         if a.previous is not None and a.previous.sha256 == self._terms(a).digest:
             reason = f"{NOT_BACK}: it ran this very release before, and nothing older is known"
@@ -201,6 +214,8 @@ class Draft:
         tail = f"; not confirmed to be back: {', '.join(sorted(stuck)[:20])}" if stuck else ""
         if self.state is RolloutState.ROLLING_BACK:
             event = RolloutEvent.ROLLBACK_STUCK if stuck else RolloutEvent.ROLLED_BACK
+            if not failed:  # a person took back what had no open stage: theirs are the words
+                code, reason = self.snapshot.code, self.snapshot.reason
             self.move_rollout(event, code, reason + tail)
         elif not passed:
             self.move_rollout(RolloutEvent.CANCEL, "empty", "no device of the rollout was left to judge")

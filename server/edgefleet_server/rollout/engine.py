@@ -5,6 +5,7 @@ begins by locking the row with that fence. Who has lost it (a lease that ran out
 """
 
 import logging
+from dataclasses import replace
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db import Database
@@ -62,6 +63,8 @@ class RolloutEngine:
             session.refresh(row)
             snapshot = service.loader.snapshot(session, row)
             now = self._clock.now()
+            if row.next_eval_at is not None and row.next_eval_at < now:
+                snapshot = replace(snapshot, missed=now - row.next_eval_at)
             made = plan_tick(snapshot, now)
             service.carrier.carry(session, row, snapshot, made, actor="engine", now=now)
         if made.effects:

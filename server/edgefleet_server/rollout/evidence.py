@@ -18,6 +18,9 @@ from typing import Final
 CELLS: Final = 400
 _ABORT_BETA: Final = (1.0, 3.0)
 _PROMOTE_BETA: Final = (0.5, 10.0)
+_LEAST: Final = math.ulp(0.0)
+_MOST: Final = 1 - math.ulp(0.5)
+"""Least and greatest float between 0 and 1: cells of a p next to either would otherwise be rounded to 0 or 1 themselves."""
 _MAX_CLEAN: Final = 100_000
 _BISECTIONS: Final = 60
 
@@ -123,7 +126,7 @@ def _table(p: float, is_abort: bool) -> _Table:
 
 def _midpoints(low: float, high: float) -> Iterator[float]:
     width = (high - low) / CELLS
-    return (low + (cell + 0.5) * width for cell in range(CELLS))
+    return (min(max(low + (cell + 0.5) * width, _LEAST), _MOST) for cell in range(CELLS))
 
 
 def _log_sum(logs: list[float]) -> float:

@@ -16,6 +16,8 @@ from edgefleet_server.rollout.rules import LOST, rule_for
 
 _S: Final = AssignmentState
 UNCOUNTED: Final = frozenset({_S.CANCELLED, _S.SUPERSEDED})
+OUTSIDE: Final = UNCOUNTED | {_S.INCOMPATIBLE}
+"""The device has no part in the rollout any more, or never had one."""
 
 
 def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], now: datetime) -> Facts:

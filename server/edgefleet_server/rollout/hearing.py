@@ -7,6 +7,7 @@ Its own module because it is the one place where the words of devices become sta
 - `install.held` means that our own brake stopped it: nothing began.
 - Silence is told by deadlines: never taken up = unreachable, taken up and then silent = lost. A device on probation is
   lost only when it is not heard of either; one that is there but never gets through its probation failed.
+- A server that was away heard nobody: what ran out meanwhile runs out later, so that devices can find it again first.
 Source: fleet.md §5.3, design README §7.
 """
 
@@ -22,9 +23,14 @@ from edgefleet_server.rollout.rules import LOST
 TRANSIENT: Final = frozenset({ErrorClass.NETWORK, ErrorClass.DISK, ErrorClass.MEMORY, ErrorClass.DEADLINE})
 HELD_CODE: Final = "install.held"
 TAKEN_BACK: Final = "taken back by the server"
+REVOKED: Final = "the device was taken out of the fleet"
 OVERWRITTEN: Final = "another release was set on the device meanwhile"
 PROBATION_FACTOR: Final = 4
 """A device that is there may be on probation for so many times `verify`."""
+DEAF: Final = timedelta(minutes=1)
+"""Whoever did not look for longer than this was away, not busy."""
+RETURN: Final = timedelta(minutes=6)
+"""So long devices may take to find a server again that was away: they wait up to 5 min between two tries."""
 
 _FORGED: Final = frozenset({"verify.signature", "verify.wrong_type", "verify.wrong_device"})
 """Refusals of a whole document that mean forgery, not a wrong clock."""
@@ -59,6 +65,13 @@ def hear(assignment: Assignment, report: Report | None, terms: Terms, now: datet
     return assignment, steps
 
 
+def with_patience(assignment: Assignment, missed: timedelta, now: datetime) -> Assignment:
+    """Return the assignment with time to speak again, when the server was away for `missed`: what it did not hear is no silence."""
+    if missed <= DEAF or assignment.state not in IN_FLIGHT or assignment.deadline is None:
+        return assignment
+    return replace(assignment, deadline=max(assignment.deadline, now + min(RETURN, 2 * missed)))
+
+
 def moved(assignment: Assignment, event: AssignmentEvent, now: datetime, **changes: object) -> Assignment:
     """Return the assignment after an event, with the moment it entered its new state."""
     return replace(assignment, state=step_assignment(assignment.state, event), entered_at=now, **changes)  # type: ignore[arg-type]
@@ -71,9 +84,7 @@ def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, ste
     if report.is_revoked:
         if a.state in (_S.HEALTHY, _S.UNREACHABLE):
             return a
-        return _step(
-            a, _E.CANCEL, now, steps, reason="the device was taken out of the fleet", ended_at=now, deadline=None
-        )
+        return _step(a, _E.CANCEL, now, steps, reason=REVOKED, ended_at=now, deadline=None)
     is_open = a.state in IN_FLIGHT or (a.state is _S.HEALTHY and not _has_soaked(a, terms, now))
     if is_open and report.wanted_by_server != digest:
         return _step(a, _E.SUPERSEDE, now, steps, reason=OVERWRITTEN, ended_at=now, deadline=None)

@@ -43,6 +43,8 @@ class Loader:
             cells=tuple(store.cells(session, row.id)),
             assignments=tuple(assignments),
             reports=self.reports(devices, model),
+            code=row.code,
+            reason=row.reason,
         )
 
     def bundles(self, ref: ReleaseRef) -> dict[ProfileName, Bundle]:

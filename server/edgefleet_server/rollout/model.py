@@ -369,6 +369,11 @@ class Snapshot:
     reports: Mapping[DeviceId, Report] = field(default_factory=dict)
     running: Mapping[DeviceId, Bundle] = field(default_factory=dict)
     """What devices that have no assignment yet run of this model now: what they would be rolled back to."""
+    code: str = ""
+    reason: str = ""
+    """Why the rollout is in its state."""
+    missed: timedelta = timedelta()
+    """For how long nobody looked although it was time: the server was away, and heard no device either."""
 
 
 # ---- what the planner wants done

@@ -9,7 +9,7 @@ Effects may be applied twice without harm only through the fence of the engine: 
 Source: fleet.md §5.3, §5.4; design README §7.
 """
 
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -18,7 +18,7 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import rules
 from edgefleet_server.rollout.draft import BATCH, Draft, Lane
-from edgefleet_server.rollout.facts import UNCOUNTED, facts_of, soak_end
+from edgefleet_server.rollout.facts import OUTSIDE, facts_of, soak_end
 from edgefleet_server.rollout.hearing import moved
 from edgefleet_server.rollout.machines import CELL_OPEN, EXPOSED_STATES, IN_FLIGHT, AssignmentEvent, StageEvent
 from edgefleet_server.rollout.membership import cut_of, rank, shares
@@ -30,6 +30,7 @@ from edgefleet_server.rollout.model import (
     CellMade,
     Hold,
     Judged,
+    Member,
     Offer,
     Pause,
     Plan,
@@ -71,16 +72,21 @@ class _Walk(Draft):
         super().__init__(snapshot, now)
         self._left_to_offer = BATCH
         self._known_ranks: dict[ProfileName, dict[DeviceId, int]] = {}
+        self._stratum_now = {m.device: m.stratum for m in snapshot.members}
 
     def make_cells(self) -> None:
         """Make the cells of strata that are new: at the start all of them, later those of joiners."""
-        strata = {m.stratum for m in self.snapshot.members if m.stratum in self.snapshot.bundles}
+        strata = {m.stratum for m in self._fresh_members() if m.stratum in self.snapshot.bundles}
         for stratum in sorted(strata - {stratum for stratum, _ in self.cells}):
             for index in range(len(self.snapshot.spec.stages)):
                 cell = Cell(index, stratum, StageState.PENDING)
                 self.cells[stratum, index] = cell
                 self.effects.append(CellMade(cell))
         self._set_unfit_aside()
+
+    def _fresh_members(self) -> Iterator[Member]:
+        """Yield the members that nothing was said of yet: who was set aside or taken out, or has another stratum, stays so."""
+        return (m for m in self.snapshot.members if m.device not in self.assignments)
 
     def _set_unfit_aside(self) -> None:
         """Say of each device for whose profile there is no bundle that it cannot take part."""
@@ -134,7 +140,7 @@ class _Walk(Draft):
 
     def _is_empty(self, lane: Lane, cell: Cell, cut: int) -> bool:
         """Whether the stage would look at no device of this stratum, neither at new ones nor at those of earlier stages."""
-        has_some = any(a.stratum == lane.stratum and a.state not in UNCOUNTED for a in self.assignments.values())
+        has_some = any(a.stratum == lane.stratum and a.state not in OUTSIDE for a in self.assignments.values())
         return not has_some and not any(value < cut for value in self._ranks(cell.stratum).values())
 
     def _follow_the_others(self, opened: Cell, cell: Cell) -> Cell:
@@ -165,10 +171,10 @@ class _Walk(Draft):
         return cell.state is not StageState.PENDING or not self._is_empty(lane, cell, self._cut(lane, cell))
 
     def _share(self, cell: Cell) -> int:
-        populations = Counter(m.stratum for m in self.snapshot.members if m.stratum in self.snapshot.bundles)
+        populations = {lane.stratum: len(self._ranks(lane.stratum)) for lane in self.lanes()}
         count = self.snapshot.spec.stages[cell.stage].size.count
         assert count is not None, "the spec allows count_total with a count only"
-        return shares(count, dict(populations)).get(cell.stratum, 0)
+        return shares(count, populations).get(cell.stratum, 0)
 
     def _take_in(self, lane: Lane, cell: Cell) -> None:
         """Assign the members below the cut; while a stage is soaking or judged only a few joiners at a time."""
@@ -195,9 +201,11 @@ class _Walk(Draft):
 
     def _let_go(self, cell: Cell) -> None:
         """Take out who waits for an offer and no longer matches the selector."""
-        ranks = self._ranks(cell.stratum)
-        for a in [a for a in self.lane_assignments(cell) if a.state is _S.ELIGIBLE and a.device not in ranks]:
-            self.move(moved(a, _E.CANCEL, self.now, reason="no longer matches the selector", ended_at=self.now), a)
+        for a in [a for a in self.lane_assignments(cell) if a.state is _S.ELIGIBLE]:
+            stratum = self._stratum_now.get(a.device)
+            if stratum != a.stratum:
+                reason = "no longer matches the selector" if stratum is None else f"its profile is {stratum} now"
+                self.move(moved(a, _E.CANCEL, self.now, reason=reason, ended_at=self.now), a)
 
     def _room_for_joiners(self, cell: Cell) -> int | None:
         if cell.state is StageState.EXPOSING:
@@ -296,8 +304,11 @@ class _Walk(Draft):
         return cell.stage == len(self.snapshot.spec.stages) - 1
 
     def _ranks(self, stratum: ProfileName) -> dict[DeviceId, int]:
+        """Return the ranks of a stratum's devices: who takes part stays one of them, also when the selector (`model.x=1.0.0`)
+        no longer matches, or stages would be percentages of what is left."""
         known = self._known_ranks.get(stratum)
         if known is None:
-            members = (m.device for m in self.snapshot.members if m.stratum == stratum)
-            known = self._known_ranks[stratum] = {device: rank(self.snapshot.salt, device) for device in members}
+            devices = {m.device for m in self._fresh_members() if m.stratum == stratum}
+            devices |= {a.device for a in self.assignments.values() if a.stratum == stratum and a.state not in OUTSIDE}
+            known = self._known_ranks[stratum] = {device: rank(self.snapshot.salt, device) for device in devices}
         return known

@@ -71,9 +71,9 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
         rollout_id: str, page: Paging, _caller: Viewer, state: str | None = None, stage: str | None = None
     ) -> ListOf[RolloutDevice]:
         """List devices of a rollout: where each stands and why. `stage` is a name or a number from 0."""
-        everyone = reader.devices(rollout_id, state=state, stage=stage)
-        rest = [one for one in everyone if page.after is None or one.device > page.after]
-        cut = cut_page(rest, page, len(everyone), lambda one: one.device)
+        found = reader.devices(rollout_id, state=state, stage=stage, after=page.after, limit=page.limit + 1)
+        total = reader.count_devices(rollout_id, state=state, stage=stage)
+        cut = cut_page(found, page, total, lambda one: one.device)
         return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=cut.total)
 
     @router.get("/rollouts/{rollout_id}/decisions", operation_id="list_rollout_decisions")

@@ -19,13 +19,14 @@ from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout import control, store
 from edgefleet_server.rollout.carrying import Carrier, event_of
 from edgefleet_server.rollout.errors import ActiveExistsError, IllegalStateError, LintError, ReasonNeededError
+from edgefleet_server.rollout.facts import UNCOUNTED
 from edgefleet_server.rollout.loading import Loader
 from edgefleet_server.rollout.machines import (
     IllegalTransitionError,
     RolloutEvent,
     step_rollout,
 )
-from edgefleet_server.rollout.model import Plan, RolloutState, Snapshot, Spec
+from edgefleet_server.rollout.model import Member, Plan, RolloutState, Snapshot, Spec
 from edgefleet_server.rollout.planning import PlanView, plan
 from edgefleet_server.rollout.spec import dump_spec, parse_spec
 from edgefleet_server.rollout.tables import Rollout
@@ -59,10 +60,20 @@ class RolloutService:
         return self._plan(parse_spec(document), _new_salt())
 
     def plan_of(self, rollout_id: str) -> PlanView:
-        """Return who belongs to which stage of a rollout, and why. Raises RolloutUnknownError."""
+        """Return who belongs to which stage of a rollout, and why. Raises RolloutUnknownError.
+
+        Cuts of stages that were opened stay as they are, and so do devices that take part, whatever the selector says now.
+        """
         with self._db.read() as session:
             row = store.rollout(session, rollout_id)
-            return self._plan(parse_spec(row.spec), row.salt)
+            spec = parse_spec(row.spec)
+            known = {one.device: one for one in store.assignments(session, row.id)}
+            members = [one for one in self.loader.members(row.selector) if one.device not in known]
+            members += [Member(one.device, one.stratum) for one in known.values() if one.state not in UNCOUNTED]
+            cuts = {
+                (one.stage, one.stratum): one.cut for one in store.cells(session, row.id) if one.opened_at is not None
+            }
+            return plan(spec, row.salt, members, self.loader.bundles(ReleaseRef.parse(spec.release)), cuts)
 
     def create(self, document: Any, by: str) -> RolloutId:
         """Start a rollout; return its id. Raises BadSpecError, LintError, ActiveExistsError and what the registry raises."""

@@ -83,9 +83,12 @@ def braked(session: Session, since: datetime) -> list[str]:
 
 
 def failed_digests(session: Session) -> list[str]:
-    """Return the bundles of strata that failed in rollouts that are still open: other strata of these go on."""
+    """Return the bundles of strata that failed in rollouts that are still open: other strata of these go on.
+
+    Without those that devices of another open rollout run: they may have to go back to them, and a brake must not hinder that.
+    """
     statement = (
-        select(col(RolloutCell.digest))
+        select(col(RolloutCell.digest), col(RolloutCell.rollout_id))
         .join(Rollout, col(Rollout.id) == col(RolloutCell.rollout_id))
         .where(
             col(RolloutCell.state) == StageState.FAILED.value,
@@ -94,7 +97,25 @@ def failed_digests(session: Session) -> list[str]:
         )
         .distinct()
     )
-    return sorted(session.execute(statement).scalars())
+    failed: dict[str, set[str]] = {}
+    for digest, rollout_id in session.execute(statement):
+        failed.setdefault(digest, set()).add(rollout_id)
+    if failed:
+        for digest, rollout_id in session.execute(_ways_back(failed)):
+            if rollout_id not in failed.get(digest, ()):
+                failed.pop(digest, None)
+    return sorted(failed)
+
+
+def _ways_back(digests: Collection[str]) -> Any:
+    """Return the statement for which of these bundles devices of which open rollouts ran before."""
+    previous = col(RolloutAssignment.previous)["sha256"].as_string()
+    return (
+        select(previous, col(RolloutAssignment.rollout_id))
+        .join(Rollout, col(Rollout.id) == col(RolloutAssignment.rollout_id))
+        .where(col(Rollout.state).in_(sorted(ROLLOUT_ACTIVE)), previous.in_(sorted(digests)))
+        .distinct()
+    )
 
 
 # ---- the engine's claim

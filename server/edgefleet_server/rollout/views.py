@@ -240,14 +240,15 @@ class RolloutReader:
         with self._db.read() as session:
             row = store.rollout(session, rollout_id)
             names = [one.name for one in parse_spec(row.spec).stages]
-            chosen = [
-                one
-                for one in store.assignments(session, rollout_id)
-                if (state is None or one.state.value == state)
-                and (stage is None or stage in (names[one.stage], str(one.stage)))
-                and (after is None or one.device > after)
-            ][:limit]
-            return self._devices(row, names, chosen)
+            found = _chosen(store.assignments(session, rollout_id), names, state, stage)
+            return self._devices(row, names, [one for one in found if after is None or one.device > after][:limit])
+
+    def count_devices(self, rollout_id: str, *, state: str | None = None, stage: str | None = None) -> int:
+        """Return how many devices of a rollout `devices` would give without a limit. Raises RolloutUnknownError."""
+        with self._db.read() as session:
+            row = store.rollout(session, rollout_id)
+            names = [one.name for one in parse_spec(row.spec).stages]
+            return len(_chosen(store.assignments(session, rollout_id), names, state, stage))
 
     def decisions(self, rollout_id: str, *, before: int | None = None, limit: int = 200) -> list[DecisionView]:
         """Return decisions, newest first, each made again from its evidence. Raises RolloutUnknownError."""
@@ -340,6 +341,17 @@ class RolloutReader:
                 )
             )
         return found
+
+
+def _chosen(
+    assignments: Iterable[Assignment], names: Sequence[str], state: str | None, stage: str | None
+) -> list[Assignment]:
+    return [
+        one
+        for one in assignments
+        if (state is None or one.state.value == state)
+        and (stage is None or stage in (names[one.stage], str(one.stage)))
+    ]
 
 
 _PAST: Final = frozenset({StageState.PASSED.value, StageState.SKIPPED.value})

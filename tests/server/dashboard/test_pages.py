@@ -266,7 +266,7 @@ def test_a_device_that_goes_silent_after_its_switch_is_lost_with_its_reason(flee
     follow(fleet, rest)
     dying.connect(on=False)
     for _ in range(6):
-        fleet.tick(minutes=5)
+        fleet.tick(minutes=1)
     told = part_of(fleet.browser(Role.VIEWER).get(f"/rollouts/{rollout}").text, "rollout-devices")
     assert "lost" in told
     assert "took it up and was not heard of again; counts as failed – " in told

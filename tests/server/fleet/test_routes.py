@@ -72,6 +72,14 @@ def test_lists_come_in_pages(client: TestClient, house: House) -> None:
     assert [e["id"] for e in events["items"] + more["items"]] == [3, 2, 1]
 
 
+@pytest.mark.parametrize("path", ["events", "devices/{}/events"])
+def test_a_time_without_a_zone_is_refused_with_its_place(client: TestClient, house: House, path: str) -> None:
+    device = enrolled(client, house)
+    answer = client.get(path.format(device.id), params={"since": "2026-11-25T12:00:00"})
+    assert (answer.status_code, "query.since" in answer.json()["detail"]) == (422, True)
+    assert client.get(path.format(device.id), params={"since": "2026-11-25T12:00:00Z"}).status_code == 200
+
+
 def test_events_can_be_filtered_and_followed(client: TestClient, house: House) -> None:
     device = house.device().id
     house.fleet.add_events([NewEvent("stage", rollout="r-1"), NewEvent("assignment", device, "digits", "r-1")])

@@ -77,6 +77,13 @@ def test_huge_counts_neither_overflow_nor_vanish() -> None:
     assert math.isfinite(log_e_promote(100_000, 100_000, P1))
 
 
+@pytest.mark.parametrize("p", [math.ulp(0.0), 1e-300, 1 - 1e-14, 1 - math.ulp(0.5)])
+@pytest.mark.parametrize(("k", "n"), [(0, 0), (0, 3), (1, 3), (3, 3)])
+def test_a_ratio_next_to_0_or_1_is_a_ratio(p: float, k: int, n: int) -> None:
+    assert math.isfinite(log_e_abort(k, n, p))
+    assert math.isfinite(log_e_promote(k, n, p))
+
+
 @UNHURRIED
 @given(count=counts, p=ratios)
 def test_the_same_counts_give_the_same_bits(count: tuple[int, int], p: float) -> None:
