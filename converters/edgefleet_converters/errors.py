@@ -162,6 +162,12 @@ class UnsupportedOperatorError(RefusedError):
     code = "convert.unsupported_operator"
 
 
+class OperatorNotCompiledError(RefusedError):
+    """Our ONNX to TFLite compiler does not do an operator in this form, although the runtime might."""
+
+    code = "convert.operator_not_compiled"
+
+
 class OpsetTooNewError(RefusedError):
     """The model's operator set or IR version is newer than the profile's runtime reads."""
 
@@ -266,6 +272,8 @@ BY_CODE: dict[str, type[ConversionError]] = {
         LoadFailedError,
         TransformError,
         RuntimeUnavailableError,
+        UnsupportedOperatorError,
+        OperatorNotCompiledError,
     )
 }
 """Errors that a sandboxed child may raise; the parent raises the same class again."""

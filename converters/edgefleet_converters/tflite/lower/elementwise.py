@@ -1,0 +1,243 @@
+"""Arithmetic, comparison, logic and bits, one element at a time. Source: the ONNX operator pages, opsets 1 to 25."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgefleet_converters.tflite import maths, moves
+from edgefleet_converters.tflite.builder import Builder
+from edgefleet_converters.tflite.ir import Tensor
+from edgefleet_converters.tflite.node import Lowering, Node
+
+_POWERS_MAX = 16
+
+
+def binary_of(code: str) -> Lowering:
+    """Return the lowering of an operator that is one TFLite operator of two inputs."""
+
+    def lower(b: Builder, n: Node) -> Sequence[Tensor]:
+        x, y = n.input(0), _old_broadcast(b, n)
+        return [maths.binary(b, code, x, y)]
+
+    return lower
+
+
+def _old_broadcast(b: Builder, n: Node) -> Tensor:
+    """Return the second input; before opset 7 `axis` said where it stands in the first one's shape."""
+    x, y = n.input(0), n.input(1)
+    if n.get("broadcast") and "axis" in n.attributes:
+        axis = int(n.get("axis")) % max(1, x.rank)
+        return moves.reshape(b, y, [*y.shape, *[1] * (x.rank - axis - y.rank)])
+    return y
+
+
+def divide(b: Builder, n: Node) -> Sequence[Tensor]:
+    """Div: integers are cut towards zero. 64-bit integers have no division in TFLite."""
+    x, y = n.input(0), _old_broadcast(b, n)
+    if x.dtype in ("int64", "uint32", "uint64"):
+        b.lacks(f"DIV on {x.dtype}")
+    return [maths.div(b, x, y)]
+
+
+def variadic_of(code: str) -> Lowering:
+    """Return the lowering of Max, Min or Sum over any number of inputs."""
+
+    def lower(b: Builder, n: Node) -> Sequence[Tensor]:
+        made = n.input(0)
+        for position in range(1, len(n.inputs)):
+            made = maths.binary(b, code, made, n.input(position))
+        return [made if len(n.inputs) > 1 else moves.reshape(b, made, made.shape)]
+
+    return lower
+
+
+def mean(b: Builder, n: Node) -> Sequence[Tensor]:
+    """Mean of any number of inputs."""
+    total = variadic_of("ADD")(b, n)[0]
+    return [maths.div(b, total, float(len(n.inputs)))]
+
+
+def unary_of(code: str) -> Lowering:
+    """Return the lowering of an operator that is one TFLite operator of one input."""
+
+    def lower(b: Builder, n: Node) -> Sequence[Tensor]:
+        return [maths.unary(b, code, n.input(0))]
+
+    return lower
+
+
+def absolute(b: Builder, n: Node) -> Sequence[Tensor]:
+    """Abs; the kernel has no int64, where max(x, -x) is the same."""
+    x = n.input(0)
+    if x.dtype.startswith("uint"):
+        return [x]
+    return [magnitude(b, x)]
+
+
+def magnitude(b: Builder, x: Tensor) -> Tensor:
+    """Return |x|."""
+    if x.dtype == "int64":
+        return maths.binary(b, "MAXIMUM", x, maths.unary(b, "NEG", x))
+    return maths.unary(b, "ABS", x)
+
+
+def sign(b: Builder, n: Node) -> Sequence[Tensor]:
+    """Sign."""
+    x = n.input(0)
+    if x.dtype in ("float32", "float16", "int32", "int16", "int8"):
+        return [maths.unary(b, "SIGN", x)]
+    zero = maths.scalar(b, 0, x)
+    above = moves.cast(b, maths.binary(b, "GREATER", x, zero), "int32")
+    below = moves.cast(b, maths.binary(b, "LESS", x, zero), "int32")
+    return [moves.cast(b, maths.sub(b, above, below), x.dtype)]
+
+
+def modulo(b: Builder, n: Node) -> Sequence[Tensor]:
+    """Mod: the sign of the divisor, or with fmod that of the dividend."""
+    x, y = n.input(0), n.input(1)
+    if not n.get("fmod", 0):
+        return [maths.binary(b, "FLOOR_MOD", x, y)]
+    if x.dtype.startswith("uint"):
+        return [maths.binary(b, "FLOOR_MOD", x, y)]
+    rest = maths.binary(b, "FLOOR_MOD", magnitude(b, x), magnitude(b, y))
+    negative = maths.binary(b, "LESS", x, maths.scalar(b, 0, x))
+    return [moves.select(b, negative, maths.unary(b, "NEG", rest), rest)]
+
+
+def power(b: Builder, n: Node) -> Sequence[Tensor]:
+    """Pow: small constant whole exponents are multiplied out, others go to POW where its type has one."""
+    x, exponent = n.input(0), _old_broadcast(b, n)
+    value = exponent.data
+    if value is not None and value.size == 1 and float(value.reshape(())) in range(1, _POWERS_MAX + 1):
+        shape = np.broadcast_shapes(x.shape, exponent.shape)
+        return [moves.reshape(b, whole_power(b, x, int(value.reshape(()))), shape)]
+    if x.dtype in ("float32", "float16"):
+        if exponent.dtype in ("float64", "uint64"):
+            b.lacks(f"POW with a {exponent.dtype} exponent")
+        return [maths.binary(b, "POW", x, moves.cast(b, exponent, x.dtype))]
+    if exponent.dtype.startswith("float") or x.dtype not in ("int32", "int16", "int8", "uint8"):
+        b.lacks(f"POW of {x.dtype} and {exponent.dtype}")
+    if exponent.dtype != x.dtype:
+        b.lacks(f"POW of {x.dtype} and {exponent.dtype}")
+    return [maths.binary(b, "POW", x, exponent)]
+
+
+def whole_power(b: Builder, x: Tensor, exponent: int) -> Tensor:
+    """Return x to a whole power of at least 1, by squaring."""
+    made: Tensor | None = None
+    square = x
+    while exponent:
+        if exponent & 1:
+            made = square if made is None else maths.mul(b, made, square)
+        exponent >>= 1
+        if exponent:
+            square = maths.mul(b, square, square)
+    assert made is not None
+    return made
+
+
+def where(b: Builder, n: Node) -> Sequence[Tensor]:
+    """Where."""
+    return [moves.select(b, n.input(0), n.input(1), n.input(2))]
+
+
+def clip(b: Builder, n: Node) -> Sequence[Tensor]:
+    """Clip: limits are attributes before opset 11. A lower limit above the upper one gives the upper one."""
+    low = n.optional(1) if n.opset >= 11 else n.get("min")
+    high = n.optional(2) if n.opset >= 11 else n.get("max")
+    return [maths.clamp(b, n.input(0), low, high)]
+
+
+def bit_shift(b: Builder, n: Node) -> Sequence[Tensor]:
+    """BitShift: left is a product with a power of two from a table, since TFLite has only the shift to the right."""
+    x, count = n.input(0), n.input(1)
+    bits = np.dtype(x.dtype).itemsize * 8
+    if n.text("direction", "LEFT") == "RIGHT":
+        return [_shift_right(b, x, count)]
+    powers = b.const(np.array([1 << i for i in range(bits)], np.uint64).astype(x.dtype))
+    factor = moves.gather(b, powers, moves.cast(b, count, "int32"), 0)
+    return [maths.mul(b, x, factor)]
+
+
+def _shift_right(b: Builder, x: Tensor, count: Tensor) -> Tensor:
+    if x.dtype == "uint16":
+        wide = maths.binary(b, "RIGHT_SHIFT", moves.cast(b, x, "int32"), moves.cast(b, count, "int32"))
+        return moves.cast(b, wide, x.dtype)
+    return maths.binary(b, "RIGHT_SHIFT", x, count)
+
+
+def bitwise_of(code: str) -> Lowering:
+    """Return the lowering of BitwiseAnd or BitwiseOr: x + y = 2 (x and y) + (x xor y)."""
+
+    def lower(b: Builder, n: Node) -> Sequence[Tensor]:
+        x, y = n.input(0), n.input(1)
+        if x.dtype in ("int64", "uint64", "uint32"):
+            b.lacks(f"a bitwise operator on {x.dtype}")
+        if x.dtype != "int32":
+            both = _and(b, moves.cast(b, x, "int32"), moves.cast(b, y, "int32"))
+        else:
+            both = _and_in_halves(b, x, y)
+        if code == "OR":
+            wide = maths.add(b, moves.cast(b, x, "int32"), moves.cast(b, y, "int32"))
+            both = maths.sub(b, wide, both)
+        return [moves.cast(b, both, x.dtype)]
+
+    return lower
+
+
+def _and(b: Builder, x: Tensor, y: Tensor) -> Tensor:
+    """Return x and y of int32 numbers whose sum fits."""
+    apart = maths.binary(b, "BITWISE_XOR", x, y)
+    return maths.binary(b, "RIGHT_SHIFT", maths.sub(b, maths.add(b, x, y), apart), b.const(1, "int32"))
+
+
+def _and_in_halves(b: Builder, x: Tensor, y: Tensor) -> Tensor:
+    sixteen = b.const(16, "int32")
+    high = [maths.binary(b, "RIGHT_SHIFT", t, sixteen) for t in (x, y)]
+    low = [maths.sub(b, t, maths.mul(b, h, 1 << 16)) for t, h in zip((x, y), high, strict=True)]
+    return maths.add(b, maths.mul(b, _and(b, *high), 1 << 16), _and(b, *low))
+
+
+def bitwise_xor(b: Builder, n: Node) -> Sequence[Tensor]:
+    """BitwiseXor; 64-bit numbers have no kernel."""
+    return [maths.binary(b, "BITWISE_XOR", n.input(0), n.input(1))]
+
+
+def bitwise_not(b: Builder, n: Node) -> Sequence[Tensor]:
+    """BitwiseNot: -1 - x in two's complement."""
+    x = n.input(0)
+    minus_one = b.const(np.array(-1, np.int64).astype(x.dtype))
+    return [maths.sub(b, minus_one, x)]
+
+
+def is_nan(b: Builder, n: Node) -> Sequence[Tensor]:
+    """IsNaN: only NaN differs from itself."""
+    x = n.input(0)
+    x = moves.cast(b, x, "float32") if x.dtype == "float16" else x
+    return [maths.binary(b, "NOT_EQUAL", x, x)]
+
+
+def is_inf(b: Builder, n: Node) -> Sequence[Tensor]:
+    """IsInf, either sign or one of them."""
+    x = n.input(0)
+    x = moves.cast(b, x, "float32") if x.dtype == "float16" else x
+    positive, negative = n.get("detect_positive", 1), n.get("detect_negative", 1)
+    if positive and negative:
+        return [maths.binary(b, "EQUAL", maths.unary(b, "ABS", x), maths.scalar(b, np.inf, x))]
+    if not positive and not negative:
+        return [b.const(np.zeros(x.shape, bool))]
+    return [maths.binary(b, "EQUAL", x, maths.scalar(b, np.inf if positive else -np.inf, x))]
+
+
+LOWERINGS: dict[str, Lowering] = {
+    "Add": binary_of("ADD"), "Sub": binary_of("SUB"), "Mul": binary_of("MUL"), "Div": divide, "Mod": modulo,
+    "Pow": power, "Max": variadic_of("MAXIMUM"), "Min": variadic_of("MINIMUM"), "Sum": variadic_of("ADD"),
+    "Mean": mean, "Equal": binary_of("EQUAL"), "Less": binary_of("LESS"), "LessOrEqual": binary_of("LESS_EQUAL"),
+    "Greater": binary_of("GREATER"), "GreaterOrEqual": binary_of("GREATER_EQUAL"), "And": binary_of("LOGICAL_AND"),
+    "Or": binary_of("LOGICAL_OR"), "Xor": binary_of("NOT_EQUAL"), "Not": unary_of("LOGICAL_NOT"),
+    "Neg": unary_of("NEG"), "Abs": absolute, "Exp": unary_of("EXP"), "Log": unary_of("LOG"),
+    "Sqrt": unary_of("SQRT"), "Floor": unary_of("FLOOR"), "Ceil": unary_of("CEIL"), "Round": unary_of("ROUND"),
+    "Sign": sign, "Where": where, "Clip": clip, "BitShift": bit_shift, "BitwiseAnd": bitwise_of("AND"),
+    "BitwiseOr": bitwise_of("OR"), "BitwiseXor": bitwise_xor, "BitwiseNot": bitwise_not, "IsNaN": is_nan,
+    "IsInf": is_inf,
+}  # fmt: skip
