@@ -40,6 +40,15 @@ def function_body(
     return None
 
 
+def default_attributes(op_type: str, opset: int, domain: str) -> dict[str, onnx.AttributeProto]:
+    """Return the attributes that the standard gives an operator when a node does not say them."""
+    try:
+        schema = onnx.defs.get_schema(op_type, opset, domain)
+    except onnx.defs.SchemaError:
+        return {}
+    return {name: a.default_value for name, a in schema.attributes.items() if a.default_value.name}
+
+
 def _best(versions: Sequence[int], opset: int, get: "object") -> bytes:
     known = [version for version in versions if version <= opset] or list(versions)
     assert callable(get)

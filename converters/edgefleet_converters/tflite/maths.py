@@ -27,6 +27,7 @@ WIDER: Final[dict[str, tuple[str, ...]]] = {
 
 MAX_RANK: Final = 4
 _INT64_MIN: Final = -(2**63)
+_FLOAT_BELOW_2_63: Final = float(np.nextafter(np.float32(2**63), np.float32(0)))
 
 
 def _trunc_div(x: Array, y: Array) -> Array:
@@ -87,6 +88,37 @@ def binary(b: Builder, code: str, x: Tensor, y: Tensor) -> Tensor:
     return made if code in _COMPARISONS else cast(b, made, x.dtype)
 
 
+def divide_int64(b: Builder, x: Tensor, y: Tensor) -> Tensor:
+    """Return x ÷ y of int64 cut towards zero, for which no kernel exists.
+
+    A quotient in float32 has 24 good bits, so each round leaves a remainder 2^22 times smaller; after four rounds the remainder is
+    below the divisor or one step off, which the last lines mend. The clamp keeps the cast inside int64.
+    """
+    total: Tensor | None = None
+    rest = x
+    for _ in range(4):
+        part = binary(b, "DIV", cast(b, rest, "float32"), cast(b, y, "float32"))
+        step = cast(b, clamp(b, part, -_FLOAT_BELOW_2_63, _FLOAT_BELOW_2_63), "int64")
+        total = step if total is None else add(b, total, step)
+        rest = sub(b, rest, mul(b, step, y))
+    assert total is not None
+    # The remainder must have the sign of x and be smaller than y.
+    zero, one = b.const(0, "int64"), b.const(1, "int64")
+    size_y = binary(b, "MAXIMUM", y, unary(b, "NEG", y))
+    same_sign = binary(b, "EQUAL", binary(b, "LESS", x, zero), binary(b, "LESS", y, zero))
+    towards = _choice(b, same_sign, one)
+    size_rest = binary(b, "MAXIMUM", rest, unary(b, "NEG", rest))
+    more = cast(b, binary(b, "GREATER_EQUAL", size_rest, size_y), "int64")
+    opposite = binary(b, "LOGICAL_AND", binary(b, "NOT_EQUAL", rest, zero),
+                      binary(b, "NOT_EQUAL", binary(b, "LESS", rest, zero), binary(b, "LESS", x, zero)))  # fmt: skip
+    return sub(b, add(b, total, mul(b, towards, more)), mul(b, towards, cast(b, opposite, "int64")))
+
+
+def _choice(b: Builder, condition: Tensor, one: Tensor) -> Tensor:
+    """Return 1 where the condition holds, else -1."""
+    return sub(b, mul(b, cast(b, condition, "int64"), 2), one)
+
+
 def _unsigned(b: Builder, code: str, x: Tensor, y: Tensor) -> Tensor:
     left, right = bitcast(b, x, "int64"), bitcast(b, y, "int64")
     if code in _WRAPPING:
@@ -138,7 +170,7 @@ def reduce(b: Builder, code: str, x: Tensor, axes: Sequence[int], *, keep: bool)
     if done and (size(x.shape) or code in _EMPTY):
         return done
     if not size(x.shape):
-        return b.const(np.full(shape, _identity(b, code, x.dtype), x.dtype))
+        return b.const(np.full(shape, identity(b, code, x.dtype), x.dtype))
     if not chosen or all(x.shape[a] == 1 for a in chosen):
         return reshape(b, x, shape)
     flat = _joined(b, x, chosen)
@@ -167,7 +199,8 @@ def _joined(b: Builder, x: Tensor, chosen: set[int]) -> tuple[list[int], list[bo
     return sizes, reduced
 
 
-def _identity(b: Builder, code: str, dtype: str) -> float:
+def identity(b: Builder, code: str, dtype: str) -> float:
+    """Return what a reduction of no elements gives."""
     if code in _EMPTY:
         return _EMPTY[code]
     if code in ("REDUCE_MAX", "REDUCE_MIN"):

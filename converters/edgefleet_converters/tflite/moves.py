@@ -67,6 +67,8 @@ def bitcast(b: Builder, x: Tensor, dtype: str) -> Tensor:
     """Return the same bits under a type of the same width."""
     if x.dtype == dtype:
         return x
+    if (x.dtype, dtype) in (("bool", "uint8"), ("bool", "int8")):
+        return cast(b, x, dtype)
     done = b.folded(lambda a: a.view(dtype), x)
     return done or b.emit("BITCAST", [x], dtype, x.shape)
 

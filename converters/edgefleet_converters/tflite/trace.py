@@ -15,12 +15,13 @@ import onnx.numpy_helper
 from edgefleet_converters.errors import DynamicShapeError, OperatorNotCompiledError
 from edgefleet_converters.tflite.builder import Builder
 from edgefleet_converters.tflite.folding import fold_node
-from edgefleet_converters.tflite.functions import function_body
+from edgefleet_converters.tflite.functions import default_attributes, function_body
 from edgefleet_converters.tflite.ir import Shape, Tensor
 from edgefleet_converters.tflite.lower.registry import LOWERINGS
 from edgefleet_converters.tflite.moves import reshape
 from edgefleet_converters.tflite.node import Node
 from edgefleet_converters.tflite.operators import DTYPES
+from edgefleet_converters.tflite.promises import backwards
 
 MAX_DEPTH: Final = 32
 _KNOWN_TYPES: Final = set(DTYPES.values())
@@ -46,6 +47,11 @@ class _Scope:
                 return scope.values[name]
             scope = scope.outer
         raise OperatorNotCompiledError(f"value {name!r} is read before it is made", next_step="export the model again")
+
+
+    def scalars(self) -> set[str]:
+        """Return the names of values of rank 0 so far."""
+        return {name for name, tensor in self.values.items() if not tensor.shape}
 
 
 class Tracer:
@@ -104,6 +110,7 @@ class Tracer:
             shape = fixed_shape(value)
             if shape is not None:
                 scope.declared[value.name] = shape
+        scope.declared = backwards(graph.node, scope.declared, scope.scalars())
         scope.read |= read_names(graph.node) | {value.name for value in graph.output}
         self._nodes(graph.node, scope)
 
@@ -163,10 +170,19 @@ class Tracer:
         inner = _Scope(opsets=opsets, depth=scope.depth + 1)
         inner.values.update({name: t for name, t in zip(body.input, inputs, strict=False) if t is not None})
         missing = set(body.input) - set(inner.values)
-        nodes = [_bound(n, node, body, missing) for n in body.node]
-        inner.read = read_names(nodes) | set(body.output)
+        given = default_attributes(node.op_type, scope.opsets.get(domain, 1), domain) if own is None else {}
+        given |= {a.name: a for a in body.attribute_proto} | {a.name: a for a in node.attribute}
+        nodes = [_bound(n, given, missing) for n in body.node]
+        inner.read = read_names(nodes) | {inside for inside, taken in zip(body.output, node.output, strict=False) if taken}
+        promised = {
+            inside: scope.declared[name]
+            for inside, name in zip(body.output, node.output, strict=False)
+            if name in scope.declared
+        }
+        inner.declared = backwards(nodes, promised, inner.scalars())
         self._nodes(nodes, inner)
-        return [inner.find(name) for name, _ in zip(body.output, node.output, strict=False)]
+        # An output that the caller does not take may not even be made by the body.
+        return [inner.find(name) if taken else self._b.ints([]) for name, taken in zip(body.output, node.output, strict=False)]
 
     def _subgraph(self, graph: onnx.GraphProto, given: Sequence[Tensor], scope: _Scope) -> list[Tensor]:
         """Lower a graph attribute with the given inputs and return its outputs."""
@@ -182,10 +198,8 @@ def _opsets(imports: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
     return {"" if entry.domain in DEFAULT_DOMAINS else entry.domain: entry.version for entry in imports}
 
 
-def _bound(node: onnx.NodeProto, call: onnx.NodeProto, body: onnx.FunctionProto, missing: set[str]) -> onnx.NodeProto:
+def _bound(node: onnx.NodeProto, given: Mapping[str, onnx.AttributeProto], missing: set[str]) -> onnx.NodeProto:
     """Return a node of a function body with the caller's attributes in place and inputs that were left out emptied."""
-    given = {a.name: a for a in call.attribute}
-    given = {a.name: a for a in body.attribute_proto} | given
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     del copy.attribute[:]
@@ -195,7 +209,7 @@ def _bound(node: onnx.NodeProto, call: onnx.NodeProto, body: onnx.FunctionProto,
             new.CopyFrom(attribute)
             if attribute.type == onnx.AttributeProto.GRAPH:
                 for inner in new.g.node:
-                    inner.CopyFrom(_bound(inner, call, body, missing))
+                    inner.CopyFrom(_bound(inner, given, missing))
         elif attribute.ref_attr_name in given:
             new = copy.attribute.add()
             new.CopyFrom(given[attribute.ref_attr_name])

@@ -84,6 +84,10 @@ def _usable(model: onnx.ModelProto) -> bool:
     return all(v.type.HasField("tensor_type") and v.type.tensor_type.elem_type in _USABLE for v in values)
 
 
+def _array(value: Any) -> Array:
+    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
+
+
 def _stored_sets(folder: Path) -> list[tuple[list[Array], list[Array]]]:
     return [
         (_stored(data, "input"), _stored(data, "output")) for data in sorted(folder.glob("test_data_set_*"))
@@ -122,10 +126,10 @@ def judge(case: Case, runtime: TfliteRuntime) -> tuple[str, str]:
         return "wrong", f"outputs {[spec.name for spec in model.outputs]}"
     for inputs, outputs in case.sets:
         try:
-            got = list(model.run(dict(zip(names, (np.asarray(a) for a in inputs), strict=True))).values())
+            got = list(model.run(dict(zip(names, (_array(a) for a in inputs), strict=True))).values())
         except EdgefleetError as error:
             return "failed", f"run: {error.message}"
-        problem = _difference(case, got, [np.asarray(a) for a in outputs])
+        problem = _difference(case, got, [_array(a) for a in outputs])
         if problem:
             return "wrong", problem
     return "pass", ""

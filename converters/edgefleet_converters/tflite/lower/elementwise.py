@@ -32,10 +32,15 @@ def _old_broadcast(b: Builder, n: Node) -> Tensor:
 
 
 def divide(b: Builder, n: Node) -> Sequence[Tensor]:
-    """Div: integers are cut towards zero. 64-bit integers have no division in TFLite."""
+    """Div: integers are cut towards zero."""
     x, y = n.input(0), _old_broadcast(b, n)
-    if x.dtype in ("int64", "uint32", "uint64"):
-        b.lacks(f"DIV on {x.dtype}")
+    if x.data is not None and y.data is not None:
+        return [maths.div(b, x, y)]
+    if x.dtype in ("int64", "uint32"):
+        wide = maths.divide_int64(b, moves.cast(b, x, "int64"), moves.cast(b, y, "int64"))
+        return [moves.cast(b, wide, x.dtype)]
+    if x.dtype == "uint64":
+        b.lacks("DIV on uint64")
     return [maths.div(b, x, y)]
 
 
@@ -149,40 +154,71 @@ def clip(b: Builder, n: Node) -> Sequence[Tensor]:
 
 
 def bit_shift(b: Builder, n: Node) -> Sequence[Tensor]:
-    """BitShift: left is a product with a power of two from a table, since TFLite has only the shift to the right."""
+    """BitShift: left is a product with a power of two from a table, since TFLite has only the shift to the right.
+
+    A count below zero or of all bits and more shifts everything out; a signed number leaves its sign.
+    """
     x, count = n.input(0), n.input(1)
     bits = np.dtype(x.dtype).itemsize * 8
+    count = _counted(b, count, bits)
     if n.text("direction", "LEFT") == "RIGHT":
-        return [_shift_right(b, x, count)]
-    powers = b.const(np.array([1 << i for i in range(bits)], np.uint64).astype(x.dtype))
-    factor = moves.gather(b, powers, moves.cast(b, count, "int32"), 0)
-    return [maths.mul(b, x, factor)]
+        return [_shift_right(b, x, count, bits)]
+    powers = b.const(np.array([*(1 << i for i in range(bits)), 0], np.uint64).astype(x.dtype))
+    return [maths.mul(b, x, moves.gather(b, powers, count, 0))]
 
 
-def _shift_right(b: Builder, x: Tensor, count: Tensor) -> Tensor:
-    if x.dtype == "uint16":
-        wide = maths.binary(b, "RIGHT_SHIFT", moves.cast(b, x, "int32"), moves.cast(b, count, "int32"))
-        return moves.cast(b, wide, x.dtype)
-    return maths.binary(b, "RIGHT_SHIFT", x, count)
+def _counted(b: Builder, count: Tensor, bits: int) -> Tensor:
+    """Return counts as int32 in 0 … bits, where `bits` stands for all that shift everything out."""
+    if count.dtype in ("int8", "int16", "int32", "int64"):
+        odd = maths.binary(b, "LESS", count, maths.scalar(b, 0, count))
+        return moves.select(
+            b, odd, b.const(np.int32(bits)), moves.cast(b, maths.clamp(b, count, 0, min(bits, 127)), "int32")
+        )
+    return moves.cast(b, maths.clamp(b, count, None, bits), "int32")
+
+
+def _shift_right(b: Builder, x: Tensor, count: Tensor, bits: int) -> Tensor:
+    if bits == 64:
+        b.lacks(f"RIGHT_SHIFT on {x.dtype}")
+    signed = not x.dtype.startswith("uint")
+    kind = x.dtype if x.dtype in ("int32", "uint32") else "int32"
+    inside = moves.cast(b, maths.clamp(b, count, None, bits - 1), kind)
+    shifted = moves.cast(b, maths.binary(b, "RIGHT_SHIFT", moves.cast(b, x, kind), inside), x.dtype)
+    if signed:
+        return shifted
+    gone = maths.binary(b, "EQUAL", count, b.const(np.int32(bits)))
+    return moves.select(b, gone, maths.scalar(b, 0, x), shifted)
 
 
 def bitwise_of(code: str) -> Lowering:
-    """Return the lowering of BitwiseAnd or BitwiseOr: x + y = 2 (x and y) + (x xor y)."""
+    """Return the lowering of BitwiseAnd, BitwiseOr or BitwiseXor, on int32 words: x + y = 2 (x and y) + (x xor y)."""
 
     def lower(b: Builder, n: Node) -> Sequence[Tensor]:
         x, y = n.input(0), n.input(1)
-        if x.dtype in ("int64", "uint64", "uint32"):
-            b.lacks(f"a bitwise operator on {x.dtype}")
-        if x.dtype != "int32":
-            both = _and(b, moves.cast(b, x, "int32"), moves.cast(b, y, "int32"))
-        else:
-            both = _and_in_halves(b, x, y)
-        if code == "OR":
-            wide = maths.add(b, moves.cast(b, x, "int32"), moves.cast(b, y, "int32"))
-            both = maths.sub(b, wide, both)
-        return [moves.cast(b, both, x.dtype)]
+        wide = np.dtype(x.dtype).itemsize >= 4
+        left, right = (_words(b, t, x.dtype) if wide else moves.cast(b, t, "int32") for t in (x, y))
+        if np.dtype(x.dtype).itemsize == 8 and x.rank != y.rank:
+            rank = max(x.rank, y.rank)
+            left, right = (moves.reshape(b, t, [*[1] * (rank + 1 - t.rank), *t.shape]) for t in (left, right))
+        made = maths.binary(b, "BITWISE_XOR", left, right)
+        if code != "XOR":
+            both = _and_in_halves(b, left, right) if wide else _and(b, left, right)
+            made = both if code == "AND" else maths.add(b, made, both)
+        if not wide:
+            return [moves.cast(b, made, x.dtype)]
+        if np.dtype(x.dtype).itemsize == 4:
+            return [moves.bitcast(b, made, x.dtype)]
+        return [b.emit("BITCAST", [made], x.dtype, made.shape[:-1])]
 
     return lower
+
+
+def _words(b: Builder, x: Tensor, dtype: str) -> Tensor:
+    """Return 32-bit words of the bits: 64-bit numbers get a last axis of two."""
+    if np.dtype(dtype).itemsize == 4:
+        return moves.bitcast(b, x, "int32")
+    done = b.folded(lambda a: np.ascontiguousarray(a).view(np.int32).reshape([*a.shape, 2]), x)
+    return done or b.emit("BITCAST", [x], "int32", [*x.shape, 2])
 
 
 def _and(b: Builder, x: Tensor, y: Tensor) -> Tensor:
@@ -196,11 +232,6 @@ def _and_in_halves(b: Builder, x: Tensor, y: Tensor) -> Tensor:
     high = [maths.binary(b, "RIGHT_SHIFT", t, sixteen) for t in (x, y)]
     low = [maths.sub(b, t, maths.mul(b, h, 1 << 16)) for t, h in zip((x, y), high, strict=True)]
     return maths.add(b, maths.mul(b, _and(b, *high), 1 << 16), _and(b, *low))
-
-
-def bitwise_xor(b: Builder, n: Node) -> Sequence[Tensor]:
-    """BitwiseXor; 64-bit numbers have no kernel."""
-    return [maths.binary(b, "BITWISE_XOR", n.input(0), n.input(1))]
 
 
 def bitwise_not(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -238,6 +269,6 @@ LOWERINGS: dict[str, Lowering] = {
     "Neg": unary_of("NEG"), "Abs": absolute, "Exp": unary_of("EXP"), "Log": unary_of("LOG"),
     "Sqrt": unary_of("SQRT"), "Floor": unary_of("FLOOR"), "Ceil": unary_of("CEIL"), "Round": unary_of("ROUND"),
     "Sign": sign, "Where": where, "Clip": clip, "BitShift": bit_shift, "BitwiseAnd": bitwise_of("AND"),
-    "BitwiseOr": bitwise_of("OR"), "BitwiseXor": bitwise_xor, "BitwiseNot": bitwise_not, "IsNaN": is_nan,
+    "BitwiseOr": bitwise_of("OR"), "BitwiseXor": bitwise_of("XOR"), "BitwiseNot": bitwise_not, "IsNaN": is_nan,
     "IsInf": is_inf,
 }  # fmt: skip

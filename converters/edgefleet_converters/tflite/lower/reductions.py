@@ -47,6 +47,10 @@ def reduce_of(b: Builder, code: str, x: Tensor, axes: Sequence[int], *, keep: bo
 def _at_run_time(b: Builder, n: Node, code: str, x: Tensor, axes: Tensor) -> Tensor:
     """Reduce over axes that are known at run time; the model's declared shape makes the result fixed again."""
     shape = promised(b, n, "axes")
+    if not moves.size(x.shape):
+        return b.const(np.full(shape, maths.identity(b, code, x.dtype), x.dtype))
+    if x.dtype == "bool":
+        code = {"REDUCE_MAX": "REDUCE_ANY", "REDUCE_MIN": "REDUCE_ALL"}[code]
     places = moves.cast(b, axes, "int32")
     kind = maths.computed_in(b, code, x.dtype)
     made = b.emit(code, [moves.cast(b, x, kind), places], kind, shape, keep_dims=bool(n.get("keepdims", 1)))

@@ -4,18 +4,29 @@ from typing import Final
 
 from edgefleet_converters.tflite.lower import (
     activations,
+    control,
     convolution,
     elementwise,
+    indexing,
+    normalization,
     pooling,
     products,
+    quantized,
+    recurrent,
     reductions,
+    resampling,
     shapes,
 )
 from edgefleet_converters.tflite.node import Lowering
 
+FAMILIES: Final = (
+    activations, control, convolution, elementwise, indexing, normalization, pooling, products, quantized, recurrent,
+    reductions, resampling, shapes,
+)  # fmt: skip
+
 LOWERINGS: Final[dict[tuple[str, str], Lowering]] = {
     ("", name): lowering
-    for family in (activations, convolution, elementwise, pooling, products, reductions, shapes)
+    for family in FAMILIES
     for name, lowering in family.LOWERINGS.items()
 }
 """(domain, operator) -> lowering."""

@@ -278,12 +278,13 @@ def depth_to_space(b: Builder, n: Node) -> Sequence[Tensor]:
 
 
 def space_to_depth(b: Builder, n: Node) -> Sequence[Tensor]:
-    """SpaceToDepth."""
+    """SpaceToDepth in both orders."""
     x = n.input(0)
     size = int(n.get("blocksize"))
     batch, depth, height, width = x.shape
     apart = moves.reshape(b, x, [batch, depth, height // size, size, width // size, size])
-    turned = moves.transpose(b, apart, [0, 3, 5, 1, 2, 4])
+    order = [0, 3, 5, 1, 2, 4] if n.text("mode", "DCR") == "DCR" else [0, 1, 3, 5, 2, 4]
+    turned = moves.transpose(b, apart, order)
     return [moves.reshape(b, turned, [batch, depth * size**2, height // size, width // size])]
 
 
