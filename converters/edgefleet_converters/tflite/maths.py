@@ -173,7 +173,7 @@ def reduce(b: Builder, code: str, x: Tensor, axes: Sequence[int], *, keep: bool)
         return b.const(np.full(shape, identity(b, code, x.dtype), x.dtype))
     if not chosen or all(x.shape[a] == 1 for a in chosen):
         return reshape(b, x, shape)
-    flat = _joined(b, x, chosen)
+    flat = _joined(b, x, chosen) if x.rank > MAX_RANK else (list(x.shape), [i in chosen for i in range(x.rank)])
     kind = computed_in(b, code, x.dtype)
     axis = [i for i, one in enumerate(flat[1]) if one]
     wide = cast(b, reshape(b, x, flat[0]), kind)

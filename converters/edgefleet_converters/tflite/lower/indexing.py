@@ -266,8 +266,29 @@ def array_feature_extractor(b: Builder, n: Node) -> Sequence[Tensor]:
     return [made if x.rank > 1 else moves.reshape(b, made, [1, *made.shape])]
 
 
+def tensor_scatter(b: Builder, n: Node) -> Sequence[Tensor]:
+    """TensorScatter: `update` goes into the cache from a place that is given for each entry of the batch."""
+    cache, update = n.input(0), n.input(1)
+    axis = int(n.get("axis", -2)) % cache.rank
+    order = [0, axis, *(i for i in range(1, cache.rank) if i != axis)]
+    old, new = moves.transpose(b, cache, order), moves.transpose(b, update, order)
+    batch, length, steps = old.shape[0], old.shape[1], new.shape[1]
+    first = moves.cast(b, n.input(2), "int32") if n.given(2) else b.const(np.zeros(batch, np.int32))
+    source = maths.sub(b, b.const(np.arange(length, dtype=np.int32)), moves.reshape(b, first, [batch, 1]))
+    if n.text("mode", "linear") == "circular":
+        source = maths.binary(b, "FLOOR_MOD", source, b.const(np.int32(length)))
+    inside = maths.clamp(b, source, 0.0, float(steps - 1))
+    hit = maths.binary(b, "EQUAL", source, inside)
+    flat = maths.add(b, inside, b.const((np.arange(batch, dtype=np.int32) * steps).reshape(batch, 1)))
+    rows = moves.reshape(b, new, [batch * steps, *new.shape[2:]])
+    put = moves.gather(b, rows, flat, 0)
+    hit = moves.reshape(b, hit, [batch, length, *[1] * (old.rank - 2)])
+    return [moves.transpose(b, moves.select(b, hit, put, old), [order.index(i) for i in range(cache.rank)])]
+
+
 LOWERINGS: dict[str, Lowering] = {
     "Gather": gather, "GatherElements": gather_elements, "GatherND": gather_nd, "Scatter": scatter_elements,
     "ScatterElements": scatter_elements, "ScatterND": scatter_nd, "OneHot": one_hot, "TopK": top_k, "Trilu": trilu,
     "EyeLike": eye_like, "NonZero": non_zero, "Compress": compress, "ReverseSequence": reverse_sequence,
+    "TensorScatter": tensor_scatter,
 }  # fmt: skip

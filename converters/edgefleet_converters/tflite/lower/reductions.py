@@ -139,14 +139,28 @@ def cumulative_sum(b: Builder, n: Node) -> Sequence[Tensor]:
     return [moves.cast(b, moves.reshape(b, made, x.shape), x.dtype)]
 
 
+def by_axis(b: Builder, axis: Tensor, rank: int, shapes: Sequence[Sequence[int]], make: Callable[[int], Tensor]) -> Tensor:
+    """Return what `make` makes of the axis. One that is known only at run time runs all axes of one result shape and selects."""
+    if axis.data is not None:
+        return make(int(axis.data.reshape(())) % rank)
+    if len({tuple(shape) for shape in shapes}) > 1:
+        b.not_compiled("an axis known only at run time that changes the result's shape")
+    at = moves.reshape(b, moves.cast(b, axis, "int32"), [])
+    total = make(0)
+    for candidate in range(1, len(shapes)):
+        hit = maths.binary(b, "EQUAL", at, b.const(np.int32(candidate)))
+        again = maths.binary(b, "EQUAL", at, b.const(np.int32(candidate - rank)))
+        total = moves.select(b, maths.binary(b, "LOGICAL_OR", hit, again), make(candidate), total)
+    return total
+
+
 def cumulative_product(b: Builder, n: Node) -> Sequence[Tensor]:
     """CumProd, one product a place."""
-    x, axis = n.input(0), n.array(1)
-    if axis is None:
-        if x.rank != 1:
-            b.not_compiled("CumProd with an axis known only at run time")
-        axis = np.zeros((), np.int64)
-    at = int(axis.reshape(())) % x.rank
+    x = n.input(0)
+    return [by_axis(b, n.input(1), x.rank, [x.shape] * x.rank, lambda at: _product_along(b, n, x, at))]
+
+
+def _product_along(b: Builder, n: Node, x: Tensor, at: int) -> Tensor:
     order = list(range(x.shape[at]))
     order = order[::-1] if n.get("reverse", 0) else order
     total = b.const(np.ones([1 if i == at else v for i, v in enumerate(x.shape)], x.dtype))
@@ -155,7 +169,7 @@ def cumulative_product(b: Builder, n: Node) -> Sequence[Tensor]:
         entry = maths.mul(b, total, moves.take(b, x, at, place, 1))
         made[place] = total if n.get("exclusive", 0) else entry
         total = entry
-    return [moves.concat(b, [made[place] for place in sorted(made)], at)]
+    return moves.concat(b, [made[place] for place in sorted(made)], at)
 
 
 LOWERINGS: dict[str, Lowering] = {
