@@ -1,7 +1,7 @@
-"""Shapes that a model promises for values between its nodes, read backwards from those that it declares.
+"""Shapes that a model promises for values between its nodes, from those that it declares.
 
-An elementwise operator gives its input's shape, so a declared result also fixes what it was made of. That matters where a length
-is known only at run time (a range, a sum over given axes) and only the graph's output is declared.
+An elementwise operator gives its input's shape, so one declared result fixes the shapes of all values that it is made of in this
+way. That matters where a length is known only at run time (a range, a sum over given axes) and only the graph's output is declared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,28 +18,37 @@ _UNARY: Final = {
 _BINARY: Final = {"Add", "Sub", "Mul", "Div"}
 
 
-def backwards(nodes: Sequence[onnx.NodeProto], declared: Mapping[str, Shape], scalars: set[str]) -> dict[str, Shape]:
+def promised_shapes(
+    nodes: Sequence[onnx.NodeProto], declared: Mapping[str, Shape], scalars: set[str]
+) -> dict[str, Shape]:
     """Return `declared` and what follows from it. scalars: names of values of rank 0."""
-    known = dict(declared)
+    single = _all_scalars(nodes, scalars)
+    group: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while group.get(name, name) != name:
+            name = group[name]
+        return name
+
+    for node in nodes:
+        wide = [name for name in node.input if name not in single]
+        if node.op_type in _UNARY and wide:
+            group[root(node.output[0])] = root(node.input[0])
+        elif node.op_type in _BINARY and wide and len({root(name) for name in wide}) == 1:
+            group[root(node.output[0])] = root(wide[0])
+    known = {root(name): shape for name, shape in declared.items()}
+    names = {name for node in nodes for name in (*node.input, *node.output) if name}
+    return {name: known[root(name)] for name in names if root(name) in known} | dict(declared)
+
+
+def _all_scalars(nodes: Sequence[onnx.NodeProto], scalars: set[str]) -> set[str]:
     single = set(scalars)
     for node in nodes:
         constant = node.op_type == "Constant" and _is_scalar(node)
         computed = node.op_type in _UNARY | _BINARY and all(name in single for name in node.input)
         if constant or computed:
             single |= set(node.output)
-    for node in reversed(nodes):
-        shape = known.get(node.output[0]) if node.output else None
-        if shape is None:
-            continue
-        if node.op_type in _UNARY:
-            known.setdefault(node.input[0], shape)
-        elif node.op_type in _BINARY:
-            wide = [name for name in node.input if name not in single]
-            if len(wide) == 1 and len(set(node.input)) > 1:
-                known.setdefault(wide[0], shape)
-            elif len(set(node.input)) == 1 and wide:
-                known.setdefault(wide[0], shape)
-    return known
+    return single
 
 
 def _is_scalar(node: onnx.NodeProto) -> bool:

@@ -21,7 +21,7 @@ from edgefleet_converters.tflite.lower.registry import LOWERINGS
 from edgefleet_converters.tflite.moves import reshape
 from edgefleet_converters.tflite.node import Node
 from edgefleet_converters.tflite.operators import DTYPES
-from edgefleet_converters.tflite.promises import backwards
+from edgefleet_converters.tflite.promises import promised_shapes
 
 MAX_DEPTH: Final = 32
 _KNOWN_TYPES: Final = set(DTYPES.values())
@@ -110,7 +110,7 @@ class Tracer:
             shape = fixed_shape(value)
             if shape is not None:
                 scope.declared[value.name] = shape
-        scope.declared = backwards(graph.node, scope.declared, scope.scalars())
+        scope.declared = promised_shapes(graph.node, scope.declared, scope.scalars())
         scope.read |= read_names(graph.node) | {value.name for value in graph.output}
         self._nodes(graph.node, scope)
 
@@ -179,7 +179,7 @@ class Tracer:
             for inside, name in zip(body.output, node.output, strict=False)
             if name in scope.declared
         }
-        inner.declared = backwards(nodes, promised, inner.scalars())
+        inner.declared = promised_shapes(nodes, promised, inner.scalars())
         self._nodes(nodes, inner)
         # An output that the caller does not take may not even be made by the body.
         return [inner.find(name) if taken else self._b.ints([]) for name, taken in zip(body.output, node.output, strict=False)]

@@ -11,7 +11,7 @@ import onnx
 
 from edgefleet_converters.tflite import moves
 from edgefleet_converters.tflite.builder import Builder
-from edgefleet_converters.tflite.ir import Tensor
+from edgefleet_converters.tflite.ir import Array, Tensor
 from edgefleet_converters.tflite.node import Lowering, Node
 
 MAX_ROUNDS = 4096
@@ -37,11 +37,13 @@ def loop(b: Builder, n: Node) -> Sequence[Tensor]:
     body = n.get("body")
     assert isinstance(body, onnx.GraphProto)
     limit, condition = n.array(0), n.array(1)
-    if (n.given(0) and limit is None) or (n.given(1) and condition is None):
-        b.not_compiled("Loop with a length known only at run time")
+    carried = [n.input(i) for i in range(2, len(n.inputs))]
+    if n.given(1) and condition is None:
+        b.not_compiled("Loop with a condition known only at run time")
+    if n.given(0) and limit is None:
+        limit = _promised_rounds(b, n, len(carried))
     rounds = int(limit.reshape(())) if limit is not None else MAX_ROUNDS
     going = condition is None or bool(condition.reshape(()))
-    carried = [n.input(i) for i in range(2, len(n.inputs))]
     collected: list[list[Tensor]] = [[] for _ in range(len(body.output) - 1 - len(carried))]
     done = 0
     while going and done < rounds:
@@ -58,6 +60,15 @@ def loop(b: Builder, n: Node) -> Sequence[Tensor]:
     if collected and not done:
         b.not_compiled("Loop that makes no rounds and collects values")
     return [*carried, *(moves.stack(b, row, 0) for row in collected)]
+
+
+def _promised_rounds(b: Builder, n: Node, states: int) -> Array:
+    """Return the number of rounds that the declared length of a collected output tells."""
+    for position in range(states, len(n.wanted)):
+        shape = n.shape_of(position)
+        if shape:
+            return np.array(shape[0])
+    return b.not_compiled("Loop with a length known only at run time")
 
 
 def scan(b: Builder, n: Node) -> Sequence[Tensor]:

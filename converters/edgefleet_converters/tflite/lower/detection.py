@@ -22,7 +22,9 @@ def non_max_suppression(b: Builder, n: Node) -> Sequence[Tensor]:
     images, classes, total = scores.shape
     if not count or not n.given(2):
         return [b.const(np.zeros((0, 3), np.int64))]
-    limits = [_scalar(b, n, 3, 0.0), _scalar(b, n, 4, -np.inf)]
+    # The kernel drops a box at the threshold, ONNX only above it: the next float is handed over.
+    above = maths.clamp(b, maths.mul(b, _scalar(b, n, 3, 0.0), 1 + 2.0**-23), float(np.finfo(np.float32).tiny), None)
+    limits = [above, _scalar(b, n, 4, -np.inf)]
     most = maths.clamp(b, n.input(2), 0.0, float(total))
     most = moves.reshape(b, moves.cast(b, most, "int32"), [])
     rows, valid = [], []

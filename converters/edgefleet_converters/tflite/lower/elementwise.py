@@ -179,7 +179,7 @@ def _counted(b: Builder, count: Tensor, bits: int) -> Tensor:
 
 def _shift_right(b: Builder, x: Tensor, count: Tensor, bits: int) -> Tensor:
     if bits == 64:
-        b.lacks(f"RIGHT_SHIFT on {x.dtype}")
+        return _shift_right_64(b, x, count)
     signed = not x.dtype.startswith("uint")
     kind = x.dtype if x.dtype in ("int32", "uint32") else "int32"
     inside = moves.cast(b, maths.clamp(b, count, None, bits - 1), kind)
@@ -188,6 +188,32 @@ def _shift_right(b: Builder, x: Tensor, count: Tensor, bits: int) -> Tensor:
         return shifted
     gone = maths.binary(b, "EQUAL", count, b.const(np.int32(bits)))
     return moves.select(b, gone, maths.scalar(b, 0, x), shifted)
+
+
+def _shift_right_64(b: Builder, x: Tensor, count: Tensor) -> Tensor:
+    """Shift 64-bit numbers as two words: what leaves the high word comes into the low one."""
+    signed = x.dtype == "int64"
+    words = _words(b, x, x.dtype)
+    low = moves.bitcast(b, moves.index(b, words, words.rank - 1, 0), "uint32")
+    high = moves.bitcast(b, moves.index(b, words, words.rank - 1, 1), "int32" if signed else "uint32")
+    powers = b.const(np.array([*(1 << i for i in range(32)), 0], np.uint32))
+    small = maths.clamp(b, count, None, 31)
+    rest = maths.clamp(b, maths.sub(b, count, 32.0), 0, 31)
+    unsigned_high = moves.bitcast(b, high, "uint32")
+    # The left part of the low word is the high one times 2^(32 - n); for n = 0 nothing comes in.
+    incoming = maths.mul(b, unsigned_high, moves.gather(b, powers, maths.clamp(b, maths.sub(b, 32.0, count), 0, 32), 0))
+    shifted_low = maths.binary(b, "RIGHT_SHIFT", low, moves.cast(b, small, "uint32"))
+    near_low = maths.add(b, shifted_low, incoming)
+    near_high = maths.binary(b, "RIGHT_SHIFT", high, moves.cast(b, small, high.dtype))
+    far_low = moves.bitcast(b, maths.binary(b, "RIGHT_SHIFT", high, moves.cast(b, rest, high.dtype)), "uint32")
+    fill = maths.binary(b, "RIGHT_SHIFT", high, b.const(31, high.dtype)) if signed else maths.mul(b, high, 0.0)
+    far = maths.binary(b, "GREATER_EQUAL", count, b.const(np.int32(32)))
+    gone = maths.binary(b, "GREATER_EQUAL", count, b.const(np.int32(64)))
+    fill_low = moves.bitcast(b, fill, "uint32")
+    new_low = moves.select(b, gone, fill_low, moves.select(b, far, far_low, near_low))
+    new_high = moves.select(b, far, fill, near_high)
+    both = moves.stack(b, [moves.bitcast(b, new_low, "int32"), moves.bitcast(b, new_high, "int32")], x.rank)
+    return b.emit("BITCAST", [both], x.dtype, both.shape[:-1])
 
 
 def bitwise_of(code: str) -> Lowering:

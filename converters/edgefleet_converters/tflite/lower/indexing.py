@@ -286,6 +286,13 @@ def tensor_scatter(b: Builder, n: Node) -> Sequence[Tensor]:
     return [moves.transpose(b, moves.select(b, hit, put, old), [order.index(i) for i in range(cache.rank)])]
 
 
+def binarizer(b: Builder, n: Node) -> Sequence[Tensor]:
+    """ai.onnx.ml Binarizer: one where the value is above the threshold."""
+    x = n.input(0)
+    above = maths.binary(b, "GREATER", x, maths.scalar(b, float(n.get("threshold", 0.0)), x))
+    return [moves.cast(b, above, x.dtype)]
+
+
 LOWERINGS: dict[str, Lowering] = {
     "Gather": gather, "GatherElements": gather_elements, "GatherND": gather_nd, "Scatter": scatter_elements,
     "ScatterElements": scatter_elements, "ScatterND": scatter_nd, "OneHot": one_hot, "TopK": top_k, "Trilu": trilu,

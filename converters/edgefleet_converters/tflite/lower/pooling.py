@@ -65,11 +65,19 @@ def max_pool(b: Builder, n: Node) -> Sequence[Tensor]:
         b.lacks("MAXIMUM on float64")
     wide = in_float32(b, x)
     padded = moves.pad(b, wide, [0, 0, *window.before], [0, 0, *extra], _lowest(b, wide.dtype))
-    made: Tensor | None = None
-    for _, part in _slices(b, padded, window, places):
-        made = part if made is None else maths.binary(b, "MAXIMUM", made, part)
-    assert made is not None
-    return [moves.cast(b, made, x.dtype)]
+    return [moves.cast(b, _joined_along(b, "MAXIMUM", padded, window, places), x.dtype)]
+
+
+def _joined_along(b: Builder, code: str, x: Tensor, window: Window, places: Sequence[int]) -> Tensor:
+    """Join what lies in each window by an operator whose order does not matter, one axis after the other."""
+    for i, count in enumerate(places):
+        made: Tensor | None = None
+        for step in range(window.kernel[i]):
+            part = moves.take(b, x, 2 + i, step * window.dilations[i], count, window.strides[i])
+            made = part if made is None else maths.binary(b, code, made, part)
+        assert made is not None
+        x = made
+    return x
 
 
 def _kernel(
@@ -142,10 +150,7 @@ def _window_mean(b: Builder, x: Tensor, window: Window, places: Sequence[int], e
     if x.rank in (3, 4) and set(window.dilations) == {1}:
         return _kernel(b, "AVERAGE_POOL_2D", x, window, places, extra, b.const(np.zeros((), np.float32)))
     padded = moves.pad(b, x, [0, 0, *window.before], [0, 0, *extra])
-    total: Tensor | None = None
-    for _, part in _slices(b, padded, window, places):
-        total = part if total is None else maths.add(b, total, part)
-    assert total is not None
+    total = _joined_along(b, "ADD", padded, window, places)
     return maths.mul(b, total, 1.0 / moves.size(window.kernel))
 
 

@@ -9,6 +9,8 @@ from edgefleet_converters.tflite.builder import Builder
 from edgefleet_converters.tflite.ir import Tensor
 from edgefleet_converters.tflite.node import Lowering, Node
 
+MAX_DETERMINANT = 5
+
 
 def matmul(b: Builder, n: Node) -> Sequence[Tensor]:
     """MatMul."""
@@ -127,4 +129,26 @@ def _contracted(
     return moves.reshape(b, made, [sizes[c] for c in letters]), "".join(letters)
 
 
-LOWERINGS: dict[str, Lowering] = {"MatMul": matmul, "Gemm": gemm, "Einsum": einsum}
+def determinant(b: Builder, n: Node) -> Sequence[Tensor]:
+    """Det of small matrices, by expansion along the first row."""
+    x = n.input(0)
+    size = x.shape[-1]
+    if size > MAX_DETERMINANT:
+        b.not_compiled(f"the determinant of {size} by {size} matrices")
+    rows = [moves.index(b, x, x.rank - 2, i) for i in range(size)]
+    entries = [[moves.index(b, row, row.rank - 1, j) for j in range(size)] for row in rows]
+    return [_expanded(b, entries)]
+
+
+def _expanded(b: Builder, entries: Sequence[Sequence[Tensor]]) -> Tensor:
+    if len(entries) == 1:
+        return entries[0][0]
+    total: Tensor | None = None
+    for j, first in enumerate(entries[0]):
+        part = maths.mul(b, first, _expanded(b, [[*row[:j], *row[j + 1 :]] for row in entries[1:]]))
+        total = part if total is None else (maths.sub if j % 2 else maths.add)(b, total, part)
+    assert total is not None
+    return total
+
+
+LOWERINGS: dict[str, Lowering] = {"MatMul": matmul, "Gemm": gemm, "Einsum": einsum, "Det": determinant}

@@ -52,5 +52,6 @@ LOWERINGS: Final[dict[tuple[str, str], Lowering]] = {
     **{("", name): _absent(what) for name, what in ABSENT.items()},
     **{("ai.onnx.preview.training", name): lowering for name, lowering in training.LOWERINGS.items()},
     ("ai.onnx.ml", "ArrayFeatureExtractor"): indexing.array_feature_extractor,
+    ("ai.onnx.ml", "Binarizer"): indexing.binarizer,
 }
 """(domain, operator) -> lowering."""

@@ -35,12 +35,14 @@ def resize(b: Builder, n: Node) -> Sequence[Tensor]:
     else:
         shape = list(promised(b, n, "sizes"))
         factors = [shape[a] / x.shape[a] for a in axes] if by_size else None
-        policy = n.text("keep_aspect_ratio_policy", "stretch")
-        if by_size and policy != "stretch":
-            b.not_compiled("Resize that keeps the aspect ratio of sizes known only at run time")
-    if factors is None:
-        return [_at_run_time(b, n, x, shape, axes, n.input(first + 1))]
-    region = n.array(1) if n.opset >= 11 and n.text("coordinate_transformation_mode", "") == "tf_crop_and_resize" else None
+    cropping = n.opset >= 11 and n.text("coordinate_transformation_mode", "") == "tf_crop_and_resize"
+    region = n.array(1) if cropping else None
+    policy = n.text("keep_aspect_ratio_policy", "stretch")
+    if by_size and sizes is None and policy != "stretch":
+        return [_at_run_time(b, n, x, shape, axes, _kept_ratio(b, n.input(first + 2), [x.shape[a] for a in axes], policy))]
+    if factors is None or (cropping and region is None):
+        given = b.const(np.array(factors, np.float32)) if factors is not None else n.input(first + 1)
+        return [_at_run_time(b, n, x, shape, axes, given)]
     made = x
     for i, axis in enumerate(axes):
         if shape[axis] == x.shape[axis] and factors[i] == 1.0 and region is None:
@@ -66,6 +68,13 @@ def _by_sizes(n: Node, old: Sequence[int], axes: Sequence[int], sizes: Sequence[
     for axis, size in zip(axes, sizes, strict=True):
         shape[axis] = size
     return shape, factors
+
+
+def _kept_ratio(b: Builder, sizes: Tensor, old: Sequence[int], policy: str) -> Tensor:
+    """Return one scale for all axes, of sizes that are known only at run time."""
+    each = maths.div(b, moves.cast(b, sizes, "float32"), b.const(np.array(old, np.float32)))
+    one = maths.reduce(b, "REDUCE_MIN" if policy == "not_larger" else "REDUCE_MAX", each, [0], keep=True)
+    return moves.broadcast_to(b, one, [len(old)])
 
 
 def applied(b: Builder, x: Tensor, matrix: Array, axis: int) -> Tensor:
@@ -103,7 +112,7 @@ def axis_matrix(n: Node, old: int, new: int, factor: float, crop: tuple[float, f
     scale = min(1.0, factor) if n.get("antialias", 0) else 1.0
     cubic = mode == "cubic"
     return kernel_matrix(
-        places, old, scale, cubic=cubic, a=float(n.get("cubic_coeff_a", -0.75)), exclude=bool(n.get("exclude_outside", 0)) or scale < 1
+        places, old, scale, cubic=cubic, a=float(n.get("cubic_coeff_a", -0.75)), exclude=bool(n.get("exclude_outside", 0))
     ), outside  # fmt: skip
 
 
@@ -164,23 +173,40 @@ def _cubic(distance: Array, a: float) -> Array:
 
 
 def _at_run_time(b: Builder, n: Node, x: Tensor, shape: Sequence[int], axes: Sequence[int], scales: Tensor) -> Tensor:
-    """Resize by scales that are known only at run time, to the size that the model declares."""
-    if n.get("antialias", 0) or n.text("coordinate_transformation_mode", "") == "tf_crop_and_resize":
-        b.not_compiled("Resize in this mode with scales known only at run time")
+    """Resize by scales (or a region) that are known only at run time, to the size that the model declares."""
+    mode = n.text("coordinate_transformation_mode", "half_pixel" if n.opset >= 11 else "asymmetric")
     made = x
     for i, axis in enumerate(axes):
+        old, new = x.shape[axis], shape[axis]
         factor = moves.reshape(b, moves.take(b, scales, 0, i, 1), [])
-        places = _places_at_run_time(b, n, x.shape[axis], shape[axis], factor)
+        if mode == "tf_crop_and_resize":
+            region = n.input(1)
+            start, end = (moves.index(b, region, 0, k) for k in (i, i + len(axes)))
+            places = _cropped_places(b, moves.cast(b, start, "float32"), moves.cast(b, end, "float32"), old, new)
+        else:
+            places = _places_at_run_time(b, mode, old, new, factor)
         if n.text("mode", "nearest") == "nearest":
-            chosen = maths.clamp(b, _rounded_at_run_time(b, places, n), 0.0, float(x.shape[axis] - 1))
+            chosen = maths.clamp(b, _rounded_at_run_time(b, places, n), 0.0, float(old - 1))
             made = moves.gather(b, made, moves.cast(b, chosen, "int32"), axis)
         else:
-            made = weighted(b, made, _weights_at_run_time(b, n, places, x.shape[axis]), axis)
+            made = weighted(b, made, _weights_at_run_time(b, n, places, old, new, factor), axis)
+        if mode == "tf_crop_and_resize":
+            below = maths.binary(b, "LESS", places, b.const(np.float32(0)))
+            outside = maths.binary(b, "LOGICAL_OR", below, maths.binary(b, "GREATER", places, b.const(np.float32(old - 1))))
+            mask = moves.reshape(b, outside, [new if k == axis else 1 for k in range(x.rank)])
+            made = moves.select(b, mask, maths.scalar(b, float(n.get("extrapolation_value", 0.0)), made), made)
     return made
 
 
-def _places_at_run_time(b: Builder, n: Node, old: int, new: int, factor: Tensor) -> Tensor:
-    mode = n.text("coordinate_transformation_mode", "half_pixel" if n.opset >= 11 else "asymmetric")
+def _cropped_places(b: Builder, start: Tensor, end: Tensor, old: int, new: int) -> Tensor:
+    if new == 1:
+        return moves.reshape(b, maths.mul(b, maths.add(b, start, end), 0.5 * (old - 1)), [1])
+    step = maths.mul(b, maths.sub(b, end, start), (old - 1) / (new - 1))
+    line = maths.mul(b, b.const(np.arange(new, dtype=np.float32)), step)
+    return maths.add(b, line, maths.mul(b, start, float(old - 1)))
+
+
+def _places_at_run_time(b: Builder, mode: str, old: int, new: int, factor: Tensor) -> Tensor:
     x = b.const(np.arange(new, dtype=np.float32))
     if mode == "asymmetric":
         return maths.div(b, x, factor)
@@ -209,21 +235,24 @@ def _rounded_at_run_time(b: Builder, places: Tensor, n: Node) -> Tensor:
     return maths.unary(b, "CEIL", maths.sub(b, places, 0.5))
 
 
-def _weights_at_run_time(b: Builder, n: Node, places: Tensor, old: int) -> Tensor:
-    """Return the same weights as `kernel_matrix` without antialias, computed on the device."""
-    cubic = n.text("mode", "nearest") == "cubic"
-    margin = 2 if cubic else 1
+def _weights_at_run_time(b: Builder, n: Node, places: Tensor, old: int, new: int, factor: Tensor) -> Tensor:
+    """Return the same weights as `kernel_matrix`, computed on the device."""
+    cubic, smooth = n.text("mode", "nearest") == "cubic", bool(n.get("antialias", 0))
+    # A widened kernel reaches 1/scale further, and the declared length says that 1/scale is at most old/new.
+    margin = (2 if cubic else 1) * (int(np.ceil(old / new)) + 1 if smooth else 1)
     # Places further out than the margin read only the edge; clamping them keeps their weights inside the matrix.
     inside = maths.clamp(b, places, -1.0, float(old)) if not cubic else places
     line = np.arange(-margin, old + margin, dtype=np.float32)[None, :]
     distance = maths.unary(b, "ABS", maths.sub(b, b.const(line), moves.reshape(b, inside, [places.shape[0], 1])))
+    if smooth:
+        distance = maths.mul(b, distance, maths.clamp(b, factor, None, 1.0))
     if cubic:
         weights = _cubic_at_run_time(b, distance, float(n.get("cubic_coeff_a", -0.75)))
     else:
         weights = maths.clamp(b, maths.sub(b, 1.0, distance), 0.0, None)
     if n.get("exclude_outside", 0):
-        known = ((line >= 0) & (line < old)).astype(np.float32)
-        weights = maths.mul(b, weights, b.const(known))
+        weights = maths.mul(b, weights, b.const(((line >= 0) & (line < old)).astype(np.float32)))
+    if smooth or n.get("exclude_outside", 0):
         weights = maths.div(b, weights, maths.reduce(b, "SUM", weights, [1], keep=True))
     folding = np.zeros((line.size, old), np.float32)
     folding[np.arange(line.size), np.clip(line[0].astype(int), 0, old - 1)] = 1
@@ -233,9 +262,23 @@ def _weights_at_run_time(b: Builder, n: Node, places: Tensor, old: int) -> Tenso
 def _cubic_at_run_time(b: Builder, d: Tensor, a: float) -> Tensor:
     square = maths.mul(b, d, d)
     inner = maths.add(b, maths.mul(b, square, maths.sub(b, maths.mul(b, d, a + 2), a + 3)), 1.0)
-    outer = maths.sub(b, maths.mul(b, maths.add(b, maths.mul(b, maths.sub(b, maths.mul(b, d, a), 5 * a), d), 8 * a), d), 4 * a)
+    line = maths.add(b, maths.mul(b, maths.sub(b, maths.mul(b, d, a), 5 * a), d), 8 * a)
+    outer = maths.sub(b, maths.mul(b, line, d), 4 * a)
     far = moves.select(b, maths.binary(b, "LESS", d, maths.scalar(b, 2.0, d)), outer, maths.scalar(b, 0.0, d))
     return moves.select(b, maths.binary(b, "LESS_EQUAL", d, maths.scalar(b, 1.0, d)), inner, far)
+
+
+def affine_grid(b: Builder, n: Node) -> Sequence[Tensor]:
+    """AffineGrid: the product of theta with the places of an output grid, innermost axis first."""
+    theta, size = n.input(0), n.array(1)
+    lengths = [int(v) for v in size[2:]] if size is not None else list(promised(b, n, "a size")[1:-1])
+    corners = bool(n.get("align_corners", 0))
+    lines = [np.linspace(-1, 1, v) if corners else (2 * np.arange(v) + 1) / v - 1 for v in lengths]
+    lines = [np.zeros(1) - (1 if corners else 0) if v == 1 else line for v, line in zip(lengths, lines, strict=True)]
+    grids = np.meshgrid(*lines, indexing="ij")
+    places = np.stack([*grids[::-1], np.ones_like(grids[0])], -1).reshape(1, -1, len(lengths) + 1)
+    made = maths.matmul(b, b.const(places.astype(np.float32)), moves.transpose(b, theta, [0, 2, 1]))
+    return [moves.reshape(b, made, [theta.shape[0], *lengths, len(lengths)])]
 
 
 def upsample(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -248,4 +291,4 @@ def upsample(b: Builder, n: Node) -> Sequence[Tensor]:
     return resize(b, view)
 
 
-LOWERINGS: dict[str, Lowering] = {"Resize": resize, "Upsample": upsample}
+LOWERINGS: dict[str, Lowering] = {"AffineGrid": affine_grid, "Resize": resize, "Upsample": upsample}

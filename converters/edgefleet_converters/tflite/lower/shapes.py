@@ -264,6 +264,19 @@ def _pad_at_run_time(b: Builder, n: Node, mode: str, value: Tensor) -> Tensor:
     return x
 
 
+def center_crop_pad(b: Builder, n: Node) -> Sequence[Tensor]:
+    """CenterCropPad: what is over or missing is shared between both ends, the odd one at the end."""
+    x, asked = n.input(0), n.array(1)
+    axes = [int(a) % x.rank for a in n.get("axes", range(x.rank))]
+    sizes = [int(v) for v in asked] if asked is not None else [promised(b, n, "a shape")[a] for a in axes]
+    before, after = [0] * x.rank, [0] * x.rank
+    for axis, size in zip(axes, sizes, strict=True):
+        missing = size - x.shape[axis]
+        before[axis] = missing // 2 if missing > 0 else -(-missing // 2)
+        after[axis] = missing - before[axis]
+    return [moves.pad(b, x, before, after)]
+
+
 def depth_to_space(b: Builder, n: Node) -> Sequence[Tensor]:
     """DepthToSpace in both orders, as two reshapes around a transpose."""
     x = n.input(0)
@@ -336,5 +349,5 @@ LOWERINGS: dict[str, Lowering] = {
     "Identity": same, "Reshape": reshape, "Flatten": flatten, "Squeeze": squeeze, "Unsqueeze": unsqueeze,
     "Transpose": transpose, "Concat": concat, "Expand": expand, "Tile": tile, "Split": split, "Slice": slice_,
     "Pad": pad, "DepthToSpace": depth_to_space, "SpaceToDepth": space_to_depth, "Cast": cast, "CastLike": cast_like,
-    "BitCast": bit_cast, "ConstantOfShape": constant_of_shape, "Dropout": dropout,
+    "BitCast": bit_cast, "CenterCropPad": center_crop_pad, "ConstantOfShape": constant_of_shape, "Dropout": dropout,
 }  # fmt: skip
