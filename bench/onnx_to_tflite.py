@@ -15,8 +15,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from edgefleet_converters.tflite.runtimes import RUNTIMES
 from tests.converters.tflite.board import KINDS, OUTCOMES, Result, load_cases, run_board
+
+from edgefleet_converters.tflite.runtimes import RUNTIMES
 
 
 def main() -> int:
@@ -40,7 +41,9 @@ def main() -> int:
         names = {r.name for r in results}
         lines = [f"{name} {_marks(name, results)}" for name in sorted(names) if _marks(name, results)]
         args.passing.write_text("\n".join(lines) + "\n")
-    print(json.dumps({"bench": "onnx-to-tflite", "shard": args.shard, "runtimes": _figures(results, runtimes)}, indent=2))
+    print(
+        json.dumps({"bench": "onnx-to-tflite", "shard": args.shard, "runtimes": _figures(results, runtimes)}, indent=2)
+    )
     return 0
 
 

@@ -144,12 +144,6 @@ class RefusedError(ConversionError):
     code = "convert.refused"
 
 
-class OnnxToTfliteNotYetError(RefusedError):
-    """An ONNX model was asked for on a TFLite runtime."""
-
-    code = "convert.onnx_to_tflite_not_yet"
-
-
 class FormatNotAllowedError(RefusedError):
     """The source's format cannot be run by the profile's runtimes."""
 
@@ -274,6 +268,7 @@ BY_CODE: dict[str, type[ConversionError]] = {
         RuntimeUnavailableError,
         UnsupportedOperatorError,
         OperatorNotCompiledError,
+        DynamicShapeError,
     )
 }
 """Errors that a sandboxed child may raise; the parent raises the same class again."""

@@ -18,7 +18,15 @@ from edgefleet_converters.tflite.versions import version_of
 MAX_CONSTANT_BYTES: Final = 512 * 1024 * 1024
 MAX_OPS: Final = 50_000
 
-_TYPED_BY_INPUT: Final = {"SELECT_V2": 1, "SCATTER_ND": 1, "FILL": 1, "ONE_HOT": 2, "SPLIT": 1, "TRANSPOSE_CONV": 2, "CONV_3D_TRANSPOSE": 2}
+_TYPED_BY_INPUT: Final = {
+    "SELECT_V2": 1,
+    "SCATTER_ND": 1,
+    "FILL": 1,
+    "ONE_HOT": 2,
+    "SPLIT": 1,
+    "TRANSPOSE_CONV": 2,
+    "CONV_3D_TRANSPOSE": 2,
+}
 """Operators whose kernel is chosen by another input than the first."""
 
 

@@ -1,17 +1,19 @@
 """ONNX model + target runtime -> `.tflite` bytes, or a refusal that names what is in the way."""
 
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import onnx
 
 from edgefleet_converters.passes.base import Pass, PassNote, run_passes
 from edgefleet_converters.tflite.builder import Builder
 from edgefleet_converters.tflite.ir import Graph
+from edgefleet_converters.tflite.load import read_facts
 from edgefleet_converters.tflite.passes.fuse import FuseActivations
 from edgefleet_converters.tflite.passes.layout import CancelTransposes
 from edgefleet_converters.tflite.passes.tidy import DropUnused, ShareEqual
-from edgefleet_converters.tflite.runtimes import TfliteRuntime
+from edgefleet_converters.tflite.runtimes import BY_ADAPTER, TfliteRuntime
 from edgefleet_converters.tflite.trace import Tracer
 from edgefleet_converters.tflite.writer import write
 
@@ -40,6 +42,15 @@ def compile_model(model: onnx.ModelProto, runtime: TfliteRuntime) -> Compiled:
     inputs, outputs = Tracer(model, builder).run()
     done = run_passes(builder.finish(inputs, outputs), PASSES)
     return Compiled(write(done.model), done.model, _counts(done.model), done.notes)
+
+
+def compile_step(args: dict[str, Any]) -> dict[str, Any]:
+    """Sandbox step. args: {model: ONNX file, runtime: `litert` or `tflite`, out}. Writes `out`; returns its facts and `passes`."""
+    model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
+    compiled = compile_model(model, BY_ADAPTER[args["runtime"]])
+    Path(args["out"]).write_bytes(compiled.data)
+    notes = [{"name": n.name, "outcome": n.outcome, "reason": n.reason} for n in compiled.notes]
+    return read_facts(compiled.data) | {"passes": notes}
 
 
 def _counts(graph: Graph) -> dict[str, int]:

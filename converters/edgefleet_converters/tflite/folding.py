@@ -12,7 +12,15 @@ from edgefleet_converters.tflite.builder import Builder
 from edgefleet_converters.tflite.ir import Tensor
 from edgefleet_converters.tflite.operators import DTYPES
 
-_RANDOM: Final = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"}
+_RANDOM: Final = {
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+    "Dropout",
+}
 _SHAPE_ONLY: Final = {"Shape", "Size"}
 _TRACED: Final = {"If", "Loop", "Scan"}
 MAX_ELEMENTS: Final = 1 << 26

@@ -66,13 +66,15 @@ def computed_in(b: Builder, code: str, dtype: str) -> str:
     for kind in (dtype, *WIDER.get(dtype, ())):
         if b.runtime.takes(code, kind):
             return kind
-    b.lacks(f"{code} on {dtype}")
+    return b.lacks(f"{code} on {dtype}")
 
 
 def binary(b: Builder, code: str, x: Tensor, y: Tensor) -> Tensor:
     """Return an elementwise operator of two tensors of one type, shapes broadcast. Comparisons give bool."""
     assert x.dtype == y.dtype, f"{code} of {x.dtype} and {y.dtype}"
-    done = b.folded(lambda p, q: np.asarray(_BINARY[code](p, q)).astype("bool" if code in _COMPARISONS else p.dtype), x, y)
+    done = b.folded(
+        lambda p, q: np.asarray(_BINARY[code](p, q)).astype("bool" if code in _COMPARISONS else p.dtype), x, y
+    )
     if done:
         return done
     if x.dtype == "uint64":

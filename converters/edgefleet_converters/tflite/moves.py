@@ -80,7 +80,7 @@ def carrier(b: Builder, code: str, dtype: str) -> str:
     for other in (_SAME_BITS.get(dtype, ""), *_WIDER.get(dtype, ())):
         if other and b.runtime.takes(code, other):
             return other
-    b.lacks(f"{code} on {dtype}")
+    return b.lacks(f"{code} on {dtype}")
 
 
 def carry(b: Builder, x: Tensor, dtype: str) -> Tensor:
@@ -230,9 +230,7 @@ def broadcast_to(b: Builder, x: Tensor, shape: Sequence[int]) -> Tensor:
         return done
     if size(wanted) == size(x.shape):
         return reshape(b, x, wanted)
-    return carried(
-        b, "BROADCAST_TO", x, lambda v: b.emit("BROADCAST_TO", [v, b.ints(wanted)], v.dtype, wanted)
-    )
+    return carried(b, "BROADCAST_TO", x, lambda v: b.emit("BROADCAST_TO", [v, b.ints(wanted)], v.dtype, wanted))
 
 
 def tile(b: Builder, x: Tensor, repeats: Sequence[int]) -> Tensor:

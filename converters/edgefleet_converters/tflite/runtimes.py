@@ -2,7 +2,9 @@
 
 Measured with one-operator files on x86_64 (2026-11-25), each in a process of its own. A type is listed only where the answer
 was right on tensors without quantization: many kernels read int8, uint8 and int16 as quantized and answer zeros or abort
-there. int16 is no type of TRANSPOSE: beside float operators, 2.14's XNNPACK delegate takes it and crashes. `test_runtimes.py` measures again what is written here.
+there. int16 is no type of
+TRANSPOSE: beside float operators, 2.14's XNNPACK delegate takes it and crashes. `test_runtimes.py` measures again what is
+written here.
 """
 
 from collections.abc import Mapping
@@ -78,4 +80,6 @@ LITERT_23: Final = TfliteRuntime(
     {},
     _ANY,
 )
+BY_ADAPTER: Final = {"tflite": TFLITE_214, "litert": LITERT_23}
+"""Runtime of a hardware profile -> what is known of it. One that is newer does all that an older one does."""
 RUNTIMES: Final = {runtime.name: runtime for runtime in (TFLITE_214, LITERT_23)}

@@ -48,7 +48,6 @@ class _Scope:
             scope = scope.outer
         raise OperatorNotCompiledError(f"value {name!r} is read before it is made", next_step="export the model again")
 
-
     def scalars(self) -> set[str]:
         """Return the names of values of rank 0 so far."""
         return {name for name, tensor in self.values.items() if not tensor.shape}
@@ -173,7 +172,9 @@ class Tracer:
         given = default_attributes(node.op_type, scope.opsets.get(domain, 1), domain) if own is None else {}
         given |= {a.name: a for a in body.attribute_proto} | {a.name: a for a in node.attribute}
         nodes = [_bound(n, given, missing) for n in body.node]
-        inner.read = read_names(nodes) | {inside for inside, taken in zip(body.output, node.output, strict=False) if taken}
+        inner.read = read_names(nodes) | {
+            inside for inside, taken in zip(body.output, node.output, strict=False) if taken
+        }
         promised = {
             inside: scope.declared[name]
             for inside, name in zip(body.output, node.output, strict=False)
@@ -182,7 +183,10 @@ class Tracer:
         inner.declared = promised_shapes(nodes, promised, inner.scalars())
         self._nodes(nodes, inner)
         # An output that the caller does not take may not even be made by the body.
-        return [inner.find(name) if taken else self._b.ints([]) for name, taken in zip(body.output, node.output, strict=False)]
+        return [
+            inner.find(name) if taken else self._b.ints([])
+            for name, taken in zip(body.output, node.output, strict=False)
+        ]
 
     def _subgraph(self, graph: onnx.GraphProto, given: Sequence[Tensor], scope: _Scope) -> list[Tensor]:
         """Lower a graph attribute with the given inputs and return its outputs."""

@@ -89,15 +89,14 @@ def _array(value: Any) -> Array:
 
 
 def _stored_sets(folder: Path) -> list[tuple[list[Array], list[Array]]]:
-    return [
-        (_stored(data, "input"), _stored(data, "output")) for data in sorted(folder.glob("test_data_set_*"))
-    ]
+    return [(_stored(data, "input"), _stored(data, "output")) for data in sorted(folder.glob("test_data_set_*"))]
 
 
 def _stored(folder: Path, kind: str) -> list[Array]:
     count = len(list(folder.glob(f"{kind}_*.pb")))
     return [
-        numpy_helper.to_array(onnx.load_tensor_from_string((folder / f"{kind}_{i}.pb").read_bytes())) for i in range(count)
+        numpy_helper.to_array(onnx.load_tensor_from_string((folder / f"{kind}_{i}.pb").read_bytes()))
+        for i in range(count)
     ]
 
 
@@ -183,7 +182,7 @@ def _warm(runtimes: Sequence[str]) -> None:
     """Import what each child needs once. A runtime is imported only: a loaded model would bring threads, which a fork loses."""
     for name in runtimes:
         if RUNTIMES[name].adapter == "litert":
-            import ai_edge_litert.interpreter
+            pass
         else:
             import tflite_runtime.interpreter  # noqa: F401
 

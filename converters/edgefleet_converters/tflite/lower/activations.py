@@ -200,7 +200,9 @@ def area(kind: str) -> Lowering:
             ratio = maths.div(b, maths.add(b, x, 1.0), maths.sub(b, 1.0, x))
             return [maths.mul(b, maths.unary(b, "LOG", ratio), 0.5)]
         if kind == "acosh":
-            root = maths.mul(b, maths.unary(b, "SQRT", maths.sub(b, x, 1.0)), maths.unary(b, "SQRT", maths.add(b, x, 1.0)))
+            root = maths.mul(
+                b, maths.unary(b, "SQRT", maths.sub(b, x, 1.0)), maths.unary(b, "SQRT", maths.add(b, x, 1.0))
+            )
             return [maths.unary(b, "LOG", maths.add(b, x, root))]
         size = maths.unary(b, "ABS", x)
         root = maths.unary(b, "SQRT", maths.add(b, maths.mul(b, x, x), 1.0))

@@ -87,7 +87,8 @@ def _scan_8(b: Builder, n: Node, body: onnx.GraphProto) -> Sequence[Tensor]:
         b.not_compiled("Scan of opset 8 with sequence lengths")
     given = [n.input(i) for i in range(1, len(n.inputs))]
     rows = [
-        _scanned(b, n, body, [moves.index(b, tensor, 0, entry) for tensor in given]) for entry in range(given[0].shape[0])
+        _scanned(b, n, body, [moves.index(b, tensor, 0, entry) for tensor in given])
+        for entry in range(given[0].shape[0])
     ]
     return [moves.stack(b, column, 0) for column in zip(*rows, strict=True)]
 

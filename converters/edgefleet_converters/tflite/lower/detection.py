@@ -58,7 +58,12 @@ def _corners(b: Builder, boxes: Tensor, *, centred: bool) -> Tensor:
     one, two, three, four = (moves.take(b, boxes, 1, i, 1) for i in range(4))
     if centred:
         half_w, half_h = maths.mul(b, three, 0.5), maths.mul(b, four, 0.5)
-        parts = [maths.sub(b, two, half_h), maths.sub(b, one, half_w), maths.add(b, two, half_h), maths.add(b, one, half_w)]
+        parts = [
+            maths.sub(b, two, half_h),
+            maths.sub(b, one, half_w),
+            maths.add(b, two, half_h),
+            maths.add(b, one, half_w),
+        ]
         return moves.concat(b, parts, 1)
     parts = [maths.binary(b, "MINIMUM", one, three), maths.binary(b, "MINIMUM", two, four)]
     parts += [maths.binary(b, "MAXIMUM", one, three), maths.binary(b, "MAXIMUM", two, four)]

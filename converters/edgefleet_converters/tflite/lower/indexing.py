@@ -90,7 +90,11 @@ def scatter_nd(b: Builder, n: Node) -> Sequence[Tensor]:
     rows = moves.reshape(b, x, [moves.size(x.shape[:depth]), moves.size(x.shape[depth:])])
     count = moves.size(places.shape)
     made = _scattered(
-        b, rows, moves.flatten(b, places), moves.reshape(b, updates, [count, rows.shape[1]]), n.text("reduction", "none")
+        b,
+        rows,
+        moves.flatten(b, places),
+        moves.reshape(b, updates, [count, rows.shape[1]]),
+        n.text("reduction", "none"),
     )
     return [moves.reshape(b, made, x.shape)]
 
@@ -108,7 +112,9 @@ def _scattered(b: Builder, rows: Tensor, places: Tensor, updates: Tensor, reduct
     code = {"add": "ADD", "mul": "MUL", "max": "MAXIMUM", "min": "MINIMUM"}.get(reduction, "")
     made = rows
     for k in range(places.shape[0]):
-        hit = maths.binary(b, "EQUAL", b.const(np.arange(rows.shape[0], dtype=np.int32)), moves.take(b, places, 0, k, 1))
+        hit = maths.binary(
+            b, "EQUAL", b.const(np.arange(rows.shape[0], dtype=np.int32)), moves.take(b, places, 0, k, 1)
+        )
         hit = moves.reshape(b, hit, [rows.shape[0], *[1] * (rows.rank - 1)])
         entry = moves.take(b, updates, 0, k, 1)
         new = maths.binary(b, code, made, entry) if code else entry
@@ -201,7 +207,7 @@ def eye_like(b: Builder, n: Node) -> Sequence[Tensor]:
 
     x = n.input(0)
     kind = dtype_name(int(n.get("dtype"))) if "dtype" in n.attributes else x.dtype
-    return [b.const(np.eye(*x.shape, k=int(n.get("k", 0)), dtype=kind))]
+    return [b.const(np.eye(x.shape[0], x.shape[1], k=int(n.get("k", 0))).astype(kind))]
 
 
 def non_zero(b: Builder, n: Node) -> Sequence[Tensor]:

@@ -36,7 +36,9 @@ def _counted(n: Node, x: Tensor) -> tuple[Window, list[int], list[int]]:
     return window, places, extra
 
 
-def _slices(b: Builder, padded: Tensor, window: Window, places: Sequence[int]) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+def _slices(
+    b: Builder, padded: Tensor, window: Window, places: Sequence[int]
+) -> Iterator[tuple[tuple[int, ...], Tensor]]:
     """Yield, for each place in the window, what lies there: (place, [N, C, *places])."""
     if moves.size(window.kernel) > MAX_SLICES:
         b.not_compiled(f"a pool over a window of {list(window.kernel)} in this form")
@@ -142,7 +144,9 @@ def average_pool(b: Builder, n: Node) -> Sequence[Tensor]:
     mean = _window_mean(b, in_float32(b, x), window, places, extra)
     counted = _covered(window, places, x.shape[2:], padding=bool(n.get("count_include_pad", 0)))
     share = moves.size(window.kernel) / counted
-    return [moves.cast(b, mean if np.all(share == 1) else maths.mul(b, mean, b.const(share.astype(np.float32))), x.dtype)]
+    return [
+        moves.cast(b, mean if np.all(share == 1) else maths.mul(b, mean, b.const(share.astype(np.float32))), x.dtype)
+    ]
 
 
 def _window_mean(b: Builder, x: Tensor, window: Window, places: Sequence[int], extra: Sequence[int]) -> Tensor:
@@ -178,7 +182,9 @@ def lp_pool(b: Builder, n: Node) -> Sequence[Tensor]:
     size = maths.unary(b, "ABS", in_float32(b, x))
     raised = maths.mul(b, size, size) if order == 2 else maths.binary(b, "POW", size, b.const(np.float32(order)))
     total = maths.mul(b, _window_mean(b, raised, window, places, extra), float(moves.size(window.kernel)))
-    root = maths.unary(b, "SQRT", total) if order == 2 else maths.binary(b, "POW", total, b.const(np.float32(1 / order)))
+    root = (
+        maths.unary(b, "SQRT", total) if order == 2 else maths.binary(b, "POW", total, b.const(np.float32(1 / order)))
+    )
     return [moves.cast(b, root, x.dtype)]
 
 

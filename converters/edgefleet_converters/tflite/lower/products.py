@@ -78,7 +78,10 @@ def einsum(b: Builder, n: Node) -> Sequence[Tensor]:
 
 def _spelled(terms: list[str], tensors: Sequence[Tensor]) -> tuple[list[str], str]:
     """Return the terms with letters for the dots. Capital letters beyond those in use stand for the dotted axes."""
-    most = max((t.rank - len(term.replace("...", "")) for term, t in zip(terms, tensors, strict=True) if "..." in term), default=0)
+    most = max(
+        (t.rank - len(term.replace("...", "")) for term, t in zip(terms, tensors, strict=True) if "..." in term),
+        default=0,
+    )
     free = [chr(code) for code in range(0x391, 0x391 + most)]
     dots = "".join(free)
     spelled = []
@@ -103,9 +106,7 @@ def _diagonals(b: Builder, x: Tensor, term: str) -> tuple[Tensor, str]:
     return x, term
 
 
-def _contracted(
-    b: Builder, one: tuple[Tensor, str], other: tuple[Tensor, str], rest: set[str]
-) -> tuple[Tensor, str]:
+def _contracted(b: Builder, one: tuple[Tensor, str], other: tuple[Tensor, str], rest: set[str]) -> tuple[Tensor, str]:
     """Return the product of two terms, summed over letters that nobody reads any more."""
     x, left = one
     y, right = other

@@ -141,7 +141,9 @@ def qlinear_conv(b: Builder, n: Node) -> Sequence[Tensor]:
     """QLinearConv: padding is the input's zero point, which is zero once centred."""
     x, x_scale, x_zero, weight, w_scale, w_zero, scale, zero = (n.input(i) for i in range(8))
     window = window_of(n, weight.shape[2:], x.shape[2:])
-    total = _integer_conv(b, _centred(b, x, x_zero, None), _centred(b, weight, w_zero, 0), window, int(n.get("group", 1)))
+    total = _integer_conv(
+        b, _centred(b, x, x_zero, None), _centred(b, weight, w_zero, 0), window, int(n.get("group", 1))
+    )
     if n.given(8):
         total = maths.add(b, total, moves.reshape(b, n.input(8), [1, weight.shape[0], *[1] * (x.rank - 2)]))
     factor = maths.mul(b, _float(b, x_scale, 0, 1), _float(b, w_scale, 1, x.rank))

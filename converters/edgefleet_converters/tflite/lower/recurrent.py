@@ -120,9 +120,7 @@ def _activation(b: Builder, name: str, alphas: list[float], betas: list[float]) 
     return b.not_compiled(f"the activation {name}")
 
 
-def _walk(
-    b: Builder, cell: _Cell, sequence: Tensor, lengths: Tensor | None
-) -> tuple[list[Tensor], Tensor, Tensor]:
+def _walk(b: Builder, cell: _Cell, sequence: Tensor, lengths: Tensor | None) -> tuple[list[Tensor], Tensor, Tensor]:
     """Return the outputs of all steps, the last state and the last cell state. sequence: [T, B, I]."""
     steps, batch = sequence.shape[:2]
     hidden = cell.first.shape[1]

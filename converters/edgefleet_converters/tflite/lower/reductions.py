@@ -110,9 +110,7 @@ def arg_of(code: str) -> Lowering:
         last = bool(n.get("select_last_index", 0))
         kind = maths.computed_in(b, code, x.dtype) if x.dtype != "int64" else b.lacks(f"{code} on int64")
         wide = moves.cast(b, x, kind)
-        rows = moves.reshape(
-            b, wide, [moves.size(x.shape[:axis]), x.shape[axis], moves.size(x.shape[axis + 1 :])]
-        )
+        rows = moves.reshape(b, wide, [moves.size(x.shape[:axis]), x.shape[axis], moves.size(x.shape[axis + 1 :])])
         rows = moves.reverse(b, rows, 1) if last else rows
         found = b.emit(code, [rows, b.const(1, "int32")], "int32", [rows.shape[0], rows.shape[2]], output_type="int32")
         found = maths.sub(b, float(x.shape[axis] - 1), found) if last else found
@@ -139,7 +137,9 @@ def cumulative_sum(b: Builder, n: Node) -> Sequence[Tensor]:
     return [moves.cast(b, moves.reshape(b, made, x.shape), x.dtype)]
 
 
-def by_axis(b: Builder, axis: Tensor, rank: int, shapes: Sequence[Sequence[int]], make: Callable[[int], Tensor]) -> Tensor:
+def by_axis(
+    b: Builder, axis: Tensor, rank: int, shapes: Sequence[Sequence[int]], make: Callable[[int], Tensor]
+) -> Tensor:
     """Return what `make` makes of the axis. One that is known only at run time runs all axes of one result shape and selects."""
     if axis.data is not None:
         return make(int(axis.data.reshape(())) % rank)

@@ -39,7 +39,9 @@ def resize(b: Builder, n: Node) -> Sequence[Tensor]:
     region = n.array(1) if cropping else None
     policy = n.text("keep_aspect_ratio_policy", "stretch")
     if by_size and sizes is None and policy != "stretch":
-        return [_at_run_time(b, n, x, shape, axes, _kept_ratio(b, n.input(first + 2), [x.shape[a] for a in axes], policy))]
+        return [
+            _at_run_time(b, n, x, shape, axes, _kept_ratio(b, n.input(first + 2), [x.shape[a] for a in axes], policy))
+        ]
     if factors is None or (cropping and region is None):
         given = b.const(np.array(factors, np.float32)) if factors is not None else n.input(first + 1)
         return [_at_run_time(b, n, x, shape, axes, given)]
@@ -89,7 +91,9 @@ def weighted(b: Builder, x: Tensor, matrix: Tensor, axis: int) -> Tensor:
     """Return the weights [out, in] applied to one axis of float numbers."""
     if x.dtype not in ("float32", "float16"):
         b.not_compiled(f"an interpolation of {x.dtype}")
-    rows = moves.reshape(b, moves.cast(b, x, "float32"), [moves.size(x.shape[:axis]), x.shape[axis], moves.size(x.shape[axis + 1 :])])
+    rows = moves.reshape(
+        b, moves.cast(b, x, "float32"), [moves.size(x.shape[:axis]), x.shape[axis], moves.size(x.shape[axis + 1 :])]
+    )
     shape = [*x.shape[:axis], matrix.shape[0], *x.shape[axis + 1 :]]
     if rows.shape[2] == 1:
         made = maths.matmul(b, moves.reshape(b, rows, rows.shape[:2]), moves.transpose(b, matrix, [1, 0]))
@@ -107,7 +111,9 @@ def axis_matrix(n: Node, old: int, new: int, factor: float, crop: tuple[float, f
     mode = n.text("mode", "nearest")
     if mode == "nearest":
         matrix = np.zeros((new, old))
-        matrix[np.arange(new), np.clip(_rounded(places, n.text("nearest_mode", "round_prefer_floor")), 0, old - 1)] = 1.0
+        matrix[np.arange(new), np.clip(_rounded(places, n.text("nearest_mode", "round_prefer_floor")), 0, old - 1)] = (
+            1.0
+        )
         return matrix, outside
     scale = min(1.0, factor) if n.get("antialias", 0) else 1.0
     cubic = mode == "cubic"
@@ -192,7 +198,9 @@ def _at_run_time(b: Builder, n: Node, x: Tensor, shape: Sequence[int], axes: Seq
             made = weighted(b, made, _weights_at_run_time(b, n, places, old, new, factor), axis)
         if mode == "tf_crop_and_resize":
             below = maths.binary(b, "LESS", places, b.const(np.float32(0)))
-            outside = maths.binary(b, "LOGICAL_OR", below, maths.binary(b, "GREATER", places, b.const(np.float32(old - 1))))
+            outside = maths.binary(
+                b, "LOGICAL_OR", below, maths.binary(b, "GREATER", places, b.const(np.float32(old - 1)))
+            )
             mask = moves.reshape(b, outside, [new if k == axis else 1 for k in range(x.rank)])
             made = moves.select(b, mask, maths.scalar(b, float(n.get("extrapolation_value", 0.0)), made), made)
     return made

@@ -32,7 +32,9 @@ def grid_sample(b: Builder, n: Node) -> Sequence[Tensor]:
     for i, length in enumerate(lengths):
         # The grid's last axis runs from the innermost axis outwards.
         place = moves.index(b, flat_grid, 2, len(lengths) - 1 - i)
-        taps.append(_taps(b, _placed(b, place, length, mode, padding, corners=corners), length, mode, padding, corners=corners))
+        taps.append(
+            _taps(b, _placed(b, place, length, mode, padding, corners=corners), length, mode, padding, corners=corners)
+        )
     turned = moves.transpose(b, x, [0, *range(2, x.rank), 1])
     rows = moves.reshape(b, turned, [x.shape[0], moves.size(lengths), x.shape[1]])
     total: Tensor | None = None
@@ -69,7 +71,11 @@ def _placed(b: Builder, place: Tensor, length: int, mode: str, padding: str, *, 
         real = maths.mul(b, maths.sub(b, maths.mul(b, shifted, float(length)), 1.0), 0.5)
     real = maths.unary(b, "ROUND", real) if mode == "nearest" else real
     if padding == "border":
-        return maths.clamp(b, real, 0.0, float(length - 1)) if mode != "cubic" else _outside_clamped(b, real, length, corners=corners)
+        return (
+            maths.clamp(b, real, 0.0, float(length - 1))
+            if mode != "cubic"
+            else _outside_clamped(b, real, length, corners=corners)
+        )
     if padding == "reflection":
         return _reflected(b, real, length, corners=corners)
     # Far places have no tap inside; the clamp only keeps the index arithmetic in range.
@@ -114,7 +120,9 @@ def _taps(
     else:
         shares = [(-1, _outer(b, maths.add(b, part, 1.0))), (0, _inner(b, part)), (1, _inner(b, maths.sub(b, 1.0, part))),
                   (2, _outer(b, maths.sub(b, 2.0, part)))]  # fmt: skip
-    return [_inside(b, maths.add(b, first, float(step)), share, length, padding, corners=corners) for step, share in shares]
+    return [
+        _inside(b, maths.add(b, first, float(step)), share, length, padding, corners=corners) for step, share in shares
+    ]
 
 
 def _inside(

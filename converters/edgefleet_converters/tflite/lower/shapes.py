@@ -153,10 +153,7 @@ def _slice_at_run_time(b: Builder, n: Node) -> Tensor:
     shape = promised(b, n, "bounds")
     rank = x.rank
     count = n.input(1).shape[0]
-    if n.given(3):
-        axes = moves.cast(b, n.input(3), "int32")
-    else:
-        axes = b.const(np.arange(count, dtype=np.int32))
+    axes = moves.cast(b, n.input(3), "int32") if n.given(3) else b.const(np.arange(count, dtype=np.int32))
     axes = _from_end(b, axes, b.const(np.full((), rank, np.int32)))
     steps = _clamped(b, n.input(4)) if n.given(4) else b.const(np.ones(count, np.int32))
     starts = _clamped(b, n.input(1))
@@ -203,10 +200,7 @@ def pad(b: Builder, n: Node) -> Sequence[Tensor]:
     x = n.input(0)
     mode = n.text("mode", "constant")
     amounts = n.get("pads") if n.opset < 11 else n.array(1)
-    if n.opset < 11:
-        value = b.const(np.array(n.get("value", 0.0)).astype(x.dtype))
-    else:
-        value = n.optional(2) or b.const(np.zeros((), x.dtype))
+    value = n.optional(2) or b.const(np.array(n.get("value", 0.0)).astype(x.dtype))
     if amounts is None or (n.given(3) and n.array(3) is None):
         return [_pad_at_run_time(b, n, mode, value)]
     given = [int(p) for p in amounts]
@@ -224,7 +218,9 @@ def pad(b: Builder, n: Node) -> Sequence[Tensor]:
     return [x]
 
 
-def _mirrored(places: "np.ndarray[tuple[int], np.dtype[np.int64]]", length: int, mode: str) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+def _mirrored(
+    places: "np.ndarray[tuple[int], np.dtype[np.int64]]", length: int, mode: str
+) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
     if mode == "edge":
         return np.clip(places, 0, length - 1)
     if mode == "wrap":

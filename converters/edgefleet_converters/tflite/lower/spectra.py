@@ -6,7 +6,7 @@ import numpy as np
 
 from edgefleet_converters.tflite import maths, moves
 from edgefleet_converters.tflite.builder import Builder
-from edgefleet_converters.tflite.ir import Tensor
+from edgefleet_converters.tflite.ir import Array, Tensor
 from edgefleet_converters.tflite.lower.reductions import by_axis
 from edgefleet_converters.tflite.lower.shapes import promised
 from edgefleet_converters.tflite.node import Lowering, Node
@@ -21,13 +21,14 @@ def dft(b: Builder, n: Node) -> Sequence[Tensor]:
         b.not_compiled("DFT with a length known only at run time")
     given = n.array(1)
     inverse, onesided = bool(n.get("inverse", 0)), bool(n.get("onesided", 0))
-    if n.opset >= 20:
-        axis = n.optional(2) or b.const(np.array(-2, np.int64))
-    else:
-        axis = b.const(np.array(n.get("axis", 1), np.int64))
+    axis = n.optional(2) if n.opset >= 20 else None
+    if axis is None:
+        axis = b.const(np.array(-2 if n.opset >= 20 else n.get("axis", 1), np.int64))
 
     def make(at: int) -> Tensor:
-        length = int(given.reshape(())) if given is not None else _whole_length(x.shape[at], inverse=inverse and onesided)
+        length = (
+            int(given.reshape(())) if given is not None else _whole_length(x.shape[at], inverse=inverse and onesided)
+        )
         return transformed(b, x, at, length, inverse=inverse, onesided=onesided)
 
     shapes = [x.shape] * (x.rank - 1) if not onesided else [[a] for a in range(x.rank - 1)]
@@ -66,16 +67,16 @@ def transformed(b: Builder, x: Tensor, axis: int, length: int, *, inverse: bool,
     return moves.transpose(b, wide, [order.index(i) for i in range(rank)])
 
 
-def _matrix(used: int, count: int, length: int, *, complex_in: bool, inverse: bool) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+def _matrix(used: int, count: int, length: int, *, complex_in: bool, inverse: bool) -> Array:
     """Return [used · parts, count · 2], real and imaginary parts interleaved."""
     angle = 2 * np.pi * np.outer(np.arange(used), np.arange(count)) / length * (1 if inverse else -1)
     scale = 1 / length if inverse else 1.0
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
     real = np.stack([cos, sin], -1)
     if not complex_in:
-        return real.reshape(used, count * 2).astype(np.float32)
+        return np.asarray(real.reshape(used, count * 2), np.float32)
     imaginary = np.stack([-sin, cos], -1)
-    return np.stack([real, imaginary], 1).reshape(used * 2, count * 2).astype(np.float32)
+    return np.asarray(np.stack([real, imaginary], 1).reshape(used * 2, count * 2), np.float32)
 
 
 def _real_inverse(b: Builder, x: Tensor, axis: int, length: int) -> Tensor:
@@ -119,7 +120,9 @@ def stft(b: Builder, n: Node) -> Sequence[Tensor]:
         places = b.const((np.arange(count)[:, None] * hop + np.arange(length)).astype(np.int32))
     else:
         count = promised(b, n, "a step")[1]
-        starts = maths.mul(b, b.const(np.arange(count, dtype=np.int32).reshape(-1, 1)), moves.cast(b, n.input(1), "int32"))
+        starts = maths.mul(
+            b, b.const(np.arange(count, dtype=np.int32).reshape(-1, 1)), moves.cast(b, n.input(1), "int32")
+        )
         places = maths.add(b, starts, b.const(np.arange(length, dtype=np.int32)))
     frames = moves.gather(b, x, places, 1)
     if window is not None:

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from edgefleet_converters.tflite.ir import Graph, Op, Shape, Tensor, constant
+from edgefleet_converters.tflite.ir import Graph, Op, Option, Shape, Tensor, constant
 from edgefleet_converters.tflite.passes.contract import broken, count
 
 ELEMENTWISE: Final = {
@@ -155,7 +155,7 @@ class _Walk:
         new = constant(f"{axes.name}/turned", np.array(sorted(gone), np.int32))
         return self._done(op, (source, new), order, dict(op.options))
 
-    def _done(self, op: Op, inputs: tuple[Tensor, ...], perm: Shape, options: "dict[str, object]") -> bool:
+    def _done(self, op: Op, inputs: tuple[Tensor, ...], perm: Shape, options: dict[str, Option]) -> bool:
         """Append the operator on untransposed inputs and the transpose of its result."""
         result = op.outputs[0]
         shape = [0] * len(perm)
