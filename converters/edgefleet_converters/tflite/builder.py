@@ -55,7 +55,7 @@ class Builder:
         """Append an operator with outputs of the given (dtype, shape). Raises UnsupportedOperatorError."""
         outputs = tuple(Tensor(self._name(code), dtype, tuple(int(n) for n in shape)) for dtype, shape in results)
         op = Op(code, tuple(inputs), outputs, options, self.where)
-        self._check(op)
+        self.check(op)
         self._ops.append(op)
         if len(self._ops) > MAX_OPS:
             raise ModelTooLargeError(
@@ -124,7 +124,8 @@ class Builder:
         ]
         return Graph(tuple(inputs), tuple(final), tuple(ops))
 
-    def _check(self, op: Op) -> None:
+    def check(self, op: Op) -> None:
+        """Raise UnsupportedOperatorError unless the runtime has the operator, for its type and in its version."""
         position = _TYPED_BY_INPUT.get(op.code, 0)
         typed = op.inputs[position]
         assert typed is not None

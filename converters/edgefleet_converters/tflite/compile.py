@@ -41,6 +41,9 @@ def compile_model(model: onnx.ModelProto, runtime: TfliteRuntime) -> Compiled:
     builder = Builder(runtime)
     inputs, outputs = Tracer(model, builder).run()
     done = run_passes(builder.finish(inputs, outputs), PASSES)
+    for op in done.model.ops:
+        # What a pass made must be within the runtime's reach too.
+        builder.check(op)
     return Compiled(write(done.model), done.model, _counts(done.model), done.notes)
 
 

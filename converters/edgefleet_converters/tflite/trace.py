@@ -130,12 +130,16 @@ class Tracer:
                     scope.values[name] = self._promised(tensor, scope.declared.get(name))
 
     def _promised(self, tensor: Tensor, declared: Shape | None) -> Tensor:
-        """Return the tensor; one that cannot have the declared shape is a wrong lowering and is refused."""
-        if declared is None or declared == tensor.shape:
+        """Return the tensor in the declared shape where that only adds or drops ones.
+
+        A declaration that says something else is left aside: shapes noted inside a graph go stale when its inputs are fixed.
+        Those of the graph's outputs are checked at the end.
+        """
+        if declared is None or declared == tensor.shape or tensor.rank == len(declared):
             return tensor
-        if int(np.prod(declared)) == int(np.prod(tensor.shape)) and tensor.rank != len(declared):
-            return reshape(self._b, tensor, declared)
-        return self._b.not_compiled(f"a result of shape {list(tensor.shape)}, declared as {list(declared)}")
+        if [n for n in declared if n != 1] != [n for n in tensor.shape if n != 1]:
+            return tensor
+        return reshape(self._b, tensor, declared)
 
     def _lowered(self, node: onnx.NodeProto, scope: _Scope) -> Sequence[Tensor]:
         domain = "" if node.domain in DEFAULT_DOMAINS else node.domain

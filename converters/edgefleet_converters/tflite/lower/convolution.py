@@ -5,7 +5,7 @@ meet. Padding that is not TensorFlow's SAME is a PAD of its own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def window_of(n: Node, kernel: Sequence[int], lengths: Sequence[int]) -> Window:
     """Return the window that a node's attributes describe. lengths: of the spatial axes, for auto_pad."""
     rank = len(kernel)
     strides = tuple(int(s) for s in n.get("strides", [1] * rank))
-    dilations = tuple(int(d) for d in n.get("dilations", [1] * rank))
+    dilations = tuple(int(d) if k > 1 else 1 for d, k in zip(n.get("dilations", [1] * rank), kernel, strict=True))
     mode = n.text("auto_pad", "NOTSET")
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         total = []
@@ -93,6 +93,11 @@ def convolved(b: Builder, x: Tensor, weight: Tensor, bias: Tensor, window: Windo
         return moves.reshape(b, made, [*made.shape[:2], made.shape[3]])
     if x.rank not in (4, 5):
         b.lacks(f"a convolution in {x.rank - 2} dimensions")
+    if x.rank == 5 and set(window.dilations) != {1}:
+        # The dilated 3D kernel of tflite-runtime 2.14 reads memory that nobody wrote; zeros between the weights say the same.
+        for axis, step in enumerate(window.dilations):
+            weight = _spread(b, weight, axis + 2, step)
+        window = replace(window, kernel=weight.shape[2:], dilations=(1, 1, 1))
     shape = [window.places(i, length) for i, length in enumerate(x.shape[2:])]
     data, padding = _padded(b, channel_last(b, x), window, shape)
     channels = x.shape[1]
@@ -141,8 +146,7 @@ def _dense_window(
         return b.emit(
             "CONV_3D", [data, moves.transpose(b, weight, [2, 3, 4, 1, 0]), bias], "float32", result, padding=padding,
             stride_d=window.strides[0], stride_h=window.strides[1], stride_w=window.strides[2],
-            fused_activation_function=0, dilation_d_factor=window.dilations[0],
-            dilation_h_factor=window.dilations[1], dilation_w_factor=window.dilations[2],
+            fused_activation_function=0,
         )  # fmt: skip
     return b.emit(
         "CONV_2D", [data, moves.transpose(b, weight, [0, 2, 3, 1]), bias], "float32", result, padding=padding,

@@ -19,6 +19,8 @@ ELEMENTWISE: Final = {
     "LOGICAL_OR", "LOGISTIC", "MAXIMUM", "MINIMUM", "MUL", "NEG", "NOT_EQUAL", "POW", "RELU", "RELU6", "ROUND", "RSQRT",
     "SELECT_V2", "SIGN", "SIN", "SQRT", "SQUARE", "SQUARED_DIFFERENCE", "SUB", "TANH",
 }  # fmt: skip
+_EVERYWHERE: Final = {"float32", "int32", "int64", "uint8", "int8", "bool"}
+"""Types that TRANSPOSE moves in every runtime: a transpose is never moved behind a CAST to another."""
 _REDUCTIONS: Final = {"SUM", "MEAN", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"}
 
 
@@ -93,7 +95,7 @@ class _Walk:
         if not found or len(op.outputs) != 1:
             return False
         perm = found[0][1]
-        if any(other != perm for _, other in found):
+        if any(other != perm for _, other in found) or op.outputs[0].dtype not in _EVERYWHERE:
             return False
         if op.code in ELEMENTWISE:
             return self._elementwise(op, perm)
