@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.converters.tflite.board import KINDS, OUTCOMES, Result, load_cases, run_board
+from tests.converters.tflite.board import KINDS, OUTCOMES, Result, load_cases, passing_lines, run_board
 
 from edgefleet_converters.tflite.runtimes import RUNTIMES
 
@@ -38,17 +38,11 @@ def main() -> int:
         rows = sorted((r for r in results if r.outcome != "pass"), key=lambda r: (r.runtime, r.outcome, r.name))
         args.details.write_text("".join(json.dumps(vars(r)) + "\n" for r in rows))
     if args.passing:
-        names = {r.name for r in results}
-        lines = [f"{name} {_marks(name, results)}" for name in sorted(names) if _marks(name, results)]
-        args.passing.write_text("\n".join(lines) + "\n")
+        args.passing.write_text(passing_lines(results))
     print(
         json.dumps({"bench": "onnx-to-tflite", "shard": args.shard, "runtimes": _figures(results, runtimes)}, indent=2)
     )
     return 0
-
-
-def _marks(name: str, results: list[Result]) -> str:
-    return ",".join(sorted(r.runtime for r in results if r.name == name and r.outcome == "pass"))
 
 
 def _figures(results: list[Result], runtimes: list[str]) -> dict[str, Any]:

@@ -147,6 +147,29 @@ def _difference(case: Case, got: Sequence[Array], wanted: Sequence[Array]) -> st
     return ""
 
 
+def passing_lines(results: Sequence[Result]) -> str:
+    """Return one line a passing test: its name, and the runtime where only one of several passes."""
+    runtimes = {result.runtime for result in results}
+    by_name: dict[str, set[str]] = {}
+    for result in results:
+        if result.outcome == "pass":
+            by_name.setdefault(result.name, set()).add(result.runtime)
+    lines = [
+        name if by_name[name] == runtimes else f"{name} {','.join(sorted(by_name[name]))}" for name in sorted(by_name)
+    ]
+    return "".join(line + "\n" for line in lines)
+
+
+def read_passing(text: str, runtimes: Sequence[str]) -> dict[str, set[str]]:
+    """Return runtime -> passing names of what `passing_lines` wrote for these runtimes."""
+    passing: dict[str, set[str]] = {runtime: set() for runtime in runtimes}
+    for line in text.splitlines():
+        name, _, only = line.partition(" ")
+        for runtime in only.split(",") if only else runtimes:
+            passing[runtime].add(name)
+    return passing
+
+
 @dataclass
 class _Child:
     case: Case

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 from onnx import helper
 
-from tests.converters.tflite.models import graph_of, one_node, same_as_onnxruntime
+from edgefleet_converters.tflite.runtimes import RUNTIMES
+from tests.converters.tflite.models import compiled_in, graph_of, one_node, same_as_onnxruntime
 
 pytestmark = pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime ends with Python 3.11")
 
@@ -129,7 +130,9 @@ def test_slices(seed: int) -> None:
     axes = np.where(negative, axes - len(shape), axes)
     steps = rng.choice([-3, -2, -1, 1, 2, 3], count).astype(np.int64)
     starts = np.where(steps > 0, rng.integers(-9, 2, count), rng.integers(2, 9, count)).astype(np.int64)
-    ends = np.where(steps > 0, rng.choice([-1, 3, 5, 2**62], count), rng.choice([-(2**62), -9, 0, 1], count)).astype(np.int64)
+    ends = np.where(steps > 0, rng.choice([-1, 3, 5, 2**62], count), rng.choice([-(2**62), -9, 0, 1], count)).astype(
+        np.int64
+    )
     inputs: Inputs = {"x": floats(rng, *shape), "starts": starts, "ends": ends, "axes": axes, "steps": steps}
     names = ["starts", "ends", "axes", "steps"]
     model = one_node("Slice", inputs, names)
@@ -152,7 +155,16 @@ def test_pads(seed: int) -> None:
     same_as_onnxruntime(one_node("Pad", inputs, constants, mode=mode), inputs, constants)
 
 
-REDUCTIONS = ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSumExp"]
+REDUCTIONS = [
+    "ReduceSum",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSumExp",
+]
 
 
 @pytest.mark.parametrize("op", REDUCTIONS)
@@ -208,7 +220,7 @@ def test_einsums(equation: str) -> None:
     rng = random(0)
     sizes = dict(zip("abcdhijkq", [2, 3, 2, 4, 2, 3, 4, 5, 3], strict=True))
     sizes["i"] = 3
-    terms = equation.split("->")[0].split(",")
+    terms = equation.split("->", maxsplit=1)[0].split(",")
     inputs: Inputs = {}
     for position, term in enumerate(terms):
         lead = [2] if "..." in term else []
@@ -237,18 +249,20 @@ def test_recurrent_layers(op: str, direction: str, lengths: bool) -> None:
 @pytest.mark.parametrize("kind", ["int64", "int32", "uint32", "uint8", "int8", "int16"])
 def test_whole_numbers_are_divided_exactly(kind: str) -> None:
     rng = random(3)
-    limits = np.iinfo(kind)
-    edge = np.array([limits.max, limits.max - 1, limits.min + 1, limits.min + 2, 1, 7, 100, limits.max // 2], kind)
-    left = np.concatenate([edge, rng.integers(limits.min + 1, limits.max, 4000, dtype=kind)])
-    right = np.concatenate([edge[::-1], rng.integers(1, limits.max, 2000, dtype=kind), rng.integers(1, 50, 2000).astype(kind)])
-    inputs: Inputs = {"x": left, "y": np.where(right == 0, np.array(1, kind), right)}
-    wanted = np.array([int(abs(int(a)) // abs(int(b))) * (1 if (a >= 0) == (b >= 0) else -1) for a, b in zip(left, inputs["y"], strict=True)])  # type: ignore[arg-type]  # noqa: E501
-    from edgefleet_converters.tflite.runtimes import RUNTIMES
-    from tests.converters.tflite.models import compiled_in
-
-    arrays = {name: value for name, value in inputs.items() if value is not None}
+    low, high = int(np.iinfo(kind).min) + 1, int(np.iinfo(kind).max)
+    edge = np.array([high, high - 1, low, low + 1, 1, 7, 100, high // 2], kind)
+    left = np.concatenate([edge, rng.integers(low, high, 4000).astype(kind)])
+    right = np.concatenate(
+        [edge[::-1], rng.integers(1, high, 2000).astype(kind), rng.integers(1, 50, 2000).astype(kind)]
+    )
+    right = np.where(right == 0, np.array(1, kind), right)
+    quotients = [
+        abs(int(a)) // abs(int(b)) * (1 if (a >= 0) == (b >= 0) else -1) for a, b in zip(left, right, strict=True)
+    ]
+    inputs: Inputs = {"x": left, "y": right}
     for runtime in RUNTIMES.values():
-        np.testing.assert_array_equal(compiled_in(runtime, one_node("Div", inputs), arrays)[0], wanted.astype(kind))
+        (got,) = compiled_in(runtime, one_node("Div", inputs), {"x": left, "y": right})
+        np.testing.assert_array_equal(got, np.array(quotients).astype(kind))
 
 
 @pytest.mark.parametrize("op", ["Less", "Greater", "Max", "Min", "Add", "Mul", "Equal"])
@@ -260,7 +274,12 @@ def test_unsigned_64_bit_numbers_keep_their_order(op: str) -> None:
 
 def test_layout_is_the_models_own_through_a_residual_block() -> None:
     rng = random(1)
-    inputs: Inputs = {"x": floats(rng, 1, 4, 8, 8), "w": floats(rng, 4, 4, 3, 3), "v": floats(rng, 4, 4, 3, 3), "s": floats(rng, 4, 1, 1)}
+    inputs: Inputs = {
+        "x": floats(rng, 1, 4, 8, 8),
+        "w": floats(rng, 4, 4, 3, 3),
+        "v": floats(rng, 4, 4, 3, 3),
+        "s": floats(rng, 4, 1, 1),
+    }
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1]),
         helper.make_node("Mul", ["a", "s"], ["m"]),
