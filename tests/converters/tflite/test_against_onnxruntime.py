@@ -98,7 +98,7 @@ def test_pools(op: str, seed: int) -> None:
 def test_places_of_maxima(seed: int) -> None:
     rng = random(seed)
     kernel = [int(v) for v in rng.integers(2, 4, 2)]
-    attributes = {
+    attributes: dict[str, Any] = {
         "kernel_shape": kernel, "strides": [int(v) for v in rng.integers(1, 4, 2)],
         "pads": [int(rng.integers(0, k)) for k in kernel + kernel], "ceil_mode": int(rng.integers(0, 2)),
     }  # fmt: skip

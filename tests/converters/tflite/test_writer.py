@@ -16,17 +16,17 @@ from edgefleet_converters.tflite.writer import write
 _VALUES: dict[str, Option] = {"int8": 1, "bool": True, "int32": 7, "int64": 7, "float32": 0.5, "ints": (3, 4)}
 
 
-def unary(code: str, dtype: str = "float32", **options: Option) -> Graph:
+def unary(code: str, dtype: str = "float32", options: dict[str, Option] | None = None) -> Graph:
     x, y = Tensor("x", dtype, (1, 2, 2, 3)), Tensor("y", dtype, (1, 2, 2, 3))
     w = constant("w", np.zeros((3, 1, 1, 3), np.float32))
-    return Graph((x,), (y,), (Op(code, (x, w), (y,), options),))
+    return Graph((x,), (y,), (Op(code, (x, w), (y,), options or {}),))
 
 
 @pytest.mark.parametrize("code", sorted(OPTIONS))
 def test_options_are_where_the_schema_has_them(code: str) -> None:
     fields = OPTIONS[code].fields
     options = {name: _VALUES[field.kind] for name, field in fields.items()}
-    model = schema.ModelT.InitFromPackedBuf(write(unary(code, **options)), 0)
+    model = schema.ModelT.InitFromPackedBuf(write(unary(code, options=options)), 0)
     operator = model.subgraphs[0].operators[0]
     table = operator.builtinOptions
     names = {number: name for name, number in vars(schema.BuiltinOptions).items() if isinstance(number, int)}
