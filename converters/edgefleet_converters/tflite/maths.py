@@ -37,18 +37,18 @@ def _trunc_div(x: Array, y: Array) -> Array:
     return wide.astype(x.dtype)
 
 
-_BINARY: Final[dict[str, Callable[[Array, Array], Any]]] = {
+BINARY: Final[dict[str, Callable[[Array, Array], Any]]] = {
     "ADD": np.add, "SUB": np.subtract, "MUL": np.multiply, "DIV": _trunc_div, "MAXIMUM": np.maximum, "MINIMUM": np.minimum,
     "POW": np.power, "FLOOR_MOD": np.mod, "FLOOR_DIV": np.floor_divide, "ATAN2": np.arctan2,
     "LESS": np.less, "LESS_EQUAL": np.less_equal, "GREATER": np.greater, "GREATER_EQUAL": np.greater_equal,
     "EQUAL": np.equal, "NOT_EQUAL": np.not_equal, "LOGICAL_AND": np.logical_and, "LOGICAL_OR": np.logical_or,
     "BITWISE_XOR": np.bitwise_xor, "RIGHT_SHIFT": np.right_shift, "SQUARED_DIFFERENCE": lambda x, y: (x - y) ** 2,
 }  # fmt: skip
-_COMPARISONS: Final = {"LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL", "EQUAL", "NOT_EQUAL"}
+COMPARISONS: Final = {"LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL", "EQUAL", "NOT_EQUAL"}
 _WRAPPING: Final = {"ADD", "SUB", "MUL"}
 _ORDERED: Final = {"MAXIMUM", "MINIMUM"}
 
-_UNARY: Final[dict[str, Callable[[Array], Any]]] = {
+UNARY: Final[dict[str, Callable[[Array], Any]]] = {
     "ABS": np.abs, "NEG": np.negative, "EXP": np.exp, "LOG": np.log, "SQRT": np.sqrt, "SIN": np.sin, "COS": np.cos,
     "FLOOR": np.floor, "CEIL": np.ceil, "ROUND": np.round, "SIGN": np.sign, "SQUARE": np.square, "TANH": np.tanh,
     "RELU": lambda a: np.maximum(a, 0), "LOGICAL_NOT": np.logical_not,
@@ -73,7 +73,7 @@ def binary(b: Builder, code: str, x: Tensor, y: Tensor) -> Tensor:
     """Return an elementwise operator of two tensors of one type, shapes broadcast. Comparisons give bool."""
     assert x.dtype == y.dtype, f"{code} of {x.dtype} and {y.dtype}"
     done = b.folded(
-        lambda p, q: np.asarray(_BINARY[code](p, q)).astype("bool" if code in _COMPARISONS else p.dtype), x, y
+        lambda p, q: np.asarray(BINARY[code](p, q)).astype("bool" if code in COMPARISONS else p.dtype), x, y
     )
     if done:
         return done
@@ -81,13 +81,13 @@ def binary(b: Builder, code: str, x: Tensor, y: Tensor) -> Tensor:
         return _unsigned(b, code, x, y)
     shape = broadcast_shape(b, x.shape, y.shape)
     kind = computed_in(b, code, x.dtype)
-    dtype = "bool" if code in _COMPARISONS else kind
+    dtype = "bool" if code in COMPARISONS else kind
     left, right = cast(b, x, kind), cast(b, y, kind)
     if len(shape) > MAX_RANK:
         left, right = _merged(b, left, right)
     flat = broadcast_shape(b, left.shape, right.shape)
     made = reshape(b, b.emit(code, [left, right], dtype, flat), shape)
-    return made if code in _COMPARISONS else cast(b, made, x.dtype)
+    return made if code in COMPARISONS else cast(b, made, x.dtype)
 
 
 def divide_int64(b: Builder, x: Tensor, y: Tensor) -> Tensor:
@@ -127,12 +127,12 @@ def _unsigned(b: Builder, code: str, x: Tensor, y: Tensor) -> Tensor:
         return bitcast(b, binary(b, code, left, right), "uint64")
     if code in ("EQUAL", "NOT_EQUAL"):
         return binary(b, code, left, right)
-    if code not in _COMPARISONS | _ORDERED:
+    if code not in COMPARISONS | _ORDERED:
         b.lacks(f"{code} on uint64")
     # Adding 2^63 turns the order of unsigned numbers into that of signed ones.
     flip = b.const(_INT64_MIN, "int64")
     made = binary(b, code, binary(b, "ADD", left, flip), binary(b, "ADD", right, flip))
-    return made if code in _COMPARISONS else bitcast(b, binary(b, "ADD", made, flip), "uint64")
+    return made if code in COMPARISONS else bitcast(b, binary(b, "ADD", made, flip), "uint64")
 
 
 def _merged(b: Builder, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,8 +155,8 @@ def _merged(b: Builder, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def unary(b: Builder, code: str, x: Tensor, **options: float | bool) -> Tensor:
     """Return an elementwise operator of one tensor, of its own type."""
-    if code in _UNARY:
-        done = b.folded(lambda a: np.asarray(_UNARY[code](a)).astype(a.dtype), x)
+    if code in UNARY:
+        done = b.folded(lambda a: np.asarray(UNARY[code](a)).astype(a.dtype), x)
         if done:
             return done
     kind = computed_in(b, code, x.dtype)
