@@ -5,6 +5,7 @@ from typing import Final, NoReturn
 from edgefleet_converters.tflite.builder import Builder
 from edgefleet_converters.tflite.lower import (
     activations,
+    classical,
     control,
     convolution,
     detection,
@@ -51,6 +52,7 @@ LOWERINGS: Final[dict[tuple[str, str], Lowering]] = {
     **{("", name): lowering for family in FAMILIES for name, lowering in family.LOWERINGS.items()},
     **{("", name): _absent(what) for name, what in ABSENT.items()},
     **{("ai.onnx.preview.training", name): lowering for name, lowering in training.LOWERINGS.items()},
+    **{("ai.onnx.ml", name): lowering for name, lowering in classical.LOWERINGS.items()},
     ("ai.onnx.ml", "ArrayFeatureExtractor"): indexing.array_feature_extractor,
     ("ai.onnx.ml", "Binarizer"): indexing.binarizer,
 }
