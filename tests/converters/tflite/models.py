@@ -66,6 +66,8 @@ def in_onnxruntime(model: onnx.ModelProto, arrays: dict[str, Array]) -> list[Arr
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
+    # More threads add in another order, and votes that tie to the last bit fall differently.
+    options.intra_op_num_threads = 1
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return [np.asarray(value) for value in session.run(None, arrays)]
 
