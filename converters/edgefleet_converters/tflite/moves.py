@@ -27,6 +27,8 @@ def reshape(b: Builder, x: Tensor, shape: Sequence[int]) -> Tensor:
     wanted = tuple(int(n) for n in shape)
     if wanted == x.shape:
         return x
+    if size(wanted) != size(x.shape):
+        b.not_compiled(f"a reshape of {list(x.shape)} to {list(wanted)}")
     done = b.folded(lambda a: a.reshape(wanted), x)
     return done or b.emit("RESHAPE", [x, b.ints(wanted)], x.dtype, wanted, new_shape=wanted)
 

@@ -150,7 +150,16 @@ def clip(b: Builder, n: Node) -> Sequence[Tensor]:
     """Clip: limits are attributes before opset 11. A lower limit above the upper one gives the upper one."""
     low = n.optional(1) if n.opset >= 11 else n.get("min")
     high = n.optional(2) if n.opset >= 11 else n.get("max")
-    return [maths.clamp(b, n.input(0), low, high)]
+    x = n.input(0)
+    if x.dtype == "float32" and x.data is None and (_value(low), _value(high)) == (0.0, 6.0):
+        return [maths.unary(b, "RELU6", x)]
+    return [maths.clamp(b, x, low, high)]
+
+
+def _value(limit: Tensor | float | None) -> float | None:
+    """Return a limit that is known at compile time."""
+    data = limit.data if isinstance(limit, Tensor) else limit
+    return float(np.reshape(data, ())) if data is not None else None
 
 
 def bit_shift(b: Builder, n: Node) -> Sequence[Tensor]:

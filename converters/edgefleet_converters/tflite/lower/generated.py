@@ -1,5 +1,6 @@
 """Values that are made rather than moved: ranges, windows, cumulative tables. Source: the ONNX operator pages."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -79,4 +80,54 @@ def _weighted(b: Builder, counts: Tensor, n: Node, columns: Sequence[int], width
     return maths.mul(b, counts, b.const(weights))
 
 
-LOWERINGS: dict[str, Lowering] = {"Range": range_, "MelWeightMatrix": mel_weights, "TfIdfVectorizer": tf_idf}
+def col2im(b: Builder, n: Node) -> Sequence[Tensor]:
+    """Col2Im: columns are added back at their places. A block known only at run time must be the only one that fits the shapes."""
+    x = n.input(0)
+    image = n.array(1)
+    sizes = [int(v) for v in image] if image is not None else list(promised(b, n, "an image")[2:])
+    rank = len(sizes)
+    strides, dilations = list(n.get("strides", [1] * rank)), list(n.get("dilations", [1] * rank))
+    pads = list(n.get("pads", [0] * (2 * rank)))
+    padded = [size + pads[i] + pads[i + rank] for i, size in enumerate(sizes)]
+    given = n.array(2)
+    if given is not None:
+        block = [int(v) for v in given]
+    else:
+        channels = promised(b, n, "a block")[1]
+        block = _only_block(b, x, channels, padded, strides, dilations)
+    counts = [(p - d * (k - 1) - 1) // s + 1 for p, d, k, s in zip(padded, dilations, block, strides, strict=True)]
+    place = np.zeros([*block, *counts], np.int64)
+    for axis in range(rank):
+        line = np.arange(block[axis])[:, None] * dilations[axis] + np.arange(counts[axis]) * strides[axis]
+        shape = [1] * (2 * rank)
+        shape[axis], shape[axis + rank] = block[axis], counts[axis]
+        place = place + (line * int(np.prod(padded[axis + 1 :]))).reshape(shape)
+    each, total = moves.size(block), moves.size(padded)
+    planes = x.shape[0] * (x.shape[1] // each)
+    turned = moves.transpose(b, moves.reshape(b, x, [planes, each * moves.size(counts)]), [1, 0])
+    where = b.const(place.reshape(-1, 1).astype(np.int32))
+    summed = b.emit("SCATTER_ND", [where, turned, b.ints([total, planes])], x.dtype, [total, planes])
+    made = moves.reshape(b, moves.transpose(b, summed, [1, 0]), [x.shape[0], x.shape[1] // each, *padded])
+    return [moves.pad(b, made, [0, 0, *(-p for p in pads[:rank])], [0, 0, *(-p for p in pads[rank:])])]
+
+
+def _only_block(
+    b: Builder, x: Tensor, channels: int, padded: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> list[int]:
+    """Return the block that fits the declared shapes. Raises OperatorNotCompiledError when there is more than one."""
+    fits = []
+    for block in itertools.product(*(range(1, p + 1) for p in padded)):
+        counts = [(p - d * (k - 1) - 1) // s + 1 for p, d, k, s in zip(padded, dilations, block, strides, strict=True)]
+        if min(counts) > 0 and moves.size(block) * channels == x.shape[1] and moves.size(counts) == x.shape[2]:
+            fits.append(list(block))
+    if len(fits) != 1:
+        b.not_compiled("Col2Im with a block known only at run time")
+    return fits[0]
+
+
+LOWERINGS: dict[str, Lowering] = {
+    "Col2Im": col2im,
+    "Range": range_,
+    "MelWeightMatrix": mel_weights,
+    "TfIdfVectorizer": tf_idf,
+}

@@ -104,6 +104,8 @@ class _Walk:
         if op.code == "CONCATENATION":
             axis = perm[int(op.options["axis"]) % len(perm)]  # type: ignore[arg-type]
             return self._done(op, tuple(s for s, _ in found), perm, {**op.options, "axis": axis})
+        if op.code == "GATHER":
+            return self._gathered(op, found[0][0], perm)
         if op.code in ("PAD", "PADV2", "SLICE"):
             return self._by_axis(op, found[0][0], perm)
         if op.code in _REDUCTIONS:
@@ -112,7 +114,7 @@ class _Walk:
 
     def _data_inputs(self, op: Op) -> list[Tensor]:
         given = [t for t in op.inputs if t is not None]
-        if op.code in ("PAD", "PADV2", "SLICE") or op.code in _REDUCTIONS:
+        if op.code in ("PAD", "PADV2", "SLICE", "GATHER") or op.code in _REDUCTIONS:
             return given[:1]
         return given if op.code in ELEMENTWISE or op.code == "CONCATENATION" else []
 
@@ -124,6 +126,8 @@ class _Walk:
                 inputs.append(self._turned[id(tensor)][0])
             elif int(np.prod(tensor.shape)) == 1:
                 inputs.append(tensor)
+            elif tensor.data is None and _only_ones_move(tensor.shape, perm):
+                inputs.append(self._reshaped(tensor, perm, op))
             elif tensor.data is not None:
                 wide = tensor.data.reshape([1] * (len(perm) - tensor.rank) + list(tensor.shape))
                 inputs.append(constant(f"{tensor.name}/turned", wide.transpose(np.argsort(perm))))
@@ -132,6 +136,22 @@ class _Walk:
         if op.outputs[0].rank != len(perm):
             return False
         return self._done(op, tuple(inputs), perm, dict(op.options))
+
+    def _reshaped(self, tensor: Tensor, perm: Shape, op: Op) -> Tensor:
+        """Return a tensor before the transpose `perm`; only axes of one move, so a reshape says it."""
+        shape = tuple(tensor.shape[int(p)] for p in np.argsort(perm))
+        self._names += 1
+        turned = replace(tensor, name=f"{tensor.name}/{self._names}", shape=shape)
+        sizes = constant(f"{turned.name}/shape", np.array(shape, np.int32))
+        self.ops.append(Op("RESHAPE", (tensor, sizes), (turned,), {"new_shape": shape}, op.source))
+        return turned
+
+    def _gathered(self, op: Op, source: Tensor, perm: Shape) -> bool:
+        indices = op.inputs[1]
+        if indices is None or indices.rank != 1 or op.options.get("batch_dims"):
+            return False
+        axis = perm[int(op.options["axis"]) % len(perm)]  # type: ignore[arg-type]
+        return self._done(op, (source, indices), perm, {**op.options, "axis": axis})
 
     def _by_axis(self, op: Op, source: Tensor, perm: Shape) -> bool:
         tables = [t for t in op.inputs[1:] if t is not None]
@@ -168,3 +188,11 @@ class _Walk:
         self.ops.append(replace(op, inputs=inputs, outputs=(inner,), options=options))
         self._emit_transposed(inner, perm, result, op)
         return True
+
+
+def _only_ones_move(shape: Shape, perm: Shape) -> bool:
+    """Say whether the axes longer than one stay in their order when the transpose `perm` is undone."""
+    if len(shape) != len(perm):
+        return False
+    moved = [int(p) for p in np.argsort(perm) if shape[int(p)] != 1]
+    return moved == sorted(moved)
