@@ -1,5 +1,6 @@
 """Compute a node at compile time when all that it reads is constant, with the reference evaluator of the onnx package."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -8,6 +9,7 @@ import onnx
 import onnx.helper
 from onnx.reference import ReferenceEvaluator
 
+from edgefleet_converters.errors import ModelTooLargeError
 from edgefleet_converters.tflite.builder import Builder
 from edgefleet_converters.tflite.ir import Tensor
 from edgefleet_converters.tflite.operators import DTYPES
@@ -23,6 +25,8 @@ _RANDOM: Final = {
 }
 _SHAPE_ONLY: Final = {"Shape", "Size"}
 _TRACED: Final = {"If", "Loop", "Scan"}
+_GROWING: Final = {"Expand": 1, "ConstantOfShape": 0, "Tile": 1}
+"""Operator -> the input that says how much it makes."""
 MAX_ELEMENTS: Final = 1 << 26
 _TYPES: Final = set(DTYPES.values())
 
@@ -40,6 +44,7 @@ def fold_node(
     given = [t for t in inputs if t is not None]
     if any(t.data is None for t in given) or node.op_type in _RANDOM | _TRACED:
         return None
+    _refuse_huge(b, node, inputs)
     names = [f"i{position}" if t is not None else "" for position, t in enumerate(inputs)]
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
@@ -59,6 +64,24 @@ def fold_node(
     except Exception:  # noqa: BLE001 - the evaluator raises anything; the node is then lowered like any other
         return None
     return _constants(b, copy.output, results)
+
+
+def _refuse_huge(b: Builder, node: onnx.NodeProto, inputs: Sequence[Tensor | None]) -> None:
+    """Raise ModelTooLargeError before a few bytes become gigabytes: these operators make what their numbers say."""
+    if node.op_type not in _GROWING or len(inputs) <= _GROWING[node.op_type]:
+        return
+    sizes = inputs[_GROWING[node.op_type]]
+    first = inputs[0]
+    assert sizes is not None
+    assert first is not None
+    count = math.prod(max(1, int(n)) for n in sizes.constant.reshape(-1))
+    if node.op_type == "Tile":
+        count *= first.constant.size
+    if count > MAX_ELEMENTS:
+        raise ModelTooLargeError(
+            f"{b.where} would make a constant of {count} elements; the compiler takes {MAX_ELEMENTS}",
+            next_step="use a smaller model, or publish it for an -ort profile",
+        )
 
 
 def _constants(b: Builder, names: Sequence[str], results: Sequence[Any]) -> Sequence[Tensor] | None:

@@ -13,7 +13,10 @@ from onnx import helper
 from edgefleet_converters.tflite.runtimes import RUNTIMES
 from tests.converters.tflite.models import compiled_in, graph_of, one_node, same_as_onnxruntime
 
-pytestmark = pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime ends with Python 3.11")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime ends with Python 3.11"),
+]
 
 Array = npt.NDArray[Any]
 Inputs = dict[str, Array | None]
