@@ -27,6 +27,8 @@ Step = Callable[[dict[str, Any]], dict[str, Any]]
 STEPS: Final[dict[str, str]] = {
     "onnx_import": "edgefleet_converters.onnx.load:import_step",
     "onnx_simplify": "edgefleet_converters.onnx.simplify:simplify_step",
+    "onnx_prepare": "edgefleet_converters.onnx.prepare:prepare_step",
+    "onnx_sensitivity": "edgefleet_converters.onnx.sensitivity:sensitivity_step",
     "onnx_candidate": "edgefleet_converters.onnx.quantize:candidate_step",
     "tflite_import": "edgefleet_converters.tflite.load:import_step",
     "probe_runtime": "edgefleet_converters.check.run_model:probe_step",

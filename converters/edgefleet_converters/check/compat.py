@@ -102,12 +102,11 @@ def check_tflite_operators(profile: HardwareProfile, operators: list[Mapping[str
 
 def check_precision_rule(profile: HardwareProfile, precision: str) -> None:
     """Raise PrecisionError when the asked precision contradicts the profile's `quant.mode`."""
-    quantised = precision in ("int8", "dynamic")
-    if profile.quant.mode == "forbidden" and quantised:
+    if profile.quant.mode == "forbidden" and precision not in ("fp32", "fp16"):
         raise PrecisionError(
             f"profile {profile.name} forbids quantised models (quant.mode)", next_step="use --precision fp32 or fp16"
         )
-    if profile.quant.mode == "required" and precision in ("fp32", "fp16"):
+    if profile.quant.mode == "required" and precision not in ("int8", "dynamic"):
         raise PrecisionError(
             f"profile {profile.name} needs an int8 model (quant.mode)",
             next_step="use --precision int8 with calibration data",
