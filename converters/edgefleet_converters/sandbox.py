@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final
@@ -140,9 +140,10 @@ class Sandbox:
         for nursery in self._nurseries.values():
             nursery.close()
 
-    def build(self, step: str, args: Mapping[str, Any], *, what: str) -> StepOutcome:
-        """Run a step that reads or changes a graph."""
-        return self._nurseries[BUILD].run(step, args, limits=self.limits, what=what)
+    def build(self, step: str, args: Mapping[str, Any], *, what: str, patience: float = 1.0) -> StepOutcome:
+        """Run a step that reads or changes a graph. patience: times the usual limits on seconds."""
+        longer = replace(self.limits, cpu_s=int(self.limits.cpu_s * patience), wall_s=self.limits.wall_s * patience)
+        return self._nurseries[BUILD].run(step, args, limits=longer, what=what)
 
     def execute(self, step: str, args: Mapping[str, Any], *, what: str) -> StepOutcome:
         """Run a step that loads a model in a runtime."""

@@ -19,12 +19,14 @@ MARGIN: Final = 0.7
 """The search allows this part of the loss that the gate allows: the gate's samples are others."""
 JUDGED: Final = 16
 """At most so many models are judged in one search."""
-RANKED_RUNS: Final = 512
+RANKED_RUNS: Final = 256
 """At most about so many runs of the model rank its layers."""
 MIN_STATIC_SHARE: Final = 0.25
 """With fewer layers left, crossing between int8 and float costs more time than int8 saves."""
 MIN_RANKED_SAMPLES: Final = 4
-MAX_RANKED_SAMPLES: Final = 32
+MAX_RANKED_SAMPLES: Final = 16
+SEARCH_SAMPLES: Final = 64
+"""A search judges its models on at most so many calibration samples."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ T = TypeVar("T")
 TIMED_RUNS = 50
 PROBES = 4
 """Samples that a simplified model is compared on."""
+_LONG = 4.0
+"""Times the usual limits for steps that run a model many hundred times: they end by count, and a busy machine is no error."""
 MAX_KEPT_BYTES = 512 * 1024 * 1024
 
 
@@ -223,7 +225,7 @@ class Workshop:
                 "model": str(base.path), "spec": msgspec.to_builtins(spec), "samples": str(self._sample_file(calibration)),
                 "inputs": msgspec.to_builtins(inputs), "out": str(out), "calibration": str(seen),
             }  # fmt: skip
-            answer = self.sandbox.build("onnx_prepare", args, what="calibrating the model").answer
+            answer = self.sandbox.build("onnx_prepare", args, what="calibrating the model", patience=_LONG).answer
             return Prepared(self._file(out, answer), seen)
 
         memo = f"{base.sha256}:{spec.equalise}:{spec.calibration}:{spec.per_channel}"
@@ -242,7 +244,8 @@ class Workshop:
                 "samples": str(self._sample_file(calibration)), "inputs": msgspec.to_builtins(inputs), "metric": metric,
                 "max_drop": max_drop,
             }  # fmt: skip
-            answer = self.sandbox.build("onnx_sensitivity", args, what="ranking the layers by what int8 costs").answer
+            what = "ranking the layers by what int8 costs"
+            answer = self.sandbox.build("onnx_sensitivity", args, what=what, patience=_LONG).answer
             return msgspec.convert(answer, Found)
 
         memo = f"{base.sha256}:{msgspec.json.encode(spec, order='sorted').decode()}:{metric}:{max_drop}"

@@ -139,7 +139,8 @@ def _syllable(random: np.random.Generator, time_s: Array, rate: int) -> Array:
         sound += gain / harmonic**0.5 * np.sin(harmonic * phase)
     envelope = np.sin(np.pi * np.arange(len(time_s)) / len(time_s)) ** 0.5
     loud: Array = sound / np.abs(sound).max() * envelope * random.uniform(0.15, 0.7)
-    return loud + random.standard_normal(len(time_s)) * 2e-3
+    voiced: Array = loud + random.standard_normal(len(time_s)) * 2e-3
+    return voiced
 
 
 def voice_chunks(model: Path, seconds: float, *, seed: int = 0) -> dict[str, Array]:

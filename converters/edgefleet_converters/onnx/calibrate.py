@@ -109,7 +109,12 @@ def tensor_ranges(model: onnx.ModelProto, samples: Samples, *, method: str) -> d
         for start in range(0, len(samples), step):
             calibrator.collect_data(samples.part(range(start, min(start + step, len(samples)))))
         found = calibrator.compute_data()
-    return {name: (float(data.range_value[0]), float(data.range_value[1])) for name, data in found.items()}
+    return {name: (_number(data.range_value[0]), _number(data.range_value[1])) for name, data in found.items()}
+
+
+def _number(value: Any) -> float:
+    """Return a calibrator's bound, which is a scalar or an array of one value."""
+    return float(np.asarray(value, dtype=np.float32).reshape(-1)[0])
 
 
 def quantizable_operators() -> list[str]:

@@ -1,6 +1,6 @@
 """Find the layers that quantization hurts, and the fewest that must be left out. Runs in a sandboxed child.
 
-Two ladders, each ranked one layer at a time on a few calibration samples and searched on all of them (`sensitivity`):
+Two ladders, each ranked one layer at a time on a few calibration samples and searched on up to `SEARCH_SAMPLES` (`sensitivity`):
 
 1. Weights: all in int8; those that hurt most go to float16 until the metric holds. Nothing else is quantised.
 2. Nodes: all weighted nodes static, the rest stored as ladder 1 found; the worst nodes leave the static part.
@@ -27,7 +27,7 @@ from edgefleet_converters.onnx.load import parse, serialise
 from edgefleet_converters.onnx.quantize import candidate
 from edgefleet_converters.onnx.weights import weights_of
 from edgefleet_converters.recipe import CandidateSpec
-from edgefleet_converters.sensitivity import MARGIN, Found, Harm, fewest, samples_to_rank, worst_first
+from edgefleet_converters.sensitivity import MARGIN, SEARCH_SAMPLES, Found, Harm, fewest, samples_to_rank, worst_first
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import is_batched, load
@@ -60,9 +60,10 @@ class Search:
         max_drop: float,
     ) -> None:  # fmt: skip
         """max_drop: how much of the metric may be lost on the samples."""
-        self._model, self._calibration, self._samples = model, calibration, samples
+        self._model, self._calibration = model, calibration
+        self._samples = samples.part(range(min(len(samples), SEARCH_SAMPLES)))
         self._spec, self._metric, self._max_drop = spec, metric, max_drop
-        self._reference = self._answers(model, len(samples))
+        self._reference = self._answers(model, len(self._samples))
         self._judged = 0
 
     def run(self) -> Found:
