@@ -104,7 +104,7 @@ class ProfileReport(msgspec.Struct, kw_only=True):
 
 
 class ConversionReport(msgspec.Struct, kw_only=True):
-    """The whole conversion."""
+    """The whole conversion. key: digest of all that decides it (`kept`); empty when it cannot be repeated from files."""
 
     v: int = 1
     model: str
@@ -114,6 +114,7 @@ class ConversionReport(msgspec.Struct, kw_only=True):
     options: dict[str, Any] = {}
     profiles: list[ProfileReport] = []
     host: dict[str, Any] = {}
+    key: str = ""
 
     @property
     def bundles(self) -> list[BundleRow]:

@@ -28,6 +28,7 @@ MIXED = CandidateSpec(
     id="int8-mixed", precision="int8", method="mixed", per_channel=True, op_types=WEIGHTED, weight_bits=8,
     correct_bias=True,
 )  # fmt: skip
+MIXED_STATIC = CandidateSpec(id="t", precision="int8", method="static", per_channel=True)
 
 
 @given(n=st.integers(0, 2000), data=st.data())
@@ -133,6 +134,32 @@ def test_a_model_that_static_int8_ruins_is_offered_mixed_and_its_recipe_repeats_
     repeat.write_text(json.dumps(steps))
     again, _ = run(path, tmp_path / "b", data=data | {"recipe": str(repeat)}, metric="mae", max_drop=0.01)
     assert again.bundles[0].sha256 == row.sha256
+
+
+@pytest.mark.slow
+def test_a_quantised_model_goes_through_as_it_is(tmp_path: Path) -> None:
+    x = images(60)
+    plain = MIXED_STATIC
+    ready, calibration, _ = prepared(convolutions(), plain, samples_of(x))
+    made = candidate(ready, plain, calibration)
+    data = {"calibration": samples(tmp_path, x=x)}
+    report, _ = run(save(made, tmp_path), tmp_path / "out", data=data)
+    (row,) = report.bundles
+    assert (row.candidate, row.precision) == ("as-given", "int8")
+    assert [c.id for c in report.profiles[0].candidates] == ["as-given"]
+    refused, _ = run(save(made, tmp_path), tmp_path / "fp16", data=data, precision="fp16")
+    assert refused.refused[0].code == "convert.precision_unavailable"
+
+
+@pytest.mark.slow
+def test_uneven_channels_are_rescued_by_equalisation(tmp_path: Path) -> None:
+    model, x = convolutions(spread=7), images(120)
+    data = {"calibration": samples(tmp_path, x=x)}
+    report, _ = run(save(model, tmp_path), tmp_path / "out", data=data, metric="mae", max_drop=0.02)
+    rows = {row.id: row for row in report.profiles[0].candidates}
+    assert rows["int8-static"].verdict == "rejected"
+    assert rows["int8-static-equalised"].verdict == "passed"
+    assert report.bundles[0].candidate == "int8-static-equalised"
 
 
 def test_the_front_holds_what_nothing_beats() -> None:

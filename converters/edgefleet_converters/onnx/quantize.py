@@ -135,6 +135,7 @@ def quantized(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
         {"ActivationSymmetric": spec.act_dtype in ("int8", "int16"), "WeightSymmetric": True},
     )  # fmt: skip
     quantizer.quantize_model()
+    quantizer.model.topological_sort()  # it appends the nodes of inputs behind those that read them
     made: onnx.ModelProto = quantizer.model.model
     kept = [entry for entry in made.metadata_props if entry.key != _INFERRED]
     del made.metadata_props[:]
