@@ -106,7 +106,7 @@ def default_recipe(profile: HardwareProfile, *, seed: int) -> Recipe:
             replace(static, id="int8-static-weighted", tier=2, op_types=WEIGHTED),
             replace(static, id="int8-static-head-float", tier=2, head_float=True),
             replace(even, id="int8-static-equalised"),
-            replace(even, id="int8-mixed", method="mixed", tier=3, op_types=WEIGHTED, weight_bits=8, calibration="Percentile"),
+            replace(even, id="int8-mixed", method="mixed", tier=3, op_types=WEIGHTED, weight_bits=8),
             *_weights(profile),
             *_halves(profile),
             *_slow(profile),

@@ -3,8 +3,8 @@
     python make_bad.py [--out DIR]
 
 - `int8-loses.onnx`: 1.1.0 with one channel of conv2 switched off, as pruning does it (weights 0, bias below 0, so ReLU gives 0
-  always), whose weights in fc1 nobody cleared: they are 2²⁰, and multiply nothing but zeros. The float32 answers are those of
-  1.1.0 without that channel, the one that matters least. But one int8 scale per row must hold 2²⁰, so every other weight of
+  always), whose weights in fc1 nobody cleared: they are 2⁴⁰, and multiply nothing but zeros. The float32 answers are those of
+  1.1.0 without that channel, the one that matters least. But one int8 scale per row must hold 2⁴⁰, so every other weight of
   fc1 becomes 0; float16 cannot hold it either. fc1 is 87 % of the model, so leaving it alone saves nothing worth having.
 - `crashes-at-load.onnx`: a sound file to every checker (the types and shapes are right) whose target shape is computed as
   -2³¹ / -1. onnxruntime folds that constant when it loads the model; the quotient does not fit an int32, and an x86 processor
@@ -30,7 +30,7 @@ from graph import Weights, digits_model, read_weights
 from onnx import TensorProto, helper, numpy_helper
 from split import Part, load_parts
 
-LITTER = 2.0**20  # beyond float16, exact in float32
+LITTER = 2.0**40  # beyond float16 even when the layers are evened out; exact in float32
 GREY_STEP = 1 / 255
 INK_FLOOR = 1e-3  # keeps a black picture away from log(0)
 
