@@ -25,6 +25,8 @@ _LIBC = ctypes.CDLL(None)
 Step = Callable[[dict[str, Any]], dict[str, Any]]
 
 STEPS: Final[dict[str, str]] = {
+    "find_source": "edgefleet_converters.source:find_step",
+    "foreign_import": "edgefleet_converters.importers.step:import_step",
     "onnx_import": "edgefleet_converters.onnx.load:import_step",
     "onnx_simplify": "edgefleet_converters.onnx.simplify:simplify_step",
     "onnx_candidate": "edgefleet_converters.onnx.quantize:candidate_step",

@@ -19,8 +19,9 @@ from edgefleet_converters.check.run_model import output_key
 from edgefleet_converters.data import SampleSet, read_arrays, save_arrays
 from edgefleet_converters.errors import ConversionError, NotFiniteError
 from edgefleet_converters.recipe import CandidateSpec, Recipe
+from edgefleet_converters.request import Options
 from edgefleet_converters.sandbox import Sandbox
-from edgefleet_converters.source import FoundSource
+from edgefleet_converters.source import FoundSource, found_from
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.manifest import TensorSpec
 
@@ -87,14 +88,31 @@ class Workshop:
         finally:
             self.stages_s[name] = self.stages_s.get(name, 0.0) + time.monotonic() - started_s
 
-    def import_model(self, found: FoundSource) -> ModelFile:
-        """Return the checked, self-contained copy of a source. Raises a SourceError."""
+    def find(self, upload: Path) -> FoundSource:
+        """Return the model in an upload. Raises a SourceError."""
+        args = {"upload": str(upload.absolute())}
+        return found_from(self.sandbox.build("find_source", args, what=f"looking at {upload.name}").answer)
+
+    def import_model(self, found: FoundSource, options: Options, tools_dir: Path | None) -> ModelFile:
+        """Return the checked, self-contained copy of a source, with the shapes and values that `options` fix.
+
+        A source that is neither ONNX nor TFLite becomes ONNX first; the facts then have `imported`. Raises a SourceError.
+        """
+        path, folder, imported = found.path.absolute(), found.folder, None
+        if found.kind != found.format:
+            path, folder, imported = self._new("imported.onnx"), None, {}
+            args = {
+                "model": str(found.path.absolute()), "kind": found.kind, "allow_pickle": options.allow_pickle,
+                "tools": str(tools_dir.absolute()) if tools_dir else None, "out": str(path),
+            }  # fmt: skip
+            imported = self.sandbox.build("foreign_import", args, what=f"importing {found.path.name}").answer
         out = self._new(f"source.{found.format}")
-        args: dict[str, Any] = {"model": str(found.path.absolute()), "out": str(out)}
-        if found.format == "onnx":
-            args["folder"] = str(found.folder.absolute()) if found.folder else None
-        outcome = self.sandbox.build(f"{found.format}_import", args, what=f"reading {found.path.name}")
-        return self._file(out, outcome.answer)
+        args = {
+            "model": str(path), "out": str(out), "folder": str(folder.absolute()) if folder else None,
+            "shapes": options.shapes, "values": options.values,
+        }  # fmt: skip
+        facts = self.sandbox.build(f"{found.format}_import", args, what=f"reading {found.path.name}").answer
+        return self._file(out, facts if imported is None else facts | {"imported": imported})
 
     def runtime_version(self, runtime: str) -> str:
         """Return the version of a runtime that can really be imported here. Raises RuntimeUnavailableError."""
