@@ -1,10 +1,16 @@
-"""Conversion on this machine: one child process `edgefleet_converters.job`, JSON in, JSON lines out."""
+"""Conversion on this machine: one child process `edgefleet_converters.job`, JSON in, JSON lines out.
+
+It runs in the same sandbox as on a server: it reads its installation, the model, the data and its working folder, writes the
+output folder and a temporary folder, and has no network, as far as the kernel allows. So a model from somewhere does no harm here either.
+"""
 
 from __future__ import annotations
 
 import collections
 import json
+import os
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +22,7 @@ from edgefleet_cli.model_flags import DATA_KINDS, ModelRequest
 from edgefleet_cli.output import Output
 from edgefleet_cli.progress import Board, board
 from edgefleet_cli.sources import UnreadableFileError, locate
+from edgefleet_cli.tools import tools_folder
 
 Json = dict[str, Any]
 
@@ -34,6 +41,7 @@ def convert_here(request: ModelRequest, folder: Path, out: Output) -> Json:
     """Run the pipeline and return its result: `{bundles, refused, report_path}`. Writes only into `folder`."""
     require("onnx", "convert")
     source = locate(request.model)
+    tools = tools_folder()
     job = {
         "v": 1,
         "model": request.name,
@@ -43,19 +51,33 @@ def convert_here(request: ModelRequest, folder: Path, out: Output) -> Json:
         "data": {kind: _absolute(request.data.get(kind)) for kind in DATA_KINDS},
         "options": {**request.options, "seed": 0},
         "out_dir": str(_writable(folder)),
+        "tools_dir": str(tools),
     }
-    with board(out) as rows:
-        return _run(job, rows)
+    with board(out) as rows, tempfile.TemporaryDirectory(prefix="ef-convert-") as scratch:
+        return _run(job, rows, Path(scratch))
 
 
-def _run(job: Json, rows: Board) -> Json:
+def sandboxed(job: Json, scratch: Path) -> list[str]:
+    """Return the command line of the converter in its sandbox. scratch: its temporary folder."""
+    data = [path for path in job["data"].values() if path]
+    plan = {
+        "limits": {},
+        "read": [job["source"]["path"], *data],
+        "write": [str(scratch), job["out_dir"]],
+        "run": [job["tools_dir"]],
+    }
+    return python_module("edgefleet_server.conversion.launch", json.dumps(plan), *python_module("edgefleet_converters.job"))
+
+
+def _run(job: Json, rows: Board, scratch: Path) -> Json:
     child = subprocess.Popen(
-        python_module("edgefleet_converters.job"),
+        sandboxed(job, scratch),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
+        env={**os.environ, "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert child.stdin is not None
     assert child.stdout is not None
