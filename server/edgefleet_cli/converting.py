@@ -66,7 +66,9 @@ def sandboxed(job: Json, scratch: Path) -> list[str]:
         "write": [str(scratch), job["out_dir"]],
         "run": [job["tools_dir"]],
     }
-    return python_module("edgefleet_server.conversion.launch", json.dumps(plan), *python_module("edgefleet_converters.job"))
+    return python_module(
+        "edgefleet_server.conversion.launch", json.dumps(plan), *python_module("edgefleet_converters.job")
+    )
 
 
 def _run(job: Json, rows: Board, scratch: Path) -> Json:

@@ -124,7 +124,9 @@ def _number(name: str, text: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise UsageError(
-            f"{text!r} is not a value for {name}", why="it is no finite number", next_step=f"for example --set {name}=16000"
+            f"{text!r} is not a value for {name}",
+            why="it is no finite number",
+            next_step=f"for example --set {name}=16000",
         )
     return number
 
@@ -161,7 +163,7 @@ def make_request(  # noqa: PLR0913 - the flags of the command
     precision: Precision,
     metric: str | None,
     max_drop: float,
-    reading: ImportFlags = ImportFlags(),  # noqa: B008 - a frozen value
+    reading: ImportFlags = ImportFlags(),
 ) -> ModelRequest:
     """Return the checked request. Raises BadIdError, ProfileError or UnreadableFileError before anything is sent."""
     locate(model)
@@ -185,4 +187,6 @@ def make_request(  # noqa: PLR0913 - the flags of the command
         else:
             named.append(str(parse_profile_name(given)))
     chosen = tuple(named) if profiles else None
-    return ModelRequest(model, name, version, chosen, tuple(from_files), data, precision.value, metric, max_drop, reading)
+    return ModelRequest(
+        model, name, version, chosen, tuple(from_files), data, precision.value, metric, max_drop, reading
+    )

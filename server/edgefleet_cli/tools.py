@@ -41,5 +41,10 @@ def manage(action: str, folder: Path, name: str | None = None) -> list[Json]:
         answer = {}
     if "items" in answer:
         return list(answer["items"])
-    error = answer.get("error") or {"message": f"`edgectl tool {action}` failed", "code": f"exit code {done.returncode}"}
-    raise ToolError(str(error["message"]), why=str(error["code"]), next_step=str(error.get("next", "look at the lines above")))
+    error = answer.get("error") or {
+        "message": f"`edgectl tool {action}` failed",
+        "code": f"exit code {done.returncode}",
+    }
+    raise ToolError(
+        str(error["message"]), why=str(error["code"]), next_step=str(error.get("next", "look at the lines above"))
+    )

@@ -45,7 +45,8 @@ def check_agreement(model: bytes, samples: Samples, what: str) -> dict[str, Any]
     except Exception as error:
         text = " ".join(str(error).split())[:300]
         raise ImportDiffersError(
-            f"the ONNX model that was made from {what} does not run: {text}", next_step="export the model to ONNX yourself"
+            f"the ONNX model that was made from {what} does not run: {text}",
+            next_step="export the model to ONNX yourself",
         ) from error
     count = len(samples.outputs[0])
     shapes = [np.shape(array) for array in got], [array.shape for array in samples.outputs]
@@ -62,7 +63,7 @@ def _judge(wanted: list[Array], got: list[Array], count: int, what: str) -> dict
     largest = 0.0
     for a, b in zip(wanted, got, strict=True):
         x, y = a.reshape(count, -1), b.reshape(count, -1)
-        if x.dtype.kind not in "f":
+        if x.dtype.kind != "f":
             agree &= (x == y).all(axis=1)
             continue
         x, y = x.astype(np.float64), y.astype(np.float64)

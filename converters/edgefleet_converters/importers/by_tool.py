@@ -29,7 +29,15 @@ def tool_to_onnx(kind: str, source: Path, tools: Path | None) -> tuple[bytes, di
     environment = needed(tools, name, source.name)
     scratch = Path.cwd()
     out, answers, report = (scratch / file for file in ("tool.onnx", "tool.npz", "tool.json"))
-    command = [str(environment.python), "-I", str(Path(__file__).with_name(script)), str(source), str(out), str(answers), str(report)]
+    command = [
+        str(environment.python),
+        "-I",
+        str(Path(__file__).with_name(script)),
+        str(source),
+        str(out),
+        str(answers),
+        str(report),
+    ]
     done = subprocess.run(
         command,
         env=_environment(scratch),
@@ -77,7 +85,7 @@ def _report(path: Path) -> dict[str, Any]:
 
 def _environment(scratch: Path) -> dict[str, str]:
     """Return the tool's environment: nothing of ours but what limits its threads and tells it where it may write."""
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return {
         "PATH": os.defpath, "LANG": "C.UTF-8", "HOME": str(scratch), "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1",
     } | threads  # fmt: skip

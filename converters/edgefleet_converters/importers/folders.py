@@ -80,7 +80,8 @@ def _nothing(folder: Path) -> NotAModelError:
             next_step=f"export it first: optimum-cli export onnx --model {folder.name} {folder.name}/onnx",
         )
     return NotAModelError(
-        f"the folder {folder.name!r} holds no .onnx or .tflite file", next_step="name the model `model.onnx` or `model.tflite`"
+        f"the folder {folder.name!r} holds no .onnx or .tflite file",
+        next_step="name the model `model.onnx` or `model.tflite`",
     )
 
 

@@ -75,7 +75,8 @@ def _not_a_model(name: str, names: set[str], inner: set[str]) -> NotAModelError:
         return NotAModelError(f"{name} holds PyTorch weights without the model they belong to", next_step=export)
     if names and all(member.endswith(".npy") for member in names):
         return NotAModelError(
-            f"{name} is an .npz of sample data", next_step="give the model first, and the data with --calibration or --eval"
+            f"{name} is an .npz of sample data",
+            next_step="give the model first, and the data with --calibration or --eval",
         )
     return NotAModelError(
         f"{name} is a zip of something else (it holds {', '.join(sorted(names)[:3]) or 'nothing'})",

@@ -65,7 +65,8 @@ def skops_to_onnx(source: Path) -> tuple[bytes, dict[str, Any]]:
         raise
     except Exception as error:  # the file's own content decides what skops, NumPy and scikit-learn raise
         raise InvalidModelError(
-            f"the skops file {source.name} cannot be read: {_line(error)}", next_step="save the model again with skops.io.dump"
+            f"the skops file {source.name} cannot be read: {_line(error)}",
+            next_step="save the model again with skops.io.dump",
         ) from error
     return to_onnx(estimator, source.name)
 
@@ -98,8 +99,8 @@ def to_onnx(estimator: Any, name: str) -> tuple[bytes, dict[str, Any]]:
     Raises InvalidModelError, ToolFailedError, ImportDiffersError.
     """
     with _extra():
-        import sklearn
         import skl2onnx
+        import sklearn
         from skl2onnx.common.data_types import FloatTensorType
     features = getattr(estimator, "n_features_in_", None)
     if not hasattr(estimator, "predict") or not isinstance(features, int) or not 1 <= features <= 1_000_000:
@@ -123,7 +124,11 @@ def to_onnx(estimator: Any, name: str) -> tuple[bytes, dict[str, Any]]:
     labels = _take_out_text(model, classes)
     data: bytes = model.SerializeToString(deterministic=True)
     versions = {"scikit-learn": str(sklearn.__version__), "skl2onnx": str(skl2onnx.__version__)}
-    return data, {"versions": versions, "labels": labels, "compared": _compared(estimator, data, features, name, labels)}
+    return data, {
+        "versions": versions,
+        "labels": labels,
+        "compared": _compared(estimator, data, features, name, labels),
+    }
 
 
 def _take_out_text(model: onnx.ModelProto, classes: Any) -> list[str]:

@@ -36,7 +36,10 @@ def main(source: str, out: str, answers: str, report: str) -> None:
         text = " ".join(str(error).split())[:400]
         told = {
             "versions": versions,
-            "error": {"message": f"the exported program cannot be {step}: {type(error).__name__}: {text}", "next": CURE},
+            "error": {
+                "message": f"the exported program cannot be {step}: {type(error).__name__}: {text}",
+                "next": CURE,
+            },
         }
     Path(report).write_text(json.dumps(told), encoding="utf-8")
 

@@ -127,7 +127,9 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 def _run(command: list[str], what: str, cure: str) -> None:
-    done = subprocess.run(command, stdout=sys.stderr.fileno(), stdin=subprocess.DEVNULL, env=_environment(), check=False)
+    done = subprocess.run(
+        command, stdout=sys.stderr.fileno(), stdin=subprocess.DEVNULL, env=_environment(), check=False
+    )
     if done.returncode != 0:
         raise ToolFailedError(
             f"{what} failed with exit code {done.returncode}; the lines above say why", next_step=cure
@@ -141,7 +143,9 @@ def _output(command: list[str]) -> str:
 
 def _environment() -> dict[str, str]:
     """Return the environment without what would lead a tool's Python to our own packages."""
-    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    return {
+        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    }
 
 
 def _tell(document: dict[str, Any]) -> None:

@@ -13,7 +13,9 @@ from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.session import Session
 from edgefleet_cli.tools import manage, tools_folder
 
-app = typer.Typer(help="Tool environments of this machine, for sources that need PyTorch or TensorFlow.", no_args_is_help=True)
+app = typer.Typer(
+    help="Tool environments of this machine, for sources that need PyTorch or TensorFlow.", no_args_is_help=True
+)
 
 
 class ToolName(StrEnum):
@@ -28,7 +30,9 @@ class ToolName(StrEnum):
 Name = Annotated[ToolName, typer.Argument(metavar="NAME", help="torch, tensorflow, onnx2tf or rknn.")]
 Tools = Annotated[
     Path | None,
-    typer.Option("--tools", metavar="DIR", help="Folder of the environments; a server's is DATA-tools beside its data folder."),
+    typer.Option(
+        "--tools", metavar="DIR", help="Folder of the environments; a server's is DATA-tools beside its data folder."
+    ),
 ]
 
 SHEET = Sheet(

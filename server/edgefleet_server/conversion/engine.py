@@ -28,7 +28,7 @@ from edgefleet_server.conversion.errors import (
     LeaseLostError,
     StoppedError,
 )
-from edgefleet_server.conversion.model import ChildAnswer, ClaimedJob, JobState, SandboxLimits
+from edgefleet_server.conversion.model import ChildAnswer, ClaimedJob, Converter, JobState, SandboxLimits
 from edgefleet_server.conversion.sandbox import Child
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db import Database
@@ -80,7 +80,7 @@ class ConversionEngine:
         registry: RegistryService,
         signing: Signing,
         clock: Clock,
-        command: list[str],
+        converter: Converter,
         limits: SandboxLimits,
     ) -> None:
         self._db = db
@@ -88,7 +88,7 @@ class ConversionEngine:
         self._registry = registry
         self._signing = signing
         self._clock = clock
-        self._command = command
+        self._converter = converter
         self._limits = limits
 
     def work(self, job: ClaimedJob, folder: Path, should_stop: Callable[[], bool]) -> None:
@@ -130,11 +130,13 @@ class ConversionEngine:
             reporter.keep()
             return should_stop()
 
-        answer = Child(self._command, folder, self._limits, self._clock).run(request, reporter.take, stop_or_keep)
+        child = Child(self._converter.command, folder, self._limits, self._clock, self._converter.tools_folder)
+        answer = child.run(request, reporter.take, stop_or_keep)
         self._take_answer(job, folder, answer)
 
     def _lay_out(self, spec: JobSpec, folder: Path) -> dict[str, Any]:
         """Write source and data files into the folder and return the child's request."""
+        tools = self._converter.tools_folder
         source = folder / "source"
         for file in spec.files:
             path = source / file.path  # its segments were checked when it was published
@@ -154,6 +156,7 @@ class ConversionEngine:
             "data": data,
             "options": {**spec.options, "seed": 0},
             "out_dir": str(folder / "out"),
+            "tools_dir": None if tools is None else str(tools),
         }
 
     def _take_answer(self, job: ClaimedJob, folder: Path, answer: ChildAnswer) -> None:

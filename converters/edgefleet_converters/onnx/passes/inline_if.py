@@ -95,7 +95,9 @@ class _Conditions:
         for value in (*inferred.input, *inferred.value_info):
             dims = value.type.tensor_type.shape.dim
             least = 1 if value.name in inputs else 0  # a 0 that an exporter writes at an input means an open dimension
-            if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") and d.dim_value >= least for d in dims):
+            if value.type.tensor_type.HasField("shape") and all(
+                d.HasField("dim_value") and d.dim_value >= least for d in dims
+            ):
                 self._shapes[value.name] = tuple(d.dim_value for d in dims)
         self._shapes |= {name: tuple(tensor.dims) for name, tensor in self._stored.items()}
 
@@ -110,7 +112,12 @@ class _Conditions:
                 known[current] = value
                 continue
             node = self._maker.get(current)
-            if node is None or node.op_type not in CHEAP or node.domain not in ("", "ai.onnx") or len(order) >= MAX_CONDITION_NODES:
+            if (
+                node is None
+                or node.op_type not in CHEAP
+                or node.domain not in ("", "ai.onnx")
+                or len(order) >= MAX_CONDITION_NODES
+            ):
                 return None
             order.append(current)
             for wanted in node.input:
@@ -150,7 +157,9 @@ class _Conditions:
         return list(unique.values())
 
 
-def _inlined(graph: onnx.GraphProto, node: onnx.NodeProto, branch: onnx.GraphProto, prefix: str) -> list[onnx.NodeProto]:
+def _inlined(
+    graph: onnx.GraphProto, node: onnx.NodeProto, branch: onnx.GraphProto, prefix: str
+) -> list[onnx.NodeProto]:
     """Return the nodes that stand for `node`; stored tensors of the branch go into `graph`."""
     body = onnx.GraphProto()
     body.CopyFrom(branch)
