@@ -28,6 +28,7 @@ from edgefleet_converters.errors import (
     DataShapeError,
     DataUnreadableError,
     LabelsError,
+    ModelTooLargeError,
 )
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import is_batched
@@ -240,8 +241,18 @@ def _sample_key(samples: SampleSet, index: int) -> bytes:
 def random_samples(inputs: tuple[TensorSpec, ...], n: int, *, seed: int, open_size: int) -> SampleSet:
     """Return `n` samples of random values: floats N(0, 1), integers and bools 0 or 1 (always a valid index).
 
-    open_size: length given to open dimensions other than the first.
+    open_size: length given to open dimensions other than the first. Raises ModelTooLargeError when they do not fit into memory.
     """
+    try:
+        return SampleSet(_random_arrays(inputs, n, seed, open_size))
+    except (MemoryError, ValueError) as error:  # ValueError: more elements than an index can count
+        raise ModelTooLargeError(
+            f"{n} random samples of the inputs do not fit into memory: {' '.join(str(error).split())[:160]}",
+            next_step="give sample data with --eval, or smaller shapes with --shape",
+        ) from error
+
+
+def _random_arrays(inputs: tuple[TensorSpec, ...], n: int, seed: int, open_size: int) -> dict[str, Array]:
     random = np.random.default_rng(seed)
     arrays: dict[str, Array] = {}
     for spec in inputs:
@@ -255,4 +266,4 @@ def random_samples(inputs: tuple[TensorSpec, ...], n: int, *, seed: int, open_si
             arrays[spec.name] = random.integers(limits.min, limits.max + 1, (n, *dims)).astype(dtype)
         else:
             arrays[spec.name] = random.integers(0, 2, (n, *dims)).astype(dtype)
-    return SampleSet(arrays)
+    return arrays

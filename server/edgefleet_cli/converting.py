@@ -28,6 +28,8 @@ Json = dict[str, Any]
 
 DEFAULT_PROFILES = ("generic-x86_64-ort", "generic-aarch64-ort")
 _LOG_LINES = 40
+_MEMORY_BYTES = 8 * 1024**3
+"""Address space of the converter, as a server gives it unless told otherwise."""
 _STOP_S = 5.0
 
 
@@ -61,7 +63,7 @@ def sandboxed(job: Json, scratch: Path) -> list[str]:
     """Return the command line of the converter in its sandbox. scratch: its temporary folder."""
     data = [path for path in job["data"].values() if path]
     plan = {
-        "limits": {},
+        "limits": {"memory_bytes": _MEMORY_BYTES},
         "read": [job["source"]["path"], *data],
         "write": [str(scratch), job["out_dir"]],
         "run": [job["tools_dir"]],

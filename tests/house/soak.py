@@ -34,6 +34,7 @@ SOAKS: dict[str, Soak] = {
     "broker-links": Soak(
         "tests.broker.soak", 1000, "a link broken at random while messages flow both ways, on each broker"
     ),
+    "converter-fuzz": Soak("tests.converters.fuzz", 500, "a broken or hostile upload through the sandboxed conversion"),
     "rollout-montecarlo": Soak(
         "tests.server.rollout.montecarlo", 10_000, "releases that fail on so many devices, judged report by report"
     ),

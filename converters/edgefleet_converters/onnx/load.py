@@ -21,7 +21,7 @@ from edgefleet_converters.errors import (
     TruncatedModelError,
 )
 from edgefleet_converters.onnx.external import embed_external_data
-from edgefleet_converters.onnx.limits import OnnxLimits, check_domains, check_limits, schema_known
+from edgefleet_converters.onnx.limits import OnnxLimits, check_domains, check_limits, check_values, schema_known
 from edgefleet_converters.onnx.passes.fix_inputs import FixInputs
 from edgefleet_converters.onnx.passes.fix_shapes import FixShapes
 from edgefleet_converters.onnx.walk import all_nodes, all_tensors
@@ -58,6 +58,7 @@ def read_checked(path: Path, folder: Path | None, limits: OnnxLimits) -> onnx.Mo
     check_domains(model)
     _check_operators_known(model)
     _check_form(model)
+    check_values(model, limits)
     return model
 
 

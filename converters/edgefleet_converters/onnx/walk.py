@@ -30,6 +30,16 @@ def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
         yield from function.node
 
 
+def function_nodes(function: onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    """Yield each node of a local function and of the graphs in it."""
+    stack: list[onnx.NodeProto] = list(function.node)
+    while stack:
+        node = stack.pop()
+        yield node
+        for graph in subgraphs(node):
+            stack.extend(graph.node)
+
+
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield each stored tensor: initialisers, sparse initialisers and tensor attributes."""
     for graph, _ in all_graphs(model):
