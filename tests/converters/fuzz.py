@@ -50,7 +50,9 @@ def broken(data: bytes, draw: random.Random) -> bytes:
         elif way == 3:
             changed[at:at] = changed[at : at + size * 4]
         elif way == 4:
-            changed[at : at + 4] = draw.choice([b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", bytes(4), b"\x00\x00\x00\x80"])
+            changed[at : at + 4] = draw.choice(
+                [b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", bytes(4), b"\x00\x00\x00\x80"]
+            )
         elif len(changed) > 64 and draw.random() < 0.3:
             del changed[draw.randrange(16, len(changed)) :]
     return bytes(changed) or b"\0"

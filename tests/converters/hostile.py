@@ -169,7 +169,11 @@ def _external(folder: Path, draw: random.Random) -> Upload:
         [f"../{OUTSIDE}/secret", str(folder.parent / OUTSIDE / "secret"), "link", "up/secret", "/dev/zero", "/etc/passwd",
          "weights.bin/x", ".", "", "a\0b", "x" * 5000, "./../upload/../outside/secret"]
     )  # fmt: skip
-    for key, value in (("location", location), ("offset", draw.choice(["0", "-1", "9" * 30, "0x10"])), ("length", "2048")):
+    for key, value in (
+        ("location", location),
+        ("offset", draw.choice(["0", "-1", "9" * 30, "0x10"])),
+        ("length", "2048"),
+    ):
         tensor.external_data.add(key=key, value=value)
     save(model, folder)
     return Upload(folder)
@@ -224,9 +228,13 @@ def _skops_schema(change: Callable[[Any, random.Random], Any]) -> Maker:
 
 
 def _evil_type(schema: Any, draw: random.Random) -> Any:
-    module, name = draw.choice([("os", "system"), ("builtins", "exec"), ("subprocess", "Popen"), ("sklearn.base", "clone")])
+    module, name = draw.choice(
+        [("os", "system"), ("builtins", "exec"), ("subprocess", "Popen"), ("sklearn.base", "clone")]
+    )
     schema["__module__"], schema["__class__"] = module, name
-    schema["__loader__"] = draw.choice(["ObjectNode", "FunctionNode", "TypeNode", "MethodNode", "PartialNode", "NoNode", 7])
+    schema["__loader__"] = draw.choice(
+        ["ObjectNode", "FunctionNode", "TypeNode", "MethodNode", "PartialNode", "NoNode", 7]
+    )
     return schema
 
 
@@ -256,7 +264,11 @@ def _slip(draw: random.Random) -> list[tuple[str, bytes, int]]:
 
 
 def _link_member(_: random.Random) -> list[tuple[str, bytes, int]]:
-    return [("config.json", b"{}", 0o100644), ("metadata.json", b"{}", 0o100644), ("w", b"/etc/passwd", stat.S_IFLNK | 0o777)]
+    return [
+        ("config.json", b"{}", 0o100644),
+        ("metadata.json", b"{}", 0o100644),
+        ("w", b"/etc/passwd", stat.S_IFLNK | 0o777),
+    ]
 
 
 def _bomb(_: random.Random) -> list[tuple[str, bytes, int]]:
@@ -268,7 +280,11 @@ def _many_members(_: random.Random) -> list[tuple[str, bytes, int]]:
 
 
 def _fake(kind: str) -> Callable[[random.Random], list[tuple[str, bytes, int]]]:
-    files = {"pt2": ["m/archive_format", "m/data.pkl"], "keras": ["config.json", "metadata.json"], "ts": ["m/code/x.py"]}
+    files = {
+        "pt2": ["m/archive_format", "m/data.pkl"],
+        "keras": ["config.json", "metadata.json"],
+        "ts": ["m/code/x.py"],
+    }
     return lambda draw: [(name, draw.randbytes(64), 0o100644) for name in files[kind]]
 
 
@@ -340,7 +356,10 @@ def _data(folder: Path, draw: random.Random) -> Upload:
 
 def _data_bomb(folder: Path, _: random.Random) -> Upload:
     path = folder / "data.npz"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x.npy", "w", force_zip64=True) as member:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("x.npy", "w", force_zip64=True) as member,
+    ):
         member.write(npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**23 + 2**19}, 64), }}"))
         for _ in range(2176):
             member.write(bytes(1024**2))
@@ -348,7 +367,9 @@ def _data_bomb(folder: Path, _: random.Random) -> Upload:
 
 
 def _wild_values(folder: Path, draw: random.Random) -> Upload:
-    x = np.random.default_rng(0).standard_normal((12, 16)).astype(np.float32) * np.float32(10.0 ** draw.randint(-38, 38))
+    x = np.random.default_rng(0).standard_normal((12, 16)).astype(np.float32) * np.float32(
+        10.0 ** draw.randint(-38, 38)
+    )
     return Upload(save(classifier(), folder), {"eval": samples(folder, x=x)})
 
 

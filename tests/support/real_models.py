@@ -1,7 +1,7 @@
 """Models that others made, taken out of public Python packages; for tests marked `network`.
 
 Packages are downloaded once, without dependencies and without being installed or imported, into `EDGEFLEET_TEST_CACHE` (or a
-folder in the system's temporary folder). Licences: magika, basic-pitch and rapidocr-onnxruntime are Apache-2.0; the files are
+folder in the system's temporary folder). Licences: magika, basic-pitch and rapidocr-onnxruntime are Apache-2.0, silero-vad MIT; the files are
 used in tests and never shipped.
 """
 
@@ -29,6 +29,11 @@ BASIC_PITCH_ONNX = Wheel("basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_
 BASIC_PITCH_TFLITE = Wheel("basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.tflite")
 RAPIDOCR_CLS = Wheel("rapidocr-onnxruntime==1.4.4", "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx")
 """Is a text line upside down: float32 [N, 3, H, W] -> 2 scores."""
+
+SILERO_VAD = Wheel("silero-vad==6.2.3", "silero_vad/data/silero_vad.onnx")
+"""Is there speech: `input` [N, samples], `state` [2, N, 128], `sr` 8000 or 16000; 25 `If` nodes. MIT."""
+SILERO_VAD_16K = Wheel("silero-vad==6.2.3", "silero_vad/data/silero_vad_16k_op15.onnx")
+"""The same for 16 kHz only, opset 15; 12 `If` nodes."""
 
 
 def cache_folder() -> Path:
