@@ -71,7 +71,7 @@ def _broken_graph(folder: Path, draw: random.Random) -> Upload:
     value = draw.choice([*model.graph.input, *model.graph.output])
     tensor = draw.choice(list(model.graph.initializer))
     changes: list[Callable[[], object]] = [
-        lambda: node.input.pop(), lambda: node.input.append("w1"), lambda: node.output.append("scores"),
+        node.input.pop, lambda: node.input.append("w1"), lambda: node.output.append("scores"),
         lambda: setattr(node, "op_type", draw.choice(["Conv", "Loop", "Gather", "LSTM", "Resize", "If"])),
         lambda: node.attribute.append(helper.make_attribute(draw.choice(["transB", "alpha", "axis"]), draw.choice([-1, 2**40]))),
         lambda: setattr(value.type.tensor_type, "elem_type", draw.randrange(30)),
@@ -201,6 +201,7 @@ def main(n: int, seed: int) -> Mapping[str, Any]:
     return {
         "ok": not (bad or slow or outside or stray),
         "deaths": len(bad), "writes_outside": len(outside) + len(stray), "slower_than_10_s": len(slow),
-        "converted": outcomes.get("converted", 0), "refused": len(refused), "slowest_refusal_s": max((r["seconds"] for r in refused), default=0.0),
+        "converted": outcomes.get("converted", 0), "refused": len(refused),
+        "slowest_refusal_s": max((r["seconds"] for r in refused), default=0.0),
         "outcomes": dict(sorted(outcomes.items())), "failures": (bad + slow + outside)[:20],
     }  # fmt: skip

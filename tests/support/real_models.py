@@ -1,8 +1,8 @@
 """Models that others made, taken out of public Python packages; for tests marked `network`.
 
 Packages are downloaded once, without dependencies and without being installed or imported, into `EDGEFLEET_TEST_CACHE` (or a
-folder in the system's temporary folder). Licences: magika, basic-pitch and rapidocr-onnxruntime are Apache-2.0, silero-vad MIT; the files are
-used in tests and never shipped.
+folder in the system's temporary folder). Licences: magika, basic-pitch and rapidocr-onnxruntime are Apache-2.0, silero-vad is
+MIT; the files are used in tests and never shipped.
 """
 
 import os
