@@ -10,7 +10,10 @@ Rules (design README §4):
    refused.
 """
 
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +41,11 @@ Array = npt.NDArray[Any]
 
 MAX_UNPACKED_BYTES: Final = 2 * 1024**3
 HELD_BACK_RATIO: Final = 0.3
+_UNREADABLE: Final = (
+    ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, OverflowError, NotImplementedError, MemoryError,
+    RecursionError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What zipfile and NumPy raise on broken archives; an array's header is Python source, so its parser's errors too."""
 _HINT: Final = "write the file with numpy.savez: one array for each input, samples on the first axis"
 
 
@@ -74,7 +82,7 @@ def load_arrays(path: Path, role: str) -> dict[str, Array]:
         return read_arrays(path)
     except DataError:
         raise
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError, MemoryError) as error:
+    except _UNREADABLE as error:
         raise DataUnreadableError(
             f"the {role} data is no .npz file of plain arrays: {' '.join(str(error).split())[:160]}", next_step=_HINT
         ) from error

@@ -40,7 +40,7 @@ from edgefleet_converters.sandbox import Sandbox
 from edgefleet_converters.search import Chosen, Subject, search
 from edgefleet_converters.sidefiles import read_side_files
 from edgefleet_converters.source import FoundSource
-from edgefleet_converters.workshop import Answers, ModelFile, Workshop, refuse_nonfinite
+from edgefleet_converters.workshop import Answers, ModelFile, Workshop, refuse_empty, refuse_nonfinite
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName, ProfileName, Version, target_path
 from edgefleet_protocol.manifest import TensorSpec
@@ -214,6 +214,7 @@ class _Conversion:
                         next_step="give sample data with --eval, or export the model with fixed shapes",
                     ) from error
         refuse_nonfinite(reference, "the source model")
+        refuse_empty(reference, "the source model")
         if files.reference and "reference.msgpack" not in side_files:
             known = load_samples(Path(files.reference), inputs, outputs, "reference")
             answers = self._workshop.answers(model, runtime, known, key="reference")

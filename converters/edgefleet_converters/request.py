@@ -98,6 +98,14 @@ def parse_request(document: Any) -> ConversionRequest:
         raise BadRequestError(
             f"max_drop must lie between 0 and 1, got {parsed.options.max_drop}", next_step="0.01 allows 1 % worse"
         )
+    wrong = [
+        name for name, shape in parsed.options.shapes.items() if not shape or any(not 0 < d < 2**31 for d in shape)
+    ]
+    if wrong:
+        raise BadRequestError(
+            f"the shape of {wrong[0]!r} must be lengths of at least 1, got {parsed.options.shapes[wrong[0]]}",
+            next_step="for example [1, 3, 224, 224]",
+        )
     return ConversionRequest(
         model=model,
         version=version,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from edgefleet_converters.check.run_model import output_key
 from edgefleet_converters.data import SampleSet, read_arrays, save_arrays
-from edgefleet_converters.errors import ConversionError, NotFiniteError
+from edgefleet_converters.errors import ConversionError, NotFiniteError, TransformError
 from edgefleet_converters.recipe import CandidateSpec, Recipe
 from edgefleet_converters.request import Options
 from edgefleet_converters.sandbox import Sandbox
@@ -269,6 +269,16 @@ def _reading_s(upload: Path) -> float:
     """Return how long reading a file or folder may take: a small file that takes long was made to take long."""
     paths = upload.rglob("*") if upload.is_dir() else [upload]
     return READING_S + sum(path.lstat().st_size for path in paths if path.exists()) / READING_BYTES_S
+
+
+def refuse_empty(answers: Answers, what: str) -> None:
+    """Raise TransformError when an output holds no values: nothing could be compared, and nothing would be served."""
+    for name, array in answers.outputs.items():
+        if not array.size:
+            raise TransformError(
+                f"{what} answers with an empty output {name!r} of the shape {list(array.shape[1:])}",
+                next_step="export the model with dimensions of at least 1, or open ones; --shape fixes open ones",
+            )
 
 
 def refuse_nonfinite(answers: Answers, what: str) -> None:

@@ -19,7 +19,7 @@ from edgefleet_converters.onnx.limits import OnnxLimits
 from edgefleet_converters.onnx.load import facts_of, parse, read_checked, specialise
 from edgefleet_converters.onnx.wire import classify
 from edgefleet_converters.source import find_source
-from tests.converters.graphs import classifier, model_of, save
+from tests.converters.graphs import classifier, model_of, run, save
 from tests.converters.hostile import CRAFTED
 
 MODEL = classifier().SerializeToString()
@@ -348,3 +348,11 @@ def test_the_digest_of_a_folder_covers_names_and_bytes(tmp_path: Path) -> None:
     assert find_source(tmp_path).sha256 == before
     (tmp_path / "extra.bin").write_bytes(np.zeros(4).tobytes())
     assert find_source(tmp_path).sha256 != before
+
+
+def test_a_model_that_answers_nothing_is_refused(tmp_path: Path) -> None:
+    model = classifier()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 0
+    report, _ = run(save(model, tmp_path), tmp_path / "out", precision="fp32")
+    assert [row.code for row in report.refused] == ["convert.transform_failed"]
+    assert "empty output 'scores'" in report.refused[0].reason

@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 _REPORT_PAUSE_S = 0.25
 _KEEP_PAUSE_S = 10.0
 _READ_BYTES = 1024 * 1024
+_OF_THE_MACHINE = frozenset({"convert.internal", "convert.tool_missing"})
+"""Refusals that say nothing about the model: the same publication may go well later, so it is tried again when asked."""
 _DATA_NAMES = {
     "calibration": "calibration.npz",
     "eval": "eval.npz",
@@ -108,7 +110,7 @@ class ConversionEngine:
         except LeaseLostError:
             raise
         except ChildRefusalError as error:
-            state = JobState.FAILED if error.child_code == "convert.internal" else JobState.REFUSED
+            state = JobState.FAILED if error.child_code in _OF_THE_MACHINE else JobState.REFUSED
             self._end(job, state, error.child_code, error.message, error.next_step)
         except EdgefleetError as error:
             self._end(job, JobState.FAILED, error.code, error.message, error.next_step)

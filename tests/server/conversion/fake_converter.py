@@ -81,6 +81,10 @@ def main() -> int:
     elif word == "error":
         say(type="error", code="convert.not_a_model", message="not a model", next="send a model")
         return 2
+    elif word == "tool":
+        next_step = f"edgectl tool install torch --tools {request['tools_dir']}"
+        say(type="error", code="convert.tool_missing", message="needs torch", next=next_step)
+        return 2
     elif word == "crash":
         os.abort()
     elif word == "hang":
