@@ -76,6 +76,7 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
     name = signal.Signals(os.WTERMSIG(status)).name if killed and ready else ""
     return {
         "timed_out": not ready or over_cpu,
+        "over_cpu": over_cpu,
         "signal": "" if over_cpu else name,
         "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1,
         "peak_rss_bytes": usage.ru_maxrss * 1024,

@@ -32,9 +32,9 @@ T = TypeVar("T")
 TIMED_RUNS = 50
 PROBES = 4
 """Samples that a simplified model is compared on."""
-READING_S = 8.0
-READING_BYTES_S = 5e6
-"""A sound model is read at over 50 MB/s; the rest is for a slow and busy machine."""
+READING_S = 6
+READING_BYTES_S = 5_000_000
+"""Processor time for reading a source; a sound model is read at over 50 MB/s."""
 MAX_KEPT_BYTES = 512 * 1024 * 1024
 
 
@@ -95,7 +95,7 @@ class Workshop:
         """Return the model in an upload. Raises a SourceError."""
         args = {"upload": str(upload.absolute())}
         what = f"looking at {upload.name}"
-        return found_from(self.sandbox.build("find_source", args, what=what, wall_s=_reading_s(upload)).answer)
+        return found_from(self.sandbox.build("find_source", args, what=what, cpu_s=_reading_s(upload)).answer)
 
     def import_model(self, found: FoundSource, options: Options, tools_dir: Path | None) -> ModelFile:
         """Return the checked, self-contained copy of a source, with the shapes and values that `options` fix.
@@ -115,8 +115,8 @@ class Workshop:
             "model": str(path), "out": str(out), "folder": str(folder.absolute()) if folder else None,
             "shapes": options.shapes, "values": options.values,
         }  # fmt: skip
-        what, wall_s = f"reading {found.path.name}", _reading_s(folder or path)
-        facts = self.sandbox.build(f"{found.format}_import", args, what=what, wall_s=wall_s).answer
+        what, cpu_s = f"reading {found.path.name}", _reading_s(folder or path)
+        facts = self.sandbox.build(f"{found.format}_import", args, what=what, cpu_s=cpu_s).answer
         return self._file(out, facts if imported is None else facts | {"imported": imported})
 
     def runtime_version(self, runtime: str) -> str:
@@ -265,10 +265,10 @@ class Workshop:
         return ModelFile(path, sha256_hex(data), len(data), facts)
 
 
-def _reading_s(upload: Path) -> float:
-    """Return how long reading a file or folder may take: a small file that takes long was made to take long."""
+def _reading_s(upload: Path) -> int:
+    """Return how many seconds reading a file or folder may take: a small file that takes long was made to take long."""
     paths = upload.rglob("*") if upload.is_dir() else [upload]
-    return READING_S + sum(path.lstat().st_size for path in paths if path.exists()) / READING_BYTES_S
+    return READING_S + sum(path.lstat().st_size for path in paths if path.exists()) // READING_BYTES_S
 
 
 def refuse_empty(answers: Answers, what: str) -> None:

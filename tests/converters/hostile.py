@@ -272,7 +272,7 @@ def _link_member(_: random.Random) -> list[tuple[str, bytes, int]]:
 
 
 def _bomb(_: random.Random) -> list[tuple[str, bytes, int]]:
-    return [("schema.json", b"{}", 0o100644), ("0.npy", bytes(120 * 1024**2), 0o100644)]
+    return [("schema.json", b"{}", 0o100644), ("0.npy", bytes(80 * 1024**2), 0o100644)]
 
 
 def _many_members(_: random.Random) -> list[tuple[str, bytes, int]]:
@@ -355,14 +355,16 @@ def _data(folder: Path, draw: random.Random) -> Upload:
 
 
 def _data_bomb(folder: Path, _: random.Random) -> Upload:
+    """An archive whose directory announces four gigabytes."""
     path = folder / "data.npz"
-    with (
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("x.npy", "w", force_zip64=True) as member,
-    ):
-        member.write(npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**23 + 2**19}, 64), }}"))
-        for _ in range(2176):
-            member.write(bytes(1024**2))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(
+            "x.npy", npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**24}, 64), }}", bytes(10_000))
+        )
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")
+    data[entry + 24 : entry + 28] = b"\x00\x00\x00\xf0"
+    path.write_bytes(data)
     return Upload(save(classifier(), folder), {"calibration": str(path)})
 
 

@@ -140,6 +140,7 @@ def test_a_pickle_of_another_scikit_learn_is_refused(tmp_path: Path) -> None:
         pickle_to_onnx(tmp_path / "model.pkl")
 
 
+@pytest.mark.slow
 def test_a_skops_model_goes_the_whole_way(tmp_path: Path) -> None:
     skops.io.dump(fitted("logistic regression"), tmp_path / "model.skops")
     report, _ = run(tmp_path / "model.skops", tmp_path / "out", precision="fp32")

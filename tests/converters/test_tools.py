@@ -15,7 +15,6 @@ from edgefleet_converters.importers.by_tool import TOOL_OF
 from edgefleet_converters.tools import manage
 from edgefleet_converters.tools.environment import STAMP, look, needed
 from edgefleet_converters.tools.table import TOOLS, Tool
-from tests.converters.graphs import classifier, run, save
 
 
 @pytest.fixture
@@ -104,9 +103,3 @@ def test_the_process_answers_one_object(tmp_path: Path) -> None:
     )
     assert failed.returncode == 1
     assert json.loads(failed.stdout)["error"]["code"] == "convert.tool_failed"
-
-
-def test_a_source_that_needs_no_tool_does_not_ask_for_one(tmp_path: Path) -> None:
-    report, _ = run(save(classifier(), tmp_path), tmp_path / "out", precision="fp32")
-    assert report.bundles
-    assert "imported" not in report.source

@@ -78,12 +78,10 @@ def main() -> int:
             reason="too bad",
             next="retrain",
         )
-    elif word == "error":
-        say(type="error", code="convert.not_a_model", message="not a model", next="send a model")
-        return 2
-    elif word == "tool":
-        next_step = f"edgectl tool install torch --tools {request['tools_dir']}"
-        say(type="error", code="convert.tool_missing", message="needs torch", next=next_step)
+    elif word in ("error", "tool"):
+        install = f"edgectl tool install torch --tools {request['tools_dir']}"
+        code, next_step = ("not_a_model", "send a model") if word == "error" else ("tool_missing", install)
+        say(type="error", code=f"convert.{code}", message="no", next=next_step)
         return 2
     elif word == "crash":
         os.abort()
