@@ -1,7 +1,8 @@
 """Conversion on this machine: one child process `edgefleet_converters.job`, JSON in, JSON lines out.
 
-It runs in the same sandbox as on a server: it reads its installation, the model, the data and its working folder, writes the
-output folder and a temporary folder, and has no network, as far as the kernel allows. So a model from somewhere does no harm here either.
+It runs in the same sandbox as on a server: it reads its installation, the model and the data, writes the output folder and a
+temporary folder, and has no network, as far as the kernel allows. So a model from somewhere does no harm here either. A metric of
+the user's own (`pkg.mod:func`) is found in the working folder, which is open then.
 """
 
 from __future__ import annotations
@@ -68,9 +69,11 @@ def sandboxed(job: Json, scratch: Path) -> list[str]:
         "write": [str(scratch), job["out_dir"]],
         "run": [job["tools_dir"]],
     }
-    return python_module(
-        "edgefleet_server.conversion.launch", json.dumps(plan), *python_module("edgefleet_converters.job")
-    )
+    # Python puts the working folder on the module path, and with that among what the sandbox opens, unless it is told not to.
+    flags = [] if ":" in (job["options"]["metric"] or "") else ["-P"]
+    python, *job_module = python_module("edgefleet_converters.job")
+    _, *launch_module = python_module("edgefleet_server.conversion.launch", json.dumps(plan))
+    return [python, *flags, *launch_module, python, *flags, *job_module]
 
 
 def _run(job: Json, rows: Board, scratch: Path) -> Json:
