@@ -28,8 +28,8 @@ from edgefleet_server.conversion.errors import (
     LeaseLostError,
     StoppedError,
 )
-from edgefleet_server.conversion.model import ChildAnswer, ClaimedJob, Converter, JobState, SandboxLimits
-from edgefleet_server.conversion.sandbox import Child
+from edgefleet_server.conversion.model import ChildAnswer, ClaimedJob, JobState, SandboxLimits
+from edgefleet_server.conversion.sandbox import Child, Converter
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db import Database
 from edgefleet_server.registry.model import BundleView, JobSpec

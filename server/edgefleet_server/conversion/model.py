@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from edgefleet_server.registry.model import JobSpec
@@ -27,14 +26,6 @@ class ClaimedJob:
     attempt: int
     worker: str
     spec: JobSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Converter:
-    """The program of the conversion child, and the folder of tool environments that it may run too."""
-
-    command: list[str]
-    tools_folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

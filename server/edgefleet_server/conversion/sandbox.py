@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,6 +40,14 @@ _EXIT_WAIT_S = 10.0
 _LOG_TAIL_BYTES = 2000
 
 OnLine = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Converter:
+    """The program of the conversion child, and the folder of tool environments that it may run too."""
+
+    command: list[str]
+    tools_folder: Path | None = None
 
 
 def converter_command(configured: Sequence[str] | None) -> list[str]:

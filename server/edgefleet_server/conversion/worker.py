@@ -24,8 +24,8 @@ from edgefleet_server import logs
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.conversion.engine import ConversionEngine
 from edgefleet_server.conversion.errors import LeaseLostError, StoppedError
-from edgefleet_server.conversion.model import ClaimedJob, Converter, SandboxLimits
-from edgefleet_server.conversion.sandbox import converter_command
+from edgefleet_server.conversion.model import ClaimedJob, SandboxLimits
+from edgefleet_server.conversion.sandbox import Converter, converter_command
 from edgefleet_server.parts import Parts, build_parts
 from edgefleet_server.settings import ServerSettings, load_settings
 

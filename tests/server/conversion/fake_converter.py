@@ -80,8 +80,8 @@ def main() -> int:
         )
     elif word in ("error", "tool"):
         install = f"edgectl tool install torch --tools {request['tools_dir']}"
-        code, next_step = ("not_a_model", "send a model") if word == "error" else ("tool_missing", install)
-        say(type="error", code=f"convert.{code}", message="no", next=next_step)
+        reason, next_step = ("not_a_model", "send a model") if word == "error" else ("tool_missing", install)
+        say(type="error", code=f"convert.{reason}", message="no", next=next_step)
         return 2
     elif word == "crash":
         os.abort()
