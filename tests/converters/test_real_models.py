@@ -52,7 +52,8 @@ def file_heads(n: int) -> Array:
     """Return magika's input for `n` files of this Python: first and last 1024 bytes, 256 = padding. int32 [n, 2048]."""
     rows = []
     root = Path(np.__file__).parents[1]
-    paths = sorted(path for path in root.rglob("*") if path.is_file() and path.stat().st_size > 2048)
+    files = (path for path in root.rglob("*") if path.is_file() and path.stat().st_size > 2048)
+    paths = sorted(path for path in files if "__pycache__" not in path.parts)  # what a run compiles is no input of it
     for path in [paths[i] for i in np.random.default_rng(0).permutation(len(paths))[:n]]:
         data = path.read_bytes().strip()
         head, tail = list(data[:1024]), list(data[-1024:])
