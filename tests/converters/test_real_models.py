@@ -72,7 +72,7 @@ def test_magika_int8_is_never_offered_with_bad_agreement(tmp_path: Path) -> None
     for row in judged:
         assert row.metric is not None
         assert (row.verdict == "passed") == (row.metric.drop <= 0.01), row
-        assert row.metric.value == pytest.approx(1 - row.metric.drop)
+        assert row.metric.value == pytest.approx(1 - row.metric.drop, abs=1e-5)
     default = next(row for row in judged if row.id == "int8-static")
     assert default.verdict == "rejected", "the default recipe destroys this model"
     (offered,) = report.bundles
