@@ -18,6 +18,11 @@ _ADD_LIKE: Final = ("ADD", "SUB", "SQUARED_DIFFERENCE")
 _MOST_APART: Final = 1 << 16
 """How much coarser an operand of a sum may be than its result: beyond 2^20 the kernels' multiplier overflows."""
 _LEAST_SOFTMAX_SCALE: Final = 2.0**-24
+_PRODUCTS: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL")
+_DECIDING: Final = (
+    "FLOOR", "CEIL", "ROUND", "SIGN", "FLOOR_DIV", "FLOOR_MOD", "ARG_MAX", "ARG_MIN", "TOPK_V2", "UNIQUE", "EQUAL",
+    "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL", "NON_MAX_SUPPRESSION_V4", "BITCAST",
+)  # fmt: skip
 _POSITION_OF_DATA: Final = {"TRANSPOSE_CONV": 2}
 
 
@@ -36,8 +41,8 @@ class _Rewriter:
     def __init__(self, graph: Graph, ranges: Mapping[int, Range], adapter: str, float_ops: frozenset[int]) -> None:
         self._graph = graph
         self._adapter = adapter
-        self._float_ops = float_ops
-        self._scales = _scales(graph, ranges, adapter, float_ops)
+        self._float_ops = float_ops | before_decisions(graph)
+        self._scales = _scales(graph, ranges, adapter, self._float_ops)
         self._floats: dict[int, Tensor] = {id(t): t for t in graph.inputs}
         self._ints: dict[int, Tensor] = {}
         self._again: dict[tuple[int, Quantization], Tensor] = {}
@@ -101,9 +106,11 @@ class _Rewriter:
             return known
         key = (id(tensor), scale)
         if key not in self._again:
-            source = known if known is not None else self._floats[id(tensor)]
+            # From the float32 value where there is one: another scale may have cut it already.
+            source = self._floats.get(id(tensor), known)
+            assert source is not None
             self._again[key] = self._quantized(source, scale, f"{tensor.name}_{len(self._again)}")
-            if known is None:
+            if known is None and scale == self._scales.get(id(tensor)):
                 self._ints[id(tensor)] = self._again[key]
         return self._again[key]
 
@@ -145,7 +152,32 @@ class _Rewriter:
         if tensor.data is None:
             stored = self._ints.get(id(tensor))
             return stored.quantization if stored is not None else self._scales.get(id(tensor))
-        return affine.activation(_bounds(tensor)) if tensor.data.size else None
+        return affine.activation(_bounds(tensor)) if affine.finite(_bounds(tensor)) else None
+
+
+def before_decisions(graph: Graph) -> set[int]:
+    """Return the ids of operators whose values are turned into indices, counts or choices; they must stay float32.
+
+    Rounded to 256 steps, a coordinate picks another pixel. The walk back ends at products with weights: what those make is rounded
+    anyway, and a classifier that ends in ARG_MAX would otherwise stay float32 as a whole.
+    """
+    maker = {id(t): op for op in graph.ops for t in op.outputs}
+    waiting = [t for op in graph.ops if _decides(op) for t in op.inputs if t is not None]
+    seen: set[int] = set()
+    while waiting:
+        op = maker.get(id(waiting.pop()))
+        if op is None or id(op) in seen or op.code in _PRODUCTS:
+            continue
+        seen.add(id(op))
+        waiting.extend(t for t in op.inputs if t is not None and t.dtype == "float32")
+    return seen
+
+
+def _decides(op: Op) -> bool:
+    first = op.inputs[0] if op.inputs else None
+    if op.code == "CAST":
+        return first is not None and first.dtype == "float32" and not op.outputs[0].dtype.startswith("float")
+    return op.code in _DECIDING
 
 
 _Given = tuple[Tensor | None, Quantization | None]
