@@ -26,7 +26,7 @@ def weight_only(graph: Graph) -> Graph:
     """Return the graph with float32 weights stored as int8. Those of products have one scale a channel, others one in all."""
 
     def small(tensor: Tensor, op: Op, position: int) -> Tensor:
-        axis = _CHANNEL_AXIS.get(op.code) if position == _WEIGHTS else None
+        axis = _channel_axis(op, tensor) if position == _WEIGHTS else None
         return affine.weights_as(tensor, affine.weight_scales(tensor.constant, axis), axis)
 
     return _unpacked(graph, small)
@@ -61,14 +61,18 @@ def dynamic_range(graph: Graph, *, per_channel: bool) -> Graph:
     return replace(graph, ops=tuple(ops))
 
 
+def _channel_axis(op: Op, weights: Tensor) -> int | None:
+    """Return the axis of the results' channels, None where the operator has none."""
+    if op.code == "BATCH_MATMUL" and weights.rank == 2:
+        return 0 if op.options.get("adj_y") else 1
+    return _CHANNEL_AXIS.get(op.code)
+
+
 def _is_large(tensor: Tensor) -> bool:
+    """Say whether a constant is worth storing small. A vector is a bias or a scale: few bytes, and 8 bits would ruin it."""
     data = tensor.data
-    return (
-        tensor.dtype == "float32"
-        and data is not None
-        and data.size >= _LEAST_ELEMENTS
-        and bool(np.isfinite(data).all())
-    )
+    large = tensor.dtype == "float32" and tensor.rank > 1 and data is not None and data.size >= _LEAST_ELEMENTS
+    return large and bool(np.isfinite(tensor.constant).all())
 
 
 def _unpacked(graph: Graph, small: Callable[[Tensor, Op, int], Tensor | None]) -> Graph:
