@@ -1,6 +1,6 @@
 """Full-integer int8: how many of onnx's backend tests that pass in float32 stay within two steps of the output's scale.
 
-Each test is quantized on its own inputs. Prints one JSON object: for each runtime {within, of, by_outcome}. `of` counts the tests
+Each test is quantized on its own inputs. Prints one JSON object: for each runtime {within, of, by_outcome} and the same by kind of test. `of` counts the tests
 that pass in float32. Those within are told apart: `int8` has an operator in int8, `float` has no int8 kernel in the runtime,
 `integers` has no float32 tensor. `wrong` is further off, `aborted` ended the process.
 
@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.converters.tflite.board import Result, load_cases, run_board
+from tests.converters.tflite.board import KINDS, Result, load_cases, run_board
 from tests.converters.tflite.int8_board import INT8_OUTCOMES, judge_int8
 
 from edgefleet_converters.tflite.runtimes import RUNTIMES
@@ -41,7 +41,10 @@ def main() -> int:
         bad = [r for r in results if r.outcome in ("wrong", "failed", "aborted")]
         rows = sorted(bad, key=lambda r: (r.runtime, r.outcome, r.name))
         args.details.write_text("".join(json.dumps(vars(r)) + "\n" for r in rows))
-    figures = {runtime: _row([r for r in results if r.runtime == runtime]) for runtime in runtimes}
+    figures = {}
+    for runtime in runtimes:
+        own = [r for r in results if r.runtime == runtime]
+        figures[runtime] = _row(own) | {"by_kind": {kind: _row([r for r in own if r.kind == kind]) for kind in KINDS}}
     print(json.dumps({"bench": "onnx-to-tflite-int8", "shard": args.shard, "runtimes": figures}, indent=2))
     return 0
 
