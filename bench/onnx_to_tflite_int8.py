@@ -1,8 +1,9 @@
 """Full-integer int8: how many of onnx's backend tests that pass in float32 stay within two steps of the output's scale.
 
-Each test is quantized on its own inputs. Prints one JSON object: for each runtime {within, of, by_outcome} and the same by kind of test. `of` counts the tests
-that pass in float32. Those within are told apart: `int8` has an operator in int8, `float` has no int8 kernel in the runtime,
-`integers` has no float32 tensor. `wrong` is further off, `aborted` ended the process.
+Each test is quantized on its own inputs. Prints one JSON object: for each runtime {within, of, by_outcome} and the same by kind of
+test. `of` counts the tests that pass in float32. Those within are told apart: `int8` has an operator in int8, `float` was left in
+float32 as a whole (no int8 kernel, a range without end, or values that become indices), `integers` has no float32 tensor. `wrong`
+is further off, `aborted` ended the process.
 
     python -m bench.onnx_to_tflite_int8 [--shard I/N] [--runtime litert-2.3]… [--match TEXT] [--details FILE]
 """
@@ -41,7 +42,7 @@ def main() -> int:
         bad = [r for r in results if r.outcome in ("wrong", "failed", "aborted")]
         rows = sorted(bad, key=lambda r: (r.runtime, r.outcome, r.name))
         args.details.write_text("".join(json.dumps(vars(r)) + "\n" for r in rows))
-    figures = {}
+    figures: dict[str, Any] = {}
     for runtime in runtimes:
         own = [r for r in results if r.runtime == runtime]
         figures[runtime] = _row(own) | {"by_kind": {kind: _row([r for r in own if r.kind == kind]) for kind in KINDS}}

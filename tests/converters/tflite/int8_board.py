@@ -24,7 +24,7 @@ from tests.converters.tflite.board import Case, _array, judge
 Array = npt.NDArray[Any]
 
 INT8_OUTCOMES: Final = ("int8", "float", "integers", "not_float_passing", "failed", "wrong", "aborted")
-"""int8: right, with an operator in int8. float: right, nothing in int8 (no such kernel). integers: no float32 tensor at all."""
+"""int8: right, with an operator in int8. float: right, nothing in int8. integers: no float32 tensor at all."""
 STEPS: Final = 2.0
 
 
