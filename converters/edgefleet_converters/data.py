@@ -10,6 +10,7 @@ Rules (design README §4):
    refused.
 """
 
+import math
 import struct
 import tokenize
 import zipfile
@@ -251,13 +252,25 @@ def random_samples(inputs: tuple[TensorSpec, ...], n: int, *, seed: int, open_si
 
     open_size: length given to open dimensions other than the first. Raises ModelTooLargeError when they do not fit into memory.
     """
+    wanted = sum(_random_bytes(spec, n, open_size) for spec in inputs)
+    if wanted > MAX_UNPACKED_BYTES:
+        raise _random_too_large(n, f"{wanted} bytes; sample data may have {MAX_UNPACKED_BYTES}")
     try:
         return SampleSet(_random_arrays(inputs, n, seed, open_size))
-    except (MemoryError, ValueError) as error:  # ValueError: more elements than an index can count
-        raise ModelTooLargeError(
-            f"{n} random samples of the inputs do not fit into memory: {' '.join(str(error).split())[:160]}",
-            next_step="give sample data with --eval, or smaller shapes with --shape",
-        ) from error
+    except MemoryError as error:
+        raise _random_too_large(n, " ".join(str(error).split())[:160]) from error
+
+
+def _random_bytes(spec: TensorSpec, n: int, open_size: int) -> int:
+    sample = spec.shape[1:] if is_batched(spec) else spec.shape
+    return n * np.dtype(spec.dtype).itemsize * math.prod(open_size if isinstance(dim, str) else dim for dim in sample)
+
+
+def _random_too_large(n: int, why: str) -> ModelTooLargeError:
+    return ModelTooLargeError(
+        f"{n} random samples of the inputs do not fit into memory: {why}",
+        next_step="give sample data with --eval, or smaller shapes with --shape",
+    )
 
 
 def _random_arrays(inputs: tuple[TensorSpec, ...], n: int, seed: int, open_size: int) -> dict[str, Array]:

@@ -207,7 +207,7 @@ def test_an_array_whose_header_is_no_header_is_unreadable(tmp_path: Path, header
         load_arrays(tmp_path / "data.npz", "calibration")
 
 
-@pytest.mark.parametrize("size", [2**40, 2**62])
+@pytest.mark.parametrize("size", [2**27, 2**40, 2**62])
 def test_random_samples_that_do_not_fit_into_memory_are_refused_by_name(size: int) -> None:
     huge = (TensorSpec(name="image", dtype="float32", shape=["N", size]),)
     with pytest.raises(errors.ModelTooLargeError, match="do not fit into memory") as caught:
