@@ -1,4 +1,4 @@
-"""For all tests: nothing of the terminal they were started from; files of real processes are `slow` as a whole.
+"""For all tests: nothing of the terminal they were started from; files of real processes, and of much work, are `slow` as a whole.
 
 `./dev test --fast` leaves `slow` out and stays below two minutes; `./dev test` and CI run everything.
 """
@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).parent
 SLOW = (
     "agent/test_going_back.py",
+    "agent/test_hostile.py",
+    "agent/test_install_child.py",
     "agent/test_refusals.py",
     "agent/test_renew.py",
     "agent/test_replacing.py",
@@ -25,16 +27,22 @@ SLOW = (
     "broker/test_links.py",
     "cli/test_convert.py",
     "cli/test_demo_guard.py",
+    "cli/test_events.py",
+    "cli/test_rollout_watch.py",
     "cli/test_server_commands.py",
     "converters/test_pipeline.py",
     "crash/",
+    "examples/test_digits_haze.py",
     "house/test_docs.py",
     "journeys/",
     "server/conversion/test_engine.py",
     "server/dashboard/test_browser.py",
     "server/gateway/test_poison.py",
     "server/gateway/test_whole_way.py",
+    "server/rollout/test_engine.py",
+    "server/rollout/test_midway.py",
     "server/rollout/test_montecarlo.py",
+    "server/rollout/test_routes.py",
     "server/test_main.py",
 )
 

@@ -304,8 +304,11 @@ class _Walk(Draft):
         return cell.stage == len(self.snapshot.spec.stages) - 1
 
     def _ranks(self, stratum: ProfileName) -> dict[DeviceId, int]:
-        """Return the ranks of a stratum's devices: who takes part stays one of them, also when the selector (`model.x=1.0.0`)
-        no longer matches, or stages would be percentages of what is left."""
+        """Return the ranks of a stratum's devices.
+
+        Who takes part stays one of them, also when the selector (`model.x=1.0.0`) no longer matches: else stages would be
+        percentages of what is left.
+        """
         known = self._known_ranks.get(stratum)
         if known is None:
             devices = {m.device for m in self._fresh_members() if m.stratum == stratum}
