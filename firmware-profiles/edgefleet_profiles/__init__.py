@@ -1,7 +1,8 @@
 """The hardware profiles that come with edgefleet, one YAML file a board in `boards/`. Add a board = add one file.
 
 `names()` lists them, `load(name)` reads one, `load_file(path)` reads a user's own, `most_specific(facts)` picks one for a
-device. The schema is `edgefleet_protocol.profile.HardwareProfile`.
+device, `operator_limits(profile)` says which TFLite operators it takes. The schema is
+`edgefleet_protocol.profile.HardwareProfile`.
 """
 
 import difflib
@@ -13,9 +14,11 @@ from typing import Any
 
 import yaml
 
+from edgefleet_profiles.lines import line_of
 from edgefleet_profiles.match import DeviceFacts, most_specific_of
+from edgefleet_profiles.operator_sets import operator_limits
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.profile import HardwareProfile, ProfileError, profile_from_dict
+from edgefleet_protocol.profile import COMPARE, HardwareProfile, ProfileError, profile_from_dict
 
 __all__ = [
     "DeviceFacts",
@@ -25,7 +28,9 @@ __all__ = [
     "load_file",
     "most_specific",
     "names",
+    "operator_limits",
     "parse",
+    "read_file",
 ]
 
 _MAX_PROFILE_BYTES = 256 * 1024
@@ -70,29 +75,38 @@ def load(name: str) -> HardwareProfile:
 
 def load_file(path: Path) -> HardwareProfile:
     """Return the profile in a YAML or JSON file. Raises ProfileError when it cannot be read or is no profile."""
+    return parse(read_file(path), origin=str(path))
+
+
+def read_file(path: Path) -> str:
+    """Return the text of a profile file. Raises ProfileError when it cannot be read or is too large."""
     try:
         if path.stat().st_size > _MAX_PROFILE_BYTES:
             raise ProfileError(f"{path} is larger than {_MAX_PROFILE_BYTES} bytes, which no profile is")
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ProfileError(f"cannot read the profile {path}: {error}", next_step="give a readable YAML file") from error
-    return parse(text, origin=str(path))
 
 
 def parse(text: str, *, origin: str) -> HardwareProfile:
-    """Return the profile in a YAML text. origin: the file's name, for messages. Raises ProfileError."""
+    """Return the profile in a YAML text. origin: the file's name, for messages, which also name the line where it is known.
+
+    Raises ProfileError.
+    """
     try:
         data = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise ProfileError(f"{origin} is not YAML: {error}", next_step="correct the line named above") from error
     if not isinstance(data, dict):
-        raise ProfileError(
-            f"{origin} holds no mapping", next_step="compare with `edgectl profile show generic-x86_64-ort -o yaml`"
-        )
+        raise ProfileError(f"{origin} holds no mapping", next_step=COMPARE)
     try:
-        return profile_from_dict(data)
+        profile = profile_from_dict(data)
+        operator_limits(profile)
     except ProfileError as error:
-        raise ProfileError(f"{origin}: {error.message}", next_step=error.next_step) from error
+        line = line_of(text, error.key) if error.key else None
+        where = origin if line is None else f"{origin}, line {line}"
+        raise ProfileError(f"{where}: {error.message}", next_step=error.next_step, key=error.key) from error
+    return profile
 
 
 def most_specific(facts: Mapping[str, Any] | DeviceFacts) -> str:

@@ -3,7 +3,8 @@
 Rules:
 1. A profile fits when each key of its `match` holds: `arch` is equal, `board` is equal to the device's board name or is its
    first words (an empty key fits all), the device has at least `min_ram_mb`, and every runtime named in `runtimes` is
-   installed on the device. Firmware says "Raspberry Pi 4 Model B Rev 1.4"; the board `raspberry-pi-4` is its first words,
+   installed on the device; and when its glibc is at least `glibc_min` and its Python lies in `python` (a device that does not
+   say fits). Firmware says "Raspberry Pi 4 Model B Rev 1.4"; the board `raspberry-pi-4` is its first words,
    and is not those of "Raspberry Pi 400".
 2. A profile whose runtime version differs from the installed one still fits: the version a bundle is proved on is checked
    again by the device's own golden test.
@@ -16,9 +17,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_protocol.profile import HardwareProfile, version_of
 
-RUNTIME_ORDER: Final = ("ort", "litert", "tflite")
+RUNTIME_ORDER: Final = ("ort", "litert", "tflite", "tflm", "rknn", "hailort")
 _SPELLINGS: Final[Mapping[str, str]] = {
     "onnxruntime": "ort",
     "ai-edge-litert": "litert",
@@ -32,16 +33,21 @@ _ARCHES: Final[Mapping[str, str]] = {"amd64": "x86_64", "arm64": "aarch64", "arm
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What a device says of itself. ram_mb 0 means unknown and fits only profiles without a RAM floor."""
+    """What a device says of itself. ram_mb 0 means unknown and fits only profiles without a RAM floor.
+
+    python, glibc: versions, "" = unknown.
+    """
 
     arch: str
     board: str = ""
     ram_mb: int = 0
     runtimes: frozenset[str] = field(default_factory=frozenset)
+    python: str = ""
+    glibc: str = ""
 
     @classmethod
     def from_mapping(cls, facts: Mapping[str, Any]) -> "DeviceFacts":
-        """Return facts from an enrolment message: `{arch, board, ram_mb, runtimes: [{name, version} or name]}`.
+        """Return facts from an enrolment message: `{arch, board, ram_mb, runtimes: [{name, version} or name], python, glibc}`.
 
         Unknown keys are ignored; distribution names (`onnxruntime`) and other spellings of an architecture are understood.
         """
@@ -52,6 +58,8 @@ class DeviceFacts:
             board=str(facts.get("board") or ""),
             ram_mb=int(facts.get("ram_mb") or 0),
             runtimes=frozenset(_SPELLINGS.get(str(name), str(name)) for name in named),
+            python=str(facts.get("python") or ""),
+            glibc=str(facts.get("glibc") or ""),
         )
 
 
@@ -68,7 +76,26 @@ def fits(profile: HardwareProfile, facts: DeviceFacts) -> bool:
         and (not match.board or f"{board_words(facts.board)}-".startswith(f"{board_words(match.board)}-"))
         and facts.ram_mb >= match.min_ram_mb
         and set(match.runtimes) <= facts.runtimes
+        and (not facts.glibc or version_of(facts.glibc) >= version_of(profile.glibc_min))
+        and (not facts.python or python_fits(facts.python, profile.python))
     )
+
+
+def python_fits(version: str, wanted: str) -> bool:
+    """Return whether a Python version lies in a range such as `>=3.11,<3.12`; an empty range takes all.
+
+    Numbers are compared up to the length of the wanted one for `==` and `!=`, so 3.11.7 is `==3.11`.
+    """
+    mine = version_of(version)
+    for part in filter(None, wanted.split(",")):
+        sign = part.rstrip("0123456789.")
+        other = version_of(part[len(sign) :])
+        same = mine[: len(other)] == other
+        holds = {">=": mine >= other, "<=": mine <= other or same, ">": mine > other and not same, "<": mine < other,
+                 "==": same, "!=": not same}  # fmt: skip
+        if not holds[sign]:
+            return False
+    return True
 
 
 def most_specific_of(profiles: Iterable[HardwareProfile], facts: DeviceFacts) -> HardwareProfile | None:
