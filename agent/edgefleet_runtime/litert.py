@@ -33,7 +33,7 @@ class LiteModel:
         """Load the model and allocate its tensors. Raises ModelLoadError."""
         self.name = runtime_name
         self.version = version
-        _check_root(model, runtime_name, version)
+        check_root(model, runtime_name, version)
         try:
             self._interpreter = _interpreter(runtime_name, bytes(model), threads)
             self._interpreter.allocate_tensors()
@@ -44,8 +44,8 @@ class LiteModel:
             ) from e
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         signature_inputs, signature_outputs = _signature_names(self._interpreter)
-        self.inputs, self._input_indices = _named(inputs, signature_inputs, spec.inputs if spec else None, "inputs")
-        self.outputs, self._output_indices = _named(
+        self.inputs, self._input_indices = named(inputs, signature_inputs, spec.inputs if spec else None, "inputs")
+        self.outputs, self._output_indices = named(
             outputs, signature_outputs, spec.outputs if spec else None, "outputs"
         )
         self._shapes = {d["index"]: tuple(int(n) for n in d["shape"]) for d in inputs}
@@ -82,7 +82,7 @@ class LiteModel:
             self._interpreter.allocate_tensors()
 
 
-def _check_root(model: bytes | memoryview, runtime_name: str, version: str) -> None:
+def check_root(model: bytes | memoryview, runtime_name: str, version: str) -> None:
     """Raise ModelLoadError unless the file begins as a TFLite flatbuffer whose root table lies inside it.
 
     tflite-runtime 2.14 follows these offsets unchecked and ends the process on a file of another kind (seen). Offsets further in
@@ -128,7 +128,7 @@ def _signature_names(interpreter: Any) -> tuple[dict[int, str], dict[int, str]]:
     return inputs, outputs
 
 
-def _named(
+def named(
     details: list[dict[str, Any]], signature: dict[int, str], declared: tuple[TensorSpec, ...] | None, kind: str
 ) -> tuple[tuple[TensorSpec, ...], list[int]]:
     """Return specs and tensor indices, in the declared order when tensors are declared, else in the file's.

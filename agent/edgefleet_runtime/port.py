@@ -1,7 +1,8 @@
 """One way to load and run a model, whatever executes it.
 
-1. The registry is explicit: `ort` (onnxruntime), `litert` (ai-edge-litert), `tflite` (tflite-runtime 2.14). No fallback from one to
-   another here: a bundle runs in the runtime it was proved in (design §2, decision 24), so the caller chooses.
+1. The registry is explicit: `ort` (onnxruntime), `litert` (ai-edge-litert), `tflite` (tflite-runtime 2.14), `tflm` (TFLite Micro on a
+   host, where models for microcontrollers are proved). No fallback from one to another here: a bundle runs in the runtime it was
+   proved in (design §2, decision 24), so the caller chooses.
 2. Runtimes are imported when a model is loaded, never before; `available` reads package metadata only.
 3. `run` is strict: names, dtypes and shapes are checked before native code sees them, nothing is cast or reshaped silently.
 4. A `ModelRuntime` is used from one thread at a time.
@@ -105,6 +106,7 @@ _ADAPTERS: dict[str, _Adapter] = {
     ),
     "litert": _Adapter("ai_edge_litert", ("ai-edge-litert",), "edgefleet-agent[litert]"),
     "tflite": _Adapter("tflite_runtime", ("tflite-runtime",), "edgefleet-agent[tflite], Python 3.11 at most"),
+    "tflm": _Adapter("tflite_micro", ("tflite-micro",), "edgefleet[micro] beside the converter"),
 }
 
 
@@ -147,6 +149,10 @@ def load(
         from edgefleet_runtime.ort import OrtModel
 
         return OrtModel(model, version=version, threads=threads, optimise=optimise)
+    if runtime_name == "tflm":
+        from edgefleet_runtime.tflm import MicroModel
+
+        return MicroModel(model, version=version, spec=spec)
     from edgefleet_runtime.litert import LiteModel
 
     return LiteModel(model, runtime_name=runtime_name, version=version, threads=threads, spec=spec)

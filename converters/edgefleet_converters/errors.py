@@ -174,6 +174,36 @@ class DynamicShapeError(RefusedError):
     code = "convert.dynamic_shape"
 
 
+class BatchNotFixedError(RefusedError):
+    """An input's first dimension is not 1, and the profile runs one sample at a time."""
+
+    code = "convert.batch_not_fixed"
+
+
+class DtypeNotAllowedError(RefusedError):
+    """A tensor inside the model has a type that the profile does not take."""
+
+    code = "convert.dtype_not_allowed"
+
+
+class RankTooHighError(RefusedError):
+    """A tensor inside the model has more dimensions than the profile takes."""
+
+    code = "convert.rank_too_high"
+
+
+class QuantizationError(RefusedError):
+    """A model is quantized in another way than the profile needs."""
+
+    code = "convert.quantization_not_allowed"
+
+
+class BackendMissingError(RefusedError):
+    """The profile's accelerator needs a compiler that edgefleet does not have."""
+
+    code = "convert.backend_missing"
+
+
 class OverBudgetError(RefusedError):
     """No candidate fits the profile's size or memory budget. needed_bytes: what it would take."""
 

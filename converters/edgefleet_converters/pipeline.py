@@ -14,13 +14,17 @@ from typing import Any, Final
 import msgspec
 
 from edgefleet_converters import errors
+from edgefleet_converters.c_array import c_array_files
+from edgefleet_converters.check.budget import over_storage
 from edgefleet_converters.check.compat import (
+    check_backend,
     check_format,
     check_io_types,
     check_shapes,
-    check_tflite_operators,
     check_versions,
 )
+from edgefleet_converters.check.mapping import predicted_mapping
+from edgefleet_converters.check.operators import check_nodes
 from edgefleet_converters.data import load_samples
 from edgefleet_converters.drift_reference import build_reference
 from edgefleet_converters.evaluation import Evaluation, prepare_evaluation
@@ -125,6 +129,7 @@ class _Conversion:
             self._say(profile.name, "validate", f"checking the model against {profile.name}")
             with self._workshop.stage("validate"):
                 check_format(profile, found.format)
+                check_backend(profile)
                 check_runtimes(self._workshop, profile)
                 recipe = given or default_recipe(profile, seed=self._request.options.seed)
                 prepared = self._prepare(profile, found, model, recipe)
@@ -163,7 +168,7 @@ class _Conversion:
         self, profile: HardwareProfile, model: ModelFile, prepared: _Prepared, recipe: Recipe, row: ProfileReport
     ) -> BundleRow:
         """A TFLite file is offered as it is: the only candidate is the file itself, at the precision it has."""
-        check_tflite_operators(profile, model.facts["nodes"])
+        check_nodes(profile, model.facts)
         check_shapes(profile, prepared.reference.inputs)
         precision = model.facts["precision"]
         wanted = self._request.options.precision
@@ -244,10 +249,14 @@ class _Conversion:
                     precision=chosen.spec.precision, inputs=chosen.passed.answers.inputs,
                     outputs=chosen.passed.answers.specs, proofs=chosen.passed.proofs, golden=chosen.golden,
                     recipe=msgspec.structs.replace(recipe, candidates=[chosen.spec]),
-                    source_sha256=self._source_sha256, side_files=prepared.side_files,
-                    report=self._report_of(chosen, prepared, fp32_bytes),
+                    source_sha256=self._source_sha256,
+                    side_files=prepared.side_files | c_array_files(profile, chosen.file, chosen.measured.arena_bytes),
+                    report=self._report_of(profile, chosen, prepared, fp32_bytes),
                 )
             )  # fmt: skip
+            too_much = over_storage(profile, len(data))
+            if too_much:
+                raise errors.OverBudgetError(too_much, next_step="use a smaller model", needed_bytes=len(data))
             path = request.out_dir / f"{request.model}-{request.version}-{profile.name}.bundle"
             _write_atomically(path, data)
         p50, p95 = chosen.measured.latency_ms
@@ -259,10 +268,12 @@ class _Conversion:
             metric=chosen.passed.metric, parity=chosen.passed.parity,
             latency_ms={"p50": round(p50, 4), "p95": round(p95, 4)}, peak_rss_bytes=chosen.measured.peak_rss_bytes,
             runtimes=list(chosen.passed.proofs),
-            verdict="passed", path=str(path),
+            verdict="passed" if profile.backend.mode == "serve" else "prepared", path=str(path),
         )  # fmt: skip
 
-    def _report_of(self, chosen: Chosen, prepared: _Prepared, fp32_bytes: int) -> dict[str, Any]:
+    def _report_of(
+        self, profile: HardwareProfile, chosen: Chosen, prepared: _Prepared, fp32_bytes: int
+    ) -> dict[str, Any]:
         """Return what the manifest tells of metric and parity: only facts that are the same on every run."""
         evaluation = prepared.evaluation
         return {
@@ -274,6 +285,7 @@ class _Conversion:
             "calibration_samples": evaluation.calibration.n if evaluation.calibration is not None else 0,
             "parity_on": evaluation.source,
             "fp32_bytes": fp32_bytes,
+            **board_facts(profile, chosen),
         }
 
     def _candidate_listener(self, profile: HardwareProfile) -> Callable[[CandidateRow], None]:
@@ -308,8 +320,24 @@ class _Conversion:
         )
 
 
+def board_facts(profile: HardwareProfile, chosen: Chosen) -> dict[str, Any]:
+    """Return what a bundle tells of its board: backend and predicted mapping of an accelerator, arena of TFLite Micro."""
+    facts: dict[str, Any] = {}
+    backend, mapping = profile.backend, predicted_mapping(profile, chosen.file.facts)
+    if backend.mode != "serve":
+        facts["backend"] = {
+            "kind": backend.kind, "name": backend.name, "mode": backend.mode, "reason": backend.reason,
+            "next": backend.next_step,
+        }  # fmt: skip
+    if mapping is not None:
+        facts["mapping"] = mapping
+    if chosen.measured.arena_bytes:
+        facts["arena_bytes"] = chosen.measured.arena_bytes
+    return facts
+
+
 def _shown(facts: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in facts.items() if key != "nodes" or isinstance(value, int)}
+    return {key: value for key, value in facts.items() if key != "flow" and (key != "nodes" or isinstance(value, int))}
 
 
 def _refuse_strings(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:

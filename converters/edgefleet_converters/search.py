@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import msgspec
 
 from edgefleet_converters import errors
-from edgefleet_converters.check.budget import over_memory, over_size
+from edgefleet_converters.check.budget import over_arena, over_memory, over_size
 from edgefleet_converters.check.compat import check_precision_rule
+from edgefleet_converters.check.operators import check_nodes
 from edgefleet_converters.evaluation import Evaluation
 from edgefleet_converters.gate import Passed, pass_gate
 from edgefleet_converters.pack import Golden, choose_golden
@@ -136,6 +137,7 @@ def _try(
                 next_step="use a smaller model, or int8 with calibration data",
                 needed_bytes=file.bytes,
             )
+        check_nodes(subject.profile, file.facts)
         with workshop.stage("gate"):
             passed = pass_gate(
                 workshop, file, subject.profile, subject.evaluation, subject.reference, subject.options, spec.precision
@@ -162,6 +164,13 @@ def _finish(workshop: Workshop, subject: Subject, spec: CandidateSpec, file: Mod
             too_much,
             next_step="use a smaller model, or a profile with more memory",
             needed_bytes=measured.peak_rss_bytes,
+        )
+    too_wide = over_arena(subject.profile, measured.arena_bytes)
+    if too_wide:
+        raise errors.OverBudgetError(
+            too_wide,
+            next_step="use a smaller model, or a profile with more memory",
+            needed_bytes=measured.arena_bytes,
         )
     return Chosen(spec, file, passed, golden, measured)
 

@@ -58,10 +58,11 @@ class Answers:
 
 @dataclass(frozen=True)
 class Measured:
-    """How a model ran on this host. latency_ms: p50 and p95 of single runs."""
+    """How a model ran on this host. latency_ms: p50 and p95 of single runs. arena_bytes: TFLite Micro only, else 0."""
 
     latency_ms: tuple[float, float]
     peak_rss_bytes: int
+    arena_bytes: int = 0
 
 
 @dataclass
@@ -159,7 +160,7 @@ class Workshop:
         }
         outcome = self.sandbox.execute("run_model", args, what=f"measuring the model in {runtime}")
         p50, p95 = outcome.answer["latency_ms"]
-        return Measured((float(p50), float(p95)), outcome.peak_rss_bytes)
+        return Measured((float(p50), float(p95)), outcome.peak_rss_bytes, int(outcome.answer["arena_bytes"]))
 
     def simplified(
         self, model: ModelFile, recipe: Recipe, shapes: dict[str, list[int]], samples: SampleSet

@@ -1,15 +1,16 @@
-"""Does a source fit a profile's runtime at all? Pure checks that refuse early, naming the node, the key and the cure."""
+"""Does a source fit a profile's runtime at all? Pure checks that refuse early, naming the node, the key and the cure.
 
-from collections.abc import Mapping
-from typing import Any
+This file looks at the file as a whole and at its edge; `operators` looks at the nodes.
+"""
 
 from edgefleet_converters.errors import (
+    BackendMissingError,
+    BatchNotFixedError,
     DynamicShapeError,
     FormatNotAllowedError,
     OnnxToTfliteNotYetError,
     OpsetTooNewError,
     PrecisionError,
-    UnsupportedOperatorError,
 )
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_protocol.profile import HardwareProfile
@@ -30,6 +31,16 @@ def check_format(profile: HardwareProfile, source_format: str) -> None:
     )
 
 
+def check_backend(profile: HardwareProfile) -> None:
+    """Raise BackendMissingError when the board runs only what a compiler outside of edgefleet makes (`backend.mode`)."""
+    backend = profile.backend
+    if backend.mode == "refuse":
+        raise BackendMissingError(
+            f"profile {profile.name} needs {backend.name} (backend.kind: {backend.kind}): {backend.reason}",
+            next_step=backend.next_step,
+        )
+
+
 def check_versions(profile: HardwareProfile, opset: int, ir: int) -> None:
     """Raise OpsetTooNewError when opset or IR version is beyond what the profile's runtime reads."""
     if profile.opset_max and opset > profile.opset_max:
@@ -45,16 +56,20 @@ def check_versions(profile: HardwareProfile, opset: int, ir: int) -> None:
 
 
 def check_shapes(profile: HardwareProfile, inputs: tuple[TensorSpec, ...]) -> None:
-    """Raise DynamicShapeError when an input has an open dimension and the profile needs fixed ones."""
-    if profile.quant.dynamic_shapes:
-        return
+    """Raise DynamicShapeError for an open dimension where the profile needs fixed ones, BatchNotFixedError for a batch."""
     for spec in inputs:
         open_dims = [dim for dim in spec.shape if isinstance(dim, str)]
-        if open_dims:
+        if open_dims and not profile.quant.dynamic_shapes:
             raise DynamicShapeError(
                 f"input {spec.name!r} has the open dimension {open_dims[0]!r}, profile {profile.name} needs fixed shapes "
                 "(quant.dynamic_shapes)",
                 next_step="give the shape in the recipe (`shapes: {name: [1, 3, 224, 224]}`) or export with fixed shapes",
+            )
+        if profile.quant.batch_fixed and len(spec.shape) > 1 and spec.shape[0] != 1:
+            raise BatchNotFixedError(
+                f"input {spec.name!r} takes {spec.shape[0]!r} samples at once, profile {profile.name} takes one "
+                "(quant.batch_fixed)",
+                next_step="export the model with a batch of 1, or give the shape in the recipe",
             )
 
 
@@ -70,36 +85,6 @@ def check_io_types(profile: HardwareProfile, inputs: tuple[TensorSpec, ...], out
                 )
 
 
-def check_tflite_operators(profile: HardwareProfile, operators: list[Mapping[str, Any]]) -> None:
-    """Raise UnsupportedOperatorError for the first operator outside the profile's allow-list.
-
-    operators: `{name, version, node, dtypes}` each. An empty list in the profile allows all; the runtime's own load test
-    still decides.
-    """
-    if not profile.tflite_op_allowlist:
-        return
-    for operator in operators:
-        name, version = str(operator["name"]), int(operator["version"])
-        limit = profile.tflite_op_allowlist.get(name)
-        where = f"node {operator['node']} uses the operator {name} version {version}"
-        if limit is None:
-            raise UnsupportedOperatorError(
-                f"{where}, which profile {profile.name} does not list (tflite_op_allowlist)",
-                next_step=f"replace {name} in the model, or choose a profile with a newer runtime",
-            )
-        if version > limit.max_version:
-            raise UnsupportedOperatorError(
-                f"{where}, profile {profile.name} knows it up to version {limit.max_version} (tflite_op_allowlist)",
-                next_step="convert the model for an older TFLite version, or choose a profile with a newer runtime",
-            )
-        odd = sorted(set(operator["dtypes"]) - set(limit.dtypes)) if limit.dtypes else []
-        if odd:
-            raise UnsupportedOperatorError(
-                f"{where} on {odd[0]} tensors, profile {profile.name} takes {', '.join(limit.dtypes)} (tflite_op_allowlist)",
-                next_step="quantise the model differently",
-            )
-
-
 def check_precision_rule(profile: HardwareProfile, precision: str) -> None:
     """Raise PrecisionError when the asked precision contradicts the profile's `quant.mode`."""
     quantised = precision in ("int8", "dynamic")
@@ -107,8 +92,8 @@ def check_precision_rule(profile: HardwareProfile, precision: str) -> None:
         raise PrecisionError(
             f"profile {profile.name} forbids quantised models (quant.mode)", next_step="use --precision fp32 or fp16"
         )
-    if profile.quant.mode == "required" and precision in ("fp32", "fp16"):
+    if profile.quant.mode == "required" and precision != "int8":
         raise PrecisionError(
-            f"profile {profile.name} needs an int8 model (quant.mode)",
-            next_step="use --precision int8 with calibration data",
+            f"profile {profile.name} needs an int8 model (quant.mode), not {precision}",
+            next_step="use --precision int8 with calibration data, or publish a fully quantized .tflite file",
         )

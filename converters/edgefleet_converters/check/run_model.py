@@ -27,6 +27,7 @@ from edgefleet_runtime.port import (
     is_batched,
     load,
 )
+from edgefleet_runtime.tflm import smallest_arena
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +39,10 @@ def probe_step(args: dict[str, Any]) -> dict[str, Any]:
     """
     import importlib
 
-    packages = {"ort": "onnxruntime", "litert": "ai_edge_litert.interpreter", "tflite": "tflite_runtime.interpreter"}
+    packages = {
+        "ort": "onnxruntime", "litert": "ai_edge_litert.interpreter", "tflite": "tflite_runtime.interpreter",
+        "tflm": "tflite_micro.python.tflite_micro.runtime",
+    }  # fmt: skip
     try:
         module = importlib.import_module(packages.get(args["runtime"], args["runtime"]))
     except Exception as error:
@@ -56,14 +60,15 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {runtime, model, threads, samples: npz|None, outputs: path|None, timed_runs}.
 
     Writes the outputs as `.npz`, first axis = samples. Returns `{version, inputs, outputs, n, nonfinite: {output: count},
-    latency_ms: [p50, p95]|None}`. Raises LoadFailedError, TransformError.
+    latency_ms: [p50, p95]|None, arena_bytes}`; arena_bytes is 0 but for a timed run in TFLite Micro. Raises LoadFailedError,
+    TransformError.
     """
     runtime = _load(args)
     answer: dict[str, Any] = {
         "version": runtime.version,
         "inputs": msgspec.to_builtins(runtime.inputs),
         "outputs": msgspec.to_builtins(runtime.outputs),
-        "n": 0, "nonfinite": {}, "latency_ms": None,
+        "n": 0, "nonfinite": {}, "latency_ms": None, "arena_bytes": 0,
     }  # fmt: skip
     if args["samples"] is None:
         return answer
@@ -87,6 +92,8 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     if args["timed_runs"] and count:
         first = {spec.name: slice_sample(spec, samples[spec.name], 0) for spec in runtime.inputs}
         answer["latency_ms"] = _timed(runtime, first, int(args["timed_runs"]))
+        if args["runtime"] == "tflm":
+            answer["arena_bytes"] = smallest_arena(Path(args["model"]).read_bytes())
     return answer
 
 

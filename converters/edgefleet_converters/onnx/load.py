@@ -19,6 +19,7 @@ from edgefleet_converters.errors import (
     TruncatedModelError,
 )
 from edgefleet_converters.onnx.external import embed_external_data
+from edgefleet_converters.onnx.flow import flow_of
 from edgefleet_converters.onnx.limits import OnnxLimits, check_domains, check_limits, schema_known
 from edgefleet_converters.onnx.walk import all_nodes, all_tensors
 from edgefleet_converters.onnx.wire import classify
@@ -86,7 +87,7 @@ def serialise(model: onnx.ModelProto) -> bytes:
 
 
 def facts_of(model: onnx.ModelProto) -> dict[str, Any]:
-    """Return `{inputs, outputs, operators, opset, ir, nodes, licence}` as plain data."""
+    """Return `{inputs, outputs, operators, opset, ir, nodes, licence, flow}` as plain data. flow: of `flow_of`."""
     stored = {tensor.name for tensor in model.graph.initializer}
     operators: dict[str, int] = {}
     for node in all_nodes(model):
@@ -100,6 +101,7 @@ def facts_of(model: onnx.ModelProto) -> dict[str, Any]:
         "opset": opset_of(model),
         "ir": model.ir_version,
         "nodes": sum(operators.values()),
+        "flow": flow_of(model),
         "licence": (metadata.get("license") or metadata.get("licence") or "")[:200],
     }
 

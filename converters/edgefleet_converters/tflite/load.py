@@ -21,6 +21,7 @@ MAX_BYTES: Final = 2**31 - 1
 MAX_OPERATORS: Final = 50_000
 MAX_ELEMENTS: Final = 2**31 - 1
 _SCHEMA_VERSION: Final = 3
+_NODE_KEYS: Final = ("name", "version", "node", "dtypes", "flowing", "weights", "per_channel", "rank")
 
 
 def import_step(args: dict[str, Any]) -> dict[str, Any]:
@@ -38,8 +39,11 @@ def import_step(args: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_facts(data: bytes) -> dict[str, Any]:
-    """Return `{operators: {name: count}, nodes: [{name, version, node, dtypes}], precision}`.
+    """Return `{operators: {name: count}, nodes: [{name, version, node, …}], precision}`.
 
+    Of each node: dtypes of all its tensors; `flowing`, of those that are no constants; `weights`, of its constants of rank 2
+    or more; `per_channel`, whether one of those has a scale a channel; `rank`, the largest number of dimensions of a flowing
+    tensor, counted from the first that is not 1.
     precision: `int8` when a weighted operator runs on 8-bit tensors, `dynamic` when only weights are 8-bit, `fp16` when
     weights are float16, else `fp32`. Raises NotAModelError, TruncatedModelError, InvalidModelError, ForeignOperatorError.
     """
@@ -89,7 +93,7 @@ def _facts(model: Table) -> dict[str, Any]:
         operators[node["name"]] = operators.get(node["name"], 0) + 1
     return {
         "operators": dict(sorted(operators.items())),
-        "nodes": [{key: node[key] for key in ("name", "version", "node", "dtypes")} for node in nodes],
+        "nodes": [{key: node[key] for key in _NODE_KEYS} for node in nodes],
         "precision": _precision(weights, activations, {dtype for node in nodes for dtype in node["dtypes"]}),
     }
 
@@ -135,7 +139,12 @@ def _tensor(table: Table, buffers: list[int]) -> dict[str, Any]:
             f"tensor {name!r} needs {elements * width} bytes of values and has {stored}",
             next_step="export the model again",
         )
-    return {"dtype": DTYPES[kind], "constant": stored > 0, "rank": len(shape)}
+    quantization = table.table(4)
+    scales = quantization.vector_length(2, 4) if quantization is not None else 0
+    return {
+        "dtype": DTYPES[kind], "constant": stored > 0, "rank": len(shape), "per_channel": scales > 1,
+        "flowing_rank": len(shape) - next((at for at, size in enumerate(shape) if size != 1), len(shape)),
+    }  # fmt: skip
 
 
 def _node(operator: Table, codes: list[tuple[str, int]], tensors: list[dict[str, Any]], where: str) -> dict[str, Any]:
@@ -149,12 +158,16 @@ def _node(operator: Table, codes: list[tuple[str, int]], tensors: list[dict[str,
     _check_indices(inputs, len(tensors), f"node {where} ({name})", optional=True)
     _check_indices(outputs, len(tensors), f"node {where} ({name})", optional=True)
     read = [tensors[index] for index in inputs if index >= 0]
-    constants = {t["dtype"] for t in read if t["constant"] and t["rank"] >= 2}
+    constants = [t for t in read if t["constant"] and t["rank"] >= 2]
     flowing = {t["dtype"] for t in read if not t["constant"]}
+    made = [tensors[index] for index in outputs if index >= 0]
+    moving = [t for t in (*read, *made) if not t["constant"]]
     return {
         "name": name, "version": version, "node": where,
-        "dtypes": sorted({t["dtype"] for t in read} | {tensors[index]["dtype"] for index in outputs if index >= 0}),
-        "weighted": bool(constants), "weight_dtypes": constants, "activation_dtypes": flowing,
+        "dtypes": sorted({t["dtype"] for t in (*read, *made)}),
+        "weighted": bool(constants), "weight_dtypes": {t["dtype"] for t in constants}, "activation_dtypes": flowing,
+        "weights": sorted({t["dtype"] for t in constants}), "per_channel": any(t["per_channel"] for t in constants),
+        "flowing": sorted({t["dtype"] for t in moving}), "rank": max((t["flowing_rank"] for t in moving), default=0),
     }  # fmt: skip
 
 
