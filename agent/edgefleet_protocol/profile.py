@@ -29,7 +29,7 @@ COMPARE: Final = "compare with `edgectl profile show --shipped generic-x86_64-or
 Count = Annotated[int, Meta(ge=0)]
 Dtype = Literal[
     "float16", "float32", "float64", "int4", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-    "bool", "string",
+    "bool", "string", "resource",
 ]  # fmt: skip
 Runtime = Literal["ort", "litert", "tflite", "tflm", "rknn", "hailort"]
 GlibcVersion = Annotated[str, Meta(pattern=r"^([0-9]+\.[0-9]+)?$")]

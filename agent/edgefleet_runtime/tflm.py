@@ -14,8 +14,6 @@ import numpy as np
 from edgefleet_runtime.litert import check_root, named
 from edgefleet_runtime.port import Array, ModelIO, ModelLoadError, RunError, check_inputs, first_line
 
-ARENA_STEP: Final = 64
-"""Bytes to which an arena's size is rounded up; TFLite Micro aligns to 16."""
 MAX_ARENA: Final = 256 * 1024 * 1024
 
 # TensorType of the TFLite schema -> numpy
@@ -65,31 +63,12 @@ class MicroModel:
             ) from e
 
 
-def smallest_arena(model: bytes) -> int:
-    """Return the smallest arena, in bytes, in which the model loads and runs once; a multiple of `ARENA_STEP`.
+def runs_in(model: bytes, arena_bytes: int) -> bool:
+    """Say whether the model loads in an arena of this size and runs once, on zeros. Blocks. Raises ModelLoadError.
 
-    Found by halving, each size tried for real: what the interpreter records after a run leaves out what it needs while it
-    loads. Blocks. Raises ModelLoadError when no size is enough.
+    A small arena may end the process (seen with a few hundred bytes), so it is called in a child.
     """
     inputs, _, _ = _edges(model)
-    high = ARENA_STEP
-    while not _works(model, high, inputs):
-        high *= 4
-        if high > MAX_ARENA:
-            raise ModelLoadError(
-                f"TFLite Micro cannot run the model in {MAX_ARENA} bytes.", next_step="Use a smaller model."
-            )
-    low = high // 4 if high > ARENA_STEP else 0
-    while high - low > ARENA_STEP:
-        middle = (low + high) // 2 // ARENA_STEP * ARENA_STEP
-        if _works(model, middle, inputs):
-            high = middle
-        else:
-            low = middle
-    return high
-
-
-def _works(model: bytes, arena_bytes: int, inputs: list[dict[str, Any]]) -> bool:
     try:
         interpreter = _interpreter(model, arena_bytes)
         for position, detail in enumerate(inputs):

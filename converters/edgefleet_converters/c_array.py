@@ -45,11 +45,14 @@ def resolver_method(operator: str) -> str:
 
 
 def _header(file: ModelFile, arena_bytes: int) -> str:
-    return f"""// Model sha256 {file.sha256}. The arena is what was measured on a 64-bit host; a 32-bit board needs no more.
+    variables = int(file.facts["operators"].get("VAR_HANDLE", 0))
+    return f"""// Model sha256 {file.sha256}.
+// The arena was measured on a 64-bit host with the reference kernels; kernels made for a board may need more.
 #ifndef EDGEFLEET_MODEL_H_
 #define EDGEFLEET_MODEL_H_
 
 #define EDGEFLEET_ARENA_BYTES {arena_bytes}
+#define EDGEFLEET_RESOURCE_VARIABLES {variables}  // at most; 0: no MicroResourceVariables are needed
 
 extern const unsigned char edgefleet_model[];
 extern const unsigned int edgefleet_model_len;

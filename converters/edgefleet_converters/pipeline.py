@@ -130,6 +130,8 @@ class _Conversion:
             with self._workshop.stage("validate"):
                 check_format(profile, found.format)
                 check_backend(profile)
+                if found.format == "tflite":
+                    check_nodes(profile, model.facts)
                 check_runtimes(self._workshop, profile)
                 recipe = given or default_recipe(profile, seed=self._request.options.seed)
                 prepared = self._prepare(profile, found, model, recipe)
@@ -168,7 +170,6 @@ class _Conversion:
         self, profile: HardwareProfile, model: ModelFile, prepared: _Prepared, recipe: Recipe, row: ProfileReport
     ) -> BundleRow:
         """A TFLite file is offered as it is: the only candidate is the file itself, at the precision it has."""
-        check_nodes(profile, model.facts)
         check_shapes(profile, prepared.reference.inputs)
         precision = model.facts["precision"]
         wanted = self._request.options.precision

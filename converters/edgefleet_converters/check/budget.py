@@ -32,8 +32,8 @@ def over_memory(profile: HardwareProfile, peak_rss_bytes: int) -> str:
 def over_arena(profile: HardwareProfile, arena_bytes: int) -> str:
     """Return why a model needs too large an arena of TFLite Micro; empty when it fits.
 
-    arena_bytes: the smallest arena in which the model loads and runs on a 64-bit host. Pointers of a microcontroller are half
-    as wide, so it needs no more there.
+    arena_bytes: the smallest arena in which the model loads and runs on a 64-bit host with the reference kernels. A 32-bit
+    board has smaller pointers; kernels made for it (CMSIS-NN, ESP-NN) may ask for more scratch memory.
     """
     if profile.max_arena_bytes and arena_bytes > profile.max_arena_bytes:
         return (

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edgefleet_converters.check.arena import smallest_arena
 from edgefleet_converters.data import read_arrays
 from edgefleet_converters.errors import LoadFailedError, RuntimeUnavailableError, TransformError
 from edgefleet_protocol.errors import EdgefleetError
@@ -27,7 +28,6 @@ from edgefleet_runtime.port import (
     is_batched,
     load,
 )
-from edgefleet_runtime.tflm import smallest_arena
 
 Array = npt.NDArray[Any]
 
