@@ -36,7 +36,8 @@ def check_backend(profile: HardwareProfile) -> None:
     backend = profile.backend
     if backend.mode == "refuse":
         raise BackendMissingError(
-            f"profile {profile.name} needs {backend.name} (backend.kind: {backend.kind}): {backend.reason}",
+            f"profile {profile.name} needs {backend.name} (backend.kind: {backend.kind}, backend.mode: refuse): "
+            f"{backend.reason}",
             next_step=backend.next_step,
         )
 

@@ -44,8 +44,8 @@ def read_facts(data: bytes) -> dict[str, Any]:
     Of each node: dtypes of all its tensors; `flowing`, of those that are no constants; `weights`, of its constants of rank 2
     or more; `per_channel`, whether one of those has a scale a channel; `rank`, the largest number of dimensions of a flowing
     tensor, counted from the first that is not 1.
-    precision: `int8` when a weighted operator runs on 8-bit tensors, `dynamic` when only weights are 8-bit, `fp16` when
-    weights are float16, else `fp32`. Raises NotAModelError, TruncatedModelError, InvalidModelError, ForeignOperatorError.
+    precision: `int8` when a weighted operator runs on 8-bit tensors (without such an operator, when no tensor is float),
+    `dynamic` when only weights are 8-bit, `fp16` when weights are float16, else `fp32`. Raises NotAModelError, TruncatedModelError, InvalidModelError, ForeignOperatorError.
     """
     if data[4:8] != b"TFL3":
         raise NotAModelError("the file has no TFLite header", next_step="publish a .tflite file")
@@ -179,6 +179,8 @@ def _check_indices(indices: tuple[int, ...], count: int, where: str, *, optional
 
 def _precision(weights: set[str], activations: set[str], everywhere: set[str]) -> str:
     small = {"int8", "uint8", "int4", "int2"}
+    if not weights and everywhere & (small | {"int16"}) and not everywhere & {"float16", "float32", "float64"}:
+        return "int8"
     if weights & small:
         return "int8" if activations & (small | {"int16"}) else "dynamic"
     return "fp16" if "float16" in weights or "float16" in everywhere else "fp32"
