@@ -15,8 +15,8 @@ from msgspec import Meta
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import parse_profile_name
 
-INFORMATION_ONLY: Final = ("v", "title", "cpu", "delegates", "thermal", "backend.version")
-"""Keys that no gate reads. `delegates`: the agent runs models on the CPU. `thermal`: waits for a cost model of latency."""
+INFORMATION_ONLY: Final = ("v", "title", "cpu", "thermal", "backend.version")
+"""Keys that nothing reads. `thermal` waits for a cost model of latency."""
 
 RETIRED: Final = ("board", "custom_ops")
 """Keys of older files that no gate ever read; a file that still has them is read as if they were not there."""
@@ -105,9 +105,9 @@ class QuantRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class OperatorLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Highest version of a TFLite operator that the board's runtime knows (0 = any), and the dtypes it takes (empty = all)."""
+    """Highest version of a TFLite operator that the board's runtime knows (None = any), and the dtypes it takes (empty = all)."""
 
-    max_version: Count
+    max_version: Count | None = None
     dtypes: list[Dtype] = []
 
 
@@ -137,7 +137,8 @@ class HardwareProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ram_mb, storage_mb: of the smallest variant; storage_mb is what models may take, in both slots together.
     free_ram_budget_mb: for one worker with one model. operator_set: name of a list of TFLite operators that edgefleet ships;
     tflite_op_allowlist: a list of the file's own, which wins. tensor_dtypes, rank_max: of all tensors that flow through the
-    model; leading dimensions of 1 do not count. max_arena_bytes: of TFLite Micro. threads: of one inference.
+    model; leading dimensions of 1 do not count. delegates: TFLite delegates or execution providers of the board, a hint that
+    bundles carry. max_arena_bytes: of TFLite Micro. threads: of one inference.
     """
 
     v: Literal[1] = 1
@@ -171,8 +172,11 @@ class HardwareProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     evidence: dict[str, Evidence] = {}
 
 
-def profile_from_dict(data: Any) -> HardwareProfile:
-    """Return the profile in a parsed YAML or JSON document. Raises ProfileError naming the key that is wrong."""
+def profile_from_dict(data: Any, *, is_stored: bool = False) -> HardwareProfile:
+    """Return the profile in a parsed YAML or JSON document. Raises ProfileError naming the key that is wrong.
+
+    is_stored: it was accepted before, so keys that contradict each other by a newer rule are let through.
+    """
     if isinstance(data, dict):
         data = {key: value for key, value in data.items() if key not in RETIRED}
     try:
@@ -183,7 +187,7 @@ def profile_from_dict(data: Any) -> HardwareProfile:
         parse_profile_name(profile.name)
     except EdgefleetError as error:
         raise ProfileError(f"hardware profile: {error.message}", next_step=error.next_step, key="name") from error
-    for key, wrong, cure in _contradictions(profile):
+    for key, wrong, cure in () if is_stored else _contradictions(profile):
         raise ProfileError(f"hardware profile: {key} {wrong}", next_step=cure, key=key)
     return profile
 
@@ -231,6 +235,9 @@ def _of_runtime(profile: HardwareProfile) -> list[tuple[str, str, str]]:
     for key, limit in (("opset_max", profile.opset_max), ("ir_max", profile.ir_max)):
         if limit and takes_tflite:
             found.append((key, f"is about ONNX, and the runtime is {runtime}", "remove the key"))
+    strange = [name for name in profile.delegates if runtime == "ort" and not name.endswith("ExecutionProvider")]
+    if strange:
+        found.append(("delegates", f"names {strange[0]!r}, which is no execution provider", "write its whole name"))
     if profile.max_arena_bytes and runtime != "tflm":
         found.append(("max_arena_bytes", f"is about TFLite Micro, and the runtime is {runtime}", "remove the key"))
     return found
@@ -238,7 +245,10 @@ def _of_runtime(profile: HardwareProfile) -> list[tuple[str, str, str]]:
 
 def _of_memory(profile: HardwareProfile) -> list[tuple[str, str, str]]:
     found = []
-    for key, value in (("free_ram_budget_mb", profile.free_ram_budget_mb), ("match.min_ram_mb", profile.match.min_ram_mb)):
+    for key, value in (
+        ("free_ram_budget_mb", profile.free_ram_budget_mb),
+        ("match.min_ram_mb", profile.match.min_ram_mb),
+    ):
         if profile.ram_mb and value > profile.ram_mb:
             found.append((key, f"is {value}, more than the {profile.ram_mb} MB of ram_mb", "lower it, or raise ram_mb"))
     if profile.storage_mb and profile.max_model_bytes > profile.storage_mb * 1024 * 1024:
@@ -251,7 +261,11 @@ def _of_wheel(profile: HardwareProfile) -> list[tuple[str, str, str]]:
     tag = _MANYLINUX.fullmatch(profile.runtime.wheel_tag)
     if tag is None:
         wrong = bool(profile.runtime.wheel_tag)
-        return [("runtime.wheel_tag", "is no manylinux_X_Y_ARCH tag", "take the tag from the wheel's name")] if wrong else []
+        return (
+            [("runtime.wheel_tag", "is no manylinux_X_Y_ARCH tag", "take the tag from the wheel's name")]
+            if wrong
+            else []
+        )
     found = []
     if tag[3] != profile.arch:
         found.append(("runtime.wheel_tag", f"is for {tag[3]}, and arch is {profile.arch}", "correct one of the two"))

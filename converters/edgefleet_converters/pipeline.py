@@ -322,8 +322,10 @@ class _Conversion:
 
 
 def board_facts(profile: HardwareProfile, chosen: Chosen) -> dict[str, Any]:
-    """Return what a bundle tells of its board: backend and predicted mapping of an accelerator, arena of TFLite Micro."""
-    facts: dict[str, Any] = {}
+    """Return what a bundle tells of its board: backend and predicted mapping of an accelerator, delegates (or execution
+    providers) that the board has, arena of TFLite Micro.
+    """
+    facts: dict[str, Any] = {"delegates": profile.delegates} if profile.delegates else {}
     backend, mapping = profile.backend, predicted_mapping(profile, chosen.file.facts)
     if backend.mode != "serve":
         facts["backend"] = {

@@ -69,7 +69,11 @@ def _is_stated(profile: HardwareProfile, key: str) -> bool:
     for part in key.split("."):
         defaults = {field.name: field for field in msgspec.structs.fields(type(value))}
         field = defaults[part]
-        default = field.default_factory() if field.default is msgspec.NODEFAULT and callable(field.default_factory) else field.default
+        default = (
+            field.default_factory()
+            if field.default is msgspec.NODEFAULT and callable(field.default_factory)
+            else field.default
+        )
         value = getattr(value, part)
     return bool(value != default)
 

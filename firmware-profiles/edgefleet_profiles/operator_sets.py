@@ -32,7 +32,8 @@ def operator_set(name: str) -> Mapping[str, OperatorLimit]:
             f"there is no list of operators {name[:80]!r}", next_step=f"{known} (operator_set)", key="operator_set"
         )
     text = (resources.files("edgefleet_profiles") / _FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
-    return {operator: OperatorLimit(max_version=int(top)) for operator, top in yaml.safe_load(text).items()}
+    tops = yaml.safe_load(text).items()
+    return {operator: OperatorLimit(max_version=None if top == "any" else int(top)) for operator, top in tops}
 
 
 def operator_limits(profile: HardwareProfile) -> Mapping[str, OperatorLimit]:

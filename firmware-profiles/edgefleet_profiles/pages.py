@@ -13,7 +13,9 @@ from edgefleet_profiles import load, names
 from edgefleet_profiles.findings import evidence_for
 from edgefleet_protocol.profile import Evidence, HardwareProfile, Thermal, profile_schema, profile_to_dict
 
-NOTE: Final = "<!-- written by `python -m edgefleet_profiles.pages docs/reference`; change the profile, not this page -->"
+NOTE: Final = (
+    "<!-- written by `python -m edgefleet_profiles.pages docs/reference`; change the profile, not this page -->"
+)
 _GIVES: Final = {"serve": "a bundle", "prepare": "a prepared model", "refuse": "no bundle"}
 _NOT_SHOWN: Final = ("v", "name", "title", "evidence", "backend")
 
@@ -83,7 +85,9 @@ def _facts(profile: HardwareProfile) -> list[tuple[str, Any]]:
         if key in _NOT_SHOWN or value in (0, "", [], {}) or (key == "thermal" and profile.thermal == Thermal()):
             continue
         if isinstance(value, dict):
-            found += [(f"{key}.{inner}", part) for inner, part in value.items() if part not in (0, "", []) or part is False]
+            found += [
+                (f"{key}.{inner}", part) for inner, part in value.items() if part not in (0, "", []) or part is False
+            ]
         else:
             found.append((key, value))
     return found
@@ -99,7 +103,9 @@ def _backend(profile: HardwareProfile) -> list[str]:
     ]
     if backend.mapped_operators:
         placed = ", ".join(backend.mapped_operators)
-        rule = "all behind the first other one stays on the CPU" if backend.partition == "prefix" else "each one by itself"
+        rule = (
+            "all behind the first other one stays on the CPU" if backend.partition == "prefix" else "each one by itself"
+        )
         lines += [f"Operators that the compiler is told to place on the accelerator ({rule}): {placed}.", ""]
     return lines
 

@@ -18,7 +18,11 @@ def test_shipped_profiles_are_listed_without_a_server(edgectl: Edgectl) -> None:
 def test_the_table_says_what_a_publication_gives(edgectl: Edgectl) -> None:
     ran = edgectl("profile", "list", "--shipped", "-o", "csv")
     rows = {line.split(",")[0]: line.split(",")[3] for line in ran.out.splitlines()}
-    assert (rows["raspberry-pi-5-ort"], rows["coral-tflite-edgetpu"], rows["rk3588-rknn"]) == ("bundle", "prepared", "refused")
+    assert (rows["raspberry-pi-5-ort"], rows["coral-tflite-edgetpu"], rows["rk3588-rknn"]) == (
+        "bundle",
+        "prepared",
+        "refused",
+    )
 
 
 def test_a_shown_profile_is_a_file_that_validates(edgectl: Edgectl, tmp_path: Path) -> None:

@@ -23,7 +23,11 @@ def dense(
     """
     random = np.random.default_rng(0)
     float_only = act == "float32" and weight == "float32"
-    values: Any = random.integers(-100, 100, (classes, features)) if not float_only else random.standard_normal((classes, features))
+    values: Any = (
+        random.integers(-100, 100, (classes, features))
+        if not float_only
+        else random.standard_normal((classes, features))
+    )
     weights = (values + 128 if weight == "uint8" else values).astype(_NUMPY[weight])
     bias = np.zeros(classes, np.float32 if act == "float32" else np.int64 if act == "int16" else np.int32)
     bias_type = {"float32": 0, "int64": 4, "int32": 2}[bias.dtype.name]
@@ -32,7 +36,9 @@ def dense(
         tensor("x", [batch, features], TYPES[act], scales=[] if act == "float32" else [0.05], is_open=is_open),
         tensor("w", [classes, features], TYPES[weight], buffer=1, scales=[] if weight == "float32" else scales),
         tensor("b", [classes], bias_type, buffer=2, scales=[] if act == "float32" else [0.0005] * len(scales)),
-        tensor("scores", [batch, classes], TYPES[out or act], scales=[] if act == "float32" else [0.2], is_open=is_open),
+        tensor(
+            "scores", [batch, classes], TYPES[out or act], scales=[] if act == "float32" else [0.2], is_open=is_open
+        ),
     ]
     operator = schema.OperatorT()
     operator.opcodeIndex, operator.inputs, operator.outputs = 0, [0, 1, 2], [3]
@@ -57,7 +63,14 @@ def chain(number: int, shape: list[int], *, dtype: str = "int8", version: int = 
 
 
 def tensor(
-    name: str, shape: list[int], kind: int, *, buffer: int = 0, scales: list[float], point: int = 0, is_open: bool = False
+    name: str,
+    shape: list[int],
+    kind: int,
+    *,
+    buffer: int = 0,
+    scales: list[float],
+    point: int = 0,
+    is_open: bool = False,
 ) -> Any:
     """Return a tensor with an affine quantization where `scales` has any."""
     made = schema.TensorT()
@@ -79,10 +92,18 @@ def code(number: int, version: int) -> Any:
     return made
 
 
-def pack(tensors: list[Any], operators: list[Any], codes: list[Any], values: list[Any], inputs: list[int], outputs: list[int]) -> bytes:
+def pack(
+    tensors: list[Any], operators: list[Any], codes: list[Any], values: list[Any], inputs: list[int], outputs: list[int]
+) -> bytes:
     """Return the file. values: the contents of buffers 1, 2 …"""
     graph = schema.SubGraphT()
-    graph.tensors, graph.operators, graph.inputs, graph.outputs, graph.name = tensors, operators, inputs, outputs, b"main"
+    graph.tensors, graph.operators, graph.inputs, graph.outputs, graph.name = (
+        tensors,
+        operators,
+        inputs,
+        outputs,
+        b"main",
+    )
     model = schema.ModelT()
     model.version, model.operatorCodes, model.subgraphs, model.description = 3, codes, [graph], b"test"
     model.buffers = [schema.BufferT()]

@@ -47,18 +47,18 @@ def _tensor(name: str) -> Any:
     return tensor
 
 
-def measured(runtime: str) -> dict[str, int]:
-    """Return operator -> highest version that the runtime knows (0 = it looks at no version), operators by name."""
+def measured(runtime: str) -> dict[str, int | str]:
+    """Return operator -> highest version that the runtime knows ("any" = it looks at no version), operators by name."""
     known = _micro() if runtime == "tflm" else _with_versions(runtime)
     return dict(sorted(known.items()))
 
 
-def _with_versions(runtime: str) -> dict[str, int]:
+def _with_versions(runtime: str) -> dict[str, int | str]:
     if runtime == "litert":
         from ai_edge_litert.interpreter import Interpreter
     else:
         from tflite_runtime.interpreter import Interpreter
-    known: dict[str, int] = {}
+    known: dict[str, int | str] = {}
     for code, name in BUILTIN_NAMES.items():
         if code in _NOT_RUN:
             continue
@@ -75,9 +75,9 @@ def _with_versions(runtime: str) -> dict[str, int]:
     return known
 
 
-def _micro() -> dict[str, int]:
+def _micro() -> dict[str, int | str]:
     codes = [code for code in BUILTIN_NAMES if code not in _NOT_RUN]
-    return {BUILTIN_NAMES[code]: 0 for code in codes if "Didn't find op" not in _told_by_micro(code)}
+    return {BUILTIN_NAMES[code]: "any" for code in codes if "Didn't find op" not in _told_by_micro(code)}
 
 
 def _told_by_micro(code: int) -> str:

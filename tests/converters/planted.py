@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import onnx
 from onnx import TensorProto, helper
@@ -14,7 +14,7 @@ from edgefleet_protocol.profile import HardwareProfile, OperatorLimit, ProfileRu
 from tests.converters.graphs import changed, classifier, model_of
 from tests.converters.int8_graphs import GELU, LOGISTIC, RELU, chain, code, dense, pack, tensor
 
-Model = bytes | onnx.ModelProto
+Model: TypeAlias = bytes | onnx.ModelProto
 _INT8 = QuantRules(mode="required", act_dtype="int8", weight_dtype="int8", dynamic_shapes=False, batch_fixed=True)
 
 
@@ -103,7 +103,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("operator-outside-own-list", "tflite_op_allowlist", "convert.unsupported_operator",
           but(LITERT, tflite_op_allowlist={"CONV_2D": OperatorLimit(max_version=9)}), dense, ("FULLY_CONNECTED",)),
     Fault("operator-on-odd-dtype", "tflite_op_allowlist", "convert.unsupported_operator",
-          but(LITERT, tflite_op_allowlist={"RELU": OperatorLimit(max_version=0, dtypes=["float32"])}),
+          but(LITERT, tflite_op_allowlist={"RELU": OperatorLimit(dtypes=["float32"])}),
           lambda: chain(RELU, [1, 8], version=2), ("RELU", "int8")),
     Fault("rank-on-coral", "rank_max", "convert.rank_too_high", shipped(CORAL),
           lambda: chain(RELU, [1, 2, 2, 2, 2], version=2), ("node 0:0", "RELU", "4 dimensions")),
@@ -139,4 +139,3 @@ FAULTS: tuple[Fault, ...] = (
           but(X86, runtime=ProfileRuntime(name="ort", version="1.2.3")), classifier),
 )  # fmt: skip
 """Every fault; the pipeline must refuse each with this code, naming the key."""
-

@@ -233,6 +233,7 @@ quant:
         (("title: My board", "title: My board\nglibc_min: new"), "glibc_min", 3),
         (("title: My board", "title: My board\noperator_set: tflite-2.14.0"), "operator_set", 3),
         (("title: My board", "title: My board\nmax_arena_bytes: 5"), "max_arena_bytes", 3),
+        (("title: My board", "title: My board\ndelegates: [tensorrt]"), "delegates", 3),
         (("version: 1.32.0}", "version: 1.32.0, wheel_tag: manylinux_2_28_x86_64}"), "runtime.wheel_tag", 4),
         (("version: 1.32.0}", "version: 1.32.0, wheel_tag: manylinux_2_28_aarch64}"), "glibc_min", None),
         (("match: {}", "match: {}\nbackend: {mode: prepare}"), "backend.mode", 6),

@@ -23,9 +23,7 @@ def over_memory(profile: HardwareProfile, peak_rss_bytes: int) -> str:
     key = "free_ram_budget_mb" if profile.free_ram_budget_mb else "ram_mb"
     budget_mb = profile.free_ram_budget_mb or profile.ram_mb
     if budget_mb and peak_rss_bytes > budget_mb * _MIB:
-        return (
-            f"the running model needs {peak_rss_bytes // _MIB} MiB, profile {profile.name} has {budget_mb} MiB for it ({key})"
-        )
+        return f"the running model needs {peak_rss_bytes // _MIB} MiB, profile {profile.name} has {budget_mb} MiB for it ({key})"
     return ""
 
 

@@ -55,7 +55,7 @@ def _check_limit(profile: HardwareProfile, limit: OperatorLimit | None, node: No
             f"{where}, which profile {profile.name} does not list ({key})",
             next_step=f"replace {name} in the model, or choose a profile whose runtime has it",
         )
-    if limit.max_version and int(node["version"]) > limit.max_version:
+    if limit.max_version is not None and int(node["version"]) > limit.max_version:
         raise UnsupportedOperatorError(
             f"{where}, profile {profile.name} knows it up to version {limit.max_version} ({key})",
             next_step="convert the model for an older TFLite version, or choose a profile with a newer runtime",
@@ -100,9 +100,12 @@ def _check_quantization(profile: HardwareProfile, nodes: Sequence[Node], precisi
     rules = profile.quant
     if rules.mode == "required" and precision != "int8":
         float_nodes = [node for node in nodes if {"float16", "float32", "float64"} & set(node["flowing"])]
-        where = f"node {float_nodes[0]['node']} ({float_nodes[0]['name']}) works on float tensors" if float_nodes else ""
+        where = (
+            f"node {float_nodes[0]['node']} ({float_nodes[0]['name']}) works on float tensors" if float_nodes else ""
+        )
         raise QuantizationError(
-            f"the model is {precision}, profile {profile.name} needs int8 (quant.mode)" + (f"; {where}" if where else ""),
+            f"the model is {precision}, profile {profile.name} needs int8 (quant.mode)"
+            + (f"; {where}" if where else ""),
             next_step="convert the model with full-integer quantization and calibration data",
         )
     if rules.mode == "forbidden" and precision in ("int8", "dynamic"):
@@ -126,7 +129,10 @@ def _check_weighted(profile: HardwareProfile, node: Node) -> None:
     if rules.mode != "required":
         return
     small = {"int8", "uint8", "int16"} - set(profile.tensor_dtypes)
-    for kind, key, wanted in (("flowing", "act_dtype", rules.act_dtype), ("weights", "weight_dtype", rules.weight_dtype)):
+    for kind, key, wanted in (
+        ("flowing", "act_dtype", rules.act_dtype),
+        ("weights", "weight_dtype", rules.weight_dtype),
+    ):
         odd = sorted((set(node[kind]) & small) - {wanted})
         if odd:
             what = "activations" if kind == "flowing" else "weights"

@@ -1,9 +1,13 @@
 """Which tensors flow through an ONNX model: operator, types and rank, for the gates of a profile."""
 
-from typing import Any
+import math
+from typing import Any, Final
 
 import onnx
 from onnx import helper
+
+_SMALL_ELEMENTS: Final = 256
+"""Stored tensors up to this size may be shapes and axes, whose values inference reads."""
 
 
 def flow_of(model: onnx.ModelProto) -> list[dict[str, Any]]:
@@ -26,16 +30,32 @@ def flow_of(model: onnx.ModelProto) -> list[dict[str, Any]]:
 def _types(model: onnx.ModelProto) -> dict[str, tuple[str, int]]:
     """Return tensor name -> (dtype, rank) of all tensors of the main graph that are not stored."""
     try:
-        graph = onnx.shape_inference.infer_shapes(model).graph
+        graph = onnx.shape_inference.infer_shapes(_without_weights(model)).graph
     except Exception:  # noqa: BLE001 - inference is a help here: without it only the declared tensors are known
         graph = model.graph
-    stored = {tensor.name for tensor in graph.initializer}
+    stored = {tensor.name for tensor in model.graph.initializer}
     stored |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
     known = {}
     for value in (*graph.input, *graph.output, *graph.value_info):
         if value.name not in stored and value.type.HasField("tensor_type"):
             known[value.name] = _type_of(value.type.tensor_type)
     return known
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with large stored tensors as inputs: inference needs their types only, and would copy their values."""
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    light.graph.node.extend(model.graph.node)
+    light.graph.input.extend(model.graph.input)
+    light.graph.output.extend(model.graph.output)
+    light.graph.value_info.extend(model.graph.value_info)
+    declared = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) <= _SMALL_ELEMENTS:
+            light.graph.initializer.append(tensor)
+        elif tensor.name not in declared:
+            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    return light
 
 
 def _type_of(tensor: Any) -> tuple[str, int]:

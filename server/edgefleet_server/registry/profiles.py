@@ -29,7 +29,7 @@ class Profiles:
         """Return all profiles by name."""
         shipped = [edgefleet_profiles.load(name) for name in edgefleet_profiles.names()]
         with self._db.read() as session:
-            own = [profile_from_dict(row.facts) for row in store.list_profiles(session)]
+            own = [profile_from_dict(row.facts, is_stored=True) for row in store.list_profiles(session)]
         return sorted([*shipped, *own], key=lambda profile: profile.name)
 
     def get(self, name: str) -> HardwareProfile:
@@ -46,7 +46,7 @@ class Profiles:
             return edgefleet_profiles.load(name)
         with self._db.read() as session:
             row = store.find_profile(session, name)
-        return None if row is None else profile_from_dict(row.facts)
+        return None if row is None else profile_from_dict(row.facts, is_stored=True)
 
     def add(self, session: Session, profile: HardwareProfile, by: str) -> None:
         """Keep a profile that came with a publication. Raises ProfileDiffersError when the name stands for another."""

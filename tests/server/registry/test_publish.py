@@ -147,7 +147,7 @@ def test_a_profile_of_its_own_comes_with_the_publication_and_stays(house: ApiHou
     viewer = house.client(Role.VIEWER)
     assert viewer.get("/api/v1/profiles/my-board-ort").json() == own
     assert "my-board-ort" in [item["name"] for item in viewer.get("/api/v1/profiles").json()["items"]]
-    changed = copy.deepcopy(own) | {"ram_mb": 1}
+    changed = copy.deepcopy(own) | {"ram_mb": 65_536}
     answer = publish(house, release_body(MODEL, version="2", profiles=None, profile_files=[changed]))
     assert answer.json()["code"] == "profile.exists_different"
     bad = publish(house, release_body(MODEL, version="2", profiles=None, profile_files=[{"name": "x"}]))
