@@ -45,7 +45,9 @@ def read_facts(data: bytes) -> dict[str, Any]:
     or more; `per_channel`, whether one of those has a scale a channel; `rank`, the largest number of dimensions of a flowing
     tensor, counted from the first that is not 1.
     precision: `int8` when a weighted operator runs on 8-bit tensors (without such an operator, when no tensor is float),
-    `dynamic` when only weights are 8-bit, `fp16` when weights are float16, else `fp32`. Raises NotAModelError, TruncatedModelError, InvalidModelError, ForeignOperatorError.
+    `dynamic` when only weights are 8-bit, `fp16` when weights are float16, else `fp32`.
+
+    Raises NotAModelError, TruncatedModelError, InvalidModelError, ForeignOperatorError.
     """
     if data[4:8] != b"TFL3":
         raise NotAModelError("the file has no TFLite header", next_step="publish a .tflite file")
