@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import onnx
@@ -46,6 +47,13 @@ def relu_onnx(shape: list[int | str], dtype: int = TensorProto.FLOAT) -> onnx.Mo
     model = model_of([helper.make_node("Relu", ["x"], ["y"], name="only")], {}, {"x": shape}, {"y": shape}, dtype=dtype)
     model.graph.output[0].type.tensor_type.elem_type = dtype
     return model
+
+
+def written(model: Model, folder: Path) -> Path:
+    """Write a model into a folder and return its path."""
+    path = folder / ("model.tflite" if isinstance(model, bytes) else "model.onnx")
+    path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
+    return path
 
 
 def unlisted() -> bytes:
@@ -139,3 +147,10 @@ FAULTS: tuple[Fault, ...] = (
           but(X86, runtime=ProfileRuntime(name="ort", version="1.2.3")), classifier),
 )  # fmt: skip
 """Every fault; the pipeline must refuse each with this code, naming the key."""
+
+CONTROLS: tuple[tuple[str, Callable[[], Model]], ...] = (
+    (CORAL, dense), (CORAL, lambda: dense(act="uint8", weight="uint8")), (ARMV7, dense), (MICRO, dense),
+    (MICRO, lambda: chain(RELU, [1, 1000], version=2)), (LITERT, dense), (LITERT, lambda: dense(per_channel=True)),
+    (LITERT, lambda: dense(batch=4)), (X86, classifier), (X86, lambda: relu_onnx([2, 2, 2, 2, 2, 2])),
+)  # fmt: skip
+"""Models without a fault for the profiles that faults were planted for: each must become a bundle."""

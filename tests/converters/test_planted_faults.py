@@ -8,15 +8,9 @@ import pytest
 
 pytest.importorskip("ai_edge_litert")
 from tests.converters.graphs import run
-from tests.converters.planted import FAULTS, Fault, Model
+from tests.converters.planted import CONTROLS, FAULTS, Fault, written
 
 pytestmark = pytest.mark.slow
-
-
-def written(model: Model, folder: Path) -> Path:
-    path = folder / ("model.tflite" if isinstance(model, bytes) else "model.onnx")
-    path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
-    return path
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
@@ -37,3 +31,13 @@ def test_a_planted_fault_is_refused_by_name(tmp_path: Path, fault: Fault) -> Non
 
 def test_there_are_enough_faults_and_each_has_its_own_name() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 20
+
+
+@pytest.mark.parametrize("number", range(len(CONTROLS)))
+def test_a_model_without_a_fault_becomes_a_bundle(tmp_path: Path, number: int) -> None:
+    name, model = CONTROLS[number]
+    if name.endswith("-tflm"):
+        pytest.importorskip("tflite_micro")
+    report, _ = run(written(model(), tmp_path), tmp_path / "out", [name])
+    assert not report.refused, report.refused
+    assert report.bundles

@@ -6,19 +6,21 @@ from typing import Any, Final
 import onnx
 from onnx import helper
 
+from edgefleet_converters.onnx.walk import all_graphs, all_nodes
+
 _SMALL_ELEMENTS: Final = 256
 """Stored tensors up to this size may be shapes and axes, whose values inference reads."""
 
 
 def flow_of(model: onnx.ModelProto) -> list[dict[str, Any]]:
-    """Return `{name, node, flowing, rank}` for each kind of node of the main graph; the first node of a kind stands for all.
+    """Return `{name, node, flowing, rank}` for each kind of node, also inside subgraphs; the first of a kind stands for all.
 
     flowing: numpy names of the types of its inputs and outputs that are no constants. rank: the largest number of dimensions
     among them, counted from the first that is not 1 (an open one counts). Tensors whose type cannot be inferred are left out.
     """
     known = _types(model)
     found: dict[tuple[str, tuple[str, ...], int], dict[str, Any]] = {}
-    for position, node in enumerate(model.graph.node):
+    for position, node in enumerate(all_nodes(model)):
         seen = [known[name] for name in (*node.input, *node.output) if name in known]
         flowing = sorted({dtype for dtype, _ in seen if dtype})
         rank = max((rank for _, rank in seen), default=0)
@@ -28,17 +30,18 @@ def flow_of(model: onnx.ModelProto) -> list[dict[str, Any]]:
 
 
 def _types(model: onnx.ModelProto) -> dict[str, tuple[str, int]]:
-    """Return tensor name -> (dtype, rank) of all tensors of the main graph that are not stored."""
+    """Return tensor name -> (dtype, rank) of all tensors that are not stored."""
     try:
-        graph = onnx.shape_inference.infer_shapes(_without_weights(model)).graph
+        inferred = onnx.shape_inference.infer_shapes(_without_weights(model))
     except Exception:  # noqa: BLE001 - inference is a help here: without it only the declared tensors are known
-        graph = model.graph
-    stored = {tensor.name for tensor in model.graph.initializer}
-    stored |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
+        inferred = model
+    stored = {tensor.name for graph, _ in all_graphs(model) for tensor in graph.initializer}
+    stored |= {name for node in all_nodes(model) if node.op_type == "Constant" for name in node.output}
     known = {}
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.name not in stored and value.type.HasField("tensor_type"):
-            known[value.name] = _type_of(value.type.tensor_type)
+    for graph, _ in all_graphs(inferred):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if value.name not in stored and value.type.HasField("tensor_type"):
+                known[value.name] = _type_of(value.type.tensor_type)
     return known
 
 
