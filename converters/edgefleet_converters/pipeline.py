@@ -128,8 +128,8 @@ class _Conversion:
         try:
             self._say(profile.name, "validate", f"checking the model against {profile.name}")
             with self._workshop.stage("validate"):
-                check_format(profile, found.format)
                 check_backend(profile)
+                check_format(profile, found.format)
                 if found.format == "tflite":
                     check_nodes(profile, model.facts)
                 check_runtimes(self._workshop, profile)
