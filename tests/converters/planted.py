@@ -151,6 +151,7 @@ FAULTS: tuple[Fault, ...] = (
 CONTROLS: tuple[tuple[str, Callable[[], Model]], ...] = (
     (CORAL, dense), (CORAL, lambda: dense(act="uint8", weight="uint8")), (ARMV7, dense), (MICRO, dense),
     (MICRO, lambda: chain(RELU, [1, 1000], version=2)), (LITERT, dense), (LITERT, lambda: dense(per_channel=True)),
-    (LITERT, lambda: dense(batch=4)), (X86, classifier), (X86, lambda: relu_onnx([2, 2, 2, 2, 2, 2])),
+    (LITERT, lambda: dense(batch=4)), ("imx8m-plus-litert", dense), (X86, classifier),
+    (X86, lambda: relu_onnx([2, 2, 2, 2, 2, 2])),
 )  # fmt: skip
 """Models without a fault for the profiles that faults were planted for: each must become a bundle."""
