@@ -26,7 +26,8 @@ TFLITE_RUNTIMES: Final = ("litert", "tflite", "tflm")
 
 COMPARE: Final = "compare with `edgectl profile show --shipped generic-x86_64-ort -o yaml`"
 
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+"""A whole number that JSON carries exactly."""
 Dtype = Literal[
     "float16", "float32", "float64", "int4", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
     "bool", "string", "resource",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -218,6 +221,8 @@ quant:
   mode: allowed
 """
 
+GOOD_KEYS: dict[str, object] = yaml.safe_load(GOOD)
+
 
 @pytest.mark.parametrize(
     ("change", "key", "line"),
@@ -273,3 +278,28 @@ def test_the_written_pages_are_current(name: str) -> None:
 
 def test_no_page_is_left_of_a_profile_that_is_gone() -> None:
     assert {f"profiles/{path.name}" for path in (DOCS / "profiles").iterdir()} == set(files()) - {"profile.schema.json"}
+
+
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+_TREES = st.recursive(
+    _LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    key=st.sampled_from([*GOOD_KEYS, "evidence", "tflite_op_allowlist", "thermal", "backend", "ram_mb"]), value=_TREES
+)
+def test_any_value_of_any_key_is_a_profile_or_a_told_error(key: str, value: object) -> None:
+    data = GOOD_KEYS | {key: value}
+    with contextlib.suppress(ProfileError):
+        profile = profile_from_dict(data)
+        assert profile_from_dict(json.loads(json.dumps(profile_to_dict(profile)))) == profile
+
+
+@given(st.text(alphabet=":-{}[]&*!?|>'\"%@`#, \n\tab1.~", max_size=60))
+def test_any_text_is_a_profile_or_a_told_error(text: str) -> None:
+    with pytest.raises(ProfileError):
+        edgefleet_profiles.parse(text, origin="board.yaml")
+    line_of(text, "quant.mode")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import edgefleet_profiles
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_protocol.profile import profile_to_dict
@@ -152,6 +153,15 @@ def test_a_profile_of_its_own_comes_with_the_publication_and_stays(house: ApiHou
     assert answer.json()["code"] == "profile.exists_different"
     bad = publish(house, release_body(MODEL, version="2", profiles=None, profile_files=[{"name": "x"}]))
     assert bad.json()["code"] == "profile.bad"
+
+
+def test_every_profile_that_comes_with_edgefleet_is_served_whole(house: ApiHouse) -> None:
+    viewer = house.client(Role.VIEWER)
+    listed = {item["name"]: item for item in viewer.get("/api/v1/profiles").json()["items"]}
+    assert set(listed) == set(edgefleet_profiles.names())
+    for name, item in listed.items():
+        assert item == viewer.get(f"/api/v1/profiles/{name}").json() == profile_to_dict(edgefleet_profiles.load(name))
+    assert listed["coral-tflite-edgetpu"]["backend"]["mode"] == "prepare"
 
 
 def test_lists_are_pages_by_cursor(any_house: ApiHouse) -> None:
