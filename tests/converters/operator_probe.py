@@ -7,6 +7,7 @@ operator up when a node uses it and says on stderr when it has none; versions me
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import Any
@@ -76,6 +77,7 @@ def _with_versions(runtime: str) -> dict[str, int | str]:
 
 
 def _micro() -> dict[str, int | str]:
+    importlib.import_module("tflite_micro.python.tflite_micro.runtime")  # once, before the children
     codes = [code for code in BUILTIN_NAMES if code not in _NOT_RUN]
     return {BUILTIN_NAMES[code]: "any" for code in codes if "Didn't find op" not in _told_by_micro(code)}
 
