@@ -10,7 +10,11 @@ Rules (design README §4):
    refused.
 """
 
+import math
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +32,7 @@ from edgefleet_converters.errors import (
     DataShapeError,
     DataUnreadableError,
     LabelsError,
+    ModelTooLargeError,
 )
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import is_batched
@@ -37,6 +42,11 @@ Array = npt.NDArray[Any]
 
 MAX_UNPACKED_BYTES: Final = 2 * 1024**3
 HELD_BACK_RATIO: Final = 0.3
+_UNREADABLE: Final = (
+    ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, OverflowError, NotImplementedError, MemoryError,
+    RecursionError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What zipfile and NumPy raise on broken archives; an array's header is Python source, so its parser's errors too."""
 _HINT: Final = "write the file with numpy.savez: one array for each input, samples on the first axis"
 
 
@@ -73,7 +83,7 @@ def load_arrays(path: Path, role: str) -> dict[str, Array]:
         return read_arrays(path)
     except DataError:
         raise
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError, MemoryError) as error:
+    except _UNREADABLE as error:
         raise DataUnreadableError(
             f"the {role} data is no .npz file of plain arrays: {' '.join(str(error).split())[:160]}", next_step=_HINT
         ) from error
@@ -240,8 +250,30 @@ def _sample_key(samples: SampleSet, index: int) -> bytes:
 def random_samples(inputs: tuple[TensorSpec, ...], n: int, *, seed: int, open_size: int) -> SampleSet:
     """Return `n` samples of random values: floats N(0, 1), integers and bools 0 or 1 (always a valid index).
 
-    open_size: length given to open dimensions other than the first.
+    open_size: length given to open dimensions other than the first. Raises ModelTooLargeError when they do not fit into memory.
     """
+    wanted = sum(_random_bytes(spec, n, open_size) for spec in inputs)
+    if wanted > MAX_UNPACKED_BYTES:
+        raise _random_too_large(n, f"{wanted} bytes; sample data may have {MAX_UNPACKED_BYTES}")
+    try:
+        return SampleSet(_random_arrays(inputs, n, seed, open_size))
+    except MemoryError as error:
+        raise _random_too_large(n, " ".join(str(error).split())[:160]) from error
+
+
+def _random_bytes(spec: TensorSpec, n: int, open_size: int) -> int:
+    sample = spec.shape[1:] if is_batched(spec) else spec.shape
+    return n * np.dtype(spec.dtype).itemsize * math.prod(open_size if isinstance(dim, str) else dim for dim in sample)
+
+
+def _random_too_large(n: int, why: str) -> ModelTooLargeError:
+    return ModelTooLargeError(
+        f"{n} random samples of the inputs do not fit into memory: {why}",
+        next_step="give sample data with --eval, or smaller shapes with --shape",
+    )
+
+
+def _random_arrays(inputs: tuple[TensorSpec, ...], n: int, seed: int, open_size: int) -> dict[str, Array]:
     random = np.random.default_rng(seed)
     arrays: dict[str, Array] = {}
     for spec in inputs:
@@ -255,4 +287,4 @@ def random_samples(inputs: tuple[TensorSpec, ...], n: int, *, seed: int, open_si
             arrays[spec.name] = random.integers(limits.min, limits.max + 1, (n, *dims)).astype(dtype)
         else:
             arrays[spec.name] = random.integers(0, 2, (n, *dims)).astype(dtype)
-    return SampleSet(arrays)
+    return arrays

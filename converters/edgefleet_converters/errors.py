@@ -72,6 +72,48 @@ class ForeignOperatorError(SourceError):
     code = "convert.custom_operator"
 
 
+class ArchiveUnsafeError(SourceError):
+    """A zip in the upload could write outside, unpacks to too much, or hides what it holds."""
+
+    code = "convert.archive_unsafe"
+
+
+class PickleRefusedError(SourceError):
+    """The model is a pickle, which runs code when it is read, and that was not allowed."""
+
+    code = "convert.pickle_refused"
+
+
+class UntrustedTypeError(SourceError):
+    """A skops file asks for types that are not on the allow-list."""
+
+    code = "convert.untrusted_type"
+
+
+class ToolMissingError(SourceError):
+    """The source needs a tool environment or a package that is not installed; `next_step` is the command to type."""
+
+    code = "convert.tool_missing"
+
+
+class ToolFailedError(SourceError):
+    """A tool could not be installed, or could not convert the source."""
+
+    code = "convert.tool_failed"
+
+
+class ImportDiffersError(SourceError):
+    """The ONNX model that was made from the source does not answer as the source does."""
+
+    code = "convert.import_differs"
+
+
+class ShapeOptionError(SourceError):
+    """A shape or value given for an input does not fit the model."""
+
+    code = "convert.shape_bad"
+
+
 class DataError(SourceError):
     """Calibration, evaluation or golden data does not fit the model."""
 
@@ -292,6 +334,13 @@ BY_CODE: dict[str, type[ConversionError]] = {
         ExternalDataUnsafeError,
         ModelTooLargeError,
         ForeignOperatorError,
+        ArchiveUnsafeError,
+        PickleRefusedError,
+        UntrustedTypeError,
+        ToolMissingError,
+        ToolFailedError,
+        ImportDiffersError,
+        ShapeOptionError,
         MetricError,
         LoadFailedError,
         TransformError,

@@ -43,8 +43,8 @@ from edgefleet_converters.request import ConversionRequest
 from edgefleet_converters.sandbox import Sandbox
 from edgefleet_converters.search import Chosen, Subject, search
 from edgefleet_converters.sidefiles import read_side_files
-from edgefleet_converters.source import FoundSource, find_source
-from edgefleet_converters.workshop import Answers, ModelFile, Workshop, refuse_nonfinite
+from edgefleet_converters.source import FoundSource
+from edgefleet_converters.workshop import Answers, ModelFile, Workshop, refuse_empty, refuse_nonfinite
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName, ProfileName, Version, target_path
 from edgefleet_protocol.manifest import TensorSpec
@@ -102,8 +102,8 @@ class _Conversion:
         given = load_recipe(Path(request.data.recipe)) if request.data.recipe else None
         self._say("", "import", f"reading {request.source.name}")
         with self._workshop.stage("import"):
-            found = find_source(request.source)
-            model = self._workshop.import_model(found)
+            found = self._workshop.find(request.source)
+            model = self._workshop.import_model(found, request.options, request.tools_dir)
         self._source_sha256 = found.sha256
         report = ConversionReport(
             model=request.model,
@@ -220,6 +220,7 @@ class _Conversion:
                         next_step="give sample data with --eval, or export the model with fixed shapes",
                     ) from error
         refuse_nonfinite(reference, "the source model")
+        refuse_empty(reference, "the source model")
         if files.reference and "reference.msgpack" not in side_files:
             known = load_samples(Path(files.reference), inputs, outputs, "reference")
             answers = self._workshop.answers(model, runtime, known, key="reference")

@@ -28,12 +28,19 @@ class DataFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The user's choices. max_drop: how much worse than the source a candidate may be, in the metric's own unit."""
+    """The user's choices.
+
+    max_drop: how much worse than the source a candidate may be, in the metric's own unit. shapes: fixed shapes of inputs, by
+    name. values: inputs that always have one value; they leave the model's inputs. allow_pickle: whether a pickle may be read.
+    """
 
     precision: WantedPrecision = "auto"
     metric: str | None = None
     max_drop: float = 0.01
     seed: int = 0
+    shapes: dict[str, list[int]] = {}
+    values: dict[str, float] = {}
+    allow_pickle: bool = False
 
 
 class SourcePath(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,11 +58,15 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
     out_dir: str
     data: DataFiles = DataFiles()
     options: Options = Options()
+    tools_dir: str | None = None
 
 
 @dataclass(frozen=True)
 class ConversionRequest:
-    """One conversion: a source, the profiles to serve, data and options. Paths are local and readable."""
+    """One conversion: a source, the profiles to serve, data and options. Paths are local and readable.
+
+    tools_dir: folder of tool environments; None where there is none.
+    """
 
     model: str
     version: str
@@ -64,6 +75,7 @@ class ConversionRequest:
     data: DataFiles
     options: Options
     out_dir: Path
+    tools_dir: Path | None = None
 
 
 def parse_request(document: Any) -> ConversionRequest:
@@ -86,6 +98,14 @@ def parse_request(document: Any) -> ConversionRequest:
         raise BadRequestError(
             f"max_drop must lie between 0 and 1, got {parsed.options.max_drop}", next_step="0.01 allows 1 % worse"
         )
+    wrong = [
+        name for name, shape in parsed.options.shapes.items() if not shape or any(not 0 < d < 2**31 for d in shape)
+    ]
+    if wrong:
+        raise BadRequestError(
+            f"the shape of {wrong[0]!r} must be lengths of at least 1, got {parsed.options.shapes[wrong[0]]}",
+            next_step="for example [1, 3, 224, 224]",
+        )
     return ConversionRequest(
         model=model,
         version=version,
@@ -94,4 +114,5 @@ def parse_request(document: Any) -> ConversionRequest:
         data=parsed.data,
         options=parsed.options,
         out_dir=Path(parsed.out_dir),
+        tools_dir=Path(parsed.tools_dir) if parsed.tools_dir else None,
     )

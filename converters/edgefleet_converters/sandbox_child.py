@@ -25,6 +25,8 @@ _LIBC = ctypes.CDLL(None)
 Step = Callable[[dict[str, Any]], dict[str, Any]]
 
 STEPS: Final[dict[str, str]] = {
+    "find_source": "edgefleet_converters.source:find_step",
+    "foreign_import": "edgefleet_converters.importers.step:import_step",
     "onnx_import": "edgefleet_converters.onnx.load:import_step",
     "onnx_simplify": "edgefleet_converters.onnx.simplify:simplify_step",
     "onnx_candidate": "edgefleet_converters.onnx.quantize:candidate_step",
@@ -74,6 +76,7 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
     name = signal.Signals(os.WTERMSIG(status)).name if killed and ready else ""
     return {
         "timed_out": not ready or over_cpu,
+        "over_cpu": over_cpu,
         "signal": "" if over_cpu else name,
         "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1,
         "peak_rss_bytes": usage.ru_maxrss * 1024,

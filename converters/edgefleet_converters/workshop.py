@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from edgefleet_converters.check.run_model import output_key
 from edgefleet_converters.data import SampleSet, read_arrays, save_arrays
-from edgefleet_converters.errors import ConversionError, NotFiniteError
+from edgefleet_converters.errors import ConversionError, NotFiniteError, TransformError
 from edgefleet_converters.recipe import CandidateSpec, Recipe
+from edgefleet_converters.request import Options
 from edgefleet_converters.sandbox import Sandbox
-from edgefleet_converters.source import FoundSource
+from edgefleet_converters.source import FoundSource, found_from
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.manifest import TensorSpec
 
@@ -31,6 +32,9 @@ T = TypeVar("T")
 TIMED_RUNS = 50
 PROBES = 4
 """Samples that a simplified model is compared on."""
+READING_S = 6
+READING_BYTES_S = 5_000_000
+"""Processor time for reading a source; a sound model is read at over 50 MB/s."""
 MAX_KEPT_BYTES = 512 * 1024 * 1024
 
 
@@ -88,14 +92,33 @@ class Workshop:
         finally:
             self.stages_s[name] = self.stages_s.get(name, 0.0) + time.monotonic() - started_s
 
-    def import_model(self, found: FoundSource) -> ModelFile:
-        """Return the checked, self-contained copy of a source. Raises a SourceError."""
+    def find(self, upload: Path) -> FoundSource:
+        """Return the model in an upload. Raises a SourceError."""
+        args = {"upload": str(upload.absolute())}
+        what = f"looking at {upload.name}"
+        return found_from(self.sandbox.build("find_source", args, what=what, cpu_s=_reading_s(upload)).answer)
+
+    def import_model(self, found: FoundSource, options: Options, tools_dir: Path | None) -> ModelFile:
+        """Return the checked, self-contained copy of a source, with the shapes and values that `options` fix.
+
+        A source that is neither ONNX nor TFLite becomes ONNX first; the facts then have `imported`. Raises a SourceError.
+        """
+        path, folder, imported = found.path.absolute(), found.folder, None
+        if found.kind != found.format:
+            path, folder, imported = self._new("imported.onnx"), None, {}
+            args = {
+                "model": str(found.path.absolute()), "kind": found.kind, "allow_pickle": options.allow_pickle,
+                "tools": str(tools_dir.absolute()) if tools_dir else None, "out": str(path),
+            }  # fmt: skip
+            imported = self.sandbox.build("foreign_import", args, what=f"importing {found.path.name}").answer
         out = self._new(f"source.{found.format}")
-        args: dict[str, Any] = {"model": str(found.path.absolute()), "out": str(out)}
-        if found.format == "onnx":
-            args["folder"] = str(found.folder.absolute()) if found.folder else None
-        outcome = self.sandbox.build(f"{found.format}_import", args, what=f"reading {found.path.name}")
-        return self._file(out, outcome.answer)
+        args = {
+            "model": str(path), "out": str(out), "folder": str(folder.absolute()) if folder else None,
+            "shapes": options.shapes, "values": options.values,
+        }  # fmt: skip
+        what, cpu_s = f"reading {found.path.name}", _reading_s(folder or path)
+        facts = self.sandbox.build(f"{found.format}_import", args, what=what, cpu_s=cpu_s).answer
+        return self._file(out, facts if imported is None else facts | {"imported": imported})
 
     def runtime_version(self, runtime: str) -> str:
         """Return the version of a runtime that can really be imported here. Raises RuntimeUnavailableError."""
@@ -241,6 +264,22 @@ class Workshop:
     def _file(self, path: Path, facts: dict[str, Any]) -> ModelFile:
         data = path.read_bytes()
         return ModelFile(path, sha256_hex(data), len(data), facts)
+
+
+def _reading_s(upload: Path) -> int:
+    """Return how many seconds reading a file or folder may take: a small file that takes long was made to take long."""
+    paths = upload.rglob("*") if upload.is_dir() else [upload]
+    return READING_S + sum(path.lstat().st_size for path in paths if path.exists()) // READING_BYTES_S
+
+
+def refuse_empty(answers: Answers, what: str) -> None:
+    """Raise TransformError when an output holds no values: nothing could be compared, and nothing would be served."""
+    for name, array in answers.outputs.items():
+        if not array.size:
+            raise TransformError(
+                f"{what} answers with an empty output {name!r} of the shape {list(array.shape[1:])}",
+                next_step="export the model with dimensions of at least 1, or open ones; --shape fixes open ones",
+            )
 
 
 def refuse_nonfinite(answers: Answers, what: str) -> None:

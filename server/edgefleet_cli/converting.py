@@ -1,10 +1,17 @@
-"""Conversion on this machine: one child process `edgefleet_converters.job`, JSON in, JSON lines out."""
+"""Conversion on this machine: one child process `edgefleet_converters.job`, JSON in, JSON lines out.
+
+It runs in the same sandbox as on a server: it reads its installation, the model and the data, writes the output folder and a
+temporary folder, and has no network, as far as the kernel allows. So a model from somewhere does no harm here either. A metric of
+the user's own (`pkg.mod:func`) is found in the working folder, which is open then.
+"""
 
 from __future__ import annotations
 
 import collections
 import json
+import os
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +23,14 @@ from edgefleet_cli.model_flags import DATA_KINDS, ModelRequest
 from edgefleet_cli.output import Output
 from edgefleet_cli.progress import Board, board
 from edgefleet_cli.sources import UnreadableFileError, locate
+from edgefleet_cli.tools import tools_folder
 
 Json = dict[str, Any]
 
 DEFAULT_PROFILES = ("generic-x86_64-ort", "generic-aarch64-ort")
 _LOG_LINES = 40
+_MEMORY_BYTES = 8 * 1024**3
+"""Address space of the converter, as a server gives it unless told otherwise."""
 _STOP_S = 5.0
 
 
@@ -34,6 +44,7 @@ def convert_here(request: ModelRequest, folder: Path, out: Output) -> Json:
     """Run the pipeline and return its result: `{bundles, refused, report_path}`. Writes only into `folder`."""
     require("onnx", "convert")
     source = locate(request.model)
+    tools = tools_folder()
     job = {
         "v": 1,
         "model": request.name,
@@ -43,19 +54,37 @@ def convert_here(request: ModelRequest, folder: Path, out: Output) -> Json:
         "data": {kind: _absolute(request.data.get(kind)) for kind in DATA_KINDS},
         "options": {**request.options, "seed": 0},
         "out_dir": str(_writable(folder)),
+        "tools_dir": str(tools),
     }
-    with board(out) as rows:
-        return _run(job, rows)
+    with board(out) as rows, tempfile.TemporaryDirectory(prefix="ef-convert-") as scratch:
+        return _run(job, rows, Path(scratch))
 
 
-def _run(job: Json, rows: Board) -> Json:
+def sandboxed(job: Json, scratch: Path) -> list[str]:
+    """Return the command line of the converter in its sandbox. scratch: its temporary folder."""
+    data = [path for path in job["data"].values() if path]
+    plan = {
+        "limits": {"memory_bytes": _MEMORY_BYTES},
+        "read": [job["source"]["path"], *data],
+        "write": [str(scratch), job["out_dir"]],
+        "run": [job["tools_dir"]],
+    }
+    # Python puts the working folder on the module path, and with that among what the sandbox opens, unless it is told not to.
+    flags = [] if ":" in (job["options"]["metric"] or "") else ["-P"]
+    python, *job_module = python_module("edgefleet_converters.job")
+    _, *launch_module = python_module("edgefleet_server.conversion.launch", json.dumps(plan))
+    return [python, *flags, *launch_module, python, *flags, *job_module]
+
+
+def _run(job: Json, rows: Board, scratch: Path) -> Json:
     child = subprocess.Popen(
-        python_module("edgefleet_converters.job"),
+        sandboxed(job, scratch),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
+        env={**os.environ, "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert child.stdin is not None
     assert child.stdout is not None

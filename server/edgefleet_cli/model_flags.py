@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from edgefleet_cli.errors import UsageError
 from edgefleet_cli.sources import UnreadableFileError, locate
 from edgefleet_protocol.ids import parse_model_name, parse_profile_name, parse_version
 
@@ -23,7 +25,9 @@ class Precision(StrEnum):
     DYNAMIC = "dynamic"
 
 
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=".onnx, .tflite, a folder, or a file: URI.")]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help=".onnx, .tflite, .skops, .pt2, .keras, a folder, or a file: URI.")
+]
 Name = Annotated[str, typer.Option("--name", metavar="N", help="Name of the model.")]
 VersionOption = Annotated[str, typer.Option("--version", metavar="V", help="Version of this release.")]
 Profiles = Annotated[
@@ -52,9 +56,79 @@ Postprocess = Annotated[
 ]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Number format to offer.")]
 MaxDrop = Annotated[float, typer.Option("--max-drop", min=0.0, max=1.0, help="Loss of the metric that is still fine.")]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option("--shape", metavar="NAME=1,3,224,224", help="Fixed shape of an input; may be given again."),
+]
+Values = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=V", help="Input that always has this value; it is no input any more."),
+]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Read a pickle or joblib file: runs the code in it, in the sandbox.")
+]
 Recipe = Annotated[Path | None, typer.Option("--recipe", metavar="F", help="Conversion recipe.")]
 
 DATA_KINDS = ("calibration", "eval", "golden", "reference", "labels", "preprocess", "postprocess", "recipe")
+
+
+@dataclass(frozen=True)
+class ImportFlags:
+    """How the source is read: fixed shapes and values of inputs by name, and whether a pickle may be."""
+
+    shapes: dict[str, list[int]] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+    allow_pickle: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """Return what was given, and nothing else: the options of a release without these flags stay what they were."""
+        given = {"shapes": self.shapes, "values": self.values, "allow_pickle": self.allow_pickle}
+        return {name: value for name, value in given.items() if value}
+
+
+def import_flags(shapes: list[str] | None, values: list[str] | None, allow_pickle: bool) -> ImportFlags:
+    """Return the parsed `--shape`, `--set` and `--allow-pickle`. Raises UsageError."""
+    parsed_shapes = {name: _shape(name, text) for name, text in map(_pair, shapes or [])}
+    parsed_values = {name: _number(name, text) for name, text in map(_pair, values or [])}
+    return ImportFlags(parsed_shapes, parsed_values, allow_pickle)
+
+
+def _pair(given: str) -> tuple[str, str]:
+    name, equals, text = given.rpartition("=")
+    if not equals or not name:
+        raise UsageError(
+            f"{given!r} is not NAME=VALUE",
+            why="the name of an input of the model comes first",
+            next_step="for example --shape image=1,3,224,224 or --set sr=16000",
+        )
+    return name, text
+
+
+def _shape(name: str, text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and 0 < int(part) < 2**31 for part in parts if len(part) < 12) or any(
+        not part or len(part) >= 12 for part in parts
+    ):
+        raise UsageError(
+            f"{text!r} is not the shape of {name}",
+            why="a shape is a list of lengths of at least 1, with commas between them",
+            next_step=f"for example --shape {name}=1,3,224,224",
+        )
+    return [int(part) for part in parts]
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(
+            f"{text!r} is not a value for {name}",
+            why="it is no finite number",
+            next_step=f"for example --set {name}=16000",
+        )
+    return number
 
 
 @dataclass(frozen=True)
@@ -70,11 +144,13 @@ class ModelRequest:
     precision: str = Precision.AUTO.value
     metric: str | None = None
     max_drop: float = 0.01
+    reading: ImportFlags = ImportFlags()
 
     @property
     def options(self) -> dict[str, Any]:
         """Return the options as API and converter take them."""
-        return {"precision": self.precision, "metric": self.metric, "max_drop": self.max_drop}
+        given = {"precision": self.precision, "metric": self.metric, "max_drop": self.max_drop}
+        return given | self.reading.options()
 
 
 def make_request(  # noqa: PLR0913 - the flags of the command
@@ -87,6 +163,7 @@ def make_request(  # noqa: PLR0913 - the flags of the command
     precision: Precision,
     metric: str | None,
     max_drop: float,
+    reading: ImportFlags = ImportFlags(),
 ) -> ModelRequest:
     """Return the checked request. Raises BadIdError, ProfileError or UnreadableFileError before anything is sent."""
     locate(model)
@@ -110,4 +187,6 @@ def make_request(  # noqa: PLR0913 - the flags of the command
         else:
             named.append(str(parse_profile_name(given)))
     chosen = tuple(named) if profiles else None
-    return ModelRequest(model, name, version, chosen, tuple(from_files), data, precision.value, metric, max_drop)
+    return ModelRequest(
+        model, name, version, chosen, tuple(from_files), data, precision.value, metric, max_drop, reading
+    )

@@ -1,6 +1,6 @@
 """A MODEL argument as the files it stands for.
 
-Accepted: an `.onnx` file, a `.tflite` file, a folder (model and external data, or an MLflow or Hugging Face layout) and a
+Accepted: a file with one of `MODEL_SUFFIXES`, a folder (model and external data, or an MLflow or Hugging Face layout) and a
 `file:` URI of those. What a file really contains is judged by the converter, not here.
 """
 
@@ -14,19 +14,19 @@ from urllib.parse import unquote, urlsplit
 
 from edgefleet_cli.errors import CliError, NotYetError, UsageError
 
-MODEL_SUFFIXES = frozenset({".onnx", ".tflite"})
-_NOT_YET = {
-    ".pt": "PyTorch",
-    ".pth": "PyTorch",
-    ".safetensors": "safetensors",
-    ".h5": "Keras",
-    ".keras": "Keras",
-    ".pb": "TensorFlow",
-    ".pkl": "pickle",
-    ".joblib": "joblib",
-    ".gguf": "GGUF",
-    ".mlmodel": "Core ML",
-    ".mlpackage": "Core ML",
+MODEL_SUFFIXES = frozenset({".onnx", ".tflite", ".skops", ".pt2", ".keras", ".pkl", ".pickle", ".joblib"})
+_EXPORT_TORCH = "save it with torch.export.save (.pt2) or export it to ONNX, and publish that file"
+_EXPORT_KERAS = "save it as .keras or export it to ONNX or TFLite, and publish that file"
+_EXPORT = "export it to ONNX and publish that file"
+_OTHERS = {
+    ".pt": ("PyTorch weights or TorchScript", _EXPORT_TORCH),
+    ".pth": ("PyTorch weights or TorchScript", _EXPORT_TORCH),
+    ".safetensors": ("safetensors weights", _EXPORT),
+    ".h5": ("old Keras files", _EXPORT_KERAS),
+    ".pb": ("TensorFlow graphs", _EXPORT_KERAS),
+    ".gguf": ("GGUF language models", _EXPORT),
+    ".mlmodel": ("Core ML models", _EXPORT),
+    ".mlpackage": ("Core ML models", _EXPORT),
 }
 _MAX_FILES = 2000
 
@@ -61,7 +61,7 @@ class Source:
 
 
 def locate(given: str) -> Path:
-    """Return the file or folder that a MODEL argument names. Raises UsageError, NotYetError, UnreadableFileError."""
+    """Return the file or folder that a MODEL argument names. Raises UsageError, NotYetError (remote addresses), UnreadableFileError."""
     path = _local_path(given)
     if path.is_dir():
         return path
@@ -72,16 +72,17 @@ def locate(given: str) -> Path:
             next_step="give the path of an .onnx or .tflite file, or of a folder that holds one",
         )
     suffix = path.suffix.lower()
-    if suffix in _NOT_YET:
-        raise NotYetError(
-            f"{_NOT_YET[suffix]} files ({suffix}) cannot be published yet",
-            why="a model comes in as .onnx, .tflite or a folder with one of them",
-            next_step="export it to ONNX and publish that file",
+    if suffix in _OTHERS:
+        what, cure = _OTHERS[suffix]
+        raise UsageError(
+            f"{what} ({suffix}) cannot be published",
+            why="they are no complete model, or one that cannot be read without running its code",
+            next_step=cure,
         )
     if suffix not in MODEL_SUFFIXES:
         raise UsageError(
             f"{path.name} is not a model file",
-            why=f"its name ends in {suffix or 'nothing'}; expected .onnx or .tflite",
+            why=f"its name ends in {suffix or 'nothing'}; expected one of {', '.join(sorted(MODEL_SUFFIXES))}",
             next_step="export the model to ONNX and publish that file",
         )
     return path

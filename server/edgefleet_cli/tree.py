@@ -23,6 +23,7 @@ from edgefleet_cli.commands import (
     server,
     system,
     token,
+    tool,
 )
 from edgefleet_cli.demo import command as demo
 from edgefleet_cli.options import attach_global_options
@@ -53,6 +54,7 @@ def build() -> Any:
         "group": group,
         "profile": profile,
         "token": token,
+        "tool": tool,
         "fleet": event,
     }.items():
         app.add_typer(module.app, name=name)

@@ -41,6 +41,7 @@ STATUS: Final[Mapping[str, int]] = {
     "release.unknown": 404,
     "release.exists_different": 409,
     "release.bad_source": 422,
+    "release.pickle_not_allowed": 422,
     "model.unknown": 404,
     "profile.unknown": 404,
     "profile.exists_different": 409,

@@ -10,6 +10,7 @@ from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.health import Health
 from edgefleet_server.metrics import Metrics
 from edgefleet_server.registry.blobs import open_blob_store
+from edgefleet_server.registry.model import AllowedCode
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.settings import ServerSettings
@@ -48,7 +49,7 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
         jobs=conversion,
         fleet_profiles=lambda: fleet.profiles_in_use(),  # noqa: PLW0108  # fleet does not exist yet
         max_blob_bytes=settings.max_blob_bytes,
-        custom_metrics=settings.custom_metrics,
+        allowed_code=AllowedCode(settings.custom_metrics, settings.allow_pickle),
     )
     fleet = FleetService(db, signing, registry, clock, settings)
     return Parts(

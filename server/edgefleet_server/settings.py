@@ -79,6 +79,10 @@ class ServerSettings(BaseSettings):
     """Command of the conversion child; None = this Python with ``-m edgefleet_converters.job``."""
     custom_metrics: tuple[str, ...] = ()
     """Metrics `pkg.mod:func` that publishers may name; they are installed beside the converter and run in its child."""
+    allow_pickle: bool = False
+    """Publishers may ask for a pickle to be read (in the sandbox). It runs the code in it."""
+    tools_dir: Path | None = None
+    """Folder of tool environments (`edgectl tool install --tools`); None = ``<data folder>-tools``, beside it."""
     engine_tick_s: float = Field(default=2.0, gt=0)
     log_level: str = "INFO"
 
@@ -116,6 +120,12 @@ class ServerSettings(BaseSettings):
     def run_dir(self) -> Path:
         """Folder of what only a running server needs (ports, temporary files)."""
         return self.data_dir / "run"
+
+    @property
+    def tools_folder(self) -> Path:
+        """The folder of tool environments in force: beside the data folder, so that its backup does not carry them."""
+        own = self.data_dir.absolute()
+        return self.tools_dir or own.with_name(f"{own.name}-tools")
 
     @property
     def device_public_host(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Edgectl
 
 _DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
@@ -46,3 +48,25 @@ def test_an_unknown_profile_exits_5_and_names_close_ones(edgectl: Edgectl, tmp_p
     ran = edgectl("convert", model, "--name", "x", "--version", "1", "--profile", "generic-x86-ort", "--out", tmp_path)
     assert ran.code == 5
     assert "generic-x86_64-ort" in ran.told()[2]
+
+
+def test_a_metric_of_ones_own_is_found_in_the_working_folder(
+    edgectl: Edgectl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def first(outputs, labels):\n    return float(len(next(iter(outputs.values()))) > 0)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    flags = ("--name", "digits", "--version", "1", "--metric", "mine:first", "--precision", "fp32", "-o", "json")
+    ran = edgectl(
+        "convert",
+        _DIGITS / "digits-1.1.0.onnx",
+        *flags,
+        *_DATA,
+        *_PROFILE[:1],
+        "generic-x86_64-ort",
+        "--out",
+        tmp_path / "out",
+    )
+    assert ran.code == 0, ran.err
+    assert ran.json["bundles"][0]["metric"]["name"] == "mine:first"

@@ -100,16 +100,29 @@ _IDENTITY = ("--name", "digits", "--version", "1", "--server", "http://127.0.0.1
 
 @pytest.mark.parametrize(
     ("file", "wanted"),
-    [("m.pt", "PyTorch"), ("m.h5", "Keras"), ("m.safetensors", "safetensors")],
+    [("m.pt", "PyTorch"), ("m.h5", "Keras"), ("m.safetensors", "safetensors"), ("m.gguf", "GGUF")],
 )
-def test_formats_that_come_later_say_not_yet(edgectl: Edgectl, tmp_path: Path, file: str, wanted: str) -> None:
+def test_files_that_are_no_whole_model_say_what_to_publish_instead(
+    edgectl: Edgectl, tmp_path: Path, file: str, wanted: str
+) -> None:
     (tmp_path / file).write_bytes(b"x")
     ran = edgectl("publish", tmp_path / file, *_IDENTITY)
     assert ran.code == 2
     what, _why, next_step = ran.told()
-    assert "yet" in what
     assert wanted in what
     assert "ONNX" in next_step
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [(["--shape", "x"], "NAME=VALUE"), (["--shape", "x=1,0"], "shape of x"), (["--shape", "x=1,,3"], "shape of x"),
+     (["--shape", "x=" + "9" * 40], "shape of x"), (["--set", "sr=fast"], "value for sr"), (["--set", "sr=nan"], "value for sr")],
+)  # fmt: skip
+def test_a_shape_or_value_that_cannot_be_read(edgectl: Edgectl, tmp_path: Path, flags: list[str], wanted: str) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    ran = edgectl("convert", tmp_path / "m.onnx", "--name", "x", "--version", "1", "--out", tmp_path / "out", *flags)
+    assert ran.code == 2
+    assert wanted in ran.told()[0]
 
 
 def test_addresses_that_come_later_say_not_yet(edgectl: Edgectl) -> None:

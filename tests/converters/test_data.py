@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from edgefleet_converters import errors
 from edgefleet_converters.data import (
     SampleSet,
+    load_arrays,
     load_samples,
     random_samples,
     save_arrays,
@@ -26,6 +27,7 @@ from edgefleet_converters.recipe import FP32, Recipe
 from edgefleet_converters.request import DataFiles
 from edgefleet_protocol.manifest import Quantization, TensorSpec
 from tests.converters.graphs import samples
+from tests.converters.hostile import npy
 
 IMAGE = (TensorSpec(name="image", dtype="float32", shape=["N", 1, 8, 8]),)
 SCORES = (TensorSpec(name="scores", dtype="float32", shape=["N", 10]),)
@@ -195,3 +197,19 @@ def test_random_values_fit_every_kind_of_input() -> None:
     assert got["q"].max() > 200
     assert got["b"].shape == (64, 2)
     assert got["b"].dtype == bool
+
+
+@pytest.mark.parametrize("header", ["{" * 3000, "{'descr': '<f4'}", "__import__('os')", "x" * 60_000])
+def test_an_array_whose_header_is_no_header_is_unreadable(tmp_path: Path, header: str) -> None:
+    with zipfile.ZipFile(tmp_path / "data.npz", "w") as archive:
+        archive.writestr("x.npy", npy(header, bytes(64)))
+    with pytest.raises(errors.DataUnreadableError):
+        load_arrays(tmp_path / "data.npz", "calibration")
+
+
+@pytest.mark.parametrize("size", [2**27, 2**40, 2**62])
+def test_random_samples_that_do_not_fit_into_memory_are_refused_by_name(size: int) -> None:
+    huge = (TensorSpec(name="image", dtype="float32", shape=["N", size]),)
+    with pytest.raises(errors.ModelTooLargeError, match="do not fit into memory") as caught:
+        random_samples(huge, 8, seed=0, open_size=1)
+    assert "--shape" in caught.value.next_step

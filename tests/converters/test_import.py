@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from onnx import TensorProto, helper
 
 from edgefleet_converters import errors
 from edgefleet_converters.onnx.limits import OnnxLimits
-from edgefleet_converters.onnx.load import facts_of, parse, read_checked
+from edgefleet_converters.onnx.load import facts_of, parse, read_checked, specialise
 from edgefleet_converters.onnx.wire import classify
 from edgefleet_converters.source import find_source
-from tests.converters.graphs import classifier, model_of, save
+from tests.converters.graphs import classifier, model_of, run, save
+from tests.converters.hostile import CRAFTED
 
 MODEL = classifier().SerializeToString()
 
@@ -53,8 +55,7 @@ def test_a_changed_byte_gives_a_model_or_a_named_error(position: int, flip: int)
         ("model.onnx", b"\x89PNG\r\n\x1a\n" + bytes(100), "neither an ONNX nor"),
         ("model.onnx", b"hello, this is a text file about models", "neither an ONNX nor"),
         ("model.onnx", b"version https://git-lfs.github.com/spec/v1\noid x", "git lfs pull"),
-        ("model.pt", b"PK\x03\x04" + bytes(100), "export the model to ONNX"),
-        ("model.pkl", b"\x80\x04\x95" + bytes(100), "pickle"),
+        ("model.gguf", b"GGUF" + bytes(100), "GGUF"),
         ("model.h5", b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
         ("model.onnx", b"<!DOCTYPE html><html>", "web page"),
         ("model.tflite", b"\x1c\0\0\0ABCD" + bytes(100), "no TFLite header"),
@@ -79,6 +80,24 @@ def test_an_empty_file_and_a_cut_model_are_truncated(tmp_path: Path) -> None:
     with pytest.raises(errors.TruncatedModelError, match="too early") as caught:
         checked(cut)
     assert caught.value.code == "convert.truncated"
+
+
+def test_a_cut_zip_is_truncated(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    path.write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(errors.TruncatedModelError, match="ends too early"):
+        find_source(path)
+
+
+@pytest.mark.parametrize("name", ["pipe", "device"])
+def test_what_could_be_read_for_ever_is_not_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "model.onnx"
+    if name == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(errors.NotAModelError, match="not a plain file"):
+        find_source(path)
 
 
 def test_a_missing_path_is_told(tmp_path: Path) -> None:
@@ -223,9 +242,104 @@ def test_mlflow_folders_are_read_and_may_not_point_outside(tmp_path: Path) -> No
     (tmp_path / "MLmodel").write_text("flavors:\n  onnx:\n    data: ../m.onnx\n")
     with pytest.raises(errors.NotAModelError, match="not in the folder"):
         find_source(tmp_path)
-    (tmp_path / "MLmodel").write_text("flavors:\n  python_function:\n    loader_module: x\n")
-    with pytest.raises(errors.NotAModelError, match="flavour"):
+
+
+def test_an_mlflow_folder_of_scikit_learn_names_its_model_file(tmp_path: Path) -> None:
+    (tmp_path / "model.pkl").write_bytes(b"\x80\x04N.")
+    (tmp_path / "MLmodel").write_text("flavors:\n  sklearn:\n    pickled_model: model.pkl\n  python_function: {}\n")
+    found = find_source(tmp_path)
+    assert (found.kind, found.format, found.path.name) == ("pickle", "onnx", "model.pkl")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("flavors: {python_function: {loader_module: x}}", "python_function, which is code"),
+        ("flavors: {spark: {}, python_function: {}}", "it has spark"),
+        ("flavors: {onnx: {data: [m.onnx]}}", "names no file"),
+        ("flavors: {onnx: {data: m.onnx/x}}", "not in the folder"),
+        ("!!python/object/apply:os.system ['true']", "no plain YAML"),
+        ("flavors: 2001-99-99", "no plain YAML"),
+        ("[" * 5000, "no plain YAML"),
+        ("- 1", "no flavours"),
+        ("# " * 200_000, "more than"),
+    ],
+)
+def test_an_mlmodel_that_cannot_be_used_says_why(tmp_path: Path, text: str, told: str) -> None:
+    save(classifier(), tmp_path, "m.onnx")
+    (tmp_path / "MLmodel").write_text(text)
+    with pytest.raises(errors.NotAModelError, match=told):
         find_source(tmp_path)
+
+
+def test_a_hugging_face_folder_with_weight_files_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "config.json").write_text("{}")
+    external(tmp_path / "onnx", "weights.bin")
+    found = find_source(tmp_path)
+    assert found.folder == tmp_path / "onnx"
+    assert checked(found.path, found.folder).graph.initializer[0].raw_data
+
+
+def test_a_hugging_face_folder_without_onnx_says_how_to_export(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(bytes(8))
+    with pytest.raises(errors.NotAModelError, match="Hugging Face") as caught:
+        find_source(tmp_path)
+    assert "optimum-cli export onnx" in caught.value.next_step
+
+
+@pytest.mark.parametrize("way", ["the file", "its folder"])
+def test_a_model_that_lies_outside_the_folder_is_not_followed(tmp_path: Path, way: str) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "upload"
+    outside.mkdir()
+    folder.mkdir()
+    save(classifier(), outside)
+    if way == "its folder":
+        (folder / "onnx").symlink_to(outside)
+    else:
+        (folder / "model.onnx").symlink_to(outside / "model.onnx")
+    with pytest.raises(errors.NotAModelError, match="symbolic link") as caught:
+        find_source(folder)
+    assert "cp -rL" in caught.value.next_step
+
+
+def test_functions_that_double_and_functions_in_a_circle_are_refused_before_inlining(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    with pytest.raises(errors.ModelTooLargeError, match="nodes"):
+        checked(CRAFTED["doubling-functions"](tmp_path, draw).source)
+    with pytest.raises(errors.InvalidModelError, match="calls itself"):
+        checked(CRAFTED["recursive-function"](tmp_path, draw).source)
+
+
+def test_a_value_no_board_can_hold_is_refused_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(errors.ModelTooLargeError, match="'z' has the shape"):
+        checked(CRAFTED["doubling-fold"](tmp_path, random.Random(0)).source)
+
+
+def test_shapes_and_values_are_fixed_at_the_import(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Mul", ["x", "gain"], ["y"])]
+    model = model_of(nodes, {}, {"x": ["N", "W"], "gain": []}, {"y": ["N", "W"]})
+    fixed = specialise(model, {"x": [1, 4]}, {"gain": 2.0})
+    assert [value.name for value in fixed.graph.input] == ["x"]
+    assert facts_of(fixed)["inputs"][0]["shape"] == [1, 4]
+    for shapes, values, told in (
+        ({"z": [1]}, {}, "no input 'z'"), ({"x": [4]}, {}, "does not fit"), ({}, {"x": 1.0}, "open dimensions"),
+        ({}, {"z": 1.0}, "no input 'z'"), ({"x": [1, 1]}, {"x": 1.0, "gain": 1.0}, "no input would be left"),
+    ):  # fmt: skip
+        with pytest.raises(errors.ShapeOptionError, match=told) as caught:
+            specialise(model, shapes, values)
+        assert "x=N,W" in caught.value.next_step or "x=1,1" in caught.value.next_step
+
+
+def test_a_whole_number_input_keeps_its_type(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Cast", ["rate"], ["f"], to=1), helper.make_node("Mul", ["x", "f"], ["y"])]
+    model = model_of(nodes, {}, {"x": [1, 4]}, {"y": [1, 4]})
+    model.graph.input.append(helper.make_tensor_value_info("rate", TensorProto.INT64, []))
+    fixed = specialise(model, {}, {"rate": 16000.0})
+    assert onnx.numpy_helper.to_array(fixed.graph.initializer[0]) == np.int64(16000)
+    with pytest.raises(errors.ShapeOptionError, match="does not hold"):
+        specialise(model, {}, {"rate": 0.5})
 
 
 def test_the_digest_of_a_folder_covers_names_and_bytes(tmp_path: Path) -> None:
@@ -234,3 +348,11 @@ def test_the_digest_of_a_folder_covers_names_and_bytes(tmp_path: Path) -> None:
     assert find_source(tmp_path).sha256 == before
     (tmp_path / "extra.bin").write_bytes(np.zeros(4).tobytes())
     assert find_source(tmp_path).sha256 != before
+
+
+def test_a_model_that_answers_nothing_is_refused(tmp_path: Path) -> None:
+    model = classifier()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 0
+    report, _ = run(save(model, tmp_path), tmp_path / "out", precision="fp32")
+    assert [row.code for row in report.refused] == ["convert.transform_failed"]
+    assert "empty output 'scores'" in report.refused[0].reason

@@ -42,6 +42,7 @@ SOAKS: dict[str, Soak] = {
         1_000,
         "a rollout of the corpus in virtual time, with devices that do what they like",
     ),
+    "converter-fuzz": Soak("tests.converters.fuzz", 500, "a broken or hostile upload through the sandboxed conversion"),
     "rollout-montecarlo": Soak(
         "tests.server.rollout.montecarlo", 10_000, "releases that fail on so many devices, judged report by report"
     ),

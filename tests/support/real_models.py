@@ -2,7 +2,7 @@
 
 Packages are downloaded once, without dependencies and without being installed or imported, into `EDGEFLEET_TEST_CACHE` (or a
 folder in the system's temporary folder). Licences: magika, basic-pitch, rapidocr-onnxruntime and pymicro-wakeword are
-Apache-2.0; the files are used in tests and never shipped.
+Apache-2.0, silero-vad is MIT; the files are used in tests and never shipped.
 """
 
 import os
@@ -35,6 +35,10 @@ WAKE_WORDS = tuple(
     for name in ("okay_nabu", "hey_jarvis", "alexa", "hey_mycroft")
 )
 """Streaming wake words for microcontrollers: int8 [1, 3, 40] -> uint8 [1, 1], with state in resource variables."""
+SILERO_VAD = Wheel("silero-vad==6.2.3", "silero_vad/data/silero_vad.onnx")
+"""Is there speech: `input` [N, samples], `state` [2, N, 128], `sr` 8000 or 16000; 25 `If` nodes. MIT."""
+SILERO_VAD_16K = Wheel("silero-vad==6.2.3", "silero_vad/data/silero_vad_16k_op15.onnx")
+"""The same for 16 kHz only, opset 15; 12 `If` nodes."""
 
 
 def cache_folder() -> Path:

@@ -6,9 +6,10 @@ from typing import Final
 
 import onnx
 
-from edgefleet_converters.errors import ForeignOperatorError, ModelTooLargeError
-from edgefleet_converters.onnx.walk import MAX_DEPTH, all_graphs, all_nodes, all_tensors
+from edgefleet_converters.errors import ForeignOperatorError, InvalidModelError, ModelTooLargeError
+from edgefleet_converters.onnx.walk import MAX_DEPTH, all_graphs, all_nodes, all_tensors, function_nodes
 
+_INFERENCE_BYTES: Final = 512 * 1024 * 1024
 STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 
 
@@ -19,6 +20,8 @@ class OnnxLimits:
     bytes: int = 2**31 - 1
     nodes: int = 50_000
     tensor_elements: int = 2**31 - 1
+    value_elements: int = 2**27
+    """Of one value between nodes, where its shape can be told: half a gigabyte of float32, more than a board has to give."""
 
 
 def check_limits(model: onnx.ModelProto, limits: OnnxLimits) -> None:
@@ -29,7 +32,7 @@ def check_limits(model: onnx.ModelProto, limits: OnnxLimits) -> None:
                 f"graph {graph.name[:60]!r} is nested {depth} deep; the converter takes {MAX_DEPTH}",
                 next_step="export the model without nested control flow",
             )
-    nodes = sum(1 for _ in all_nodes(model))
+    nodes = sum(1 for _ in all_nodes(model)) if not model.functions else inlined_nodes(model)
     if nodes > limits.nodes:
         raise ModelTooLargeError(
             f"the model has {nodes} nodes; the converter takes {limits.nodes}", next_step="split or simplify the model"
@@ -40,6 +43,53 @@ def check_limits(model: onnx.ModelProto, limits: OnnxLimits) -> None:
                 f"tensor {tensor.name[:60]!r} has the shape {list(tensor.dims)}, which is too large",
                 next_step="export the model again",
             )
+
+
+def check_values(model: onnx.ModelProto, limits: OnnxLimits) -> None:
+    """Raise ModelTooLargeError for an input, output or inner value that is larger than any board can hold.
+
+    A file of a hundred bytes can ask for gigabytes; folding and running it would take minutes to find out. What shape inference
+    cannot tell is left to the limits of the sandbox.
+    """
+    if model.ByteSize() > _INFERENCE_BYTES:
+        return
+    try:
+        graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError):
+        graph = model.graph  # what is wrong with the shapes is told by the runtime, with the node
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.dim_value > 0]
+        if math.prod(dims) > limits.value_elements:
+            raise ModelTooLargeError(
+                f"{value.name[:60]!r} has the shape {dims}, which is more than {limits.value_elements} elements",
+                next_step="export the model with smaller shapes",
+            )
+
+
+def inlined_nodes(model: onnx.ModelProto) -> int:
+    """Return how many nodes the model has once its local functions are inlined.
+
+    Forty functions that each call the next one twice are 2⁴⁰ nodes. Raises InvalidModelError for functions that call each other
+    in a circle.
+    """
+    bodies = {(function.domain, function.name): list(function_nodes(function)) for function in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+    pending, open_calls = list(bodies), set[tuple[str, str]]()
+    while pending:
+        key = pending[-1]
+        left = [call for node in bodies[key] if (call := (node.domain, node.op_type)) in bodies and call not in sizes]
+        if key in sizes or not left:
+            sizes[key] = sum(sizes.get((node.domain, node.op_type), 1) for node in bodies[key])
+            open_calls.discard(key)
+            pending.pop()
+            continue
+        open_calls.add(key)
+        if open_calls & set(left):
+            raise InvalidModelError(
+                f"the local function {key[1][:60]!r} calls itself", next_step="export the model without local functions"
+            )
+        pending.extend(left)
+    return sum(sizes.get((node.domain, node.op_type), 1) for graph, _ in all_graphs(model) for node in graph.node)
 
 
 def check_domains(model: onnx.ModelProto) -> None:

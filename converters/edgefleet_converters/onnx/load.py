@@ -4,6 +4,7 @@ Runs in a sandboxed child. Order matters: size and outer form first, then parse,
 ONNX checker (which would follow external data itself).
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,25 @@ from edgefleet_converters.errors import (
     InvalidModelError,
     ModelTooLargeError,
     NotAModelError,
+    ShapeOptionError,
     TruncatedModelError,
 )
 from edgefleet_converters.onnx.external import embed_external_data
 from edgefleet_converters.onnx.flow import flow_of
-from edgefleet_converters.onnx.limits import OnnxLimits, check_domains, check_limits, schema_known
+from edgefleet_converters.onnx.limits import OnnxLimits, check_domains, check_limits, check_values, schema_known
+from edgefleet_converters.onnx.passes.fix_inputs import FixInputs
+from edgefleet_converters.onnx.passes.fix_shapes import FixShapes
 from edgefleet_converters.onnx.walk import all_nodes, all_tensors
 from edgefleet_converters.onnx.wire import classify
+from edgefleet_converters.passes.base import Pass
 from edgefleet_protocol.manifest import TensorSpec
 
 
 def import_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model, folder: path|None, out}. Writes `out`; returns the facts of `facts_of`."""
+    """Sandbox step. args: {model, folder: path|None, shapes, values, out}. Writes `out`; returns the facts of `facts_of`."""
     folder = Path(args["folder"]) if args["folder"] else None
     model = read_checked(Path(args["model"]), folder, OnnxLimits())
+    model = specialise(model, args["shapes"], args["values"])
     facts = facts_of(model)
     Path(args["out"]).write_bytes(serialise(model))
     return facts
@@ -53,6 +59,29 @@ def read_checked(path: Path, folder: Path | None, limits: OnnxLimits) -> onnx.Mo
     check_domains(model)
     _check_operators_known(model)
     _check_form(model)
+    check_values(model, limits)
+    return model
+
+
+def specialise(
+    model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], values: Mapping[str, float]
+) -> onnx.ModelProto:
+    """Return the model with the user's shapes and values fixed. Raises ShapeOptionError naming the model's inputs."""
+    steps: list[Pass[onnx.ModelProto]] = [FixShapes(shapes)] if shapes else []
+    steps += [FixInputs(values)] if values else []
+    for step in steps:
+        obstacle = step.requires(model)
+        try:
+            after, _ = (model, False) if obstacle else step.apply(model)
+        except Exception as error:  # noqa: BLE001 - onnx's shape inference raises unrelated types
+            obstacle, after = " ".join(str(error).split())[:300], model
+        if obstacle:
+            told = ", ".join(f"{v.name}={','.join(map(str, _dims(v)))}" for v in model.graph.input)
+            raise ShapeOptionError(
+                f"a given shape or value does not fit the model: {obstacle}",
+                next_step=f"the inputs are {told[:400]}; open dimensions have names",
+            )
+        model = after
     return model
 
 
@@ -123,10 +152,7 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
         raise InvalidModelError(
             f"tensor {value.name!r} declares no shape", next_step="export the model with input and output shapes"
         )
-    dims: list[int | str] = []
-    for index, dim in enumerate(tensor.shape.dim):
-        fixed = dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0
-        dims.append(dim.dim_value if fixed else dim.dim_param or f"dim{index}")
+    dims = _dims(value)
     if tensor.elem_type == onnx.TensorProto.STRING:
         return TensorSpec(name=value.name, dtype="string", shape=dims)
     try:
@@ -136,6 +162,15 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
             f"tensor {value.name!r} has the unknown type {tensor.elem_type}", next_step="export the model again"
         ) from error
     return TensorSpec(name=value.name, dtype=dtype, shape=dims)
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
+    """Return a tensor's dimensions: a length, or the name of an open one."""
+    dims: list[int | str] = []
+    for index, dim in enumerate(value.type.tensor_type.shape.dim):
+        fixed = dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0
+        dims.append(dim.dim_value if fixed else dim.dim_param or f"dim{index}")
+    return dims
 
 
 def _check_text(model: onnx.ModelProto) -> None:

@@ -14,12 +14,12 @@ MAX_DEPTH = 16
 def all_graphs(model: onnx.ModelProto) -> Iterator[tuple[onnx.GraphProto, int]]:
     """Yield each graph with its depth (main graph 0), outer before inner; bodies of local functions are not graphs."""
     stack: list[tuple[onnx.GraphProto, int]] = [(model.graph, 0)]
-    stack.extend((sub, 1) for function in model.functions for node in function.node for sub in _subgraphs(node))
+    stack.extend((sub, 1) for function in model.functions for node in function.node for sub in subgraphs(node))
     while stack:
         graph, depth = stack.pop()
         yield graph, depth
         if depth <= MAX_DEPTH:
-            stack.extend((sub, depth + 1) for node in graph.node for sub in _subgraphs(node))
+            stack.extend((sub, depth + 1) for node in graph.node for sub in subgraphs(node))
 
 
 def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -28,6 +28,16 @@ def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
         yield from graph.node
     for function in model.functions:
         yield from function.node
+
+
+def function_nodes(function: onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    """Yield each node of a local function and of the graphs in it."""
+    stack: list[onnx.NodeProto] = list(function.node)
+    while stack:
+        node = stack.pop()
+        yield node
+        for graph in subgraphs(node):
+            stack.extend(graph.node)
 
 
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -45,7 +55,8 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
                 yield from attribute.tensors
 
 
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs that a node holds as attributes."""
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:
             yield attribute.g

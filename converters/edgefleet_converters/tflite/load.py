@@ -12,6 +12,7 @@ from edgefleet_converters.errors import (
     InvalidModelError,
     ModelTooLargeError,
     NotAModelError,
+    ShapeOptionError,
     TruncatedModelError,
 )
 from edgefleet_converters.tflite.flatbuffer import OutOfBoundsError, Table
@@ -25,7 +26,12 @@ _NODE_KEYS: Final = ("name", "version", "node", "dtypes", "flowing", "weights", 
 
 
 def import_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model, out}. Writes a copy to `out`; returns the facts of `read_facts`."""
+    """Sandbox step. args: {model, shapes, values, out}. Writes a copy to `out`; returns the facts of `read_facts`."""
+    if args["shapes"] or args["values"]:
+        raise ShapeOptionError(
+            "shapes and values of inputs cannot be given for a TFLite file",
+            next_step="convert the ONNX model, or export the TFLite file with the wanted shapes",
+        )
     path = Path(args["model"])
     if path.stat().st_size > MAX_BYTES:
         raise ModelTooLargeError(

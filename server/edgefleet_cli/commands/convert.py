@@ -33,6 +33,9 @@ def convert(  # noqa: PLR0913, PLR0917 - the flags of the command
     precision: flags.PrecisionOption = flags.Precision.AUTO,
     max_drop: flags.MaxDrop = 0.01,
     recipe: flags.Recipe = None,
+    shape: flags.Shapes = None,
+    value: flags.Values = None,
+    allow_pickle: flags.AllowPickle = False,
 ) -> None:
     """Convert a model here and write unsigned bundles. Exit 0 all made, 1 some refused."""
     session = Session.of(ctx)
@@ -54,6 +57,7 @@ def convert(  # noqa: PLR0913, PLR0917 - the flags of the command
         precision=precision,
         metric=metric,
         max_drop=max_drop,
+        reading=flags.import_flags(shape, value, allow_pickle),
     )
     raise typer.Exit(_convert(session, request, out))
 

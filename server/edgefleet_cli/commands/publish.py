@@ -35,6 +35,9 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
     precision: flags.PrecisionOption = flags.Precision.AUTO,
     max_drop: flags.MaxDrop = 0.01,
     recipe: flags.Recipe = None,
+    shape: flags.Shapes = None,
+    value: flags.Values = None,
+    allow_pickle: flags.AllowPickle = False,
     no_wait: NoWait = False,
     to: To = None,
     strategy: How = "all",
@@ -60,6 +63,7 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
         precision=precision,
         metric=metric,
         max_drop=max_drop,
+        reading=flags.import_flags(shape, value, allow_pickle),
     )
     release = _publish(session, request, no_wait=no_wait, deploys=to is not None)
     code = exit_code(release)

@@ -29,7 +29,7 @@ from edgefleet_server.conversion.errors import (
     StoppedError,
 )
 from edgefleet_server.conversion.model import ChildAnswer, ClaimedJob, JobState, SandboxLimits
-from edgefleet_server.conversion.sandbox import Child
+from edgefleet_server.conversion.sandbox import Child, Converter
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db import Database
 from edgefleet_server.registry.model import BundleView, JobSpec
@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 _REPORT_PAUSE_S = 0.25
 _KEEP_PAUSE_S = 10.0
 _READ_BYTES = 1024 * 1024
+_OF_THE_MACHINE = frozenset({"convert.internal", "convert.tool_missing"})
+"""Refusals that say nothing about the model: the same publication may go well later, so it is tried again when asked."""
 _DATA_NAMES = {
     "calibration": "calibration.npz",
     "eval": "eval.npz",
@@ -80,7 +82,7 @@ class ConversionEngine:
         registry: RegistryService,
         signing: Signing,
         clock: Clock,
-        command: list[str],
+        converter: Converter,
         limits: SandboxLimits,
     ) -> None:
         self._db = db
@@ -88,7 +90,7 @@ class ConversionEngine:
         self._registry = registry
         self._signing = signing
         self._clock = clock
-        self._command = command
+        self._converter = converter
         self._limits = limits
 
     def work(self, job: ClaimedJob, folder: Path, should_stop: Callable[[], bool]) -> None:
@@ -108,7 +110,7 @@ class ConversionEngine:
         except LeaseLostError:
             raise
         except ChildRefusalError as error:
-            state = JobState.FAILED if error.child_code == "convert.internal" else JobState.REFUSED
+            state = JobState.FAILED if error.child_code in _OF_THE_MACHINE else JobState.REFUSED
             self._end(job, state, error.child_code, error.message, error.next_step)
         except EdgefleetError as error:
             self._end(job, JobState.FAILED, error.code, error.message, error.next_step)
@@ -130,11 +132,13 @@ class ConversionEngine:
             reporter.keep()
             return should_stop()
 
-        answer = Child(self._command, folder, self._limits, self._clock).run(request, reporter.take, stop_or_keep)
+        child = Child(self._converter.command, folder, self._limits, self._clock, self._converter.tools_folder)
+        answer = child.run(request, reporter.take, stop_or_keep)
         self._take_answer(job, folder, answer)
 
     def _lay_out(self, spec: JobSpec, folder: Path) -> dict[str, Any]:
         """Write source and data files into the folder and return the child's request."""
+        tools = self._converter.tools_folder
         source = folder / "source"
         for file in spec.files:
             path = source / file.path  # its segments were checked when it was published
@@ -154,6 +158,7 @@ class ConversionEngine:
             "data": data,
             "options": {**spec.options, "seed": 0},
             "out_dir": str(folder / "out"),
+            "tools_dir": None if tools is None else str(tools),
         }
 
     def _take_answer(self, job: ClaimedJob, folder: Path, answer: ChildAnswer) -> None:

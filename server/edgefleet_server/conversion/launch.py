@@ -1,6 +1,6 @@
 """Process entry between worker and converter: takes rights away from itself, then becomes the converter.
 
-    python -m edgefleet_server.conversion.launch PLAN_JSON COMMAND…      PLAN: {"limits": {…}, "read": [path…], "write": [path…]}
+    python -m edgefleet_server.conversion.launch PLAN_JSON COMMAND…      PLAN: {"limits": {…}, "read": […], "write": […], "run": […]}
     python -m edgefleet_server.conversion.launch --probe
 
 Runs before any untrusted byte is read. Imports only the standard library, and works by `exec`, so that the worker needs no code
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
         return
     plan = json.loads(arguments[0])
     command = arguments[1:]
-    apply_layers(plan["limits"], file_rules(command, plan["read"], plan["write"]))
+    apply_layers(plan["limits"], file_rules(command, plan["read"], plan["write"], plan.get("run", ())))
     os.execv(command[0], command)  # noqa: S606  # no shell is wanted
 
 
@@ -68,9 +68,16 @@ def apply_layers(limits: dict[str, int], rules: Sequence[landlock.Rule]) -> list
     return layers
 
 
-def file_rules(command: Sequence[str], read: Sequence[str], write: Sequence[str]) -> list[landlock.Rule]:
-    """Return what a converter may open: system libraries, this Python with its packages, the files its command names, its job."""
-    runnable = {*_SYSTEM, sys.prefix, sys.base_prefix, *(entry for entry in sys.path if entry)}
+def file_rules(
+    command: Sequence[str], read: Sequence[str], write: Sequence[str], run: Sequence[str] = ()
+) -> list[landlock.Rule]:
+    """Return what a converter may open: system libraries, this Python with its packages, the files its command names, its job.
+
+    run: folders of tool environments, which it may also execute.
+    """
+    runnable = {*_SYSTEM, sys.prefix, sys.base_prefix, *(entry for entry in sys.path if entry), *run}
+    for folder in run:
+        runnable |= {home for stamp in Path(folder).glob("*/pyvenv.cfg") if (home := _home_of(stamp))}
     for argument in command:
         if argument.startswith("/"):
             runnable.add(argument)
@@ -83,6 +90,15 @@ def file_rules(command: Sequence[str], read: Sequence[str], write: Sequence[str]
         landlock.Rule("/dev/null", landlock.DEVICE),
         *(landlock.Rule(path, landlock.WRITE) for path in write),
     ]
+
+
+def _home_of(stamp: Path) -> str:
+    """Return the installation that a virtual environment was made from (key `home` of its `pyvenv.cfg`: the folder of its binary)."""
+    for line in stamp.read_text(encoding="utf-8", errors="replace").splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "home" and value.strip().startswith("/"):
+            return str(Path(value.strip()).parent)
+    return ""
 
 
 def _set_limits(limits: dict[str, int]) -> None:

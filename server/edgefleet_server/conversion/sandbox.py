@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,6 +42,14 @@ _LOG_TAIL_BYTES = 2000
 OnLine = Callable[[Mapping[str, Any]], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Converter:
+    """The program of the conversion child, and the folder of tool environments that it may run too."""
+
+    command: list[str]
+    tools_folder: Path | None = None
+
+
 def converter_command(configured: Sequence[str] | None) -> list[str]:
     """Return the command of the conversion child."""
     if configured:
@@ -61,13 +69,24 @@ def active_layers() -> list[str]:
 
 
 class Child:
-    """One running conversion child in `folder` (which must hold the empty folders `cwd`, `tmp` and `out`)."""
+    """One running conversion child in `folder` (which must hold the empty folders `cwd`, `tmp` and `out`).
 
-    def __init__(self, command: Sequence[str], folder: Path, limits: SandboxLimits, clock: Clock) -> None:
+    tools_folder: tool environments that it may run too.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        limits: SandboxLimits,
+        clock: Clock,
+        tools_folder: Path | None = None,
+    ) -> None:
         self._folder = folder
         self._limits = limits
         self._clock = clock
         self._command = command
+        self._tools_folder = tools_folder
         self._log_path = folder / _LOG_NAME
         self._answer = ChildAnswer()
         self._lines = 0
@@ -83,6 +102,7 @@ class Child:
             "limits": {name: int(value) for name, value in asdict(self._limits).items()},
             "read": [str(self._folder.absolute() / name) for name in ("source", "data", "cwd")],
             "write": [str(self._folder.absolute() / name) for name in ("tmp", "out")],
+            "run": [] if self._tools_folder is None else [str(self._tools_folder)],
         }
         with self._log_path.open("wb") as log:
             process = subprocess.Popen(

@@ -25,7 +25,7 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.conversion.engine import ConversionEngine
 from edgefleet_server.conversion.errors import LeaseLostError, StoppedError
 from edgefleet_server.conversion.model import ClaimedJob, SandboxLimits
-from edgefleet_server.conversion.sandbox import converter_command
+from edgefleet_server.conversion.sandbox import Converter, converter_command
 from edgefleet_server.parts import Parts, build_parts
 from edgefleet_server.settings import ServerSettings, load_settings
 
@@ -48,7 +48,7 @@ class Worker:
             parts.registry,
             parts.signing,
             parts.clock,
-            converter_command(settings.converter_command),
+            Converter(converter_command(settings.converter_command), settings.tools_folder),
             limits_of(settings),
         )
         self._folder = settings.run_dir / "jobs" / name

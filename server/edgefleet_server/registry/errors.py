@@ -76,6 +76,12 @@ class BadMetricError(RegistryError):
     code = "release.bad_metric"
 
 
+class PickleNotAllowedError(RegistryError):
+    """A pickle runs code when it is read, and this server does not do that for a publisher."""
+
+    code = "release.pickle_not_allowed"
+
+
 class ProfileUnknownError(RegistryError):
     """No hardware profile has this name."""
 

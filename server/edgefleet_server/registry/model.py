@@ -1,6 +1,6 @@
 """Values of the registry: what a release is made of, its bundles and states."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -28,6 +28,14 @@ class SourceFile:
     path: str
     sha256: Sha256
     length: int
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedCode:
+    """Code that publishers may have run in the conversion child: metrics `pkg.mod:func` by name, and what is in a pickle."""
+
+    metrics: Collection[str] = ()
+    pickle: bool = False
 
 
 @dataclass(frozen=True, slots=True)

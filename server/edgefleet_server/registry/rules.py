@@ -18,6 +18,7 @@ from edgefleet_server.registry.errors import (
     BadSourceError,
     BlobLengthError,
     BlobUnknownError,
+    PickleNotAllowedError,
 )
 from edgefleet_server.registry.model import Publication, ReleaseState, SourceFile
 
@@ -73,6 +74,19 @@ def check_metric(metric: str | None, allowed: Collection[str]) -> None:
             f"this server does not run the metric {metric!r}: it names code, and code is not a publisher's to choose",
             next_step="use top1, mae, sequence or detection, run `edgectl convert` locally, or have it listed in `custom_metrics`"
             " of server.toml",
+        )
+
+
+def check_pickle(wanted: bool, allowed: bool) -> None:
+    """Refuse a source that may be a pickle unless the server's operator allowed them. Raises PickleNotAllowedError.
+
+    Reading a pickle runs the code in it; the sandbox bounds what that code can do, and the choice is the operator's.
+    """
+    if wanted and not allowed:
+        raise PickleNotAllowedError(
+            "this server reads no pickles: a pickle is code, and code is not a publisher's to choose",
+            next_step="save the model with skops.io.dump or export it to ONNX, run `edgectl convert --allow-pickle` locally, or have"
+            " `allow_pickle` set in server.toml",
         )
 
 

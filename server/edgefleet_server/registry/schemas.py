@@ -10,6 +10,8 @@ from edgefleet_protocol.ids import ProfileName, ReleaseRef, parse_model_name, pa
 from edgefleet_server.registry.model import BundleView, JobView, ModelView, Publication, ReleaseView, SourceFile
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+InputName = Annotated[str, Field(min_length=1, max_length=200)]
+Length = Annotated[int, Field(ge=1, lt=2**31)]
 METRIC_PATTERN = r"^(top1|mae|sequence|detection|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$"
 
 
@@ -53,11 +55,21 @@ class DataIn(_In):
 
 
 class OptionsIn(_In):
-    """How to convert."""
+    """How to convert. shapes, values: of inputs, by name; allow_pickle: needs the server's setting of that name."""
 
     precision: Literal["auto", "fp32", "fp16", "int8", "dynamic"] = "auto"
     metric: Annotated[str, Field(pattern=METRIC_PATTERN, max_length=200)] | None = None
     max_drop: float = Field(default=0.01, ge=0, le=1)
+    shapes: dict[InputName, Annotated[list[Length], Field(min_length=1, max_length=16)]] = Field(
+        default_factory=dict, max_length=64
+    )
+    values: dict[InputName, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict, max_length=64)
+    allow_pickle: bool = False
+
+    def as_given(self) -> dict[str, Any]:
+        """Return the options; those that came later only when set, so that older releases keep their identity."""
+        later = {"shapes", "values", "allow_pickle"}
+        return {name: value for name, value in self.model_dump().items() if value or name not in later}
 
 
 class ReleaseIn(_In):
@@ -80,7 +92,7 @@ class ReleaseIn(_In):
             profiles=None if self.profiles is None else tuple(parse_profile_name(name) for name in self.profiles),
             profile_files=tuple(self.profile_files),
             data={name: parse_sha256(d) for name, d in self.data.model_dump(exclude_none=True).items()},
-            options=self.options.model_dump(),
+            options=self.options.as_given(),
         )
 
 

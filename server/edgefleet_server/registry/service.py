@@ -6,7 +6,7 @@
 * `accept_bundle` joins the caller's transaction, so that bundle, signature, job and release state change together.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +28,7 @@ from edgefleet_server.registry.errors import (
     unknown_blob,
 )
 from edgefleet_server.registry.model import (
+    AllowedCode,
     BundleView,
     JobSpec,
     JobView,
@@ -71,7 +72,7 @@ class RegistryService:
         jobs: JobQueue,
         fleet_profiles: Callable[[], Sequence[ProfileName]],
         max_blob_bytes: int = DEFAULT_MAX_BLOB_BYTES,
-        custom_metrics: Collection[str] = (),
+        allowed_code: AllowedCode = AllowedCode(),  # noqa: B008 - a frozen value
     ) -> None:
         self._db = db
         self._blobs = blob_store
@@ -80,7 +81,7 @@ class RegistryService:
         self._jobs = jobs
         self._fleet_profiles = fleet_profiles
         self.max_blob_bytes = max_blob_bytes
-        self._custom_metrics = custom_metrics
+        self._allowed_code = allowed_code
 
     # ---- blobs
 
@@ -143,11 +144,13 @@ class RegistryService:
     def publish(self, publication: Publication, by: str) -> tuple[ReleaseView, bool]:
         """Create a release and queue its conversions, or answer with the one that exists.
 
-        Returns the release and whether it is new. Raises BadSourceError, BadMetricError, BlobUnknownError, BlobLengthError,
+        Returns the release and whether it is new. Raises BadSourceError, BadMetricError, PickleNotAllowedError, BlobUnknownError,
+        BlobLengthError,
         ProfileUnknownError, ProfileDiffersError, ProfileError, ReleaseDiffersError.
         """
         rules.check_source(publication.kind, publication.files)
-        rules.check_metric(publication.options.get("metric"), self._custom_metrics)
+        rules.check_metric(publication.options.get("metric"), self._allowed_code.metrics)
+        rules.check_pickle(bool(publication.options.get("allow_pickle")), self._allowed_code.pickle)
         custom = [profile_from_dict(facts) for facts in publication.profile_files]
         with self._db.session() as session:
             rules.check_blobs(publication, store.blob_lengths(session, rules.blobs_of(publication)))

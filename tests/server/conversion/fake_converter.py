@@ -78,8 +78,10 @@ def main() -> int:
             reason="too bad",
             next="retrain",
         )
-    elif word == "error":
-        say(type="error", code="convert.not_a_model", message="not a model", next="send a model")
+    elif word in ("error", "tool"):
+        install = f"edgectl tool install torch --tools {request['tools_dir']}"
+        reason, next_step = ("not_a_model", "send a model") if word == "error" else ("tool_missing", install)
+        say(type="error", code=f"convert.{reason}", message="no", next=next_step)
         return 2
     elif word == "crash":
         os.abort()

@@ -80,6 +80,7 @@ def test_the_signed_target_names_the_bundle(tmp_path: Path) -> None:
     [
         (b"refuse", "refused", "convert.gate"),
         (b"error", "refused", "convert.not_a_model"),
+        (b"tool", "failed", "convert.tool_missing"),
         (b"crash", "failed", "conversion.child_crashed"),
         (b"hang", "failed", "conversion.timeout"),
         (b"fill", "failed", "conversion.output_too_large"),
@@ -102,6 +103,18 @@ def test_whatever_the_child_does_nothing_wrong_is_stored(tmp_path: Path, word: b
     assert refused["code"] == code, refused
     assert refused["reason"]
     assert body["bundles"] == []
+    house.close()
+
+
+def test_a_missing_tool_is_named_with_the_folder_beside_the_data_and_tried_again_when_asked(tmp_path: Path) -> None:
+    house = converting(tmp_path)
+    body = convert(house, b"tool model")
+    folder = house.parts.settings.data_dir
+    assert (
+        body["refused"][0]["next"] == f"edgectl tool install torch --tools {folder.with_name(folder.name + '-tools')}"
+    )
+    again = house.client(Role.PUBLISHER).post("/api/v1/releases", json=release_body(b"tool model"))
+    assert [job["state"] for job in again.json()["jobs"]] == ["queued"]
     house.close()
 
 

@@ -17,6 +17,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.registry.errors import BadSourceError
 from edgefleet_server.registry.model import SourceFile
 from edgefleet_server.registry.rules import check_source, check_source_path, release_state, source_digest
+from edgefleet_server.registry.schemas import OptionsIn
 from tests.support.servers import PROFILE, ApiHouse, release_body
 
 MODEL = b"a model"
@@ -79,6 +80,39 @@ def test_a_publisher_cannot_name_code_for_the_server_to_run(any_house: ApiHouse,
     assert publish(allowing, release_body(MODEL, options={"metric": "mine.metrics:f1"})).status_code == 201
     assert publish(allowing, release_body(MODEL, options={"metric": "os:system"})).status_code == 422
     allowing.close()
+
+
+def test_a_publisher_cannot_have_a_pickle_read_unless_the_operator_allows_it(
+    any_house: ApiHouse, tmp_path: Path
+) -> None:
+    any_house.put(MODEL)
+    answer = publish(any_house, release_body(MODEL, options={"allow_pickle": True}))
+    assert (answer.status_code, answer.json()["code"]) == (422, "release.pickle_not_allowed")
+    assert "allow_pickle" in answer.json()["next"]
+    allowing = ApiHouse(tmp_path / "allowing", allow_pickle=True)
+    allowing.put(MODEL)
+    assert publish(allowing, release_body(MODEL, options={"allow_pickle": True})).status_code == 201
+    allowing.close()
+
+
+def test_options_that_came_later_do_not_make_an_old_release_another_one(any_house: ApiHouse) -> None:
+    any_house.put(MODEL)
+    old = {"precision": "auto", "metric": None, "max_drop": 0.01}
+    assert OptionsIn().as_given() == old
+    assert publish(any_house, release_body(MODEL, options=old)).status_code == 201
+    empty = old | {"shapes": {}, "values": {}, "allow_pickle": False}
+    assert publish(any_house, release_body(MODEL, options=empty)).status_code == 200
+    fixed = publish(any_house, release_body(MODEL, options={"shapes": {"x": [1, 4]}, "values": {"sr": 16000}}))
+    assert fixed.status_code == 409
+    assert "options.shapes" in fixed.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"shapes": {"x": [0]}}, {"shapes": {"x": []}}, {"values": {"": 1}}, {"values": {"x": "a"}}]
+)
+def test_shapes_and_values_are_checked_at_the_door(any_house: ApiHouse, options: dict[str, Any]) -> None:
+    any_house.put(MODEL)
+    assert publish(any_house, release_body(MODEL, options=options)).status_code == 422
 
 
 def test_a_path_is_a_file_or_a_folder() -> None:

@@ -1,0 +1,1 @@
+"""Tool environments: Python environments of their own for heavy converters, run as processes and never imported."""

@@ -1,0 +1,62 @@
+"""Which tools there are and what is installed for each: the one place that names their packages and versions.
+
+Each bound was chosen from what was installed and run; a tool that was not run says so in `proved`.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool environment.
+
+    serves: what it is for. requirements: as pip takes them. python: lowest version, and the first that is too new.
+    probe: the package whose version is shown. proved: how far this was run here.
+    """
+
+    name: str
+    serves: str
+    requirements: tuple[str, ...]
+    python: tuple[tuple[int, int], tuple[int, int]]
+    probe: str
+    proved: str
+
+
+TOOLS: Final[dict[str, Tool]] = {
+    tool.name: tool
+    for tool in (
+        Tool(
+            "torch",
+            "PyTorch .pt2 (torch.export) to ONNX",
+            ("torch>=2.9,<3", "onnxscript>=0.5,<1", "onnx>=1.19,<2", "numpy>=1.26"),
+            ((3, 10), (3, 15)),
+            "torch",
+            "torch 2.13.0 with onnxscript 0.7.2 on Python 3.11",
+        ),
+        Tool(
+            "tensorflow",
+            "Keras .keras to ONNX",
+            ("tensorflow-cpu>=2.18,<3", "tf2onnx>=1.17,<2", "onnx>=1.17,<2"),
+            ((3, 10), (3, 14)),
+            "tensorflow-cpu",
+            "tensorflow-cpu 2.21.0 with tf2onnx 1.17.0 on Python 3.11",
+        ),
+        Tool(
+            "onnx2tf",
+            "a second ONNX to TFLite converter, for comparison",
+            ("onnx2tf==2.6.9",),
+            ((3, 12), (3, 14)),
+            "onnx2tf",
+            "not run",
+        ),
+        Tool(
+            "rknn",
+            "ONNX to .rknn for Rockchip NPUs",
+            ("rknn-toolkit2>=2.3,<3", "setuptools<81"),
+            ((3, 8), (3, 13)),
+            "rknn-toolkit2",
+            "not run",
+        ),
+    )
+}

@@ -1,0 +1,214 @@
+"""Sources that become ONNX first: the same answers as the original, and nothing that could run code is run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import onnx
+import pytest
+import skops.io
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_iris
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
+
+from edgefleet_converters import errors
+from edgefleet_converters.importers.agreement import Samples, check_agreement
+from edgefleet_converters.importers.archive import checked_members
+from edgefleet_converters.importers.kinds import kind_of
+from edgefleet_converters.importers.sklearn_model import pickle_to_onnx, skops_to_onnx
+from edgefleet_converters.importers.step import import_step
+from edgefleet_runtime.port import load
+from tests.converters.graphs import Array, classifier, run
+
+X, Y = load_iris(return_X_y=True)
+NAMES = np.array(["setosa", "versicolor", "virginica"])
+
+
+def twice(x: Array) -> Array:
+    """Return 2x: a function that a skops file can only name."""
+    return 2 * x
+
+
+ESTIMATORS: dict[str, Any] = {
+    "logistic regression": make_pipeline(StandardScaler(), LogisticRegression()),
+    "mlp": MLPClassifier((8,), max_iter=300, random_state=0),
+    "forest": RandomForestClassifier(20, random_state=0),
+    "boosting": make_pipeline(StandardScaler(), GradientBoostingClassifier(n_estimators=5)),
+    "neighbours": KNeighborsClassifier(),
+    "columns": make_pipeline(
+        ColumnTransformer([("a", MinMaxScaler(), [0, 1]), ("b", StandardScaler(), [2, 3])]), Ridge()
+    ),
+}
+
+
+def fitted(name: str, y: Array = Y) -> Any:
+    return ESTIMATORS[name].fit(X, y)
+
+
+def answers(model: bytes) -> list[Array]:
+    return list(load("ort", model).run({"x": X.astype(np.float32)}).values())
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_skops_file_answers_as_the_estimator(tmp_path: Path, name: str) -> None:
+    estimator = fitted(name)
+    skops.io.dump(estimator, tmp_path / "model.skops")
+    assert kind_of(tmp_path / "model.skops") == "skops"
+    data, facts = skops_to_onnx(tmp_path / "model.skops")
+    got, wanted = answers(data)[0], estimator.predict(X)
+    if wanted.dtype.kind == "i":
+        assert (np.ravel(got) == wanted).all()
+    else:
+        assert np.allclose(np.ravel(got), wanted, atol=1e-4)
+    assert facts["compared"]["agreeing"] >= 0.98 * facts["compared"]["samples"] > 0
+    assert set(facts["versions"]) == {"scikit-learn", "skl2onnx"}
+
+
+def test_class_names_leave_the_graph_and_are_told(tmp_path: Path) -> None:
+    estimator = fitted("forest", NAMES[Y])
+    skops.io.dump(estimator, tmp_path / "model.skops")
+    data, facts = skops_to_onnx(tmp_path / "model.skops")
+    assert facts["labels"] == list(NAMES)
+    model = onnx.load_model_from_string(data)
+    assert [value.name for value in model.graph.output] == ["probabilities"]
+    assert (NAMES[answers(data)[0].argmax(axis=1)] == estimator.predict(X)).all()
+
+
+def test_a_type_outside_the_allow_list_is_named_and_never_built(tmp_path: Path) -> None:
+    skops.io.dump(make_pipeline(FunctionTransformer(twice), Ridge()).fit(X, Y), tmp_path / "model.skops")
+    with pytest.raises(errors.UntrustedTypeError, match=r"test_importers\.twice") as caught:
+        skops_to_onnx(tmp_path / "model.skops")
+    assert caught.value.code == "convert.untrusted_type"
+
+
+def test_an_estimator_that_was_never_fitted_is_no_model(tmp_path: Path) -> None:
+    skops.io.dump(LogisticRegression(), tmp_path / "model.skops")
+    with pytest.raises(errors.InvalidModelError, match="no fitted scikit-learn estimator"):
+        skops_to_onnx(tmp_path / "model.skops")
+
+
+class Evil:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("name", ["model.pkl", "model.onnx", "model.joblib"])
+def test_a_pickle_is_told_by_its_bytes_and_not_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(pickle.dumps(Evil(tmp_path / "owned")))
+    assert kind_of(path) == "pickle"
+    args = {"model": str(path), "kind": "pickle", "tools": None, "allow_pickle": False, "out": str(tmp_path / "out")}
+    with pytest.raises(errors.PickleRefusedError, match="run whatever code") as caught:
+        import_step(args)
+    assert "--allow-pickle" in caught.value.next_step
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("compress", [0, 3])
+def test_an_allowed_joblib_file_answers_as_the_estimator(tmp_path: Path, compress: int) -> None:
+    estimator = fitted("logistic regression")
+    joblib.dump(estimator, tmp_path / "model.joblib", compress=compress)
+    assert kind_of(tmp_path / "model.joblib") == "pickle"
+    data, _ = pickle_to_onnx(tmp_path / "model.joblib")
+    assert (answers(data)[0] == estimator.predict(X)).all()
+
+
+def test_a_pickle_of_another_scikit_learn_is_refused(tmp_path: Path) -> None:
+    data = pickle.dumps(fitted("logistic regression"))
+    import sklearn
+
+    version = sklearn.__version__.encode()
+    assert version in data
+    (tmp_path / "model.pkl").write_bytes(data.replace(version, b"0" + version[1:]))
+    with pytest.raises(errors.InvalidModelError, match="InconsistentVersionWarning"):
+        pickle_to_onnx(tmp_path / "model.pkl")
+
+
+@pytest.mark.slow
+def test_a_skops_model_goes_the_whole_way(tmp_path: Path) -> None:
+    skops.io.dump(fitted("logistic regression"), tmp_path / "model.skops")
+    report, _ = run(tmp_path / "model.skops", tmp_path / "out", precision="fp32")
+    (bundle,) = report.bundles
+    assert bundle.metric.value == 1.0
+    assert report.source["imported"]["kind"] == "skops"
+
+
+def test_a_converter_that_answers_something_else_is_caught() -> None:
+    model = classifier()
+    x = np.random.default_rng(0).standard_normal((20, 16)).astype(np.float32)
+    right = next(iter(load("ort", model.SerializeToString()).run({"x": x}).values()))
+    told = check_agreement(model.SerializeToString(), Samples({"x": x}, [right]), "m")
+    assert told == {"samples": 20, "agreeing": 20, "largest_ratio": 0.0}
+    for wrong in (right * 1.1, right[:, :3], np.where(np.arange(20)[:, None] < 2, np.nan, right).astype(np.float32)):
+        with pytest.raises(errors.ImportDiffersError):
+            check_agreement(model.SerializeToString(), Samples({"x": x}, [wrong]), "m")
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["m/archive_format", "m/models/model.json"], "pt2"),
+        (["config.json", "metadata.json", "model.weights.h5"], "keras"),
+        (["m/data.pkl", "m/data/0"], "weights without the model"),
+        (["m/data.pkl", "m/code/x.py"], "TorchScript"),
+        (["x.npy", "y.npy"], "sample data"),
+        (["model.onnx"], "zip of something else"),
+    ],
+)
+def test_a_zip_is_told_by_what_it_holds(tmp_path: Path, names: list[str], told: str) -> None:
+    path = tmp_path / "model.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    if told in ("pt2", "keras"):
+        assert kind_of(path) == told
+        return
+    with pytest.raises(errors.NotAModelError, match=told):
+        kind_of(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "told"),
+    [
+        ("../x", 0o100644, "plain relative name"), ("/x", 0o100644, "plain relative name"), ("a\\b", 0o100644, "plain relative"),
+        ("C:/x", 0o100644, "plain relative name"), ("a/../../x", 0o100644, "plain relative name"), ("x", 0o120777, "symbolic link"),
+    ],
+)  # fmt: skip
+def test_a_zip_that_could_write_outside_is_not_opened(tmp_path: Path, name: str, mode: int, told: str) -> None:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = mode << 16
+    with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
+        archive.writestr(info, b"x")
+    with pytest.raises(errors.ArchiveUnsafeError, match=told):
+        checked_members(tmp_path / "m.zip")
+
+
+def test_bombs_and_doubled_members_are_not_opened(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("schema.json", bytes(100 * 1024**2))
+    with pytest.raises(errors.ArchiveUnsafeError, match="unpacks from"):
+        checked_members(bomb)
+    twin = tmp_path / "twin.zip"
+    with zipfile.ZipFile(twin, "w") as archive:
+        archive.writestr("a", b"1")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a", b"2")
+    with pytest.raises(errors.ArchiveUnsafeError, match="twice"):
+        checked_members(twin)
