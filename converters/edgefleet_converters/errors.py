@@ -186,12 +186,6 @@ class RefusedError(ConversionError):
     code = "convert.refused"
 
 
-class OnnxToTfliteNotYetError(RefusedError):
-    """An ONNX model was asked for on a TFLite runtime."""
-
-    code = "convert.onnx_to_tflite_not_yet"
-
-
 class FormatNotAllowedError(RefusedError):
     """The source's format cannot be run by the profile's runtimes."""
 
@@ -202,6 +196,12 @@ class UnsupportedOperatorError(RefusedError):
     """A node uses an operator, version or type that the profile does not list."""
 
     code = "convert.unsupported_operator"
+
+
+class OperatorNotCompiledError(RefusedError):
+    """Our ONNX to TFLite compiler does not do an operator in this form, although the runtime might."""
+
+    code = "convert.operator_not_compiled"
 
 
 class OpsetTooNewError(RefusedError):
@@ -345,6 +345,9 @@ BY_CODE: dict[str, type[ConversionError]] = {
         LoadFailedError,
         TransformError,
         RuntimeUnavailableError,
+        UnsupportedOperatorError,
+        OperatorNotCompiledError,
+        DynamicShapeError,
     )
 }
 """Errors that a sandboxed child may raise; the parent raises the same class again."""

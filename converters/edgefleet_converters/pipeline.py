@@ -22,6 +22,8 @@ from edgefleet_converters.check.compat import (
     check_io_types,
     check_shapes,
     check_versions,
+    compiles,
+    oldest_runtime,
 )
 from edgefleet_converters.check.mapping import predicted_mapping
 from edgefleet_converters.check.operators import check_nodes
@@ -30,7 +32,7 @@ from edgefleet_converters.drift_reference import build_reference
 from edgefleet_converters.evaluation import Evaluation, prepare_evaluation
 from edgefleet_converters.gate import check_runtimes
 from edgefleet_converters.pack import Contents, build_bundle
-from edgefleet_converters.recipe import CandidateSpec, Recipe, default_recipe, load_recipe
+from edgefleet_converters.recipe import FP32, CandidateSpec, Recipe, default_recipe, load_recipe
 from edgefleet_converters.report import (
     BundleRow,
     CandidateRow,
@@ -60,6 +62,7 @@ _STAGE_PCT: Final = {
     "import": 5,
     "validate": 15,
     "simplify": 25,
+    "compile": 35,
     "quantize": 40,
     "gate": 60,
     "bundle": 95,
@@ -136,7 +139,9 @@ class _Conversion:
                 recipe = given or default_recipe(profile, seed=self._request.options.seed)
                 prepared = self._prepare(profile, found, model, recipe)
                 check_io_types(profile, prepared.reference.inputs, prepared.reference.specs)
-            if found.format == "onnx":
+            if compiles(profile, found.format):
+                row.bundle = self._compiled(profile, model, prepared, recipe, row)
+            elif found.format == "onnx":
                 row.bundle = self._onnx(profile, model, prepared, recipe, row)
             else:
                 row.bundle = self._tflite(profile, model, prepared, recipe, row)
@@ -165,6 +170,26 @@ class _Conversion:
         subject = Subject(base, evaluation, reference, profile, recipe, self._request.options)
         chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
         return self._bundle(profile, chosen, prepared, recipe, base.bytes, "onnx")
+
+    def _compiled(
+        self, profile: HardwareProfile, model: ModelFile, prepared: _Prepared, recipe: Recipe, row: ProfileReport
+    ) -> BundleRow:
+        """An ONNX model for a TFLite runtime: simplified, compiled, and held against the original's own answers."""
+        evaluation, reference = prepared.evaluation, prepared.reference
+        shapes = recipe.shapes or _fixed_shapes(profile, reference.inputs, evaluation, needed=True)
+        self._say(profile.name, "simplify", "folding constants")
+        with self._workshop.stage("simplify"):
+            base = self._workshop.simplified(model, recipe, shapes, evaluation.samples)
+        self._say(profile.name, "compile", f"compiling to TFLite for {profile.runtime.name}")
+        with self._workshop.stage("compile"):
+            file = self._workshop.compiled(base, oldest_runtime(profile))
+        row.passes = [*base.facts["passes"], *file.facts["passes"]]
+        check_tflite_operators(profile, file.facts["nodes"])
+        own = msgspec.structs.replace(recipe, candidates=[FP32])
+        self._say(profile.name, "gate", f"running the model in {profile.runtime.name}")
+        subject = Subject(file, evaluation, reference, profile, own, self._request.options)
+        chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
+        return self._bundle(profile, chosen, prepared, own, file.bytes, "tflite")
 
     def _tflite(
         self, profile: HardwareProfile, model: ModelFile, prepared: _Prepared, recipe: Recipe, row: ProfileReport
@@ -354,10 +379,10 @@ def _refuse_strings(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, .
 
 
 def _fixed_shapes(
-    profile: HardwareProfile, inputs: tuple[TensorSpec, ...], evaluation: Evaluation
+    profile: HardwareProfile, inputs: tuple[TensorSpec, ...], evaluation: Evaluation, *, needed: bool = False
 ) -> dict[str, list[int]]:
     """Return fixed input shapes when the profile needs them: one sample, other open dimensions as the data has them."""
-    if profile.quant.dynamic_shapes and not profile.quant.batch_fixed:
+    if profile.quant.dynamic_shapes and not profile.quant.batch_fixed and not needed:
         return {}
     shapes = {}
     for spec in inputs:

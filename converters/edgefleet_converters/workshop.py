@@ -203,6 +203,21 @@ class Workshop:
 
         return _once(self._made, memo, made)
 
+    def compiled(self, base: ModelFile, runtime: str) -> ModelFile:
+        """Return the `.tflite` file that our compiler makes of an ONNX model for a runtime (`litert` or `tflite`).
+
+        Raises UnsupportedOperatorError, OperatorNotCompiledError, DynamicShapeError, CrashedError …
+        """
+
+        def made() -> ModelFile:
+            out = self._new("compiled.tflite")
+            args = {"model": str(base.path), "runtime": runtime, "out": str(out)}
+            return self._file(
+                out, self.sandbox.build("tflite_compile", args, what="compiling the model to TFLite").answer
+            )
+
+        return _once(self._made, f"compile:{base.sha256}:{runtime}", made)
+
     def candidate(
         self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet | None, inputs: tuple[TensorSpec, ...]
     ) -> ModelFile:

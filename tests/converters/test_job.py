@@ -38,13 +38,14 @@ def request(source: Path, out: Path, *profiles: str, **more: Any) -> dict[str, A
 
 
 def test_a_conversion_ends_with_a_result_line(tmp_path: Path) -> None:
-    document = request(save(classifier(), tmp_path), tmp_path / "out", "generic-x86_64-ort", "generic-x86_64-litert")
+    document = request(save(classifier(), tmp_path), tmp_path / "out", "generic-x86_64-ort", "generic-x86_64-ort-small")
+    document["profiles"][1]["max_model_bytes"] = 100
     code, lines = job(document | {"options": {"precision": "fp32"}})
     assert code == 0
     result = lines[-1]
     assert result["type"] == "result"
     assert [row["profile"] for row in result["bundles"]] == ["generic-x86_64-ort"]
-    assert [row["code"] for row in result["refused"]] == ["convert.onnx_to_tflite_not_yet"]
+    assert [row["code"] for row in result["refused"]] == ["convert.over_budget"]
     assert set(result["refused"][0]) == {"profile", "code", "reason", "next"}
     wanted = {
         "model", "version", "profile", "runtime", "precision", "bytes", "fp32_bytes", "ratio", "bundle_bytes", "sha256",
@@ -53,7 +54,7 @@ def test_a_conversion_ends_with_a_result_line(tmp_path: Path) -> None:
     assert wanted <= set(result["bundles"][0])
     assert Path(result["report_path"]).is_file()
     stages = [
-        line["stage"] for line in lines if line["type"] == "progress" and line["profile"] != "generic-x86_64-litert"
+        line["stage"] for line in lines if line["type"] == "progress" and line["profile"] != "generic-x86_64-ort-small"
     ]
     assert stages == ["import", "validate", "simplify", "quantize", "gate", "bundle"]
 

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 
 from edgefleet_converters import errors
 from edgefleet_protocol.bundle import Bundle, open_bundle
-from edgefleet_protocol.profile import ProfileRuntime, QuantRules
+from edgefleet_protocol.profile import HardwareProfile, ProfileRuntime, QuantRules
 from edgefleet_runtime.golden import check_golden, load_golden
 from edgefleet_runtime.port import load
 from tests.converters.crash_models import answering_nan, crashing_at_load
@@ -140,12 +140,15 @@ def test_a_model_that_answers_nan_is_refused(tmp_path: Path) -> None:
     assert "NaN" in report.refused[0].reason
 
 
-def test_onnx_on_a_tflite_profile_is_not_yet(tiny: dict[str, Any], tmp_path: Path) -> None:
-    report, _ = run(tiny["model"], tmp_path, ["generic-x86_64-litert", "generic-x86_64-ort"])
-    assert [row.code for row in report.refused] == ["convert.onnx_to_tflite_not_yet"]
-    assert "not yet" in report.refused[0].reason
-    assert "-ort" in report.refused[0].next
-    assert len(report.bundles) == 1, "one refused profile must not stop the others"
+def test_a_refused_profile_does_not_stop_the_others(tiny: dict[str, Any], tmp_path: Path) -> None:
+    profiles: list[str | HardwareProfile] = [
+        "generic-x86_64-litert",
+        changed("generic-x86_64-ort", max_model_bytes=100),
+        "generic-x86_64-ort",
+    ]
+    report, _ = run(tiny["model"], tmp_path, profiles, precision="fp32")
+    assert [row.code for row in report.refused] == ["convert.over_budget"]
+    assert [row.profile for row in report.bundles] == ["generic-x86_64-litert", "generic-x86_64-ort"]
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ from edgefleet_converters.errors import (
     BatchNotFixedError,
     DynamicShapeError,
     FormatNotAllowedError,
-    OnnxToTfliteNotYetError,
     OpsetTooNewError,
     PrecisionError,
 )
@@ -17,14 +16,12 @@ from edgefleet_protocol.profile import HardwareProfile
 
 
 def check_format(profile: HardwareProfile, source_format: str) -> None:
-    """Raise when the profile's runtime cannot take a source of this format (`onnx` or `tflite`)."""
-    if source_format in profile.formats_allowed:
+    """Raise when the profile's runtime cannot take a source of this format (`onnx` or `tflite`).
+
+    An ONNX source is compiled for a profile that takes TFLite.
+    """
+    if source_format in profile.formats_allowed or compiles(profile, source_format):
         return
-    if source_format == "onnx" and "tflite" in profile.formats_allowed:
-        raise OnnxToTfliteNotYetError(
-            f"profile {profile.name} takes TFLite models, and ONNX models are not yet compiled to TFLite",
-            next_step="publish a .tflite file for this profile, or choose a profile whose name ends in -ort",
-        )
     raise FormatNotAllowedError(
         f"profile {profile.name} takes {', '.join(profile.formats_allowed)} models (formats_allowed), not {source_format}",
         next_step=f"publish the model as {profile.formats_allowed[0]}, or choose another profile",
@@ -40,6 +37,16 @@ def check_backend(profile: HardwareProfile) -> None:
             f"{backend.reason}",
             next_step=backend.next_step,
         )
+def compiles(profile: HardwareProfile, source_format: str) -> bool:
+    """Say whether a source of this format is compiled to TFLite for the profile."""
+    takes = profile.formats_allowed
+    return source_format == "onnx" and "onnx" not in takes and "tflite" in takes
+
+
+def oldest_runtime(profile: HardwareProfile) -> str:
+    """Return the runtime that a file must suit to run on all that the profile names: 2.14 of tflite-runtime before LiteRT."""
+    names = {profile.runtime.name, *(runtime.name for runtime in profile.also_verified_on)}
+    return "tflite" if "tflite" in names else "litert"
 
 
 def check_versions(profile: HardwareProfile, opset: int, ir: int) -> None:

@@ -1,0 +1,63 @@
+"""ONNX model + target runtime -> `.tflite` bytes, or a refusal that names what is in the way."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+
+from edgefleet_converters.passes.base import Pass, PassNote, run_passes
+from edgefleet_converters.tflite.builder import Builder
+from edgefleet_converters.tflite.ir import Graph
+from edgefleet_converters.tflite.load import read_facts
+from edgefleet_converters.tflite.passes.fuse import FuseActivations
+from edgefleet_converters.tflite.passes.layout import CancelTransposes
+from edgefleet_converters.tflite.passes.tidy import DropUnused, ShareEqual
+from edgefleet_converters.tflite.runtimes import BY_ADAPTER, TfliteRuntime
+from edgefleet_converters.tflite.trace import Tracer
+from edgefleet_converters.tflite.writer import write
+
+PASSES: Final[tuple[Pass[Graph], ...]] = (
+    DropUnused(), ShareEqual(), CancelTransposes(), ShareEqual(), DropUnused(), FuseActivations(),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled model. operators: name -> count. notes: what the passes did."""
+
+    data: bytes
+    graph: Graph
+    operators: dict[str, int]
+    notes: tuple[PassNote, ...]
+
+
+def compile_model(model: onnx.ModelProto, runtime: TfliteRuntime) -> Compiled:
+    """Return the compiled model. Inputs and outputs keep names, order, shapes and types.
+
+    Raises UnsupportedOperatorError when the runtime lacks something, OperatorNotCompiledError when this compiler does,
+    DynamicShapeError for open input shapes, ModelTooLargeError.
+    """
+    builder = Builder(runtime)
+    inputs, outputs = Tracer(model, builder).run()
+    done = run_passes(builder.finish(inputs, outputs), PASSES)
+    for op in done.model.ops:
+        # What a pass made must be within the runtime's reach too.
+        builder.check(op)
+    return Compiled(write(done.model), done.model, _counts(done.model), done.notes)
+
+
+def compile_step(args: dict[str, Any]) -> dict[str, Any]:
+    """Sandbox step. args: {model: ONNX file, runtime: `litert` or `tflite`, out}. Writes `out`; returns its facts and `passes`."""
+    model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
+    compiled = compile_model(model, BY_ADAPTER[args["runtime"]])
+    Path(args["out"]).write_bytes(compiled.data)
+    notes = [{"name": n.name, "outcome": n.outcome, "reason": n.reason} for n in compiled.notes]
+    return read_facts(compiled.data) | {"passes": notes}
+
+
+def _counts(graph: Graph) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for op in graph.ops:
+        counts[op.code] = counts.get(op.code, 0) + 1
+    return dict(sorted(counts.items()))

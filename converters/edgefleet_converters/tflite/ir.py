@@ -1,0 +1,78 @@
+"""The compiler's own picture of a TFLite graph: tensors, operators, one subgraph.
+
+Everything is frozen and compared by identity: a pass builds a new graph and shares what it does not change.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Option: TypeAlias = int | float | bool | str | tuple[int, ...]
+Shape: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """real = scale * (stored - zero_point). One pair for the tensor, or one for each index of `dimension`."""
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    dimension: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A value. dtype: name of `operators.DTYPES`. shape: all fixed. data: of a constant, of that dtype and shape."""
+
+    name: str
+    dtype: str
+    shape: Shape
+    data: Array | None = None
+    quantization: Quantization | None = None
+
+    @property
+    def rank(self) -> int:
+        """Return the number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def constant(self) -> Array:
+        """Return the value of a constant. Asserts that it is one."""
+        assert self.data is not None, f"{self.name} is no constant"
+        return self.data
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """One builtin operator. code: name of `operators.BUILTIN_NAMES`. inputs: None stands for an optional one left out."""
+
+    code: str
+    inputs: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor, ...]
+    options: Mapping[str, Option] = field(default_factory=dict)
+    source: str = ""
+    """The ONNX node it comes from, for messages."""
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A whole model: operators in an order in which each input is made before it is read."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    ops: tuple[Op, ...]
+
+
+def constant(name: str, data: Array) -> Tensor:
+    """Return a constant tensor of the array's own dtype and shape."""
+    return Tensor(name, data.dtype.name, tuple(int(n) for n in data.shape), np.array(data, order="C"))
+
+
+def bytes_of(graph: Graph) -> int:
+    """Return the bytes of all distinct constants."""
+    seen = {id(t): t for op in graph.ops for t in op.inputs if t is not None and t.data is not None}
+    return sum(t.constant.nbytes for t in seen.values())

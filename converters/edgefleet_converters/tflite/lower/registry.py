@@ -1,0 +1,59 @@
+"""Which lowering serves which ONNX operator. An operator that is not here is served by the standard's function body, if any."""
+
+from typing import Final, NoReturn
+
+from edgefleet_converters.tflite.builder import Builder
+from edgefleet_converters.tflite.lower import (
+    activations,
+    classical,
+    control,
+    convolution,
+    detection,
+    elementwise,
+    generated,
+    indexing,
+    normalization,
+    pooling,
+    products,
+    quantized,
+    recurrent,
+    reductions,
+    resampling,
+    sampling,
+    shapes,
+    spectra,
+    training,
+)
+from edgefleet_converters.tflite.node import Lowering, Node
+
+FAMILIES: Final = (
+    activations, control, convolution, detection, elementwise, generated, indexing, normalization, pooling, products,
+    quantized, recurrent, reductions, resampling, sampling, shapes, spectra,
+)  # fmt: skip
+
+ABSENT: Final[dict[str, str]] = {
+    "ImageDecoder": "a decoder of image files", "RandomNormal": "random numbers as ONNX makes them",
+    "RandomNormalLike": "random numbers as ONNX makes them", "RandomUniform": "random numbers as ONNX makes them",
+    "RandomUniformLike": "random numbers as ONNX makes them", "Bernoulli": "random numbers as ONNX makes them",
+    "Multinomial": "random numbers as ONNX makes them", "StringConcat": "string tensors",
+    "StringSplit": "string tensors", "StringNormalizer": "string tensors", "RegexFullMatch": "string tensors",
+}  # fmt: skip
+"""Operators that need what no TFLite runtime has."""
+
+
+def _absent(what: str) -> Lowering:
+    def lower(b: Builder, _n: Node) -> NoReturn:
+        b.lacks(what)
+
+    return lower
+
+
+LOWERINGS: Final[dict[tuple[str, str], Lowering]] = {
+    **{("", name): lowering for family in FAMILIES for name, lowering in family.LOWERINGS.items()},
+    **{("", name): _absent(what) for name, what in ABSENT.items()},
+    **{("ai.onnx.preview.training", name): lowering for name, lowering in training.LOWERINGS.items()},
+    **{("ai.onnx.ml", name): lowering for name, lowering in classical.LOWERINGS.items()},
+    ("ai.onnx.ml", "ArrayFeatureExtractor"): indexing.array_feature_extractor,
+    ("ai.onnx.ml", "Binarizer"): indexing.binarizer,
+}
+"""(domain, operator) -> lowering."""

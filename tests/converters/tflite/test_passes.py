@@ -1,0 +1,93 @@
+"""Passes: fewer operators, the same answers; a promise that does not hold drops the result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import helper
+
+from edgefleet_converters.passes.base import run_passes
+from edgefleet_converters.tflite.compile import compile_model
+from edgefleet_converters.tflite.ir import Graph, Op, Tensor, constant
+from edgefleet_converters.tflite.passes.contract import broken, count
+from edgefleet_converters.tflite.passes.layout import CancelTransposes
+from edgefleet_converters.tflite.passes.tidy import DropUnused, ShareEqual
+from edgefleet_converters.tflite.runtimes import LITERT_23
+from tests.converters.tflite.models import graph_of
+
+Array = npt.NDArray[Any]
+
+
+def net(*middle: onnx.NodeProto, last: str = "r") -> onnx.ModelProto:
+    """Return Conv -> `middle` (from `a` to `last`) -> Conv."""
+    inputs: dict[str, Array | None] = {
+        "x": np.zeros((1, 3, 8, 8), np.float32), "w": np.ones((4, 3, 3, 3), np.float32), "s": np.ones((4, 1, 1), np.float32),
+    }  # fmt: skip
+    channels = 8 if any(node.op_type == "Concat" for node in middle) else 4
+    inputs["v"] = np.ones((2, channels, 1, 1), np.float32)
+    nodes = [helper.make_node("Conv", ["x", "w"], ["a"]), *middle, helper.make_node("Conv", [last, "v"], ["y"])]
+    return graph_of(nodes, inputs, ["w", "s", "v"], ["y"])
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        [helper.make_node("Relu", ["a"], ["r"])],
+        [helper.make_node("Mul", ["a", "s"], ["m"]), helper.make_node("Sigmoid", ["m"], ["r"])],
+        [helper.make_node("Sigmoid", ["a"], ["g"]), helper.make_node("Mul", ["a", "g"], ["r"])],
+        [helper.make_node("Tanh", ["a"], ["t"]), helper.make_node("Concat", ["a", "t"], ["r"], axis=1)],
+        [helper.make_node("MaxPool", ["a"], ["p"], kernel_shape=[2, 2]), helper.make_node("HardSwish", ["p"], ["r"])],
+    ],
+    ids=["relu", "scale", "gate", "concat", "pool"],
+)
+def test_only_the_outermost_transposes_stay(middle: list[onnx.NodeProto]) -> None:
+    assert count(compile_model(net(*middle), LITERT_23).graph, "TRANSPOSE") == 2
+
+
+def test_an_activation_is_done_by_the_kernel_before_it() -> None:
+    graph = compile_model(net(helper.make_node("Relu", ["a"], ["r"])), LITERT_23).graph
+    assert count(graph, "RELU") == 0
+    assert [op.options["fused_activation_function"] for op in graph.ops if op.code == "CONV_2D"] == [1, 0]
+
+
+def _chain() -> tuple[Graph, Tensor]:
+    x, y, z = (Tensor(name, "float32", (2, 3)) for name in "xyz")
+    unused = Tensor("unused", "float32", (2, 3))
+    ops = (Op("EXP", (x,), (y,)), Op("ABS", (x,), (unused,)), Op("EXP", (x,), (z,)))
+    total = Tensor("total", "float32", (2, 3))
+    return Graph((x,), (total,), (*ops, Op("ADD", (y, z), (total,)))), total
+
+
+def test_what_nobody_reads_and_what_is_made_twice_goes() -> None:
+    graph, _ = _chain()
+    after = run_passes(graph, [DropUnused(), ShareEqual()]).model
+    assert [op.code for op in after.ops] == ["EXP", "ADD"]
+    assert after.ops[1].inputs[0] is after.ops[1].inputs[1]
+
+
+def test_a_transpose_and_its_inverse_are_nothing() -> None:
+    x, a, b, y = (
+        Tensor("x", "float32", (2, 3)),
+        Tensor("a", "float32", (3, 2)),
+        Tensor("b", "float32", (2, 3)),
+        Tensor("y", "float32", (2, 3)),
+    )
+    turn = constant("p", np.array([1, 0], np.int32))
+    graph = Graph(
+        (x,), (y,), (Op("TRANSPOSE", (x, turn), (a,)), Op("TRANSPOSE", (a, turn), (b,)), Op("EXP", (b,), (y,)))
+    )
+    after = run_passes(graph, [CancelTransposes(), DropUnused()]).model
+    assert [op.code for op in after.ops] == ["EXP"]
+    assert after.ops[0].inputs[0] is x
+
+
+def test_a_graph_that_reads_what_is_not_made_is_no_result() -> None:
+    graph, total = _chain()
+    assert "before it is made" in broken(graph, replace(graph, ops=graph.ops[3:]))
+    assert broken(graph, replace(graph, outputs=(replace(total, name="other"),))) == "the outputs changed"
+    assert broken(graph, graph) == ""
