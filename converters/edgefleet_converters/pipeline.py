@@ -32,7 +32,7 @@ from edgefleet_converters.drift_reference import build_reference
 from edgefleet_converters.evaluation import Evaluation, prepare_evaluation
 from edgefleet_converters.gate import check_runtimes
 from edgefleet_converters.pack import Contents, build_bundle
-from edgefleet_converters.recipe import FP32, CandidateSpec, Recipe, default_recipe, load_recipe
+from edgefleet_converters.recipe import CandidateSpec, Recipe, default_recipe, load_recipe
 from edgefleet_converters.report import (
     BundleRow,
     CandidateRow,
@@ -46,6 +46,7 @@ from edgefleet_converters.sandbox import Sandbox
 from edgefleet_converters.search import Chosen, Subject, search
 from edgefleet_converters.sidefiles import read_side_files
 from edgefleet_converters.source import FoundSource
+from edgefleet_converters.tflite.quantize.recipe import tflite_recipe
 from edgefleet_converters.workshop import Answers, ModelFile, Workshop, refuse_empty, refuse_nonfinite
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName, ProfileName, Version, target_path
@@ -136,7 +137,8 @@ class _Conversion:
                 if found.format == "tflite":
                     check_nodes(profile, model.facts)
                 check_runtimes(self._workshop, profile)
-                recipe = given or default_recipe(profile, seed=self._request.options.seed)
+                standard = tflite_recipe if compiles(profile, found.format) else default_recipe
+                recipe = given or standard(profile, seed=self._request.options.seed)
                 prepared = self._prepare(profile, found, model, recipe)
                 check_io_types(profile, prepared.reference.inputs, prepared.reference.specs)
             if compiles(profile, found.format):
@@ -184,12 +186,10 @@ class _Conversion:
         with self._workshop.stage("compile"):
             file = self._workshop.compiled(base, oldest_runtime(profile))
         row.passes = [*base.facts["passes"], *file.facts["passes"]]
-        check_tflite_operators(profile, file.facts["nodes"])
-        own = msgspec.structs.replace(recipe, candidates=[FP32])
-        self._say(profile.name, "gate", f"running the model in {profile.runtime.name}")
-        subject = Subject(file, evaluation, reference, profile, own, self._request.options)
+        self._say(profile.name, "quantize", "making candidates")
+        subject = Subject(file, evaluation, reference, profile, recipe, self._request.options)
         chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
-        return self._bundle(profile, chosen, prepared, own, file.bytes, "tflite")
+        return self._bundle(profile, chosen, prepared, recipe, file.bytes, "tflite")
 
     def _tflite(
         self, profile: HardwareProfile, model: ModelFile, prepared: _Prepared, recipe: Recipe, row: ProfileReport

@@ -16,7 +16,7 @@ from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.profile import HardwareProfile
 
 Precision = Literal["fp32", "fp16", "int8", "dynamic"]
-Method = Literal["none", "float16", "dynamic", "static"]
+Method = Literal["none", "float16", "weight_only", "dynamic", "static"]
 _MAX_RECIPE_BYTES = 1 << 20
 
 

@@ -31,6 +31,7 @@ STEPS: Final[dict[str, str]] = {
     "onnx_simplify": "edgefleet_converters.onnx.simplify:simplify_step",
     "onnx_candidate": "edgefleet_converters.onnx.quantize:candidate_step",
     "tflite_import": "edgefleet_converters.tflite.load:import_step",
+    "tflite_candidate": "edgefleet_converters.tflite.quantize.candidates:candidate_step",
     "tflite_compile": "edgefleet_converters.tflite.compile:compile_step",
     "probe_runtime": "edgefleet_converters.check.run_model:probe_step",
     "run_model": "edgefleet_converters.check.run_model:run_step",

@@ -212,9 +212,9 @@ class Workshop:
         def made() -> ModelFile:
             out = self._new("compiled.tflite")
             args = {"model": str(base.path), "runtime": runtime, "out": str(out)}
-            return self._file(
-                out, self.sandbox.build("tflite_compile", args, what="compiling the model to TFLite").answer
-            )
+            facts = self.sandbox.build("tflite_compile", args, what="compiling the model to TFLite").answer
+            # A smaller form is made from the compiler's graph, not from the file: it needs the source and the runtime again.
+            return self._file(out, facts | {"compiled_from": {"model": str(base.path), "runtime": runtime}})
 
         return _once(self._made, f"compile:{base.sha256}:{runtime}", made)
 
@@ -222,7 +222,9 @@ class Workshop:
         self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet | None, inputs: tuple[TensorSpec, ...]
     ) -> ModelFile:
         """Return the model that `spec` makes from `base`. Raises TransformError, CrashedError …"""
-        memo = f"candidate:{base.sha256}:{msgspec.json.encode(spec, order='sorted').decode()}"
+        # The same float file may be compiled for two runtimes, which have different int8 kernels.
+        runtime = base.facts.get("compiled_from", {}).get("runtime", "")
+        memo = f"candidate:{base.sha256}:{runtime}:{msgspec.json.encode(spec, order='sorted').decode()}"
         return _once(self._made, memo, lambda: self._candidate(base, spec, calibration, inputs))
 
     def _candidate(
@@ -230,11 +232,16 @@ class Workshop:
     ) -> ModelFile:
         if spec.method == "none":
             return base
-        out = self._new("candidate.onnx")
+        compiled = base.facts.get("compiled_from")
+        out = self._new("candidate.tflite" if compiled else "candidate.onnx")
         asked = None
         if spec.method == "static":
             assert calibration is not None
             asked = self._sample_file(calibration)
+        if compiled:
+            asking = {"spec": msgspec.to_builtins(spec), "calibration": str(asked) if asked else None, "out": str(out)}
+            step = self.sandbox.build("tflite_candidate", compiled | asking, what=f"making the candidate {spec.id}")
+            return self._file(out, step.answer)
         args = {
             "model": str(base.path), "spec": msgspec.to_builtins(spec), "calibration": str(asked) if asked else None,
             "inputs": msgspec.to_builtins(inputs), "out": str(out),

@@ -37,6 +37,8 @@ def check_backend(profile: HardwareProfile) -> None:
             f"{backend.reason}",
             next_step=backend.next_step,
         )
+
+
 def compiles(profile: HardwareProfile, source_format: str) -> bool:
     """Say whether a source of this format is compiled to TFLite for the profile."""
     takes = profile.formats_allowed

@@ -11,10 +11,10 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -180,7 +180,13 @@ class _Child:
     said: bytes = b""
 
 
-def run_board(cases: Sequence[Case], runtimes: Sequence[str], jobs: int = 2) -> Iterator[Result]:
+Judge: TypeAlias = Callable[[Case, TfliteRuntime], tuple[str, str]]
+"""Returns (outcome, detail)."""
+
+
+def run_board(
+    cases: Sequence[Case], runtimes: Sequence[str], jobs: int = 2, *, judged: Judge = judge
+) -> Iterator[Result]:
     """Yield a result for each case and runtime. Each runs in a forked process that already holds onnx and both runtimes."""
     _warm(runtimes)
     waiting = [(case, runtime) for case in cases for runtime in runtimes]
@@ -188,7 +194,7 @@ def run_board(cases: Sequence[Case], runtimes: Sequence[str], jobs: int = 2) -> 
     running: dict[int, _Child] = {}
     while waiting or running:
         while waiting and len(running) < jobs:
-            child = _start(*waiting.pop())
+            child = _start(*waiting.pop(), judged)
             running[child.pipe] = child
         ready, _, _ = select.select(list(running), [], [], 1.0)
         for pipe in ready:
@@ -210,7 +216,7 @@ def _warm(runtimes: Sequence[str]) -> None:
             import tflite_runtime.interpreter  # noqa: F401
 
 
-def _start(case: Case, runtime: str) -> _Child:
+def _start(case: Case, runtime: str, judged: Judge) -> _Child:
     read, write = os.pipe()
     pid = os.fork()
     if pid:
@@ -219,7 +225,7 @@ def _start(case: Case, runtime: str) -> _Child:
     code = 1
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        os.write(write, json.dumps(judge(case, RUNTIMES[runtime])).encode()[:60000])
+        os.write(write, json.dumps(judged(case, RUNTIMES[runtime])).encode()[:60000])
         code = 0
     finally:
         os._exit(code)

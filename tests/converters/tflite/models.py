@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ OPSET = 21
 
 def one_node(
     op: str,
-    inputs: dict[str, Array | None],
+    inputs: Mapping[str, Array | None],
     constants: Sequence[str] = (),
     outputs: int = 1,
     *,
@@ -38,7 +38,7 @@ def one_node(
 
 def graph_of(
     nodes: Sequence[onnx.NodeProto],
-    inputs: dict[str, Array | None],
+    inputs: Mapping[str, Array | None],
     constants: Sequence[str],
     outputs: Sequence[str],
     *,
@@ -73,8 +73,12 @@ def in_onnxruntime(model: onnx.ModelProto, arrays: dict[str, Array]) -> list[Arr
 
 
 def compiled_in(runtime: TfliteRuntime, model: onnx.ModelProto, arrays: dict[str, Array]) -> list[Array]:
-    """Return what the compiled model answers, in a process of its own: a wrong file may end the runtime's process."""
-    data = compile_model(model, runtime).data
+    """Return what the compiled model answers."""
+    return file_in(runtime, compile_model(model, runtime).data, arrays)
+
+
+def file_in(runtime: TfliteRuntime, data: bytes, arrays: dict[str, Array]) -> list[Array]:
+    """Return what a `.tflite` file answers, in a process of its own: a wrong file may end the runtime's process."""
     read, write = os.pipe()
     pid = os.fork()
     if not pid:

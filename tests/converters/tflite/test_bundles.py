@@ -6,6 +6,8 @@ import io
 import sys
 from pathlib import Path
 
+import pytest
+
 from edgefleet_protocol.bundle import open_bundle
 from edgefleet_runtime.golden import check_golden, load_golden
 from edgefleet_runtime.port import load
@@ -22,8 +24,9 @@ def test_the_example_becomes_a_bundle_for_each_tflite_profile(tmp_path: Path) ->
     assert not report.refused
     assert [row.profile for row in report.bundles] == PROFILES
     for row in report.bundles:
-        assert row.precision == "fp32"
-        assert row.metric.value >= row.metric.baseline
+        assert (row.precision, row.candidate) == ("int8", "int8-static")
+        assert row.ratio <= 0.3
+        assert row.metric.value >= row.metric.baseline - 0.005
         bundle = open_bundle(io.BytesIO(Path(row.path).read_bytes()))
         assert bundle.manifest.model_member == "model.tflite"
         assert [(spec.name, spec.dtype, list(spec.shape)) for spec in bundle.manifest.inputs] == [
@@ -33,7 +36,7 @@ def test_the_example_becomes_a_bundle_for_each_tflite_profile(tmp_path: Path) ->
         device = load(bundle.manifest.runtime, bundle.read("model.tflite"))
         assert check_golden(device, load_golden(bundle.read("golden.npz")), bundle.manifest.tolerances).ok
     stages = [event["stage"] for event in events if event["type"] == "progress" and event["profile"] == PROFILES[0]]
-    assert stages[:4] == ["validate", "simplify", "compile", "gate"]
+    assert stages[:4] == ["validate", "simplify", "compile", "quantize"]
 
 
 def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
@@ -63,7 +66,27 @@ def test_what_the_runtime_lacks_is_refused_by_name(tmp_path: Path) -> None:
     assert "-ort" in refused.next
 
 
-def test_int8_is_not_made_for_these_profiles_yet(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "ratio"), [("fp32", 1.0), ("fp16", 0.52), ("dynamic", 0.3), ("int8", 0.3)])
+def test_a_precision_can_be_asked_for(tmp_path: Path, precision: str, ratio: float) -> None:
+    data = {"calibration": str(DIGITS / "data" / "calibration.npz"), "eval": str(DIGITS / "data" / "eval.npz")}
+    report, _ = run(DIGITS / "digits-1.1.0.onnx", tmp_path, PROFILES, data, precision=precision, max_drop=0.005)
+    assert not report.refused
+    for row in report.bundles:
+        assert row.precision == precision
+        assert row.ratio <= ratio
+
+
+def test_int8_needs_calibration_data(tmp_path: Path) -> None:
+    report, _ = run(DIGITS / "digits-1.1.0.onnx", tmp_path, PROFILES[:1], precision="int8")
+    (refused,) = report.refused
+    assert refused.code == "convert.precision_unavailable"
+    assert "calibration" in refused.next
+
+
+def test_a_runtime_with_other_kernels_gets_a_file_of_its_own(tmp_path: Path) -> None:
+    if len(PROFILES) == 1:
+        pytest.skip("tflite-runtime ends with Python 3.11")
     data = {"calibration": str(DIGITS / "data" / "calibration.npz")}
-    report, _ = run(DIGITS / "digits-1.1.0.onnx", tmp_path, PROFILES[:1], data, precision="int8")
-    assert report.refused[0].code == "convert.precision_unavailable"
+    report, _ = run(DIGITS / "digits-1.1.0.onnx", tmp_path, PROFILES, data)
+    assert [row.candidate for row in report.bundles] == ["int8-static", "int8-static"]
+    assert report.bundles[0].bytes != report.bundles[1].bytes

@@ -66,8 +66,8 @@ CASES: dict[str, tuple[Wheel, list[Array]]] = {
 """name -> where it comes from, and one value for each input in order; an int64 input beside them is a sample rate of 16,000."""
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
-def test_answers_are_those_of_onnxruntime(name: str) -> None:
+def prepared(name: str) -> tuple[onnx.ModelProto, onnx.ModelProto, dict[str, Array]]:
+    """Return a model as it was given, the same with fixed shapes, upgraded and folded, and its inputs by name."""
     wheel, values = CASES[name]
     model = onnx.load(real_model(wheel))
     stored = {tensor.name for tensor in model.graph.initializer}
@@ -79,6 +79,12 @@ def test_answers_are_those_of_onnxruntime(name: str) -> None:
     }
     shapes = {key: list(value.shape) for key, value in arrays.items()}
     fixed = run_passes(model, [StripStoredInputs(), UpgradeOpset(), FixShapes(shapes), FoldConstants()]).model
+    return model, fixed, arrays
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_answers_are_those_of_onnxruntime(name: str) -> None:
+    model, fixed, arrays = prepared(name)
     wanted = in_onnxruntime(model, arrays)
     for runtime in RUNTIMES.values():
         for got, value in zip(compiled_in(runtime, fixed, arrays), wanted, strict=True):

@@ -1,0 +1,91 @@
+"""Make a candidate of the pipeline from a compiled model.
+
+Names in `op_types` and `exclude` of a candidate are those of TFLite: operators, and of excluded ones the tensors they make.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import onnx
+
+from edgefleet_converters.data import read_arrays
+from edgefleet_converters.errors import TransformError
+from edgefleet_converters.recipe import CandidateSpec
+from edgefleet_converters.tflite.compile import compile_model
+from edgefleet_converters.tflite.ir import Array, Graph, Op
+from edgefleet_converters.tflite.load import read_facts
+from edgefleet_converters.tflite.quantize.ranges import observe
+from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
+from edgefleet_converters.tflite.quantize.static import quantize_static
+from edgefleet_converters.tflite.quantize.weights import dynamic_range, float16_weights, weight_only
+from edgefleet_converters.tflite.runtimes import BY_ADAPTER
+from edgefleet_converters.tflite.writer import write
+from edgefleet_runtime.golden import slice_sample
+from edgefleet_runtime.port import ModelRuntime
+
+
+def candidate_step(args: dict[str, Any]) -> dict[str, Any]:
+    """Sandbox step. args: {model: ONNX file, runtime: `litert` or `tflite`, spec, calibration: npz|None, out}.
+
+    Writes the `.tflite` file to `out`; returns its facts. Raises TransformError when the recipe changes nothing in the model or
+    asks for a calibration that there is not, and what compiling raises.
+    """
+    spec = msgspec.convert(args["spec"], CandidateSpec)
+    model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
+    graph = compile_model(model, BY_ADAPTER[args["runtime"]]).graph
+    samples = read_arrays(Path(args["calibration"])) if args["calibration"] else {}
+    data = write(made(graph, spec, samples, args["runtime"]))
+    if data == write(graph):
+        raise TransformError(
+            "no operator of the model has a smaller form by this recipe", next_step="choose another precision or recipe"
+        )
+    Path(args["out"]).write_bytes(data)
+    return read_facts(data)
+
+
+def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapter: str) -> Graph:
+    """Return the graph that a candidate asks for. samples: calibration by input name, first axis = samples."""
+    if spec.method == "float16":
+        return float16_weights(graph)
+    if spec.method == "weight_only":
+        return weight_only(graph)
+    if spec.method == "dynamic":
+        return dynamic_range(graph, per_channel=spec.per_channel)
+    if spec.calibration == "Entropy":
+        raise TransformError(
+            "TFLite models are calibrated by MinMax or Percentile, not Entropy", next_step="set calibration: Percentile"
+        )
+
+    def each(model: ModelRuntime) -> Iterable[Mapping[str, Array]]:
+        for index in range(len(next(iter(samples.values()), []))):
+            yield {s.name: slice_sample(s, samples[s.name], index) for s in model.inputs}
+
+    ranges = observe(graph, each, adapter, spec.calibration)
+    return quantize_static(graph, ranges, adapter, float_ops=frozenset(_float_ops(graph, spec)))
+
+
+def _float_ops(graph: Graph, spec: CandidateSpec) -> set[int]:
+    """Return the ids of operators that the candidate leaves in float32."""
+    left = {id(op) for op in graph.ops if spec.op_types and op.code not in spec.op_types}
+    left |= {id(op) for op in graph.ops if op.outputs[0].name in spec.exclude}
+    return left | (head_ops(graph) if spec.head_float else set())
+
+
+def head_ops(graph: Graph) -> set[int]:
+    """Return the ids of the operators between the last weighted one and each output, that one included.
+
+    A detection head joins boxes (0 to 320) and scores (0 to 1) in one tensor; one int8 scale erases the scores.
+    """
+    maker: dict[int, Op] = {id(t): op for op in graph.ops for t in op.outputs}
+    waiting = [id(t) for t in graph.outputs]
+    seen: set[int] = set()
+    while waiting:
+        op = maker.get(waiting.pop())
+        if op is None or id(op) in seen:
+            continue
+        seen.add(id(op))
+        if op.code not in WEIGHTED:
+            waiting.extend(id(t) for t in op.inputs if t is not None)
+    return seen

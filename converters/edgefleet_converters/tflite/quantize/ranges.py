@@ -1,0 +1,87 @@
+"""Observe the range of each float tensor of a compiled graph, by running it on calibration samples."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from edgefleet_converters.tflite.ir import Array, Graph, Tensor
+from edgefleet_converters.tflite.quantize.affine import Range
+from edgefleet_converters.tflite.writer import write
+from edgefleet_runtime.port import ModelRuntime, load
+
+_BINS: Final = 2048
+_KEPT: Final = 0.9999
+"""Share of the values that Percentile keeps inside the range."""
+
+
+@dataclass
+class _Histogram:
+    low: float
+    high: float
+    counts: Array = field(default_factory=lambda: np.zeros(_BINS, np.int64))
+
+    def add(self, values: Array) -> None:
+        self.counts += np.histogram(values, _BINS, (self.low, self.high))[0]
+
+    def bounds(self) -> Range:
+        """Return where the outer halves of the share that is not kept begin."""
+        total, below = int(self.counts.sum()), np.cumsum(self.counts)
+        edge = total * (1 - _KEPT) / 2
+        first, last = int(np.searchsorted(below, edge)), int(np.searchsorted(below, total - edge))
+        width = (self.high - self.low) / _BINS
+        return self.low + first * width, self.low + (min(last, _BINS - 1) + 1) * width
+
+
+def watched(graph: Graph) -> tuple[Graph, tuple[Tensor, ...]]:
+    """Return the graph with each float32 result as an output, and those tensors in the outputs' order."""
+    made = tuple(t for op in graph.ops for t in op.outputs if t.dtype == "float32")
+    numbered = {id(t): replace(t, name=f"watched_{i}") for i, t in enumerate(made)}
+
+    def new(tensor: Tensor | None) -> Tensor | None:
+        return numbered.get(id(tensor), tensor) if tensor is not None else None
+
+    ops = tuple(
+        replace(op, inputs=tuple(map(new, op.inputs)), outputs=tuple(numbered.get(id(t), t) for t in op.outputs))
+        for op in graph.ops
+    )
+    return Graph(graph.inputs, tuple(numbered[id(t)] for t in made), ops), made
+
+
+def observe(
+    graph: Graph,
+    samples: Callable[[ModelRuntime], Iterable[Mapping[str, Array]]],
+    adapter: str,
+    method: str = "MinMax",
+) -> dict[int, Range]:
+    """Return id of tensor -> range, for the graph's inputs and each result that is float32.
+
+    samples: given the loaded model, the arrays of each sample by input name; called once a pass. method: `MinMax` or
+    `Percentile`. Raises ModelLoadError, RunError, InputError. Blocks for as long as the model runs on all samples.
+    """
+    graph_with_outputs, made = watched(graph)
+    if not made:
+        return {}
+    model = load(adapter, write(graph_with_outputs))
+    inputs = [t for t in graph.inputs if t.dtype == "float32"]
+
+    def values() -> Iterable[tuple[int, Array]]:
+        for sample in samples(model):
+            yield from ((id(t), np.asarray(sample[t.name])) for t in inputs)
+            answers = model.run(sample)
+            yield from ((id(t), answers[f"watched_{i}"]) for i, t in enumerate(made))
+
+    ranges: dict[int, Range] = {}
+    for key, array in values():
+        if array.size:
+            low, high = ranges.get(key, (np.inf, -np.inf))
+            # A NaN must show: min() and max() of Python would let it pass by.
+            ranges[key] = (float(np.minimum(low, array.min())), float(np.maximum(high, array.max())))
+    if method == "MinMax":
+        return ranges
+    histograms = {key: _Histogram(*b) for key, b in ranges.items() if np.isfinite(b).all() and b[1] > b[0]}
+    for key, array in values():
+        if key in histograms:
+            histograms[key].add(array)
+    return ranges | {key: histogram.bounds() for key, histogram in histograms.items()}

@@ -1,0 +1,36 @@
+"""Which smaller forms of a compiled model are tried for a profile. Imports neither onnx nor a runtime."""
+
+from typing import Final
+
+import msgspec
+
+from edgefleet_converters.recipe import FP32, CandidateSpec, Recipe
+from edgefleet_protocol.profile import HardwareProfile
+
+WEIGHTED: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL")
+
+
+def tflite_recipe(profile: HardwareProfile, *, seed: int) -> Recipe:
+    """Return the candidates for an ONNX model that is compiled to TFLite, smallest and fastest first.
+
+    Weight-only is the form that every runtime computes rightly (converters.md §0.1); it is as small as int8 and as slow as float.
+    """
+    static = CandidateSpec(id="int8-static", precision="int8", method="static", tier=1, act_dtype="int8",
+                           per_channel=profile.quant.per_channel)  # fmt: skip
+    replace = msgspec.structs.replace
+    dynamic = CandidateSpec(
+        id="int8-dynamic", precision="dynamic", method="dynamic", tier=3, per_channel=profile.quant.per_channel
+    )
+    return Recipe(
+        candidates=[
+            static,
+            replace(static, id="int8-static-percentile", tier=2, calibration="Percentile"),
+            replace(static, id="int8-static-weighted", tier=2, op_types=list(WEIGHTED)),
+            replace(static, id="int8-static-head-float", tier=2, head_float=True),
+            dynamic,
+            replace(dynamic, id="int8-weight-only", method="weight_only", tier=4),
+            CandidateSpec(id="fp16", precision="fp16", method="float16", tier=5),
+            FP32,
+        ],
+        seed=seed,
+    )

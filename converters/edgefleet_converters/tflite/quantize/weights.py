@@ -1,0 +1,94 @@
+"""Smaller weights with float32 activations: weight-only int8, float16, and dynamic-range int8.
+
+Weight-only and float16: the constant is stored small and a DEQUANTIZE makes it float32 when the model is loaded. Dynamic-range:
+the kernel itself takes int8 weights beside float32 values and quantizes those on each run.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from edgefleet_converters.tflite.ir import Graph, Op, Tensor
+from edgefleet_converters.tflite.quantize import affine
+
+_LEAST_ELEMENTS: Final = 256
+"""Smaller constants are left: the DEQUANTIZE costs more bytes than it saves."""
+_CHANNEL_AXIS: Final[Mapping[str, int]] = {
+    "CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0,
+}  # fmt: skip
+_DYNAMIC: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_WEIGHTS: Final = 1
+
+
+def weight_only(graph: Graph) -> Graph:
+    """Return the graph with float32 weights stored as int8. Those of products have one scale a channel, others one in all."""
+
+    def small(tensor: Tensor, op: Op, position: int) -> Tensor:
+        axis = _channel_axis(op, tensor) if position == _WEIGHTS else None
+        return affine.weights_as(tensor, affine.weight_scales(tensor.constant, axis), axis)
+
+    return _unpacked(graph, small)
+
+
+def float16_weights(graph: Graph) -> Graph:
+    """Return the graph with float32 weights stored as float16; those beyond its range stay float32."""
+
+    def small(tensor: Tensor, _op: Op, _position: int) -> Tensor | None:
+        if np.abs(tensor.constant).max(initial=0.0) > np.finfo(np.float16).max:
+            return None
+        half = tensor.constant.astype(np.float16)
+        return replace(tensor, name=f"{tensor.name}_float16", dtype="float16", data=half)
+
+    return _unpacked(graph, small)
+
+
+def dynamic_range(graph: Graph, *, per_channel: bool) -> Graph:
+    """Return the graph with int8 weights in the kernels that take them beside float32 values.
+
+    per_channel: of convolutions only; FULLY_CONNECTED always has one scale, the only form that older runtimes compute.
+    """
+    ops: list[Op] = []
+    for op in graph.ops:
+        weights = op.inputs[_WEIGHTS] if op.code in _DYNAMIC else None
+        if weights is None or not _is_large(weights):
+            ops.append(op)
+            continue
+        axis = _CHANNEL_AXIS[op.code] if per_channel and op.code != "FULLY_CONNECTED" else None
+        made = affine.weights_as(weights, affine.weight_scales(weights.constant, axis), axis)
+        ops.append(replace(op, inputs=(op.inputs[0], made, *op.inputs[2:])))
+    return replace(graph, ops=tuple(ops))
+
+
+def _channel_axis(op: Op, weights: Tensor) -> int | None:
+    """Return the axis of the results' channels, None where the operator has none."""
+    if op.code == "BATCH_MATMUL" and weights.rank == 2:
+        return 0 if op.options.get("adj_y") else 1
+    return _CHANNEL_AXIS.get(op.code)
+
+
+def _is_large(tensor: Tensor) -> bool:
+    """Say whether a constant is worth storing small. A vector is a bias or a scale: few bytes, and 8 bits would ruin it."""
+    data = tensor.data
+    large = tensor.dtype == "float32" and tensor.rank > 1 and data is not None and data.size >= _LEAST_ELEMENTS
+    return large and bool(np.isfinite(tensor.constant).all())
+
+
+def _unpacked(graph: Graph, small: Callable[[Tensor, Op, int], Tensor | None]) -> Graph:
+    """Return the graph with each large constant stored as `small` says and made float32 by a DEQUANTIZE before its first use."""
+    ops: list[Op] = []
+    made: dict[int, Tensor] = {}
+    for op in graph.ops:
+        inputs = list(op.inputs)
+        for position, tensor in enumerate(op.inputs):
+            if tensor is None or not _is_large(tensor):
+                continue
+            if id(tensor) not in made:
+                stored = small(tensor, op, position)
+                made[id(tensor)] = replace(tensor, name=f"{tensor.name}_float", data=None) if stored else tensor
+                if stored:
+                    ops.append(Op("DEQUANTIZE", (stored,), (made[id(tensor)],), source=op.source))
+            inputs[position] = made[id(tensor)]
+        ops.append(replace(op, inputs=tuple(inputs)))
+    return replace(graph, ops=tuple(ops))
