@@ -27,10 +27,12 @@ from edgefleet_converters.check.compat import (
 )
 from edgefleet_converters.check.mapping import predicted_mapping
 from edgefleet_converters.check.operators import check_nodes
+from edgefleet_converters.check.user_metric import is_user_metric
 from edgefleet_converters.data import load_samples
 from edgefleet_converters.drift_reference import build_reference
 from edgefleet_converters.evaluation import Evaluation, prepare_evaluation
 from edgefleet_converters.gate import check_runtimes
+from edgefleet_converters.kept import kept_report, key_of
 from edgefleet_converters.pack import Contents, build_bundle
 from edgefleet_converters.recipe import CandidateSpec, Recipe, default_recipe, load_recipe
 from edgefleet_converters.report import (
@@ -76,9 +78,35 @@ def convert(request: ConversionRequest, listener: Listener) -> ConversionReport:
     Raises a SourceError when no profile can be served because of the upload or the data. Blocks for seconds to minutes.
     """
     request.out_dir.mkdir(parents=True, exist_ok=True)
+    key = _key(request)
+    kept = kept_report(request.out_dir, key) if key else None
+    if kept is not None:
+        _tell_again(kept, listener)
+        return kept
     with Sandbox() as sandbox, tempfile.TemporaryDirectory(prefix="ef-convert-") as folder:
         workshop = Workshop(sandbox, Path(folder))
-        return _Conversion(request, listener, workshop).run()
+        return _Conversion(request, listener, workshop).run(key)
+
+
+def _key(request: ConversionRequest) -> str:
+    """Return the key under which the result may be kept; empty when none can be made.
+
+    A metric of the user's own is code that no digest here covers; a file that cannot be read is told by who needs it.
+    """
+    if request.options.metric is not None and is_user_metric(request.options.metric):
+        return ""
+    try:
+        return key_of(request)
+    except OSError:
+        return ""
+
+
+def _tell_again(report: ConversionReport, listener: Listener) -> None:
+    for row in report.profiles:
+        if row.bundle is not None:
+            listener({"type": "bundle", **msgspec.to_builtins(row.bundle)})
+        if row.refused is not None:
+            listener({"type": "refused", **msgspec.to_builtins(row.refused)})
 
 
 @dataclass(frozen=True)
@@ -100,8 +128,8 @@ class _Conversion:
         self._prepared: dict[str, _Prepared | errors.RefusedError] = {}
         self._source_sha256 = ""
 
-    def run(self) -> ConversionReport:
-        """Import the source, then serve each profile."""
+    def run(self, key: str) -> ConversionReport:
+        """Import the source, then serve each profile. key: of `kept`, stands in the report."""
         request = self._request
         given = load_recipe(Path(request.data.recipe)) if request.data.recipe else None
         self._say("", "import", f"reading {request.source.name}")
@@ -115,6 +143,7 @@ class _Conversion:
             source={"sha256": found.sha256, "format": found.format, **_shown(model.facts)},
             options=msgspec.to_builtins(request.options),
             host=host_facts(),
+            key=key,
         )
         for profile in request.profiles:
             report.profiles.append(self._serve(profile, found, model, given))

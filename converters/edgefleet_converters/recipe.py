@@ -6,7 +6,7 @@ digest; giving that recipe again with the same source, data and seed gives the s
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import yaml
@@ -15,8 +15,10 @@ from edgefleet_converters.errors import RecipeError
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.profile import HardwareProfile
 
-Precision = Literal["fp32", "fp16", "int8", "dynamic"]
-Method = Literal["none", "float16", "weight_only", "dynamic", "static"]
+Precision = Literal["fp32", "fp16", "int8", "dynamic", "int8-weights", "int4-weights", "int16x8"]
+"""fp32, fp16, int8 (weights and activations), dynamic (activations ranged at run time) are as old as the format; then weights
+alone in 8 or 4 bits, and 16-bit activations with 8-bit weights."""
+Method = Literal["none", "float16", "dynamic", "static", "weights", "mixed"]
 _MAX_RECIPE_BYTES = 1 << 20
 
 
@@ -26,7 +28,15 @@ class CandidateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     id: stable word for reports. tier: candidates of a lower tier are tried first, and a passing one ends the search.
     op_types: operators to quantise (empty = all that the method knows). exclude: node names left alone. head_float: leave
     everything behind the last weighted node of each output in float. reduce_range: 7-bit weights, for x86 processors whose
-    8-bit products saturate (AVX2 without VNNI).
+    8-bit products saturate (AVX2 without VNNI). equalise: even out channels of neighbouring layers first. correct_bias: take
+    the mean error of rounded weights out of the biases.
+
+    weight_bits: how weights that stay float otherwise are stored; 0 leaves them. weights_half and weights_float name stored
+    tensors that are kept in float16 and float32 instead. They are made float32 again when a runtime loads the model, so
+    they save bytes and no time (`onnx.weights`).
+
+    Method mixed is an order to search (`sensitivity`): what it finds is a `static` or `weights` spec, and that is what a
+    bundle carries.
     """
 
     id: str
@@ -37,9 +47,14 @@ class CandidateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     exclude: list[str] = []
     head_float: bool = False
     per_channel: bool = False
-    act_dtype: Literal["uint8", "int8"] = "uint8"
+    act_dtype: Literal["uint8", "int8", "uint16", "int16"] = "uint8"
     reduce_range: bool = False
     calibration: Literal["MinMax", "Entropy", "Percentile"] = "MinMax"
+    equalise: bool = False
+    correct_bias: bool = False
+    weight_bits: Literal[0, 4, 8, 16] = 0
+    weights_half: list[str] = []
+    weights_float: list[str] = []
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -65,41 +80,88 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return sha256_hex(msgspec.json.encode(self.to_data(), order="sorted"))
 
 
-FP32 = CandidateSpec(id="fp32", precision="fp32", method="none", tier=9)
+WEIGHTED: Final = ["Conv", "ConvTranspose", "MatMul", "Gemm"]
+AS_GIVEN: Final = CandidateSpec(id="as-given", precision="int8", method="none")
+"""A model that is quantised already goes through as it is."""
+FP32: Final = CandidateSpec(id="fp32", precision="fp32", method="none", tier=9)
 
 
 def default_recipe(profile: HardwareProfile, *, seed: int) -> Recipe:
-    """Return the candidates that suit a profile, smallest expected size first.
+    """Return the candidates that suit a profile.
 
-    Activation type and channel handling are the profile's (converters.md §0.6). On x86 without VNNI weights keep to 7 bits.
+    The order of tiers: int8 all over; int8 with parts left out by rule; the same found by search; weights alone; float16; what
+    costs more time than it saves (`_slow`); float32. Activation type and channel handling are the profile's (converters.md
+    §0.6). On x86 without VNNI weights keep to 7 bits.
     """
     quant = profile.quant
-    narrow = profile.arch == "x86_64" and quant.act_dtype == "uint8" and "vnni" not in profile.features
     static = CandidateSpec(
-        id="int8-static",
-        precision="int8",
-        method="static",
-        tier=1,
-        per_channel=quant.per_channel,
-        act_dtype=quant.act_dtype,
-        reduce_range=narrow,
-    )
-    weighted = ["Conv", "ConvTranspose", "MatMul", "Gemm"]
+        id="int8-static", precision="int8", method="static", tier=1, per_channel=quant.per_channel,
+        act_dtype=quant.act_dtype, reduce_range=_narrow(profile),
+    )  # fmt: skip
     replace = msgspec.structs.replace
-    dynamic = CandidateSpec(id="int8-dynamic", precision="dynamic", method="dynamic", tier=2, reduce_range=narrow)
+    even = replace(static, tier=2, equalise=True, correct_bias=True)
     return Recipe(
         candidates=[
             static,
-            replace(static, id="int8-static-weighted", tier=2, op_types=weighted),
+            replace(static, id="int8-static-weighted", tier=2, op_types=WEIGHTED),
             replace(static, id="int8-static-head-float", tier=2, head_float=True),
-            dynamic,
-            replace(dynamic, id="int8-dynamic-matmul", tier=3, op_types=["MatMul", "Gemm"]),
-            replace(dynamic, id="int8-dynamic-lstm", tier=3, op_types=["LSTM"]),
-            CandidateSpec(id="fp16", precision="fp16", method="float16", tier=4),
+            replace(even, id="int8-static-equalised"),
+            replace(even, id="int8-mixed", method="mixed", tier=3, op_types=WEIGHTED, weight_bits=8),
+            *_weights(profile),
+            *_halves(profile),
+            *_slow(profile),
             FP32,
         ],
         seed=seed,
     )  # fmt: skip
+
+
+def _narrow(profile: HardwareProfile) -> bool:
+    return profile.arch == "x86_64" and profile.quant.act_dtype == "uint8" and "vnni" not in profile.features
+
+
+def _weights(profile: HardwareProfile) -> list[CandidateSpec]:
+    """Return candidates that shrink weights, smallest expected size first; 4 bits need onnxruntime's own operator."""
+    weights = CandidateSpec(
+        id="int8-weights", precision="int8-weights", method="weights", tier=4, weight_bits=8, correct_bias=True
+    )
+    dynamic = CandidateSpec(
+        id="int8-dynamic-matmul", precision="dynamic", method="dynamic", tier=4, op_types=["MatMul", "Gemm"],
+        reduce_range=_narrow(profile), weight_bits=8,
+    )  # fmt: skip
+    replace = msgspec.structs.replace
+    four = replace(weights, id="int4-weights", precision="int4-weights", weight_bits=4, op_types=["MatMul", "Gemm"])
+    return [
+        dynamic,
+        replace(dynamic, id="int8-dynamic-lstm", op_types=["LSTM"]),
+        weights,
+        *([four] if profile.runtime.name == "ort" else []),
+    ]
+
+
+def _halves(profile: HardwareProfile) -> list[CandidateSpec]:
+    """Return the 16-bit candidates; arithmetic in float16 first only where the processor has it."""
+    whole = CandidateSpec(id="fp16", precision="fp16", method="float16", tier=5)
+    stored = CandidateSpec(id="fp16-weights", precision="fp16", method="weights", tier=5, weight_bits=16)
+    return [whole, stored] if "fp16" in profile.features else [stored, whole]
+
+
+def _slow(profile: HardwareProfile) -> list[CandidateSpec]:
+    """Return what is small and slow on a CPU.
+
+    Dynamic quantization of every operator ran 4 to 20 times longer than float32 on models with convolutions, 16-bit
+    activations 1.6 times (converters.md §C).
+    """
+    quant = profile.quant
+    return [
+        CandidateSpec(
+            id="int16x8-static", precision="int16x8", method="static", tier=6, per_channel=quant.per_channel,
+            act_dtype="int16" if quant.act_dtype == "int8" else "uint16",
+        ),
+        CandidateSpec(
+            id="int8-dynamic", precision="dynamic", method="dynamic", tier=6, reduce_range=_narrow(profile)
+        ),
+    ]  # fmt: skip
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from edgefleet_converters.pareto import front
 from edgefleet_protocol.manifest import RuntimeProof
 
 
@@ -24,7 +25,12 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One candidate. verdict: passed, rejected or not_tried; reason says why it was not offered."""
+    """One candidate. verdict: passed, rejected or not_tried; reason says why it was not offered.
+
+    Figures of this host, None where it was not measured: latency_ms {p50, p95} of single runs; cold_start_ms from the file
+    to the first answer; peak_rss_bytes of a process with this model alone. pareto: no other measured candidate is as good in
+    loss, bytes and p50 and better in one. left_out: layers that a search took out of int8.
+    """
 
     id: str
     precision: str
@@ -33,6 +39,21 @@ class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
     parity: dict[str, dict[str, float]] = {}
     verdict: str = "not_tried"
     reason: str = ""
+    latency_ms: dict[str, float] | None = None
+    cold_start_ms: float | None = None
+    peak_rss_bytes: int | None = None
+    pareto: bool = False
+    left_out: int = 0
+
+
+class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What quantising only this layer did on a few samples. kind: weights (a tensor) or node; distance: `check.distance`."""
+
+    kind: str
+    name: str
+    drop: float
+    distance: float
+    kept: bool
 
 
 class BundleRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,18 +91,20 @@ class RefusedRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProfileReport(msgspec.Struct, kw_only=True):
-    """All that happened for one profile."""
+    """All that happened for one profile. layers: the ranking of a search, worst first. fp32: the source, measured."""
 
     profile: str
     passes: list[dict[str, str]] = []
     candidates: list[CandidateRow] = []
+    layers: list[LayerRow] = []
+    fp32: CandidateRow | None = None
     bundle: BundleRow | None = None
     refused: RefusedRow | None = None
     stages_s: dict[str, float] = {}
 
 
 class ConversionReport(msgspec.Struct, kw_only=True):
-    """The whole conversion."""
+    """The whole conversion. key: digest of all that decides it (`kept`); empty when it cannot be repeated from files."""
 
     v: int = 1
     model: str
@@ -91,6 +114,7 @@ class ConversionReport(msgspec.Struct, kw_only=True):
     options: dict[str, Any] = {}
     profiles: list[ProfileReport] = []
     host: dict[str, Any] = {}
+    key: str = ""
 
     @property
     def bundles(self) -> list[BundleRow]:
@@ -101,6 +125,17 @@ class ConversionReport(msgspec.Struct, kw_only=True):
     def refused(self) -> list[RefusedRow]:
         """The profiles that were refused."""
         return [row.refused for row in self.profiles if row.refused is not None]
+
+
+def with_front(rows: list[CandidateRow]) -> list[CandidateRow]:
+    """Return the rows with `pareto` set on those that passed, were measured and are beaten by none."""
+    points = {
+        index: (row.metric.drop, float(row.bytes), row.latency_ms["p50"])
+        for index, row in enumerate(rows)
+        if row.verdict == "passed" and row.metric is not None and row.bytes is not None and row.latency_ms is not None
+    }
+    best = dict(zip(points, front(list(points.values())), strict=True))
+    return [msgspec.structs.replace(row, pareto=best.get(index, False)) for index, row in enumerate(rows)]
 
 
 def host_facts() -> dict[str, Any]:

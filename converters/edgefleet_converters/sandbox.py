@@ -140,9 +140,14 @@ class Sandbox:
         for nursery in self._nurseries.values():
             nursery.close()
 
-    def build(self, step: str, args: Mapping[str, Any], *, what: str, cpu_s: int | None = None) -> StepOutcome:
-        """Run a step that reads or changes a graph. cpu_s: less processor time than usual, with a wall time to match."""
-        limits = self.limits
+    def build(
+        self, step: str, args: Mapping[str, Any], *, what: str, cpu_s: int | None = None, patience: float = 1.0
+    ) -> StepOutcome:
+        """Run a step that reads or changes a graph.
+
+        cpu_s: less processor time than usual, with a wall time to match. patience: times the usual limits on seconds.
+        """
+        limits = replace(self.limits, cpu_s=int(self.limits.cpu_s * patience), wall_s=self.limits.wall_s * patience)
         if cpu_s is not None:
             # Processor time, because a busy machine must not make a sound file a slow one.
             limits = replace(limits, cpu_s=min(cpu_s, limits.cpu_s), wall_s=min(10.0 * cpu_s, limits.wall_s))

@@ -29,6 +29,8 @@ STEPS: Final[dict[str, str]] = {
     "foreign_import": "edgefleet_converters.importers.step:import_step",
     "onnx_import": "edgefleet_converters.onnx.load:import_step",
     "onnx_simplify": "edgefleet_converters.onnx.simplify:simplify_step",
+    "onnx_prepare": "edgefleet_converters.onnx.prepare:prepare_step",
+    "onnx_sensitivity": "edgefleet_converters.onnx.sensitivity:sensitivity_step",
     "onnx_candidate": "edgefleet_converters.onnx.quantize:candidate_step",
     "tflite_import": "edgefleet_converters.tflite.load:import_step",
     "tflite_candidate": "edgefleet_converters.tflite.quantize.candidates:candidate_step",

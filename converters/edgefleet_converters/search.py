@@ -17,15 +17,22 @@ from edgefleet_converters.check.operators import check_nodes
 from edgefleet_converters.evaluation import Evaluation
 from edgefleet_converters.gate import Passed, pass_gate
 from edgefleet_converters.pack import Golden, choose_golden
-from edgefleet_converters.recipe import CandidateSpec, Recipe
-from edgefleet_converters.report import CandidateRow, MetricRow, ProfileReport
+from edgefleet_converters.recipe import AS_GIVEN, CandidateSpec, Recipe
+from edgefleet_converters.report import CandidateRow, LayerRow, MetricRow, ProfileReport, with_front
 from edgefleet_converters.request import Options
+from edgefleet_converters.sensitivity import Found, resolved
 from edgefleet_converters.workshop import Answers, Measured, ModelFile, Workshop
 from edgefleet_protocol.profile import HardwareProfile
 
 CandidateListener = Callable[[CandidateRow], None]
 _Found = tuple[CandidateSpec, ModelFile, Passed, int]
+_Tried = tuple[ModelFile, Passed] | errors.ConversionError
 _SAME_SIZE_RATIO = 0.05
+_WORTH_RATIO = 0.5
+"""A mixed model larger than this part of float32 is not offered: float16 is as small and loses nothing."""
+_QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
+_ATTEMPTS = 3
+"""So many times a search's result is offered to the gate, each time with twice as many layers left out."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +63,28 @@ def search(workshop: Workshop, subject: Subject, report: ProfileReport, listener
 
     Raises the RefusedError of the most telling rejection when nothing passes.
     """
+    try:
+        return _search(workshop, subject, report, listener)
+    finally:
+        if report.candidates:
+            report.fp32 = _fp32_figures(workshop, subject)
+        report.candidates = with_front(report.candidates)
+
+
+def _search(workshop: Workshop, subject: Subject, report: ProfileReport, listener: CandidateListener) -> Chosen:
     wanted = _wanted(subject)
     rejections: list[errors.ConversionError] = []
     accurate: list[errors.ConversionError] = []
     for position, tier in enumerate(tiers := sorted({spec.tier for spec in wanted})):
         passing: list[_Found] = []
         for spec in (spec for spec in wanted if spec.tier == tier):
-            row, tried = _try(workshop, subject, spec)
-            if isinstance(tried, errors.ConversionError):
-                rejections.append(tried)
-            else:
-                passing.append((spec, *tried, len(report.candidates)))
-            report.candidates.append(row)
-            listener(row)
+            for own, row, tried in _attempts(workshop, subject, spec, report):
+                if isinstance(tried, errors.ConversionError):
+                    rejections.append(tried)
+                else:
+                    passing.append((own, *tried, len(report.candidates)))
+                report.candidates.append(row)
+                listener(row)
         for spec, file, passed, index in _by_size(passing):
             try:
                 chosen = _finish(workshop, subject, spec, file, passed)
@@ -85,11 +101,55 @@ def search(workshop: Workshop, subject: Subject, report: ProfileReport, listener
     raise _among(accurate[0], [*accurate, *rejections]) if accurate else _refusal(rejections)
 
 
+def _attempts(
+    workshop: Workshop, subject: Subject, spec: CandidateSpec, report: ProfileReport
+) -> Iterator[tuple[CandidateSpec, CandidateRow, _Tried]]:
+    """Yield what became of a candidate: one row, or for method mixed up to `_ATTEMPTS`, ending with the first that passes."""
+    if spec.method != "mixed":
+        yield (spec, *_try(workshop, subject, spec))
+        return
+    calibration = subject.evaluation.calibration
+    assert calibration is not None
+    options = subject.options
+    try:
+        with workshop.stage("sensitivity"):
+            found: Found | None = workshop.sensitivity(
+                subject.base, spec, calibration, subject.reference.inputs, metric=options.metric,
+                max_drop=options.max_drop,
+            )  # fmt: skip
+    except errors.ConversionError as error:
+        row = CandidateRow(id=spec.id, precision=spec.precision, verdict="rejected", reason=error.message)
+        yield spec, row, error
+        return
+    for number in range(1, _ATTEMPTS + 1):
+        if found is None:
+            return
+        report.layers = _layers(found)
+        own = resolved(spec, found)
+        if number > 1:
+            own = msgspec.structs.replace(own, id=f"{spec.id}-{number}")
+        row, tried = _try(workshop, subject, own, searched=True)
+        yield own, msgspec.structs.replace(row, left_out=found.out + found.half), tried
+        if not isinstance(tried, errors.AccuracyError):
+            return
+        found = found.further()
+
+
+def _layers(found: Found) -> list[LayerRow]:
+    rows = []
+    for kind, harms, kept in (("weights", found.weights, found.half), ("node", found.nodes, found.out)):
+        rows += [
+            LayerRow(kind=kind, name=harm.name, drop=harm.drop, distance=harm.distance, kept=index < kept)
+            for index, harm in enumerate(harms)
+        ]
+    return rows
+
+
 def _by_size(passing: list[_Found]) -> list[_Found]:
     """Return passing candidates, smallest first; sizes within 5 % of the smallest count as equal and keep the recipe's order.
 
-    The recipe lists static before dynamic int8, which quantises activations anew on each run: on magika 3 times slower for
-    0.8 % fewer bytes.
+    The recipe lists what is expected to run faster first: on magika dynamic int8 of all operators is 0.8 % smaller than int8
+    weights alone and 20 times slower.
     """
     smallest = min((file.bytes for _, file, _, _ in passing), default=0)
     return sorted(passing, key=lambda found: max(0, found[1].bytes - int(smallest * (1 + _SAME_SIZE_RATIO))))
@@ -102,14 +162,20 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
         check_precision_rule(profile, precision)
     specs = [spec for spec in subject.recipe.candidates if precision in ("auto", spec.precision)]
     mode = profile.quant.mode
-    if mode != "allowed":
-        specs = [spec for spec in specs if (spec.precision in ("int8", "dynamic")) == (mode == "required")]
+    if mode == "forbidden":
+        specs = [spec for spec in specs if spec.precision in ("fp32", "fp16")]
+    if mode == "required":
+        specs = [spec for spec in specs if spec.precision in ("int8", "dynamic") and not spec.weight_bits]
     present = set(subject.base.facts["operators"])
+    if _QUANTISED & present and any(spec.method != "none" for spec in specs):
+        # Somebody trained or quantised it already; another rounding on top would only lose.
+        specs = [AS_GIVEN] if precision in ("auto", AS_GIVEN.precision) and mode != "forbidden" else []
     specs = [spec for spec in specs if not spec.op_types or present & set(spec.op_types)]
-    usable = [spec for spec in specs if spec.method != "static" or subject.evaluation.calibration is not None]
+    sampled = ("static", "mixed")
+    usable = [spec for spec in specs if spec.method not in sampled or subject.evaluation.calibration is not None]
     if usable:
         return usable
-    if any(spec.method == "static" for spec in specs):
+    if any(spec.method in sampled for spec in specs):
         raise errors.PrecisionError(
             "an int8 model needs calibration data, and none was given",
             next_step="give samples with --calibration, or use --precision dynamic",
@@ -121,15 +187,20 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
 
 
 def _try(
-    workshop: Workshop, subject: Subject, spec: CandidateSpec
-) -> tuple[CandidateRow, tuple[ModelFile, Passed] | errors.ConversionError]:
-    """Make one candidate, hold it against size and gate, and return its row with the proof or the rejection."""
+    workshop: Workshop, subject: Subject, spec: CandidateSpec, *, searched: bool = False
+) -> tuple[CandidateRow, _Tried]:
+    """Make one candidate, hold it against size and gate, measure it, and return its row with the proof or the rejection.
+
+    searched: whether a search chose which layers it leaves out.
+    """
     row = CandidateRow(id=spec.id, precision=spec.precision)
     replace = msgspec.structs.replace
     try:
         with workshop.stage("quantize"):
             file = workshop.candidate(subject.base, spec, subject.evaluation.calibration, subject.reference.inputs)
         row = replace(row, bytes=file.bytes)
+        if searched:
+            _check_worth(subject, spec, file)
         too_large = over_size(subject.profile, file.bytes)
         if too_large:
             raise errors.OverBudgetError(
@@ -142,6 +213,7 @@ def _try(
             passed = pass_gate(
                 workshop, file, subject.profile, subject.evaluation, subject.reference, subject.options, spec.precision
             )
+        row = _measured(row, _measure(workshop, subject, file))
     except errors.SourceError:
         raise
     except errors.ConversionError as error:
@@ -151,13 +223,49 @@ def _try(
     return replace(row, verdict="passed", metric=passed.metric, parity=passed.parity), (file, passed)
 
 
+def _check_worth(subject: Subject, spec: CandidateSpec, file: ModelFile) -> None:
+    """Raise when a search left so much in float that the name of the precision, or the effort, is not earned."""
+    precision = subject.options.precision
+    if precision not in ("auto", spec.precision):
+        raise errors.PrecisionError(
+            f"only the weights can be {precision}; with {precision} activations too much is lost",
+            next_step=f"use --precision {spec.precision} or auto",
+        )
+    if file.bytes > _WORTH_RATIO * subject.base.bytes:
+        raise errors.TransformError(
+            f"so many layers must stay float that the {spec.precision} model has {file.bytes} of {subject.base.bytes} bytes",
+            next_step="use --precision fp16, which is as small",
+        )
+
+
+def _measure(workshop: Workshop, subject: Subject, file: ModelFile) -> Measured:
+    with workshop.stage("measure"):
+        return workshop.measure(
+            file, subject.profile.runtime.name, subject.evaluation.samples, threads=subject.profile.threads
+        )
+
+
+def _measured(row: CandidateRow, measured: Measured) -> CandidateRow:
+    p50, p95 = measured.latency_ms
+    return msgspec.structs.replace(
+        row, latency_ms={"p50": round(p50, 4), "p95": round(p95, 4)}, peak_rss_bytes=measured.peak_rss_bytes,
+        cold_start_ms=round(measured.cold_start_ms, 2),
+    )  # fmt: skip
+
+
+def _fp32_figures(workshop: Workshop, subject: Subject) -> CandidateRow | None:
+    """Return the simplified source's figures, for comparison; None where it cannot be measured."""
+    row = CandidateRow(id="source", precision=subject.base.facts.get("precision", "fp32"), bytes=subject.base.bytes)
+    try:
+        return _measured(row, _measure(workshop, subject, subject.base))
+    except errors.ConversionError:
+        return None
+
+
 def _finish(workshop: Workshop, subject: Subject, spec: CandidateSpec, file: ModelFile, passed: Passed) -> Chosen:
     """Choose golden vectors and measure. Raises GoldenError, OverBudgetError and what measuring can raise."""
     golden = choose_golden(passed.answers, subject.reference, subject.evaluation, subject.recipe, spec.precision)
-    with workshop.stage("measure"):
-        measured = workshop.measure(
-            file, subject.profile.runtime.name, subject.evaluation.samples, threads=subject.profile.threads
-        )
+    measured = _measure(workshop, subject, file)
     too_much = over_memory(subject.profile, measured.peak_rss_bytes)
     if too_much:
         raise errors.OverBudgetError(

@@ -21,6 +21,7 @@ from edgefleet_converters.errors import ConversionError, NotFiniteError, Transfo
 from edgefleet_converters.recipe import CandidateSpec, Recipe
 from edgefleet_converters.request import Options
 from edgefleet_converters.sandbox import Sandbox
+from edgefleet_converters.sensitivity import Found
 from edgefleet_converters.source import FoundSource, found_from
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.manifest import TensorSpec
@@ -35,6 +36,8 @@ PROBES = 4
 READING_S = 6
 READING_BYTES_S = 5_000_000
 """Processor time for reading a source; a sound model is read at over 50 MB/s."""
+_LONG = 4.0
+"""Times the usual limits for steps that run a model many hundred times: they end by count, and a busy machine is no error."""
 MAX_KEPT_BYTES = 512 * 1024 * 1024
 
 
@@ -62,11 +65,23 @@ class Answers:
 
 @dataclass(frozen=True)
 class Measured:
-    """How a model ran on this host. latency_ms: p50 and p95 of single runs. arena_bytes: TFLite Micro only, else 0."""
+    """How a model ran on this host. latency_ms: p50 and p95 of single runs. cold_start_ms: from the file to the first answer.
+
+    arena_bytes: TFLite Micro only, else 0.
+    """
 
     latency_ms: tuple[float, float]
     peak_rss_bytes: int
+    cold_start_ms: float
     arena_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model made ready for quantization with samples, and what they told of it (`onnx.prepare`)."""
+
+    model: ModelFile
+    calibration: Path
 
 
 @dataclass
@@ -79,6 +94,8 @@ class Workshop:
     _files: int = 0
     _sample_files: dict[int, tuple[SampleSet, Path]] = field(default_factory=dict)
     _made: dict[str, ModelFile | ConversionError] = field(default_factory=dict)
+    _ready: dict[str, Prepared | ConversionError] = field(default_factory=dict)
+    _found: dict[str, Found | ConversionError] = field(default_factory=dict)
     _answers: dict[tuple[str, ...], Answers | ConversionError] = field(default_factory=dict)
     _measured: dict[tuple[str, str, int], Measured | ConversionError] = field(default_factory=dict)
     _versions: dict[str, str | ConversionError] = field(default_factory=dict)
@@ -183,7 +200,10 @@ class Workshop:
         }
         outcome = self.sandbox.execute("run_model", args, what=f"measuring the model in {runtime}")
         p50, p95 = outcome.answer["latency_ms"]
-        return Measured((float(p50), float(p95)), outcome.peak_rss_bytes, int(outcome.answer["arena_bytes"]))
+        return Measured(
+            (float(p50), float(p95)), outcome.peak_rss_bytes, float(outcome.answer["cold_start_ms"]),
+            int(outcome.answer["arena_bytes"]),
+        )  # fmt: skip
 
     def simplified(
         self, model: ModelFile, recipe: Recipe, shapes: dict[str, list[int]], samples: SampleSet
@@ -232,22 +252,66 @@ class Workshop:
     ) -> ModelFile:
         if spec.method == "none":
             return base
-        compiled = base.facts.get("compiled_from")
-        out = self._new("candidate.tflite" if compiled else "candidate.onnx")
+        if "compiled_from" in base.facts:
+            return self._compiled_candidate(base, spec, calibration)
+        model, seen = base.path, None
+        if calibration is not None and (spec.method == "static" or spec.correct_bias):
+            ready = self._prepared(base, spec, calibration, inputs)
+            model, seen = ready.model.path, str(ready.calibration)
+        out = self._new("candidate.onnx")
+        args = {"model": str(model), "spec": msgspec.to_builtins(spec), "calibration": seen, "out": str(out)}
+        outcome = self.sandbox.build("onnx_candidate", args, what=f"making the candidate {spec.id}")
+        return self._file(out, outcome.answer["facts"])
+
+    def _compiled_candidate(self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet | None) -> ModelFile:
+        """Return the form of a compiled TFLite file that `spec` names, made of the compiler's own graph."""
         asked = None
         if spec.method == "static":
             assert calibration is not None
-            asked = self._sample_file(calibration)
-        if compiled:
-            asking = {"spec": msgspec.to_builtins(spec), "calibration": str(asked) if asked else None, "out": str(out)}
-            step = self.sandbox.build("tflite_candidate", compiled | asking, what=f"making the candidate {spec.id}")
-            return self._file(out, step.answer)
-        args = {
-            "model": str(base.path), "spec": msgspec.to_builtins(spec), "calibration": str(asked) if asked else None,
-            "inputs": msgspec.to_builtins(inputs), "out": str(out),
-        }  # fmt: skip
-        outcome = self.sandbox.build("onnx_candidate", args, what=f"making the candidate {spec.id}")
-        return self._file(out, outcome.answer["facts"])
+            asked = str(self._sample_file(calibration))
+        out = self._new("candidate.tflite")
+        asking = {"spec": msgspec.to_builtins(spec), "calibration": asked, "out": str(out)}
+        args = base.facts["compiled_from"] | asking
+        return self._file(
+            out, self.sandbox.build("tflite_candidate", args, what=f"making the candidate {spec.id}").answer
+        )
+
+    def _prepared(
+        self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet, inputs: tuple[TensorSpec, ...]
+    ) -> Prepared:
+        """Return the model with names, shapes and ranges. Running it on every sample takes long and is done once."""
+
+        def made() -> Prepared:
+            out, seen = self._new("prepared.onnx"), self._new("calibration.npz")
+            args = {
+                "model": str(base.path), "spec": msgspec.to_builtins(spec), "samples": str(self._sample_file(calibration)),
+                "inputs": msgspec.to_builtins(inputs), "out": str(out), "calibration": str(seen),
+            }  # fmt: skip
+            answer = self.sandbox.build("onnx_prepare", args, what="calibrating the model", patience=_LONG).answer
+            return Prepared(self._file(out, answer), seen)
+
+        memo = f"{base.sha256}:{spec.equalise}:{spec.calibration}:{spec.per_channel}"
+        return _once(self._ready, memo, made)
+
+    def sensitivity(
+        self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet, inputs: tuple[TensorSpec, ...], *,
+        metric: str | None, max_drop: float,
+    ) -> Found:  # fmt: skip
+        """Return which layers `spec` (method mixed) should leave out. Raises TransformError when no choice holds."""
+
+        def found() -> Found:
+            ready = self._prepared(base, spec, calibration, inputs)
+            args = {
+                "model": str(ready.model.path), "calibration": str(ready.calibration), "spec": msgspec.to_builtins(spec),
+                "samples": str(self._sample_file(calibration)), "inputs": msgspec.to_builtins(inputs), "metric": metric,
+                "max_drop": max_drop,
+            }  # fmt: skip
+            what = "ranking the layers by what int8 costs"
+            answer = self.sandbox.build("onnx_sensitivity", args, what=what, patience=_LONG).answer
+            return msgspec.convert(answer, Found)
+
+        memo = f"{base.sha256}:{msgspec.json.encode(spec, order='sorted').decode()}:{metric}:{max_drop}"
+        return _once(self._found, memo, found)
 
     def user_metric(
         self, function: str, candidate: dict[str, Array], reference: dict[str, Array], labels: dict[str, Array]

@@ -23,6 +23,9 @@ class Precision(StrEnum):
     FP16 = "fp16"
     INT8 = "int8"
     DYNAMIC = "dynamic"
+    INT8_WEIGHTS = "int8-weights"
+    INT4_WEIGHTS = "int4-weights"
+    INT16X8 = "int16x8"
 
 
 ModelArgument = Annotated[
@@ -40,7 +43,7 @@ Evaluation = Annotated[
 ]
 Metric = Annotated[
     str | None,
-    typer.Option("--metric", metavar="M", help="top1, mae, sequence, detection or pkg.mod:func."),
+    typer.Option("--metric", metavar="M", help="top1, agreement, mae, sequence, detection, scores or pkg.mod:func."),
 ]
 Golden = Annotated[Path | None, typer.Option("--golden", metavar="F.npz", help="Golden vectors; made from data else.")]
 Reference = Annotated[

@@ -32,6 +32,22 @@ BUNDLES = Sheet(
     lambda b: f"{b.get('model')}/{b.get('version')}/{b.get('profile')}",
 )
 
+CANDIDATES = Sheet(
+    "candidates",
+    [
+        Column("candidate", lambda c: text(c.get("id")), keep=True),
+        Column("precision", lambda c: text(c.get("precision"))),
+        Column("bytes", lambda c: size(c.get("bytes")), right=True),
+        Column("metric", lambda c: metric(c.get("metric"))),
+        Column("p50", lambda c: milliseconds(_latency(c, "p50")), right=True),
+        Column("p95", lambda c: milliseconds(_latency(c, "p95")), right=True),
+        Column("memory", lambda c: size(c.get("peak_rss_bytes")), right=True),
+        Column("cold start", lambda c: milliseconds(c.get("cold_start_ms")), right=True),
+        Column("verdict", lambda c: text(c.get("verdict")) + (" *" if c.get("pareto") else "")),
+    ],
+    lambda c: text(c.get("id")),
+)
+
 RELEASES = Sheet(
     "releases",
     [
@@ -82,6 +98,16 @@ def show_result(out: Output, release: Json) -> None:
     for job in release.get("jobs") or []:
         if job.get("state") in RUNNING_STATES:
             out.line(f"{job.get('profile')}: {job.get('state')} {text(job.get('stage'))}")
+
+
+def show_candidates(out: Output, report: Json) -> None:
+    """Write what `report.json` says of the candidates that were tried, one table a profile, the source's figures first."""
+    for profile in report.get("profiles") or []:
+        rows = [row for row in profile.get("candidates") or [] if row.get("verdict") != "not_tried"]
+        if rows:
+            source = {**(profile.get("fp32") or {}), "verdict": "source"}
+            out.line(f"{text(profile.get('profile'))}: candidates (* = none is better in loss, bytes and time)")
+            out.table([source, *rows], CANDIDATES.columns)
 
 
 def failures(release: Json) -> list[dict[str, str]]:

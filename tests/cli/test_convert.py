@@ -28,6 +28,17 @@ def test_a_model_becomes_a_bundle_with_a_report(edgectl: Edgectl, tmp_path: Path
     assert "quantize" in ran.err
 
 
+def test_the_table_shows_each_candidate_with_figures_of_this_host(edgectl: Edgectl, tmp_path: Path) -> None:
+    model = _DIGITS / "digits-1.1.0.onnx"
+    ran = edgectl("convert", model, "--name", "digits", "--version", "1.1.0", *_DATA, *_PROFILE, "--out", tmp_path)
+    assert ran.code == 0, ran.err
+    source = next(line for line in ran.out.splitlines() if line.lstrip().startswith("source"))
+    small = next(line for line in ran.out.splitlines() if line.lstrip().startswith("int8-static"))
+    assert source.count(" ms") == small.count(" ms") == 3, "p50, p95, cold start"
+    assert "606 kB" in source
+    assert "passed *" in small
+
+
 def test_a_refused_profile_exits_1_with_reason_and_next_step(edgectl: Edgectl, tmp_path: Path) -> None:
     model = _DIGITS / "bad" / "crashes-at-load.onnx"
     ran = edgectl("convert", model, "--name", "digits", "--version", "9", *_DATA, *_PROFILE, "--out", tmp_path)

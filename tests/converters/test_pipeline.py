@@ -76,7 +76,7 @@ def test_the_same_input_gives_the_same_bytes(tiny: dict[str, Any], tmp_path: Pat
 
 @pytest.mark.slow
 def test_every_explicit_precision_gives_that(tiny: dict[str, Any], tmp_path: Path) -> None:
-    for precision in ("fp32", "fp16", "int8", "dynamic"):
+    for precision in ("fp32", "fp16", "int8", "dynamic", "int8-weights", "int4-weights", "int16x8"):
         data = given(tiny, "calibration", "eval")
         report, _ = run(tiny["model"], tmp_path / precision, data=data, precision=precision, max_drop=0.2)
         assert [row.precision for row in report.bundles] == [precision]
@@ -87,7 +87,7 @@ def test_without_data_the_report_says_random_input_only_and_int8_is_refused(
     tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     report, _ = run(tiny["model"], tmp_path / "auto")
-    assert report.bundles[0].precision in ("fp32", "fp16", "dynamic")
+    assert report.bundles[0].precision not in ("int8", "int16x8"), "what needs samples is not made up without"
     assert opened(report.bundles[0].path).manifest.report["parity_on"] == "random input only"
     refused, _ = run(tiny["model"], tmp_path / "int8", precision="int8")
     assert refused.refused[0].code == "convert.precision_unavailable"
@@ -102,8 +102,11 @@ def test_int8_that_loses_more_than_allowed_is_refused_with_figures(tmp_path: Pat
     assert report.refused[0].code == "convert.accuracy"
     assert "the source has 99.50%" in report.refused[0].reason
     assert "1 allowed" in report.refused[0].reason
-    rejected = report.profiles[0].candidates
-    assert all(row.verdict == "rejected" and row.metric is not None and row.metric.drop > 0.01 for row in rejected)
+    rows = {row.id: row for row in report.profiles[0].candidates}
+    assert {row.verdict for row in rows.values()} == {"rejected"}
+    searched = rows.pop("int8-mixed")
+    assert "so many layers must stay float" in searched.reason
+    assert all(row.metric is not None and row.metric.drop > 0.01 for row in rows.values())
 
 
 def test_the_example_fits_the_small_profile_only_as_int8(tmp_path: Path) -> None:
@@ -313,6 +316,8 @@ def test_the_report_file_holds_every_candidate(tiny: dict[str, Any], tmp_path: P
     report = json.loads((tmp_path / "report.json").read_text())
     profile = report["profiles"][0]
     assert {row["verdict"] for row in profile["candidates"]} <= {"passed", "rejected", "not_tried"}
-    assert {row["precision"] for row in profile["candidates"]} == {"int8", "dynamic", "fp16", "fp32"}
+    assert {row["precision"] for row in profile["candidates"]} == {
+        "int8", "dynamic", "fp16", "fp32", "int8-weights", "int4-weights", "int16x8",
+    }  # fmt: skip
     assert profile["bundle"]["latency_ms"]["p50"] > 0
     assert profile["stages_s"]["gate"] > 0

@@ -16,6 +16,7 @@ from edgefleet_protocol.profile import HardwareProfile
 from edgefleet_runtime.golden import check_golden, compare, load_golden, slice_sample
 from edgefleet_runtime.port import load
 from tests.converters.graphs import changed, run, samples
+from tests.support.real_data import file_heads
 from tests.support.real_models import BASIC_PITCH_ONNX, BASIC_PITCH_TFLITE, MAGIKA, RAPIDOCR_CLS, real_model
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
@@ -48,19 +49,6 @@ def same_as_direct(bundle: Bundle, original: Path, arrays: dict[str, Array], cou
             assert failure is None, failure
 
 
-def file_heads(n: int) -> Array:
-    """Return magika's input for `n` files of this Python: first and last 1024 bytes, 256 = padding. int32 [n, 2048]."""
-    rows = []
-    root = Path(np.__file__).parents[1]
-    files = (path for path in root.rglob("*") if path.is_file() and path.stat().st_size > 2048)
-    paths = sorted(path for path in files if "__pycache__" not in path.parts)  # what a run compiles is no input of it
-    for path in [paths[i] for i in np.random.default_rng(0).permutation(len(paths))[:n]]:
-        data = path.read_bytes().strip()
-        head, tail = list(data[:1024]), list(data[-1024:])
-        rows.append(head + [256] * (1024 - len(head)) + [256] * (1024 - len(tail)) + tail)
-    return np.array(rows, dtype=np.int32)
-
-
 def test_magika_answers_as_the_original(tmp_path: Path) -> None:
     model = real_model(MAGIKA)
     x = file_heads(40)
@@ -76,16 +64,26 @@ def test_magika_answers_as_the_original(tmp_path: Path) -> None:
 
 
 def test_magika_int8_is_never_offered_with_bad_agreement(tmp_path: Path) -> None:
-    x = file_heads(200)
-    report, _ = run(real_model(MAGIKA), tmp_path / "out", data={"calibration": samples(tmp_path, x=x)})
-    rows = {row.id: row for row in report.profiles[0].candidates}
-    default = rows["int8-static"]
+    model = real_model(MAGIKA)
+    x = file_heads(300)
+    report, _ = run(model, tmp_path / "out", data={"calibration": samples(tmp_path, x=x[:200])})
+    judged = [row for row in report.profiles[0].candidates if row.metric is not None]
+    assert judged
+    for row in judged:
+        assert row.metric is not None
+        assert (row.verdict == "passed") == (row.metric.drop <= 0.01), row
+        assert row.metric.value == pytest.approx(1 - row.metric.drop, abs=1e-5)
+    default = next(row for row in judged if row.id == "int8-static")
     assert default.verdict == "rejected", "the default recipe destroys this model"
-    assert default.metric is not None
-    assert default.metric.value < 0.5
     (offered,) = report.bundles
-    assert offered.metric.value >= 0.99
-    assert offered.ratio < 0.6
+    assert offered.bytes <= 1.2e6
+    # What nothing was tuned on says the same, with none of our code between file and answer.
+    bundle = tmp_path / "model.onnx"
+    bundle.write_bytes(bundle_of(offered.path).read("model.onnx"))
+    name = report.source["inputs"][0]["name"]
+    unseen = [{name: x[index : index + 1]} for index in range(200, 300)]
+    same = [direct_ort(model, row)[0].argmax() == direct_ort(bundle, row)[0].argmax() for row in unseen]
+    assert np.mean(same) >= 0.97, "99 % on the gate's samples; 100 others may show a few more"
 
 
 def test_basic_pitch_answers_as_the_original(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from edgefleet_protocol.bundle import open_bundle
 from edgefleet_protocol.manifest import Manifest
-from tests.converters.test_real_models import file_heads
 from tests.journeys.road import Road, Traveller
 from tests.server.fleet.house import PROFILE
+from tests.support.real_data import file_heads
 from tests.support.real_models import BASIC_PITCH_ONNX, MAGIKA, real_model
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]

@@ -2,7 +2,8 @@
 
 Packages are downloaded once, without dependencies and without being installed or imported, into `EDGEFLEET_TEST_CACHE` (or a
 folder in the system's temporary folder). Licences: magika, basic-pitch, rapidocr-onnxruntime and pymicro-wakeword are
-Apache-2.0, silero-vad is MIT; the files are used in tests and never shipped.
+Apache-2.0, silero-vad is MIT; nudenet says MIT (its weights come from another project). The files are used in tests and never
+shipped.
 """
 
 import os
@@ -29,6 +30,12 @@ BASIC_PITCH_ONNX = Wheel("basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_
 BASIC_PITCH_TFLITE = Wheel("basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.tflite")
 RAPIDOCR_CLS = Wheel("rapidocr-onnxruntime==1.4.4", "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx")
 """Is a text line upside down: float32 [N, 3, H, W] -> 2 scores."""
+RAPIDOCR_REC = Wheel("rapidocr-onnxruntime==1.4.4", "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx")
+"""Reads a text line: float32 [N, 3, 48, W] -> scores [N, W / 8, 6625]."""
+NUDENET = Wheel("nudenet==3.4.2", "nudenet/320n.onnx")
+"""Object detector: float32 [1, 3, 320, 320] -> [1, 4 + 18, 2100], box and class scores in one tensor."""
+SILERO_VAD = Wheel("silero-vad==6.2.3", "silero_vad/data/silero_vad_16k_op15.onnx")
+"""Is there speech: chunk float32 [N, 576], state [2, N, 128], rate int64 -> probability [N, 1] and the next state."""
 
 WAKE_WORDS = tuple(
     Wheel("pymicro-wakeword==2.5.0", f"pymicro_wakeword/models/{name}.tflite")

@@ -97,8 +97,7 @@ def check_io_types(profile: HardwareProfile, inputs: tuple[TensorSpec, ...], out
 
 def check_precision_rule(profile: HardwareProfile, precision: str) -> None:
     """Raise PrecisionError when the asked precision contradicts the profile's `quant.mode`."""
-    quantised = precision in ("int8", "dynamic")
-    if profile.quant.mode == "forbidden" and quantised:
+    if profile.quant.mode == "forbidden" and precision not in ("fp32", "fp16"):
         raise PrecisionError(
             f"profile {profile.name} forbids quantised models (quant.mode)", next_step="use --precision fp32 or fp16"
         )

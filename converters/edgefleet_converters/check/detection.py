@@ -31,6 +31,13 @@ def detection_f1(got: Array, wanted: Array) -> float:
     return 1.0 if found + present == 0 else 2 * matched / (found + present)
 
 
+def best_scores(output: Array) -> Array:
+    """Return each sample's best score of each class, float64 [n, classes]. output: as for `detection_f1`."""
+    rows = output.swapaxes(1, 2) if output.shape[1] < output.shape[2] else output
+    best: Array = rows[:, :, 4:].astype(np.float64).max(axis=1)
+    return best
+
+
 def objects(output: Array) -> Array:
     """Return the objects of one sample as float [k, 6]: x0, y0, x1, y1, score, class; best score first."""
     rows = output.T if output.shape[0] < output.shape[1] else output

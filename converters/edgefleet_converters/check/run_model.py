@@ -60,15 +60,18 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {runtime, model, threads, samples: npz|None, outputs: path|None, timed_runs}.
 
     Writes the outputs as `.npz`, first axis = samples. Returns `{version, inputs, outputs, n, nonfinite: {output: count},
-    latency_ms: [p50, p95]|None, arena_bytes}`; arena_bytes is 0 but for a timed run in TFLite Micro. Raises LoadFailedError,
-    TransformError.
+    latency_ms: [p50, p95]|None, cold_start_ms: from the file to the first answer, the runtime's import included, arena_bytes: 0
+    but for a timed run in TFLite Micro}`.
+
+    Raises LoadFailedError, TransformError.
     """
+    started_s = time.perf_counter()
     runtime = _load(args)
     answer: dict[str, Any] = {
         "version": runtime.version,
         "inputs": msgspec.to_builtins(runtime.inputs),
         "outputs": msgspec.to_builtins(runtime.outputs),
-        "n": 0, "nonfinite": {}, "latency_ms": None, "arena_bytes": 0,
+        "n": 0, "nonfinite": {}, "latency_ms": None, "cold_start_ms": None, "arena_bytes": 0,
     }  # fmt: skip
     if args["samples"] is None:
         return answer
@@ -80,6 +83,7 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     for index in range(count):
         inputs = {spec.name: slice_sample(spec, samples[spec.name], index) for spec in runtime.inputs}
         row, elapsed_ms = _run(runtime, inputs)
+        answer["cold_start_ms"] = answer["cold_start_ms"] or (time.perf_counter() - started_s) * 1e3
         rows.append(row)
         spent_ms.append(elapsed_ms)
         for name, value in row.items():

@@ -5,51 +5,81 @@ What is done is data (`recipe.CandidateSpec`), so a bundle can carry it. The def
 """
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import numpy.typing as npt
 import onnx
 
-from edgefleet_converters.data import read_arrays
 from edgefleet_converters.errors import TransformError
+from edgefleet_converters.onnx.calibrate import Calibration, quantizable_operators
 from edgefleet_converters.onnx.load import facts_of, opset_of, parse, serialise
+from edgefleet_converters.onnx.passes.correct_bias import CORRECTED, CorrectBias
 from edgefleet_converters.onnx.passes.fold import canonical
 from edgefleet_converters.onnx.passes.gemm_to_matmul import GemmToMatMul
+from edgefleet_converters.onnx.weights import store_weights, weights_of
 from edgefleet_converters.passes.base import run_passes
 from edgefleet_converters.recipe import CandidateSpec
-from edgefleet_protocol.manifest import TensorSpec
-from edgefleet_runtime.golden import slice_sample
-
-Array = npt.NDArray[Any]
 
 WEIGHTED: Final = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 _DYNAMIC_ALL: Final = ("Conv", "MatMul", "Gemm", "Gather", "LSTM", "Attention", "EmbedLayerNormalization")
 _PER_CHANNEL_OPSET: Final = 13
+_INFERRED: Final = "onnx.infer"
 
 
 def candidate_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model, spec, calibration: npz|None, inputs: [TensorSpec], out}.
+    """Sandbox step. args: {model, spec, calibration: path of a `Calibration` or None, out}.
 
-    Writes `out`; returns `{facts}`. Raises TransformError when the recipe cannot be applied.
+    model: the prepared model where a calibration is given (`onnx.prepare`), else the simplified one. Writes `out`; returns
+    `{facts}`. Raises TransformError when the recipe cannot be applied.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
     model = parse(Path(args["model"]).read_bytes())
+    calibration = Calibration.load(Path(args["calibration"])) if args["calibration"] else None
+    made = candidate(model, spec, calibration)
+    Path(args["out"]).write_bytes(serialise(made))
+    return {"facts": facts_of(made)}
+
+
+def candidate(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibration | None) -> onnx.ModelProto:
+    """Return the model that `spec` makes of a simplified one. calibration: needed by method static and by correct_bias.
+
+    Raises TransformError when the recipe cannot be applied.
+    """
+    source = model
+    if spec.correct_bias and calibration is not None:
+        model = bias_corrected(model, spec, calibration)
     if spec.method == "float16":
         made = _float16(model)
     elif spec.method == "dynamic":
         made = _dynamic(model, spec)
+    elif spec.method == "static":
+        assert calibration is not None
+        made = quantized(model, spec, calibration)
     else:
-        made = _static(model, spec, Path(args["calibration"]), msgspec.convert(args["inputs"], list[TensorSpec]))
-    made = canonical(made, like=model)
-    if spec.method != "float16" and not _is_quantized(made):
+        made = model
+    if spec.weight_bits:
+        half, kept = frozenset(spec.weights_half), frozenset(spec.weights_float)
+        made = store_weights(made, spec.weight_bits, half=half, kept=kept)
+    made = canonical(made, like=source)
+    if spec.method not in ("float16", "none") and facts_of(made)["operators"] == facts_of(source)["operators"]:
         raise TransformError(
             "no node of the model was quantised by this recipe", next_step="choose another precision or recipe"
         )
-    Path(args["out"]).write_bytes(serialise(made))
-    return {"facts": facts_of(made)}
+    return made
+
+
+def bias_corrected(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibration) -> onnx.ModelProto:
+    """Return the model with biases that make up for the rounding of the weights that `spec` rounds."""
+    whole = {*spec.weights_half, *spec.weights_float}
+    levels = {w.name: 127 for w in weights_of(model) if w.name not in whole} if spec.weight_bits in (4, 8) else {}
+    if spec.method == "static":
+        left, narrow = excluded(model, spec), 63 if spec.reduce_range else 127
+        levels |= {
+            node.input[1]: narrow for node in model.graph.node if node.op_type in CORRECTED and node.name not in left
+            and (not spec.op_types or node.op_type in spec.op_types)
+        }  # fmt: skip
+    return run_passes(model, [CorrectBias(calibration.means, levels)]).model
 
 
 def _float16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -62,7 +92,7 @@ def _float16(model: onnx.ModelProto) -> onnx.ModelProto:
 def _dynamic(model: onnx.ModelProto, spec: CandidateSpec) -> onnx.ModelProto:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    named = _with_node_names(run_passes(model, [GemmToMatMul()]).model)
+    named = with_node_names(run_passes(model, [GemmToMatMul()]).model)
     present = {node.op_type for node in named.graph.node}
     wanted = [op for op in (spec.op_types or _DYNAMIC_ALL) if op in present]
     if not wanted:
@@ -79,64 +109,43 @@ def _dynamic(model: onnx.ModelProto, spec: CandidateSpec) -> onnx.ModelProto:
         return onnx.load_model_from_string(out.read_bytes())
 
 
-class _Samples:
-    """ORT's CalibrationDataReader over an `.npz`: one sample a step, in the model's own shapes."""
+def quantized(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibration) -> onnx.ModelProto:
+    """Return the QDQ model that `spec` makes of a prepared one, whose nodes have names and whose shapes are known.
 
-    def __init__(self, arrays: dict[str, Array], inputs: list[TensorSpec]) -> None:
-        self._arrays, self._inputs = arrays, inputs
-        self._n = len(next(iter(arrays.values())))
-        self._steps = self._iterate()
+    Raises TransformError and what onnxruntime raises.
+    """
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    def _iterate(self) -> Iterator[dict[str, Array]]:
-        for index in range(self._n):
-            yield {spec.name: slice_sample(spec, self._arrays[spec.name], index) for spec in self._inputs}
-
-    def get_next(self) -> dict[str, Array] | None:
-        """Return the next sample; None at the end."""
-        return next(self._steps, None)
-
-    def rewind(self) -> None:
-        """Start again from the first sample."""
-        self._steps = self._iterate()
-
-    def __len__(self) -> int:
-        return self._n
-
-
-def _static(
-    model: onnx.ModelProto, spec: CandidateSpec, calibration: Path, inputs: list[TensorSpec]
-) -> onnx.ModelProto:
     if spec.per_channel and opset_of(model) < _PER_CHANNEL_OPSET:
         raise TransformError(
             f"per-channel int8 needs opset {_PER_CHANNEL_OPSET}, the model has {opset_of(model)} and could not be upgraded",
             next_step="export the model with opset 17",
         )
-    samples = read_arrays(calibration)
-    try:
-        return _quantize_static(model, spec, _Samples(samples, inputs))
-    except ValueError:
-        # onnxruntime 1.32 compares a per-channel scale with one number for the bias of some Gemm nodes (converters.md §0.5).
-        rewritten = run_passes(model, [GemmToMatMul()])
-        if rewritten.notes[0].outcome != "applied":
-            raise
-        return _quantize_static(rewritten.model, spec, _Samples(samples, inputs))
+    kinds = {
+        "int8": QuantType.QInt8, "uint8": QuantType.QUInt8, "int16": QuantType.QInt16, "uint16": QuantType.QUInt16,
+    }  # fmt: skip
+    own = onnx.ModelProto()
+    own.CopyFrom(model)
+    # Shapes are there already; without this word the quantizer writes the model to disk and infers them again.
+    own.metadata_props.append(onnx.StringStringEntryProto(key=_INFERRED, value="onnxruntime.quant"))
+    quantizer = QDQQuantizer(
+        own, spec.per_channel, spec.reduce_range, kinds["int8"], kinds[spec.act_dtype], calibration.tensors_data(), [],
+        sorted(excluded(model, spec)), list(spec.op_types) or quantizable_operators(),
+        {"ActivationSymmetric": spec.act_dtype in ("int8", "int16"), "WeightSymmetric": True},
+    )  # fmt: skip
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()  # it appends the nodes of inputs behind those that read them
+    made: onnx.ModelProto = quantizer.model.model
+    kept = [entry for entry in made.metadata_props if entry.key != _INFERRED]
+    del made.metadata_props[:]
+    made.metadata_props.extend(kept)
+    return made
 
 
-def _quantize_static(model: onnx.ModelProto, spec: CandidateSpec, samples: _Samples) -> onnx.ModelProto:
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
-    named = _with_node_names(onnx.shape_inference.infer_shapes(model, data_prop=True))
-    exclude = sorted({*spec.exclude, *(head_nodes(named) if spec.head_float else ())})
-    kinds = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "static.onnx"
-        quantize_static(
-            named, out, samples, quant_format=QuantFormat.QDQ, op_types_to_quantize=list(spec.op_types) or None,
-            per_channel=spec.per_channel, reduce_range=spec.reduce_range, activation_type=kinds[spec.act_dtype],
-            weight_type=kinds["int8"], nodes_to_exclude=exclude, calibrate_method=CalibrationMethod[spec.calibration],
-            extra_options={"ActivationSymmetric": spec.act_dtype == "int8", "WeightSymmetric": True},
-        )  # fmt: skip
-        return onnx.load_model_from_string(out.read_bytes())
+def excluded(model: onnx.ModelProto, spec: CandidateSpec) -> set[str]:
+    """Return the names of the nodes that a static quantization leaves alone."""
+    return {*spec.exclude, *(head_nodes(model) if spec.head_float else ())}
 
 
 def head_nodes(model: onnx.ModelProto) -> list[str]:
@@ -157,7 +166,7 @@ def head_nodes(model: onnx.ModelProto) -> list[str]:
     return sorted(seen)
 
 
-def _with_node_names(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_node_names(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with a unique name on each node: ORT's exclusion lists work by name, and exporters leave them out."""
     after = onnx.ModelProto()
     after.CopyFrom(model)
@@ -167,8 +176,3 @@ def _with_node_names(model: onnx.ModelProto) -> onnx.ModelProto:
             node.name = f"{node.op_type}_{index}"
         used.add(node.name)
     return after
-
-
-def _is_quantized(model: onnx.ModelProto) -> bool:
-    marks = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")
-    return any(node.op_type in marks or node.op_type.startswith("DynamicQuantize") for node in model.graph.node)

@@ -1,8 +1,8 @@
 """Simplify an imported model without changing an answer.
 
-Order: strip stored inputs -> upgrade the opset -> fix shapes -> inline constant `If` -> fold. After each of them the model is
-run beside the source on a few samples; a result that differs by more than `EXACT_RATIO` of an output's range is thrown away
-and the model before it is used. Runs in a sandboxed child.
+Order: strip stored inputs -> upgrade the opset -> fix shapes -> inline constant `If` -> fold -> hoist constants. After each of
+them the model is run beside the source on a few samples; a result that differs by more than `EXACT_RATIO` of an output's range
+is thrown away and the model before it is used. Runs in a sandboxed child.
 """
 
 from pathlib import Path
@@ -17,6 +17,7 @@ from edgefleet_converters.data import read_arrays
 from edgefleet_converters.onnx.load import facts_of, parse, serialise
 from edgefleet_converters.onnx.passes.fix_shapes import FixShapes
 from edgefleet_converters.onnx.passes.fold import FoldConstants, canonical
+from edgefleet_converters.onnx.passes.hoist_constants import HoistConstants
 from edgefleet_converters.onnx.passes.inline_if import InlineConstantIf
 from edgefleet_converters.onnx.passes.strip_inputs import StripStoredInputs
 from edgefleet_converters.onnx.passes.upgrade_opset import UpgradeOpset
@@ -42,7 +43,7 @@ def simplify_step(args: dict[str, Any]) -> dict[str, Any]:
     wanted = _answers(serialise(model), samples)
     optional: list[Pass[onnx.ModelProto]] = [UpgradeOpset()] if args["upgrade"] else []
     optional += [FixShapes(args["shapes"])] if args["shapes"] else []
-    optional += [InlineConstantIf(), FoldConstants()] if args["fold"] else []
+    optional += [InlineConstantIf(), FoldConstants(), HoistConstants()] if args["fold"] else []
     for step in optional:
         model, note = _tried(model, step, samples, wanted)
         notes.append(note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from edgefleet_cli import model_flags as flags
 from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK
-from edgefleet_cli.release_view import show_result
+from edgefleet_cli.release_view import show_candidates, show_result
 from edgefleet_cli.session import Session
 
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for bundles and report.json.")]
@@ -71,5 +72,8 @@ def _convert(session: Session, request: flags.ModelRequest, folder: Path) -> int
 
 
 def _show(session: Session, result: dict[str, Any]) -> None:
+    report = Path(str(result.get("report_path")))
+    if report.is_file():
+        show_candidates(session.out, json.loads(report.read_text(encoding="utf-8")))
     show_result(session.out, result)
     session.out.note(f"report: {result.get('report_path')}")

@@ -49,7 +49,7 @@ def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapte
     """Return the graph that a candidate asks for. samples: calibration by input name, first axis = samples."""
     if spec.method == "float16":
         return float16_weights(graph)
-    if spec.method == "weight_only":
+    if spec.method == "weights":
         return weight_only(graph)
     if spec.method == "dynamic":
         return dynamic_range(graph, per_channel=spec.per_channel)

@@ -13,7 +13,7 @@ WEIGHTED: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE
 def tflite_recipe(profile: HardwareProfile, *, seed: int) -> Recipe:
     """Return the candidates for an ONNX model that is compiled to TFLite, smallest and fastest first.
 
-    Weight-only is the form that every runtime computes rightly (converters.md §0.1); it is as small as int8 and as slow as float.
+    Weights alone is the form that every runtime computes rightly (converters.md §0.1); it is as small as int8 and as slow as float.
     """
     static = CandidateSpec(id="int8-static", precision="int8", method="static", tier=1, act_dtype="int8",
                            per_channel=profile.quant.per_channel)  # fmt: skip
@@ -28,7 +28,7 @@ def tflite_recipe(profile: HardwareProfile, *, seed: int) -> Recipe:
             replace(static, id="int8-static-weighted", tier=2, op_types=list(WEIGHTED)),
             replace(static, id="int8-static-head-float", tier=2, head_float=True),
             dynamic,
-            replace(dynamic, id="int8-weight-only", method="weight_only", tier=4),
+            replace(dynamic, id="int8-weights", precision="int8-weights", method="weights", weight_bits=8, tier=4),
             CandidateSpec(id="fp16", precision="fp16", method="float16", tier=5),
             FP32,
         ],

@@ -1,0 +1,50 @@
+"""How far two models' answers lie apart, on a scale without steps. Pure.
+
+A metric such as agreement moves in steps of one sample, so with a few samples it cannot say which of two nodes hurts more.
+These distances can; they order nodes (`sensitivity`) and never decide what is offered. Each looks only at the numbers that
+its metric looks at:
+
+* top1, agreement, sequence on class scores: the scores of the source's two best classes;
+* detection, scores: the best score of each class in each sample;
+* mae and all else: every value.
+
+The mean difference is divided by the range of the source's own numbers, so outputs of any unit can be added.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefleet_converters.check.detection import best_scores
+from edgefleet_converters.check.metrics import is_class_scores
+
+Array = npt.NDArray[Any]
+
+
+def distance(metric: str, answers: Mapping[str, Array], reference: Mapping[str, Array]) -> float:
+    """Return the sum over outputs of the mean difference, in ranges of each output; infinity where an answer is not finite.
+
+    metric: a name of `metrics.METRICS`; others are treated as agreement. answers, reference: first axis = samples.
+    """
+    total = 0.0
+    for name, wanted in reference.items():
+        got = answers[name]
+        if wanted.dtype.kind != "f":
+            total += float(np.mean(got != wanted))
+            continue
+        x, y = _looked_at(metric, wanted.astype(np.float64), got.astype(np.float64))
+        if not bool(np.isfinite(y).all()):
+            return float("inf")
+        total += float(np.mean(np.abs(x - y))) / max(float(np.ptp(x)), 1e-9)
+    return total
+
+
+def _looked_at(metric: str, wanted: Array, got: Array) -> tuple[Array, Array]:
+    if metric in ("detection", "scores") and wanted.ndim == 3:
+        return best_scores(wanted), best_scores(got)
+    if (metric == "sequence" and wanted.ndim == 3) or (metric in ("top1", "agreement") and is_class_scores(wanted)):
+        best = np.argsort(-wanted, axis=-1, kind="stable")[..., :2]
+        return np.take_along_axis(wanted, best, axis=-1), np.take_along_axis(got, best, axis=-1)
+    return wanted, got

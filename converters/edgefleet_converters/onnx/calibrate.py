@@ -1,0 +1,160 @@
+"""What calibration samples tell about a model: the range of each tensor, the mean of each channel. Runs in a sandboxed child.
+
+Ranges come from onnxruntime's own calibrators, whose result its quantizer takes. They are collected once a model and serve
+any choice of nodes.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edgefleet_converters.data import read_arrays, save_arrays
+from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_runtime.golden import slice_sample
+
+Array = npt.NDArray[Any]
+
+HISTOGRAM_SAMPLES: Final = 32
+"""So many samples fill a histogram of a tensor well enough; each costs a hundred times what a minimum and maximum cost."""
+_CHUNK: Final = 4
+"""Samples that a histogram calibrator holds at once: it keeps every tensor of them in memory."""
+
+
+BIAS_SAMPLES: Final = 32
+"""So many samples give the mean of a layer's input closely enough."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was seen. ranges: tensor -> (lowest, highest). means: tensor -> E[x] of each channel, float64 [channels]."""
+
+    ranges: Mapping[str, tuple[float, float]]
+    means: Mapping[str, Array]
+
+    def tensors_data(self) -> Any:
+        """Return the ranges as onnxruntime's quantizer takes them."""
+        from onnxruntime.quantization import CalibrationMethod
+        from onnxruntime.quantization.calibrate import TensorsData
+
+        data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in self.ranges.items()}
+        return TensorsData(CalibrationMethod.MinMax, {name: tuple(map(np.array, pair)) for name, pair in data.items()})
+
+    def save(self, path: Path) -> None:
+        """Write an `.npz`."""
+        arrays = {f"range.{name}": np.array(pair, np.float32) for name, pair in self.ranges.items()}
+        save_arrays(path, arrays | {f"mean.{name}": mean for name, mean in self.means.items()})
+
+    @staticmethod
+    def load(path: Path) -> "Calibration":
+        """Return what `save` wrote."""
+        arrays = read_arrays(path)
+        ranges = {
+            name.removeprefix("range."): (float(pair[0]), float(pair[1])) for name, pair in arrays.items()
+            if name.startswith("range.")
+        }  # fmt: skip
+        means = {name.removeprefix("mean."): mean for name, mean in arrays.items() if name.startswith("mean.")}
+        return Calibration(ranges, means)
+
+
+class Samples:
+    """Calibration samples, read one at a time in the model's own shapes (onnxruntime's CalibrationDataReader)."""
+
+    def __init__(self, arrays: dict[str, Array], inputs: Sequence[TensorSpec], indices: Sequence[int] | None = None):
+        """arrays: by input name, first axis = samples. indices: which of them; None = all."""
+        self._arrays, self._inputs = arrays, inputs
+        self._indices = list(range(len(next(iter(arrays.values()))))) if indices is None else list(indices)
+        self._steps = iter(self)
+
+    def __iter__(self) -> Iterator[dict[str, Array]]:
+        for index in self._indices:
+            yield {spec.name: slice_sample(spec, self._arrays[spec.name], index) for spec in self._inputs}
+
+    def get_next(self) -> dict[str, Array] | None:
+        """Return the next sample; None at the end."""
+        return next(self._steps, None)
+
+    def rewind(self) -> None:
+        """Start again from the first sample."""
+        self._steps = iter(self)
+
+    def part(self, indices: Sequence[int]) -> "Samples":
+        """Return some of the samples, counted from 0 within these."""
+        return Samples(self._arrays, self._inputs, [self._indices[i] for i in indices])
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+
+def tensor_ranges(model: onnx.ModelProto, samples: Samples, *, method: str) -> dict[str, tuple[float, float]]:
+    """Return the range of each float tensor at an operator that can be quantised.
+
+    method: MinMax, Entropy or Percentile. Raises what onnxruntime raises. Runs the model on each sample.
+    """
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import create_calibrator
+
+    kind = CalibrationMethod[method]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(model.SerializeToString())
+        calibrator = create_calibrator(
+            path, quantizable_operators(), augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            calibrate_method=kind,
+        )  # fmt: skip
+        plain = kind is CalibrationMethod.MinMax
+        count, step = (len(samples),) * 2 if plain else (min(len(samples), HISTOGRAM_SAMPLES), _CHUNK)
+        for start in range(0, count, step):
+            calibrator.collect_data(samples.part(range(start, min(start + step, count))))
+        found = calibrator.compute_data()
+    return {name: (_number(data.range_value[0]), _number(data.range_value[1])) for name, data in found.items()}
+
+
+def _number(value: Any) -> float:
+    """Return a calibrator's bound, which is a scalar or an array of one value."""
+    return float(np.asarray(value, dtype=np.float32).reshape(-1)[0])
+
+
+def quantizable_operators() -> list[str]:
+    """Return the operators that onnxruntime's QDQ quantizer knows, in a fixed order."""
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    return sorted({*QDQRegistry, *QLinearOpsRegistry})
+
+
+def channel_means(model: onnx.ModelProto, tensors: Sequence[str], samples: Samples) -> dict[str, Array]:
+    """Return the mean of each named tensor over samples and all axes but the channels', float64.
+
+    The channels' axis is 1, as in [N, C] and in images [N, C, …]. Tensors that the model does not make are left out.
+    """
+    import onnxruntime as ort
+
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    names = sorted(set(tensors))
+    there = {value.name for value in shown.graph.output}
+    made = {output for node in shown.graph.node for output in node.output}
+    given = {value.name for value in shown.graph.input}
+    shown.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in names
+        if name in made and name not in there
+    )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    session = ort.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    wanted = [name for name in names if name in made]
+    sums: dict[str, list[Array]] = {name: [] for name in names}
+    for feed in samples:
+        values = dict(zip(wanted, session.run(wanted, feed), strict=True))
+        values |= {name: feed[name] for name in names if name in given}
+        for name, value in values.items():
+            if value.ndim > 1:
+                others = tuple(axis for axis in range(value.ndim) if axis != 1)
+                sums[name].append(value.astype(np.float64).mean(axis=others))
+    return {name: np.mean(rows, axis=0) for name, rows in sums.items() if rows}

@@ -1,0 +1,116 @@
+"""Which layers to take out of a quantised model so that it holds again: the order and the search. Pure.
+
+One layer at a time is quantised and the harm is seen (`onnx.sensitivity` does the runs). Layers are then taken out from the
+worst on, and the smallest number that holds is searched by doubling and halving: for n layers about 2·log2(n) models are
+judged, not n. The order is that of NNCF's accuracy control (rank, then revert the worst); the search differs.
+
+Nothing depends on a clock: `JUDGED` bounds the models that are judged and `RANKED_RUNS` the runs that rank.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import msgspec
+
+from edgefleet_converters.recipe import CandidateSpec
+
+MARGIN: Final = 0.7
+"""The search allows this part of the loss that the gate allows: the gate's samples are others."""
+JUDGED: Final = 16
+"""At most so many models are judged in one search."""
+RANKED_RUNS: Final = 256
+"""At most about so many runs of the model rank its layers."""
+MIN_STATIC_SHARE: Final = 0.25
+"""With fewer layers left, crossing between int8 and float costs more time than int8 saves."""
+MIN_RANKED_SAMPLES: Final = 4
+MAX_RANKED_SAMPLES: Final = 16
+SEARCH_SAMPLES: Final = 64
+"""A search judges its models on at most so many calibration samples."""
+
+
+@dataclass(frozen=True)
+class Harm:
+    """What quantising only this layer does. drop: of the metric; distance: as `check.distance`, both on a few samples."""
+
+    name: str
+    drop: float
+    distance: float
+
+    @property
+    def size(self) -> float:
+        """The order's key: what the metric says, and what it cannot see yet."""
+        return max(0.0, self.drop) + self.distance
+
+
+def worst_first(harms: Sequence[Harm]) -> list[Harm]:
+    """Return the layers from the most to the least harmful; equal ones in their given order."""
+    return sorted(harms, key=lambda harm: -harm.size)
+
+
+def samples_to_rank(layers: int, available: int) -> int:
+    """Return how many samples each layer is run on: fewer for a model of many layers."""
+    wanted = max(MIN_RANKED_SAMPLES, min(MAX_RANKED_SAMPLES, RANKED_RUNS // max(1, layers)))
+    return min(wanted, available)
+
+
+def fewest(n: int, holds: Callable[[int], bool], *, judged: int = JUDGED) -> int | None:
+    """Return the smallest k in 0 … n for which `holds(k)`, as far as `judged` calls can tell; None when none held.
+
+    `holds` should stay true once it is true; where it does not, the result still holds but may not be the smallest.
+    """
+    low, high, step, left = 0, None, 0, judged
+    while left > 0:
+        left -= 1
+        if holds(step):
+            high = step
+            break
+        if step == n:
+            return None
+        low, step = step + 1, min(n, max(1, step * 2))
+        if left == 1:
+            step = n
+    if high is None:
+        return None
+    while low < high and left > 0:
+        middle = (low + high) // 2
+        left -= 1
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return high
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found. weights: tensors from the worst on, of which the first `half` stay in 16 bits.
+
+    nodes: from the worst on, of which the first `out` are not quantised statically. judged: models that were judged.
+    """
+
+    weights: tuple[Harm, ...]
+    half: int
+    nodes: tuple[Harm, ...]
+    out: int
+    judged: int
+    samples: int
+
+    def further(self) -> "Found | None":
+        """Return the next more careful choice, twice as many layers taken out; None when there is none."""
+        half = min(len(self.weights), 2 * self.half)
+        if self.out < len(self.nodes):
+            return replace(self, out=min(len(self.nodes), max(1, 2 * self.out)), half=half)
+        return replace(self, half=half) if half > self.half else None
+
+
+def resolved(spec: CandidateSpec, found: Found) -> CandidateSpec:
+    """Return the spec that a bundle carries: static with some nodes left out, or weights alone when too few are left."""
+    half = sorted(harm.name for harm in found.weights[: found.half])
+    left = len(found.nodes) - found.out
+    if left < MIN_STATIC_SHARE * len(found.nodes) or not left:
+        return msgspec.structs.replace(
+            spec, precision="int8-weights", method="weights", op_types=[], exclude=[], weights_half=half
+        )
+    exclude = sorted(harm.name for harm in found.nodes[: found.out])
+    return msgspec.structs.replace(spec, method="static", exclude=exclude, weights_half=half)

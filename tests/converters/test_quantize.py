@@ -1,0 +1,236 @@
+"""Weights in fewer bits, equalisation, bias correction, shared constants: each on a model small enough to check by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgefleet_converters.onnx.calibrate import Calibration, Samples
+from edgefleet_converters.onnx.passes.correct_bias import CorrectBias
+from edgefleet_converters.onnx.passes.equalise import Equalise
+from edgefleet_converters.onnx.passes.hoist_constants import HoistConstants
+from edgefleet_converters.onnx.prepare import prepared
+from edgefleet_converters.onnx.quantize import candidate
+from edgefleet_converters.onnx.weights import BLOCK, packed_four_bits, store_weights, weights_of
+from edgefleet_converters.passes.base import run_passes
+from edgefleet_converters.recipe import CandidateSpec
+from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_runtime.port import load
+from tests.converters.graphs import Array, classifier, data_for, model_of
+
+
+def answer(model: onnx.ModelProto, x: Array) -> Array:
+    runtime = load("ort", model.SerializeToString())
+    return np.concatenate([next(iter(runtime.run({"x": row[None]}).values())) for row in x])
+
+
+def convolutions(*, seed: int = 0, spread: int = 0) -> onnx.ModelProto:
+    """Return Conv-Relu-Conv-Relu-MaxPool-Flatten-Gemm: `x` float32 [N, 3, 8, 8] -> `y` [N, 5].
+
+    spread: channels of the first two layers get factors of 2^-spread to 2^spread that the next layer takes back.
+    """
+    random = np.random.default_rng(seed)
+
+    def weights(*shape: int) -> Array:
+        return np.asarray(random.standard_normal(shape) / np.sqrt(np.prod(shape[1:])), np.float32)
+
+    tensors = {
+        "w1": weights(16, 3, 3, 3), "b1": weights(16, 1)[:, 0], "w2": weights(24, 16, 3, 3), "b2": weights(24, 1)[:, 0],
+        "w3": weights(5, 24 * 16), "b3": weights(5, 1)[:, 0],
+    }  # fmt: skip
+    one, two = (np.exp2(random.permutation(np.rint(np.linspace(-spread, spread, n)))) for n in (16, 24))
+    tensors["w1"] *= one[:, None, None, None]
+    tensors["b1"] *= one
+    tensors["w2"] *= two[:, None, None, None] / one[None, :, None, None]
+    tensors["b2"] *= two
+    tensors["w3"] /= two.repeat(16)[None, :]
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], name="c1", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"], name="r1"),
+        helper.make_node("Conv", ["r1", "w2", "b2"], ["c2"], name="c2", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c2"], ["r2"], name="r2"),
+        helper.make_node("MaxPool", ["r2"], ["p"], name="p", kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Flatten", ["p"], ["f"], name="f"),
+        helper.make_node("Gemm", ["f", "w3", "b3"], ["y"], name="g", transB=1),
+    ]
+    tensors = {name: np.asarray(value, np.float32) for name, value in tensors.items()}
+    return model_of(nodes, tensors, {"x": ["N", 3, 8, 8]}, {"y": ["N", 5]})
+
+
+def images(n: int = 24, seed: int = 1) -> Array:
+    return np.random.default_rng(seed).random((n, 3, 8, 8), dtype=np.float32)
+
+
+def spec(**keys: object) -> CandidateSpec:
+    return CandidateSpec(id="t", precision="int8", **keys)  # type: ignore[arg-type]
+
+
+def samples_of(x: Array) -> Samples:
+    return Samples({"x": x}, [TensorSpec(name="x", dtype="float32", shape=["N", *x.shape[1:]])])
+
+
+def test_weights_in_eight_bits_are_a_quarter_and_off_by_half_a_step_at_most() -> None:
+    model = classifier(features=64)
+    small = store_weights(model, 8)
+    x, _ = data_for(model, 16)
+    onnx.checker.check_model(small, full_check=True)
+    stored = {t.name: numpy_helper.to_array(t) for t in small.graph.initializer}
+    before = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    assert stored["w1_q"].dtype == np.int8
+    assert stored["w1_s"].shape == (1, 32), "one scale for each output of a Gemm without transB"
+    assert "w2" in stored, "128 values are too few to be worth three more entries in the graph"
+    back = stored["w1_q"] * stored["w1_s"]
+    assert (np.abs(back - before["w1"]) <= stored["w1_s"] / 2 + 1e-7).all()
+    assert np.abs(answer(small, x) - answer(model, x)).max() < 0.05 * np.ptp(answer(model, x))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_stored_weights_cost_no_node_at_run_time(bits: int, tmp_path: Path) -> None:
+    small = store_weights(convolutions(), bits)
+    assert "Cast" in {node.op_type for node in small.graph.node}
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    ort.InferenceSession(small.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    loaded = onnx.load(tmp_path / "loaded.onnx")
+    assert not {"Cast", "Mul", "DequantizeLinear"} & {node.op_type for node in loaded.graph.node}
+
+
+def test_a_weight_beyond_float16_stays_as_it_is() -> None:
+    model = classifier(features=64)
+    tensor = next(t for t in model.graph.initializer if t.name == "w1")
+    values = numpy_helper.to_array(tensor).copy()
+    values[0, 0] = 1e6
+    tensor.CopyFrom(numpy_helper.from_array(values, "w1"))
+    assert "w1" in {t.name for t in store_weights(model, 16).graph.initializer}
+
+
+def test_named_weights_are_kept_or_halved() -> None:
+    made = store_weights(convolutions(), 8, half=frozenset({"w2"}), kept=frozenset({"w3"}))
+    types = {t.name: t.data_type for t in made.graph.initializer}
+    assert types["w1_q"] == TensorProto.INT8
+    assert types["w2_q"] == TensorProto.FLOAT16
+    assert types["w3"] == TensorProto.FLOAT
+
+
+@pytest.mark.parametrize("inner", [64, 40, 7])
+def test_four_bits_hold_a_matrix_to_half_a_step_of_each_block(inner: int) -> None:
+    matrix = np.random.default_rng(0).standard_normal((inner, 48)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="m")]
+    model = model_of(nodes, {"w": matrix}, {"x": ["N", inner]}, {"y": ["N", 48]})
+    small = store_weights(model, 4)
+    assert [node.op_type for node in small.graph.node] == ["MatMulNBits"]
+    blob, scales = packed_four_bits(matrix)
+    assert (blob.shape, scales.shape) == ((48, -(-inner // BLOCK), BLOCK // 2), (48 * -(-inner // BLOCK),))
+    back = answer(small, np.eye(inner, dtype=np.float32))
+    step = np.abs(scales.reshape(48, -1)).repeat(BLOCK, axis=1)[:, :inner].T
+    # The end of the range opposite to the largest value has 7 steps, so a value there may be a whole step away.
+    assert (np.abs(back - matrix) <= step * 1.001 + 0.02 * np.abs(matrix).max()).all()
+
+
+def test_weights_inside_a_branch_are_shared_and_can_be_stored_small() -> None:
+    values = np.random.default_rng(0).standard_normal((32, 32)).astype(np.float32)
+
+    def branch(name: str) -> onnx.GraphProto:
+        out = helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, None)
+        nodes = [helper.make_node("MatMul", ["x", "w"], [f"{name}_p"], name=f"{name}_m"),
+                 helper.make_node("Neg" if name == "else" else "Abs", [f"{name}_p"], [f"{name}_y"])]  # fmt: skip
+        return helper.make_graph(nodes, name, [], [out], [numpy_helper.from_array(values, "w")])
+
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["positive"]),
+        helper.make_node("If", ["positive"], ["y"], then_branch=branch("then"), else_branch=branch("else")),
+    ]
+    model = model_of(nodes, {"zero": np.array(0, np.float32)}, {"x": [1, 32]}, {"y": [1, 32]})
+    result = run_passes(model, [HoistConstants()])
+    assert result.notes[0].outcome == "applied"
+    assert result.model.ByteSize() < model.ByteSize() - 4000
+    assert [weight.users for weight in weights_of(result.model)] == [("then_m", "else_m")]
+    x = np.random.default_rng(1).standard_normal((6, 32)).astype(np.float32)
+    assert np.array_equal(answer(result.model, x), answer(model, x))
+    assert np.allclose(answer(store_weights(result.model, 8), x), answer(model, x), atol=0.1)
+
+
+def test_equalisation_changes_no_answer_and_rescues_uneven_channels() -> None:
+    even, uneven = convolutions(), convolutions(spread=6)
+    x = images()
+    assert np.allclose(answer(uneven, x), answer(even, x), atol=1e-5)
+    result = run_passes(uneven, [Equalise()])
+    assert result.notes[0].outcome == "applied"
+    assert np.array_equal(answer(result.model, x), answer(uneven, x)), "powers of two change no bit"
+    errors = {}
+    for equalise in (False, True):
+        wanted = spec(method="static", per_channel=True, equalise=equalise)
+        model, calibration, _ = prepared(uneven, wanted, samples_of(x))
+        errors[equalise] = np.abs(answer(candidate(model, wanted, calibration), x) - answer(uneven, x)).mean()
+    assert errors[True] < errors[False] / 2
+
+
+def test_equalisation_needs_a_clear_way_between_two_layers() -> None:
+    model = convolutions(spread=6)
+    model.graph.node[1].op_type = "Sigmoid"
+    model.graph.node[3].op_type = "Sigmoid"
+    assert run_passes(model, [Equalise()]).notes[0].outcome == "skipped"
+    model = convolutions(spread=6)
+    model.graph.output.append(helper.make_tensor_value_info("r1", TensorProto.FLOAT, None))
+    before = {t.name: t for t in model.graph.initializer}
+    after = {t.name: t for t in run_passes(model, [Equalise()]).model.graph.initializer}
+    assert after["w1"] == before["w1"], "an output of the model must keep its size"
+    assert after["w3"] != before["w3"]
+
+
+def test_bias_correction_takes_the_mean_error_away() -> None:
+    model, x = convolutions(), images(32)
+    coarse = {"w1": 3, "w2": 3, "w3": 3}
+    means = {"x": x.mean(axis=(0, 2, 3)).astype(np.float64)}
+    corrected = run_passes(model, [CorrectBias(means, coarse)]).model
+    changed = {t.name for t, u in zip(corrected.graph.initializer, model.graph.initializer, strict=True) if t != u}
+    assert changed == {"b1"}, "only where the mean of the input is known"
+    kept = run_passes(model, [CorrectBias(means, {"w2": 3})])
+    assert kept.notes[0].outcome == "unchanged"
+
+
+def test_bias_correction_brings_the_answers_of_rounded_weights_nearer() -> None:
+    model, x = convolutions(seed=3), images(32)
+    off = {}
+    for correct in (False, True):
+        wanted = spec(method="weights", weight_bits=4, correct_bias=correct)
+        ready, calibration, _ = prepared(model, wanted, samples_of(x))
+        made = candidate(ready, wanted, calibration)
+        off[correct] = np.abs((answer(made, x) - answer(model, x)).mean(axis=0)).mean()
+    assert off[True] < off[False] * 0.7
+
+
+def test_a_calibration_is_written_and_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.npz"
+    wanted = spec(method="static", per_channel=True)
+    model, calibration, _ = prepared(convolutions(), wanted, samples_of(images()))
+    calibration.save(path)
+    again = Calibration.load(path)
+    assert again.ranges == calibration.ranges
+    assert candidate(model, wanted, again) == candidate(model, wanted, calibration)
+
+
+@pytest.mark.parametrize("method", ["MinMax", "Entropy", "Percentile"])
+def test_every_calibration_method_gives_a_model_that_holds(method: str) -> None:
+    model, x = convolutions(), images()
+    wanted = spec(method="static", per_channel=True, calibration=method)
+    ready, calibration, _ = prepared(model, wanted, samples_of(x))
+    got = answer(candidate(ready, wanted, calibration), x)
+    assert np.abs(got - answer(model, x)).mean() < 0.05 * np.ptp(answer(model, x))
+
+
+@pytest.mark.parametrize("act_dtype", ["uint8", "int8", "uint16", "int16"])
+def test_activations_of_8_and_16_bits_run_and_16_are_nearer(act_dtype: str) -> None:
+    model, x = convolutions(), images()
+    wanted = spec(method="static", per_channel=True, act_dtype=act_dtype)
+    ready, calibration, _ = prepared(model, wanted, samples_of(x))
+    error = np.abs(answer(candidate(ready, wanted, calibration), x) - answer(model, x)).mean()
+    assert error < (0.01 if "16" in act_dtype else 0.05) * np.ptp(answer(model, x))
