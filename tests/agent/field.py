@@ -203,6 +203,10 @@ class Agent:
             answer: dict[str, Any] = json.load(response)
         return answer
 
+    def comes_to_answer(self, version: str, name: str = "digits") -> bool:
+        """Whether that version answers soon: after a switch the one before may still take requests until it drains."""
+        return bool(eventually(lambda: self.infer(name)["model_version"] == version))
+
     def record(self, name: str = "digits") -> ModelRecord:
         """Return what the agent has on its disk about the model."""
         return read_record(ModelRecord, self.state / "models" / name / "current.msgpack") or ModelRecord(model=name)

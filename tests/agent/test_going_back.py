@@ -353,7 +353,7 @@ def test_a_damaged_previous_version_is_not_gone_back_to(site: Site, agent: Agent
     damage(agent, "A")
     done = agent.command("rollback")
     assert (done.returncode, "rollback.damaged" in done.stderr) == (1, True)
-    assert agent.infer()["model_version"] == "1.1.0"
+    assert agent.comes_to_answer("1.1.0")
 
 
 def test_the_control_socket_is_the_agents_own(site: Site, agent: Agent) -> None:
