@@ -61,6 +61,7 @@ def _run(document: Any, lines: IO[str]) -> None:
             "bundles": msgspec.to_builtins(report.bundles),
             "refused": msgspec.to_builtins(report.refused),
             "report_path": str(request.out_dir / "report.json"),
+            "report_html_path": str(request.out_dir / "report.html"),
         },
     )
 
