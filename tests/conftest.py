@@ -36,6 +36,7 @@ SLOW = (
     "house/test_docs.py",
     "journeys/",
     "server/conversion/test_engine.py",
+    "server/conversion/test_known.py",
     "server/dashboard/test_browser.py",
     "server/gateway/test_poison.py",
     "server/gateway/test_whole_way.py",

@@ -33,6 +33,9 @@ def render(report: ConversionReport) -> str:
         "body",
         element("h1", f"{report.model} {report.version}"),
         element("p", _summary(report), class_="soft"),
+        element("p", f"Same source, data, options and tools as {report.kept_from}, whose conversion this is.")
+        if report.kept_from
+        else "",
         _overview(report),
         (
             profile_section(row, float(max_drop) if isinstance(max_drop, int | float) else None)
