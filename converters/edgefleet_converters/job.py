@@ -52,7 +52,6 @@ def _run(document: Any, lines: IO[str]) -> None:
     import msgspec
 
     from edgefleet_converters.kept import tools_digest
-    from edgefleet_converters.pipeline import convert
     from edgefleet_converters.request import parse_request
 
     request = parse_request(document)
@@ -60,6 +59,9 @@ def _run(document: Any, lines: IO[str]) -> None:
         OSError
     ):  # without it nobody can tell whether the same was done before, so it is done again
         _tell(lines, {"type": "tools", "digest": tools_digest(request.tools_dir)})
+    # Only now: whoever knows the result ends this process at the line above, without waiting for numpy.
+    from edgefleet_converters.pipeline import convert
+
     report = convert(request, lambda event: _tell(lines, event))
     _tell(
         lines,

@@ -2,7 +2,7 @@
 
 * The answer of the child is checked again from the bytes of its bundle (names, digest, profile, runtime, every member) before
   anything is stored. Blobs are stored first; then target, bundle, job and release state change in one transaction.
-* The first thing that the child says is a digest of what converts there, before it reads a byte of the model. When a job with the
+* The first thing that a child says is a digest of what converts there, before it reads a byte of the model. When a job with the
   same content ended well, or was refused for good, under that digest, the child is ended and its result taken over (`reuse`).
 """
 
@@ -46,6 +46,8 @@ _REPORT_PAUSE_S = 0.25
 _KEEP_PAUSE_S = 10.0
 _READ_BYTES = 1024 * 1024
 _HELD_PAUSE_S = 0.5
+_TOOLS_TRUSTED_S = 10.0
+"""How long nobody is taken to have updated the converters: the profiles of one publication need one child to tell, not each one."""
 _DATA_NAMES = {
     "calibration": "calibration.npz",
     "eval": "eval.npz",
@@ -97,6 +99,7 @@ class ConversionEngine:
         self._clock = clock
         self._converter = converter
         self._limits = limits
+        self._tools: tuple[object, float] = (None, float("-inf"))
 
     def work(self, job: ClaimedJob, folder: Path, should_stop: Callable[[], bool]) -> None:
         """Bring a claimed job to its end, whatever that is. `folder` is made and removed.
@@ -129,6 +132,9 @@ class ConversionEngine:
             )
 
     def _convert(self, job: ClaimedJob, folder: Path, should_stop: Callable[[], bool]) -> None:
+        recent = self._known(job, self._recent_tools())
+        if recent is not None and self._take_over(job, folder, recent):
+            return
         request = self._lay_out(job.spec, folder)
         reporter = _Reporter(self._jobs, job, self._clock)
         reporter.take({"stage": "start", "message": "starting the converter", "pct": 0})
@@ -137,6 +143,7 @@ class ConversionEngine:
         def take(line: Mapping[str, Any]) -> None:
             nonlocal known
             if line.get("type") == "tools":
+                self._tools = (line.get("digest"), self._clock.monotonic_s())
                 known = self._known(job, line.get("digest"))
             else:
                 reporter.take(line)
@@ -155,6 +162,11 @@ class ConversionEngine:
             known = None
             answer = self._child(folder).run(request, reporter.take, stop_or_keep)
         self._take_answer(job, folder, answer)
+
+    def _recent_tools(self) -> object:
+        """Return what the last child said it was made of, None when that is too long ago to be still so."""
+        tools, at_s = self._tools
+        return tools if self._clock.monotonic_s() - at_s < _TOOLS_TRUSTED_S else None
 
     def _child(self, folder: Path) -> Child:
         return Child(self._converter.command, folder, self._limits, self._clock, self._converter.tools_folder)

@@ -1,5 +1,6 @@
 """What was converted before is taken over under a new version; reports are served; a conversion can be cancelled. Real children."""
 
+import sys
 import threading
 from io import BytesIO
 from pathlib import Path
@@ -13,8 +14,8 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.conversion.worker import Worker
 from tests.converters.graphs import classifier
-from tests.server.conversion.test_engine import converting
-from tests.support.servers import PROFILE, ApiHouse, release_body
+from tests.server.conversion.test_engine import FAKE, converting
+from tests.support.servers import PROFILE, ApiHouse, HandClock, release_body
 
 TOOLS = "a" * 64
 
@@ -89,6 +90,27 @@ def test_other_tools_and_a_child_that_does_not_tell_them_convert_anew(tmp_path: 
         publish(house, source.encode(), f"2-{len(source)}")
         known = maker(house, f"1-{len(source)}") == maker(house, f"2-{len(source)}")
         assert known == source.startswith("known b")
+    house.close()
+
+
+def test_one_child_tells_for_all_that_follows_soon(tmp_path: Path) -> None:
+    converter = tmp_path / "converter.py"
+    converter.write_bytes(Path(FAKE[1]).read_bytes())
+    clock = HandClock()
+    house = ApiHouse(tmp_path / "server", None, clock, converter_command=(sys.executable, str(converter)))
+    worker = Worker(house.parts, "w")
+    source = f"known {TOOLS} model".encode()
+    house.put(source)
+    states = []
+    for version, seconds in (("1", 0), ("2", 9), ("3", 2)):
+        clock.turn(seconds=seconds)
+        house.client(Role.PUBLISHER).post("/api/v1/releases", json=release_body(source, version=version))
+        assert worker.run_once()
+        states.append(release(house, version)["state"])
+        converter.unlink(missing_ok=True)
+    assert states == ["ready", "ready", "failed"], (
+        "made by a child, known without one, and asked again after ten seconds"
+    )
     house.close()
 
 
