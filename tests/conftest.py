@@ -29,6 +29,7 @@ SLOW = (
     "cli/test_demo_guard.py",
     "cli/test_events.py",
     "cli/test_interrupted.py",
+    "cli/test_release_commands.py",
     "cli/test_rollout_watch.py",
     "cli/test_server_commands.py",
     "converters/test_pipeline.py",

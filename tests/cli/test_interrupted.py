@@ -13,37 +13,9 @@ import pytest
 
 from edgefleet_cli.converting import remove_unfinished
 from tests.converters.crash_models import never_ending
+from tests.support.processes import descendants, gone
 
 PROFILE = "generic-x86_64-ort"
-
-
-def descendants(pid: int) -> set[int]:
-    """Return the living processes below `pid`."""
-    children: dict[int, set[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = entry.read_text(errors="replace").rpartition(")")[2].split()[1]
-        except OSError:
-            continue
-        children.setdefault(int(parent), set()).add(int(entry.parent.name))
-    found: set[int] = set()
-    left = [pid]
-    while left:
-        below = children.get(left.pop(), set()) - found
-        found |= below
-        left.extend(below)
-    return found
-
-
-def gone(pids: set[int]) -> bool:
-    """Tell whether none of these processes works any more; one that only waits to be reaped does not."""
-    for pid in pids:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZX":
-                return False
-        except OSError:
-            continue
-    return True
 
 
 @pytest.fixture

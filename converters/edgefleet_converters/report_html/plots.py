@@ -96,6 +96,7 @@ def keys() -> Markup:
 def layer_rows(layers: Sequence[LayerRow]) -> tuple[list[tuple[LayerRow, Markup]], int]:
     """Return the worst layers, each with the bar of its distance, and how many more there are."""
     finite = [layer for layer in layers if math.isfinite(layer.distance)]
+    finite.sort(key=lambda layer: layer.distance, reverse=True)
     most = max((layer.distance for layer in finite), default=0.0)
     shown = finite[:_MOST_LAYERS]
     return [(layer, bar(layer.distance, most, kept=layer.kept)) for layer in shown], len(layers) - len(shown)
@@ -172,7 +173,7 @@ def _axes(across: _Scale, up: _Scale, sign: float, name: str) -> Markup:
     for tick in ticks:
         y = up.at(tick)
         parts.append(element("line", class_="axis", x1=_LEFT, x2=right, y1=y, y2=y))
-        parts.append(element("text", f"{sign * tick:.{digits}f}", x=_LEFT - 6, y=y + 4, text_anchor="end"))
+        parts.append(element("text", f"{sign * tick + 0.0:.{digits}f}", x=_LEFT - 6, y=y + 4, text_anchor="end"))
     for tick in across.ticks(4):
         x = across.at(tick)
         parts.append(element("line", class_="axis", x1=x, x2=x, y1=bottom, y2=bottom + 4))

@@ -22,7 +22,7 @@ th{font-weight:600;font-size:.8rem;text-align:left;vertical-align:bottom}
 th,td{padding:.32rem .7rem .32rem 0;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}
 tbody tr:last-child td,tbody tr:last-child th{border-bottom:0}
 .n{text-align:right;white-space:nowrap;overflow-wrap:normal}.w{white-space:nowrap}
-.wide{grid-column:1/-1}td.wide:last-child,th:last-child{padding-left:.5rem}.name{font-weight:600}
+.wide{grid-column:1/-1}td.wide:last-child,th:last-child{padding-left:.5rem}.name{font-weight:600;min-width:10rem}
 tr.taken{background:var(--mark)}tr.taken td:first-child{box-shadow:inset 3px 0 var(--accent)}
 td:first-child,th:first-child{padding-left:.5rem}
 .word{font-weight:600;white-space:nowrap}.passed{color:var(--good)}.rejected,.refused{color:var(--bad)}
