@@ -2,7 +2,8 @@
 
 Prints one JSON object: wall seconds, peak memory of the steps, seconds by stage, the ratio to the bare quantizer, machine
 facts. The pipeline does far more than the quantizer (checks, folding, gate, golden vectors, bundle), so the ratio says what
-the proof costs.
+the proof costs. Then `edgectl publish` at a real server: the seconds of the first publication, of the same under new versions (the
+server knows the content, the bundle is packed again) and of the same once more, whole commands as a user waits for them.
 
     python bench/conversion.py [--model FILE --calibration FILE.npz --eval FILE.npz] [--runs 3]
 """
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # for tests.support
 DIGITS = ROOT / "examples" / "digits"
 
 
@@ -34,6 +36,7 @@ def main() -> int:
     parser.add_argument("--calibration", type=Path, default=DIGITS / "data" / "calibration.npz")
     parser.add_argument("--eval", type=Path, default=DIGITS / "data" / "eval.npz")
     parser.add_argument("--profile", default="generic-x86_64-ort")
+    parser.add_argument("--also", action="append", default=[], metavar="PROFILE", help="more profiles to publish for")
     parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
     if not args.model.exists():
@@ -43,16 +46,18 @@ def main() -> int:
     bare = [_bare_quantizer(args.model, args.calibration) for _ in range(max(1, args.runs))]
     best = min(runs, key=lambda run: float(run["wall_s"]))
     digests = {run["sha256"] for run in runs}
+    published = _publish(args)
     print(
         json.dumps(
             {
-                "bench": "conversion", "ok": len(digests) == 1, "n": len(runs),
+                "bench": "conversion", "ok": len(digests) == 1 and bool(published["again_kept"]), "n": len(runs),
                 "model": args.model.name, "model_bytes": args.model.stat().st_size, "profile": args.profile,
                 "wall_s": best["wall_s"], "wall_s_all": [run["wall_s"] for run in runs], "stages_s": best["stages_s"],
                 "peak_rss_bytes": best["peak_rss_bytes"], "precision": best["precision"], "bytes": best["bytes"],
                 "candidates_tried": best["candidates_tried"], "identical_bundles": len(digests) == 1,
                 "ort_quantize_static_s": round(min(bare), 4),
                 "ratio_to_ort_quantize_static": round(float(best["wall_s"]) / min(bare), 3),
+                "publish": published,
                 "machine": _machine(),
             },
             indent=2,
@@ -88,6 +93,37 @@ def _pipeline(args: argparse.Namespace) -> dict[str, Any]:
         "wall_s": round(wall_s, 4), "peak_rss_bytes": peak, "stages_s": profile["stages_s"], "sha256": bundle["sha256"],
         "precision": bundle["precision"], "bytes": bundle["bytes"],
         "candidates_tried": sum(row["verdict"] != "not_tried" for row in profile["candidates"]),
+    }  # fmt: skip
+
+
+def _publish(args: argparse.Namespace) -> dict[str, Any]:
+    """Publish at a server of its own: once, then under new versions, then the last one again. Times of whole commands."""
+    from tests.support.servers import init_server, server_process
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "server"
+        token = init_server(data)
+        with server_process(data, token) as server:
+
+            def timed(version: str) -> float:
+                command = [
+                    sys.executable, "-m", "edgefleet_cli.main", "--server", server.url, "publish", str(args.model), "--name", "bench",
+                    "--version", version, "--calibration", str(args.calibration), "--eval", str(args.eval),
+                    *(word for profile in (args.profile, *args.also) for word in ("--profile", profile)),
+                ]  # fmt: skip
+                started_s = time.monotonic()
+                environment = {**os.environ, "EDGECTL_TOKEN": server.token}
+                subprocess.run(command, capture_output=True, check=True, env=environment)
+                return round(time.monotonic() - started_s, 3)
+
+            first_s = timed("1.0.0")
+            again_s = [timed(f"1.0.{number}") for number in range(1, max(1, args.runs) + 1)]
+            last = f"1.0.{max(1, args.runs)}"
+            same_s = timed(last)
+            report = server.client().get(f"/api/v1/releases/bench@{last}/report").json()
+    return {
+        "profiles": 1 + len(args.also), "first_s": first_s, "again_s": min(again_s), "again_s_all": again_s,
+        "same_version_s": same_s, "again_kept": report.get("kept_from") == "bench@1.0.0",
     }  # fmt: skip
 
 

@@ -2,10 +2,12 @@
 
     python -m edgefleet_converters.job < request.json
 
-Lines: `progress`, `candidate`, `bundle`, `refused`, and last `result` (exit 0) or `error` (exit 2). Descriptor 1 is moved
+Lines: first `tools` (a digest of what converts here, before any byte of the model is read), then `progress`, `candidate`,
+`bundle`, `refused`, and last `result` (exit 0) or `error` (exit 2). Descriptor 1 is moved
 away before anything is imported, so that no native library can print between the lines; whatever they print goes to stderr.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -49,10 +51,17 @@ def main() -> int:
 def _run(document: Any, lines: IO[str]) -> None:
     import msgspec
 
-    from edgefleet_converters.pipeline import convert
+    from edgefleet_converters.kept import tools_digest
     from edgefleet_converters.request import parse_request
 
     request = parse_request(document)
+    with contextlib.suppress(
+        OSError
+    ):  # without it nobody can tell whether the same was done before, so it is done again
+        _tell(lines, {"type": "tools", "digest": tools_digest(request.tools_dir)})
+    # Only now: whoever knows the result ends this process at the line above, without waiting for numpy.
+    from edgefleet_converters.pipeline import convert
+
     report = convert(request, lambda event: _tell(lines, event))
     _tell(
         lines,
@@ -61,6 +70,7 @@ def _run(document: Any, lines: IO[str]) -> None:
             "bundles": msgspec.to_builtins(report.bundles),
             "refused": msgspec.to_builtins(report.refused),
             "report_path": str(request.out_dir / "report.json"),
+            "report_html_path": str(request.out_dir / "report.html"),
         },
     )
 

@@ -4,6 +4,7 @@ A result counts as the same when everything that it depends on is: the bytes of 
 the versions of the tools, and this package's own code. Bundles are read and hashed before they are believed.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import platform
@@ -40,9 +41,18 @@ def key_of(request: ConversionRequest) -> str:
         "data": {name: list(_digests(Path(path))) for name, path in sorted(files.items())},
         "options": msgspec.to_builtins(request.options),
         "profiles": [profile_to_dict(profile) for profile in request.profiles],
+        "tools": tools_digest(request.tools_dir),
+    }
+    return sha256_hex(msgspec.json.encode(facts, order="sorted"))
+
+
+@functools.cache
+def tools_digest(tools_dir: Path | None) -> str:
+    """Return a digest of what converts here: this code, the libraries' versions, tool environments, machine. Raises OSError."""
+    facts = {
         "tools": {name: _version(name) for name in _TOOLS},
         "code": [list(_code(Path(str(package.__file__)).parent)) for package in _CODE],
-        "environments": [] if request.tools_dir is None else list(_digests(request.tools_dir, "*/edgefleet.json")),
+        "environments": [] if tools_dir is None else list(_digests(tools_dir, "*/edgefleet.json")),
         "host": [platform.machine(), platform.python_version()],
     }
     return sha256_hex(msgspec.json.encode(facts, order="sorted"))

@@ -43,6 +43,7 @@ from edgefleet_converters.report import (
     RefusedRow,
     host_facts,
 )
+from edgefleet_converters.report_html.page import render
 from edgefleet_converters.request import ConversionRequest
 from edgefleet_converters.sandbox import Sandbox
 from edgefleet_converters.search import Chosen, Subject, search
@@ -73,7 +74,7 @@ _STAGE_PCT: Final = {
 
 
 def convert(request: ConversionRequest, listener: Listener) -> ConversionReport:
-    """Return the report of a conversion and write bundles and `report.json` into `request.out_dir`.
+    """Return the report of a conversion and write bundles and `report.json` and `report.html` into `request.out_dir`.
 
     Raises a SourceError when no profile can be served because of the upload or the data. Blocks for seconds to minutes.
     """
@@ -81,6 +82,7 @@ def convert(request: ConversionRequest, listener: Listener) -> ConversionReport:
     key = _key(request)
     kept = kept_report(request.out_dir, key) if key else None
     if kept is not None:
+        _write_report(request.out_dir, kept)
         _tell_again(kept, listener)
         return kept
     with Sandbox() as sandbox, tempfile.TemporaryDirectory(prefix="ef-convert-") as folder:
@@ -148,8 +150,7 @@ class _Conversion:
         for profile in request.profiles:
             report.profiles.append(self._serve(profile, found, model, given))
         report.data = self._data_facts()
-        path = request.out_dir / "report.json"
-        _write_atomically(path, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        _write_report(request.out_dir, report)
         return report
 
     def _serve(
@@ -422,6 +423,12 @@ def _fixed_shapes(
             continue
         shapes[spec.name] = [1, *sample] if is_batched(spec) else sample
     return shapes
+
+
+def _write_report(folder: Path, report: ConversionReport) -> None:
+    """Write `report.html` and then `report.json`, by which a conversion counts as kept."""
+    _write_atomically(folder / "report.html", render(report).encode())
+    _write_atomically(folder / "report.json", msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
 
 
 def _write_atomically(path: Path, data: bytes) -> None:

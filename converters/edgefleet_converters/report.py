@@ -104,7 +104,10 @@ class ProfileReport(msgspec.Struct, kw_only=True):
 
 
 class ConversionReport(msgspec.Struct, kw_only=True):
-    """The whole conversion. key: digest of all that decides it (`kept`); empty when it cannot be repeated from files."""
+    """The whole conversion. key: digest of all that decides it (`kept`); empty when it cannot be repeated from files.
+
+    kept_from: the release whose conversion this is, where a server did the same before and only named it anew.
+    """
 
     v: int = 1
     model: str
@@ -115,6 +118,7 @@ class ConversionReport(msgspec.Struct, kw_only=True):
     profiles: list[ProfileReport] = []
     host: dict[str, Any] = {}
     key: str = ""
+    kept_from: str = ""
 
     @property
     def bundles(self) -> list[BundleRow]:

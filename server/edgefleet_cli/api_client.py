@@ -59,6 +59,10 @@ class ApiClient:
         """Return the JSON object at `path` (below /api/v1)."""
         return self._json(self._send("GET", path, params=_present(params)))
 
+    def read(self, path: str) -> bytes:
+        """Return what is at `path` as it is: a page, a file."""
+        return self._send("GET", path).content
+
     def post(self, path: str, body: Json) -> Json:
         """Post a JSON object, return the answer."""
         return self._json(self._send("POST", path, json=body))

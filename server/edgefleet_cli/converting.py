@@ -8,8 +8,10 @@ the user's own (`pkg.mod:func`) is found in the working folder, which is open th
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgefleet_cli.children import python_module, require
-from edgefleet_cli.errors import CliError
+from edgefleet_cli.errors import EXIT_INTERRUPTED, CliError
 from edgefleet_cli.model_flags import DATA_KINDS, ModelRequest
 from edgefleet_cli.output import Output
 from edgefleet_cli.progress import Board, board
@@ -32,12 +34,32 @@ _LOG_LINES = 40
 _MEMORY_BYTES = 8 * 1024**3
 """Address space of the converter, as a server gives it unless told otherwise."""
 _STOP_S = 5.0
+_STOP_PAUSE_S = 0.02
 
 
 class ConversionError(CliError):
     """The conversion ended without a result."""
 
     code = "cli.conversion"
+
+
+class InterruptedConversionError(CliError):
+    """Somebody pressed Ctrl-C."""
+
+    code = "cli.interrupted"
+    exit_code = EXIT_INTERRUPTED
+
+    def __init__(self, bundles: int, folder: Path) -> None:
+        left = (
+            f"{bundles} whole bundle{'s' if bundles != 1 else ''} in {folder} stay"
+            if bundles
+            else "nothing was written"
+        )
+        super().__init__(
+            "the conversion was interrupted",
+            why=f"Ctrl-C; the converter has ended, {left}",
+            next_step="run the same command again; a conversion that was finished is not done twice",
+        )
 
 
 def convert_here(request: ModelRequest, folder: Path, out: Output) -> Json:
@@ -56,8 +78,12 @@ def convert_here(request: ModelRequest, folder: Path, out: Output) -> Json:
         "out_dir": str(_writable(folder)),
         "tools_dir": str(tools),
     }
-    with board(out) as rows, tempfile.TemporaryDirectory(prefix="ef-convert-") as scratch:
-        return _run(job, rows, Path(scratch))
+    try:
+        with board(out) as rows, tempfile.TemporaryDirectory(prefix="ef-convert-") as scratch:
+            return _run(job, rows, Path(scratch))
+    finally:
+        with contextlib.suppress(OSError):  # a folder in which nothing was written was only made by us
+            folder.rmdir()
 
 
 def sandboxed(job: Json, scratch: Path) -> list[str]:
@@ -79,6 +105,7 @@ def sandboxed(job: Json, scratch: Path) -> list[str]:
 def _run(job: Json, rows: Board, scratch: Path) -> Json:
     child = subprocess.Popen(
         sandboxed(job, scratch),
+        start_new_session=True,  # Ctrl-C is ours to answer; the child would print a trace
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -100,6 +127,9 @@ def _run(job: Json, rows: Board, scratch: Path) -> Json:
     except BrokenPipeError:
         result = None
         child.wait()
+    except KeyboardInterrupt as error:
+        _stop(child)
+        raise InterruptedConversionError(remove_unfinished(Path(job["out_dir"])), Path(job["out_dir"])) from error
     finally:
         _stop(child)
         reader.join(timeout=_STOP_S)
@@ -113,6 +143,7 @@ def _run(job: Json, rows: Board, scratch: Path) -> Json:
 
 
 def _follow(lines: Iterator[str] | IO[str], rows: Board) -> Json | None:
+    is_imported = False
     for line in lines:
         try:
             message = json.loads(line)
@@ -121,6 +152,9 @@ def _follow(lines: Iterator[str] | IO[str], rows: Board) -> Json | None:
         kind = message.get("type") if isinstance(message, dict) else None
         if kind == "progress":
             stage = str(message.get("stage"))
+            if message.get("profile") and not is_imported:
+                rows.update("model", "imported", pct=100)
+                is_imported = True
             rows.update(
                 str(message.get("profile") or "model"), stage, str(message.get("message") or ""), message.get("pct")
             )
@@ -168,11 +202,32 @@ def _drain(stream: IO[str], log: collections.deque[str]) -> None:
             log.append(line.strip())
 
 
+def remove_unfinished(folder: Path) -> int:
+    """Remove what a stopped conversion had begun to write, and return how many whole bundles lie there."""
+    for part in folder.glob("*.part"):
+        part.unlink(missing_ok=True)
+    return sum(1 for _ in folder.glob("*.bundle"))
+
+
 def _stop(child: subprocess.Popen[str]) -> None:
+    """End the converter and its steps if they still run, and wait until they are gone."""
     if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(timeout=_STOP_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        child.kill()
+        child.wait()
+    # Each step asked the kernel to end it with its parent; what has left that chain is still in the session.
+    tries = int(_STOP_S / _STOP_PAUSE_S)
+    while tries and (members := list(_session_of(child.pid))):
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        tries -= 1
+        threading.Event().wait(_STOP_PAUSE_S)
+
+
+def _session_of(leader: int) -> Iterator[int]:
+    """Yield the living processes of a session, where the system has a /proc."""
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            state, _, _, session = entry.read_text(errors="replace").rpartition(")")[2].split()[:4]
+            if int(session) == leader and state not in "ZX":
+                yield int(entry.parent.name)

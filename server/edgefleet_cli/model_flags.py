@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -33,6 +34,13 @@ ModelArgument = Annotated[
 ]
 Name = Annotated[str, typer.Option("--name", metavar="N", help="Name of the model.")]
 VersionOption = Annotated[str, typer.Option("--version", metavar="V", help="Version of this release.")]
+OwnName = Annotated[
+    str | None, typer.Option("--name", metavar="N", help="Name of the model; made from the file's name else.")
+]
+OwnVersion = Annotated[
+    str | None,
+    typer.Option("--version", metavar="V", help="Version; from a file name like NAME-1.2.0.onnx, or dev, else."),
+]
 Profiles = Annotated[
     list[str] | None,
     typer.Option("--profile", metavar="P", help="Profile name or profile file; may be given again."),
@@ -72,6 +80,9 @@ AllowPickle = Annotated[
 ]
 Recipe = Annotated[Path | None, typer.Option("--recipe", metavar="F", help="Conversion recipe.")]
 
+DEFAULT_VERSION = "dev"
+_VERSIONED = re.compile(r"(.+?)[-_]v?(\d+(?:\.\d+)+[0-9A-Za-z.+-]{0,40})")
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
 DATA_KINDS = ("calibration", "eval", "golden", "reference", "labels", "preprocess", "postprocess", "recipe")
 
 
@@ -94,6 +105,17 @@ def import_flags(shapes: list[str] | None, values: list[str] | None, allow_pickl
     parsed_shapes = {name: _shape(name, text) for name, text in map(_pair, shapes or [])}
     parsed_values = {name: _number(name, text) for name, text in map(_pair, values or [])}
     return ImportFlags(parsed_shapes, parsed_values, allow_pickle)
+
+
+def named_by(model: str, name: str | None, version: str | None) -> tuple[str, str]:
+    """Return name and version of a model, made from the name of its file or folder where they are not given."""
+    path = Path(model.removeprefix("file://"))
+    stem = (path.name if path.is_dir() else path.stem) or "model"
+    found = _VERSIONED.fullmatch(stem)
+    if found is not None and version is None:
+        stem, version = found.group(1), found.group(2)
+    made = _NOT_IN_NAMES.sub("-", stem.lower()).strip("-._")[:63].rstrip("-._")
+    return name or made or "model", version or DEFAULT_VERSION
 
 
 def _pair(given: str) -> tuple[str, str]:

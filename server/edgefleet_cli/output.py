@@ -21,17 +21,23 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 PIPED_WIDTH = 400
+_GAP = 2
+"""Spaces between two columns."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its header, how to get the cell's text from an item, and where it is shown."""
+    """One column: its header, how to get the cell's text from an item, and where it is shown.
+
+    spare: above 0, the column is left out where the table is too wide for the terminal, the highest number first.
+    """
 
     header: str
     cell: Callable[[Json], str]
     wide: bool = False
     right: bool = False
     keep: bool = False  # never shortened, whatever the width of the terminal
+    spare: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,10 @@ class Output:
         from rich.text import Text
 
         shown = [column for column in columns if not column.wide or self.form is Format.WIDE]
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        entries = list(entries)
+        if self.form is not Format.WIDE:
+            shown = fitting(entries, shown, self.data.width)
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
         for column in shown:
             table.add_column(
                 column.header.upper(),
@@ -196,6 +205,22 @@ class Output:
             writer.writerow([column.header.replace(" ", "_") for column in columns])
         for entry in entries:
             writer.writerow([visible(column.cell(entry)) for column in columns])
+
+
+def fitting(entries: Sequence[Json], columns: Sequence[Column], width: int) -> list[Column]:
+    """Return the columns that a table of `width` characters has room for: all but spare ones, as few left out as possible."""
+    from rich.cells import cell_len
+
+    shown = list(columns)
+    needed = {
+        column.header: max(cell_len(text) for text in (column.header, *(visible(column.cell(e)) for e in entries)))
+        for column in columns
+    }
+    for column in sorted((c for c in columns if c.spare), key=lambda c: c.spare, reverse=True):
+        if sum(needed[c.header] for c in shown) + _GAP * (len(shown) - 1) <= width:
+            break
+        shown.remove(column)
+    return shown
 
 
 def _console(color: Color, *, stderr: bool) -> Console:

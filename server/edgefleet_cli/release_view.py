@@ -17,12 +17,12 @@ BUNDLES = Sheet(
     "bundles",
     [
         Column("profile", lambda b: text(b.get("profile")), keep=True),
-        Column("runtime", lambda b: text(b.get("runtime"))),
+        Column("runtime", lambda b: text(b.get("runtime")), spare=3),
         Column("precision", lambda b: text(b.get("precision"))),
-        Column("bytes", lambda b: size(b.get("bytes")), right=True),
-        Column("ratio", lambda b: ratio(b.get("ratio")), right=True),
-        Column("metric", lambda b: metric(b.get("metric"))),
-        Column("host p50", lambda b: milliseconds(_latency(b, "p50")), right=True),
+        Column("bytes", lambda b: size(b.get("bytes")), right=True, keep=True),
+        Column("ratio", lambda b: ratio(b.get("ratio")), right=True, spare=1),
+        Column("metric", lambda b: metric(b.get("metric")), keep=True),
+        Column("host p50", lambda b: milliseconds(_latency(b, "p50")), right=True, spare=2),
         Column("host p95", lambda b: milliseconds(_latency(b, "p95")), wide=True, right=True),
         Column("bundle", lambda b: size(b.get("bundle_bytes")), wide=True, right=True),
         Column("peak memory", lambda b: size(b.get("peak_rss_bytes")), wide=True, right=True),
@@ -36,13 +36,13 @@ CANDIDATES = Sheet(
     "candidates",
     [
         Column("candidate", lambda c: text(c.get("id")), keep=True),
-        Column("precision", lambda c: text(c.get("precision"))),
+        Column("precision", lambda c: text(c.get("precision")), spare=2),
         Column("bytes", lambda c: size(c.get("bytes")), right=True),
-        Column("metric", lambda c: metric(c.get("metric"))),
-        Column("p50", lambda c: milliseconds(_latency(c, "p50")), right=True),
-        Column("p95", lambda c: milliseconds(_latency(c, "p95")), right=True),
+        Column("score", lambda c: _score(c, "value"), right=True),
+        Column("loss", lambda c: _score(c, "drop"), right=True, spare=1),
+        Column("p50/p95 ms", lambda c: _pair(_latency(c, "p50"), _latency(c, "p95")), right=True),
         Column("memory", lambda c: size(c.get("peak_rss_bytes")), right=True),
-        Column("cold start", lambda c: milliseconds(c.get("cold_start_ms")), right=True),
+        Column("start", lambda c: milliseconds(c.get("cold_start_ms")), right=True),
         Column("verdict", lambda c: text(c.get("verdict")) + (" *" if c.get("pareto") else "")),
     ],
     lambda c: text(c.get("id")),
@@ -92,7 +92,8 @@ def show_result(out: Output, release: Json) -> None:
     if rows:
         out.table(rows, BUNDLES.columns)
     for failure in failures(release):
-        out.line(visible(f"{failure['profile']}: {failure['reason']}"))
+        code = f" ({failure['code']})" if failure["code"] else ""
+        out.line(visible(f"{failure['profile']}: {failure['reason']}{code}"))
         if failure["next"]:
             out.line(visible(f"  next: {failure['next']}"))
     for job in release.get("jobs") or []:
@@ -102,12 +103,22 @@ def show_result(out: Output, release: Json) -> None:
 
 def show_candidates(out: Output, report: Json) -> None:
     """Write what `report.json` says of the candidates that were tried, one table a profile, the source's figures first."""
+    is_starred = False
     for profile in report.get("profiles") or []:
         rows = [row for row in profile.get("candidates") or [] if row.get("verdict") != "not_tried"]
-        if rows:
-            source = {**(profile.get("fp32") or {}), "verdict": "source"}
-            out.line(f"{text(profile.get('profile'))}: candidates (* = none is better in loss, bytes and time)")
-            out.table([source, *rows], CANDIDATES.columns)
+        if not rows:
+            continue
+        judged: Json = next((row["metric"] for row in rows if row.get("metric")), {})
+        source = {
+            **(profile.get("fp32") or {"id": "source"}), "verdict": "source", "metric": {"value": judged.get("baseline")},
+        }  # fmt: skip
+        by = f": {judged['name']} on {judged.get('n')} samples" if judged.get("name") else ""
+        out.line(visible(f"{text(profile.get('profile'))}{by}"))
+        out.table([source, *rows], CANDIDATES.columns)
+        out.line("")
+        is_starred = is_starred or any(row.get("pareto") for row in rows)
+    if is_starred:
+        out.note("* no other candidate is better in loss, bytes and time")
 
 
 def failures(release: Json) -> list[dict[str, str]]:
@@ -125,14 +136,30 @@ def failures(release: Json) -> list[dict[str, str]]:
             "next": "",
         }
         for job in release.get("jobs") or []
-        if job.get("state") in {"failed", "refused"} and job.get("profile") not in told
+        if job.get("state") in {"failed", "refused", "cancelled"} and job.get("profile") not in told
     )
     return found
 
 
 def _refused_rows(release: Json) -> Iterator[Json]:
     for failure in failures(release):
-        yield {"profile": failure["profile"], "verdict": f"refused: {failure['code']}"}
+        verdict = "cancelled" if failure["code"] == "conversion.cancelled" else "refused"
+        yield {"profile": failure["profile"], "verdict": verdict}
+
+
+def _score(candidate: Json, key: str) -> str:
+    judged = candidate.get("metric")
+    value = judged.get(key) if isinstance(judged, dict) else None
+    return f"{value:.4f}" if isinstance(value, int | float) else "-"
+
+
+def _pair(p50: Any, p95: Any) -> str:
+    """Return two times in milliseconds, as short as their size allows."""
+    return f"{_short(p50)}/{_short(p95)}" if isinstance(p50, int | float) and isinstance(p95, int | float) else "-"
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def _latency(bundle: Json, quantile: str) -> Any:

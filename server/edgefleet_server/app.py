@@ -23,6 +23,7 @@ from edgefleet_server.access.dependency import authorize
 from edgefleet_server.access.model import Principal
 from edgefleet_server.access.rules import API_PREFIX
 from edgefleet_server.body_limit import API_BODY_BYTES, BodyLimit
+from edgefleet_server.conversion import routes as conversion_routes
 from edgefleet_server.dashboard import routes as dashboard_routes
 from edgefleet_server.fleet import routes as fleet_routes
 from edgefleet_server.parts import Parts
@@ -48,6 +49,7 @@ def create_app(parts: Parts) -> FastAPI:
     for build_router in (
         access_routes.build_router,
         registry_routes.build_router,
+        conversion_routes.build_router,
         fleet_routes.build_router,
         telemetry_routes.build_router,
         rollout_routes.build_router,

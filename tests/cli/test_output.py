@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 
 from edgefleet_cli.figures import age, error_text, metric, milliseconds, pairs, size, text
 from edgefleet_cli.options import Format
-from edgefleet_cli.output import Column, Output, Sheet
+from edgefleet_cli.output import Column, Output, Sheet, fitting
 from edgefleet_cli.release_view import BUNDLES, exit_code, failures, show_result
 
 _SHEET = Sheet(
@@ -120,6 +121,29 @@ def test_figures_are_short_and_never_fail_on_nothing() -> None:
     assert [age(value, now) for value in ("nonsense", "", None)] == ["-", "-", "-"]
 
 
+def test_a_table_leaves_out_what_is_spare_when_it_is_too_wide() -> None:
+    columns = [
+        Column("name", lambda e: str(e["name"])),
+        Column("first", lambda e: str(e["a"]), spare=1),
+        Column("second", lambda e: str(e["b"]), spare=2),
+    ]
+    entries = [{"name": "n" * 10, "a": "a" * 10, "b": "b" * 10}]
+    assert [c.header for c in fitting(entries, columns, 34)] == ["name", "first", "second"]
+    assert [c.header for c in fitting(entries, columns, 33)] == ["name", "first"]
+    assert [c.header for c in fitting(entries, columns, 5)] == ["name"]
+
+
+def test_a_cancelled_conversion_is_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    refused = {"profile": "p1", "code": "conversion.cancelled", "reason": "cancelled by ann", "next": "publish again"}
+    jobs = [{"profile": "p1", "state": "cancelled", "message": ""}]
+    release = {"state": "cancelled", "bundles": [], "refused": [refused], "jobs": jobs}
+    show_result(Output(Format.TABLE), release)
+    written = capsys.readouterr().out
+    assert re.search(r"^p1 .* cancelled\s*$", written, re.MULTILINE)
+    assert "p1: cancelled by ann (conversion.cancelled)\n  next: publish again" in written
+    assert exit_code(release) == 1
+
+
 def test_a_release_shows_one_row_a_bundle_and_one_a_refusal(capsys: pytest.CaptureFixture[str]) -> None:
     release = {
         "state": "partial",
@@ -132,8 +156,7 @@ def test_a_release_shows_one_row_a_bundle_and_one_a_refusal(capsys: pytest.Captu
     }
     show_result(Output(Format.TABLE), release)
     written = capsys.readouterr().out
-    assert "refused: convert.accuracy" in written
-    assert "p2: loses 12 points\n  next: use fp32" in written
+    assert "p2: loses 12 points (convert.accuracy)\n  next: use fp32" in written
     assert "p3: the child was killed" in written
     assert [entry["profile"] for entry in failures(release)] == ["p2", "p3"]
     assert exit_code(release) == 1

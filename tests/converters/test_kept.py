@@ -29,6 +29,13 @@ def converted_again(done: dict[str, Any], **keys: Any) -> tuple[bool, Conversion
     return any(event["type"] == "progress" for event in events), report
 
 
+def test_a_conversion_writes_the_report_as_a_page_too(done: dict[str, Any]) -> None:
+    page = (done["out"] / "report.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert all(row.profile in page for row in done["report"].profiles)
+    assert all(row.id in page for profile in done["report"].profiles for row in profile.candidates)
+
+
 def test_the_second_time_takes_a_moment_and_gives_the_same_report(done: dict[str, Any]) -> None:
     started_s = time.monotonic()
     anew, report = converted_again(done)

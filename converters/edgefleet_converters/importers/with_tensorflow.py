@@ -6,8 +6,10 @@ Run as a file by the Python of the tool environment `tensorflow`, so it imports 
 `with_torch.py`; the inputs are random. `safe_mode` keeps layers that hold Python code (Lambda) from being loaded.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ OPEN_SIZE = 32
 
 def main(source: str, out: str, answers: str, report: str) -> None:
     """Convert and write the three files."""
+    if sys.platform == "linux":  # prctl PR_SET_PDEATHSIG: a conversion that is stopped leaves no tool running
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
     import keras
     import tensorflow as tf
     import tf2onnx

@@ -7,8 +7,10 @@ example inputs (`in.<name>`) and its answers to them (`out.<i>`). REPORT: `{vers
 Pickles inside the archive are read as plain tensors only (TORCH_FORCE_WEIGHTS_ONLY_LOAD): torch.export.load would run them.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ CURE = "load it with torch.export.load where it was made, or export it to ONNX t
 
 def main(source: str, out: str, answers: str, report: str) -> None:
     """Convert and write the three files."""
+    if sys.platform == "linux":  # prctl PR_SET_PDEATHSIG: a conversion that is stopped leaves no tool running
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
     import onnxscript
     import torch
 

@@ -10,18 +10,23 @@ import typer
 
 from edgefleet_cli import model_flags as flags
 from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK
-from edgefleet_cli.release_view import show_candidates, show_result
+from edgefleet_cli.release_view import BUNDLES, show_candidates, show_result
 from edgefleet_cli.session import Session
 
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for bundles and report.json.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="Folder for bundles and report; bundles/NAME-VERSION else.", show_default=False
+    ),
+]
 
 
 def convert(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
     model: flags.ModelArgument,
-    out: Out,
-    name: flags.Name,
-    version: flags.VersionOption,
+    out: Out = None,
+    name: flags.OwnName = None,
+    version: flags.OwnVersion = None,
     profile: flags.Profiles = None,
     calibration: flags.Calibration = None,
     evaluation: flags.Evaluation = None,
@@ -40,10 +45,11 @@ def convert(  # noqa: PLR0913, PLR0917 - the flags of the command
 ) -> None:
     """Convert a model here and write unsigned bundles. Exit 0 all made, 1 some refused."""
     session = Session.of(ctx)
+    own_name, own_version = flags.named_by(model, name, version)
     request = flags.make_request(
         model=model,
-        name=name,
-        version=version,
+        name=own_name,
+        version=own_version,
         profiles=profile,
         data={
             "calibration": calibration,
@@ -60,20 +66,39 @@ def convert(  # noqa: PLR0913, PLR0917 - the flags of the command
         max_drop=max_drop,
         reading=flags.import_flags(shape, value, allow_pickle),
     )
-    raise typer.Exit(_convert(session, request, out))
+    folder = out or Path("bundles") / f"{own_name}-{own_version}"
+    raise typer.Exit(_convert(session, request, folder))
 
 
 def _convert(session: Session, request: flags.ModelRequest, folder: Path) -> int:
     from edgefleet_cli.converting import convert_here
 
     result = convert_here(request, folder, session.out)
-    session.out.document(result, lambda: _show(session, result))
+    if session.out.is_for_eyes:
+        _show(session, result)
+    else:
+        session.out.rows(result, result.get("bundles") or [], BUNDLES)
     return EXIT_FAILED if result.get("refused") or not result.get("bundles") else EXIT_OK
 
 
 def _show(session: Session, result: dict[str, Any]) -> None:
-    report = Path(str(result.get("report_path")))
-    if report.is_file():
-        show_candidates(session.out, json.loads(report.read_text(encoding="utf-8")))
+    file = Path(str(result.get("report_path")))
+    report = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    show_candidates(session.out, report)
     show_result(session.out, result)
-    session.out.note(f"report: {result.get('report_path')}")
+    judged_on = (report.get("data") or {}).get("judged_on")
+    if judged_on == "random input only":
+        session.out.note("judged on random input only; --calibration, and --eval with labels, judge by your own data")
+    elif judged_on:
+        session.out.note(f"judged on {judged_on}")
+    bundles = result.get("bundles") or []
+    if bundles:
+        folder = _short(Path(str(bundles[0].get("path"))).parent)
+        session.out.note(f"{len(bundles)} bundle{'s' if len(bundles) != 1 else ''} in {folder}")
+    session.out.note(f"report: {_short(Path(str(result.get('report_html_path'))))}")
+
+
+def _short(path: Path) -> Path:
+    """Return a path as the user would write it: from the working folder where it lies below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

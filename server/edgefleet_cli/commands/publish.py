@@ -89,7 +89,10 @@ def _publish(session: Session, request: flags.ModelRequest, *, no_wait: bool, de
         try:
             release = publisher.follow(release, wait_s=wait_s)
         except KeyboardInterrupt:
-            session.out.note(f"the server goes on converting; look with `edgectl release show {release['ref']}`")
+            session.out.note(
+                f"the server goes on converting; look with `edgectl release show {release['ref']}`, end it with"
+                f" `edgectl release cancel {release['ref']}`"
+            )
             raise
     session.out.one(release, RELEASES, lambda entry: _show(session, entry, deploys=deploys))
     return release
@@ -106,7 +109,7 @@ def _show(session: Session, release: dict[str, Any], *, deploys: bool) -> None:
         session.out.note(
             f"{release['ref']} is partial: {count} signed bundle{'s' if count != 1 else ''} can be deployed"
         )
-    elif release.get("state") == "failed":
+    elif release.get("state") in {"failed", "cancelled"}:
         session.out.note(f"{release['ref']} has no bundle: nothing was signed")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -61,3 +62,33 @@ def devices(ctx: typer.Context, ref: Ref) -> None:
 
     session = Session.of(ctx)
     session.out.items(session.api.pages(f"/releases/{part(ref)}/devices"), DEVICES)
+
+
+@app.command("report")
+def report(
+    ctx: typer.Context,
+    ref: Ref,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write the page.")] = None,
+) -> None:
+    """Write the conversion report of a release as an HTML page and print where; -o json prints its figures instead."""
+    from edgefleet_cli.api_client import part
+    from edgefleet_cli.files import write_whole
+
+    session = Session.of(ctx)
+    path = f"/releases/{part(ref)}/report"
+    if not session.out.is_for_eyes:
+        session.out.document(session.api.get(path), lambda: None)
+        return
+    file = out or Path(f"{ref.replace('@', '-')}-report.html")
+    write_whole(file, session.api.read(f"{path}.html"))
+    session.out.line(str(file))
+
+
+@app.command("cancel")
+def cancel(ctx: typer.Context, ref: Ref) -> None:
+    """End the conversions of a release that wait or run; bundles that are signed stay."""
+    from edgefleet_cli.api_client import part
+
+    session = Session.of(ctx)
+    release = session.api.post(f"/releases/{part(ref)}:cancel", {})
+    session.out.one(release, RELEASES, lambda entry: show_release(session.out, entry))

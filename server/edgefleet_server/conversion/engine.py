@@ -1,7 +1,9 @@
 """Works on one job: lays the files out, runs the child, checks what came back, stores and signs it.
 
-The answer of the child is checked again from the bytes of its bundle (names, digest, profile, runtime, every member) before
-anything is stored. Blobs are stored first; then target, bundle, job and release state change in one transaction.
+* The answer of the child is checked again from the bytes of its bundle (names, digest, profile, runtime, every member) before
+  anything is stored. Blobs are stored first; then target, bundle, job and release state change in one transaction.
+* The first thing that a child says is a digest of what converts there, before it reads a byte of the model. When a job with the
+  same content ended well, or was refused for good, under that digest, the child is ended and its result taken over (`reuse`).
 """
 
 import hashlib
@@ -22,16 +24,20 @@ from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import target_path
 from edgefleet_protocol.manifest import Manifest, ManifestError
+from edgefleet_server.conversion import rules
 from edgefleet_server.conversion.errors import (
     BadAnswerError,
     ChildRefusalError,
     LeaseLostError,
     StoppedError,
 )
-from edgefleet_server.conversion.model import ChildAnswer, ClaimedJob, JobState, SandboxLimits
+from edgefleet_server.conversion.model import ChildAnswer, ClaimedJob, JobState, KnownResult, SandboxLimits
+from edgefleet_server.conversion.reports import load_report, read_report, store_report
+from edgefleet_server.conversion.reuse import repack
 from edgefleet_server.conversion.sandbox import Child, Converter
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db import Database
+from edgefleet_server.registry.errors import BlobTooLargeError, BlobUnknownError
 from edgefleet_server.registry.model import BundleView, JobSpec
 from edgefleet_server.registry.service import RegistryService
 
@@ -39,8 +45,9 @@ _log = logging.getLogger(__name__)
 _REPORT_PAUSE_S = 0.25
 _KEEP_PAUSE_S = 10.0
 _READ_BYTES = 1024 * 1024
-_OF_THE_MACHINE = frozenset({"convert.internal", "convert.tool_missing"})
-"""Refusals that say nothing about the model: the same publication may go well later, so it is tried again when asked."""
+_HELD_PAUSE_S = 0.5
+_TOOLS_TRUSTED_S = 10.0
+"""How long nobody is taken to have updated the converters: the profiles of one publication need one child to tell, not each one."""
 _DATA_NAMES = {
     "calibration": "calibration.npz",
     "eval": "eval.npz",
@@ -92,6 +99,7 @@ class ConversionEngine:
         self._clock = clock
         self._converter = converter
         self._limits = limits
+        self._tools: tuple[object, float] = (None, float("-inf"))
 
     def work(self, job: ClaimedJob, folder: Path, should_stop: Callable[[], bool]) -> None:
         """Bring a claimed job to its end, whatever that is. `folder` is made and removed.
@@ -110,7 +118,7 @@ class ConversionEngine:
         except LeaseLostError:
             raise
         except ChildRefusalError as error:
-            state = JobState.FAILED if error.child_code in _OF_THE_MACHINE else JobState.REFUSED
+            state = JobState.FAILED if error.child_code in rules.OF_THE_MACHINE else JobState.REFUSED
             self._end(job, state, error.child_code, error.message, error.next_step)
         except EdgefleetError as error:
             self._end(job, JobState.FAILED, error.code, error.message, error.next_step)
@@ -124,17 +132,77 @@ class ConversionEngine:
             )
 
     def _convert(self, job: ClaimedJob, folder: Path, should_stop: Callable[[], bool]) -> None:
+        recent = self._known(job, self._recent_tools())
+        if recent is not None and self._take_over(job, folder, recent):
+            return
         request = self._lay_out(job.spec, folder)
         reporter = _Reporter(self._jobs, job, self._clock)
         reporter.take({"stage": "start", "message": "starting the converter", "pct": 0})
+        known: KnownResult | None = None
+
+        def take(line: Mapping[str, Any]) -> None:
+            nonlocal known
+            if line.get("type") == "tools":
+                self._tools = (line.get("digest"), self._clock.monotonic_s())
+                known = self._known(job, line.get("digest"))
+            else:
+                reporter.take(line)
 
         def stop_or_keep() -> bool:
             reporter.keep()
-            return should_stop()
+            return known is not None or should_stop()
 
-        child = Child(self._converter.command, folder, self._limits, self._clock, self._converter.tools_folder)
-        answer = child.run(request, reporter.take, stop_or_keep)
+        try:
+            answer = self._child(folder).run(request, take, stop_or_keep)
+        except StoppedError:
+            if known is None:
+                raise
+            if self._take_over(job, folder, known):
+                return
+            known = None
+            answer = self._child(folder).run(request, reporter.take, stop_or_keep)
         self._take_answer(job, folder, answer)
+
+    def _recent_tools(self) -> object:
+        """Return what the last child said it was made of, None when that is too long ago to be still so."""
+        tools, at_s = self._tools
+        return tools if self._clock.monotonic_s() - at_s < _TOOLS_TRUSTED_S else None
+
+    def _child(self, folder: Path) -> Child:
+        return Child(self._converter.command, folder, self._limits, self._clock, self._converter.tools_folder)
+
+    def _known(self, job: ClaimedJob, tools: object) -> KnownResult | None:
+        """Return how the same content ended before, when that holds for this job too."""
+        key = rules.content_key(job.spec, tools)
+        found = None if key is None else self._jobs.known(job, key)
+        return found if found is not None and rules.may_be_known(found.state, found.code) else None
+
+    def _take_over(self, job: ClaimedJob, folder: Path, known: KnownResult) -> bool:
+        """End the job as the known one ended; return whether that could be done. Fails closed: else it is converted."""
+        try:
+            report = load_report(self._registry, known.report)
+            if known.state == JobState.REFUSED:
+                digest = self._store_known(report, job.spec, None, known)
+                self._end(job, JobState.REFUSED, known.code, known.reason, known.next_step, digest)
+                return True
+            old = self._registry.bundle_for(known.ref, job.spec.profile)
+            made = None if old is None else repack(self._registry, old, job.spec, folder / "out")
+            if made is None:
+                return False
+            bundle = check_bundle(job.spec, folder / "out", made.report, self._limits.file_bytes)
+        except (BundleError, ManifestError, BlobUnknownError, BlobTooLargeError, BadAnswerError, ValueError) as error:
+            _log.warning("a known conversion cannot be used", extra={"job": job.id, "error": repr(error)})
+            return False
+        self._store(job, bundle, made.report, self._store_known(report, job.spec, made.row, known))
+        return True
+
+    def _store_known(
+        self, report: dict[str, Any] | None, spec: JobSpec, row: Mapping[str, Any] | None, known: KnownResult
+    ) -> str:
+        _log.info("conversion known", extra={"release": str(spec.ref), "profile": spec.profile, "from": str(known.ref)})
+        return store_report(
+            self._registry, None if report is None else rules.renamed_report(report, spec.ref, row, known.ref)
+        )
 
     def _lay_out(self, spec: JobSpec, folder: Path) -> dict[str, Any]:
         """Write source and data files into the folder and return the child's request."""
@@ -163,9 +231,10 @@ class ConversionEngine:
 
     def _take_answer(self, job: ClaimedJob, folder: Path, answer: ChildAnswer) -> None:
         profile = job.spec.profile
+        whole = read_report(folder / "out", profile)
         if (report := answer.bundles.get(profile)) is not None:
             bundle = check_bundle(job.spec, folder / "out", report, self._limits.file_bytes)
-            self._store(job, bundle, report)
+            self._store(job, bundle, report, store_report(self._registry, whole))
             return
         refusal = answer.refused.get(profile)
         if refusal is None:
@@ -176,9 +245,11 @@ class ConversionEngine:
             str(refusal.get("code", "convert.refused")),
             str(refusal.get("reason", "the converter gave no reason")),
             str(refusal.get("next", "")),
+            store_report(self._registry, whole),
         )
 
-    def _store(self, job: ClaimedJob, bundle: CheckedBundle, report: Mapping[str, Any]) -> None:
+    def _store(self, job: ClaimedJob, bundle: CheckedBundle, report: Mapping[str, Any], whole: str) -> None:
+        """Store, sign and record a bundle. report: its row; whole: digest of the conversion's report."""
         spec = job.spec
         sha256 = self._registry.put_blob_file(bundle.path, bundle.sha256)
         leaves = self._registry.put_blob_bytes(bundle.leaves)
@@ -205,13 +276,13 @@ class ConversionEngine:
         with self._db.session():
             self._signing.add_target(target, bundle.length, sha256, custom)
             self._registry.accept_bundle(view)
-            self._jobs.finish(job, JobState.DONE)
+            self._jobs.finish(job, JobState.DONE, report=whole)
             state = self._registry.refresh_state(spec.ref)
         _log.info("bundle signed", extra={"target": target, "sha256": sha256, "release_state": state})
 
-    def _end(self, job: ClaimedJob, state: JobState, code: str, reason: str, next_step: str) -> None:
+    def _end(self, job: ClaimedJob, state: JobState, code: str, reason: str, next_step: str, report: str = "") -> None:
         with self._db.session():
-            self._jobs.finish(job, state, code, reason, next_step)
+            self._jobs.finish(job, state, code, reason, next_step, report)
             self._registry.refresh_state(job.spec.ref)
         _log.info("conversion ended", extra={"job": job.id, "state": state, "code": code, "reason": reason})
 
@@ -278,6 +349,7 @@ class _Reporter:
         self._job = job
         self._clock = clock
         self._last_s = float("-inf")
+        self._seen_s = float("-inf")
         self._stage = ""
 
     def take(self, line: Mapping[str, Any]) -> None:
@@ -294,8 +366,11 @@ class _Reporter:
         self._stage, self._last_s = stage, now_s
 
     def keep(self) -> None:
-        """Extend the lease when nothing was reported for a while."""
+        """Extend the lease when nothing was reported for a while. Raises LeaseLostError soon after a cancellation."""
         now_s = self._clock.monotonic_s()
+        if now_s - self._seen_s >= _HELD_PAUSE_S:
+            self._jobs.check_held(self._job)
+            self._seen_s = now_s
         if now_s - self._last_s >= _KEEP_PAUSE_S:
             self._jobs.keep(self._job)
             self._last_s = now_s

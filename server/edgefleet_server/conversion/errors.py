@@ -49,6 +49,24 @@ class ChildRefusalError(ConversionError):
         self.child_code = code
 
 
+class NothingToCancelError(ConversionError):
+    """The release has no conversion that waits or runs."""
+
+    code = "conversion.over"
+
+
+class ReportUnknownError(ConversionError):
+    """No conversion of the release has left a report (yet)."""
+
+    code = "conversion.report_unknown"
+
+
+class ReportBrokenError(ConversionError):
+    """The stored report cannot be shown as a page."""
+
+    code = "conversion.report_broken"
+
+
 class StoppedError(ConversionError):
     """The worker was told to stop in the middle of a job."""
 

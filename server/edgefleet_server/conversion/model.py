@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.registry.model import JobSpec
 
 
@@ -16,6 +17,7 @@ class JobState(StrEnum):
     DONE = "done"
     REFUSED = "refused"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,18 @@ class SandboxLimits:
     wall_s: float
     cpu_s: int
     open_files: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class KnownResult:
+    """How the newest job with the same content ended: `done` or `refused`, and the digest of its report ("" = none)."""
+
+    ref: ReleaseRef
+    state: str
+    code: str
+    reason: str
+    next_step: str
+    report: str
 
 
 @dataclass(slots=True)

@@ -57,6 +57,11 @@ def converter_command(configured: Sequence[str] | None) -> list[str]:
     return [sys.executable, "-P", "-m", "edgefleet_converters.job"]
 
 
+def launch_command(plan: Mapping[str, Any], command: Sequence[str]) -> list[str]:
+    """Return the command line that runs `command` with the rights of `plan` only (`conversion.launch`)."""
+    return [*_LAUNCH, json.dumps(plan), *command]
+
+
 def active_layers() -> list[str]:
     """Return the sandbox layers that work on this machine. Starts a short-lived process."""
     done = subprocess.run(
@@ -95,7 +100,8 @@ class Child:
     def run(self, request: Mapping[str, Any], on_line: OnLine, should_stop: Callable[[], bool]) -> ChildAnswer:
         """Run the child to its end and return its answer. Blocks.
 
-        `on_line` gets every progress and candidate line; `should_stop` is asked several times a second, also while it is silent.
+        `on_line` gets every progress and candidate line, and `tools` when it is the first.
+        `should_stop` is asked several times a second, also while it is silent.
         Raises ChildTimeoutError, ChildCrashError, OutputTooLargeError, BadAnswerError, ChildRefusalError, StoppedError.
         """
         plan = {
@@ -106,7 +112,7 @@ class Child:
         }
         with self._log_path.open("wb") as log:
             process = subprocess.Popen(
-                [*_LAUNCH, json.dumps(plan), *self._command],
+                launch_command(plan, self._command),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -193,6 +199,8 @@ class Child:
             self._answer.bundles[str(document.get("profile"))] = document
         elif kind == "refused":
             self._answer.refused[str(document.get("profile"))] = document
+        elif kind == "tools" and self._lines > 1:
+            raise BadAnswerError("the converter said what it is after it had begun to work")
         elif kind == "result":
             self._is_complete = True
         elif kind == "error":

@@ -1,6 +1,7 @@
 """The conversion queue as the rest of the server sees it.
 
-* One job = one release for one profile. States: queued → running → done | refused | failed; failed → queued by publishing again.
+* One job = one release for one profile. States: queued → running → done | refused | failed; queued | running → cancelled by a
+  person; failed | cancelled → queued by publishing again.
 * A worker holds a job by a lease that every report extends. A silent worker's job is taken over with the next attempt number;
   the old worker's reports then change nothing. After `max_attempts` silent workers the job fails: it may be what kills them.
 * `refused` is the converters' verdict on the model and final; `failed` is trouble of the machine.
@@ -16,7 +17,7 @@ from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.conversion import store
 from edgefleet_server.conversion.errors import LeaseLostError
-from edgefleet_server.conversion.model import ClaimedJob, JobState
+from edgefleet_server.conversion.model import ClaimedJob, JobState, KnownResult
 from edgefleet_server.conversion.tables import JobRow
 from edgefleet_server.db import Database
 from edgefleet_server.registry.model import JobSpec, JobView, SourceFile
@@ -49,10 +50,23 @@ class ConversionService:
             store.add(session, row)
 
     def retry_failed(self, ref: ReleaseRef) -> int:
-        """Queue the failed jobs of a release again; return how many."""
+        """Queue the failed and the cancelled jobs of a release again; return how many."""
         values = _blank() | {"state": JobState.QUEUED, "attempt": 0, "queued_at": self._clock.now()}
         with self._db.session() as session:
-            return store.requeue_failed(session, ref, values)
+            return store.change_in_states(session, ref, (JobState.FAILED, JobState.CANCELLED), values)
+
+    def cancel(self, ref: ReleaseRef, by: str) -> int:
+        """End the waiting and running jobs of a release; return how many. A worker notices within a second."""
+        values = {
+            "state": JobState.CANCELLED,
+            "code": "conversion.cancelled",
+            "reason": f"cancelled by {by}",
+            "next_step": "publish the same again to convert it after all",
+            "finished_at": self._clock.now(),
+            "lease_until": None,
+        }
+        with self._db.session() as session:
+            return store.change_in_states(session, ref, (JobState.QUEUED, JobState.RUNNING), values)
 
     def jobs_of(self, refs: Sequence[ReleaseRef]) -> dict[ReleaseRef, list[JobView]]:
         """Return the jobs of releases, oldest first."""
@@ -111,13 +125,32 @@ class ConversionService:
         """Extend a job's lease. Raises LeaseLostError."""
         self._change(job, {"lease_until": self._clock.now() + LEASE})
 
-    def finish(self, job: ClaimedJob, state: JobState, code: str = "", reason: str = "", next_step: str = "") -> None:
-        """End a job as done, refused or failed. Raises LeaseLostError."""
+    def check_held(self, job: ClaimedJob) -> None:
+        """Raise LeaseLostError when another worker has the job, or it was cancelled."""
+        with self._db.read() as session:
+            if not store.is_held(session, job.id, job.attempt, job.worker):
+                raise _lost(job)
+
+    def known(self, job: ClaimedJob, key: str) -> KnownResult | None:
+        """Note the digest of what decides the job's result, and return how the same ended before. Raises LeaseLostError."""
+        self._change(job, {"key": key})
+        with self._db.read() as session:
+            row = store.newest_with_key(session, key)
+            if row is None:
+                return None
+            ref = ReleaseRef.parse(f"{row.model}@{row.version}")
+            return KnownResult(ref, row.state, row.code, row.reason, row.next_step, row.report)
+
+    def finish(
+        self, job: ClaimedJob, state: JobState, code: str = "", reason: str = "", next_step: str = "", report: str = ""
+    ) -> None:
+        """End a job as done, refused or failed. report: sha256 of its stored report. Raises LeaseLostError."""
         values: dict[str, Any] = {
             "state": state,
             "code": code[:80],
             "reason": reason[:_MAX_TEXT],
             "next_step": next_step[:_MAX_TEXT],
+            "report": report,
             "finished_at": self._clock.now(),
             "lease_until": None,
         }
@@ -132,9 +165,13 @@ class ConversionService:
     def _change(self, job: ClaimedJob, values: Mapping[str, Any]) -> None:
         with self._db.session() as session:
             if not store.change_held(session, job.id, job.attempt, job.worker, dict(values)):
-                raise LeaseLostError(
-                    f"job j-{job.id} is held by another worker now", next_step="nothing; the other worker goes on"
-                )
+                raise _lost(job)
+
+
+def _lost(job: ClaimedJob) -> LeaseLostError:
+    return LeaseLostError(
+        f"job j-{job.id} was cancelled, or is held by another worker now", next_step="nothing; this worker goes on"
+    )
 
 
 def _blank() -> dict[str, Any]:
@@ -145,6 +182,8 @@ def _blank() -> dict[str, Any]:
         "code": "",
         "reason": "",
         "next_step": "",
+        "key": "",
+        "report": "",
         "lease_until": None,
         "started_at": None,
         "finished_at": None,
@@ -162,6 +201,7 @@ def _view(row: JobRow) -> JobView:
         code=row.code,
         reason=row.reason,
         next_step=row.next_step,
+        report=row.report,
     )
 
 

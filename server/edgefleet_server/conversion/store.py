@@ -55,11 +55,30 @@ def change_held(session: Session, job_id: int, attempt: int, worker: str, values
     return bool(session.execute(statement).rowcount)  # type: ignore[attr-defined]
 
 
-def requeue_failed(session: Session, ref: ReleaseRef, values: dict[str, Any]) -> int:
-    """Queue the failed jobs of a release again; return how many."""
+def is_held(session: Session, job_id: int, attempt: int, worker: str) -> bool:
+    """Return whether this worker still holds a running job."""
+    query = select(col(JobRow.id)).where(
+        col(JobRow.id) == job_id,
+        col(JobRow.attempt) == attempt,
+        col(JobRow.worker) == worker,
+        col(JobRow.state) == JobState.RUNNING,
+    )
+    return session.scalar(query) is not None
+
+
+def newest_with_key(session: Session, key: str) -> JobRow | None:
+    """Return the newest job of this content that ended as done or refused."""
+    ended = col(JobRow.state).in_((JobState.DONE, JobState.REFUSED))
+    return session.scalars(
+        select(JobRow).where(col(JobRow.key) == key, ended).order_by(col(JobRow.id).desc()).limit(1)
+    ).one_or_none()
+
+
+def change_in_states(session: Session, ref: ReleaseRef, states: Sequence[JobState], values: dict[str, Any]) -> int:
+    """Change the jobs of a release that are in one of `states`; return how many."""
     statement = (
         update(JobRow)
-        .where(col(JobRow.model) == ref.model, col(JobRow.version) == ref.version, col(JobRow.state) == JobState.FAILED)
+        .where(col(JobRow.model) == ref.model, col(JobRow.version) == ref.version, col(JobRow.state).in_(states))
         .values(**values)
         .execution_options(synchronize_session=False)
     )

@@ -10,7 +10,10 @@ from edgefleet_server.db import UtcDateTime
 
 
 class JobRow(SQLModel, table=True):
-    """One conversion: a release for a profile. A worker holds a running job until `lease_until`."""
+    """One conversion: a release for a profile. A worker holds a running job until `lease_until`.
+
+    key: digest of all that decides its result, "" where nothing tells; report: sha256 of its report, itself a blob.
+    """
 
     __tablename__ = "conversion_jobs"
     __table_args__ = (UniqueConstraint("model", "version", "profile"), Index("ix_conversion_jobs_state", "state", "id"))
@@ -30,6 +33,8 @@ class JobRow(SQLModel, table=True):
     code: str = Field(default="", max_length=80)
     reason: str = Field(default="", sa_column=Column(Text, nullable=False))
     next_step: str = Field(default="", sa_column=Column(Text, nullable=False))
+    key: str = Field(default="", max_length=64, index=True)
+    report: str = Field(default="", max_length=64)
     queued_at: datetime = Field(sa_type=UtcDateTime)
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

@@ -88,7 +88,7 @@ class Worker:
         try:
             self._engine.work(job, self._folder / f"{job.id}-{job.attempt}", self._stop.is_set)
         except LeaseLostError:
-            _log.warning("another worker took the job over", extra={"job": job.id})
+            _log.warning("the job was cancelled, or another worker took it over", extra={"job": job.id})
 
 
 def limits_of(settings: ServerSettings) -> SandboxLimits:

@@ -26,7 +26,7 @@ from edgefleet_server.registry.errors import (
     BlobDigestError,
     BlobStoreError,
     BlobTooLargeError,
-    BlobUnknownError,
+    damaged_blob,
     unknown_blob,
 )
 from edgefleet_server.settings import ServerSettings
@@ -217,6 +217,16 @@ def read_chunks(store: BlobStore, sha256: Sha256, start: int, length: int) -> It
         done += len(piece)
 
 
+def read_whole(store: BlobStore, sha256: Sha256, length: int, max_bytes: int) -> bytes:
+    """Return a blob's bytes, its digest checked. Raises BlobTooLargeError, BlobUnknownError, BlobStoreError."""
+    if length > max_bytes:
+        raise BlobTooLargeError(f"blob {sha256} has {length} bytes, at most {max_bytes} are read at once")
+    data = b"".join(read_chunks(store, sha256, 0, length))
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise damaged_blob(sha256)
+    return data
+
+
 def save(store: BlobStore, sha256: Sha256, length: int, path: Path) -> None:
     """Write a blob into a new file, checking its digest. Raises BlobUnknownError, BlobStoreError, FileExistsError."""
     digest = hashlib.sha256()
@@ -225,9 +235,7 @@ def save(store: BlobStore, sha256: Sha256, length: int, path: Path) -> None:
             digest.update(chunk)
             file.write(chunk)
     if digest.hexdigest() != sha256:
-        raise BlobUnknownError(
-            f"the stored bytes of blob {sha256} are damaged", next_step="upload the file again after removing it"
-        )
+        raise damaged_blob(sha256)
 
 
 def _key(sha256: Sha256) -> str:

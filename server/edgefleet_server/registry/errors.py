@@ -94,6 +94,13 @@ class ProfileDiffersError(RegistryError):
     code = "profile.exists_different"
 
 
+def damaged_blob(sha256: Sha256) -> BlobUnknownError:
+    """Return the refusal of a blob whose stored bytes are not those of its digest."""
+    return BlobUnknownError(
+        f"the stored bytes of blob {sha256} are damaged", next_step="upload the file again after removing it"
+    )
+
+
 def unknown_blob(sha256: Sha256) -> BlobUnknownError:
     """Return the refusal of a blob that somebody asks for and that is not stored."""
     return BlobUnknownError(f"no blob {sha256} is stored", next_step="upload it with PUT /api/v1/blobs")

@@ -19,6 +19,7 @@ class ReleaseState(StrEnum):
     READY = "ready"
     PARTIAL = "partial"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class JobView:
     code: str = ""
     reason: str = ""
     next_step: str = ""
+    report: str = ""
+    """sha256 of the conversion's report, itself a blob; "" when there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 * One version is one source with one set of data and options; asking again is answered, asking for something else refused.
 * The digest of a single file is its own; the digest of a folder is that of its sorted list of files.
 * A path of a source file is relative, flat or nested, without `.`/`..`, and never joined to a path by the server as it came.
-* A release is `ready` when every profile got its bundle, `partial` when some did, `failed` when none.
+* A release is `ready` when every profile got its bundle, `partial` when some did, `failed` when none, `cancelled` when none did and
+  a person stopped a conversion.
 """
 
 import json
@@ -155,7 +156,7 @@ def release_state(job_states: Iterable[str], bundles: int) -> ReleaseState:
     if any(state in _OPEN_JOB_STATES for state in states):
         return ReleaseState.CONVERTING
     if bundles == 0:
-        return ReleaseState.FAILED
+        return ReleaseState.CANCELLED if "cancelled" in states else ReleaseState.FAILED
     return ReleaseState.READY if all(state == "done" for state in states) else ReleaseState.PARTIAL
 
 

@@ -194,7 +194,7 @@ class ReleaseOut(BaseModel):
         refused = [
             RefusedOut(profile=job.profile, code=job.code, reason=job.reason, next=job.next_step)
             for job in view.jobs
-            if job.state in {"refused", "failed"}
+            if job.state in {"refused", "failed", "cancelled"}
         ]
         return cls(
             ref=str(view.ref),

@@ -52,7 +52,7 @@ class JobQueue(Protocol):
         ...
 
     def retry_failed(self, ref: ReleaseRef) -> int:
-        """Queue the failed (not the refused) jobs of a release again; return how many."""
+        """Queue the failed and cancelled (not the refused) jobs of a release again; return how many."""
         ...
 
     def jobs_of(self, refs: Sequence[ReleaseRef]) -> Mapping[ReleaseRef, list[JobView]]:
@@ -128,6 +128,13 @@ class RegistryService:
         if length is None:
             raise unknown_blob(sha256)
         blobs.save(self._blobs, sha256, length, path)
+
+    def read_blob(self, sha256: Sha256, max_bytes: int) -> bytes:
+        """Return a whole blob, its digest checked. Raises BlobUnknownError (also when damaged), BlobTooLargeError, BlobStoreError."""
+        length = self.blob_size(sha256)
+        if length is None:
+            raise unknown_blob(sha256)
+        return blobs.read_whole(self._blobs, sha256, length, max_bytes)
 
     # ---- profiles
 

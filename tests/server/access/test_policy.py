@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from edgefleet_server.access import routes as access_routes
 from edgefleet_server.access.model import INCLUDES, Role
 from edgefleet_server.access.rules import API_PREFIX, POLICY, role_of
+from edgefleet_server.conversion import routes as conversion_routes
 from edgefleet_server.fleet import routes as fleet_routes
 from edgefleet_server.registry import routes as registry_routes
 from edgefleet_server.rollout import routes as rollout_routes
@@ -33,7 +34,7 @@ def test_every_route_is_in_the_table_and_every_row_is_a_route(house: ApiHouse) -
 
 def test_every_route_declares_the_role_that_the_table_gives_it(house: ApiHouse) -> None:
     declared: dict[tuple[str, str], set[Role]] = {}
-    for feature in (access_routes, registry_routes, fleet_routes, telemetry_routes, rollout_routes):
+    for feature in (access_routes, registry_routes, conversion_routes, fleet_routes, telemetry_routes, rollout_routes):
         for route in feature.build_router(house.parts).routes:
             assert isinstance(route, APIRoute)
             needed = [dependency.call for dependency in route.dependant.dependencies]

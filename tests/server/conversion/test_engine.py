@@ -91,6 +91,7 @@ def test_the_signed_target_names_the_bundle(tmp_path: Path) -> None:
         (b"digest", "failed", "conversion.bad_answer"),
         (b"link", "failed", "conversion.bad_answer"),
         (b"tampered", "failed", "conversion.bad_answer"),
+        (b"late", "failed", "conversion.bad_answer"),
     ],
 )
 def test_whatever_the_child_does_nothing_wrong_is_stored(tmp_path: Path, word: bytes, state: str, code: str) -> None:

@@ -97,6 +97,40 @@ def test_failed_jobs_are_queued_again_others_not(db: Database) -> None:
     assert queue.retry_failed(spec().ref) == 0
 
 
+def test_cancelling_ends_what_waits_and_runs_and_nothing_else(db: Database) -> None:
+    queue = ConversionService(db, HandClock())
+    queue.enqueue(spec("1"))
+    queue.enqueue(spec("2"))
+    job = claimed(queue, "a")
+    queue.check_held(job)
+    assert queue.cancel(spec("1").ref, "ann") == 1
+    with pytest.raises(LeaseLostError):
+        queue.check_held(job)
+    with pytest.raises(LeaseLostError):
+        queue.finish(job, JobState.DONE)
+    (view,) = queue.jobs_of([spec("1").ref])[spec("1").ref]
+    assert (view.state, view.code, view.reason) == ("cancelled", "conversion.cancelled", "cancelled by ann")
+    assert queue.cancel(spec("1").ref, "ann") == 0
+    assert claimed(queue, "a").spec == spec("2")
+    assert queue.retry_failed(spec("1").ref) == 1
+    assert claimed(queue, "b").spec == spec("1")
+
+
+def test_the_newest_end_of_the_same_content_is_known(db: Database) -> None:
+    queue = ConversionService(db, HandClock())
+    for version in "1234":
+        queue.enqueue(spec(version))
+    first, second, third, fourth = (claimed(queue, "a") for _ in range(4))
+    assert queue.known(first, "k" * 64) is None
+    queue.finish(first, JobState.DONE, report="r" * 64)
+    assert queue.known(third, "other" + "k" * 59) is None
+    queue.known(second, "k" * 64)
+    queue.finish(second, JobState.FAILED, "x", "broken")
+    known = queue.known(fourth, "k" * 64)
+    assert known is not None, "neither the failed job nor this one counts"
+    assert (known.ref, known.state, known.report) == (first.spec.ref, "done", "r" * 64)
+
+
 def test_many_workers_never_share_a_job(db: Database) -> None:
     queue = ConversionService(db, HandClock())
     for number in range(12):

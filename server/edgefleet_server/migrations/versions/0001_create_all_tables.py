@@ -91,6 +91,8 @@ def upgrade() -> None:
         sa.Column("code", sa.String(length=80), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("next_step", sa.Text(), nullable=False),
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.Column("report", sa.String(length=64), nullable=False),
         sa.Column("queued_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
@@ -98,6 +100,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("model", "version", "profile", name=op.f("uq_conversion_jobs_model_version_profile")),
     )
     with op.batch_alter_table("conversion_jobs", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_conversion_jobs_key"), ["key"], unique=False)
         batch_op.create_index("ix_conversion_jobs_state", ["state", "id"], unique=False)
 
     op.create_table(

@@ -1,0 +1,60 @@
+"""Figures of a report as short text. Pure; None and what is no finite number is a dash."""
+
+import math
+from typing import Any, Final
+
+NONE: Final = "–"
+_UNITS: Final = ("B", "kB", "MB", "GB")
+
+
+def size(value: float | None) -> str:
+    """Return bytes in decimal units, as edgectl shows them."""
+    if value is None or not math.isfinite(value) or value < 0:
+        return NONE
+    amount, unit = float(value), 0
+    while amount >= 1000 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1000, unit + 1
+    return f"{amount:.0f} {_UNITS[unit]}" if unit == 0 or amount >= 100 else f"{amount:.1f} {_UNITS[unit]}"
+
+
+def milliseconds(value: float | None) -> str:
+    """Return milliseconds with a precision that suits their size."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    if value < 1:
+        return f"{value:.3f} ms"
+    return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
+
+
+def ratio(value: float | None) -> str:
+    """Return a ratio with two decimals and a multiplication sign."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:.2f} ×"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a number with so many digits after the point, or in short scientific form when it is too small for them."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    if value and abs(value) < 10**-digits:
+        return f"{value:.1e}"
+    return f"{value:.{digits}f}"
+
+
+def seconds(value: float) -> str:
+    """Return seconds."""
+    return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
+
+
+def plain(value: Any) -> str:
+    """Return a fact of unknown kind as text: lists with commas, mappings as `key: value`."""
+    if value is None or (isinstance(value, str | list | dict) and not value):
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(plain(item) for item in value)
+    return str(value)

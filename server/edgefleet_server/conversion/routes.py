@@ -1,0 +1,58 @@
+"""Routes of conversions: the report of a release, and ending what still converts. They only translate."""
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import HTMLResponse, Response
+
+from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_server.access.dependency import require
+from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.conversion.errors import NothingToCancelError
+from edgefleet_server.conversion.reports import page_of, report_of
+from edgefleet_server.parts import Parts
+from edgefleet_server.registry.schemas import ReleaseOut
+
+Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
+Publisher = Annotated[Principal, Depends(require(Role.PUBLISHER))]
+
+PAGE_HEADERS: Final = {
+    # The page's own policy allows exactly its style; this one stands even if the page were not what it should be.
+    "content-security-policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "private, no-store",
+}
+
+
+def build_router(parts: Parts) -> APIRouter:
+    """Return the routes of conversions, to be mounted under `/api/v1`."""
+    router = APIRouter(tags=["conversion"])
+
+    @router.get("/releases/{ref}/report", operation_id="get_release_report")
+    def get_report(ref: str, _caller: Viewer) -> dict[str, Any]:
+        """Return the conversion report of a release: every candidate of every profile with its figures."""
+        return report_of(parts.registry, ReleaseRef.parse(ref))
+
+    @router.get("/releases/{ref}/report.html", operation_id="get_release_report_page", response_class=HTMLResponse)
+    def get_report_page(ref: str, _caller: Viewer) -> Response:
+        """Return the conversion report as one page that needs nothing else."""
+        page = page_of(report_of(parts.registry, ReleaseRef.parse(ref)))
+        return HTMLResponse(page, headers=PAGE_HEADERS)
+
+    @router.post("/releases/{ref}:cancel", operation_id="cancel_release")
+    def cancel(ref: str, caller: Publisher) -> ReleaseOut:
+        """End the waiting and running conversions of a release. What is signed stays signed."""
+        wanted = ReleaseRef.parse(ref)
+        with parts.db.session():
+            release = parts.registry.release(wanted)
+            if not parts.conversion.cancel(wanted, caller.name):
+                raise NothingToCancelError(
+                    f"{wanted} is {release.state}: no conversion of it waits or runs",
+                    next_step=f"`edgectl release show {wanted}` shows what came of it",
+                )
+            parts.registry.refresh_state(wanted)
+            return ReleaseOut.of(parts.registry.release(wanted))
+
+    return router

@@ -1,0 +1,68 @@
+"""Ctrl-C in `edgectl convert`: everything ends at once, nothing half-written stays, and it is said."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgefleet_cli.converting import remove_unfinished
+from tests.converters.crash_models import never_ending
+from tests.support.processes import descendants, gone
+
+PROFILE = "generic-x86_64-ort"
+
+
+@pytest.fixture
+def converting(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """`edgectl convert` of a model that never answers, with a file that it has half written in its folder."""
+    (tmp_path / "m.onnx").write_bytes(never_ending().SerializeToString())
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / f"m-dev-{PROFILE}.bundle.part").write_bytes(b"half")
+    command = [sys.executable, "-m", "edgefleet_cli.main", "convert", "m.onnx", "--profile", PROFILE, "--out", "out"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    (tmp_path / "tmp").mkdir()
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_ctrl_c_ends_the_model_that_runs_and_leaves_nothing(converting: subprocess.Popen[str], tmp_path: Path) -> None:
+    assert converting.stderr is not None
+    for line in converting.stderr:
+        if "validate" in line:
+            break
+    # the CLI, the job, two nurseries, and the grandchild in which the model runs
+    while len(below := descendants(converting.pid)) < 4:
+        assert converting.poll() is None
+    os.kill(converting.pid, signal.SIGINT)
+    out, err = converting.communicate(timeout=20)
+    assert converting.returncode == 130, err
+    assert out == ""
+    assert err.splitlines()[-3:] == [
+        "error: the conversion was interrupted",
+        "  why: Ctrl-C; the converter has ended, nothing was written",
+        " next: run the same command again; a conversion that was finished is not done twice",
+    ]
+    assert "Traceback" not in err
+    assert gone(below)
+    assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_whole_bundles_stay_and_are_counted(tmp_path: Path) -> None:
+    for name in ("a.bundle", "b.bundle", "c.bundle.part", "report.json.part", "report.json", "mine.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert remove_unfinished(tmp_path) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bundle", "b.bundle", "mine.txt", "report.json"]
