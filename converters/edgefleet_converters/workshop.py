@@ -205,6 +205,18 @@ class Workshop:
             int(outcome.answer["arena_bytes"]),
         )  # fmt: skip
 
+    def work(self, model: ModelFile, kind: str, samples: SampleSet, inputs: tuple[TensorSpec, ...]) -> dict[str, Any]:
+        """Return what one run does (`cost.work`), for cost models; empty where it cannot be counted. kind: onnx or tflite."""
+        asked = self._new("counted.npz")
+        save_arrays(asked, samples.take(np.array([0])).arrays)
+        args = {
+            "model": str(model.path), "format": kind, "samples": str(asked), "inputs": msgspec.to_builtins(inputs),
+        }  # fmt: skip
+        try:
+            return dict(self.sandbox.build("count_work", args, what="counting the work of the model").answer["work"])
+        except ConversionError:
+            return {}  # a bundle without an estimate is still a good bundle
+
     def simplified(
         self, model: ModelFile, recipe: Recipe, shapes: dict[str, list[int]], samples: SampleSet
     ) -> ModelFile:

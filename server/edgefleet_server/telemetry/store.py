@@ -11,6 +11,7 @@ from sqlmodel import Session, col
 from edgefleet_server.telemetry.tables import TelemetryBatch, TelemetryWindow
 
 ROWS_A_STATEMENT = 1000
+ACTIVE_LANE = "active"
 
 Key = tuple[str, str, int]
 
@@ -91,6 +92,35 @@ def windows_of_bundle(
     )
     if device_id is not None:
         statement = statement.where(col(TelemetryWindow.device_id) == device_id)
+    yield from session.execute(statement.execution_options(yield_per=1000)).scalars()
+
+
+def loaded_windows(
+    session: Session, digests: Sequence[str], since: datetime, *, min_answers: int, devices: int, windows: int
+) -> Iterator[TelemetryWindow]:
+    """Yield the newest windows with enough answers of each of these bundles: at most so many `devices`, and `windows` of each."""
+    row = TelemetryWindow
+    numbered = (
+        select(
+            col(row.id),
+            func.row_number()
+            .over(partition_by=(col(row.sha256), col(row.device_id)), order_by=col(row.id).desc())
+            .label("window_number"),
+            func.dense_rank().over(partition_by=col(row.sha256), order_by=col(row.device_id)).label("device_number"),
+        )
+        .where(
+            col(row.sha256).in_(digests),
+            col(row.received_at) >= since,
+            col(row.lane) == ACTIVE_LANE,
+            col(row.n) >= min_answers,
+        )
+        .subquery()
+    )
+    statement = (
+        select(row)
+        .join(numbered, numbered.c.id == col(row.id))
+        .where(numbered.c.window_number <= windows, numbered.c.device_number <= devices)
+    )
     yield from session.execute(statement.execution_options(yield_per=1000)).scalars()
 
 

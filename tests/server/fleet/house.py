@@ -24,6 +24,7 @@ from edgefleet_server.registry.model import BundleView, JobSpec, JobView, Public
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.settings import ServerSettings, load_settings
 from edgefleet_server.signing.service import SigningService
+from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.service import TelemetryService
 
 PROFILE = "generic-x86_64-ort"
@@ -101,6 +102,8 @@ class House:
         )
         self.fleet = FleetService(self.db, self.signing, self.registry, clock, self.settings)
         self.telemetry = TelemetryService(self.db, clock)
+        self.costs = CostService(self.db, clock, self.registry, self.fleet.reader.profiles_of)
+        self.registry.forecast_with(self.costs.forecast)
 
     def release(self, ref: str, *, bundles: Mapping[str, bytes], profiles: Sequence[str] = ()) -> ReleaseRef:
         """Publish a release and sign the given bundles of it, by profile."""
