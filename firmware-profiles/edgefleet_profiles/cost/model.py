@@ -159,10 +159,11 @@ def _models(count: int) -> str:
 
 
 def is_kin(profile: HardwareProfile, other: HardwareProfile) -> bool:
-    """Say whether two profiles stand for the same processor with the same runtime: a known one, not "any"."""
+    """Say whether two profiles stand for the same board and processor with the same runtime. A generic one is no board."""
     same = ("arch", "cpu", "threads")
     return (
-        profile.name != other.name and bool(profile.cpu) and profile.runtime.name == other.runtime.name
+        profile.name != other.name and bool(profile.match.board) and profile.match.board == other.match.board
+        and profile.runtime.name == other.runtime.name
         and all(getattr(profile, key) == getattr(other, key) for key in same)
         and profile.thermal.sustained_factor > 0
     )  # fmt: skip
