@@ -20,7 +20,7 @@ from typing import Final
 
 LEVEL: Final = 0.8
 """Share of models whose true figure lies within the stated error."""
-FULL_FIT: Final = 8
+FULL_FIT: Final = 5
 CONFORMAL: Final = 4
 RIDGE: Final = 0.3
 """Weight of the starting point, in examples."""
@@ -65,12 +65,15 @@ def fit(rows: Sequence[Row], y: Sequence[float]) -> Fit | None:
     n = len(rows)
     if n < 2:
         return None
-    left_out = tuple(
-        math.log(y[i] / max(_dot(_beta([*rows[:i], *rows[i + 1 :]], [*y[:i], *y[i + 1 :]]), rows[i]), 1e-300))
-        for i in range(n)
-    )
+    is_full = n >= FULL_FIT
+
+    def missed(i: int) -> float:
+        beta = _beta([*rows[:i], *rows[i + 1 :]], [*y[:i], *y[i + 1 :]], is_full=is_full)
+        return math.log(y[i] / max(_dot(beta, rows[i]), 1e-300))
+
+    left_out = tuple(missed(i) for i in range(n))
     firsts = [row[0] for row in rows]
-    return Fit(_beta(rows, y), _error(rows, y, left_out), n, (min(firsts), max(firsts)), left_out)
+    return Fit(_beta(rows, y, is_full=is_full), _error(rows, y, left_out), n, (min(firsts), max(firsts)), left_out)
 
 
 def _error(rows: Sequence[Row], y: Sequence[float], left_out: Sequence[float]) -> float:
@@ -85,12 +88,12 @@ def _error(rows: Sequence[Row], y: Sequence[float], left_out: Sequence[float]) -
     return max(LEAST_ERROR, math.expm1(min(reach, 50.0)))
 
 
-def _beta(rows: Sequence[Row], y: Sequence[float]) -> Row:
-    """Return β: the ratio alone, or with enough examples the whole fit."""
+def _beta(rows: Sequence[Row], y: Sequence[float], *, is_full: bool) -> Row:
+    """Return β: the ratio alone, or the whole fit."""
     width = len(rows[0])
     ratio = math.exp(median(math.log(value / row[0]) for row, value in zip(rows, y, strict=True)))
     start = (ratio, *(0.0 for _ in range(width - 1)))
-    if len(rows) < FULL_FIT or width == 1:
+    if not is_full or width == 1:
         return start
     scaled = [tuple(v / value for v in row) for row, value in zip(rows, y, strict=True)]
     sizes = [math.sqrt(sum(row[k] ** 2 for row in scaled) / len(rows)) for k in range(width)]

@@ -38,6 +38,8 @@ from edgefleet_server.telemetry.service import view
 MAX_BUNDLES: Final = 128
 MAX_DEVICES: Final = 32
 MAX_WINDOWS: Final = 8
+MAX_TOLD: Final = 20_000
+"""Pairs of bundle and device that are looked through."""
 REACH: Final = timedelta(days=30)
 KEPT_S: Final = 15.0
 
@@ -141,26 +143,36 @@ class CostService:
     def _observed(self, bundles: Sequence[BundleView]) -> dict[str, Observation]:
         """Return what devices reported, by bundle digest; joins the caller's transaction."""
         wanted = {str(bundle.sha256): bundle.profile for bundle in bundles}
-        windows: dict[str, dict[str, list[DeviceWindow]]] = {}
+        since = self._clock.now() - REACH
+        windows: dict[str, dict[str, list[DeviceWindow]]] = {digest: {} for digest in wanted}
         with self._db.read() as session:
+            told = store.reporting_devices(session, list(wanted), since, min_answers=MIN_ANSWERS, limit=MAX_TOLD)
+            heard = self._heard(told, wanted)
             rows = store.loaded_windows(
-                session, list(wanted), self._clock.now() - REACH, min_answers=MIN_ANSWERS, devices=MAX_DEVICES,
-                windows=MAX_WINDOWS,
-            )  # fmt: skip
+                session, list(wanted), heard, since, min_answers=MIN_ANSWERS, windows=MAX_WINDOWS
+            )
             for row in rows:
                 seen = view(row)
-                windows.setdefault(row.sha256, {}).setdefault(row.device_id, []).append(
+                windows[row.sha256].setdefault(row.device_id, []).append(
                     DeviceWindow(seen.n, seen.errors, seen.latency_p50_ms, seen.latency_p95_ms, seen.worker_rss_bytes)
                 )
-        devices = sorted({device for of_bundle in windows.values() for device in of_bundle})
-        profiles = self._profiles_of(devices)
+        profiles = self._profiles_of(heard)
         found = {}
         for digest, of_bundle in windows.items():
-            own = {device: told for device, told in of_bundle.items() if profiles.get(device) == wanted[digest]}
-            observation = observe(own)
+            own = [device for device in sorted(of_bundle) if profiles.get(device) == wanted[digest]][:MAX_DEVICES]
+            observation = observe({device: of_bundle[device] for device in own})
             if observation is not None:
                 found[digest] = observation
         return found
+
+    def _heard(self, told: Sequence[tuple[str, str]], wanted: Mapping[str, str]) -> list[str]:
+        """Return the devices to read: of each bundle the first MAX_DEVICES that have its profile."""
+        profiles = self._profiles_of(sorted({device for _, device in told}))
+        of_bundle: dict[str, list[str]] = {}
+        for digest, device in told:
+            if profiles.get(device) == wanted[digest]:
+                of_bundle.setdefault(digest, []).append(device)
+        return sorted({device for devices in of_bundle.values() for device in devices[:MAX_DEVICES]})
 
 
 def subject_of(report: Mapping[str, Any]) -> Subject | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import ColumnElement, delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
@@ -95,33 +95,44 @@ def windows_of_bundle(
     yield from session.execute(statement.execution_options(yield_per=1000)).scalars()
 
 
-def loaded_windows(
-    session: Session, digests: Sequence[str], since: datetime, *, min_answers: int, devices: int, windows: int
-) -> Iterator[TelemetryWindow]:
-    """Yield the newest windows with enough answers of each of these bundles: at most so many `devices`, and `windows` of each."""
+def reporting_devices(
+    session: Session, digests: Sequence[str], since: datetime, *, min_answers: int, limit: int
+) -> list[tuple[str, str]]:
+    """Return (bundle digest, device) of those that sent windows with enough answers, in order, at most so many."""
     row = TelemetryWindow
+    statement = (
+        select(col(row.sha256), col(row.device_id))
+        .where(*_loaded(digests, since, min_answers))
+        .distinct()
+        .order_by(col(row.sha256), col(row.device_id))
+        .limit(limit)
+    )
+    return [(digest, device) for digest, device in session.execute(statement)]
+
+
+def loaded_windows(
+    session: Session, digests: Sequence[str], devices: Sequence[str], since: datetime, *, min_answers: int, windows: int
+) -> Iterator[TelemetryWindow]:
+    """Yield the newest windows with enough answers of these bundles on these devices, at most `windows` of each pair."""
+    row = TelemetryWindow
+    number = func.row_number().over(partition_by=(col(row.sha256), col(row.device_id)), order_by=col(row.id).desc())
     numbered = (
-        select(
-            col(row.id),
-            func.row_number()
-            .over(partition_by=(col(row.sha256), col(row.device_id)), order_by=col(row.id).desc())
-            .label("window_number"),
-            func.dense_rank().over(partition_by=col(row.sha256), order_by=col(row.device_id)).label("device_number"),
-        )
-        .where(
-            col(row.sha256).in_(digests),
-            col(row.received_at) >= since,
-            col(row.lane) == ACTIVE_LANE,
-            col(row.n) >= min_answers,
-        )
+        select(col(row.id), number.label("number"))
+        .where(*_loaded(digests, since, min_answers), col(row.device_id).in_(devices))
         .subquery()
     )
-    statement = (
-        select(row)
-        .join(numbered, numbered.c.id == col(row.id))
-        .where(numbered.c.window_number <= windows, numbered.c.device_number <= devices)
-    )
+    statement = select(row).join(numbered, numbered.c.id == col(row.id)).where(numbered.c.number <= windows)
     yield from session.execute(statement.execution_options(yield_per=1000)).scalars()
+
+
+def _loaded(digests: Sequence[str], since: datetime, min_answers: int) -> tuple[ColumnElement[bool], ...]:
+    row = TelemetryWindow
+    return (
+        col(row.sha256).in_(digests),
+        col(row.received_at) >= since,
+        col(row.lane) == ACTIVE_LANE,
+        col(row.n) >= min_answers,
+    )
 
 
 def delete_before(session: Session, moment: datetime) -> int:

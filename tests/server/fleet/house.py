@@ -118,8 +118,15 @@ class House:
             self.bundle(parsed.model, parsed.version, ProfileName(profile), data)
         return parsed
 
-    def bundle(self, model: ModelName, version: Version, profile: ProfileName, data: bytes) -> None:
-        """Store and sign one bundle, as the conversion worker does."""
+    def bundle(
+        self,
+        model: ModelName,
+        version: Version,
+        profile: ProfileName,
+        data: bytes,
+        report: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store and sign one bundle, as the conversion worker does. report: of its conversion."""
         with self.db.session():
             sha256 = self.registry.put_blob_bytes(data)
             leaves = self.registry.put_blob_bytes(leaf_index(data))
@@ -133,17 +140,19 @@ class House:
             }
             self.signing.add_target(target, len(data), sha256, custom)
             self.registry.accept_bundle(
-                BundleView(
-                    ref=ReleaseRef(model, version),
-                    profile=profile,
-                    target=target,
-                    sha256=sha256,
-                    length=len(data),
-                    leaves=leaves,
-                    runtime="ort",
-                    precision="fp32",
-                    signed_at=self.clock.now(),
-                    report={},
+                self.registry.with_forecast(
+                    BundleView(
+                        ref=ReleaseRef(model, version),
+                        profile=profile,
+                        target=target,
+                        sha256=sha256,
+                        length=len(data),
+                        leaves=leaves,
+                        runtime="ort",
+                        precision="fp32",
+                        signed_at=self.clock.now(),
+                        report=dict(report or {}),
+                    )
                 )
             )
 
