@@ -172,4 +172,4 @@ def _solved(matrix: Sequence[Sequence[float]], right: Sequence[float]) -> list[f
 
 
 def _dot(beta: Sequence[float], row: Sequence[float]) -> float:
-    return sum(map(mul, beta, row))
+    return float(sum(map(mul, beta, row)))

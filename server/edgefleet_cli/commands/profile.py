@@ -9,7 +9,8 @@ import typer
 
 from edgefleet_cli import completion
 from edgefleet_cli.figures import flat_fields, text
-from edgefleet_cli.output import Column, Format, Json, Sheet
+from edgefleet_cli.options import Format
+from edgefleet_cli.output import Column, Json, Sheet
 from edgefleet_cli.release_view import EXAMPLES, cost_fields
 from edgefleet_cli.session import Session
 

@@ -8,7 +8,8 @@ import typer
 
 from edgefleet_cli import completion
 from edgefleet_cli.figures import text
-from edgefleet_cli.output import Column, Format, Sheet
+from edgefleet_cli.options import Format
+from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.release_view import PERFORMANCE, RELEASES, show_performance, show_release
 from edgefleet_cli.session import Session
 

@@ -19,12 +19,6 @@ from tests.server.fleet.house import PROFILE, House
 OTHER = "generic-x86_64-litert"
 
 
-@pytest.fixture
-def house(any_house: House) -> House:
-    """Every test of this file runs on both databases."""
-    return any_house
-
-
 class Trial:
     """Publishes made-up models and lets devices report the truth of a simulated board."""
 
@@ -83,7 +77,8 @@ def bundle_of(house: House, ref: str) -> dict[str, Any]:
     return dict(bundle.report)
 
 
-def test_a_new_bundle_keeps_its_prediction_and_is_compared_later(house: House) -> None:
+def test_a_new_bundle_keeps_its_prediction_and_is_compared_later(any_house: House) -> None:
+    house = any_house
     trial = Trial(house)
     devices = trial.fleet(2, 9)
     assert bundle_of(house, "model0@1.0.0")["predicted"]["basis"] == "none"
@@ -168,7 +163,8 @@ def test_what_is_no_load_is_not_counted(house: House, told: dict[str, Any]) -> N
     assert house.costs.performance(release.bundles)[0].observed is None
 
 
-def test_what_is_read_is_bounded_and_old_reports_end(house: House) -> None:
+def test_what_is_read_is_bounded_and_old_reports_end(any_house: House) -> None:
+    house = any_house
     trial = Trial(house)
     digest = trial.publish("model@1.0.0", 1)
     device = str(house.device(profile=ProfileName(PROFILE)).id)
