@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import os
 import sys
@@ -32,8 +33,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-
-import itertools
 
 from tests.agent.field import eventually  # noqa: E402
 from tests.journeys.road import PATIENCE_S, Road, Traveller  # noqa: E402
@@ -234,7 +233,7 @@ def _row(road: Road, agent: Traveller, profile: str, name: str, folder: Path) ->
     told = release["bundles"][0]
     predicted = shown[0]["predicted"]
     row = {
-        "host_p50_ms": told["latency_ms"]["p50"], "host_memory_bytes": told["peak_rss_bytes"], "work": told["work"],
+        "host_ms": told["latency_ms"], "host_memory_bytes": told["peak_rss_bytes"], "work": told["work"],
         "load_1min": load, "basis": predicted["basis"],
         "predicted": {figure: predicted[figure] for figure in FIGURES if predicted[figure]},
         "observed": shown[0]["observed"], "error": shown[0]["error"], "within": shown[0]["within"],

@@ -48,8 +48,7 @@ def model_work(chance: random.Random) -> dict[str, object]:
 
 def subject(work: dict[str, object], chance: random.Random) -> Subject:
     """Return what the converting host measures."""
-    p50 = HOST.latency_ms(work, chance)
-    return Subject(work, p50, p50 * math.exp(abs(chance.gauss(0, 0.1))), HOST.base_bytes + _held(work))
+    return Subject(work, HOST.latency_ms(work, chance), HOST.base_bytes + _held(work))
 
 
 def true_figures(work: dict[str, object], chance: random.Random) -> tuple[float, float, int]:

@@ -118,9 +118,9 @@ def test_a_generic_profile_has_no_kin(name: str) -> None:
 
 def test_a_model_out_of_reach_is_not_predicted() -> None:
     examples = [example(random.Random(seed)) for seed in range(10)]
-    slowest = max(one.subject.host_p50_ms for one in examples)
-    far = dataclasses.replace(examples[0].subject, host_p50_ms=slowest * REACH * 1.01)
-    near = dataclasses.replace(far, host_p50_ms=slowest * REACH * 0.99)
+    slowest = max(one.subject.host_ms for one in examples)
+    far = dataclasses.replace(examples[0].subject, host_ms=slowest * REACH * 1.01)
+    near = dataclasses.replace(far, host_ms=slowest * REACH * 0.99)
     model = fit_profile(PI.name, examples)
     assert "slower" in predict(PI, far, model, []).reason
     assert predict(PI, near, model, []).basis == "fitted"
@@ -143,8 +143,8 @@ def test_a_model_trained_anew_is_one_example() -> None:
     ],
 )  # fmt: skip
 def test_counts_that_cannot_be_true_are_not_used(work: dict[str, object]) -> None:
-    assert not usable(Subject(work, 1.0, 1.0, 1))
-    assert predict(PI, Subject(work, 1.0, 1.0, 1), NOTHING, []).basis == "none"
+    assert not usable(Subject(work, 1.0, 1))
+    assert predict(PI, Subject(work, 1.0, 1), NOTHING, []).basis == "none"
 
 
 @settings(max_examples=60, deadline=None)
