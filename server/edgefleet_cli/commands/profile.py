@@ -9,7 +9,6 @@ import typer
 
 from edgefleet_cli import completion
 from edgefleet_cli.figures import flat_fields, text
-from edgefleet_cli.options import Format
 from edgefleet_cli.output import Column, Json, Sheet
 from edgefleet_cli.release_view import EXAMPLES, cost_fields
 from edgefleet_cli.session import Session
@@ -92,7 +91,7 @@ def cost(
 
     session = Session.of(ctx)
     state = session.api.get(f"/profiles/{part(name)}/cost")
-    if session.out.form is Format.TABLE:
+    if session.out.is_for_eyes:
         session.out.fields(cost_fields(state))
     session.out.rows(state, state["examples"], EXAMPLES)
 

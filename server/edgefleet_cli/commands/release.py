@@ -8,7 +8,6 @@ import typer
 
 from edgefleet_cli import completion
 from edgefleet_cli.figures import text
-from edgefleet_cli.options import Format
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.release_view import PERFORMANCE, RELEASES, show_performance, show_release
 from edgefleet_cli.session import Session
@@ -62,7 +61,7 @@ def performance(ctx: typer.Context, ref: Ref) -> None:
 
     session = Session.of(ctx)
     page = session.api.get(f"/releases/{part(ref)}/performance")
-    if session.out.form is Format.TABLE and page["items"]:
+    if session.out.is_for_eyes and page["items"]:
         show_performance(session.out, page["items"])
     else:
         session.out.items(page, PERFORMANCE)
