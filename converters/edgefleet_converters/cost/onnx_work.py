@@ -21,6 +21,10 @@ from edgefleet_runtime.port import first_line
 Array = npt.NDArray[Any]
 Shape = list[int]
 
+_BYTES: Final[Mapping[str, int]] = {
+    "float": 4, "double": 8, "float16": 2, "bfloat16": 2, "int64": 8, "uint64": 8, "int32": 4, "uint32": 4, "int16": 2,
+    "uint16": 2, "int8": 1, "uint8": 1, "bool": 1,
+}  # fmt: skip
 _SUFFIX: Final = "_kernel_time"
 _NOT_COUNTED: Final = frozenset({"Constant", "Identity", "QuantizeLinear", "DequantizeLinear"})
 """Gone when a runtime has optimised the model: constants are folded, pairs of quantize and dequantize become integer kernels."""
@@ -43,7 +47,7 @@ def onnx_work(data: bytes, inputs: Mapping[str, Array]) -> dict[str, Any]:
     model = onnx.ModelProto()
     model.ParseFromString(data)
     nodes = _named(model.graph)
-    integer = _integer_nodes(model.graph)
+    weights, integer = _weights(model.graph), _integer_nodes(model.graph)
     work = Work()
     for event in _events(model.SerializeToString(), inputs):
         args = event.get("args") or {}
@@ -51,12 +55,20 @@ def onnx_work(data: bytes, inputs: Mapping[str, Array]) -> dict[str, Any]:
         name = str(event.get("name")).removesuffix(_SUFFIX)
         if operator in _NOT_COUNTED or name not in nodes:
             continue
-        read, written = _shapes(args.get("input_type_shape")), _shapes(args.get("output_type_shape"))
-        sizes = (int(args.get(key) or 0) for key in ("parameter_size", "activation_size", "output_size"))
-        weights, seen, made = sizes
-        work.add(weights=weights, read=seen, written=made)
-        kind, count = _macs(operator, nodes[name], read, written)
-        work.add_macs(kind, count, is_integer=operator in _INTEGER or name in integer)
+        node = nodes[name]
+        read, written = _tensors(args.get("input_type_shape")), _tensors(args.get("output_type_shape"))
+        is_integer = operator in _INTEGER or name in integer
+        sizes = [1 if is_integer and kind == "float" else _BYTES.get(kind, 4) for kind, _ in read]
+        given = [one for one in node.input if one]
+        known = [given[at] in weights if len(given) == len(read) else False for at in range(len(read))]
+        amounts = [size * math.prod(shape) for size, (_, shape) in zip(sizes, read, strict=True)]
+        work.add(
+            weights=sum(amount for amount, is_weight in zip(amounts, known, strict=True) if is_weight),
+            read=sum(amount for amount, is_weight in zip(amounts, known, strict=True) if not is_weight),
+            written=sum((1 if name in integer else _BYTES.get(kind, 4)) * math.prod(shape) for kind, shape in written),
+        )
+        kind, count = _macs(operator, node, [shape for _, shape in read], [shape for _, shape in written])
+        work.add_macs(kind, count, is_integer=is_integer)
     return work.facts()
 
 
@@ -74,6 +86,15 @@ def _named(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
                 elif attribute.type == AttributeProto.GRAPHS:
                     waiting.extend(attribute.graphs)
     return found
+
+
+def _weights(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of tensors that are stored, or dequantized from what is stored, in the main graph."""
+    stored = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" or (node.op_type == "DequantizeLinear" and node.input[0] in stored):
+            stored.update(node.output)
+    return stored
 
 
 def _integer_nodes(graph: onnx.GraphProto) -> set[str]:
@@ -114,9 +135,10 @@ def _events(model: bytes, inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
     return [event for event in told if event.get("cat") == "Node" and str(event.get("name")).endswith(_SUFFIX)]
 
 
-def _shapes(told: Any) -> list[Shape]:
-    """Return the shapes of `[{"float": [1, 3]}, …]`."""
-    return [[int(size) for size in next(iter(one.values()), [])] for one in told or []]
+def _tensors(told: Any) -> list[tuple[str, Shape]]:
+    """Return (type, shape) of each of `[{"float": [1, 3]}, …]`."""
+    found = (next(iter(one.items()), ("", [])) for one in told or [])
+    return [(str(kind), [int(size) for size in shape]) for kind, shape in found]
 
 
 def _macs(operator: str, node: onnx.NodeProto, read: Sequence[Shape], written: Sequence[Shape]) -> tuple[str, int]:
