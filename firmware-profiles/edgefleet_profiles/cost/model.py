@@ -2,7 +2,7 @@
 
 Where a prediction comes from, first that applies (`Estimate.basis`):
 1. `fitted`: what devices of this profile reported of `FULL_FIT` models or more, and what those models do.
-2. `ratio`: of fewer, but at least two, models: the device is so many times slower than the converting host.
+2. `ratio`: of fewer, but at least two, models: so many times the converting host's figure, and what every run costs.
 3. `relative`: from another profile of the same processor, runtime and threads, and each profile's `thermal.sustained_factor`.
 4. `none`, with the reason. Nothing is invented: with no reports there is no error to state.
 """

@@ -3,8 +3,9 @@
 `y ≈ Σ βₖ xₖ`, β ≥ 0: times and bytes add up, and nothing that a model does makes it faster. Errors count by ratio, not by
 difference: a model of 0.1 ms matters as much as one of 100 ms.
 
-- The first column of `x` is the same quantity as measured on the converting host, and `y = ratio · x₀` is the starting point. Below
-  `FULL_FIT` examples that is the whole model; from then on ridge pulls β towards it, so that a column must earn its part.
+- The first column of `x` is the same quantity as measured on the converting host, and `y = ratio · x₀` is the starting point. Ridge
+  pulls β towards it, so that a column must earn its part. Below `FULL_FIT` examples only the first `FEW_COLUMNS` take part: the
+  host's figure, and what every run costs whatever the model does.
 - Huber weights on the logarithm of the ratio keep a minority of wrong reports from moving the fit.
 - The error comes from leaving out one example after the other. From `CONFORMAL` examples it is the quantile of those errors that
   a further example stays within at the wanted level (split conformal with leave-one-out residuals); with two or three, Student's t
@@ -21,6 +22,7 @@ from typing import Final
 LEVEL: Final = 0.8
 """Share of models whose true figure lies within the stated error."""
 FULL_FIT: Final = 5
+FEW_COLUMNS: Final = 2
 CONFORMAL: Final = 4
 RIDGE: Final = 0.3
 """Weight of the starting point, in examples."""
@@ -89,12 +91,10 @@ def _error(rows: Sequence[Row], y: Sequence[float], left_out: Sequence[float]) -
 
 
 def _beta(rows: Sequence[Row], y: Sequence[float], *, is_full: bool) -> Row:
-    """Return β: the ratio alone, or the whole fit."""
-    width = len(rows[0])
+    """Return β of the whole row, or of its first `FEW_COLUMNS` alone."""
+    width = len(rows[0]) if is_full else min(FEW_COLUMNS, len(rows[0]))
     ratio = math.exp(median(math.log(value / row[0]) for row, value in zip(rows, y, strict=True)))
     start = (ratio, *(0.0 for _ in range(width - 1)))
-    if not is_full or width == 1:
-        return start
     scaled = [tuple(v / value for v in row) for row, value in zip(rows, y, strict=True)]
     sizes = [math.sqrt(sum(row[k] ** 2 for row in scaled) / len(rows)) for k in range(width)]
     columns = [k for k in range(width) if sizes[k] > 0]
@@ -105,7 +105,7 @@ def _beta(rows: Sequence[Row], y: Sequence[float], *, is_full: bool) -> Row:
         found = _non_negative(unit, weights, prior)
         weights = _huber([math.log(max(_dot(found, row), 1e-12)) for row in unit])
     centre = median(math.log(max(_dot(found, row), 1e-12)) for row in unit)
-    beta = [0.0] * width
+    beta = [0.0] * len(rows[0])
     for k, value in zip(columns, found, strict=True):
         beta[k] = value / sizes[k] * math.exp(-centre)
     return tuple(beta)
