@@ -38,6 +38,7 @@ SLOW = (
     "examples/test_digits_haze.py",
     "house/test_docs.py",
     "journeys/",
+    "profiles/test_cost.py",
     "server/conversion/test_engine.py",
     "server/conversion/test_known.py",
     "server/dashboard/test_browser.py",
@@ -47,6 +48,7 @@ SLOW = (
     "server/rollout/test_midway.py",
     "server/rollout/test_montecarlo.py",
     "server/rollout/test_routes.py",
+    "server/telemetry/test_costs.py",
     "server/test_main.py",
 )
 

@@ -15,8 +15,8 @@ from msgspec import Meta
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import parse_profile_name
 
-INFORMATION_ONLY: Final = ("v", "title", "cpu", "thermal", "backend.version")
-"""Keys that nothing reads. `thermal` waits for a cost model of latency."""
+INFORMATION_ONLY: Final = ("v", "title", "backend.version")
+"""Keys that nothing reads."""
 
 RETIRED: Final = ("board", "custom_ops")
 """Keys of older files that no gate ever read; a file that still has them is read as if they were not there."""

@@ -300,6 +300,7 @@ class _Conversion:
         request = self._request
         self._say(profile.name, "bundle", f"{chosen.spec.precision}, {chosen.file.bytes} bytes")
         with self._workshop.stage("bundle"):
+            work = self._workshop.work(chosen.file, kind, prepared.evaluation.samples, chosen.passed.answers.inputs)
             data = build_bundle(
                 Contents(
                     model=request.model, version=request.version, profile=profile, file=chosen.file, format=kind,
@@ -308,7 +309,7 @@ class _Conversion:
                     recipe=msgspec.structs.replace(recipe, candidates=[chosen.spec]),
                     source_sha256=self._source_sha256,
                     side_files=prepared.side_files | c_array_files(profile, chosen.file, chosen.measured.arena_bytes),
-                    report=self._report_of(profile, chosen, prepared, fp32_bytes),
+                    report=self._report_of(profile, chosen, prepared, fp32_bytes) | {"work": work},
                 )
             )  # fmt: skip
             too_much = over_storage(profile, len(data))
@@ -323,9 +324,10 @@ class _Conversion:
             ratio=round(chosen.file.bytes / fp32_bytes, 4), bundle_bytes=len(data), sha256=sha256_hex(data),
             target=target_path(ModelName(request.model), Version(request.version), ProfileName(profile.name)),
             metric=chosen.passed.metric, parity=chosen.passed.parity,
-            latency_ms={"p50": round(p50, 4), "p95": round(p95, 4)}, peak_rss_bytes=chosen.measured.peak_rss_bytes,
+            latency_ms={"p50": round(p50, 4), "p95": round(p95, 4), "min": round(chosen.measured.fastest_ms, 4)},
+            peak_rss_bytes=chosen.measured.peak_rss_bytes,
             runtimes=list(chosen.passed.proofs),
-            verdict="passed" if profile.backend.mode == "serve" else "prepared", path=str(path),
+            verdict="passed" if profile.backend.mode == "serve" else "prepared", path=str(path), work=work,
         )  # fmt: skip
 
     def _report_of(

@@ -57,7 +57,9 @@ class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BundleRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One bundle that was written. bytes: the model member; bundle_bytes: the zip; ratio: bytes over fp32_bytes."""
+    """One bundle that was written. bytes: the model member; bundle_bytes: the zip; ratio: bytes over fp32_bytes; work: what one
+    run does, counted (`cost.work`), empty where it could not be.
+    """
 
     model: str
     version: str
@@ -79,6 +81,7 @@ class BundleRow(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     path: str
     signed_at: str | None = None
+    work: dict[str, Any] = {}
 
 
 class RefusedRow(msgspec.Struct, frozen=True, kw_only=True):

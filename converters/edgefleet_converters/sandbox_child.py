@@ -35,6 +35,7 @@ STEPS: Final[dict[str, str]] = {
     "tflite_import": "edgefleet_converters.tflite.load:import_step",
     "tflite_candidate": "edgefleet_converters.tflite.quantize.candidates:candidate_step",
     "tflite_compile": "edgefleet_converters.tflite.compile:compile_step",
+    "count_work": "edgefleet_converters.cost.step:count_step",
     "probe_runtime": "edgefleet_converters.check.run_model:probe_step",
     "run_model": "edgefleet_converters.check.run_model:run_step",
     "user_metric": "edgefleet_converters.check.user_metric:metric_step",

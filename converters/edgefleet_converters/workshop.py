@@ -67,13 +67,14 @@ class Answers:
 class Measured:
     """How a model ran on this host. latency_ms: p50 and p95 of single runs. cold_start_ms: from the file to the first answer.
 
-    arena_bytes: TFLite Micro only, else 0.
+    arena_bytes: TFLite Micro only, else 0. fastest_ms: of the same runs; a busy host changes it least.
     """
 
     latency_ms: tuple[float, float]
     peak_rss_bytes: int
     cold_start_ms: float
     arena_bytes: int = 0
+    fastest_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,20 @@ class Workshop:
         p50, p95 = outcome.answer["latency_ms"]
         return Measured(
             (float(p50), float(p95)), outcome.peak_rss_bytes, float(outcome.answer["cold_start_ms"]),
-            int(outcome.answer["arena_bytes"]),
+            int(outcome.answer["arena_bytes"]), float(outcome.answer["fastest_ms"]),
         )  # fmt: skip
+
+    def work(self, model: ModelFile, kind: str, samples: SampleSet, inputs: tuple[TensorSpec, ...]) -> dict[str, Any]:
+        """Return what one run does (`cost.work`), for cost models; empty where it cannot be counted. kind: onnx or tflite."""
+        asked = self._new("counted.npz")
+        save_arrays(asked, samples.take(np.array([0])).arrays)
+        args = {
+            "model": str(model.path), "format": kind, "samples": str(asked), "inputs": msgspec.to_builtins(inputs),
+        }  # fmt: skip
+        try:
+            return dict(self.sandbox.build("count_work", args, what="counting the work of the model").answer["work"])
+        except ConversionError:
+            return {}  # a bundle without an estimate is still a good bundle
 
     def simplified(
         self, model: ModelFile, recipe: Recipe, shapes: dict[str, list[int]], samples: SampleSet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,6 +43,21 @@ def milliseconds(value: Any) -> str:
     if not isinstance(value, int | float):
         return "-"
     return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
+
+
+def predicted(estimate: Any, quantity: str, show: Callable[[Any], str]) -> str:
+    """Return `12.1 ms ±20 %` for a figure of an estimate, why there is none, or `-` without an estimate."""
+    if not isinstance(estimate, dict) or not estimate:
+        return "-"
+    figure = estimate.get(quantity)
+    if not isinstance(figure, dict):
+        return f"no estimate: {counted(estimate.get('models', 0), 'model')} reported"
+    return f"{show(figure.get('value'))} {share(figure.get('error'))}"
+
+
+def share(error: Any) -> str:
+    """Return `±20 %` for a relative error."""
+    return f"±{error * 100:.0f} %" if isinstance(error, int | float) else "-"
 
 
 def metric(value: Any) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK
-from edgefleet_cli.figures import metric, milliseconds, ratio, size, text
+from edgefleet_cli.figures import counted, metric, milliseconds, predicted, ratio, share, size, text
 from edgefleet_cli.output import Column, Output, Sheet, visible
 
 Json = dict[str, Any]
@@ -22,7 +22,16 @@ BUNDLES = Sheet(
         Column("bytes", lambda b: size(b.get("bytes")), right=True, keep=True),
         Column("ratio", lambda b: ratio(b.get("ratio")), right=True, spare=1),
         Column("metric", lambda b: metric(b.get("metric")), keep=True),
-        Column("host p50", lambda b: milliseconds(_latency(b, "p50")), right=True, spare=2),
+        Column("host p50", lambda b: milliseconds(_latency(b, "p50")), right=True, spare=4),
+        Column(
+            "predicted p50",
+            lambda b: predicted(b.get("predicted"), "latency_p50_ms", milliseconds),
+            right=True,
+            spare=2,
+        ),
+        Column(
+            "predicted memory", lambda b: predicted(b.get("predicted"), "memory_bytes", size), wide=True, right=True
+        ),
         Column("host p95", lambda b: milliseconds(_latency(b, "p95")), wide=True, right=True),
         Column("bundle", lambda b: size(b.get("bundle_bytes")), wide=True, right=True),
         Column("peak memory", lambda b: size(b.get("peak_rss_bytes")), wide=True, right=True),
@@ -46,6 +55,34 @@ CANDIDATES = Sheet(
         Column("verdict", lambda c: text(c.get("verdict")) + (" *" if c.get("pareto") else "")),
     ],
     lambda c: text(c.get("id")),
+)
+
+PERFORMANCE = Sheet(
+    "bundles of this release",
+    [
+        Column("profile", lambda p: text(p.get("profile")), keep=True),
+        Column("predicted p50", lambda p: _foreseen(p, "latency_p50_ms", milliseconds), right=True),
+        Column("observed p50", lambda p: milliseconds(_observed(p, "latency_p50_ms")), right=True),
+        Column("off by", lambda p: _off(p, "latency_p50_ms"), right=True),
+        Column("predicted p95", lambda p: _foreseen(p, "latency_p95_ms", milliseconds), wide=True, right=True),
+        Column("observed p95", lambda p: milliseconds(_observed(p, "latency_p95_ms")), wide=True, right=True),
+        Column("predicted memory", lambda p: _foreseen(p, "memory_bytes", size), right=True),
+        Column("observed memory", lambda p: size(_observed(p, "memory_bytes")), right=True),
+        Column("devices", lambda p: text(_observed(p, "devices")), right=True),
+    ],
+    lambda p: text(p.get("profile")),
+)
+
+EXAMPLES = Sheet(
+    "models that devices reported on",
+    [
+        Column("release", lambda e: text(e.get("release")), keep=True),
+        Column("observed p50", lambda e: milliseconds(_observed(e, "latency_p50_ms")), right=True),
+        Column("observed memory", lambda e: size(_observed(e, "memory_bytes")), right=True),
+        Column("devices", lambda e: text(_observed(e, "devices")), right=True),
+        Column("off when left out", lambda e: _signed((e.get("left_out") or {}).get("latency_p50_ms")), right=True),
+    ],
+    lambda e: text(e.get("release")),
 )
 
 RELEASES = Sheet(
@@ -139,6 +176,50 @@ def failures(release: Json) -> list[dict[str, str]]:
         if job.get("state") in {"failed", "refused", "cancelled"} and job.get("profile") not in told
     )
     return found
+
+
+def show_performance(out: Output, rows: list[Json]) -> None:
+    """Write what was predicted of each bundle beside what devices reported, and what each prediction rests on."""
+    out.table(rows, PERFORMANCE.columns)
+    for row in rows:
+        estimate = row.get("predicted") or row.get("current") or {}
+        if estimate:
+            level = f", true for {estimate['level']:.0%} of models" if estimate.get("basis") != "none" else ""
+            out.line(visible(f"{row.get('profile')}: {estimate.get('basis')}: {estimate.get('reason')}{level}"))
+
+
+def cost_fields(state: Json) -> list[tuple[str, str]]:
+    """Return what the cost model of a profile rests on, for eyes."""
+    error = state.get("error") or {}
+    told = f"{counted(state.get('models', 0), 'model')}, {counted(state.get('devices', 0), 'device')}"
+    names = {"latency_p50_ms": "p50", "latency_p95_ms": "p95", "memory_bytes": "memory"}
+    errors = ", ".join(f"{name} {share(error[key])}" for key, name in names.items() if key in error)
+    return [
+        ("cost model", f"{text(state.get('basis'))}: {text(state.get('reason'))}"),
+        ("rests on", told),
+        ("error", f"{errors}, true for {state.get('level', 0):.0%} of models" if errors else "no estimate"),
+    ]
+
+
+def _foreseen(row: Json, quantity: str, show: Callable[[Any], str]) -> str:
+    """Return what was predicted at publishing; where that was nothing, what is predicted today, marked so."""
+    was, today = row.get("predicted") or {}, row.get("current") or {}
+    if not was.get(quantity) and today.get(quantity):
+        return f"{predicted(today, quantity, show)} (today)"
+    return predicted(was or today, quantity, show)
+
+
+def _observed(row: Json, key: str) -> Any:
+    return (row.get("observed") or {}).get(key)
+
+
+def _off(row: Json, quantity: str) -> str:
+    told = _signed((row.get("error") or {}).get(quantity))
+    return f"{told} (outside)" if (row.get("within") or {}).get(quantity) is False else told
+
+
+def _signed(error: Any) -> str:
+    return f"{error * 100:+.0f} %" if isinstance(error, int | float) else "-"
 
 
 def _refused_rows(release: Json) -> Iterator[Json]:

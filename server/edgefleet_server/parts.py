@@ -15,6 +15,7 @@ from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
+from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.service import TelemetryService
 
 
@@ -31,6 +32,7 @@ class Parts:
     conversion: ConversionService
     fleet: FleetService
     telemetry: TelemetryService
+    costs: CostService
     rollout: RolloutService
     metrics: Metrics
     health: Health
@@ -52,6 +54,8 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
         allowed_code=AllowedCode(settings.custom_metrics, settings.allow_pickle),
     )
     fleet = FleetService(db, signing, registry, clock, settings)
+    costs = CostService(db, clock, registry, fleet.reader.profiles_of)
+    registry.forecast_with(costs.forecast)
     return Parts(
         settings=settings,
         clock=clock,
@@ -62,6 +66,7 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
         conversion=conversion,
         fleet=fleet,
         telemetry=TelemetryService(db, clock),
+        costs=costs,
         rollout=RolloutService(db, fleet, registry, clock),
         metrics=Metrics(),
         health=Health(),

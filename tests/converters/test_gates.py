@@ -127,9 +127,11 @@ ELSEWHERE = {
     "backend.name": "check_backend", "backend.reason": "check_backend", "backend.next_step": "check_backend",
     "delegates": "board_facts: a hint in the bundle",
     "backend.partition": "predicted_mapping", "backend.mapped_operators": "predicted_mapping",
-    "backend.mapped_dtypes": "predicted_mapping",
+    "backend.mapped_dtypes": "predicted_mapping", "cpu": "cost models: is_kin",
+    "thermal.sustained_factor": "cost models: predict",
 }  # fmt: skip
-"""Keys that something else than a refusal of a model reads, and what; each has a test below or in `test_profiles`."""
+"""Keys that something else than a refusal of a model reads, and what; each has a test below, in `test_profiles`
+or in `tests/profiles`."""
 
 
 @pytest.mark.parametrize("key", sorted(GATES))

@@ -16,7 +16,7 @@ STEP: Final = 64
 def smallest_arena(model: bytes) -> int:
     """Return the smallest arena in bytes, a multiple of `STEP`. Blocks. Raises LoadFailedError when no size is enough."""
     high = 4096
-    while not _runs(model, high):
+    while not runs(model, high):
         high *= 2
         if high > MAX_ARENA:
             raise LoadFailedError(
@@ -25,15 +25,15 @@ def smallest_arena(model: bytes) -> int:
     low = high // 2 if high > 4096 else 0
     while high - low > STEP:
         middle = (low + high) // 2 // STEP * STEP
-        if _runs(model, middle):
+        if runs(model, middle):
             high = middle
         else:
             low = middle
     return high
 
 
-def _runs(model: bytes, arena_bytes: int) -> bool:
-    """Try one size in a process of its own: too small an arena may kill it, and what it says of that is not wanted."""
+def runs(model: bytes, arena_bytes: int) -> bool:
+    """Try one size in a process of its own: too small an arena may kill it, and what it says of that is not wanted. Blocks."""
     pid = os.fork()
     if pid == 0:
         code = 1

@@ -10,6 +10,7 @@ import typer
 from edgefleet_cli import completion
 from edgefleet_cli.figures import flat_fields, text
 from edgefleet_cli.output import Column, Json, Sheet
+from edgefleet_cli.release_view import EXAMPLES, cost_fields
 from edgefleet_cli.session import Session
 
 app = typer.Typer(help="Hardware profiles: what a board with a runtime can take.", no_args_is_help=True)
@@ -72,7 +73,27 @@ def show(
 
     session = Session.of(ctx)
     profile = _shipped_one(name) if shipped else session.api.get(f"/profiles/{part(name)}")
-    session.out.one(profile, SHEET, lambda entry: session.out.fields(flat_fields(entry)))
+
+    def for_eyes(entry: Json) -> None:
+        session.out.fields(flat_fields(entry))
+        if not shipped:
+            session.out.fields(cost_fields(session.api.get(f"/profiles/{part(name)}/cost")))
+
+    session.out.one(profile, SHEET, for_eyes)
+
+
+@app.command("cost")
+def cost(
+    ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.profiles)]
+) -> None:
+    """Show what the cost model of a profile rests on: models that devices reported on, and how far off it is."""
+    from edgefleet_cli.api_client import part
+
+    session = Session.of(ctx)
+    state = session.api.get(f"/profiles/{part(name)}/cost")
+    if session.out.is_for_eyes:
+        session.out.fields(cost_fields(state))
+    session.out.rows(state, state["examples"], EXAMPLES)
 
 
 @app.command("validate")

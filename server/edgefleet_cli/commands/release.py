@@ -10,7 +10,7 @@ import typer
 from edgefleet_cli import completion
 from edgefleet_cli.figures import text
 from edgefleet_cli.output import Column, Sheet
-from edgefleet_cli.release_view import RELEASES, show_release
+from edgefleet_cli.release_view import PERFORMANCE, RELEASES, show_performance, show_release
 from edgefleet_cli.session import Session
 
 app = typer.Typer(help="Releases: a model at a version, one signed bundle a profile.", no_args_is_help=True)
@@ -53,6 +53,19 @@ def show(ctx: typer.Context, ref: Ref) -> None:
     session = Session.of(ctx)
     release = session.api.get(f"/releases/{part(ref)}")
     session.out.one(release, RELEASES, lambda entry: show_release(session.out, entry))
+
+
+@app.command("performance")
+def performance(ctx: typer.Context, ref: Ref) -> None:
+    """Compare what was predicted of a release, with its error, with what devices reported."""
+    from edgefleet_cli.api_client import part
+
+    session = Session.of(ctx)
+    page = session.api.get(f"/releases/{part(ref)}/performance")
+    if session.out.is_for_eyes and page["items"]:
+        show_performance(session.out, page["items"])
+    else:
+        session.out.items(page, PERFORMANCE)
 
 
 @app.command("devices")

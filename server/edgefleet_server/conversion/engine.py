@@ -273,6 +273,7 @@ class ConversionEngine:
             signed_at=self._clock.now(),
             report={name: value for name, value in report.items() if name not in {"type", "path", "signed_at"}},
         )
+        view = self._registry.with_forecast(view)
         with self._db.session():
             self._signing.add_target(target, bundle.length, sha256, custom)
             self._registry.accept_bundle(view)

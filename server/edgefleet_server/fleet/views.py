@@ -162,6 +162,11 @@ class FleetReader:
         with self._db.read() as session:
             store.known_device(session, device_id)
 
+    def profiles_of(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the profile of each of these devices; those that are unknown or revoked are left out."""
+        with self._db.read() as session:
+            return {one.id: one.profile for one in store.devices_by_id(session, ids) if one.revoked_at is None}
+
     def select(self, selector: str) -> list[DeviceFacts]:
         """Return the devices that a selector matches, in order of id. Raises BadSelectorError."""
         parsed = rules.parse_selector(selector)

@@ -120,6 +120,8 @@ class BundleOut(BaseModel):
     peak_rss_bytes: int | None = None
     runtimes: list[dict[str, Any]] = Field(default_factory=list)
     verdict: str | None = None
+    predicted: dict[str, Any] | None = None
+    work: dict[str, Any] | None = None
     signed_at: datetime
 
     @classmethod
@@ -142,6 +144,7 @@ class BundleOut(BaseModel):
 
 _REPORT_FIELDS = (
     "bytes", "fp32_bytes", "ratio", "metric", "parity", "latency_ms", "peak_rss_bytes", "runtimes", "verdict",
+    "predicted", "work",
 )  # fmt: skip
 
 

@@ -7,8 +7,9 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlmodel import Session
 
@@ -82,6 +83,7 @@ class RegistryService:
         self._fleet_profiles = fleet_profiles
         self.max_blob_bytes = max_blob_bytes
         self._allowed_code = allowed_code
+        self._forecast: Callable[[BundleView], Mapping[str, Any]] = lambda _: {}
 
     # ---- blobs
 
@@ -225,6 +227,14 @@ class RegistryService:
 
     # ---- what the conversion worker reports
 
+    def forecast_with(self, forecast: Callable[[BundleView], Mapping[str, Any]]) -> None:
+        """Name who predicts what a new bundle will cost on its devices."""
+        self._forecast = forecast
+
+    def with_forecast(self, bundle: BundleView) -> BundleView:
+        """Return a bundle whose report has `predicted`: kept with it, so that it can be compared with what devices report."""
+        return replace(bundle, report={**bundle.report, "predicted": self._forecast(bundle)})
+
     def accept_bundle(self, bundle: BundleView) -> None:
         """Record a signed bundle of a release. Its blobs must be stored. Joins the caller's transaction.
 
@@ -292,6 +302,12 @@ class RegistryService:
         with self._db.read() as session:
             found = store.find_bundles_by_sha256(session, digests)
             return {Sha256(bundle.sha256): bundle_view(ref_of(release), bundle) for bundle, release in found}
+
+    def newest_bundles(self, profile: str, limit: int) -> list[BundleView]:
+        """Return the newest signed bundles of a hardware profile."""
+        with self._db.read() as session:
+            rows = store.newest_bundles(session, profile, limit)
+            return [bundle_view(ref_of(release), bundle) for bundle, release in rows]
 
     def models(self, page: PageRequest) -> Page[ModelView]:
         """Return one page of models by name."""

@@ -79,6 +79,18 @@ def find_bundle(session: Session, ref: ReleaseRef, profile: str) -> BundleRow | 
     return session.scalars(query).one_or_none()
 
 
+def newest_bundles(session: Session, profile: str, limit: int) -> list[tuple[BundleRow, ReleaseRow]]:
+    """Return the newest bundles of a profile with their releases."""
+    query = (
+        select(BundleRow, ReleaseRow)
+        .join(ReleaseRow, col(ReleaseRow.id) == col(BundleRow.release_id))
+        .where(col(BundleRow.profile) == profile)
+        .order_by(col(BundleRow.id).desc())
+        .limit(limit)
+    )
+    return [(bundle, release) for bundle, release in session.execute(query)]
+
+
 def find_bundles_by_sha256(session: Session, digests: Sequence[str]) -> list[tuple[BundleRow, ReleaseRow]]:
     """Return bundles with their releases by bundle digest."""
     query = (

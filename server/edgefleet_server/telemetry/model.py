@@ -43,6 +43,57 @@ class Latest:
 
 
 @dataclass(frozen=True)
+class Observed:
+    """What devices of a profile reported of a bundle: medians over devices (`edgefleet_profiles.cost.observed`)."""
+
+    devices: int
+    windows: int
+    answers: int
+    latency_p50_ms: float
+    latency_p95_ms: float
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Performance:
+    """One bundle: what was predicted when it was published, what would be today where nobody reported yet, what devices reported.
+
+    predicted, current: `Estimate` as plain data; predicted is None for a bundle of an older server, current where there is an
+    observation. error: (predicted - observed) ÷ observed, by figure; within: whether the observed figure lay in the interval.
+    """
+
+    profile: str
+    predicted: Mapping[str, Any] | None
+    current: Mapping[str, Any] | None
+    observed: Observed | None
+    error: Mapping[str, float]
+    within: Mapping[str, bool]
+
+
+@dataclass(frozen=True)
+class CostExample:
+    """One model that a cost model rests on. left_out: `{figure: error}` of predicting it from all the others, by ratio."""
+
+    release: str
+    observed: Observed
+    left_out: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class CostState:
+    """The state of a profile's cost model. basis: fitted, ratio or none; error: of each figure, at `level`."""
+
+    profile: str
+    basis: str
+    reason: str
+    level: float
+    models: int
+    devices: int
+    error: Mapping[str, float]
+    examples: Sequence[CostExample]
+
+
+@dataclass(frozen=True)
 class Figures:
     """Sums over windows of one bundle. Latencies are milliseconds, within 1 %; None when nothing was counted."""
 

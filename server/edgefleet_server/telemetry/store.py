@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import ColumnElement, delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
 from edgefleet_server.telemetry.tables import TelemetryBatch, TelemetryWindow
 
 ROWS_A_STATEMENT = 1000
+ACTIVE_LANE = "active"
 
 Key = tuple[str, str, int]
 
@@ -92,6 +93,46 @@ def windows_of_bundle(
     if device_id is not None:
         statement = statement.where(col(TelemetryWindow.device_id) == device_id)
     yield from session.execute(statement.execution_options(yield_per=1000)).scalars()
+
+
+def reporting_devices(
+    session: Session, digests: Sequence[str], since: datetime, *, min_answers: int, limit: int
+) -> list[tuple[str, str]]:
+    """Return (bundle digest, device) of those that sent windows with enough answers, in order, at most so many."""
+    row = TelemetryWindow
+    statement = (
+        select(col(row.sha256), col(row.device_id))
+        .where(*_loaded(digests, since, min_answers))
+        .distinct()
+        .order_by(col(row.sha256), col(row.device_id))
+        .limit(limit)
+    )
+    return [(digest, device) for digest, device in session.execute(statement)]
+
+
+def loaded_windows(
+    session: Session, digests: Sequence[str], devices: Sequence[str], since: datetime, *, min_answers: int, windows: int
+) -> Iterator[TelemetryWindow]:
+    """Yield the newest windows with enough answers of these bundles on these devices, at most `windows` of each pair."""
+    row = TelemetryWindow
+    number = func.row_number().over(partition_by=(col(row.sha256), col(row.device_id)), order_by=col(row.id).desc())
+    numbered = (
+        select(col(row.id), number.label("number"))
+        .where(*_loaded(digests, since, min_answers), col(row.device_id).in_(devices))
+        .subquery()
+    )
+    statement = select(row).join(numbered, numbered.c.id == col(row.id)).where(numbered.c.number <= windows)
+    yield from session.execute(statement.execution_options(yield_per=1000)).scalars()
+
+
+def _loaded(digests: Sequence[str], since: datetime, min_answers: int) -> tuple[ColumnElement[bool], ...]:
+    row = TelemetryWindow
+    return (
+        col(row.sha256).in_(digests),
+        col(row.received_at) >= since,
+        col(row.lane) == ACTIVE_LANE,
+        col(row.n) >= min_answers,
+    )
 
 
 def delete_before(session: Session, moment: datetime) -> int:

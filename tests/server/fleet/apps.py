@@ -28,6 +28,7 @@ def parts_of(house: House) -> Parts:
         fleet=house.fleet,
         rollout=RolloutService(house.db, house.fleet, house.registry, house.clock),
         telemetry=house.telemetry,
+        costs=house.costs,
         metrics=Metrics(),
         health=Health(),
     )

@@ -24,6 +24,7 @@ from edgefleet_server.registry.model import BundleView, JobSpec, JobView, Public
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.settings import ServerSettings, load_settings
 from edgefleet_server.signing.service import SigningService
+from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.service import TelemetryService
 
 PROFILE = "generic-x86_64-ort"
@@ -101,6 +102,8 @@ class House:
         )
         self.fleet = FleetService(self.db, self.signing, self.registry, clock, self.settings)
         self.telemetry = TelemetryService(self.db, clock)
+        self.costs = CostService(self.db, clock, self.registry, self.fleet.reader.profiles_of)
+        self.registry.forecast_with(self.costs.forecast)
 
     def release(self, ref: str, *, bundles: Mapping[str, bytes], profiles: Sequence[str] = ()) -> ReleaseRef:
         """Publish a release and sign the given bundles of it, by profile."""
@@ -115,8 +118,15 @@ class House:
             self.bundle(parsed.model, parsed.version, ProfileName(profile), data)
         return parsed
 
-    def bundle(self, model: ModelName, version: Version, profile: ProfileName, data: bytes) -> None:
-        """Store and sign one bundle, as the conversion worker does."""
+    def bundle(
+        self,
+        model: ModelName,
+        version: Version,
+        profile: ProfileName,
+        data: bytes,
+        report: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store and sign one bundle, as the conversion worker does. report: of its conversion."""
         with self.db.session():
             sha256 = self.registry.put_blob_bytes(data)
             leaves = self.registry.put_blob_bytes(leaf_index(data))
@@ -130,17 +140,19 @@ class House:
             }
             self.signing.add_target(target, len(data), sha256, custom)
             self.registry.accept_bundle(
-                BundleView(
-                    ref=ReleaseRef(model, version),
-                    profile=profile,
-                    target=target,
-                    sha256=sha256,
-                    length=len(data),
-                    leaves=leaves,
-                    runtime="ort",
-                    precision="fp32",
-                    signed_at=self.clock.now(),
-                    report={},
+                self.registry.with_forecast(
+                    BundleView(
+                        ref=ReleaseRef(model, version),
+                        profile=profile,
+                        target=target,
+                        sha256=sha256,
+                        length=len(data),
+                        leaves=leaves,
+                        runtime="ort",
+                        precision="fp32",
+                        signed_at=self.clock.now(),
+                        report=dict(report or {}),
+                    )
                 )
             )
 
