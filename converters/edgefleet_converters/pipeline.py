@@ -198,7 +198,7 @@ class _Conversion:
         base_inputs = tuple(msgspec.convert(base.facts["inputs"], list[TensorSpec]))
         check_shapes(profile, base_inputs)
         self._say(profile.name, "quantize", "making candidates")
-        subject = Subject(base, evaluation, reference, profile, recipe, self._request.options)
+        subject = Subject(model, base, evaluation, reference, profile, recipe, self._request.options)
         chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
         return self._bundle(profile, chosen, prepared, recipe, base.bytes, "onnx")
 
@@ -216,7 +216,7 @@ class _Conversion:
             file = self._workshop.compiled(base, oldest_runtime(profile))
         row.passes = [*base.facts["passes"], *file.facts["passes"]]
         self._say(profile.name, "quantize", "making candidates")
-        subject = Subject(file, evaluation, reference, profile, recipe, self._request.options)
+        subject = Subject(model, file, evaluation, reference, profile, recipe, self._request.options)
         chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
         return self._bundle(profile, chosen, prepared, recipe, file.bytes, "tflite")
 
@@ -237,7 +237,7 @@ class _Conversion:
         )
         options = msgspec.structs.replace(self._request.options, precision="auto")
         self._say(profile.name, "gate", f"running the model in {profile.runtime.name}")
-        subject = Subject(model, prepared.evaluation, prepared.reference, profile, own, options)
+        subject = Subject(model, model, prepared.evaluation, prepared.reference, profile, own, options)
         chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
         return self._bundle(profile, chosen, prepared, own, model.bytes, "tflite")
 
