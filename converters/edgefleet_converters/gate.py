@@ -160,9 +160,7 @@ def _same_again(
 def _runs_in_batches(workshop: Workshop, judged: Judged, batch: int) -> bool:
     """Return whether the source does what it declares: many an export has a batch of one inside."""
     try:
-        workshop.answers(
-            judged.source, judged.reference.runtime, judged.evaluation.reversed, key="again", batch=batch
-        )
+        workshop.answers(judged.source, judged.reference.runtime, judged.evaluation.reversed, key="again", batch=batch)
     except TransformError:
         return False
     return True
@@ -177,7 +175,9 @@ def _held(
         (answers.inputs, reference.inputs), (answers.specs, reference.specs), (answers.outputs, reference.outputs)
     )
     if breach:
-        raise DiffersError(f"the {precision} model is not the source's any more in {where}: {breach}", next_step=_REPORT)
+        raise DiffersError(
+            f"the {precision} model is not the source's any more in {where}: {breach}", next_step=_REPORT
+        )
     refuse_nonfinite(answers, f"the {precision} model")
     score = _score(workshop, answers, reference, evaluation, options)
     if not score.drop <= options.max_drop + _EPSILON:  # a drop of NaN is no pass

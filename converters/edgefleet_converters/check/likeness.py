@@ -28,9 +28,9 @@ def contract_breach(
     inputs: tuple[Specs, Specs], outputs: tuple[Specs, Specs], answers: tuple[Mapping[str, Array], Mapping[str, Array]]
 ) -> str:
     """Return what differs between candidate and source, "" when nothing does. Each pair: the candidate's, the source's."""
-    for kind, (mine, theirs) in (("input", inputs), ("output", outputs)):
-        if len(mine) != len(theirs):
-            return f"it has {len(mine)} {kind}s, the source {len(theirs)}"
+    for kind, pair in (("input", inputs), ("output", outputs)):
+        if len(pair[0]) != len(pair[1]):
+            return f"it has {len(pair[0])} {kind}s, the source {len(pair[1])}"
     for mine, theirs in zip(*inputs, strict=True):
         if mine.name != theirs.name or mine.dtype != theirs.dtype:
             return f"its input {mine.name!r} ({mine.dtype}) is {theirs.name!r} ({theirs.dtype}) in the source"
