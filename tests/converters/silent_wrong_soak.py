@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from edgefleet_converters.data import SampleSet
 from edgefleet_converters.errors import ConversionError
 from edgefleet_converters.gate import runtimes_of
 from edgefleet_converters.sandbox import Sandbox
@@ -31,7 +32,7 @@ from tests.converters.silent_wrong import FAULTS, outcome
 
 MODELS = 16
 _FRESH = 300
-_OPTIONS = {"max_drop": 0.05}
+_OPTIONS: dict[str, Any] = {"max_drop": 0.05}
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _one(random: np.random.Generator, number: int, pool: list[Drawn], sandbox: S
         return made[-1]
 
     with tempfile.TemporaryDirectory() as folder:
-        report = converted(drawn.case, Path(folder), keep, **(_OPTIONS if drawn.is_int8 else {}))
+        report = converted(drawn.case, Path(folder), keep, **_options(drawn))
         why = _wrong(drawn, made[-1], sandbox, Path(folder), seed=number)
     if not why:
         counts["harmless"] += 1
@@ -94,8 +95,6 @@ def _wrong(drawn: Drawn, data: bytes, sandbox: Sandbox, folder: Path, *, seed: i
     path = folder / f"tampered.{'tflite' if drawn.is_tflite else 'onnx'}"
     path.write_bytes(data)
     file = ModelFile(path, sha256_hex(data), len(data), {})
-    from edgefleet_converters.data import SampleSet
-
     for runtime in runtimes_of(drawn.case.profile()):
         try:
             answers = Workshop(sandbox, folder).answers(file, runtime.name, SampleSet(arrays), key="fresh")
@@ -140,8 +139,11 @@ def _draw(random: np.random.Generator) -> Drawn:
 def _is_offered(drawn: Drawn) -> bool:
     """Return whether the model passes without a fault: else a refusal would say nothing."""
     with tempfile.TemporaryDirectory() as folder:
-        options = _OPTIONS if drawn.is_int8 else {}
-        return bool(converted(drawn.case, Path(folder), lambda data: data, **options).bundles)
+        return bool(converted(drawn.case, Path(folder), lambda data: data, **_options(drawn)).bundles)
+
+
+def _options(drawn: Drawn) -> dict[str, Any]:
+    return _OPTIONS if drawn.is_int8 else {}
 
 
 def _dense(random: np.random.Generator) -> tuple[onnx.ModelProto, list[int]]:

@@ -24,7 +24,7 @@ def graph(change: Callable[[onnx.GraphProto], None]) -> Tamper:
     def tamper(data: bytes) -> bytes:
         model = onnx.load_from_string(data)
         change(model.graph)
-        return model.SerializeToString(deterministic=True)
+        return bytes(model.SerializeToString(deterministic=True))
 
     return tamper
 
@@ -135,7 +135,7 @@ def retyped(kind: int) -> Tamper:
     def tamper(data: bytes) -> bytes:
         model = onnx.load_from_string(cast(data))
         model.graph.output[0].type.tensor_type.elem_type = kind
-        return model.SerializeToString(deterministic=True)
+        return bytes(model.SerializeToString(deterministic=True))
 
     return tamper
 
@@ -215,7 +215,7 @@ def with_interface_of(other: Callable[[], onnx.ModelProto]) -> Tamper:
         ]
         g.initializer.extend(bad.initializer)
         g.node.extend([*nodes, *bad.node, *end])
-        return model.SerializeToString(deterministic=True)
+        return bytes(model.SerializeToString(deterministic=True))
 
     return tamper
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
 pytest.importorskip("ai_edge_litert")
 if sys.version_info >= (3, 12):
@@ -84,7 +85,8 @@ def test_the_known_pair_is_refused_for_tflite_runtime_and_offered_for_litert(
     tmp_path: Path, known_pair: Path, *, is_labelled: bool
 ) -> None:
     known = digits_data()["eval"]
-    data = {"eval": samples(tmp_path, **{name: known[name] for name in known if is_labelled or name == "image"})}
+    kept = {"image": known["image"]} | ({"y": known["y"]} if is_labelled else {})
+    data = {"eval": samples(tmp_path, "eval.npz", **kept)}
     profiles = ["raspberry-pi-armv7-tflite", "generic-x86_64-litert"]
     report, _ = run(known_pair, tmp_path / "out", profiles, data)
     (refused,), (offered,) = report.refused, report.bundles
@@ -102,7 +104,7 @@ def test_the_known_pair_is_refused_without_any_data(tmp_path: Path, known_pair: 
 def test_a_source_that_does_not_take_the_batches_it_declares_is_served_one_by_one(tmp_path: Path) -> None:
     one = CASES["digits"]
     row = np.array([1, 10], np.int64)
-    reshape = tampers.on_output([tampers.helper.make_node("Reshape", ["was", "row"], ["now"])], row=row)
+    reshape = tampers.on_output([helper.make_node("Reshape", ["was", "row"], ["now"])], row=row)
 
     def export(folder: Path) -> Path:
         path = folder / "one.onnx"
