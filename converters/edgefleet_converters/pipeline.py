@@ -261,20 +261,30 @@ class _Conversion:
         files = self._request.data
         side_files = read_side_files(files, inputs, outputs)
         for open_size in _OPEN_SIZES:
+            reference = None
             evaluation = prepare_evaluation(files, inputs, outputs, recipe, open_size=open_size)
             try:
                 # Not the gate's key: a TFLite file is run anew there, so one that does not repeat its answers is seen.
                 reference = self._workshop.answers(model, runtime, evaluation.samples, key=f"judging-{open_size}")
+                # One sound sample may be too short for a model that takes sounds: then it answers NaN, or nothing at all.
+                refuse_nonfinite(reference, "the source model")
+                refuse_empty(reference, "the source model")
                 break
-            except errors.TransformError as error:
+            except (errors.TransformError, errors.NotFiniteError) as error:
                 open_dims = any(isinstance(dim, str) for spec in inputs for dim in spec.shape[1:])
                 if not evaluation.is_random or not open_dims or open_size == _OPEN_SIZES[-1]:
+                    if evaluation.is_random and isinstance(error, errors.NotFiniteError):
+                        raise errors.NotFiniteError(
+                            f"{error.message}, given random input",
+                            next_step="give sample data with --eval: random values may be no input of this model",
+                        ) from error
+                    if reference is not None:
+                        raise
                     raise errors.TransformError(
                         f"the source model itself does not run: {error.message}",
                         next_step="give sample data with --eval, or export the model with fixed shapes",
                     ) from error
-        refuse_nonfinite(reference, "the source model")
-        refuse_empty(reference, "the source model")
+        assert reference is not None
         if files.reference and "reference.msgpack" not in side_files:
             known = load_samples(Path(files.reference), inputs, outputs, "reference")
             answers = self._workshop.answers(model, runtime, known, key="reference")

@@ -200,6 +200,11 @@ def _try(
         with workshop.stage("quantize"):
             file = workshop.candidate(subject.base, spec, subject.evaluation.calibration, subject.reference.inputs)
         row = replace(row, bytes=file.bytes)
+        if spec.precision == "fp16" and file.bytes >= subject.base.bytes:
+            raise errors.TransformError(
+                f"with float16 weights the model has {file.bytes} bytes, no less than the {subject.base.bytes} of float32",
+                next_step="use --precision fp32: what this model stores is not float32 weights",
+            )
         if searched:
             _check_worth(subject, spec, file)
         too_large = over_size(subject.profile, file.bytes)

@@ -141,6 +141,16 @@ def test_a_model_that_answers_nan_is_refused(tmp_path: Path) -> None:
     report, _ = run(save(answering_nan(), tmp_path), tmp_path / "out")
     assert report.refused[0].code == "convert.not_finite"
     assert "NaN" in report.refused[0].reason
+    assert "--eval" in report.refused[0].next, "random input was no input of this model"
+
+
+def test_a_model_without_weights_is_not_called_float16(tmp_path: Path) -> None:
+    model = model_of([helper.make_node("Relu", ["x"], ["y"])], {}, {"x": ["N", 4]}, {"y": ["N", 4]})
+    report, _ = run(save(model, tmp_path), tmp_path / "out")
+    assert report.bundles[0].precision == "fp32"
+    reasons = {row.id: row.reason for row in report.profiles[0].candidates if row.precision == "fp16"}
+    assert reasons
+    assert all("float16" in reason or "no node" in reason for reason in reasons.values()), reasons
 
 
 def test_a_refused_profile_does_not_stop_the_others(tiny: dict[str, Any], tmp_path: Path) -> None:
