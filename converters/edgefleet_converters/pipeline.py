@@ -61,6 +61,8 @@ Listener = Callable[[Event], None]
 
 _OPEN_SIZES: Final = (1, 32, 224)
 """Lengths tried for open dimensions when there is no data that shows them."""
+_GROWN_RATIO: Final = 1.5
+"""A model that constant folding makes larger by more than this stays unfolded: tables that a few nodes compute are no gain."""
 _STAGE_PCT: Final = {
     "import": 5,
     "validate": 15,
@@ -193,6 +195,10 @@ class _Conversion:
         self._say(profile.name, "simplify", "folding constants")
         with self._workshop.stage("simplify"):
             base = self._workshop.simplified(model, recipe, shapes, evaluation.samples)
+            if recipe.fold and base.bytes > _GROWN_RATIO * model.bytes:
+                plain = msgspec.structs.replace(recipe, fold=False)
+                lean = self._workshop.simplified(model, plain, shapes, evaluation.samples)
+                base = min(base, lean, key=lambda file: file.bytes)
         row.passes = base.facts["passes"]
         check_versions(profile, base.facts["opset"], base.facts["ir"])
         base_inputs = tuple(msgspec.convert(base.facts["inputs"], list[TensorSpec]))
