@@ -312,6 +312,12 @@ class AccuracyError(RefusedError):
         self.metric = metric
 
 
+class DiffersError(RefusedError):
+    """A candidate is no longer the source's model: another contract, or answers that no metric may excuse."""
+
+    code = "convert.differs"
+
+
 class GoldenError(RefusedError):
     """Golden vectors cannot be made or do not hold."""
 

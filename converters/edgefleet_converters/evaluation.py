@@ -10,6 +10,7 @@ Rules:
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,6 +55,11 @@ class Evaluation:
     is_random: bool
     golden_given: bool
     expected: dict[str, Array]
+
+    @cached_property
+    def reversed(self) -> SampleSet:
+        """All samples, the last one first."""
+        return self.samples.take(np.arange(self.samples.n)[::-1])
 
     @property
     def labels(self) -> dict[str, Array]:

@@ -62,6 +62,8 @@ Listener = Callable[[Event], None]
 
 _OPEN_SIZES: Final = (1, 32, 224)
 """Lengths tried for open dimensions when there is no data that shows them."""
+_GROWN_RATIO: Final = 1.5
+"""A model that constant folding makes larger by more than this stays unfolded: tables that a few nodes compute are no gain."""
 _STAGE_PCT: Final = {
     "import": 5,
     "validate": 15,
@@ -194,12 +196,16 @@ class _Conversion:
         self._say(profile.name, "simplify", "folding constants")
         with self._workshop.stage("simplify"):
             base = self._workshop.simplified(model, recipe, shapes, evaluation.samples)
+            if recipe.fold and base.bytes > _GROWN_RATIO * model.bytes:
+                plain = msgspec.structs.replace(recipe, fold=False)
+                lean = self._workshop.simplified(model, plain, shapes, evaluation.samples)
+                base = min(base, lean, key=lambda file: file.bytes)
         row.passes = base.facts["passes"]
         check_versions(profile, base.facts["opset"], base.facts["ir"])
         base_inputs = tuple(msgspec.convert(base.facts["inputs"], list[TensorSpec]))
         check_shapes(profile, base_inputs)
         self._say(profile.name, "quantize", "making candidates")
-        subject = Subject(base, evaluation, reference, profile, recipe, self._request.options)
+        subject = Subject(model, base, evaluation, reference, profile, recipe, self._request.options)
         chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
         return self._bundle(profile, chosen, prepared, recipe, base.bytes, "onnx")
 
@@ -217,7 +223,7 @@ class _Conversion:
             file = self._workshop.compiled(base, oldest_runtime(profile))
         row.passes = [*base.facts["passes"], *file.facts["passes"]]
         self._say(profile.name, "quantize", "making candidates")
-        subject = Subject(file, evaluation, reference, profile, recipe, self._request.options)
+        subject = Subject(model, file, evaluation, reference, profile, recipe, self._request.options)
         chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
         return self._bundle(profile, chosen, prepared, recipe, file.bytes, "tflite")
 
@@ -238,7 +244,7 @@ class _Conversion:
         )
         options = msgspec.structs.replace(self._request.options, precision="auto")
         self._say(profile.name, "gate", f"running the model in {profile.runtime.name}")
-        subject = Subject(model, prepared.evaluation, prepared.reference, profile, own, options)
+        subject = Subject(model, model, prepared.evaluation, prepared.reference, profile, own, options)
         chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
         return self._bundle(profile, chosen, prepared, own, model.bytes, "tflite")
 
@@ -262,20 +268,30 @@ class _Conversion:
         files = self._request.data
         side_files = read_side_files(files, inputs, outputs)
         for open_size in _OPEN_SIZES:
+            reference = None
             evaluation = prepare_evaluation(files, inputs, outputs, recipe, open_size=open_size)
             try:
                 # Not the gate's key: a TFLite file is run anew there, so one that does not repeat its answers is seen.
                 reference = self._workshop.answers(model, runtime, evaluation.samples, key=f"judging-{open_size}")
+                # One sound sample may be too short for a model that takes sounds: then it answers NaN, or nothing at all.
+                refuse_nonfinite(reference, "the source model")
+                refuse_empty(reference, "the source model")
                 break
-            except errors.TransformError as error:
+            except (errors.TransformError, errors.NotFiniteError) as error:
                 open_dims = any(isinstance(dim, str) for spec in inputs for dim in spec.shape[1:])
                 if not evaluation.is_random or not open_dims or open_size == _OPEN_SIZES[-1]:
+                    if evaluation.is_random and isinstance(error, errors.NotFiniteError):
+                        raise errors.NotFiniteError(
+                            f"{error.message}, given random input",
+                            next_step="give sample data with --eval: random values may be no input of this model",
+                        ) from error
+                    if reference is not None:
+                        raise
                     raise errors.TransformError(
                         f"the source model itself does not run: {error.message}",
                         next_step="give sample data with --eval, or export the model with fixed shapes",
                     ) from error
-        refuse_nonfinite(reference, "the source model")
-        refuse_empty(reference, "the source model")
+        assert reference is not None
         if files.reference and "reference.msgpack" not in side_files:
             known = load_samples(Path(files.reference), inputs, outputs, "reference")
             answers = self._workshop.answers(model, runtime, known, key="reference")

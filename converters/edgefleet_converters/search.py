@@ -15,7 +15,7 @@ from edgefleet_converters.check.budget import over_arena, over_memory, over_size
 from edgefleet_converters.check.compat import check_precision_rule
 from edgefleet_converters.check.operators import check_nodes
 from edgefleet_converters.evaluation import Evaluation
-from edgefleet_converters.gate import Passed, pass_gate
+from edgefleet_converters.gate import Judged, Passed, look_again, pass_gate
 from edgefleet_converters.pack import Golden, choose_golden
 from edgefleet_converters.recipe import AS_GIVEN, CandidateSpec, Recipe
 from edgefleet_converters.report import CandidateRow, LayerRow, MetricRow, ProfileReport, with_front
@@ -37,8 +37,9 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Subject:
-    """What the search works on: the simplified model, the data, the source's answers, the user's choices."""
+    """What the search works on: the model as it was given and simplified, the data, the source's answers, the user's choices."""
 
+    source: ModelFile
     base: ModelFile
     evaluation: Evaluation
     reference: Answers
@@ -199,6 +200,11 @@ def _try(
         with workshop.stage("quantize"):
             file = workshop.candidate(subject.base, spec, subject.evaluation.calibration, subject.reference.inputs)
         row = replace(row, bytes=file.bytes)
+        if spec.precision == "fp16" and file.bytes >= subject.base.bytes:
+            raise errors.TransformError(
+                f"with float16 weights the model has {file.bytes} bytes, no less than the {subject.base.bytes} of float32",
+                next_step="use --precision fp32: what this model stores is not float32 weights",
+            )
         if searched:
             _check_worth(subject, spec, file)
         too_large = over_size(subject.profile, file.bytes)
@@ -263,7 +269,10 @@ def _fp32_figures(workshop: Workshop, subject: Subject) -> CandidateRow | None:
 
 
 def _finish(workshop: Workshop, subject: Subject, spec: CandidateSpec, file: ModelFile, passed: Passed) -> Chosen:
-    """Choose golden vectors and measure. Raises GoldenError, OverBudgetError and what measuring can raise."""
+    """Look again, choose golden vectors and measure. Raises DiffersError, GoldenError, OverBudgetError and what running can raise."""
+    with workshop.stage("gate"):
+        judged = Judged(subject.source, subject.reference, subject.evaluation, subject.options)
+        look_again(workshop, file, passed, subject.profile, judged, spec.precision)
     golden = choose_golden(passed.answers, subject.reference, subject.evaluation, subject.recipe, spec.precision)
     measured = _measure(workshop, subject, file)
     too_much = over_memory(subject.profile, measured.peak_rss_bytes)
@@ -299,7 +308,7 @@ def _refusal(rejections: list[errors.ConversionError]) -> errors.ConversionError
     excesses = [error for error in rejections if isinstance(error, errors.OverBudgetError)]
     if losses:
         return _among(min(losses, key=lambda error: error.drop), rejections)
-    for kind in (errors.NotFiniteError, errors.GoldenError):
+    for kind in (errors.NotFiniteError, errors.DiffersError, errors.GoldenError):
         found = [error for error in rejections if isinstance(error, kind)]
         if found:
             return _among(found[0], rejections)

@@ -153,13 +153,16 @@ class Workshop:
         answer = self.sandbox.execute("run_model", args, what=f"loading the model in {runtime}").answer
         return _specs(answer["inputs"]), _specs(answer["outputs"])
 
-    def answers(self, model: ModelFile, runtime: str, samples: SampleSet, *, key: str) -> Answers:
-        """Return what `model` answers to `samples`. key: names the samples, for reuse.
+    def answers(
+        self, model: ModelFile, runtime: str, samples: SampleSet, *, key: str, threads: int = 1, batch: int = 1
+    ) -> Answers:
+        """Return what `model` answers to `samples`. key: names the samples, for reuse. batch: samples in one run, where every
+        input's first dimension is open.
 
         Raises LoadFailedError, CrashedError, TimedOutError, OutOfMemoryError, TransformError.
         """
-        memo = (model.sha256, runtime, key)
-        answers = _once(self._answers, memo, lambda: self._answered(model, runtime, samples))
+        memo = (model.sha256, runtime, key, str(threads), str(batch))
+        answers = _once(self._answers, memo, lambda: self._answered(model, runtime, samples, threads, batch))
         self._forget_old_answers(memo)
         return answers
 
@@ -174,9 +177,9 @@ class Workshop:
                 total -= sizes[key]
                 del self._answers[key]
 
-    def _answered(self, model: ModelFile, runtime: str, samples: SampleSet) -> Answers:
+    def _answered(self, model: ModelFile, runtime: str, samples: SampleSet, threads: int, batch: int) -> Answers:
         asked, told = self._sample_file(samples), self._new("answers.npz")
-        args = self._run_args(model, runtime, samples=asked, outputs=told)
+        args = self._run_args(model, runtime, samples=asked, outputs=told, threads=threads) | {"batch": batch}
         outcome = self.sandbox.execute("run_model", args, what=f"running the model in {runtime}")
         specs = _specs(outcome.answer["outputs"])
         arrays = read_arrays(told)
@@ -195,10 +198,7 @@ class Workshop:
     def _measure(self, model: ModelFile, runtime: str, samples: SampleSet, threads: int) -> Measured:
         asked = self._new("one.npz")
         save_arrays(asked, samples.take(np.array([0])).arrays)
-        args = self._run_args(model, runtime, samples=asked, outputs=None) | {
-            "threads": threads,
-            "timed_runs": TIMED_RUNS,
-        }
+        args = self._run_args(model, runtime, samples=asked, outputs=None, threads=threads) | {"timed_runs": TIMED_RUNS}
         outcome = self.sandbox.execute("run_model", args, what=f"measuring the model in {runtime}")
         p50, p95 = outcome.answer["latency_ms"]
         return Measured(
@@ -339,10 +339,10 @@ class Workshop:
         return float(answer["value"]), float(answer["baseline"])
 
     def _run_args(
-        self, model: ModelFile, runtime: str, *, samples: Path | None, outputs: Path | None
+        self, model: ModelFile, runtime: str, *, samples: Path | None, outputs: Path | None, threads: int = 1
     ) -> dict[str, Any]:
         return {
-            "runtime": runtime, "model": str(model.path), "threads": 1, "samples": str(samples) if samples else None,
+            "runtime": runtime, "model": str(model.path), "threads": threads, "samples": str(samples) if samples else None,
             "outputs": str(outputs) if outputs else None, "timed_runs": 0,
         }  # fmt: skip
 

@@ -141,6 +141,29 @@ def test_a_model_that_answers_nan_is_refused(tmp_path: Path) -> None:
     report, _ = run(save(answering_nan(), tmp_path), tmp_path / "out")
     assert report.refused[0].code == "convert.not_finite"
     assert "NaN" in report.refused[0].reason
+    assert "--eval" in report.refused[0].next, "random input was no input of this model"
+
+
+def test_a_model_without_weights_is_not_called_float16(tmp_path: Path) -> None:
+    model = model_of([helper.make_node("Relu", ["x"], ["y"])], {}, {"x": ["N", 4]}, {"y": ["N", 4]})
+    report, _ = run(save(model, tmp_path), tmp_path / "out")
+    assert report.bundles[0].precision == "fp32"
+    reasons = {row.id: row.reason for row in report.profiles[0].candidates if row.precision == "fp16"}
+    assert reasons
+    assert all("float16" in reason or "no node" in reason for reason in reasons.values()), reasons
+
+
+def test_a_model_that_folding_would_blow_up_stays_as_small_as_it_was(tmp_path: Path) -> None:
+    stored = {"w": np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32), "extent": np.array([500, 500])}
+    nodes = [
+        helper.make_node("ConstantOfShape", ["extent"], ["zeros"]), helper.make_node("ReduceSum", ["zeros"], ["nothing"], keepdims=0),
+        helper.make_node("Expand", ["w", "wide"], ["table"]), helper.make_node("MatMul", ["x", "table"], ["h"]),
+        helper.make_node("ReduceMean", ["h"], ["m"], axes=[1], keepdims=0), helper.make_node("Add", ["m", "nothing"], ["y"]),
+    ]  # fmt: skip
+    stored["wide"] = np.array([3000, 4, 4])
+    model = model_of(nodes, stored, {"x": [1, 1, 4]}, {"y": [3000, 4]})
+    report, _ = run(save(model, tmp_path), tmp_path / "out", precision="fp32")
+    assert report.bundles[0].bytes < 5_000
 
 
 def test_a_refused_profile_does_not_stop_the_others(tiny: dict[str, Any], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flatbuffers
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
-FULLY_CONNECTED, LOG, CUSTOM = 9, 73, 32
+CONV_2D, FULLY_CONNECTED, LOG, CUSTOM = 3, 9, 73, 32
 
 
 def classifier(*, features: int = 16, classes: int = 4, custom: str = "", op_version: int = 1) -> bytes:
@@ -31,6 +32,45 @@ def classifier(*, features: int = 16, classes: int = 4, custom: str = "", op_ver
 def logarithm() -> bytes:
     """Return `y` = log(`x`), float32 [1, 4]: NaN for negative input."""
     return _pack([_tensor("x", [1, 4]), _tensor("y", [1, 4])], [_operator([0], [1])], [_code(LOG, 1, "")], [], [0], [1])
+
+
+def edited(data: bytes, change: Callable[[Any], None]) -> bytes:
+    """Return a file after `change` was called on its unpacked model (`schema.ModelT`)."""
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    change(model)
+    return packed(model)
+
+
+def packed(model: Any) -> bytes:
+    """Return the bytes of an unpacked model."""
+    builder = flatbuffers.Builder(4096)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def dynamic_range_by_channel(data: bytes) -> bytes:
+    """Return a float file with int8 weights as ai-edge-quantizer 0.10 writes them (recipe dynamic_wi8_afp32).
+
+    CONV_2D and FULLY_CONNECTED get symmetric int8 weights with a scale a channel, keep float activations, float biases and version
+    1 of the operator. LiteRT 2.3 computes that; tflite-runtime 2.14 loads it, runs it and answers wrong.
+    """
+    return edited(data, _weights_by_channel)
+
+
+def _weights_by_channel(model: Any) -> None:
+    graph = model.subgraphs[0]
+    for operator in graph.operators:
+        if model.operatorCodes[operator.opcodeIndex].builtinCode not in (CONV_2D, FULLY_CONNECTED):
+            continue
+        tensor = graph.tensors[operator.inputs[1]]
+        weight = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape(tensor.shape)
+        largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
+        scales = (np.where(largest > 0, largest, 1.0) / 127).astype(np.float32)
+        stored = np.clip(np.rint(weight / scales.reshape(-1, *[1] * (weight.ndim - 1))), -127, 127).astype(np.int8)
+        model.buffers[tensor.buffer].data = np.frombuffer(stored.tobytes(), np.uint8)
+        tensor.type, tensor.quantization = schema.TensorType.INT8, schema.QuantizationParametersT()
+        tensor.quantization.scale, tensor.quantization.zeroPoint = scales, np.zeros(len(scales), np.int64)
+        tensor.quantization.quantizedDimension = 0
 
 
 def _tensor(name: str, shape: list[int], *, buffer: int = 0) -> Any:
@@ -72,6 +112,4 @@ def _pack(
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(value.tobytes(), dtype=np.uint8)
         model.buffers.append(buffer)
-    builder = flatbuffers.Builder(4096)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return packed(model)

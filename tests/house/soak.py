@@ -43,6 +43,11 @@ SOAKS: dict[str, Soak] = {
         "a rollout of the corpus in virtual time, with devices that do what they like",
     ),
     "converter-fuzz": Soak("tests.converters.fuzz", 500, "a broken or hostile upload through the sandboxed conversion"),
+    "silent-wrong": Soak(
+        "tests.converters.silent_wrong_soak",
+        200,
+        "a random fault that changes a random model's answers, after all planted ones: none may be offered",
+    ),
     "rollout-montecarlo": Soak(
         "tests.server.rollout.montecarlo", 10_000, "releases that fail on so many devices, judged report by report"
     ),

@@ -73,13 +73,13 @@ def check_shapes(profile: HardwareProfile, inputs: tuple[TensorSpec, ...]) -> No
             raise DynamicShapeError(
                 f"input {spec.name!r} has the open dimension {open_dims[0]!r}, profile {profile.name} needs fixed shapes "
                 "(quant.dynamic_shapes)",
-                next_step="give the shape in the recipe (`shapes: {name: [1, 3, 224, 224]}`) or export with fixed shapes",
+                next_step=f"give sample data with --eval, or its shape as in --shape {spec.name}=1,3,224,224",
             )
         if profile.quant.batch_fixed and len(spec.shape) > 1 and spec.shape[0] != 1:
             raise BatchNotFixedError(
                 f"input {spec.name!r} takes {spec.shape[0]!r} samples at once, profile {profile.name} takes one "
                 "(quant.batch_fixed)",
-                next_step="export the model with a batch of 1, or give the shape in the recipe",
+                next_step="export the model with a batch of 1, or give the shape with --shape",
             )
 
 

@@ -57,7 +57,8 @@ def probe_step(args: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {runtime, model, threads, samples: npz|None, outputs: path|None, timed_runs}.
+    """Sandbox step. args: {runtime, model, threads, samples: npz|None, outputs: path|None, timed_runs, batch: samples in one
+    run, 1 when missing}.
 
     Writes the outputs as `.npz`, first axis = samples. Returns `{version, inputs, outputs, n, nonfinite: {output: count},
     latency_ms: [p50, p95]|None, fastest_ms: of the same runs, cold_start_ms: from the file to the first answer, the runtime's
@@ -80,8 +81,9 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     rows: list[dict[str, Array]] = []
     spent_ms: list[float] = []
     nonfinite: dict[str, int] = {}
-    for index in range(count):
-        inputs = {spec.name: slice_sample(spec, samples[spec.name], index) for spec in runtime.inputs}
+    batch = int(args.get("batch", 1))
+    for index in range(0, count, batch):
+        inputs = {spec.name: _sliced(spec, samples[spec.name], index, batch) for spec in runtime.inputs}
         row, elapsed_ms = _run(runtime, inputs)
         answer["cold_start_ms"] = answer["cold_start_ms"] or (time.perf_counter() - started_s) * 1e3
         rows.append(row)
@@ -91,7 +93,7 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
             if bad:
                 nonfinite[name] = nonfinite.get(name, 0) + bad
     if args["outputs"] is not None:
-        np.savez(args["outputs"], **_stacked(runtime.outputs, rows))
+        np.savez(args["outputs"], **(_stacked if batch == 1 else _joined)(runtime.outputs, rows, count))
     answer.update(n=count, nonfinite=nonfinite)
     if args["timed_runs"] and count:
         first = {spec.name: slice_sample(spec, samples[spec.name], 0) for spec in runtime.inputs}
@@ -139,7 +141,25 @@ def _timed(runtime: ModelRuntime, inputs: dict[str, Array], runs: int) -> list[f
     return [float(np.percentile(spent, 50)), float(np.percentile(spent, 95)), min(spent)]
 
 
-def _stacked(specs: tuple[TensorSpec, ...], rows: list[dict[str, Array]]) -> dict[str, Array]:
+def _sliced(spec: TensorSpec, array: Array, index: int, batch: int) -> Array:
+    return slice_sample(spec, array, index) if batch == 1 else array[index : index + batch]
+
+
+def _joined(specs: tuple[TensorSpec, ...], rows: list[dict[str, Array]], count: int) -> dict[str, Array]:
+    """Return one array an output from runs in batches. Raises TransformError when there are not as many answers as samples."""
+    joined = {}
+    for position, spec in enumerate(specs):
+        values = [np.asarray(row[spec.name]) for row in rows]
+        if len({value.shape[1:] for value in values}) != 1 or sum(len(value) for value in values) != count:
+            raise TransformError(
+                f"output {spec.name!r} does not hold one answer for each sample when several are asked at once",
+                next_step="export the model with a fixed first dimension of 1, or so that it takes batches",
+            )
+        joined[output_key(position)] = np.concatenate(values)
+    return joined
+
+
+def _stacked(specs: tuple[TensorSpec, ...], rows: list[dict[str, Array]], count: int) -> dict[str, Array]:
     """Return one array an output, first axis = samples, by the rule that `slice_sample` reverses."""
     stacked: dict[str, Array] = {}
     for position, spec in enumerate(specs):

@@ -87,7 +87,7 @@ class Tracer:
         if shape is None:
             raise DynamicShapeError(
                 f"input {value.name!r} has an open dimension, and a TFLite file has fixed ones",
-                next_step="give the shape in the recipe (`shapes: {name: [1, 3, 224, 224]}`) or export with fixed shapes",
+                next_step=f"give sample data with --eval, or its shape as in --shape {value.name}=1,3,224,224",
             )
         return Tensor(value.name, dtype, shape)
 

@@ -51,6 +51,14 @@ TOOLS: Final[dict[str, Tool]] = {
             "not run",
         ),
         Tool(
+            "ai-edge-quantizer",
+            "a second quantizer of TFLite files, for comparison",
+            ("ai-edge-quantizer==0.10.0", "ai-edge-litert==2.3.0"),
+            ((3, 10), (3, 14)),
+            "ai-edge-quantizer",
+            "ai-edge-quantizer 0.10.0 on Python 3.11",
+        ),
+        Tool(
             "rknn",
             "ONNX to .rknn for Rockchip NPUs",
             ("rknn-toolkit2>=2.3,<3", "setuptools<81"),

@@ -24,10 +24,11 @@ class ToolName(StrEnum):
     TORCH = "torch"
     TENSORFLOW = "tensorflow"
     ONNX2TF = "onnx2tf"
+    AI_EDGE_QUANTIZER = "ai-edge-quantizer"
     RKNN = "rknn"
 
 
-Name = Annotated[ToolName, typer.Argument(metavar="NAME", help="torch, tensorflow, onnx2tf or rknn.")]
+Name = Annotated[ToolName, typer.Argument(metavar="NAME", help="torch, tensorflow, onnx2tf, ai-edge-quantizer or rknn.")]
 Tools = Annotated[
     Path | None,
     typer.Option(
