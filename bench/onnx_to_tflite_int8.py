@@ -53,7 +53,7 @@ def main() -> int:
 def _row(results: list[Result]) -> dict[str, Any]:
     counts = Counter(r.outcome for r in results)
     return {
-        "within": counts["int8"] + counts["float"] + counts["integers"],
+        "within": counts["int8"] + counts["moved"] + counts["float"] + counts["integers"],
         "of": len(results) - counts["not_float_passing"],
         "by_outcome": {outcome: counts[outcome] for outcome in INT8_OUTCOMES},
     }

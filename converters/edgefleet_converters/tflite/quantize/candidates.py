@@ -17,6 +17,7 @@ from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Array, Graph, Op
 from edgefleet_converters.tflite.load import read_facts
 from edgefleet_converters.tflite.quantize.ranges import observe
+from edgefleet_converters.tflite.quantize.ready import made_ready
 from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
 from edgefleet_converters.tflite.quantize.static import quantize_static
 from edgefleet_converters.tflite.quantize.weights import dynamic_range, float16_weights, weight_only
@@ -62,8 +63,9 @@ def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapte
         for index in range(len(next(iter(samples.values()), []))):
             yield {s.name: slice_sample(s, samples[s.name], index) for s in model.inputs}
 
-    ranges = observe(graph, each, adapter, spec.calibration)
-    return quantize_static(graph, ranges, adapter, float_ops=frozenset(_float_ops(graph, spec)))
+    left = frozenset(_float_ops(graph, spec))
+    ready = made_ready(graph, float_ops=left)
+    return quantize_static(ready, observe(ready, each, adapter, spec.calibration), adapter, float_ops=left)
 
 
 def _float_ops(graph: Graph, spec: CandidateSpec) -> set[int]:
