@@ -347,6 +347,7 @@ BY_CODE: dict[str, type[ConversionError]] = {
         RuntimeUnavailableError,
         UnsupportedOperatorError,
         OperatorNotCompiledError,
+        DtypeNotAllowedError,
         DynamicShapeError,
     )
 }

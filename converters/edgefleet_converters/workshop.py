@@ -25,6 +25,7 @@ from edgefleet_converters.sensitivity import Found
 from edgefleet_converters.source import FoundSource, found_from
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_runtime.quantize import real_values
 
 Array = npt.NDArray[Any]
 K = TypeVar("K")
@@ -61,6 +62,16 @@ class Answers:
     runtime: str
     version: str
     nonfinite: dict[str, int]
+
+
+def comparable(answers: Answers, reference: Answers) -> dict[str, Array]:
+    """Return a model's outputs by its own names, in real values where the source's are float and the model's quantized."""
+    return {
+        mine.name: real_values(mine, answers.outputs[mine.name])
+        if theirs.dtype == "float32"
+        else answers.outputs[mine.name]
+        for mine, theirs in zip(answers.specs, reference.specs, strict=True)
+    }
 
 
 @dataclass(frozen=True)

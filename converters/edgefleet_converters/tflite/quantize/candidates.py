@@ -11,7 +11,7 @@ import msgspec
 import onnx
 
 from edgefleet_converters.data import read_arrays
-from edgefleet_converters.errors import TransformError
+from edgefleet_converters.errors import DtypeNotAllowedError, TransformError
 from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Array, Graph, Op
@@ -31,7 +31,8 @@ def candidate_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {model: ONNX file, runtime: `litert` or `tflite`, spec, calibration: npz|None, out}.
 
     Writes the `.tflite` file to `out`; returns its facts. Raises TransformError when the recipe changes nothing in the model or
-    asks for a calibration that there is not, and what compiling raises.
+    asks for a calibration that there is not, DtypeNotAllowedError when float32 would be left where none may be, and what
+    compiling raises.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
     model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
@@ -65,7 +66,23 @@ def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapte
 
     left = frozenset(_float_ops(graph, spec))
     ready = made_ready(graph, float_ops=left)
-    return quantize_static(ready, observe(ready, each, adapter, spec.calibration), adapter, float_ops=left)
+    ranges = observe(ready, each, adapter, spec.calibration)
+    result = quantize_static(ready, ranges, adapter, float_ops=left, io_dtype=spec.io_dtype)
+    if spec.io_dtype != "float32":
+        _check_whole(result)
+    return result
+
+
+def _check_whole(graph: Graph) -> None:
+    """Raise DtypeNotAllowedError for the first operator that works on float32."""
+    for op in graph.ops:
+        floats = any(t is not None and t.dtype == "float32" for t in (*op.inputs, *op.outputs))
+        if floats and op.code not in ("QUANTIZE", "DEQUANTIZE"):
+            raise DtypeNotAllowedError(
+                f"{op.source or 'the model'} needs {op.code} on float32 tensors, for it has no int8 form, and the profile takes "
+                "none (tensor_dtypes, quant.io_dtype)",
+                next_step="replace it in the model, or choose a profile that takes float32 tensors",
+            )
 
 
 def _float_ops(graph: Graph, spec: CandidateSpec) -> set[int]:
