@@ -310,6 +310,15 @@ class Workshop:
     ) -> Found:  # fmt: skip
         """Return which layers `spec` (method mixed) should leave out. Raises TransformError when no choice holds."""
 
+        def compiled() -> Found:
+            args = base.facts["compiled_from"] | {
+                "spec": msgspec.to_builtins(spec), "samples": str(self._sample_file(calibration)), "metric": metric,
+                "max_drop": max_drop,
+            }  # fmt: skip
+            what = "ranking the layers by what int8 costs"
+            answer = self.sandbox.build("tflite_sensitivity", args, what=what, patience=_LONG).answer
+            return msgspec.convert(answer, Found)
+
         def found() -> Found:
             ready = self._prepared(base, spec, calibration, inputs)
             args = {
@@ -321,8 +330,9 @@ class Workshop:
             answer = self.sandbox.build("onnx_sensitivity", args, what=what, patience=_LONG).answer
             return msgspec.convert(answer, Found)
 
-        memo = f"{base.sha256}:{msgspec.json.encode(spec, order='sorted').decode()}:{metric}:{max_drop}"
-        return _once(self._found, memo, found)
+        made_for = base.facts.get("compiled_from", {}).get("runtime", "")
+        memo = f"{base.sha256}:{made_for}:{msgspec.json.encode(spec, order='sorted').decode()}:{metric}:{max_drop}"
+        return _once(self._found, memo, compiled if made_for else found)
 
     def user_metric(
         self, function: str, candidate: dict[str, Array], reference: dict[str, Array], labels: dict[str, Array]

@@ -16,6 +16,7 @@ from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Array, Graph, Op
 from edgefleet_converters.tflite.load import read_facts
+from edgefleet_converters.tflite.quantize.affine import Range
 from edgefleet_converters.tflite.quantize.ranges import observe
 from edgefleet_converters.tflite.quantize.ready import made_ready
 from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
@@ -52,7 +53,7 @@ def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapte
     if spec.method == "float16":
         return float16_weights(graph)
     if spec.method == "weights":
-        return weight_only(graph)
+        return weight_only(graph, half=frozenset(spec.weights_half), kept=frozenset(spec.weights_float))
     if spec.method == "dynamic":
         return dynamic_range(graph, per_channel=spec.per_channel)
     if spec.calibration == "Entropy":
@@ -60,17 +61,29 @@ def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapte
             "TFLite models are calibrated by MinMax or Percentile, not Entropy", next_step="set calibration: Percentile"
         )
 
-    def each(model: ModelRuntime) -> Iterable[Mapping[str, Array]]:
-        for index in range(len(next(iter(samples.values()), []))):
-            yield {s.name: slice_sample(s, samples[s.name], index) for s in model.inputs}
+    graph = ready_for(graph, spec)
+    ranges = observe(graph, lambda model: samples_of(model, samples), adapter, spec.calibration)
+    return static_form(graph, spec, ranges, adapter)
 
+
+def samples_of(model: ModelRuntime, samples: Mapping[str, Array]) -> Iterable[Mapping[str, Array]]:
+    """Yield each sample as the model takes it. samples: by input name, first axis = samples."""
+    for index in range(len(next(iter(samples.values()), []))):
+        yield {s.name: slice_sample(s, samples[s.name], index) for s in model.inputs}
+
+
+def ready_for(graph: Graph, spec: CandidateSpec) -> Graph:
+    """Return the graph that a static candidate's ranges are observed on. What the candidate leaves in float32 is not rewritten."""
+    return made_ready(graph, float_ops=frozenset(_float_ops(graph, spec)))
+
+
+def static_form(graph: Graph, spec: CandidateSpec, ranges: Mapping[int, Range], adapter: str) -> Graph:
+    """Return the static candidate of a graph whose ranges are known. Raises DtypeNotAllowedError."""
     left = frozenset(_float_ops(graph, spec))
-    ready = made_ready(graph, float_ops=left)
-    ranges = observe(ready, each, adapter, spec.calibration)
-    result = quantize_static(ready, ranges, adapter, float_ops=left, io_dtype=spec.io_dtype)
+    result = quantize_static(graph, ranges, adapter, float_ops=left, io_dtype=spec.io_dtype)
     if spec.io_dtype != "float32":
         _check_whole(result)
-    return result
+    return weight_only(result, half=frozenset(spec.weights_half)) if spec.weight_bits else result
 
 
 def _check_whole(graph: Graph) -> None:
