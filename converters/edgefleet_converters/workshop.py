@@ -277,8 +277,7 @@ class Workshop:
     def _compiled_candidate(self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet | None) -> ModelFile:
         """Return the form of a compiled TFLite file that `spec` names, made of the compiler's own graph."""
         asked = None
-        if spec.method == "static":
-            assert calibration is not None
+        if calibration is not None and (spec.method == "static" or spec.correct_bias):
             asked = str(self._sample_file(calibration))
         out = self._new("candidate.tflite")
         asking = {"spec": msgspec.to_builtins(spec), "calibration": asked, "out": str(out)}

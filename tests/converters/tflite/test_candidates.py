@@ -19,6 +19,8 @@ from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
 from edgefleet_converters.tflite.quantize.sensitivity import sensitivity_step
 from edgefleet_converters.tflite.quantize.weights import large_constants, weight_only
 from edgefleet_converters.tflite.runtimes import LITERT_23
+from edgefleet_converters.tflite.writer import write
+from edgefleet_runtime.port import load
 from tests.converters.tflite.models import graph_of
 
 RNG = np.random.default_rng(2)
@@ -106,6 +108,21 @@ def test_weights_that_are_named_stay_in_16_bits() -> None:
     after = weight_only(before, half=frozenset(names[:1]), kept=frozenset(names[1:]))
     kinds = [t.dtype for op in after.ops for t in op.inputs if t is not None and t.data is not None and t.rank == 2]
     assert sorted(kinds) == ["float16", "float32"]
+
+
+def test_the_mean_error_of_rounded_weights_is_taken_out() -> None:
+    x = RNG.uniform(1, 2, (40, 64)).astype(np.float32)
+    given = {"x": x[:1], "w": RNG.standard_normal((64, 8)).astype(np.float32), "b": np.zeros(8, np.float32)}
+    model = graph_of([helper.make_node("Gemm", ["x", "w", "b"], ["y0"])], given, ("w", "b"), ["y0"])
+    before = compile_model(model, LITERT_23).graph
+
+    def off(**how: object) -> float:
+        spec = CandidateSpec(id="it", precision="int8-weights", method="weights", **how)  # type: ignore[arg-type]
+        small = load("litert", write(made(before, spec, {"x": x}, "litert")))
+        got = np.concatenate([small.run({"x": row[None]})["y0"] for row in x])
+        return float(np.abs((got - x @ given["w"]).mean(axis=0)).max())
+
+    assert off(correct_bias=True) < 0.1 * off()
 
 
 def test_entropy_is_refused() -> None:

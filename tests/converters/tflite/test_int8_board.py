@@ -10,8 +10,8 @@ from tests.converters.tflite.board import load_cases, run_board
 from tests.converters.tflite.int8_board import judge_int8
 
 SHARD = (3, 40)
-LEAST_WITHIN = 0.8
-"""Of the whole board 0.86 on both runtimes."""
+LEAST_WITHIN = 0.85
+"""Of the whole board 0.92 on both runtimes."""
 
 
 def test_no_int8_form_crashes_and_most_are_within_two_steps() -> None:

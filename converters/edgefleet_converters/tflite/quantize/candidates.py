@@ -17,6 +17,7 @@ from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Array, Graph, Op
 from edgefleet_converters.tflite.load import read_facts
 from edgefleet_converters.tflite.quantize.affine import Range
+from edgefleet_converters.tflite.quantize.bias import channel_means
 from edgefleet_converters.tflite.quantize.ranges import observe
 from edgefleet_converters.tflite.quantize.ready import made_ready
 from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
@@ -53,7 +54,12 @@ def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapte
     if spec.method == "float16":
         return float16_weights(graph)
     if spec.method == "weights":
-        return weight_only(graph, half=frozenset(spec.weights_half), kept=frozenset(spec.weights_float))
+        return weight_only(
+            graph,
+            half=frozenset(spec.weights_half),
+            kept=frozenset(spec.weights_float),
+            means=_means(graph, spec, samples, adapter),
+        )
     if spec.method == "dynamic":
         return dynamic_range(graph, per_channel=spec.per_channel)
     if spec.calibration == "Entropy":
@@ -63,7 +69,13 @@ def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapte
 
     graph = ready_for(graph, spec)
     ranges = observe(graph, lambda model: samples_of(model, samples), adapter, spec.calibration)
-    return static_form(graph, spec, ranges, adapter)
+    return static_form(graph, spec, ranges, adapter, _means(graph, spec, samples, adapter))
+
+
+def _means(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapter: str) -> dict[int, Array]:
+    return (
+        channel_means(graph, lambda model: samples_of(model, samples), adapter) if spec.correct_bias and samples else {}
+    )
 
 
 def samples_of(model: ModelRuntime, samples: Mapping[str, Array]) -> Iterable[Mapping[str, Array]]:
@@ -77,13 +89,15 @@ def ready_for(graph: Graph, spec: CandidateSpec) -> Graph:
     return made_ready(graph, float_ops=frozenset(_float_ops(graph, spec)))
 
 
-def static_form(graph: Graph, spec: CandidateSpec, ranges: Mapping[int, Range], adapter: str) -> Graph:
-    """Return the static candidate of a graph whose ranges are known. Raises DtypeNotAllowedError."""
+def static_form(
+    graph: Graph, spec: CandidateSpec, ranges: Mapping[int, Range], adapter: str, means: Mapping[int, Array]
+) -> Graph:
+    """Return the static candidate of a graph whose ranges and means are known. Raises DtypeNotAllowedError."""
     left = frozenset(_float_ops(graph, spec))
     result = quantize_static(graph, ranges, adapter, float_ops=left, io_dtype=spec.io_dtype)
     if spec.io_dtype != "float32":
         _check_whole(result)
-    return weight_only(result, half=frozenset(spec.weights_half)) if spec.weight_bits else result
+    return weight_only(result, half=frozenset(spec.weights_half), means=means) if spec.weight_bits else result
 
 
 def _check_whole(graph: Graph) -> None:

@@ -22,6 +22,7 @@ from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_converters.sensitivity import MARGIN, SEARCH_SAMPLES, Found, Harm, fewest, samples_to_rank, worst_first
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Array, Graph
+from edgefleet_converters.tflite.quantize.bias import channel_means
 from edgefleet_converters.tflite.quantize.candidates import samples_of, static_form
 from edgefleet_converters.tflite.quantize.kernels import kernel_of
 from edgefleet_converters.tflite.quantize.ranges import observe
@@ -65,6 +66,7 @@ class _Search:
         self._metric, self._max_drop = metric, max_drop
         self._samples = samples
         self._ranges = observe(graph, self._each, adapter, spec.calibration)
+        self._means = channel_means(graph, self._each, adapter) if spec.correct_bias else {}
         self._count = min(SEARCH_SAMPLES, len(next(iter(samples.values()))))
         self._reference = self._answers(graph, self._count)
         self._judged = 0
@@ -75,7 +77,7 @@ class _Search:
         weights, half = self._ladder(
             names,
             alone=lambda name: weight_only(self._graph, kept=frozenset(names) - {name}),
-            without=lambda kept: weight_only(self._graph, half=frozenset(kept)),
+            without=lambda kept: weight_only(self._graph, half=frozenset(kept), means=self._means),
         )
         if half is None:
             raise TransformError(
@@ -116,7 +118,7 @@ class _Search:
         spec = msgspec.structs.replace(
             self._spec, method="static", exclude=exclude, weights_half=half, weight_bits=weight_bits
         )
-        return static_form(self._graph, spec, self._ranges, self._adapter)
+        return static_form(self._graph, spec, self._ranges, self._adapter, self._means)
 
     def _harm(self, name: str, graph: Graph, count: int) -> Harm:
         """Return what a graph does to the first `count` samples; one that does not run is as harmful as can be."""

@@ -10,8 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from edgefleet_converters.tflite.ir import Graph, Op, Tensor
+from edgefleet_converters.tflite.ir import Array, Graph, Op, Tensor
 from edgefleet_converters.tflite.quantize import affine
+from edgefleet_converters.tflite.quantize.bias import corrected
 
 _LEAST_ELEMENTS: Final = 256
 """Smaller constants are left: the DEQUANTIZE costs more bytes than it saves."""
@@ -22,11 +23,22 @@ _DYNAMIC: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _WEIGHTS: Final = 1
 
 
-def weight_only(graph: Graph, *, half: frozenset[str] = frozenset(), kept: frozenset[str] = frozenset()) -> Graph:
+def weight_only(
+    graph: Graph,
+    *,
+    half: frozenset[str] = frozenset(),
+    kept: frozenset[str] = frozenset(),
+    means: Mapping[int, Array] | None = None,
+) -> Graph:
     """Return the graph with float32 weights stored as int8. Those of products have one scale a channel, others one in all.
 
-    half, kept: names of constants that are stored as float16, and left as they are.
+    half, kept: names of constants that are stored as float16, and left as they are. means: of `bias.channel_means`, for biases
+    that take the mean error of the rounding out.
     """
+    if means:
+        large = frozenset(large_constants(graph))
+        small_ones = frozenset(t.name for op in graph.ops for t in op.inputs if t is not None and t.name not in large)
+        graph = corrected(graph, means, half | kept | small_ones)
 
     def small(tensor: Tensor, op: Op, position: int) -> Tensor | None:
         if tensor.name in kept:
