@@ -353,6 +353,7 @@ BY_CODE: dict[str, type[ConversionError]] = {
         RuntimeUnavailableError,
         UnsupportedOperatorError,
         OperatorNotCompiledError,
+        DtypeNotAllowedError,
         DynamicShapeError,
     )
 }

@@ -26,7 +26,7 @@ from edgefleet_converters.errors import (
 from edgefleet_converters.evaluation import Evaluation
 from edgefleet_converters.report import MetricRow
 from edgefleet_converters.request import Options
-from edgefleet_converters.workshop import Answers, ModelFile, Workshop, refuse_nonfinite
+from edgefleet_converters.workshop import Answers, ModelFile, Workshop, comparable, refuse_nonfinite
 from edgefleet_protocol.manifest import RuntimeProof
 from edgefleet_protocol.profile import HardwareProfile, ProfileRuntime
 
@@ -101,7 +101,7 @@ def pass_gate(
         proofs.append(RuntimeProof(name=runtime.name, version=answers.version))
     assert first is not None
     assert worst is not None
-    judged = {name: array[: evaluation.n] for name, array in first.outputs.items()}
+    judged = {name: array[: evaluation.n] for name, array in comparable(first, reference).items()}
     figures = parity(judged, _judging(reference, first, evaluation))
     return Passed(first, metric_row(worst, evaluation), figures, tuple(proofs))
 
@@ -221,7 +221,7 @@ def loss_text(score: Score, precision: str, options: Options, where: str) -> str
 
 
 def _score(workshop: Workshop, answers: Answers, reference: Answers, evaluation: Evaluation, options: Options) -> Score:
-    mine = {name: array[: evaluation.n] for name, array in answers.outputs.items()}
+    mine = {name: array[: evaluation.n] for name, array in comparable(answers, reference).items()}
     theirs = _judging(reference, answers, evaluation)
     if options.metric is not None and is_user_metric(options.metric):
         value, baseline = workshop.user_metric(options.metric, mine, theirs, evaluation.labels)

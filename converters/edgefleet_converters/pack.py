@@ -11,12 +11,13 @@ from edgefleet_converters.check.parity import tolerances, usable_vectors
 from edgefleet_converters.errors import GoldenError
 from edgefleet_converters.evaluation import MIN_GOLDEN, Evaluation
 from edgefleet_converters.recipe import Recipe
-from edgefleet_converters.workshop import Answers, ModelFile
+from edgefleet_converters.workshop import Answers, ModelFile, comparable
 from edgefleet_protocol.bundle import open_bundle, write_bundle
 from edgefleet_protocol.manifest import Manifest, RuntimeProof, TensorSpec, Tolerance
 from edgefleet_protocol.manifest import Recipe as RecipeRecord
 from edgefleet_protocol.profile import HardwareProfile
 from edgefleet_runtime.golden import dump_golden
+from edgefleet_runtime.quantize import quantize_array
 
 Array = npt.NDArray[Any]
 
@@ -41,7 +42,7 @@ def choose_golden(
     Raises GoldenError when fewer than 8 vectors hold, or when the user's own vectors do not.
     """
     pool = list(evaluation.golden)
-    mine = {name: array[pool] for name, array in answers.outputs.items()}
+    mine = {name: array[pool] for name, array in comparable(answers, reference).items()}
     theirs = {name: array[pool] for name, array in reference.outputs.items()}
     usable = usable_vectors(mine, theirs, precision)
     # float32 must give every answer again; anything else has passed the gate by its metric, and the vectors that it answers
@@ -55,11 +56,21 @@ def choose_golden(
         )
     count = len(usable) if evaluation.golden_given else recipe.golden_vectors
     chosen = usable[: _affordable(count, evaluation, answers)]
-    outputs = {name: array[chosen] for name, array in mine.items()}
-    declared = tolerances(mine, theirs, answers.specs, precision, chosen)
-    _check_expected(evaluation, mine, declared)
+    _check_expected(evaluation, mine, tolerances(mine, theirs, answers.specs, precision, chosen))
+    # The device compares what the file itself gives: stored integers where its outputs are quantized.
+    given = {name: array[pool] for name, array in answers.outputs.items()}
+    outputs = {name: array[chosen] for name, array in given.items()}
+    declared = tolerances(given, theirs, answers.specs, precision, chosen)
     indices = np.array([pool[index] for index in chosen])
-    return Golden({name: array[indices] for name, array in evaluation.samples.arrays.items()}, outputs, declared)
+    inputs = {spec.name: _as_taken(spec, evaluation.samples.arrays[spec.name][indices]) for spec in answers.inputs}
+    return Golden(inputs, outputs, declared)
+
+
+def _as_taken(spec: TensorSpec, array: Array) -> Array:
+    """Return golden inputs as the model takes them."""
+    if spec.quantization is None or array.dtype.kind != "f" or spec.dtype == array.dtype.name:
+        return array
+    return quantize_array(array, spec.quantization, spec.dtype)
 
 
 def _affordable(count: int, evaluation: Evaluation, answers: Answers) -> int:

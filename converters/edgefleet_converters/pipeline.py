@@ -172,7 +172,12 @@ class _Conversion:
                 standard = tflite_recipe if compiles(profile, found.format) else default_recipe
                 recipe = given or standard(profile, seed=self._request.options.seed)
                 prepared = self._prepare(profile, found, model, recipe)
-                check_io_types(profile, prepared.reference.inputs, prepared.reference.specs)
+                check_io_types(
+                    profile,
+                    prepared.reference.inputs,
+                    prepared.reference.specs,
+                    is_compiled=compiles(profile, found.format),
+                )
             if compiles(profile, found.format):
                 row.bundle = self._compiled(profile, model, prepared, recipe, row)
             elif found.format == "onnx":

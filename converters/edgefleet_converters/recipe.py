@@ -35,6 +35,9 @@ class CandidateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     tensors that are kept in float16 and float32 instead. They are made float32 again when a runtime loads the model, so
     they save bytes and no time (`onnx.weights`).
 
+    io_dtype: of a compiled TFLite file's inputs and outputs that are float32 in the source. Integers there are for boards without
+    float32, so everything between is in integers too.
+
     Method mixed is an order to search (`sensitivity`): what it finds is a `static` or `weights` spec, and that is what a
     bundle carries.
     """
@@ -55,6 +58,7 @@ class CandidateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     weight_bits: Literal[0, 4, 8, 16] = 0
     weights_half: list[str] = []
     weights_float: list[str] = []
+    io_dtype: Literal["float32", "int8", "uint8"] = "float32"
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -33,6 +33,7 @@ STEPS: Final[dict[str, str]] = {
     "onnx_sensitivity": "edgefleet_converters.onnx.sensitivity:sensitivity_step",
     "onnx_candidate": "edgefleet_converters.onnx.quantize:candidate_step",
     "tflite_import": "edgefleet_converters.tflite.load:import_step",
+    "tflite_sensitivity": "edgefleet_converters.tflite.quantize.sensitivity:sensitivity_step",
     "tflite_candidate": "edgefleet_converters.tflite.quantize.candidates:candidate_step",
     "tflite_compile": "edgefleet_converters.tflite.compile:compile_step",
     "count_work": "edgefleet_converters.cost.step:count_step",

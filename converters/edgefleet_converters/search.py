@@ -12,7 +12,7 @@ import msgspec
 
 from edgefleet_converters import errors
 from edgefleet_converters.check.budget import over_arena, over_memory, over_size
-from edgefleet_converters.check.compat import check_precision_rule
+from edgefleet_converters.check.compat import check_io_types, check_precision_rule
 from edgefleet_converters.check.operators import check_nodes
 from edgefleet_converters.evaluation import Evaluation
 from edgefleet_converters.gate import Judged, Passed, look_again, pass_gate
@@ -219,6 +219,7 @@ def _try(
             passed = pass_gate(
                 workshop, file, subject.profile, subject.evaluation, subject.reference, subject.options, spec.precision
             )
+        check_io_types(subject.profile, passed.answers.inputs, passed.answers.specs)
         row = _measured(row, _measure(workshop, subject, file))
     except errors.SourceError:
         raise

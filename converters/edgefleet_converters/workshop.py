@@ -25,6 +25,7 @@ from edgefleet_converters.sensitivity import Found
 from edgefleet_converters.source import FoundSource, found_from
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_runtime.quantize import real_values
 
 Array = npt.NDArray[Any]
 K = TypeVar("K")
@@ -61,6 +62,16 @@ class Answers:
     runtime: str
     version: str
     nonfinite: dict[str, int]
+
+
+def comparable(answers: Answers, reference: Answers) -> dict[str, Array]:
+    """Return a model's outputs by its own names, in real values where the source's are float and the model's quantized."""
+    return {
+        mine.name: real_values(mine, answers.outputs[mine.name])
+        if theirs.dtype == "float32"
+        else answers.outputs[mine.name]
+        for mine, theirs in zip(answers.specs, reference.specs, strict=True)
+    }
 
 
 @dataclass(frozen=True)
@@ -279,8 +290,7 @@ class Workshop:
     def _compiled_candidate(self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet | None) -> ModelFile:
         """Return the form of a compiled TFLite file that `spec` names, made of the compiler's own graph."""
         asked = None
-        if spec.method == "static":
-            assert calibration is not None
+        if calibration is not None and (spec.method == "static" or spec.correct_bias):
             asked = str(self._sample_file(calibration))
         out = self._new("candidate.tflite")
         asking = {"spec": msgspec.to_builtins(spec), "calibration": asked, "out": str(out)}
@@ -312,6 +322,15 @@ class Workshop:
     ) -> Found:  # fmt: skip
         """Return which layers `spec` (method mixed) should leave out. Raises TransformError when no choice holds."""
 
+        def compiled() -> Found:
+            args = base.facts["compiled_from"] | {
+                "spec": msgspec.to_builtins(spec), "samples": str(self._sample_file(calibration)), "metric": metric,
+                "max_drop": max_drop,
+            }  # fmt: skip
+            what = "ranking the layers by what int8 costs"
+            answer = self.sandbox.build("tflite_sensitivity", args, what=what, patience=_LONG).answer
+            return msgspec.convert(answer, Found)
+
         def found() -> Found:
             ready = self._prepared(base, spec, calibration, inputs)
             args = {
@@ -323,8 +342,9 @@ class Workshop:
             answer = self.sandbox.build("onnx_sensitivity", args, what=what, patience=_LONG).answer
             return msgspec.convert(answer, Found)
 
-        memo = f"{base.sha256}:{msgspec.json.encode(spec, order='sorted').decode()}:{metric}:{max_drop}"
-        return _once(self._found, memo, found)
+        made_for = base.facts.get("compiled_from", {}).get("runtime", "")
+        memo = f"{base.sha256}:{made_for}:{msgspec.json.encode(spec, order='sorted').decode()}:{metric}:{max_drop}"
+        return _once(self._found, memo, compiled if made_for else found)
 
     def user_metric(
         self, function: str, candidate: dict[str, Array], reference: dict[str, Array], labels: dict[str, Array]

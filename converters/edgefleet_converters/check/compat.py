@@ -3,6 +3,8 @@
 This file looks at the file as a whole and at its edge; `operators` looks at the nodes.
 """
 
+from typing import Literal
+
 from edgefleet_converters.errors import (
     BackendMissingError,
     BatchNotFixedError,
@@ -83,11 +85,34 @@ def check_shapes(profile: HardwareProfile, inputs: tuple[TensorSpec, ...]) -> No
             )
 
 
-def check_io_types(profile: HardwareProfile, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
-    """Raise FormatNotAllowedError when a tensor at the model's edge has not the type that the profile asks for."""
+def edge_dtype(profile: HardwareProfile) -> Literal["float32", "int8", "uint8"]:
+    """Return the type that a model compiled for the profile has at its edge where the source has float32.
+
+    What `quant.io_dtype` says; with `any`, the activations' type where the board has no float32 (`tensor_dtypes`).
+    """
+    rules = profile.quant
+    if rules.io_dtype != "any":
+        return rules.io_dtype
+    whole = rules.mode == "required" and profile.tensor_dtypes and "float32" not in profile.tensor_dtypes
+    return rules.act_dtype if whole else "float32"
+
+
+def check_io_types(
+    profile: HardwareProfile,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    *,
+    is_compiled: bool = False,
+) -> None:
+    """Raise FormatNotAllowedError when a tensor at the model's edge has not the type that the profile asks for.
+
+    is_compiled: the model is not yet what will be shipped; its float32 tensors can become what the profile asks for.
+    """
     wanted = profile.quant.io_dtype
     for kind, specs in (("input", inputs), ("output", outputs)):
         for spec in specs:
+            if is_compiled and spec.dtype == "float32":
+                continue
             if wanted not in ("any", spec.dtype):
                 raise FormatNotAllowedError(
                     f"{kind} {spec.name!r} is {spec.dtype}, profile {profile.name} needs {wanted} (quant.io_dtype)",

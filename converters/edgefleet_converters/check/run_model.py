@@ -28,6 +28,7 @@ from edgefleet_runtime.port import (
     is_batched,
     load,
 )
+from edgefleet_runtime.quantize import quantize_array
 
 Array = npt.NDArray[Any]
 
@@ -60,6 +61,8 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {runtime, model, threads, samples: npz|None, outputs: path|None, timed_runs, batch: samples in one
     run, 1 when missing}.
 
+    Real values for a quantized input are stored as its integers first.
+
     Writes the outputs as `.npz`, first axis = samples. Returns `{version, inputs, outputs, n, nonfinite: {output: count},
     latency_ms: [p50, p95]|None, fastest_ms: of the same runs, cold_start_ms: from the file to the first answer, the runtime's
     import included, arena_bytes: 0 but for a timed run in TFLite Micro}`.
@@ -83,7 +86,7 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     nonfinite: dict[str, int] = {}
     batch = int(args.get("batch", 1))
     for index in range(0, count, batch):
-        inputs = {spec.name: _sliced(spec, samples[spec.name], index, batch) for spec in runtime.inputs}
+        inputs = {spec.name: _stored(spec, _sliced(spec, samples[spec.name], index, batch)) for spec in runtime.inputs}
         row, elapsed_ms = _run(runtime, inputs)
         answer["cold_start_ms"] = answer["cold_start_ms"] or (time.perf_counter() - started_s) * 1e3
         rows.append(row)
@@ -96,7 +99,7 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
         np.savez(args["outputs"], **(_stacked if batch == 1 else _joined)(runtime.outputs, rows, count))
     answer.update(n=count, nonfinite=nonfinite)
     if args["timed_runs"] and count:
-        first = {spec.name: slice_sample(spec, samples[spec.name], 0) for spec in runtime.inputs}
+        first = {spec.name: _stored(spec, slice_sample(spec, samples[spec.name], 0)) for spec in runtime.inputs}
         *answer["latency_ms"], answer["fastest_ms"] = _timed(runtime, first, int(args["timed_runs"]))
         if args["runtime"] == "tflm":
             answer["arena_bytes"] = smallest_arena(Path(args["model"]).read_bytes())
@@ -112,6 +115,13 @@ def _load(args: dict[str, Any]) -> ModelRuntime:
     except ModelLoadError as error:
         _raise_when_memory(error)
         raise LoadFailedError(error.message, next_step="export the model again, or choose another profile") from error
+
+
+def _stored(spec: TensorSpec, array: Array) -> Array:
+    """Return real values as the integers that a model with quantized inputs takes; others as they are."""
+    if spec.quantization is None or array.dtype.kind != "f" or spec.dtype == array.dtype.name:
+        return array
+    return quantize_array(array, spec.quantization, spec.dtype)
 
 
 def _run(runtime: ModelRuntime, inputs: dict[str, Array]) -> tuple[dict[str, Array], float]:

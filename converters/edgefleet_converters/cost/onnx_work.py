@@ -137,8 +137,8 @@ def _events(model: bytes, inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
 
 def _tensors(told: Any) -> list[tuple[str, Shape]]:
     """Return (type, shape) of each of `[{"float": [1, 3]}, …]`."""
-    found = (next(iter(one.items()), ("", [])) for one in told or [])
-    return [(str(kind), [int(size) for size in shape]) for kind, shape in found]
+    pairs: list[tuple[Any, Any]] = [next(iter(one.items()), ("", [])) for one in told or []]
+    return [(str(kind), [int(size) for size in shape]) for kind, shape in pairs]
 
 
 def _macs(operator: str, node: onnx.NodeProto, read: Sequence[Shape], written: Sequence[Shape]) -> tuple[str, int]:

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet_converters.tflite.compile import compile_model
-from edgefleet_converters.tflite.ir import Graph
+from edgefleet_converters.tflite.ir import Graph, Op
 from edgefleet_converters.tflite.quantize.ranges import observe
+from edgefleet_converters.tflite.quantize.ready import made_ready
 from edgefleet_converters.tflite.quantize.static import quantize_static
 from edgefleet_converters.tflite.runtimes import TfliteRuntime
 from edgefleet_converters.tflite.writer import write
@@ -23,9 +24,15 @@ from tests.converters.tflite.board import Case, _array, judge
 
 Array = npt.NDArray[Any]
 
-INT8_OUTCOMES: Final = ("int8", "float", "integers", "not_float_passing", "failed", "wrong", "aborted")
-"""int8: right, with an operator in int8. float: right, nothing in int8. integers: no float32 tensor at all."""
+INT8_OUTCOMES: Final = ("int8", "moved", "float", "integers", "not_float_passing", "failed", "wrong", "aborted")
+"""int8: right, with an operator that computes in int8. moved: right, int8 is only moved. float: right, nothing in int8.
+integers: no float32 tensor at all."""
 STEPS: Final = 2.0
+MOVING: Final = frozenset({
+    "BROADCAST_TO", "CONCATENATION", "DEPTH_TO_SPACE", "GATHER_ND", "MIRROR_PAD", "PACK", "PAD", "PADV2", "RESHAPE",
+    "RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2", "SELECT_V2", "SLICE", "SPACE_TO_DEPTH", "STRIDED_SLICE", "TILE", "TRANSPOSE",
+})  # fmt: skip
+"""Operators that hand stored numbers on. GATHER is one unless its values are a constant: then it looks a function up."""
 
 
 def judge_int8(case: Case, runtime: TfliteRuntime) -> tuple[str, str]:
@@ -33,7 +40,7 @@ def judge_int8(case: Case, runtime: TfliteRuntime) -> tuple[str, str]:
     outcome, detail = judge(case, runtime)
     if outcome != "pass":
         return "not_float_passing", detail
-    graph = compile_model(case.model, runtime).graph
+    graph = made_ready(compile_model(case.model, runtime).graph)
     if not any(t.dtype == "float32" for op in graph.ops for t in op.outputs):
         return "integers", ""
     names = [t.name for t in graph.inputs]
@@ -43,7 +50,8 @@ def judge_int8(case: Case, runtime: TfliteRuntime) -> tuple[str, str]:
         model = load(runtime.adapter, write(made))
     except EdgefleetError as error:
         return "failed", f"{codes(made) if 'made' in locals() else ''} {error.message}"
-    whole = any(t.dtype == "int8" and t.quantization for op in made.ops for t in op.outputs)
+    small = [op for op in made.ops if op.code not in ("QUANTIZE", "DEQUANTIZE") and _takes_int8(op)]
+    kind = "int8" if any(map(_computes, small)) else "moved" if small else "float"
     for arrays, (_, outputs) in zip(named, case.sets, strict=True):
         try:
             got = list(model.run(arrays).values())
@@ -52,7 +60,19 @@ def judge_int8(case: Case, runtime: TfliteRuntime) -> tuple[str, str]:
         problem = _beyond(made, got, [_array(a) for a in outputs])
         if problem:
             return "wrong", f"{codes(made)} {problem}"
-    return ("int8" if whole else "float"), ""
+    return kind, codes(made)
+
+
+def _takes_int8(op: Op) -> bool:
+    tensors = [t for t in (*op.inputs, *op.outputs) if t is not None]
+    return any(t.dtype == "int8" and t.quantization for t in tensors)
+
+
+def _computes(op: Op) -> bool:
+    first = op.inputs[0]
+    if op.code == "GATHER":
+        return first is not None and first.data is not None
+    return op.code not in MOVING
 
 
 def codes(graph: Graph) -> str:

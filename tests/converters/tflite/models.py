@@ -111,7 +111,7 @@ def comparable(draw: Callable[[], Case]) -> Case:
         declared = [tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in model.graph.output]
         if any(0 in shape for shape in declared):
             continue
-        arrays = {value.name: inputs[value.name] for value in model.graph.input}
+        arrays = {value.name: np.asarray(inputs[value.name]) for value in model.graph.input}
         if declared == [value.shape for value in in_onnxruntime(model, arrays)]:
             return model, inputs
     raise AssertionError("no drawn model can be compared")

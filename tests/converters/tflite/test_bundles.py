@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
+from onnx import helper
 
 from edgefleet_protocol.bundle import open_bundle
+from edgefleet_protocol.profile import HardwareProfile
 from edgefleet_runtime.golden import check_golden, load_golden
 from edgefleet_runtime.port import load
-from tests.converters.graphs import run, save
+from edgefleet_runtime.quantize import quantize_array, real_values
+from tests.converters.graphs import changed, model_of, run, samples, save
 
 ROOT = Path(__file__).resolve().parents[3]
 DIGITS = ROOT / "examples" / "digits"
@@ -37,6 +44,75 @@ def test_the_example_becomes_a_bundle_for_each_tflite_profile(tmp_path: Path) ->
         assert check_golden(device, load_golden(bundle.read("golden.npz")), bundle.manifest.tolerances).ok
     stages = [event["stage"] for event in events if event["type"] == "progress" and event["profile"] == PROFILES[0]]
     assert stages[:4] == ["validate", "simplify", "compile", "quantize"]
+
+
+def test_a_board_without_float_gets_a_model_of_integers(tmp_path: Path) -> None:
+    profiles = ["coral-tflite-edgetpu"] if sys.version_info < (3, 12) else []
+    profiles += ["cortex-m-tflm", "esp32-tflm"] if importlib.util.find_spec("tflite_micro") else []
+    data = {"calibration": str(DIGITS / "data" / "calibration.npz"), "eval": str(DIGITS / "data" / "eval.npz")}
+    report, _ = run(DIGITS / "digits-1.1.0.onnx", tmp_path, profiles, data)
+    assert not report.refused
+    assert [row.profile for row in report.bundles] == profiles
+    images = np.load(DIGITS / "data" / "eval.npz")
+    for row in report.bundles:
+        assert row.precision == "int8"
+        assert row.metric.value >= row.metric.baseline - 0.005
+        bundle = open_bundle(io.BytesIO(Path(row.path).read_bytes()))
+        (source,), (result,) = bundle.manifest.inputs, bundle.manifest.outputs
+        assert (source.dtype, result.dtype) == ("int8", "int8")
+        assert source.quantization is not None
+        assert not {"QUANTIZE", "DEQUANTIZE"} & set(bundle.manifest.operators)
+        device = load(bundle.manifest.runtime, bundle.read("model.tflite"))
+        assert check_golden(device, load_golden(bundle.read("golden.npz")), bundle.manifest.tolerances).ok
+        # What a client does: real values in, by the manifest's scale, and real values out.
+        x = quantize_array(images["image"][:20], source.quantization, source.dtype)
+        scores = np.concatenate(
+            [real_values(result, device.run({source.name: x[i : i + 1]})[result.name]) for i in range(20)]
+        )
+        assert (scores.argmax(axis=1) == images["y"][:20]).mean() >= 0.95
+
+
+def test_what_has_no_form_in_integers_is_refused_by_node_and_key(tmp_path: Path) -> None:
+    tensors = {"b": np.linspace(1, 2, 6, dtype=np.float32), "w": np.eye(6, dtype=np.float32)}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Pow", ["b", "a"], ["y"], name="growth")]
+    model = model_of(nodes, tensors, {"x": [1, 6]}, {"y": [1, 6]})
+    data = {"calibration": samples(tmp_path, x=np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32))}
+    report, _ = run(save(model, tmp_path), tmp_path / "out", ["raspberry-pi-armv7-tflite", no_float()], data)
+    assert [row.profile for row in report.bundles] == ["raspberry-pi-armv7-tflite"]
+    (refused,) = report.refused
+    assert refused.code == "convert.dtype_not_allowed"
+    assert "growth" in refused.reason
+    assert "POW on float32 tensors" in refused.reason
+    assert "tensor_dtypes" in refused.reason
+    assert refused.next
+
+
+def test_a_profile_may_ask_for_unsigned_edges(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    tensors = {
+        "w": random.standard_normal((6, 8)).astype(np.float32),
+        "v": random.standard_normal((8, 3)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Erf", ["a"], ["e"]),
+        helper.make_node("MatMul", ["e", "v"], ["y"]),
+    ]
+    model = model_of(nodes, tensors, {"x": [1, 6]}, {"y": [1, 3]})
+    data = {"calibration": samples(tmp_path, x=random.standard_normal((200, 6)).astype(np.float32))}
+    report, _ = run(save(model, tmp_path), tmp_path / "out", [no_float(io_dtype="uint8")], data, max_drop=0.1)
+    assert not report.refused
+    manifest = open_bundle(io.BytesIO(Path(report.bundles[0].path).read_bytes())).manifest
+    assert [spec.dtype for spec in (*manifest.inputs, *manifest.outputs)] == ["uint8", "uint8"]
+    assert manifest.operators["GATHER"] == 1
+    assert not {"DEQUANTIZE", "EXP", "DIV"} & set(manifest.operators)
+
+
+def no_float(**rules: Any) -> HardwareProfile:
+    """Return the armv7 profile of a board without float32."""
+    own = changed("raspberry-pi-armv7-tflite", tensor_dtypes=["int8", "uint8", "int32"])
+    quant = msgspec.structs.replace(own.quant, mode="required", act_dtype="int8", **rules)
+    return msgspec.structs.replace(own, name="no-float", quant=quant)
 
 
 def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import msgspec
 import numpy as np
 import pytest
 from onnx import helper
 
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.recipe import CandidateSpec
+from edgefleet_converters.sensitivity import Found, resolved
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Graph
 from edgefleet_converters.tflite.quantize.candidates import made
+from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
+from edgefleet_converters.tflite.quantize.sensitivity import sensitivity_step
+from edgefleet_converters.tflite.quantize.weights import large_constants, weight_only
 from edgefleet_converters.tflite.runtimes import LITERT_23
+from edgefleet_converters.tflite.writer import write
+from edgefleet_runtime.port import load
 from tests.converters.tflite.models import graph_of
 
 RNG = np.random.default_rng(2)
@@ -57,6 +66,63 @@ def test_an_excluded_operator_and_a_float_head_stay_float() -> None:
     product = before.ops[0].code
     assert in_int8(static(exclude=[before.ops[1].outputs[0].name]), before) == [product, product, "SOFTMAX"]
     assert in_int8(static(head_float=True), before) == [product, "TANH"]
+
+
+def test_a_search_leaves_the_layer_out_that_int8_ruins(tmp_path: Path) -> None:
+    spread = np.array([1e4, 1e4, 1e4, 1, 1, 1, 1, 1], np.float32)
+    values = {
+        "w": RNG.standard_normal((6, 8)).astype(np.float32) * spread, "even": 1 / spread,
+        "v": RNG.standard_normal((8, 8)).astype(np.float32), "u": RNG.standard_normal((8, 3)).astype(np.float32),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Mul", ["a", "even"], ["b"]),
+        helper.make_node("MatMul", ["b", "v"], ["c"]),
+        helper.make_node("Tanh", ["c"], ["t"]),
+        helper.make_node("MatMul", ["t", "u"], ["y0"]),
+    ]
+    model = graph_of(nodes, {"x": X[:1], **values}, ("w", "even", "v", "u"), ["y0"])
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    np.savez(tmp_path / "x.npz", x=X)
+    spec = static(op_types=list(WEIGHTED), weight_bits=8, per_channel=True)
+    args = {
+        "model": str(tmp_path / "model.onnx"), "runtime": "litert", "samples": str(tmp_path / "x.npz"), "metric": "mae",
+        "max_drop": 0.1, "spec": msgspec.to_builtins(msgspec.structs.replace(spec, method="mixed")),
+    }  # fmt: skip
+    found = msgspec.convert(sensitivity_step(args), Found)
+    before = compile_model(model, LITERT_23).graph
+    first, *others = (op.outputs[0].name for op in before.ops if op.code in WEIGHTED)
+    assert [harm.name for harm in found.nodes[: found.out]] == [first]
+    assert {harm.name for harm in found.nodes[found.out :]} == set(others)
+    result = resolved(spec, found)
+    assert (result.method, result.exclude) == ("static", [first])
+    assert len(in_int8(result, before)) == len(others)
+
+
+def test_weights_that_are_named_stay_in_16_bits() -> None:
+    large = RNG.standard_normal((20, 32)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("MatMul", ["a", "v"], ["y0"])]
+    given = {"x": RNG.standard_normal((1, 20)).astype(np.float32), "w": large, "v": large.T.copy()}
+    before = compile_model(graph_of(nodes, given, ("w", "v"), ["y0"]), LITERT_23).graph
+    names = large_constants(before)
+    after = weight_only(before, half=frozenset(names[:1]), kept=frozenset(names[1:]))
+    kinds = [t.dtype for op in after.ops for t in op.inputs if t is not None and t.data is not None and t.rank == 2]
+    assert sorted(kinds) == ["float16", "float32"]
+
+
+def test_the_mean_error_of_rounded_weights_is_taken_out() -> None:
+    x = RNG.uniform(1, 2, (40, 64)).astype(np.float32)
+    given = {"x": x[:1], "w": RNG.standard_normal((64, 8)).astype(np.float32), "b": np.zeros(8, np.float32)}
+    model = graph_of([helper.make_node("Gemm", ["x", "w", "b"], ["y0"])], given, ("w", "b"), ["y0"])
+    before = compile_model(model, LITERT_23).graph
+
+    def off(**how: object) -> float:
+        spec = CandidateSpec(id="it", precision="int8-weights", method="weights", **how)  # type: ignore[arg-type]
+        small = load("litert", write(made(before, spec, {"x": x}, "litert")))
+        got = np.concatenate([small.run({"x": row[None]})["y0"] for row in x])
+        return float(np.abs((got - x @ given["w"]).mean(axis=0)).max())
+
+    assert off(correct_bias=True) < 0.1 * off()
 
 
 def test_entropy_is_refused() -> None:

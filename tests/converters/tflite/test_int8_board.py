@@ -10,8 +10,8 @@ from tests.converters.tflite.board import load_cases, run_board
 from tests.converters.tflite.int8_board import judge_int8
 
 SHARD = (3, 40)
-LEAST_WITHIN = 0.8
-"""Of the whole board 0.86 on both runtimes."""
+LEAST_WITHIN = 0.85
+"""Of the whole board 0.92 on both runtimes."""
 
 
 def test_no_int8_form_crashes_and_most_are_within_two_steps() -> None:
@@ -20,6 +20,6 @@ def test_no_int8_form_crashes_and_most_are_within_two_steps() -> None:
     bad = [f"{r.runtime} {r.name}: {r.detail}" for r in results if r.outcome in ("aborted", "failed")]
     assert not bad, "\n".join(bad)
     counts = Counter(r.outcome for r in results)
-    within = counts["int8"] + counts["float"] + counts["integers"]
+    within = counts["int8"] + counts["moved"] + counts["float"] + counts["integers"]
     assert counts["int8"] > 0
     assert within >= LEAST_WITHIN * (len(results) - counts["not_float_passing"])

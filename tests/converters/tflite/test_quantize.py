@@ -15,6 +15,7 @@ from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Graph
 from edgefleet_converters.tflite.quantize import affine
 from edgefleet_converters.tflite.quantize.ranges import observe
+from edgefleet_converters.tflite.quantize.ready import made_ready
 from edgefleet_converters.tflite.quantize.static import quantize_static
 from edgefleet_converters.tflite.quantize.weights import dynamic_range, float16_weights, weight_only
 from edgefleet_converters.tflite.runtimes import RUNTIMES, TfliteRuntime
@@ -36,12 +37,13 @@ def floats(*shape: int, seed: int = 0) -> Array:
 
 
 def quantized(model: onnx.ModelProto, runtime: TfliteRuntime, arrays: dict[str, Array], **how: Any) -> Graph:
-    graph = compile_model(model, runtime).graph
+    graph = made_ready(compile_model(model, runtime).graph)
     return quantize_static(graph, observe(graph, lambda _model: [arrays], runtime.adapter), runtime.adapter, **how)
 
 
 def in_int8(graph: Graph) -> set[str]:
-    return {op.code for op in graph.ops if op.outputs[0].dtype == "int8"} - {"QUANTIZE"}
+    small = [op for op in graph.ops if any(t is not None and t.dtype == "int8" for t in (op.inputs[0], *op.outputs))]
+    return {op.code for op in small} - {"QUANTIZE", "DEQUANTIZE", "CAST"}
 
 
 def hold(
@@ -91,6 +93,15 @@ FAMILIES: list[tuple[str, dict[str, Array], tuple[str, ...], dict[str, Any], set
     ("Transpose", {"x": floats(2, 3, 4)}, (), {"perm": [2, 0, 1]}, {"TRANSPOSE"}),
     ("Pad", {"x": floats(2, 5) + 3, "p": np.array([1, 0, 0, 2])}, ("p",), {}, {"PAD"}),
     ("Gather", {"x": floats(5, 3), "i": np.array([3, 0])}, ("i",), {}, {"GATHER"}),
+    ("Softmax", {"x": floats(2, 40) / 4}, (), {}, {"SOFTMAX"}),
+    ("Neg", {"x": floats(2, 5)}, (), {}, {"MUL"}),
+    ("Div", {"x": floats(2, 5), "y": np.array([4.0], np.float32)}, ("y",), {}, {"MUL"}),
+    ("Div", {"x": floats(2, 5), "y": floats(2, 5, seed=1) + 3}, (), {}, {"GATHER", "MUL"}),
+    ("Erf", {"x": floats(2, 50)}, (), {}, {"GATHER"}),
+    ("Cos", {"x": floats(2, 50)}, (), {}, {"GATHER"}),
+    ("Log", {"x": floats(2, 50) + 2.05}, (), {}, {"GATHER"}),
+    ("Softplus", {"x": floats(2, 50)}, (), {}, {"GATHER"}),
+    ("AveragePool", {"x": IMAGE}, (), {"kernel_shape": [3, 3], "pads": [1] * 4}, {"DEPTHWISE_CONV_2D"}),
     ("DepthToSpace", {"x": floats(1, 8, 3, 3)}, (), {"blocksize": 2, "mode": "DCR"}, {"RESHAPE", "TRANSPOSE"}),
 ]  # fmt: skip
 
@@ -103,12 +114,46 @@ def test_an_operator_answers_within_two_steps(runtime: TfliteRuntime, family: An
 
 
 def test_an_operator_without_an_int8_kernel_stays_float(runtime: TfliteRuntime) -> None:
-    x = np.abs(floats(2, 5)) + 1
+    given = {"x": np.abs(floats(2, 5)) + 1, "e": floats(2, 5, seed=1)}
     model = graph_of(
-        [helper.make_node("Sqrt", ["x"], ["r"]), helper.make_node("Relu", ["r"], ["y0"])], {"x": x}, (), ["y0"]
+        [helper.make_node("Pow", ["x", "e"], ["r"]), helper.make_node("Relu", ["r"], ["y0"])], given, (), ["y0"]
     )
-    graph = hold(model, runtime, {"x": x}, (), 1.0)
-    assert [op.code for op in graph.ops] == ["SQRT", "QUANTIZE", "RELU", "DEQUANTIZE"]
+    graph = hold(model, runtime, given, (), 1.0)
+    assert [op.code for op in graph.ops] == ["POW", "QUANTIZE", "RELU", "DEQUANTIZE"]
+
+
+def test_a_table_ends_where_the_calibration_did(runtime: TfliteRuntime) -> None:
+    seen = np.linspace(0.05, 4.0, 64, dtype=np.float32).reshape(1, -1)
+    graph = quantized(one_node("Log", {"x": seen}), runtime, {"x": seen})
+    assert "QUANTIZE" in {op.code for op in graph.ops if op.outputs[0].dtype == "int16"}
+    (got,) = file_in(runtime, write(graph), {"x": np.where(seen > 2, 1e6, -1e6).astype(np.float32)})
+    assert np.abs(got[seen > 2] - np.log(4.0)).max() < 0.1
+    assert np.isfinite(got).all()
+
+
+def test_a_variance_from_two_large_means_stays_float(runtime: TfliteRuntime) -> None:
+    x = floats(2, 64) + 20
+    nodes = [
+        helper.make_node("Mul", ["x", "x"], ["s"]),
+        helper.make_node("ReduceMean", ["s", "axes"], ["ms"]),
+        helper.make_node("ReduceMean", ["x", "axes"], ["m"]),
+        helper.make_node("Mul", ["m", "m"], ["mm"]),
+        helper.make_node("Sub", ["ms", "mm"], ["v"]),
+        helper.make_node("Tanh", ["v"], ["y0"]),
+    ]
+    given = {"x": x, "axes": np.array([1])}
+    graph = hold(graph_of(nodes, given, ("axes",), ["y0"]), runtime, given, ("axes",), 2.0)
+    assert in_int8(graph) == {"TANH"}
+
+
+def test_a_choice_among_stored_values_needs_no_float(runtime: TfliteRuntime) -> None:
+    given = {"x": floats(3, 16), "w": floats(16, 5, seed=1)}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["s"]), helper.make_node("ArgMax", ["s"], ["y0"], axis=1)]
+    model = graph_of(nodes, given, ("w",), ["y0"])
+    graph = quantized(model, runtime, {"x": given["x"]})
+    assert "DEQUANTIZE" not in {op.code for op in graph.ops}
+    (got,) = file_in(runtime, write(graph), {"x": given["x"]})
+    assert np.array_equal(got, in_onnxruntime(model, {"x": given["x"]})[0])
 
 
 def test_what_becomes_an_index_stays_float(runtime: TfliteRuntime) -> None:

@@ -37,6 +37,13 @@ def activation(bounds: Range) -> Quantization:
     return Quantization((scale,), (zero,))
 
 
+def times(quantization: Quantization, factor: float) -> Quantization:
+    """Return the scale with which the same stored numbers (their order turned round by a factor below 0) are `factor` as large."""
+    scale = float(np.float32(quantization.scale[0] * abs(factor)))
+    zero = quantization.zero_point[0]
+    return Quantization((scale,), (zero if factor > 0 else -1 - zero,))
+
+
 def stored(values: Array, quantization: Quantization) -> Array:
     """Return int8 of real values with one scale, rounded half to even and clipped."""
     scaled = np.rint(values.astype(np.float64) / quantization.scale[0]) + quantization.zero_point[0]

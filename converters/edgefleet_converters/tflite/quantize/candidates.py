@@ -11,12 +11,15 @@ import msgspec
 import onnx
 
 from edgefleet_converters.data import read_arrays
-from edgefleet_converters.errors import TransformError
+from edgefleet_converters.errors import DtypeNotAllowedError, TransformError
 from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Array, Graph, Op
 from edgefleet_converters.tflite.load import read_facts
+from edgefleet_converters.tflite.quantize.affine import Range
+from edgefleet_converters.tflite.quantize.bias import channel_means
 from edgefleet_converters.tflite.quantize.ranges import observe
+from edgefleet_converters.tflite.quantize.ready import made_ready
 from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
 from edgefleet_converters.tflite.quantize.static import quantize_static
 from edgefleet_converters.tflite.quantize.weights import dynamic_range, float16_weights, weight_only
@@ -30,7 +33,8 @@ def candidate_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {model: ONNX file, runtime: `litert` or `tflite`, spec, calibration: npz|None, out}.
 
     Writes the `.tflite` file to `out`; returns its facts. Raises TransformError when the recipe changes nothing in the model or
-    asks for a calibration that there is not, and what compiling raises.
+    asks for a calibration that there is not, DtypeNotAllowedError when float32 would be left where none may be, and what
+    compiling raises.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
     model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
@@ -50,7 +54,12 @@ def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapte
     if spec.method == "float16":
         return float16_weights(graph)
     if spec.method == "weights":
-        return weight_only(graph)
+        return weight_only(
+            graph,
+            half=frozenset(spec.weights_half),
+            kept=frozenset(spec.weights_float),
+            means=_means(graph, spec, samples, adapter),
+        )
     if spec.method == "dynamic":
         return dynamic_range(graph, per_channel=spec.per_channel)
     if spec.calibration == "Entropy":
@@ -58,12 +67,49 @@ def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapte
             "TFLite models are calibrated by MinMax or Percentile, not Entropy", next_step="set calibration: Percentile"
         )
 
-    def each(model: ModelRuntime) -> Iterable[Mapping[str, Array]]:
-        for index in range(len(next(iter(samples.values()), []))):
-            yield {s.name: slice_sample(s, samples[s.name], index) for s in model.inputs}
+    graph = ready_for(graph, spec)
+    ranges = observe(graph, lambda model: samples_of(model, samples), adapter, spec.calibration)
+    return static_form(graph, spec, ranges, adapter, _means(graph, spec, samples, adapter))
 
-    ranges = observe(graph, each, adapter, spec.calibration)
-    return quantize_static(graph, ranges, adapter, float_ops=frozenset(_float_ops(graph, spec)))
+
+def _means(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapter: str) -> dict[int, Array]:
+    return (
+        channel_means(graph, lambda model: samples_of(model, samples), adapter) if spec.correct_bias and samples else {}
+    )
+
+
+def samples_of(model: ModelRuntime, samples: Mapping[str, Array]) -> Iterable[Mapping[str, Array]]:
+    """Yield each sample as the model takes it. samples: by input name, first axis = samples."""
+    for index in range(len(next(iter(samples.values()), []))):
+        yield {s.name: slice_sample(s, samples[s.name], index) for s in model.inputs}
+
+
+def ready_for(graph: Graph, spec: CandidateSpec) -> Graph:
+    """Return the graph that a static candidate's ranges are observed on. What the candidate leaves in float32 is not rewritten."""
+    return made_ready(graph, float_ops=frozenset(_float_ops(graph, spec)))
+
+
+def static_form(
+    graph: Graph, spec: CandidateSpec, ranges: Mapping[int, Range], adapter: str, means: Mapping[int, Array]
+) -> Graph:
+    """Return the static candidate of a graph whose ranges and means are known. Raises DtypeNotAllowedError."""
+    left = frozenset(_float_ops(graph, spec))
+    result = quantize_static(graph, ranges, adapter, float_ops=left, io_dtype=spec.io_dtype)
+    if spec.io_dtype != "float32":
+        _check_whole(result)
+    return weight_only(result, half=frozenset(spec.weights_half), means=means) if spec.weight_bits else result
+
+
+def _check_whole(graph: Graph) -> None:
+    """Raise DtypeNotAllowedError for the first operator that works on float32."""
+    for op in graph.ops:
+        floats = any(t is not None and t.dtype == "float32" for t in (*op.inputs, *op.outputs))
+        if floats and op.code not in ("QUANTIZE", "DEQUANTIZE"):
+            raise DtypeNotAllowedError(
+                f"{op.source or 'the model'} needs {op.code} on float32 tensors, for it has no int8 form, and the profile takes "
+                "none (tensor_dtypes, quant.io_dtype)",
+                next_step="replace it in the model, or choose a profile that takes float32 tensors",
+            )
 
 
 def _float_ops(graph: Graph, spec: CandidateSpec) -> set[int]:

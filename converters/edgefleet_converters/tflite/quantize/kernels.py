@@ -60,6 +60,9 @@ _214: Final[dict[str, Kernel]] = {
 KERNELS: Final[Mapping[str, Mapping[str, Kernel]]] = {"tflite": _BOTH | _214, "litert": _BOTH}
 """Adapter of the runtime -> operator -> its int8 kernel."""
 
+DECIDING_INT8: Final = ("ARG_MAX", "ARG_MIN", "EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL")
+"""Operators that choose among int8 values, both stored with one scale; what they give is no int8 value."""
+
 
 def kernel_of(op: Op, adapter: str) -> Kernel | None:
     """Return the int8 kernel for an operator; None where it must stay float32: by type, rank or number of results."""

@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from edgefleet_converters.check.compat import edge_dtype
 from edgefleet_converters.recipe import FP32, CandidateSpec, Recipe
 from edgefleet_protocol.profile import HardwareProfile
 
@@ -15,9 +16,14 @@ def tflite_recipe(profile: HardwareProfile, *, seed: int) -> Recipe:
 
     Weights alone is the form that every runtime computes rightly (converters.md §0.1); it is as small as int8 and as slow as float.
     """
+    edge = edge_dtype(profile)
     static = CandidateSpec(id="int8-static", precision="int8", method="static", tier=1, act_dtype="int8",
-                           per_channel=profile.quant.per_channel)  # fmt: skip
+                           per_channel=profile.quant.per_channel, io_dtype=edge)  # fmt: skip
     replace = msgspec.structs.replace
+    if edge != "float32":
+        # Nothing but integers runs there, so only the ranges can differ.
+        percentile = replace(static, id="int8-static-percentile", tier=2, calibration="Percentile")
+        return Recipe(candidates=[static, percentile], seed=seed)
     dynamic = CandidateSpec(
         id="int8-dynamic", precision="dynamic", method="dynamic", tier=3, per_channel=profile.quant.per_channel
     )
@@ -28,8 +34,25 @@ def tflite_recipe(profile: HardwareProfile, *, seed: int) -> Recipe:
             replace(static, id="int8-static-weighted", tier=2, op_types=list(WEIGHTED)),
             replace(static, id="int8-static-head-float", tier=2, head_float=True),
             dynamic,
-            replace(dynamic, id="int8-weights", precision="int8-weights", method="weights", weight_bits=8, tier=4),
-            CandidateSpec(id="fp16", precision="fp16", method="float16", tier=5),
+            replace(
+                static,
+                id="int8-mixed",
+                method="mixed",
+                tier=4,
+                op_types=list(WEIGHTED),
+                weight_bits=8,
+                correct_bias=True,
+            ),
+            replace(
+                dynamic,
+                id="int8-weights",
+                precision="int8-weights",
+                method="weights",
+                weight_bits=8,
+                tier=5,
+                correct_bias=True,
+            ),
+            CandidateSpec(id="fp16", precision="fp16", method="float16", tier=6),
             FP32,
         ],
         seed=seed,

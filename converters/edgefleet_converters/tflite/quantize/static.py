@@ -9,20 +9,20 @@ from typing import Final
 
 import numpy as np
 
-from edgefleet_converters.tflite.ir import Graph, Op, Quantization, Tensor
-from edgefleet_converters.tflite.quantize import affine
+from edgefleet_converters.tflite.ir import Array, Graph, Op, Quantization, Tensor, constant
+from edgefleet_converters.tflite.quantize import affine, tables
 from edgefleet_converters.tflite.quantize.affine import Range
-from edgefleet_converters.tflite.quantize.kernels import Kernel, kernel_of
+from edgefleet_converters.tflite.quantize.floats import before_cancellation, before_decisions
+from edgefleet_converters.tflite.quantize.kernels import DECIDING_INT8, Kernel, kernel_of
+from edgefleet_converters.tflite.quantize.tables import TABLE, Chain
 
 _ADD_LIKE: Final = ("ADD", "SUB", "SQUARED_DIFFERENCE")
 _MOST_APART: Final = 1 << 16
 """How much coarser an operand of a sum may be than its result: beyond 2^20 the kernels' multiplier overflows."""
 _LEAST_SOFTMAX_SCALE: Final = 2.0**-24
-_PRODUCTS: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL")
-_DECIDING: Final = (
-    "FLOOR", "CEIL", "ROUND", "SIGN", "FLOOR_DIV", "FLOOR_MOD", "ARG_MAX", "ARG_MIN", "TOPK_V2", "UNIQUE", "EQUAL",
-    "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL", "NON_MAX_SUPPRESSION_V4", "BITCAST",
-)  # fmt: skip
+_FINE: Final = Quantization((1 / 32768,), (0,))
+_NARROW: Final = 0.5
+"""Probabilities that stay below are written in 16 bits first: the 8-bit kernel's only scale, 1/256, wastes a bit of them."""
 _POSITION_OF_DATA: Final = {"TRANSPOSE_CONV": 2}
 
 
@@ -30,19 +30,27 @@ def quantize_static(graph: Graph, ranges: Mapping[int, Range], adapter: str, *, 
                     io_dtype: str = "float32") -> Graph:  # fmt: skip
     """Return the graph in int8. ranges: of `ranges.observe`. float_ops: ids of operators that stay float32.
 
-    io_dtype: float32, int8 or uint8: type of the graph's inputs and outputs that were float32.
+    io_dtype: float32, int8 or uint8: type of the graph's inputs and outputs that were float32. With integers there, the file is
+    for a board that has no float32 at all: decisions, sums that cancel and steep functions are taken in int8 too.
     """
-    return _Rewriter(graph, ranges, adapter, float_ops).run(io_dtype)
+    return _Rewriter(graph, ranges, adapter, float_ops, whole=io_dtype != "float32").run(io_dtype)
 
 
 class _Rewriter:
     """One graph on its way. A value may exist as float32, as int8, or as both."""
 
-    def __init__(self, graph: Graph, ranges: Mapping[int, Range], adapter: str, float_ops: frozenset[int]) -> None:
-        self._graph = graph
+    def __init__(self, graph: Graph, ranges: Mapping[int, Range], adapter: str, float_ops: frozenset[int],
+                 *, whole: bool) -> None:  # fmt: skip
         self._adapter = adapter
-        self._float_ops = float_ops | before_decisions(graph)
-        self._scales = _scales(graph, ranges, adapter, self._float_ops)
+        self._ranges = ranges
+        self._whole = whole
+        self._graph, self._chains = _tabled(graph, ranges, adapter, float_ops)
+        self._float_ops = float_ops
+        if not whole:
+            self._float_ops |= before_decisions(self._graph)
+            scales = _scales(self._graph, ranges, adapter, self._float_ops)
+            self._float_ops |= before_cancellation(self._graph, scales)
+        self._scales = _scales(self._graph, ranges, adapter, self._float_ops)
         self._floats: dict[int, Tensor] = {id(t): t for t in graph.inputs}
         self._ints: dict[int, Tensor] = {}
         self._again: dict[tuple[int, Quantization], Tensor] = {}
@@ -53,7 +61,9 @@ class _Rewriter:
         inputs = tuple(self._input(t, io_dtype) for t in self._graph.inputs)
         for op in self._graph.ops:
             kernel = None if id(op) in self._float_ops else kernel_of(op, self._adapter)
-            if kernel is None or not self._int8(op, kernel):
+            if op.code == TABLE:
+                self._table(op, self._chains[id(op)])
+            elif not (self._int8(op, kernel) if kernel is not None else self._decided(op)):
                 self._float(op)
         outputs = tuple(self._output(t, io_dtype) for t in self._graph.outputs)
         return Graph(inputs, outputs, tuple(self._ops))
@@ -79,7 +89,12 @@ class _Rewriter:
             return self._as_float(tensor)
         kind = stored.quantization if io_dtype == "int8" else _unsigned(stored.quantization)
         edge = replace(tensor, dtype=io_dtype, quantization=kind)
-        self._ops.append(Op("QUANTIZE", (stored,), (edge,)))
+        made = [index for index, op in enumerate(self._ops) if any(t is stored for t in op.outputs)]
+        if io_dtype == "uint8" or not made:
+            self._ops.append(Op("QUANTIZE", (stored,), (edge,)))
+            return edge
+        self._ops = [_renamed(op, stored, edge) for op in self._ops]
+        self._ints = {key: edge if held is stored else held for key, held in self._ints.items()}
         return edge
 
     def _float(self, op: Op) -> None:
@@ -119,6 +134,71 @@ class _Rewriter:
         self._ops.append(Op("QUANTIZE", (source,), (made,)))
         return made
 
+    def _table(self, op: Op, chain: Chain) -> None:
+        """Write a chain as CAST, ADD and GATHER, or its own float operators where that must be."""
+        source, result = chain.source, self._scales[id(op.outputs[0])]
+        levels = None
+        if id(op) not in self._float_ops:
+            floats = id(source) in self._floats
+            levels = tables.levels_of(chain, self._ranges[id(source)], result, self._adapter, is_float=floats)
+            levels = levels or (tables.LEVELS[0] if self._whole else None)
+        if levels is None:
+            for each in chain.ops:
+                self._float(each)
+            return
+        if levels == tables.LEVELS[0]:
+            scale = self._scale_of(source)
+            assert scale is not None
+            index, first = self._as_int8(source, scale), -128
+        else:
+            scale = tables.index_scale(self._ranges[id(source)], levels)
+            index = Tensor(f"{op.outputs[0].name}/index", "int16", source.shape, quantization=scale)
+            self._ops.append(Op("QUANTIZE", (self._floats[id(source)],), (index,), {}, op.source))
+            first = round(min(self._ranges[id(source)][0], 0.0) / scale.scale[0])
+        points = (np.arange(first, first + levels) - scale.zero_point[0]) * scale.scale[0]
+        self._looked_up(op, index, first, tables.entries(chain, points, result, self._adapter), result)
+
+    def _looked_up(self, op: Op, index: Tensor, first: int, entries: Array, result: Quantization) -> None:
+        """Write out = entries[index - first]."""
+        out = op.outputs[0]
+        wide, place = (Tensor(f"{out.name}/{what}", "int32", index.shape) for what in ("wide", "place"))
+        table = replace(constant(f"{out.name}/table", entries), quantization=result)
+        made = Tensor(f"{out.name}_int8", "int8", out.shape, quantization=result)
+        shift = constant(f"{out.name}/first", np.array(-first, np.int32))
+        self._ops += [
+            Op("CAST", (index,), (wide,), {"in_data_type": index.dtype, "out_data_type": "int32"}, op.source),
+            Op("ADD", (wide, shift), (place,), {"fused_activation_function": 0}, op.source),
+        ]  # fmt: skip
+        if index.dtype != "int8":
+            # 16 bits hold more numbers than the table has entries; 8 bits do not.
+            place = self._limited(place, len(entries) - 1)
+        self._ops.append(Op("GATHER", (table, place), (made,), {"axis": 0, "batch_dims": 0}, op.source))
+        self._ints[id(out)] = made
+
+    def _limited(self, place: Tensor, last: int) -> Tensor:
+        for code, limit in (("MAXIMUM", 0), ("MINIMUM", last)):
+            made = replace(place, name=f"{place.name}/{code.lower()}")
+            self._ops.append(Op(code, (place, constant(f"{made.name}/limit", np.array(limit, np.int32))), (made,)))
+            place = made
+        return place
+
+    def _decided(self, op: Op) -> bool:
+        """Write a choice on int8 values; False where it must be made in float32.
+
+        ARG_MAX chooses the same among stored numbers as among their real values, so one that is stored anyway is not turned back.
+        """
+        flowing = [t for t in op.inputs if t is not None and t.dtype == "float32"]
+        if op.code not in DECIDING_INT8 or not flowing or op.outputs[0].dtype == "float32":
+            return False
+        stored = all(id(t) in self._ints and id(t) not in self._floats for t in flowing) and len(flowing) == 1
+        scales = [self._scale_of(t) for t in flowing]
+        if not (stored or self._whole) or id(op) in self._float_ops or any(scale is None for scale in scales):
+            return False
+        common = max((scale for scale in scales if scale is not None), key=lambda scale: scale.scale[0])
+        given = [self._as_int8(t, common) if t is not None else None for t in op.inputs]
+        self._ops.append(replace(op, inputs=tuple(given)))
+        return True
+
     def _int8(self, op: Op, kernel: Kernel) -> bool:
         """Write the operator in int8; False, with nothing written, where a range is missing or the kernel's limits forbid it."""
         inputs = self._inputs_of(op, kernel)
@@ -129,7 +209,14 @@ class _Rewriter:
             inputs = _weighted(op, kernel, inputs)
         given = [t if t is None or not isinstance(s, Quantization) else self._as_int8(t, s) for t, s in inputs]
         out = replace(op.outputs[0], name=f"{op.outputs[0].name}_int8", dtype="int8", quantization=result)
-        self._ops.append(replace(op, inputs=tuple(given), outputs=(out,)))
+        if op.code == "SOFTMAX" and result != kernel.result:
+            fine = replace(out, name=f"{out.name}/fine", dtype="int16", quantization=_FINE)
+            self._ops += [
+                replace(op, inputs=tuple(given), outputs=(fine,)),
+                Op("QUANTIZE", (fine,), (out,), {}, op.source),
+            ]
+        else:
+            self._ops.append(replace(op, inputs=tuple(given), outputs=(out,)))
         self._ints[id(op.outputs[0])] = out
         return True
 
@@ -155,29 +242,21 @@ class _Rewriter:
         return affine.activation(_bounds(tensor)) if affine.finite(_bounds(tensor)) else None
 
 
-def before_decisions(graph: Graph) -> set[int]:
-    """Return the ids of operators whose values are turned into indices, counts or choices; they must stay float32.
-
-    Rounded to 256 steps, a coordinate picks another pixel. The walk back ends at products with weights: what those make is rounded
-    anyway, and a classifier that ends in ARG_MAX would otherwise stay float32 as a whole.
-    """
-    maker = {id(t): op for op in graph.ops for t in op.outputs}
-    waiting = [t for op in graph.ops if _decides(op) for t in op.inputs if t is not None]
-    seen: set[int] = set()
-    while waiting:
-        op = maker.get(id(waiting.pop()))
-        if op is None or id(op) in seen or op.code in _PRODUCTS:
-            continue
-        seen.add(id(op))
-        waiting.extend(t for t in op.inputs if t is not None and t.dtype == "float32")
-    return seen
+def _renamed(op: Op, old: Tensor, new: Tensor) -> Op:
+    inputs = tuple(new if t is old else t for t in op.inputs)
+    return replace(op, inputs=inputs, outputs=tuple(new if t is old else t for t in op.outputs))
 
 
-def _decides(op: Op) -> bool:
-    first = op.inputs[0] if op.inputs else None
-    if op.code == "CAST":
-        return first is not None and first.dtype == "float32" and not op.outputs[0].dtype.startswith("float")
-    return op.code in _DECIDING
+def _tabled(
+    graph: Graph, ranges: Mapping[int, Range], adapter: str, float_ops: frozenset[int]
+) -> tuple[Graph, dict[int, Chain]]:
+    """Return the graph with a stand-in for each chain that can be a table, and the chains by the ids of those."""
+    found = tables.chains(graph, adapter, float_ops)
+    known = [
+        chain for chain in found
+        if all(id(t) in ranges and affine.finite(ranges[id(t)]) for t in (chain.source, chain.result))
+    ]  # fmt: skip
+    return tables.with_tables(graph, known)
 
 
 _Given = tuple[Tensor | None, Quantization | None]
@@ -218,9 +297,13 @@ def _scales(
         if kernel is None:
             continue
         out = id(op.outputs[0])
-        flowing = [t for t in op.inputs if t is not None and t.dtype == "float32"]
-        if kernel.result is not None:
+        flowing = [
+            t for t in op.inputs if t is not None and t.dtype == "float32" and (op.code != "MUL" or t.data is None)
+        ]
+        if kernel.result is not None and not (op.code == "SOFTMAX" and ranges.get(out, (0.0, 1.0))[1] < _NARROW):
             scales[out] = kernel.result
+        elif op.code == "MUL" and (factor := _factor(op)) is not None and id(flowing[0]) in scales:
+            scales[out] = affine.times(scales[id(flowing[0])], factor)
         elif kernel.scales == "same" and len(flowing) == 1 and id(flowing[0]) in scales:
             scales[out] = scales[id(flowing[0])]
         elif kernel.scales == "same" and len(flowing) > 1 and out in scales:
@@ -231,6 +314,17 @@ def _scales(
                 if free and readers[id(tensor)] == 1 and op.code == "CONCATENATION":
                     scales[id(tensor)] = scales[out]
     return scales
+
+
+def _factor(op: Op) -> float | None:
+    """Return what a product multiplies each number by, where that is one constant and nothing is clipped."""
+    if op.options.get("fused_activation_function"):
+        return None
+    held = [t.constant for t in op.inputs if t is not None and t.data is not None]
+    if len(held) != 1 or held[0].size != 1:
+        return None
+    value = float(held[0].reshape(()))
+    return value if 1e-6 < abs(value) < 1e6 else None
 
 
 def _fits(op: Op, inputs: list[_Given], result: Quantization) -> bool:

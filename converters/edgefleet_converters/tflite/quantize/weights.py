@@ -10,8 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from edgefleet_converters.tflite.ir import Graph, Op, Tensor
+from edgefleet_converters.tflite.ir import Array, Graph, Op, Tensor
 from edgefleet_converters.tflite.quantize import affine
+from edgefleet_converters.tflite.quantize.bias import corrected
 
 _LEAST_ELEMENTS: Final = 256
 """Smaller constants are left: the DEQUANTIZE costs more bytes than it saves."""
@@ -22,10 +23,28 @@ _DYNAMIC: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _WEIGHTS: Final = 1
 
 
-def weight_only(graph: Graph) -> Graph:
-    """Return the graph with float32 weights stored as int8. Those of products have one scale a channel, others one in all."""
+def weight_only(
+    graph: Graph,
+    *,
+    half: frozenset[str] = frozenset(),
+    kept: frozenset[str] = frozenset(),
+    means: Mapping[int, Array] | None = None,
+) -> Graph:
+    """Return the graph with float32 weights stored as int8. Those of products have one scale a channel, others one in all.
 
-    def small(tensor: Tensor, op: Op, position: int) -> Tensor:
+    half, kept: names of constants that are stored as float16, and left as they are. means: of `bias.channel_means`, for biases
+    that take the mean error of the rounding out.
+    """
+    if means:
+        large = frozenset(large_constants(graph))
+        small_ones = frozenset(t.name for op in graph.ops for t in op.inputs if t is not None and t.name not in large)
+        graph = corrected(graph, means, half | kept | small_ones)
+
+    def small(tensor: Tensor, op: Op, position: int) -> Tensor | None:
+        if tensor.name in kept:
+            return None
+        if tensor.name in half:
+            return _halved(tensor)
         axis = _channel_axis(op, tensor) if position == _WEIGHTS else None
         return affine.weights_as(tensor, affine.weight_scales(tensor.constant, axis), axis)
 
@@ -35,13 +54,19 @@ def weight_only(graph: Graph) -> Graph:
 def float16_weights(graph: Graph) -> Graph:
     """Return the graph with float32 weights stored as float16; those beyond its range stay float32."""
 
-    def small(tensor: Tensor, _op: Op, _position: int) -> Tensor | None:
-        if np.abs(tensor.constant).max(initial=0.0) > np.finfo(np.float16).max:
-            return None
-        half = tensor.constant.astype(np.float16)
-        return replace(tensor, name=f"{tensor.name}_float16", dtype="float16", data=half)
+    return _unpacked(graph, lambda tensor, _op, _position: _halved(tensor))
 
-    return _unpacked(graph, small)
+
+def large_constants(graph: Graph) -> list[str]:
+    """Return the names of the constants that `weight_only` stores small, in the order of their first use."""
+    return list(dict.fromkeys(t.name for op in graph.ops for t in op.inputs if t is not None and _is_large(t)))
+
+
+def _halved(tensor: Tensor) -> Tensor | None:
+    if np.abs(tensor.constant).max(initial=0.0) > np.finfo(np.float16).max:
+        return None
+    half = tensor.constant.astype(np.float16)
+    return replace(tensor, name=f"{tensor.name}_float16", dtype="float16", data=half)
 
 
 def dynamic_range(graph: Graph, *, per_channel: bool) -> Graph:

@@ -1,0 +1,151 @@
+"""Find the fewest layers that must stay float32 for a compiled model to hold in int8. Runs in a sandboxed child.
+
+Two ladders, as for ONNX models, on calibration samples only (`edgefleet_converters.sensitivity` has the order and the search):
+
+1. Weights: all in int8; those that hurt most go to float16 until the metric holds.
+2. Layers: all weighted ones static; the worst leave int8, and their weights are stored as ladder 1 found.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+
+from edgefleet_converters.check.distance import distance
+from edgefleet_converters.check.metrics import METRICS, judge
+from edgefleet_converters.data import read_arrays
+from edgefleet_converters.errors import TransformError
+from edgefleet_converters.recipe import CandidateSpec
+from edgefleet_converters.sensitivity import MARGIN, SEARCH_SAMPLES, Found, Harm, fewest, samples_to_rank, worst_first
+from edgefleet_converters.tflite.compile import compile_model
+from edgefleet_converters.tflite.ir import Array, Graph
+from edgefleet_converters.tflite.quantize.bias import channel_means
+from edgefleet_converters.tflite.quantize.candidates import samples_of, static_form
+from edgefleet_converters.tflite.quantize.kernels import kernel_of
+from edgefleet_converters.tflite.quantize.ranges import observe
+from edgefleet_converters.tflite.quantize.weights import large_constants, weight_only
+from edgefleet_converters.tflite.runtimes import BY_ADAPTER
+from edgefleet_converters.tflite.writer import write
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_runtime.port import ModelRuntime, is_batched, load
+
+
+def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
+    """Sandbox step. args: {model: ONNX file, runtime, spec, samples: npz, metric, max_drop}. Returns a `Found`.
+
+    samples: of the calibration. metric: None or a name; a user's own, and one that needs labels, is replaced by agreement.
+    max_drop: what the gate will allow. Raises TransformError when no choice holds.
+    """
+    spec = msgspec.convert(args["spec"], CandidateSpec)
+    model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
+    graph = compile_model(model, BY_ADAPTER[args["runtime"]]).graph
+    metric = args["metric"] if args["metric"] in METRICS and args["metric"] != "top1" else "agreement"
+    search = _Search(
+        graph, read_arrays(Path(args["samples"])), spec, args["runtime"], metric, MARGIN * float(args["max_drop"])
+    )
+    return dict(msgspec.to_builtins(search.run()))
+
+
+class _Search:
+    """One search on one compiled graph."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        samples: Mapping[str, Array],
+        spec: CandidateSpec,
+        adapter: str,
+        metric: str,
+        max_drop: float,
+    ) -> None:
+        """max_drop: how much of the metric may be lost on the samples."""
+        self._graph, self._spec, self._adapter = graph, spec, adapter
+        self._metric, self._max_drop = metric, max_drop
+        self._samples = samples
+        self._ranges = observe(graph, self._each, adapter, spec.calibration)
+        self._means = channel_means(graph, self._each, adapter) if spec.correct_bias else {}
+        self._count = min(SEARCH_SAMPLES, len(next(iter(samples.values()))))
+        self._reference = self._answers(graph, self._count)
+        self._judged = 0
+
+    def run(self) -> Found:
+        """Return what was found. Raises TransformError when even 16-bit weights alone do not hold."""
+        names = large_constants(self._graph)
+        weights, half = self._ladder(
+            names,
+            alone=lambda name: weight_only(self._graph, kept=frozenset(names) - {name}),
+            without=lambda kept: weight_only(self._graph, half=frozenset(kept), means=self._means),
+        )
+        if half is None:
+            raise TransformError(
+                "the model loses more than is allowed even with 16-bit weights alone",
+                next_step="use --precision auto or fp32, or allow more loss with --max-drop",
+            )
+        stored = [harm.name for harm in weights[:half]]
+        layers = [
+            op.outputs[0].name for op in self._graph.ops
+            if op.code in self._spec.op_types and kernel_of(op, self._adapter) is not None
+        ]  # fmt: skip
+        nodes, out = self._ladder(
+            layers,
+            alone=lambda name: self._static([n for n in layers if n != name], [], weight_bits=0),
+            without=lambda kept: self._static(kept, stored, weight_bits=8),
+        )
+        count = samples_to_rank(max(len(nodes), len(weights)), self._count)
+        return Found(tuple(weights), half, tuple(nodes), len(nodes) if out is None else out, self._judged, count)
+
+    def _ladder(
+        self, names: list[str], *, alone: Callable[[str], Graph], without: Callable[[list[str]], Graph]
+    ) -> tuple[list[Harm], int | None]:
+        """Return layers from the worst on, and how many of them must go; unranked when none must.
+
+        alone: the graph in which only this layer is quantized. without: all but these.
+        """
+        if not names or self._holds(without([])):
+            return [Harm(name, 0.0, 0.0) for name in names], 0
+        count = samples_to_rank(len(names), self._count)
+        ranked = worst_first([self._harm(name, alone(name), count) for name in names])
+        taken = fewest(len(names), lambda k: k > 0 and self._holds(without([harm.name for harm in ranked[:k]])))
+        return ranked, taken
+
+    def _each(self, model: ModelRuntime) -> Iterable[Mapping[str, Array]]:
+        return samples_of(model, self._samples)
+
+    def _static(self, exclude: list[str], half: list[str], *, weight_bits: Any) -> Graph:
+        spec = msgspec.structs.replace(
+            self._spec, method="static", exclude=exclude, weights_half=half, weight_bits=weight_bits
+        )
+        return static_form(self._graph, spec, self._ranges, self._adapter, self._means)
+
+    def _harm(self, name: str, graph: Graph, count: int) -> Harm:
+        """Return what a graph does to the first `count` samples; one that does not run is as harmful as can be."""
+        wanted = {key: array[:count] for key, array in self._reference.items()}
+        try:
+            got = self._answers(graph, count)
+        except EdgefleetError:
+            return Harm(name, 1.0, 1e9)
+        apart = distance(self._metric, got, wanted)
+        drop = judge(self._metric, got, wanted, {}).drop if np.isfinite(apart) else 1.0
+        return Harm(name, float(drop), min(apart, 1e9))
+
+    def _holds(self, graph: Graph) -> bool:
+        self._judged += 1
+        try:
+            got = self._answers(graph, self._count)
+        except EdgefleetError:
+            return False
+        return bool(judge(self._metric, got, self._reference, {}).drop <= self._max_drop + 1e-9)
+
+    def _answers(self, graph: Graph, count: int) -> dict[str, Array]:
+        """Return the outputs of the first `count` samples, first axis = samples."""
+        model = load(self._adapter, write(graph))
+        rows = [model.run(sample) for sample, _ in zip(self._each(model), range(count), strict=False)]
+        stacked = {}
+        for spec in model.outputs:
+            values = [np.asarray(row[spec.name]) for row in rows]
+            join = np.concatenate if is_batched(spec) and values[0].shape[:1] == (1,) else np.stack
+            stacked[spec.name] = join(values)
+        return stacked
