@@ -10,6 +10,7 @@ Rules:
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ Array = npt.NDArray[Any]
 
 RANDOM_SAMPLES: Final = 100
 MIN_GOLDEN: Final = 8
+FIRST_SAMPLES: Final = 16
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Evaluation:
     is_random: bool
     golden_given: bool
     expected: dict[str, Array]
+
+    @cached_property
+    def first(self) -> SampleSet | None:
+        """The first judging samples, which show a hopeless candidate early; None when there are too few for that."""
+        return self.samples.take(np.arange(FIRST_SAMPLES)) if self.n >= 4 * FIRST_SAMPLES else None
 
     @property
     def labels(self) -> dict[str, Array]:

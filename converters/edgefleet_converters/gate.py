@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from edgefleet_converters.check.metrics import Score, judge
+from edgefleet_converters.check.metrics import Score, is_lost, judge
 from edgefleet_converters.check.parity import parity
 from edgefleet_converters.check.user_metric import is_user_metric
 from edgefleet_converters.errors import AccuracyError, RuntimeUnavailableError
@@ -24,6 +24,7 @@ from edgefleet_protocol.profile import HardwareProfile, ProfileRuntime
 Array = npt.NDArray[Any]
 
 _EPSILON = 1e-9
+_MORE_ACCURATE = "use --precision auto or fp32, give more calibration data, or allow more loss with --max-drop"
 _SHOWN_AS_SHARE = ("top1", "agreement", "sequence", "detection")
 
 
@@ -81,13 +82,14 @@ def pass_gate(
     worst: Score | None = None
     proofs = []
     for runtime in runtimes_of(profile):
+        _refuse_hopeless(workshop, model, runtime.name, evaluation, reference, options, precision)
         answers = workshop.answers(model, runtime.name, evaluation.samples, key="judging")
         refuse_nonfinite(answers, f"the {precision} model")
         score = _score(workshop, answers, reference, evaluation, options)
         if not score.drop <= options.max_drop + _EPSILON:  # a drop of NaN is no pass
             raise AccuracyError(
                 loss_text(score, precision, options, f"{runtime.name} {answers.version}"),
-                next_step="use --precision auto or fp32, give more calibration data, or allow more loss with --max-drop",
+                next_step=_MORE_ACCURATE,
                 drop=score.drop,
                 metric=metric_row(score, evaluation),
             )
@@ -99,6 +101,28 @@ def pass_gate(
     judged = {name: array[: evaluation.n] for name, array in first.outputs.items()}
     figures = parity(judged, _judging(reference, first, evaluation))
     return Passed(first, metric_row(worst, evaluation), figures, tuple(proofs))
+
+
+def _refuse_hopeless(
+    workshop: Workshop, model: ModelFile, runtime: str, evaluation: Evaluation, reference: Answers, options: Options,
+    precision: str,
+) -> None:  # fmt: skip
+    """Raise AccuracyError when the first few samples lose so much that no answer to the rest could make up for it."""
+    first, metric = evaluation.first, options.metric
+    if first is None or evaluation.labels or (metric is not None and is_user_metric(metric)):
+        return
+    answers = workshop.answers(model, runtime, first, key="judging-first")
+    refuse_nonfinite(answers, f"the {precision} model")
+    n = len(next(iter(answers.outputs.values())))
+    theirs = {name: array[:n] for name, array in _judging(reference, answers, evaluation).items()}
+    score = judge(metric, answers.outputs, theirs, {})
+    if is_lost(score, theirs, n=evaluation.n, max_drop=options.max_drop + _EPSILON):
+        raise AccuracyError(
+            loss_text(score, precision, options, f"{runtime} {answers.version}") + f", the first of {evaluation.n}",
+            next_step=_MORE_ACCURATE,
+            drop=score.drop,
+            metric=metric_row(score, evaluation),
+        )
 
 
 def metric_row(score: Score, evaluation: Evaluation) -> MetricRow:

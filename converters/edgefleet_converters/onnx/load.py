@@ -118,21 +118,27 @@ def serialise(model: onnx.ModelProto) -> bytes:
 def facts_of(model: onnx.ModelProto) -> dict[str, Any]:
     """Return `{inputs, outputs, operators, opset, ir, nodes, licence, flow}` as plain data. flow: of `flow_of`."""
     stored = {tensor.name for tensor in model.graph.initializer}
-    operators: dict[str, int] = {}
-    for node in all_nodes(model):
-        key = f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
-        operators[key] = operators.get(key, 0) + 1
+    operators = operators_of(model)
     metadata = {entry.key.lower(): entry.value for entry in model.metadata_props}
     return {
         "inputs": [msgspec.to_builtins(_spec(v)) for v in model.graph.input if v.name not in stored],
         "outputs": [msgspec.to_builtins(_spec(v)) for v in model.graph.output],
-        "operators": dict(sorted(operators.items())),
+        "operators": operators,
         "opset": opset_of(model),
         "ir": model.ir_version,
         "nodes": sum(operators.values()),
         "flow": flow_of(model),
         "licence": (metadata.get("license") or metadata.get("licence") or "")[:200],
     }
+
+
+def operators_of(model: onnx.ModelProto) -> dict[str, int]:
+    """Return operator -> number of nodes, also inside subgraphs; `domain::operator` outside the default domain."""
+    operators: dict[str, int] = {}
+    for node in all_nodes(model):
+        key = f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+        operators[key] = operators.get(key, 0) + 1
+    return dict(sorted(operators.items()))
 
 
 def opset_of(model: onnx.ModelProto) -> int:
