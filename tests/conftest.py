@@ -30,6 +30,7 @@ SLOW = (
     "cli/test_events.py",
     "cli/test_rollout_watch.py",
     "cli/test_server_commands.py",
+    "converters/test_ort_format.py",
     "converters/test_pipeline.py",
     "crash/",
     "examples/test_digits_haze.py",

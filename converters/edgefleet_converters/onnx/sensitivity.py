@@ -3,9 +3,9 @@
 Two ladders, each ranked one layer at a time on a few calibration samples and searched on up to `SEARCH_SAMPLES` (`sensitivity`):
 
 1. Weights: all in int8; those that hurt most go to float16 until the metric holds. Nothing else is quantised.
-2. Nodes: all weighted nodes static, the rest stored as ladder 1 found; the worst nodes leave the static part. First with all
-   other operators static too, each node taken out with the element-wise ones behind it and the head in float: fewer tensors
-   then cross between int8 and float, which costs time. Where that does not hold, weighted nodes alone.
+2. Nodes: all weighted nodes static, the rest stored as ladder 1 found; the worst nodes leave the static part. First with
+   activation functions static too, each node taken out with those behind it and the head in float: fewer tensors then cross
+   between int8 and float, which costs time. Where that does not hold, weighted nodes alone.
 
 The samples are those of the calibration: what judges a candidate at the gate is never looked at here. The metric is held
 against the source's own answers, so no labels are needed.
@@ -45,9 +45,9 @@ from edgefleet_runtime.port import is_batched, load
 
 Array = npt.NDArray[Any]
 
-_ELEMENTWISE: Final = frozenset(
-    {"Add", "Clip", "Elu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mul", "Relu", "Sigmoid", "Sub", "Tanh"}
-)
+_FUNCTIONS: Final = frozenset({"Clip", "LeakyRelu", "Mul", "Relu", "Sigmoid"})
+"""Operators that activation functions are made of and that onnxruntime computes in int8."""
+_ELEMENTWISE: Final = _FUNCTIONS | {"Elu", "HardSigmoid", "HardSwish", "Tanh"}
 
 
 def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
@@ -223,13 +223,14 @@ def _one_by_one(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
 
 
 def other_operators(model: onnx.ModelProto, spec: CandidateSpec) -> tuple[str, ...]:
-    """Return the operators that can be static when more than the weighted ones are to be; empty when there are none more.
+    """Return weighted operators with those of activation functions, as far as they are there; empty when there are none.
 
-    Softmax is not among them: in int8 it is no faster and loses much.
+    Joining and moving (Add, Concat, Resize …) stay out: on a YOLO net they cost accuracy and save no time. Softmax in int8 is no
+    faster either.
     """
     present = {node.op_type for node in model.graph.node}
-    wide = (present & set(quantizable_operators())) - {"Softmax"}
-    return tuple(sorted(wide)) if wide - set(spec.op_types) else ()
+    functions = present & _FUNCTIONS & set(quantizable_operators())
+    return tuple(sorted(functions | (present & set(spec.op_types)))) if functions else ()
 
 
 def region(model: onnx.ModelProto, name: str) -> tuple[str, ...]:
