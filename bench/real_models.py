@@ -2,10 +2,14 @@
 
 Models and pictures come out of public packages (`tests.support.real_models`, downloaded once); other inputs are made here
 (`tests.support.real_data`). For each model: the chosen candidate with bytes and the metric that the goal names, measured on data
-that neither calibration nor gate saw; the latency ratio to float32, runs interleaved in one process; seconds of the whole
-conversion; the same figures for `quantize_dynamic` and `quantize_static` with their defaults. Prints one JSON object.
+that neither calibration nor gate saw; the latency ratio to float32, runs interleaved in one process; wall and processor seconds of
+the whole conversion, memory of its largest process, seconds of the same conversion again (`again_s`); with `--twice` whether a
+second one from nothing gives the same bytes; the same figures for `quantize_dynamic` and `quantize_static` with their defaults.
+Latencies are processor time of the one thread that computes, which a busy machine stretches less. Each model has a process
+of its own. Prints one JSON object.
 
-    python bench/real_models.py [digits] [magika] [ocr] [nudenet] [silero] [--profile generic-x86_64-ort] [--runs 60]
+    python bench/real_models.py [digits] [magika] [ocr] [nudenet] [silero] [silero-two-rates] [--profile generic-x86_64-ort]
+        [--runs 60] [--twice]
 """
 
 from __future__ import annotations
@@ -15,12 +19,15 @@ import io
 import json
 import logging
 import os
+import resource
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +39,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.support import real_data  # noqa: E402
-from tests.support.real_models import MAGIKA, NUDENET, RAPIDOCR_REC, SILERO_VAD, real_model  # noqa: E402
+from tests.support.real_models import MAGIKA, NUDENET, RAPIDOCR_REC, SILERO_VAD, SILERO_VAD_16K, Wheel, real_model  # noqa: E402
 
 from edgefleet_converters.check.detection import best_scores, detection_f1  # noqa: E402
 from edgefleet_converters.check.metrics import judge  # noqa: E402
 from edgefleet_converters.pipeline import convert  # noqa: E402
+from edgefleet_converters.report import ConversionReport  # noqa: E402
 from edgefleet_converters.request import ConversionRequest, DataFiles, Options  # noqa: E402
 from edgefleet_profiles import load as load_profile  # noqa: E402
 from edgefleet_protocol.bundle import open_bundle  # noqa: E402
@@ -53,7 +61,7 @@ Arrays = dict[str, Array]
 class Case:
     """A model with its data and goal. metric: of the gate. measure: figures on the last part of the data; goal: what they hold.
 
-    data: (calibration, gate, final), which share no sample.
+    data: (calibration, gate, final), which share no sample. values: inputs of the source that always have one value.
     """
 
     model: Path
@@ -62,6 +70,7 @@ class Case:
     measure: Callable[[Arrays, Arrays, Arrays], dict[str, float]]
     goal: Callable[[dict[str, float]], bool]
     told: str
+    values: dict[str, float] = field(default_factory=dict)
 
 
 def main() -> int:
@@ -70,12 +79,12 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(CASES))
     parser.add_argument("--profile", default="generic-x86_64-ort")
     parser.add_argument("--runs", type=int, default=60)
+    parser.add_argument("--twice", action="store_true", help="convert once more and compare the bundles")
     args = parser.parse_args()
     unknown = sorted(set(args.names) - set(CASES))
     if unknown:
         parser.error(f"there is no model {unknown[0]!r}; there are {', '.join(CASES)}")
-    logging.getLogger().setLevel(logging.ERROR)
-    rows = {name: _row(CASES[name](), args.profile, args.runs) for name in args.names or CASES}
+    rows = {name: _apart(name, args.profile, args.runs, twice=args.twice) for name in args.names or CASES}
     held = sum(row["goal_held"] for row in rows.values())
     print(
         json.dumps(
@@ -89,35 +98,63 @@ def main() -> int:
     return 0 if held == len(rows) else 1
 
 
-def _row(case: Case, profile: str, runs: int) -> dict[str, Any]:
+def _apart(name: str, profile: str, runs: int, *, twice: bool) -> dict[str, Any]:
+    """Return the row of a model, made in a process of its own: peak memory is that of the largest process so far."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_row, name, profile, runs, twice=twice).result()
+
+
+def _row(name: str, profile: str, runs: int, *, twice: bool) -> dict[str, Any]:
+    logging.getLogger().setLevel(logging.ERROR)
+    case = CASES[name]()
     with tempfile.TemporaryDirectory() as folder:
-        files = {name: _saved(arrays, Path(folder) / f"{name}.npz") for name, arrays in
-                 zip(("calibration", "eval"), case.data, strict=False)}  # fmt: skip
-        request = ConversionRequest(
-            model="bench", version="1.0.0", source=case.model, profiles=(_here(profile),),
-            data=DataFiles(**files), options=Options(metric=case.metric), out_dir=Path(folder) / "out",
-        )  # fmt: skip
-        started_s = time.monotonic()
-        report = convert(request, _tell)
-        seconds = time.monotonic() - started_s
+        request = _request(case, profile, Path(folder))
+        report, spent = _converted(request)
         if not report.bundles:
-            return {
-                "goal": case.told,
-                "goal_held": False,
-                "refused": report.refused[0].reason,
-                "seconds": round(seconds, 1),
-            }
+            return {"goal": case.told, "goal_held": False, "refused": report.refused[0].reason, **spent}
         bundle = report.bundles[0]
-        made = open_bundle(io.BytesIO(Path(bundle.path).read_bytes())).read("model.onnx")
+        spent["again_s"] = _converted(request)[1]["seconds"]
+        if twice:
+            other, _ = _converted(replace(request, out_dir=Path(folder) / "other"))
+            spent["same_bytes_twice"] = other.bundles[0].sha256 == bundle.sha256
+        opened = open_bundle(io.BytesIO(Path(bundle.path).read_bytes()))
+        made = opened.read(opened.manifest.model_member)
         rejected = {c.id: c.reason for c in report.profiles[0].candidates if c.verdict == "rejected"}
         figures = _figures(case, made, runs)
         defaults = {name: _default(case, recipe, runs) for name, recipe in DEFAULTS.items()}
     return {
         "goal": case.told, "goal_held": case.goal(figures), "candidate": bundle.candidate, "precision": bundle.precision,
         **figures, "source_bytes": case.model.stat().st_size, "gate": {"metric": bundle.metric.name, "drop": bundle.metric.drop},
-        "seconds": round(seconds, 1), "stages_s": report.profiles[0].stages_s, "onnxruntime_defaults": defaults,
-        "rejected": rejected,
+        **spent, "stages_s": report.profiles[0].stages_s, "onnxruntime_defaults": defaults, "rejected": rejected,
     }  # fmt: skip
+
+
+def _request(case: Case, profile: str, folder: Path) -> ConversionRequest:
+    data = [{name: array for name, array in part.items() if name not in case.values} for part in case.data]
+    files = {
+        name: _saved(arrays, folder / f"{name}.npz")
+        for name, arrays in zip(("calibration", "eval"), data, strict=False)
+    }
+    return ConversionRequest(
+        model="bench", version="1.0.0", source=case.model, profiles=(_here(profile),), data=DataFiles(**files),
+        options=Options(metric=case.metric, values=case.values), out_dir=folder / "out",
+    )  # fmt: skip
+
+
+def _converted(request: ConversionRequest) -> tuple[ConversionReport, dict[str, Any]]:
+    """Return the report and what it took. peak_rss_bytes: of the largest process, this one included."""
+    before, started_s = _cpu_s(), time.monotonic()
+    report = convert(request, _tell)
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    seconds = time.monotonic() - started_s
+    return report, {
+        "seconds": round(seconds, 1), "cpu_s": round(_cpu_s() - before, 1), "peak_rss_bytes": peak * 1024,
+    }  # fmt: skip
+
+
+def _cpu_s() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _here(name: str) -> HardwareProfile:
@@ -155,14 +192,14 @@ def _feed(runtime: ModelRuntime, arrays: Arrays, index: int) -> Arrays:
 
 
 def _interleaved(one: ModelRuntime, other: ModelRuntime, arrays: Arrays, runs: int) -> tuple[float, float]:
-    """Return the median ms of both, run in turn so that a busy machine slows both."""
+    """Return the median processor ms of both, run in turn so that a busy machine slows both."""
     spent: tuple[list[float], list[float]] = ([], [])
     for index in range(runs):
         for runtime, times in zip((one, other), spent, strict=True):
             feed = _feed(runtime, arrays, index % len(next(iter(arrays.values()))))
-            started_s = time.perf_counter()
+            started_s = time.thread_time()
             runtime.run(feed)
-            times.append((time.perf_counter() - started_s) * 1e3)
+            times.append((time.thread_time() - started_s) * 1e3)
     return statistics.median(spent[0][3:]), statistics.median(spent[1][3:])
 
 
@@ -275,8 +312,8 @@ def _nudenet() -> Case:
     )  # fmt: skip
 
 
-def _silero() -> Case:
-    model = real_model(SILERO_VAD)
+def _silero(wheel: Wheel = SILERO_VAD_16K, values: dict[str, float] | None = None) -> Case:
+    model = real_model(wheel)
     data = tuple(real_data.voice_chunks(model, seconds, seed=seed) for seed, seconds in enumerate((6, 8, 12)))
 
     def measure(got: Arrays, wanted: Arrays, labels: Arrays) -> dict[str, float]:
@@ -286,11 +323,18 @@ def _silero() -> Case:
     return Case(
         model, (data[0], data[1], data[2]), "mae", measure,
         lambda f: f["probability_mae"] <= 0.01 and f["bytes"] <= 0.7e6, "MAE of the probability <= 0.01 at <= 0.7 MB",
+        values or {},
     )  # fmt: skip
+
+
+def _silero_two_rates() -> Case:
+    """The file for 8 and 16 kHz, of which `--set sr=16000` keeps one."""
+    return _silero(SILERO_VAD, {"sr": 16_000})
 
 
 CASES: dict[str, Callable[[], Case]] = {
     "digits": _digits, "magika": _magika, "ocr": _ocr, "nudenet": _nudenet, "silero": _silero,
+    "silero-two-rates": _silero_two_rates,
 }  # fmt: skip
 
 

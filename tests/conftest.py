@@ -33,6 +33,7 @@ SLOW = (
     "cli/test_release_commands.py",
     "cli/test_rollout_watch.py",
     "cli/test_server_commands.py",
+    "converters/test_ort_format.py",
     "converters/test_pipeline.py",
     "converters/test_silent_wrong.py",
     "crash/",

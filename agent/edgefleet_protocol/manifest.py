@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.errors import EdgefleetError
@@ -63,6 +64,18 @@ class RuntimeProof(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
+class OperatorSet(msgspec.Struct, frozen=True, kw_only=True):
+    """Operators that a runtime must have to run the model: names of one domain in one version.
+
+    ONNX: a line `domain;version;operators` of onnxruntime's `required_operators.config`, version = of the imported operator set.
+    TFLite: domain `tflite`, version = of the operators.
+    """
+
+    domain: str
+    version: int
+    operators: list[str]
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """What was done to the model, as data that `--recipe` takes again, and its digest."""
 
@@ -80,7 +93,11 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The manifest of one bundle. `runtime` is the profile's runtime word (ort, litert, tflite); `model_member` names the model file."""
+    """The manifest of one bundle. `runtime` is the profile's runtime word (ort, litert, tflite); `model_member` names the model file.
+
+    execution_providers: onnxruntime's, as the board has them, the preferred first: a hint for whoever runs the model otherwise
+    than the agent, which uses the CPU.
+    """
 
     v: Literal[1] = 1
     model: str
@@ -98,6 +115,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     recipe: Recipe
     operators: dict[str, int]
     opset: int | None = None
+    required_operators: list[OperatorSet] | UnsetType = UNSET
+    execution_providers: list[str] | UnsetType = UNSET
     report: dict[str, Any] = {}
     declared: Declared = Declared()
     sec_version: int = 0

@@ -36,6 +36,7 @@ Array = npt.NDArray[Any]
 
 RANDOM_SAMPLES: Final = 100
 MIN_GOLDEN: Final = 8
+FIRST_SAMPLES: Final = 16
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class Evaluation:
     def reversed(self) -> SampleSet:
         """All samples, the last one first."""
         return self.samples.take(np.arange(self.samples.n)[::-1])
+
+    def first(self) -> SampleSet | None:
+        """The first judging samples, which show a hopeless candidate early; None when there are too few for that."""
+        return self.samples.take(np.arange(FIRST_SAMPLES)) if self.n >= 4 * FIRST_SAMPLES else None
 
     @property
     def labels(self) -> dict[str, Array]:

@@ -13,7 +13,7 @@ import msgspec
 import numpy.typing as npt
 
 from edgefleet_converters.check.likeness import contract_breach, unlike
-from edgefleet_converters.check.metrics import Score, judge
+from edgefleet_converters.check.metrics import Score, is_lost, judge
 from edgefleet_converters.check.parity import parity, usable_vectors
 from edgefleet_converters.check.user_metric import is_user_metric
 from edgefleet_converters.errors import (
@@ -37,6 +37,7 @@ _BATCH = 3
 """Samples in one run of the second look, where the model takes batches; odd, so that no kernel's block is met by chance."""
 _REPORT: Final = "this is a fault of the conversion: report it with the model; an -ort profile may serve it meanwhile"
 _LESS: Final = "use --precision auto or fp32, or give more calibration data"
+_MORE_ACCURATE = "use --precision auto or fp32, give more calibration data, or allow more loss with --max-drop"
 _SHOWN_AS_SHARE = ("top1", "agreement", "sequence", "detection")
 
 
@@ -94,6 +95,7 @@ def pass_gate(
     worst: Score | None = None
     proofs = []
     for runtime in runtimes_of(profile):
+        _refuse_hopeless(workshop, model, runtime.name, evaluation, reference, options, precision)
         answers = workshop.answers(model, runtime.name, evaluation.samples, key="judging")
         score = _held(workshop, answers, reference, evaluation, options, precision)
         worst = score if worst is None or score.drop > worst.drop else worst
@@ -183,7 +185,7 @@ def _held(
     if not score.drop <= options.max_drop + _EPSILON:  # a drop of NaN is no pass
         raise AccuracyError(
             loss_text(score, precision, options, where),
-            next_step="use --precision auto or fp32, give more calibration data, or allow more loss with --max-drop",
+            next_step=_MORE_ACCURATE,
             drop=score.drop,
             metric=metric_row(score, evaluation),
         )
@@ -201,6 +203,28 @@ def _held(
     if told:
         raise DiffersError(f"the {precision} model in {where}: {told}", next_step=_LESS)
     return score
+
+
+def _refuse_hopeless(
+    workshop: Workshop, model: ModelFile, runtime: str, evaluation: Evaluation, reference: Answers, options: Options,
+    precision: str,
+) -> None:  # fmt: skip
+    """Raise AccuracyError when the first few samples lose so much that no answer to the rest could make up for it."""
+    first, metric = evaluation.first, options.metric
+    if first is None or evaluation.labels or (metric is not None and is_user_metric(metric)):
+        return
+    answers = workshop.answers(model, runtime, first, key="judging-first")
+    refuse_nonfinite(answers, f"the {precision} model")
+    n = len(next(iter(answers.outputs.values())))
+    theirs = {name: array[:n] for name, array in _judging(reference, answers, evaluation).items()}
+    score = judge(metric, answers.outputs, theirs, {})
+    if is_lost(score, theirs, n=evaluation.n, max_drop=options.max_drop + _EPSILON):
+        raise AccuracyError(
+            loss_text(score, precision, options, f"{runtime} {answers.version}") + f", the first of {evaluation.n}",
+            next_step=_MORE_ACCURATE,
+            drop=score.drop,
+            metric=metric_row(score, evaluation),
+        )
 
 
 def metric_row(score: Score, evaluation: Evaluation) -> MetricRow:

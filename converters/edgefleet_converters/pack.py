@@ -1,9 +1,11 @@
 """Put a chosen model and what belongs to it into a bundle. The same inputs give the same bytes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -13,14 +15,16 @@ from edgefleet_converters.evaluation import MIN_GOLDEN, Evaluation
 from edgefleet_converters.recipe import Recipe
 from edgefleet_converters.workshop import Answers, ModelFile, comparable
 from edgefleet_protocol.bundle import open_bundle, write_bundle
-from edgefleet_protocol.manifest import Manifest, RuntimeProof, TensorSpec, Tolerance
+from edgefleet_protocol.manifest import Manifest, OperatorSet, RuntimeProof, TensorSpec, Tolerance
 from edgefleet_protocol.manifest import Recipe as RecipeRecord
 from edgefleet_protocol.profile import HardwareProfile
 from edgefleet_runtime.golden import dump_golden
 from edgefleet_runtime.quantize import quantize_array
 
 Array = npt.NDArray[Any]
+ModelFormat = Literal["onnx", "ort", "tflite"]
 
+_CPU_PROVIDER: Final = "CPUExecutionProvider"
 _GOLDEN_SHARE: Final = 64 * 1024 * 1024
 """Golden vectors are cut down (never below 8) when they would take more bytes than this."""
 
@@ -107,7 +111,7 @@ class Contents:
     version: str
     profile: HardwareProfile
     file: ModelFile
-    format: str
+    format: ModelFormat
     precision: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -117,6 +121,23 @@ class Contents:
     source_sha256: str
     side_files: dict[str, bytes]
     report: dict[str, Any] = field(default_factory=dict)
+
+
+def required_operators(facts: Mapping[str, Any]) -> list[OperatorSet]:
+    """Return what a runtime must have to run a file with these facts (of `onnx.load` or `tflite.load`)."""
+    if "required_operators" in facts:
+        return msgspec.convert(facts["required_operators"], list[OperatorSet])
+    names: dict[int, set[str]] = {}
+    for node in facts["nodes"]:
+        names.setdefault(int(node["version"]), set()).add(str(node["name"]))
+    return [OperatorSet(domain="tflite", version=v, operators=sorted(found)) for v, found in sorted(names.items())]
+
+
+def execution_providers(profile: HardwareProfile) -> list[str]:
+    """Return the execution providers of a board with onnxruntime, the CPU last; none for other runtimes."""
+    if profile.runtime.name != "ort":
+        return []
+    return list(dict.fromkeys([*profile.delegates, _CPU_PROVIDER]))
 
 
 def build_bundle(contents: Contents) -> bytes:
@@ -136,7 +157,7 @@ def build_bundle(contents: Contents) -> bytes:
         runtime=contents.profile.runtime.name,
         model_member=member,
         precision=contents.precision,
-        format="tflite" if contents.format == "tflite" else "onnx",
+        format=contents.format,
         inputs=list(contents.inputs),
         outputs=list(contents.outputs),
         runtimes=list(contents.proofs),
@@ -145,6 +166,8 @@ def build_bundle(contents: Contents) -> bytes:
         recipe=RecipeRecord(sha256=contents.recipe.sha256, steps=contents.recipe.to_data()),
         operators=dict(contents.file.facts["operators"]),
         opset=contents.file.facts.get("opset"),
+        required_operators=required_operators(contents.file.facts),
+        execution_providers=execution_providers(contents.profile),
         report=contents.report,
         licence=str(contents.file.facts.get("licence", "")),
     )

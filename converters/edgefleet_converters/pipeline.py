@@ -33,7 +33,7 @@ from edgefleet_converters.drift_reference import build_reference
 from edgefleet_converters.evaluation import Evaluation, prepare_evaluation
 from edgefleet_converters.gate import check_runtimes
 from edgefleet_converters.kept import kept_report, key_of
-from edgefleet_converters.pack import Contents, build_bundle
+from edgefleet_converters.pack import Contents, ModelFormat, build_bundle
 from edgefleet_converters.recipe import CandidateSpec, Recipe, default_recipe, load_recipe
 from edgefleet_converters.report import (
     BundleRow,
@@ -212,7 +212,8 @@ class _Conversion:
         self._say(profile.name, "quantize", "making candidates")
         subject = Subject(model, base, evaluation, reference, profile, recipe, self._request.options)
         chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
-        return self._bundle(profile, chosen, prepared, recipe, base.bytes, "onnx")
+        kind: ModelFormat = "ort" if chosen.file.path.suffix == ".ort" else "onnx"
+        return self._bundle(profile, chosen, prepared, recipe, base.bytes, kind)
 
     def _compiled(
         self, profile: HardwareProfile, model: ModelFile, prepared: _Prepared, recipe: Recipe, row: ProfileReport
@@ -315,8 +316,9 @@ class _Conversion:
         return "litert"
 
     def _bundle(
-        self, profile: HardwareProfile, chosen: Chosen, prepared: _Prepared, recipe: Recipe, fp32_bytes: int, kind: str
-    ) -> BundleRow:
+        self, profile: HardwareProfile, chosen: Chosen, prepared: _Prepared, recipe: Recipe, fp32_bytes: int,
+        kind: ModelFormat,
+    ) -> BundleRow:  # fmt: skip
         """Write the bundle file and return its row."""
         request = self._request
         self._say(profile.name, "bundle", f"{chosen.spec.precision}, {chosen.file.bytes} bytes")

@@ -15,9 +15,9 @@ from edgefleet_converters.errors import RecipeError
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.profile import HardwareProfile
 
-Precision = Literal["fp32", "fp16", "int8", "dynamic", "int8-weights", "int4-weights", "int16x8"]
+Precision = Literal["fp32", "fp16", "int8", "dynamic", "int8-weights", "int4-weights", "int16x8", "int16-weights"]
 """fp32, fp16, int8 (weights and activations), dynamic (activations ranged at run time) are as old as the format; then weights
-alone in 8 or 4 bits, and 16-bit activations with 8-bit weights."""
+alone in 8 or 4 bits, 16-bit activations with 8-bit weights, and weights alone in 16 bits with a scale a channel."""
 Method = Literal["none", "float16", "dynamic", "static", "weights", "mixed"]
 _MAX_RECIPE_BYTES = 1 << 20
 
@@ -32,8 +32,8 @@ class CandidateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     the mean error of rounded weights out of the biases.
 
     weight_bits: how weights that stay float otherwise are stored; 0 leaves them. weights_half and weights_float name stored
-    tensors that are kept in float16 and float32 instead. They are made float32 again when a runtime loads the model, so
-    they save bytes and no time (`onnx.weights`).
+    tensors that are kept in 16 bits and float32 instead; half says in what form the 16 bits are. They are made float32 again
+    when a runtime loads the model, so they save bytes and no time (`onnx.weights`).
 
     io_dtype: of a compiled TFLite file's inputs and outputs that are float32 in the source. Integers there are for boards without
     float32, so everything between is in integers too.
@@ -59,6 +59,7 @@ class CandidateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     weights_half: list[str] = []
     weights_float: list[str] = []
     io_dtype: Literal["float32", "int8", "uint8"] = "float32"
+    half: Literal["float16", "int16"] = "float16"
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -93,7 +94,7 @@ FP32: Final = CandidateSpec(id="fp32", precision="fp32", method="none", tier=9)
 def default_recipe(profile: HardwareProfile, *, seed: int) -> Recipe:
     """Return the candidates that suit a profile.
 
-    The order of tiers: int8 all over; int8 with parts left out by rule; the same found by search; weights alone; float16; what
+    The order of tiers: int8 all over; int8 with parts left out by rule; the same found by search; weights alone; 16 bits; what
     costs more time than it saves (`_slow`); float32. Activation type and channel handling are the profile's (converters.md
     §0.6). On x86 without VNNI weights keep to 7 bits.
     """
@@ -110,7 +111,7 @@ def default_recipe(profile: HardwareProfile, *, seed: int) -> Recipe:
             replace(static, id="int8-static-weighted", tier=2, op_types=WEIGHTED),
             replace(static, id="int8-static-head-float", tier=2, head_float=True),
             replace(even, id="int8-static-equalised"),
-            replace(even, id="int8-mixed", method="mixed", tier=3, op_types=WEIGHTED, weight_bits=8),
+            replace(even, id="int8-mixed", method="mixed", tier=3, op_types=WEIGHTED, weight_bits=8, half="int16"),
             *_weights(profile),
             *_halves(profile),
             *_slow(profile),
@@ -144,10 +145,13 @@ def _weights(profile: HardwareProfile) -> list[CandidateSpec]:
 
 
 def _halves(profile: HardwareProfile) -> list[CandidateSpec]:
-    """Return the 16-bit candidates; arithmetic in float16 first only where the processor has it."""
-    whole = CandidateSpec(id="fp16", precision="fp16", method="float16", tier=5)
-    stored = CandidateSpec(id="fp16-weights", precision="fp16", method="weights", tier=5, weight_bits=16)
-    return [whole, stored] if "fp16" in profile.features else [stored, whole]
+    """Return the 16-bit candidates: arithmetic in float16 first where the processor has it, else the nearest to float32."""
+    whole = CandidateSpec(id="fp16", precision="fp16", method="float16", tier=6)
+    stored = CandidateSpec(id="fp16-weights", precision="fp16", method="weights", tier=6, weight_bits=16)
+    near = msgspec.structs.replace(stored, id="int16-weights", precision="int16-weights", tier=5, half="int16")
+    if "fp16" in profile.features:
+        return [msgspec.structs.replace(whole, tier=5), near, stored]
+    return [near, stored, whole]
 
 
 def _slow(profile: HardwareProfile) -> list[CandidateSpec]:
@@ -159,11 +163,11 @@ def _slow(profile: HardwareProfile) -> list[CandidateSpec]:
     quant = profile.quant
     return [
         CandidateSpec(
-            id="int16x8-static", precision="int16x8", method="static", tier=6, per_channel=quant.per_channel,
+            id="int16x8-static", precision="int16x8", method="static", tier=7, per_channel=quant.per_channel,
             act_dtype="int16" if quant.act_dtype == "int8" else "uint16",
         ),
         CandidateSpec(
-            id="int8-dynamic", precision="dynamic", method="dynamic", tier=6, reduce_range=_narrow(profile)
+            id="int8-dynamic", precision="dynamic", method="dynamic", tier=7, reduce_range=_narrow(profile)
         ),
     ]  # fmt: skip
 

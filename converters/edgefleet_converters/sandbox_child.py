@@ -32,6 +32,7 @@ STEPS: Final[dict[str, str]] = {
     "onnx_prepare": "edgefleet_converters.onnx.prepare:prepare_step",
     "onnx_sensitivity": "edgefleet_converters.onnx.sensitivity:sensitivity_step",
     "onnx_candidate": "edgefleet_converters.onnx.quantize:candidate_step",
+    "onnx_ort_format": "edgefleet_converters.onnx.ort_format:ort_format_step",
     "tflite_import": "edgefleet_converters.tflite.load:import_step",
     "tflite_sensitivity": "edgefleet_converters.tflite.quantize.sensitivity:sensitivity_step",
     "tflite_candidate": "edgefleet_converters.tflite.quantize.candidates:candidate_step",

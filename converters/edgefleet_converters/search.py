@@ -28,6 +28,7 @@ CandidateListener = Callable[[CandidateRow], None]
 _Found = tuple[CandidateSpec, ModelFile, Passed, int]
 _Tried = tuple[ModelFile, Passed] | errors.ConversionError
 _SAME_SIZE_RATIO = 0.05
+_PREFERRED_RATIO = 1.1
 _WORTH_RATIO = 0.5
 """A mixed model larger than this part of float32 is not offered: float16 is as small and loses nothing."""
 _QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
@@ -97,7 +98,7 @@ def _search(workshop: Workshop, subject: Subject, report: ProfileReport, listene
                 continue
             later = [spec for spec in wanted if spec.tier in tiers[position + 1 :]]
             report.candidates.extend(_not_tried(later, chosen))
-            return chosen
+            return _own_format(workshop, subject, chosen, report, listener)
     # A candidate that passed the gate and failed after it came nearer than any that lost accuracy.
     raise _among(accurate[0], [*accurate, *rejections]) if accurate else _refusal(rejections)
 
@@ -291,6 +292,44 @@ def _finish(workshop: Workshop, subject: Subject, spec: CandidateSpec, file: Mod
             needed_bytes=measured.arena_bytes,
         )
     return Chosen(spec, file, passed, golden, measured)
+
+
+def _own_format(
+    workshop: Workshop, subject: Subject, chosen: Chosen, report: ProfileReport, listener: CandidateListener
+) -> Chosen:
+    """Return the chosen model as `.ort` where the profile takes it, it is small and quick enough, and it holds; else as it is.
+
+    Listed behind onnx it must be smaller. Listed first, which says that loading without optimising is worth more than bytes, it
+    may be larger by `_PREFERRED_RATIO`.
+    """
+    if "ort" not in subject.profile.formats_allowed:
+        return chosen
+    row = CandidateRow(id=f"{chosen.spec.id}.ort", precision=chosen.spec.precision)
+    replace = msgspec.structs.replace
+    try:
+        with workshop.stage("quantize"):
+            file = workshop.ort_format(chosen.file)
+        row = replace(row, bytes=file.bytes)
+        is_first = subject.profile.formats_allowed[0] == "ort"
+        largest = int((_PREFERRED_RATIO if is_first else 1) * chosen.file.bytes)
+        if file.facts["slow"] or file.bytes >= largest:
+            slower, size = ", ".join(file.facts["slow"]), f"it has {file.bytes} bytes, {chosen.file.bytes} as .onnx"
+            why = f"{slower} would run slower" if slower else size
+            raise errors.TransformError(f"the .onnx file is kept: {why}", next_step="use the .onnx file")
+        with workshop.stage("gate"):
+            passed = pass_gate(
+                workshop, file, subject.profile, subject.evaluation, subject.reference, subject.options,
+                chosen.spec.precision,
+            )  # fmt: skip
+        better = _finish(workshop, subject, chosen.spec, file, passed)
+        row = replace(_measured(row, better.measured), verdict="passed", metric=passed.metric, parity=passed.parity)
+    except errors.SourceError:
+        raise
+    except errors.ConversionError as error:
+        row, better = replace(row, verdict="rejected", reason=error.message), chosen
+    report.candidates.append(row)
+    listener(row)
+    return better
 
 
 def _not_tried(specs: list[CandidateSpec], chosen: Chosen) -> Iterator[CandidateRow]:

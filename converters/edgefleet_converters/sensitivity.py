@@ -87,6 +87,8 @@ class Found:
     """What a search found. weights: tensors from the worst on, of which the first `half` stay in 16 bits.
 
     nodes: from the worst on, of which the first `out` are not quantised statically. judged: models that were judged.
+    op_types: what else is static, with the head in float; empty = weighted nodes alone. regions: for each of `nodes` the names
+    that leave int8 with it.
     """
 
     weights: tuple[Harm, ...]
@@ -95,6 +97,13 @@ class Found:
     out: int
     judged: int
     samples: int
+    op_types: tuple[str, ...] = ()
+    regions: tuple[tuple[str, ...], ...] = ()
+
+    def left_out(self) -> list[str]:
+        """Return the names of all nodes that are not quantised statically."""
+        regions = self.regions or tuple((harm.name,) for harm in self.nodes)
+        return sorted({name for region in regions[: self.out] for name in region})
 
     def further(self) -> "Found | None":
         """Return the next more careful choice, twice as many layers taken out; None when there is none."""
@@ -107,10 +116,14 @@ class Found:
 def resolved(spec: CandidateSpec, found: Found) -> CandidateSpec:
     """Return the spec that a bundle carries: static with some nodes left out, or weights alone when too few are left."""
     half = sorted(harm.name for harm in found.weights[: found.half])
-    left = len(found.nodes) - found.out
-    if left < MIN_STATIC_SHARE * len(found.nodes) or not left:
+    if found.out > most_out(len(found.nodes)):
         return msgspec.structs.replace(
             spec, precision="int8-weights", method="weights", op_types=[], exclude=[], weights_half=half
         )
-    exclude = sorted(harm.name for harm in found.nodes[: found.out])
-    return msgspec.structs.replace(spec, method="static", exclude=exclude, weights_half=half)
+    wide = {"op_types": list(found.op_types), "head_float": True} if found.op_types else {}
+    return msgspec.structs.replace(spec, method="static", exclude=found.left_out(), weights_half=half, **wide)
+
+
+def most_out(layers: int) -> int:
+    """Return how many of so many layers may be left out before int8 is not worth it; -1 when there are none."""
+    return int((1 - MIN_STATIC_SHARE) * layers) if layers else -1

@@ -287,6 +287,17 @@ class Workshop:
         outcome = self.sandbox.build("onnx_candidate", args, what=f"making the candidate {spec.id}")
         return self._file(out, outcome.answer["facts"])
 
+    def ort_format(self, file: ModelFile) -> ModelFile:
+        """Return an ONNX file in onnxruntime's own format; its facts gain `slow`. Raises TransformError, CrashedError …"""
+
+        def made() -> ModelFile:
+            out = self._new("candidate.ort")
+            args = {"model": str(file.path), "out": str(out)}
+            answer = self.sandbox.build("onnx_ort_format", args, what="writing onnxruntime's own format").answer
+            return self._file(out, answer["facts"] | {"slow": answer["slow"]})
+
+        return _once(self._made, f"ort:{file.sha256}", made)
+
     def _compiled_candidate(self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet | None) -> ModelFile:
         """Return the form of a compiled TFLite file that `spec` names, made of the compiler's own graph."""
         asked = None

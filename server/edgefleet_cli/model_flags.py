@@ -27,6 +27,7 @@ class Precision(StrEnum):
     INT8_WEIGHTS = "int8-weights"
     INT4_WEIGHTS = "int4-weights"
     INT16X8 = "int16x8"
+    INT16_WEIGHTS = "int16-weights"
 
 
 ModelArgument = Annotated[

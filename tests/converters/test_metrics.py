@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from edgefleet_converters import errors
 from edgefleet_converters.check.detection import detection_f1, objects
-from edgefleet_converters.check.metrics import classes_of, judge
+from edgefleet_converters.check.distance import MAGNIFIED, magnified
+from edgefleet_converters.check.metrics import classes_of, is_lost, judge
 from edgefleet_converters.check.parity import parity, spread_of, tolerances, usable_vectors
 from edgefleet_protocol.manifest import Quantization, TensorSpec
 
@@ -167,3 +168,29 @@ def test_parity_figures_are_plain_numbers() -> None:
     figures = parity({"o": EYE + 0.1}, {"o": EYE})["o"]
     assert figures["max_abs"] == pytest.approx(0.1)
     assert 0.9 < figures["cosine"] < 1
+
+
+@given(
+    rows=st.lists(st.booleans(), min_size=8, max_size=40), first=st.integers(1, 8), max_drop=st.floats(0, 0.5),
+    metric=st.sampled_from(["agreement", "mae", "sequence"]),
+)  # fmt: skip
+def test_what_is_lost_early_is_lost(rows: list[bool], first: int, max_drop: float, metric: str) -> None:
+    wanted = np.tile(EYE[0], (len(rows), 1, 1)) if metric == "sequence" else np.tile(EYE[0], (len(rows), 1))
+    got = np.where(np.array(rows).reshape(-1, *[1] * (wanted.ndim - 1)), wanted, wanted[..., ::-1])
+    early = judge(metric, {"y": got[:first]}, {"y": wanted[:first]}, {})
+    if is_lost(early, {"y": wanted[:first]}, n=len(rows), max_drop=max_drop):
+        assert judge(metric, {"y": got}, {"y": wanted}, {}).drop > max_drop - 1e-9
+
+
+def test_a_detector_is_never_given_up_early() -> None:
+    wanted = np.zeros((4, 6, 10), np.float32)
+    assert not is_lost(judge("detection", {"y": wanted}, {"y": wanted}, {}), {"y": wanted}, n=10, max_drop=0.0)
+
+
+def test_errors_are_magnified_only_where_changed_samples_are_counted() -> None:
+    got = EYE + np.float32(0.125)
+    assert np.array_equal(magnified("agreement", {"y": got}, {"y": EYE})["y"], EYE + np.float32(MAGNIFIED * 0.125))
+    assert magnified("mae", {"y": got}, {"y": EYE})["y"] is got
+    assert magnified("agreement", {"y": got[:, :1]}, {"y": EYE[:, :1]})["y"].shape == (4, 1)
+    whole = np.arange(4)
+    assert magnified("agreement", {"y": whole}, {"y": whole})["y"] is whole

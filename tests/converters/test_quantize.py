@@ -21,7 +21,7 @@ from edgefleet_converters.passes.base import run_passes
 from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import load
-from tests.converters.graphs import Array, classifier, data_for, model_of
+from tests.converters.graphs import Array, classifier, data_for, model_of, save
 
 
 def answer(model: onnx.ModelProto, x: Array) -> Array:
@@ -234,3 +234,37 @@ def test_activations_of_8_and_16_bits_run_and_16_are_nearer(act_dtype: str) -> N
     ready, calibration, _ = prepared(model, wanted, samples_of(x))
     error = np.abs(answer(candidate(ready, wanted, calibration), x) - answer(model, x)).mean()
     assert error < (0.01 if "16" in act_dtype else 0.05) * np.ptp(answer(model, x))
+
+
+def test_sixteen_bits_with_a_scale_a_channel_are_nearer_than_float16_and_as_small() -> None:
+    model = convolutions()
+    x = images(8)
+    wanted = answer(model, x)
+    whole = store_weights(model, 16, whole=True)
+    half = store_weights(model, 16)
+    apart = {name: float(np.abs(answer(made, x) - wanted).max()) for name, made in (("whole", whole), ("half", half))}
+    assert apart["whole"] < 0.5 * apart["half"]
+    assert len(whole.SerializeToString()) < 1.15 * len(half.SerializeToString())
+    kinds = {tensor.data_type for tensor in whole.graph.initializer}
+    assert TensorProto.INT16 in kinds
+    assert TensorProto.FLOAT16 not in kinds
+
+
+def test_ranges_are_those_of_onnxruntimes_calibrator(tmp_path: Path) -> None:
+    from onnxruntime.quantization.calibrate import create_calibrator
+
+    from edgefleet_converters.onnx.calibrate import quantizable_operators, tensor_ranges
+
+    model, found = convolutions(), samples_of(images(6))
+    calibrator = create_calibrator(
+        save(model, tmp_path), quantizable_operators(), augmented_model_path=str(tmp_path / "augmented.onnx")
+    )
+    calibrator.collect_data(samples_of(images(6)))
+    theirs = {
+        name: tuple(float(np.asarray(v).reshape(-1)[0]) for v in data.range_value)
+        for name, data in calibrator.compute_data().items()
+    }
+    ours = tensor_ranges(model, found, method="MinMax")
+    assert set(ours) == set(theirs)
+    for name, pair in theirs.items():
+        assert ours[name] == pytest.approx(pair, rel=1e-5, abs=1e-6), name

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from edgefleet_converters.check.distance import distance
 from edgefleet_converters.check.metrics import judge
 from edgefleet_converters.onnx.prepare import prepared
 from edgefleet_converters.onnx.quantize import candidate
-from edgefleet_converters.onnx.sensitivity import Search
+from edgefleet_converters.onnx.sensitivity import Search, other_operators, region
 from edgefleet_converters.pareto import front
 from edgefleet_converters.recipe import WEIGHTED, CandidateSpec
 from edgefleet_converters.sensitivity import JUDGED, Found, Harm, fewest, resolved, samples_to_rank, worst_first
-from tests.converters.graphs import run, samples, save
+from tests.converters.graphs import model_of, run, samples, save
 from tests.converters.test_pipeline import opened
 from tests.converters.test_quantize import answer, convolutions, images, samples_of
 
@@ -185,3 +185,30 @@ def test_distance_of_detectors_looks_at_scores_and_not_at_boxes() -> None:
     assert distance("detection", {"y": moved}, {"y": boxes}) == 0
     assert distance("detection", {"y": lost}, {"y": boxes}) > 0.1
     assert judge("scores", {"y": lost}, {"y": boxes}, {}).value == pytest.approx(0.4)
+
+
+def test_a_wide_search_carries_its_operators_and_regions() -> None:
+    layers = tuple(Harm(f"n{i}", 0.0, 1.0) for i in range(8))
+    regions = tuple((f"n{i}", f"act{i}") for i in range(8))
+    wide = Found((), 0, layers, 2, 1, 8, ("Conv", "Mul"), regions)
+    spec = resolved(MIXED, wide)
+    assert (spec.method, spec.op_types, spec.head_float) == ("static", ["Conv", "Mul"], True)
+    assert spec.exclude == ["act0", "act1", "n0", "n1"]
+    assert resolved(MIXED, Found((), 0, layers, 7, 1, 8)).method == "weights"
+
+
+def test_the_region_of_a_layer_is_its_activation_function() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv", pads=[1] * 4),
+        helper.make_node("Sigmoid", ["c"], ["s"], name="gate"),
+        helper.make_node("Mul", ["c", "s"], ["a"], name="product"),
+        helper.make_node("Conv", ["a", "w"], ["d"], name="next", pads=[1] * 4),
+        helper.make_node("Add", ["a", "d"], ["y"], name="sum"),
+    ]
+    weights = {"w": np.ones((3, 3, 3, 3), np.float32)}
+    model = model_of(nodes, weights, {"x": ["N", 3, 8, 8]}, {"y": ["N", 3, 8, 8]})
+    assert set(region(model, "conv")) == {"conv", "gate", "product"}
+    assert region(model, "next") == ("next",)
+    assert other_operators(model, MIXED) == ("Conv", "Mul", "Sigmoid")
+    plain = model_of(nodes[:1], weights, {"x": ["N", 3, 8, 8]}, {"c": ["N", 3, 8, 8]})
+    assert other_operators(plain, MIXED) == (), "nothing to widen the search by"

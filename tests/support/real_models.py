@@ -34,8 +34,6 @@ RAPIDOCR_REC = Wheel("rapidocr-onnxruntime==1.4.4", "rapidocr_onnxruntime/models
 """Reads a text line: float32 [N, 3, 48, W] -> scores [N, W / 8, 6625]."""
 NUDENET = Wheel("nudenet==3.4.2", "nudenet/320n.onnx")
 """Object detector: float32 [1, 3, 320, 320] -> [1, 4 + 18, 2100], box and class scores in one tensor."""
-SILERO_VAD = Wheel("silero-vad==6.2.3", "silero_vad/data/silero_vad_16k_op15.onnx")
-"""Is there speech: chunk float32 [N, 576], state [2, N, 128], rate int64 -> probability [N, 1] and the next state."""
 
 WAKE_WORDS = tuple(
     Wheel("pymicro-wakeword==2.5.0", f"pymicro_wakeword/models/{name}.tflite")

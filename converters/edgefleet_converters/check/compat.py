@@ -25,9 +25,14 @@ def check_format(profile: HardwareProfile, source_format: str) -> None:
     if source_format in profile.formats_allowed or compiles(profile, source_format):
         return
     raise FormatNotAllowedError(
-        f"profile {profile.name} takes {', '.join(profile.formats_allowed)} models (formats_allowed), not {source_format}",
-        next_step=f"publish the model as {profile.formats_allowed[0]}, or choose another profile",
+        f"profile {profile.name} takes {', '.join(_source_formats(profile))} models (formats_allowed), not {source_format}",
+        next_step=f"publish the model as {_source_formats(profile)[0]}, or choose another profile",
     )
+
+
+def _source_formats(profile: HardwareProfile) -> list[str]:
+    """Return the formats in which a model can be given; `ort` is one that is made here."""
+    return [name for name in profile.formats_allowed if name != "ort"] or ["onnx"]
 
 
 def check_backend(profile: HardwareProfile) -> None:

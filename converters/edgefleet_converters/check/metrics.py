@@ -48,6 +48,18 @@ def judge(name: str | None, answers: Answers, reference: Answers, labels: Mappin
     return function(answers, reference, labels)
 
 
+def is_lost(score: Score, reference: Answers, *, n: int, max_drop: float) -> bool:
+    """Return whether the loss on the first samples is certain to be more than `max_drop` on all `n`, whatever the rest show.
+
+    score: of the first samples, without labels. reference: the source's answers to them. Certain only for metrics that are a
+    mean of losses of single samples; False for others.
+    """
+    by_sample = score.name in ("sequence", "mae", "scores") or (
+        score.name == "agreement" and all(map(is_class_scores, reference.values()))
+    )
+    return by_sample and score.drop * score.n > max_drop * n
+
+
 def default_metric(labels: Mapping[str, Array]) -> str:
     """Return `top1` when there are integer labels, else `agreement`."""
     plain = labels.get("")

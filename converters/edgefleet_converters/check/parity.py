@@ -4,7 +4,7 @@ Declared tolerances are what the device's golden test allows. They must cover wh
 bit, agent.md §1 fact 10) and, for quantised models, what quantization itself changed:
 
 * float32: 1e-4 of the output's range, and 1e-3 of each value;
-* float16: 1e-2 of the range and of each value;
+* float16 and int16 weights: 1e-2 of the range and of each value;
 * int8 and dynamic: 2 % of the range, or 1.25 times the largest difference to the source on the golden vectors where that is
   more, but never more than 25 % of the range: a vector beyond that is no golden vector;
 * whole-number outputs: equal, or within 2 steps where the tensor is quantised.
@@ -20,7 +20,9 @@ from edgefleet_protocol.manifest import TensorSpec, Tolerance
 
 Array = npt.NDArray[Any]
 
-_FLOAT: Final[Mapping[str, tuple[float, float]]] = {"fp32": (1e-4, 1e-3), "fp16": (1e-2, 1e-2)}
+_FLOAT: Final[Mapping[str, tuple[float, float]]] = {
+    "fp32": (1e-4, 1e-3), "fp16": (1e-2, 1e-2), "int16-weights": (1e-2, 1e-2),
+}  # fmt: skip
 QUANTISED_RATIO: Final = 0.02
 QUANTISED_CAP_RATIO: Final = 0.25
 _HEADROOM: Final = 1.25

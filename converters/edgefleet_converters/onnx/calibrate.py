@@ -1,14 +1,15 @@
 """What calibration samples tell about a model: the range of each tensor, the mean of each channel. Runs in a sandboxed child.
 
-Ranges come from onnxruntime's own calibrators, whose result its quantizer takes. They are collected once a model and serve
+Ranges are those of onnxruntime's own calibrators, whose result its quantizer takes. They are collected once a model and serve
 any choice of nodes.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.golden import slice_sample
 
 Array = npt.NDArray[Any]
+A = TypeVar("A")
+B = TypeVar("B")
 
 HISTOGRAM_SAMPLES: Final = 32
 """So many samples fill a histogram of a tensor well enough; each costs a hundred times what a minimum and maximum cost."""
@@ -26,6 +29,8 @@ _CHUNK: Final = 4
 """Samples that a histogram calibrator holds at once: it keeps every tensor of them in memory."""
 
 
+_THREADS: Final = 2
+"""As many as the smallest machine that a converter runs on has processors."""
 BIAS_SAMPLES: Final = 32
 """So many samples give the mean of a layer's input closely enough."""
 
@@ -97,22 +102,65 @@ def tensor_ranges(model: onnx.ModelProto, samples: Samples, *, method: str) -> d
     method: MinMax, Entropy or Percentile. Raises what onnxruntime raises. Runs the model on each sample.
     """
     from onnxruntime.quantization import CalibrationMethod
-    from onnxruntime.quantization.calibrate import create_calibrator
+    from onnxruntime.quantization.calibrate import CalibraterBase, create_calibrator
 
     kind = CalibrationMethod[method]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(model.SerializeToString())
+        if kind is CalibrationMethod.MinMax:
+            base = CalibraterBase(path, quantizable_operators())
+            tensors, _ = base.select_tensors_to_calibrate(base.model)
+            return _lowest_and_highest(base.model, sorted(tensors), samples)
         calibrator = create_calibrator(
             path, quantizable_operators(), augmented_model_path=str(Path(folder) / "augmented.onnx"),
             calibrate_method=kind,
         )  # fmt: skip
-        plain = kind is CalibrationMethod.MinMax
-        count, step = (len(samples),) * 2 if plain else (min(len(samples), HISTOGRAM_SAMPLES), _CHUNK)
-        for start in range(0, count, step):
-            calibrator.collect_data(samples.part(range(start, min(start + step, count))))
+        count = min(len(samples), HISTOGRAM_SAMPLES)
+        for start in range(0, count, _CHUNK):
+            calibrator.collect_data(samples.part(range(start, min(start + _CHUNK, count))))
         found = calibrator.compute_data()
     return {name: (_number(data.range_value[0]), _number(data.range_value[1])) for name, data in found.items()}
+
+
+def _lowest_and_highest(
+    model: onnx.ModelProto, tensors: Sequence[str], samples: Samples
+) -> dict[str, tuple[float, float]]:
+    """Return what onnxruntime's MinMax calibrator finds, in a session of our own: its own one optimises nothing and spins."""
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    wanted = []
+    for position, name in enumerate(tensors):
+        for operator in ("ReduceMin", "ReduceMax"):
+            made = f"edgefleet_{operator}_{position}"
+            # With keepdims = 0 an empty tensor is an error.
+            shown.graph.node.append(onnx.helper.make_node(operator, [name], [made], name=made, keepdims=1))
+            shown.graph.output.append(onnx.helper.make_empty_tensor_value_info(made))
+            wanted.append(made)
+    session = quiet_session(shown)
+    rows = in_two(lambda feed: [_bounds(value) for value in session.run(wanted, feed)], list(samples))
+    lows, highs = np.min(rows, axis=0), np.max(rows, axis=0)
+    return {name: (float(lows[2 * i, 0]), float(highs[2 * i + 1, 1])) for i, name in enumerate(tensors)}
+
+
+def _bounds(value: Array) -> tuple[float, float]:
+    """Return lowest and highest of an array with one value, or none where the tensor was empty."""
+    return (float(value.min()), float(value.max())) if value.size else (0.0, 0.0)
+
+
+def quiet_session(model: onnx.ModelProto) -> Any:
+    """Return an onnxruntime session of one thread, so that its answers are the same on every machine. Raises its errors."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def in_two(work: Callable[[A], B], items: Sequence[A]) -> list[B]:
+    """Return `work` of each item in their order, done by two threads: onnxruntime computes outside of Python's lock."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(work, items))
 
 
 def _number(value: Any) -> float:
@@ -132,8 +180,6 @@ def channel_means(model: onnx.ModelProto, tensors: Sequence[str], samples: Sampl
 
     The channels' axis is 1, as in [N, C] and in images [N, C, …]. Tensors that the model does not make are left out.
     """
-    import onnxruntime as ort
-
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
     names = sorted(set(tensors))
@@ -145,16 +191,18 @@ def channel_means(model: onnx.ModelProto, tensors: Sequence[str], samples: Sampl
         for name in names
         if name in made and name not in there
     )
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
-    session = ort.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = quiet_session(shown)
     wanted = [name for name in names if name in made]
-    sums: dict[str, list[Array]] = {name: [] for name in names}
-    for feed in samples:
+
+    def means(feed: dict[str, Array]) -> dict[str, Array]:
         values = dict(zip(wanted, session.run(wanted, feed), strict=True))
         values |= {name: feed[name] for name in names if name in given}
-        for name, value in values.items():
-            if value.ndim > 1:
-                others = tuple(axis for axis in range(value.ndim) if axis != 1)
-                sums[name].append(value.astype(np.float64).mean(axis=others))
-    return {name: np.mean(rows, axis=0) for name, rows in sums.items() if rows}
+        return {name: _channel_mean(value) for name, value in values.items() if value.ndim > 1}
+
+    rows = in_two(means, list(samples))
+    return {name: np.mean([row[name] for row in rows], axis=0) for name in names if rows and name in rows[0]}
+
+
+def _channel_mean(value: Array) -> Array:
+    mean: Array = value.astype(np.float64).mean(axis=tuple(axis for axis in range(value.ndim) if axis != 1))
+    return mean

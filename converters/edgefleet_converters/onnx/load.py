@@ -6,7 +6,7 @@ ONNX checker (which would follow external data itself).
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import onnx
@@ -29,6 +29,8 @@ from edgefleet_converters.onnx.walk import all_nodes, all_tensors
 from edgefleet_converters.onnx.wire import classify
 from edgefleet_converters.passes.base import Pass
 from edgefleet_protocol.manifest import TensorSpec
+
+DEFAULT_DOMAIN: Final = "ai.onnx"
 
 
 def import_step(args: dict[str, Any]) -> dict[str, Any]:
@@ -116,23 +118,44 @@ def serialise(model: onnx.ModelProto) -> bytes:
 
 
 def facts_of(model: onnx.ModelProto) -> dict[str, Any]:
-    """Return `{inputs, outputs, operators, opset, ir, nodes, licence, flow}` as plain data. flow: of `flow_of`."""
+    """Return `{inputs, outputs, operators, required_operators, opset, ir, nodes, licence, flow}` as plain data. flow: of `flow_of`."""
     stored = {tensor.name for tensor in model.graph.initializer}
-    operators: dict[str, int] = {}
-    for node in all_nodes(model):
-        key = f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
-        operators[key] = operators.get(key, 0) + 1
+    operators = operators_of(model)
     metadata = {entry.key.lower(): entry.value for entry in model.metadata_props}
     return {
         "inputs": [msgspec.to_builtins(_spec(v)) for v in model.graph.input if v.name not in stored],
         "outputs": [msgspec.to_builtins(_spec(v)) for v in model.graph.output],
-        "operators": dict(sorted(operators.items())),
+        "operators": operators,
+        "required_operators": required_operators(model),
         "opset": opset_of(model),
         "ir": model.ir_version,
         "nodes": sum(operators.values()),
         "flow": flow_of(model),
         "licence": (metadata.get("license") or metadata.get("licence") or "")[:200],
     }
+
+
+def operators_of(model: onnx.ModelProto) -> dict[str, int]:
+    """Return operator -> number of nodes, also inside subgraphs; `domain::operator` outside the default domain."""
+    operators: dict[str, int] = {}
+    for node in all_nodes(model):
+        key = f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+        operators[key] = operators.get(key, 0) + 1
+    return dict(sorted(operators.items()))
+
+
+def required_operators(model: onnx.ModelProto) -> list[dict[str, Any]]:
+    """Return `[{domain, version, operators}]`: what a runtime must have. Calls of the model's own functions are left out."""
+    own = {(function.domain, function.name) for function in model.functions}
+    versions = {(entry.domain or DEFAULT_DOMAIN): entry.version for entry in model.opset_import}
+    names: dict[str, set[str]] = {}
+    for node in all_nodes(model):
+        if (node.domain, node.op_type) not in own:
+            names.setdefault(node.domain or DEFAULT_DOMAIN, set()).add(node.op_type)
+    return [
+        {"domain": domain, "version": versions.get(domain, 1), "operators": sorted(operators)}
+        for domain, operators in sorted(names.items())
+    ]
 
 
 def opset_of(model: onnx.ModelProto) -> int:

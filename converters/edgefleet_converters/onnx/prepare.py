@@ -18,6 +18,7 @@ from edgefleet_converters.onnx.passes.correct_bias import CORRECTED
 from edgefleet_converters.onnx.passes.equalise import Equalise
 from edgefleet_converters.onnx.passes.gemm_to_matmul import GemmToMatMul
 from edgefleet_converters.onnx.quantize import quantized, with_node_names
+from edgefleet_converters.onnx.ranges import cut
 from edgefleet_converters.passes.base import PassNote, run_passes
 from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_protocol.manifest import TensorSpec
@@ -69,4 +70,4 @@ def _calibrated(model: onnx.ModelProto, spec: CandidateSpec, samples: Samples) -
     inputs = sorted({node.input[0] for node in model.graph.node if node.op_type in CORRECTED})
     few = samples.part(range(min(len(samples), BIAS_SAMPLES)))
     means = channel_means(model, inputs, few) if inputs else {}
-    return Calibration(tensor_ranges(model, samples, method=spec.calibration), means)
+    return Calibration(cut(model, tensor_ranges(model, samples, method=spec.calibration)), means)

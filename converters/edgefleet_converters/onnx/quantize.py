@@ -13,7 +13,7 @@ import onnx
 
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.onnx.calibrate import Calibration, quantizable_operators
-from edgefleet_converters.onnx.load import facts_of, opset_of, parse, serialise
+from edgefleet_converters.onnx.load import facts_of, operators_of, opset_of, parse, serialise
 from edgefleet_converters.onnx.passes.correct_bias import CORRECTED, CorrectBias
 from edgefleet_converters.onnx.passes.fold import canonical
 from edgefleet_converters.onnx.passes.gemm_to_matmul import GemmToMatMul
@@ -60,9 +60,9 @@ def candidate(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
         made = model
     if spec.weight_bits:
         half, kept = frozenset(spec.weights_half), frozenset(spec.weights_float)
-        made = store_weights(made, spec.weight_bits, half=half, kept=kept)
+        made = store_weights(made, spec.weight_bits, half=half, kept=kept, whole=spec.half == "int16")
     made = canonical(made, like=source)
-    if spec.method not in ("float16", "none") and facts_of(made)["operators"] == facts_of(source)["operators"]:
+    if spec.method not in ("float16", "none") and operators_of(made) == operators_of(source):
         raise TransformError(
             "no node of the model was quantised by this recipe", next_step="choose another precision or recipe"
         )

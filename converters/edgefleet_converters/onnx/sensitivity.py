@@ -3,7 +3,9 @@
 Two ladders, each ranked one layer at a time on a few calibration samples and searched on up to `SEARCH_SAMPLES` (`sensitivity`):
 
 1. Weights: all in int8; those that hurt most go to float16 until the metric holds. Nothing else is quantised.
-2. Nodes: all weighted nodes static, the rest stored as ladder 1 found; the worst nodes leave the static part.
+2. Nodes: all weighted nodes static, the rest stored as ladder 1 found; the worst nodes leave the static part. First with
+   activation functions static too, each node taken out with those behind it and the head in float: fewer tensors then cross
+   between int8 and float, which costs time. Where that does not hold, weighted nodes alone.
 
 The samples are those of the calibration: what judges a candidate at the gate is never looked at here. The metric is held
 against the source's own answers, so no labels are needed.
@@ -11,28 +13,41 @@ against the source's own answers, so no labels are needed.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edgefleet_converters.check.distance import distance
-from edgefleet_converters.check.metrics import METRICS, judge
+from edgefleet_converters.check.distance import distance, magnified
+from edgefleet_converters.check.metrics import METRICS, is_lost, judge
 from edgefleet_converters.data import read_arrays
 from edgefleet_converters.errors import TransformError
-from edgefleet_converters.onnx.calibrate import Calibration, Samples
+from edgefleet_converters.evaluation import FIRST_SAMPLES
+from edgefleet_converters.onnx.calibrate import Calibration, Samples, in_two, quantizable_operators, quiet_session
 from edgefleet_converters.onnx.load import parse, serialise
 from edgefleet_converters.onnx.quantize import candidate
 from edgefleet_converters.onnx.weights import weights_of
 from edgefleet_converters.recipe import CandidateSpec
-from edgefleet_converters.sensitivity import MARGIN, SEARCH_SAMPLES, Found, Harm, fewest, samples_to_rank, worst_first
-from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_converters.sensitivity import (
+    MARGIN,
+    SEARCH_SAMPLES,
+    Found,
+    Harm,
+    fewest,
+    most_out,
+    samples_to_rank,
+    worst_first,
+)
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import is_batched, load
 
 Array = npt.NDArray[Any]
+
+_FUNCTIONS: Final = frozenset({"Clip", "LeakyRelu", "Mul", "Relu", "Sigmoid"})
+"""Operators that activation functions are made of and that onnxruntime computes in int8."""
+_ELEMENTWISE: Final = _FUNCTIONS | {"Elu", "HardSigmoid", "HardSwish", "Tanh"}
 
 
 def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
@@ -62,47 +77,73 @@ class Search:
         """max_drop: how much of the metric may be lost on the samples."""
         self._model, self._calibration = model, calibration
         self._samples = samples.part(range(min(len(samples), SEARCH_SAMPLES)))
+        self._feeds = list(self._samples)
         self._spec, self._metric, self._max_drop = spec, metric, max_drop
-        self._reference = self._answers(model, len(self._samples))
+        self._outputs = load("ort", serialise(model), threads=1).outputs
+        self._reference = self._answers(model, self._feeds, together=True)
         self._judged = 0
 
     def run(self) -> Found:
         """Return what was found. Raises TransformError when even 16-bit weights alone do not hold."""
-        weights, half = self._ladder(
-            [weight.name for weight in weights_of(self._model)],
-            alone=lambda name, rest: self._weights(kept=rest),
-            without=lambda names: self._weights(half=names),
-        )
+        weights, half = self._worst_weights([weight.name for weight in weights_of(self._model)])
         if half is None:
             raise TransformError(
                 "the model loses more than is allowed even with 16-bit weights alone",
                 next_step="use --precision auto or fp32, or allow more loss with --max-drop",
             )
         stored = [harm.name for harm in weights[:half]]
-        nodes, out = self._ladder(
-            self._static_nodes(),
-            alone=lambda name, rest: self._static(rest, stored, weight_bits=0),
-            without=lambda names: self._static(names, stored, weight_bits=self._spec.weight_bits),
-        )
-        count = samples_to_rank(max(len(nodes), len(weights)), len(self._samples))
-        left_out = len(nodes) if out is None else out
-        return Found(tuple(weights), half, tuple(nodes), left_out, self._judged, count)
+        names = self._static_nodes()
+        wide = other_operators(self._model, self._spec)
+        forms = [wide, ()] if wide else [()]
+        nodes = [Harm(name, 0.0, 0.0) for name in names]
+        for form in forms if names else ():
+            if self._holds(self._static([], stored, form)):
+                return self._found(weights, half, nodes, 0, form)
+        limit = most_out(len(names))
+        if limit > 0:
+            nodes = self._ranked(names, lambda name, rest: self._static(rest))
+        for form in forms if limit > 0 else ():
+            out = self._fewest_out(nodes, stored, form, limit)
+            if out is not None:
+                return self._found(weights, half, nodes, out, form)
+        return self._found(weights, half, nodes, len(nodes), ())
 
-    def _ladder(
-        self, names: list[str], *, alone: Callable[[str, list[str]], onnx.ModelProto],
-        without: Callable[[list[str]], onnx.ModelProto],
-    ) -> tuple[list[Harm], int | None]:  # fmt: skip
-        """Return layers from the worst on, and how many of them must go; unranked when none must.
+    def _fewest_out(self, nodes: list[Harm], stored: list[str], form: tuple[str, ...], limit: int) -> int | None:
+        """Return how many of the worst nodes must leave the static part; None when more than `limit` would have to."""
+        regions = self._regions(nodes, form)
 
-        alone: the model in which only this layer is quantised, given all others. without: all but these.
-        """
-        if not names or self._holds(without([])):
+        def holds(k: int) -> bool:
+            names = sorted({name for each in regions[:k] for name in each})
+            return self._holds(self._static(names, stored, form))
+
+        # The most careful choice first: where even that does not hold, as on many recognisers, nothing else need be tried.
+        return fewest(limit, lambda k: k == limit or (k > 0 and holds(k))) if holds(limit) else None
+
+    def _found(
+        self, weights: list[Harm], half: int, nodes: list[Harm], out: int, form: tuple[str, ...]
+    ) -> Found:  # fmt: skip
+        count = samples_to_rank(max(len(nodes), len(weights)), len(self._feeds))
+        regions = tuple(self._regions(nodes, form)) if form else ()
+        return Found(tuple(weights), half, tuple(nodes), out, self._judged, count, form, regions)
+
+    def _regions(self, nodes: Sequence[Harm], form: tuple[str, ...]) -> list[tuple[str, ...]]:
+        return [region(self._model, harm.name) if form else (harm.name,) for harm in nodes]
+
+    def _worst_weights(self, names: list[str]) -> tuple[list[Harm], int | None]:
+        """Return weights from the worst on, and how many of them need 16 bits; unranked when none does."""
+        if not names or self._holds(self._weights()):
             return [Harm(name, 0.0, 0.0) for name in names], 0
-        count = samples_to_rank(len(names), len(self._samples))
-        harms = [self._harm(name, alone(name, [n for n in names if n != name]), count) for name in names]
-        ranked = worst_first(harms)
-        taken = fewest(len(names), lambda k: k > 0 and self._holds(without([harm.name for harm in ranked[:k]])))
-        return ranked, taken
+        ranked = self._ranked(names, lambda name, rest: self._weights(kept=rest))
+        return ranked, fewest(
+            len(names), lambda k: k > 0 and self._holds(self._weights(half=[harm.name for harm in ranked[:k]]))
+        )
+
+    def _ranked(self, names: list[str], alone: Callable[[str, list[str]], onnx.ModelProto]) -> list[Harm]:
+        """Return layers from the worst on. alone: the model in which only this layer is quantised, given all others."""
+        count = samples_to_rank(len(names), len(self._feeds))
+        return worst_first(
+            in_two(lambda name: self._harm(name, alone(name, [n for n in names if n != name]), count), names)
+        )
 
     def _weights(self, *, half: Sequence[str] = (), kept: Sequence[str] = ()) -> onnx.ModelProto:
         spec = msgspec.structs.replace(
@@ -110,13 +151,18 @@ class Search:
         )  # fmt: skip
         return candidate(self._model, spec, self._calibration)
 
-    def _static(self, exclude: Sequence[str], half: Sequence[str], *, weight_bits: Any) -> onnx.ModelProto:
+    def _static(
+        self, exclude: Sequence[str], half: Sequence[str] | None = None, form: tuple[str, ...] = ()
+    ) -> onnx.ModelProto:  # fmt: skip
+        """Return the static model without some nodes. half: weights in 16 bits, the others in few; None = all in float32.
+
+        form: operators beside the weighted ones, with the head in float.
+        """
         spec = msgspec.structs.replace(
-            self._spec, method="static", exclude=sorted(exclude), weights_half=sorted(half), weight_bits=weight_bits,
-            correct_bias=bool(weight_bits),
+            self._spec, method="static", exclude=sorted(exclude), weights_half=sorted(half or ()),
+            weight_bits=0 if half is None else self._spec.weight_bits, correct_bias=half is not None,
+            op_types=list(form) or self._spec.op_types, head_float=bool(form),
         )  # fmt: skip
-        if len(exclude) == len(self._static_nodes()):
-            return self._weights(half=half)
         return candidate(self._model, spec, self._calibration)
 
     def _static_nodes(self) -> list[str]:
@@ -131,27 +177,74 @@ class Search:
         """Return what a model does on the first `count` samples; one that does not run is as harmful as can be."""
         wanted = {key: array[:count] for key, array in self._reference.items()}
         try:
-            got = self._answers(model, count)
-        except EdgefleetError:
+            got = self._answers(model, self._feeds[:count])
+        except Exception:  # noqa: BLE001 - whatever the runtime says, the layer is not one to quantise
             return Harm(name, 1.0, 1e9)
         apart = distance(self._metric, got, wanted)
         drop = judge(self._metric, got, wanted, {}).drop if np.isfinite(apart) else 1.0
         return Harm(name, float(drop), min(apart, 1e9))
 
     def _holds(self, model: onnx.ModelProto) -> bool:
+        """Say whether a model holds with its error `magnified`; the first samples alone may show that it does not."""
         self._judged += 1
-        try:
-            got = self._answers(model, len(self._samples))
-        except EdgefleetError:
-            return False
-        return bool(judge(self._metric, got, self._reference, {}).drop <= self._max_drop + 1e-9)
+        n = len(self._feeds)
+        got: dict[str, Array] = {}
+        for start, end in ((0, min(FIRST_SAMPLES, n)), (FIRST_SAMPLES, n)):
+            if start >= end:
+                continue
+            try:
+                part = self._answers(model, self._feeds[start:end], together=True)
+            except Exception:  # noqa: BLE001 - whatever the runtime says, the model is no choice
+                return False
+            got = {name: np.concatenate([got[name], array]) if name in got else array for name, array in part.items()}
+            wanted = {name: array[:end] for name, array in self._reference.items()}
+            score = judge(self._metric, magnified(self._metric, got, wanted), wanted, {})
+            if is_lost(score, wanted, n=n, max_drop=self._max_drop + 1e-9):
+                return False
+        return bool(score.drop <= self._max_drop + 1e-9)
 
-    def _answers(self, model: onnx.ModelProto, count: int) -> dict[str, Array]:
-        runtime = load("ort", serialise(model), threads=1)
-        rows = [runtime.run(feed) for feed in self._samples.part(range(count))]
+    def _answers(
+        self, model: onnx.ModelProto, feeds: Sequence[dict[str, Array]], *, together: bool = False
+    ) -> dict[str, Array]:  # fmt: skip
+        """Return a model's answers, first axis = samples. together: two threads share the samples."""
+        session = quiet_session(model)
+        run = in_two if together else _one_by_one
+        rows = run(lambda feed: session.run(None, feed), feeds)
         stacked = {}
-        for spec in runtime.outputs:
-            values = [np.asarray(row[spec.name]) for row in rows]
+        for position, spec in enumerate(self._outputs):
+            values = [np.asarray(row[position]) for row in rows]
             join = np.concatenate if is_batched(spec) and values[0].shape[:1] == (1,) else np.stack
             stacked[spec.name] = join(values)
         return stacked
+
+
+def _one_by_one(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    return [work(item) for item in items]
+
+
+def other_operators(model: onnx.ModelProto, spec: CandidateSpec) -> tuple[str, ...]:
+    """Return weighted operators with those of activation functions, as far as they are there; empty when there are none.
+
+    Joining and moving (Add, Concat, Resize …) stay out: on a YOLO net they cost accuracy and save no time. Softmax in int8 is no
+    faster either.
+    """
+    present = {node.op_type for node in model.graph.node}
+    functions = present & _FUNCTIONS & set(quantizable_operators())
+    return tuple(sorted(functions | (present & set(spec.op_types)))) if functions else ()
+
+
+def region(model: onnx.ModelProto, name: str) -> tuple[str, ...]:
+    """Return the names of a node and of the element-wise operators behind it: what is computed of its exact result alone."""
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for value in node.input:
+            users.setdefault(value, []).append(node)
+    named = {node.name: node for node in model.graph.node}
+    found, stack = {name: None}, [named[name]]
+    while stack:
+        for value in stack.pop().output:
+            for user in users.get(value, ()):
+                if user.op_type in _ELEMENTWISE and user.name not in found:
+                    found[user.name] = None
+                    stack.append(user)
+    return tuple(found)

@@ -58,7 +58,7 @@ class OptionsIn(_In):
     """How to convert. shapes, values: of inputs, by name; allow_pickle: needs the server's setting of that name."""
 
     precision: Literal[
-        "auto", "fp32", "fp16", "int8", "dynamic", "int8-weights", "int4-weights", "int16x8",
+        "auto", "fp32", "fp16", "int8", "dynamic", "int8-weights", "int4-weights", "int16x8", "int16-weights",
     ] = "auto"  # fmt: skip
     metric: Annotated[str, Field(pattern=METRIC_PATTERN, max_length=200)] | None = None
     max_drop: float = Field(default=0.01, ge=0, le=1)
