@@ -62,6 +62,7 @@ class Evaluation:
         """All samples, the last one first."""
         return self.samples.take(np.arange(self.samples.n)[::-1])
 
+    @cached_property
     def first(self) -> SampleSet | None:
         """The first judging samples, which show a hopeless candidate early; None when there are too few for that."""
         return self.samples.take(np.arange(FIRST_SAMPLES)) if self.n >= 4 * FIRST_SAMPLES else None
