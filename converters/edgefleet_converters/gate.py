@@ -173,13 +173,7 @@ def _held(
 ) -> Score:
     """Return the score of answers that hold. Raises DiffersError, NotFiniteError, AccuracyError."""
     where = f"{answers.runtime} {answers.version}"
-    breach = contract_breach(
-        (answers.inputs, reference.inputs), (answers.specs, reference.specs), (answers.outputs, reference.outputs)
-    )
-    if breach:
-        raise DiffersError(
-            f"the {precision} model is not the source's any more in {where}: {breach}", next_step=_REPORT
-        )
+    _refuse_breach(answers, reference, precision, samples=evaluation.samples.n)
     refuse_nonfinite(answers, f"the {precision} model")
     score = _score(workshop, answers, reference, evaluation, options)
     if not score.drop <= options.max_drop + _EPSILON:  # a drop of NaN is no pass
@@ -205,6 +199,19 @@ def _held(
     return score
 
 
+def _refuse_breach(answers: Answers, reference: Answers, precision: str, *, samples: int) -> None:
+    """Raise DiffersError unless inputs and outputs are the source's. samples: so many of the source's were asked."""
+    asked = {name: array[:samples] for name, array in reference.outputs.items()}
+    breach = contract_breach(
+        (answers.inputs, reference.inputs), (answers.specs, reference.specs), (answers.outputs, asked)
+    )
+    if breach:
+        raise DiffersError(
+            f"the {precision} model is not the source's any more in {answers.runtime} {answers.version}: {breach}",
+            next_step=_REPORT,
+        )
+
+
 def _refuse_hopeless(
     workshop: Workshop, model: ModelFile, runtime: str, evaluation: Evaluation, reference: Answers, options: Options,
     precision: str,
@@ -214,6 +221,7 @@ def _refuse_hopeless(
     if first is None or evaluation.labels or (metric is not None and is_user_metric(metric)):
         return
     answers = workshop.answers(model, runtime, first, key="judging-first")
+    _refuse_breach(answers, reference, precision, samples=first.n)
     refuse_nonfinite(answers, f"the {precision} model")
     n = len(next(iter(answers.outputs.values())))
     theirs = {name: array[:n] for name, array in _judging(reference, answers, evaluation).items()}
