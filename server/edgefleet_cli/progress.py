@@ -43,15 +43,19 @@ def board(out: Output) -> Iterator[Board]:
         yield Board(out, None)
         return
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column as Place
 
     columns = (
         SpinnerColumn(finished_text="✓"),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[stage]}"),
-        TimeElapsedColumn(),
+        TextColumn("{task.description}", table_column=Place(no_wrap=True)),
+        BarColumn(bar_width=None, table_column=Place(width=12)),
+        # The message gives way first: the rest must stay readable on a narrow terminal.
+        TextColumn(
+            "{task.fields[stage]}", markup=False, table_column=Place(ratio=1, no_wrap=True, overflow="ellipsis")
+        ),
+        TimeElapsedColumn(table_column=Place(no_wrap=True)),
     )
-    with Progress(*columns, console=out.remarks, transient=True) as live:
+    with Progress(*columns, console=out.remarks, transient=True, expand=True) as live:
         yield Board(out, live)
 
 

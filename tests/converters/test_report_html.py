@@ -114,7 +114,7 @@ def test_names_of_a_model_are_text_wherever_they_stand(name: str) -> None:
     assert "\x1b" not in page.text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.text(min_size=1, max_size=30))
 def test_no_text_whatsoever_becomes_an_element(name: str) -> None:
     page = Page(render(report(name)))

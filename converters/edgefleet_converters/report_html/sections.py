@@ -76,11 +76,15 @@ def _candidate(index: int, row: CandidateRow, of: ProfileReport, is_taken: bool)
         told.append(join(" ", element("span", "●", class_="on"), element("span", " front", class_="soft")))
     if is_taken:
         told.append(element("span", " taken", class_="word"))
-    return element(
-        "tr", *_cells(str(index), row.id, row, f"{size(row.bytes)}{share}", row.metric.value if row.metric else None),
-        element("td", told, element("span", reason, class_="why") if reason else "", class_="wide"),
-        class_="taken" if is_taken else None,
-    )  # fmt: skip
+    kinds = [kind for kind, holds in (("taken", is_taken), ("told", bool(reason))) if holds]
+    cells = _cells(str(index), row.id, row, f"{size(row.bytes)}{share}", row.metric.value if row.metric else None)
+    line = element("tr", *cells, element("td", told, class_="wide"), class_=" ".join(kinds) or None)
+    if not reason:
+        return line
+    below = element("td", reason, colspan=len(cells), class_="why wide")
+    return join(
+        line, element("tr", element("td", class_="index"), below, class_="reason taken" if is_taken else "reason")
+    )
 
 
 def _source_row(row: CandidateRow, baseline: float | None) -> Markup:

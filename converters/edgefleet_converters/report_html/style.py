@@ -22,12 +22,13 @@ th{font-weight:600;font-size:.8rem;text-align:left;vertical-align:bottom}
 th,td{padding:.32rem .7rem .32rem 0;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}
 tbody tr:last-child td,tbody tr:last-child th{border-bottom:0}
 .n{text-align:right;white-space:nowrap;overflow-wrap:normal}.w{white-space:nowrap}
-.wide{grid-column:1/-1}td.wide:last-child,th:last-child{padding-left:.5rem}.name{font-weight:600;min-width:10rem}
+.wide{grid-column:1/-1}td.wide:last-child:not(.why),th:last-child{padding-left:.5rem}.name{font-weight:600;min-width:10rem}
 tr.taken{background:var(--mark)}tr.taken td:first-child{box-shadow:inset 3px 0 var(--accent)}
 td:first-child,th:first-child{padding-left:.5rem}
 .word{font-weight:600;white-space:nowrap}.passed{color:var(--good)}.rejected,.refused{color:var(--bad)}
 .prepared{color:var(--warn)}.not_tried{color:var(--soft)}.on{color:var(--accent)}
-.why{display:block;color:var(--soft);font-size:.87rem;max-width:38rem}
+.why{color:var(--soft);font-size:.87rem}span.why{display:block;max-width:38rem}
+tr.told td{border-bottom:0;padding-bottom:0}tr.reason td{padding-top:0}td.why{padding-left:0}
 dl{display:grid;grid-template-columns:minmax(7rem,auto) 1fr;gap:.25rem 1rem;margin:.3rem 0}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 figure{margin:1.2rem 0 .4rem}
@@ -43,16 +44,17 @@ figure{margin:1.2rem 0 .4rem}
 .bar.kept rect{fill:var(--accent)}
 details{margin:.6rem 0}summary{cursor:pointer;color:var(--accent)}code{font-family:ui-monospace,Menlo,Consolas,monospace;
 font-size:.92em;overflow-wrap:anywhere}
-@media(max-width:760px){body{padding:.7rem;font-size:14px}section{padding:.8rem}
-table.cards,table.cards tbody,table.cards caption{display:block}table.cards thead{display:none}
-table.cards tr{display:grid;grid-template-columns:1fr 1fr;gap:.1rem .9rem;padding:.6rem .5rem;border-bottom:1px solid var(--line)}
-table.cards tr:last-child{border-bottom:0}
+@media(max-width:760px){body{padding:.7rem;font-size:14px}section{padding:.8rem}dl{grid-template-columns:1fr}dd{margin-bottom:.35rem}}
+@media(max-width:1000px){table.cards,table.cards tbody,table.cards caption{display:block}table.cards thead{display:none}
+table.cards tr{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.6rem,1fr));gap:.1rem .9rem;padding:.6rem .5rem;
+border-bottom:1px solid var(--line)}
+table.cards tr:last-child,table.cards tr.told{border-bottom:0}table.cards tr.told{padding-bottom:0}
+table.cards tr.reason{padding-top:0}
 table.cards td{display:block;border:0;padding:.1rem 0;text-align:left}table.cards td:first-child{padding-left:0}
 table.cards td[data-label]::before{content:attr(data-label) " ";color:var(--soft);font-size:.85em}
 table.cards .index{display:none}table.cards .name[data-index]::before{content:attr(data-index);color:var(--soft);font-weight:400}
 table.cards td.wide:last-child{padding-left:0}tr.taken td:first-child{box-shadow:none}
-tr.taken{box-shadow:inset 3px 0 var(--accent)}dl{grid-template-columns:1fr}
-dd{margin-bottom:.35rem}}
+tr.taken{box-shadow:inset 3px 0 var(--accent)}}
 @media print{body{max-width:none}section{break-inside:avoid;border:0;padding:0}}
 """
 

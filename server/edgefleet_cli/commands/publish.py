@@ -100,6 +100,8 @@ def _publish(session: Session, request: flags.ModelRequest, *, no_wait: bool, de
 
 def _show(session: Session, release: dict[str, Any], *, deploys: bool) -> None:
     show_result(session.out, release)
+    if is_over(release):
+        session.out.note(f"what was tried, on one page: `edgectl release report {release['ref']}`")
     bundles = release.get("bundles") or []
     if release.get("state") == "ready":
         hint = "" if deploys else f"; deploy it with `edgectl deploy {release['ref']} --to SELECTOR`"

@@ -9,6 +9,7 @@ import typer
 
 from edgefleet_cli import completion
 from edgefleet_cli.figures import text
+from edgefleet_cli.options import Format
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.release_view import PERFORMANCE, RELEASES, show_performance, show_release
 from edgefleet_cli.session import Session
@@ -89,7 +90,7 @@ def report(
 
     session = Session.of(ctx)
     path = f"/releases/{part(ref)}/report"
-    if not session.out.is_for_eyes:
+    if session.out.form in {Format.JSON, Format.YAML}:
         session.out.document(session.api.get(path), lambda: None)
         return
     file = out or Path(f"{ref.replace('@', '-')}-report.html")

@@ -23,6 +23,8 @@ from edgefleet_server.registry.service import RegistryService
 
 _log = logging.getLogger(__name__)
 MAX_REPORT_BYTES: Final = 8 * 1024 * 1024
+_MAX_STORED_BYTES: Final = 6 * MAX_REPORT_BYTES
+"""Stored in ASCII, where a character takes at most six."""
 _RENDER_S: Final = 30.0
 _RENDER_LIMITS: Final = {"memory_bytes": 1024**3, "cpu_s": 20, "file_bytes": 0, "open_files": 64}
 
@@ -38,9 +40,11 @@ def read_report(out: Path, profile: str) -> dict[str, Any] | None:
         if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_REPORT_BYTES:
             return None
         try:
-            return rules.trusted_report(json.loads(file.read(MAX_REPORT_BYTES)), profile)
+            document = json.loads(file.read(MAX_REPORT_BYTES), parse_constant=_refuse_constant)
+            json.dumps(document)  # what is read must also be writable: a document may be nested too deeply for that
         except (ValueError, RecursionError):
             return None
+    return rules.trusted_report(document, profile)
 
 
 def store_report(registry: RegistryService, document: dict[str, Any] | None) -> str:
@@ -52,7 +56,7 @@ def load_report(registry: RegistryService, sha256: str) -> dict[str, Any] | None
     """Return a stored report; None for no digest. Raises BlobUnknownError, BlobStoreError."""
     if not sha256:
         return None
-    document: dict[str, Any] = json.loads(registry.read_blob(Sha256(sha256), MAX_REPORT_BYTES + 1024))
+    document: dict[str, Any] = json.loads(registry.read_blob(Sha256(sha256), _MAX_STORED_BYTES))
     return document
 
 
@@ -85,6 +89,10 @@ def page_of(report: dict[str, Any]) -> bytes:
     if done.returncode != 0:
         raise _broken(done.stderr.decode("utf-8", "replace")[-300:])
     return done.stdout
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _broken(why: str) -> EdgefleetError:

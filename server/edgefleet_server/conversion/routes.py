@@ -1,5 +1,6 @@
 """Routes of conversions: the report of a release, and ending what still converts. They only translate."""
 
+import json
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends
@@ -30,10 +31,12 @@ def build_router(parts: Parts) -> APIRouter:
     """Return the routes of conversions, to be mounted under `/api/v1`."""
     router = APIRouter(tags=["conversion"])
 
-    @router.get("/releases/{ref}/report", operation_id="get_release_report")
-    def get_report(ref: str, _caller: Viewer) -> dict[str, Any]:
+    @router.get("/releases/{ref}/report", operation_id="get_release_report", response_model=dict[str, Any])
+    def get_report(ref: str, _caller: Viewer) -> Response:
         """Return the conversion report of a release: every candidate of every profile with its figures."""
-        return report_of(parts.registry, ReleaseRef.parse(ref))
+        report = report_of(parts.registry, ReleaseRef.parse(ref))
+        # In ASCII: a name may hold half of a surrogate pair, which UTF-8 cannot say.
+        return Response(json.dumps(report), media_type="application/json")
 
     @router.get("/releases/{ref}/report.html", operation_id="get_release_report_page", response_class=HTMLResponse)
     def get_report_page(ref: str, _caller: Viewer) -> Response:

@@ -21,9 +21,15 @@ def say(**line: object) -> None:
 
 def write_report(request: dict[str, Any], row: dict[str, Any] | None, name: str | None = None) -> None:
     """Write the report of the whole conversion, as the converters do."""
-    profile: dict[str, Any] = {"profile": name or request["profiles"][0]["name"], "bundle": row, "candidates": []}
+    own = "other" if name == "liar" else request["profiles"][0]["name"]
+    profile: dict[str, Any] = {"profile": own, "bundle": row, "candidates": []}
     document = {"v": 1, "model": request["model"], "version": request["version"], "source": {"sha256": "0" * 64}}
-    text = json.dumps({**document, "data": {"judged_on": "<b>data"}, "profiles": [profile], "key": "k"})
+    data: dict[str, Any] = {"judged_on": "<b>data"}
+    if name in {"nan", "surrogate"}:
+        data["judged_on"] = float("nan") if name == "nan" else "\ud800"
+    text = json.dumps({**document, "data": data, "profiles": [profile], "key": "k"})
+    if name in {"deep", "huge"}:
+        text = text.replace('"<b>data"', "[" * 50_000 + "]" * 50_000 if name == "deep" else '"' + "x" * (9 << 20) + '"')
     (Path(request["out_dir"]) / "report.json").write_text(text)
 
 
@@ -92,7 +98,7 @@ def with_report(request: dict[str, Any], word: str, more: list[str]) -> None:
         "runtimes": [],
     }
     whole = {name: value for name, value in row.items() if name != "type"}
-    write_report(request, {**whole, **facts, "verdict": "passed"}, "other" if more[0] == "liar" else None)
+    write_report(request, {**whole, **facts, "verdict": "passed"}, more[0])
     say(**row)
 
 

@@ -159,7 +159,18 @@ def test_the_report_is_served_as_json_and_as_a_page_that_can_do_nothing(tmp_path
     house.close()
 
 
-@pytest.mark.parametrize("source", [b"report liar model", b"good model"])
+def test_half_a_character_in_a_report_can_be_read(tmp_path: Path) -> None:
+    house = converting(tmp_path)
+    assert publish(house, b"report surrogate model", "1.0.0")["state"] == "ready"
+    viewer = house.client(Role.VIEWER)
+    assert viewer.get("/api/v1/releases/digits@1.0.0/report").json()["data"] == {"judged_on": "\ud800"}
+    page = viewer.get("/api/v1/releases/digits@1.0.0/report.html")
+    assert page.status_code in {200, 500}
+    assert page.status_code == 200 or page.json()["code"] == "conversion.report_broken"
+    house.close()
+
+
+@pytest.mark.parametrize("source", [b"report liar", b"report nan", b"report deep", b"report huge", b"good model"])
 def test_without_a_report_that_can_be_believed_there_is_none(tmp_path: Path, source: bytes) -> None:
     house = converting(tmp_path)
     assert publish(house, source, "1.0.0")["state"] == "ready"

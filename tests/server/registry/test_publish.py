@@ -242,6 +242,9 @@ def test_a_folder_has_one_digest_in_any_order(files: list[SourceFile]) -> None:
         (["done", "refused"], 1, "partial"),
         (["done", "failed"], 1, "partial"),
         (["refused", "failed"], 0, "failed"),
+        (["refused", "cancelled"], 0, "cancelled"),
+        (["done", "cancelled"], 1, "partial"),
+        (["queued", "cancelled"], 0, "converting"),
     ],
 )
 def test_release_state_follows_jobs_and_bundles(jobs: list[str], bundles: int, state: str) -> None:
