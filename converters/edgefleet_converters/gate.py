@@ -183,9 +183,9 @@ def _held(
             drop=score.drop,
             metric=metric_row(score, evaluation),
         )
-    everything = _renamed(reference, answers)
+    mine, everything = comparable(answers, reference), _renamed(reference, answers)
     if precision == "fp32":
-        same = len(usable_vectors(answers.outputs, everything, precision))
+        same = len(usable_vectors(mine, everything, precision))
         if same < evaluation.samples.n:
             count = evaluation.samples.n - same
             raise DiffersError(
@@ -193,7 +193,7 @@ def _held(
                 "differ by more than float32 rounds",
                 next_step=_REPORT,
             )
-    told = unlike(answers.outputs, everything)
+    told = unlike(mine, everything)
     if told:
         raise DiffersError(f"the {precision} model in {where}: {told}", next_step=_LESS)
     return score
@@ -225,7 +225,7 @@ def _refuse_hopeless(
     refuse_nonfinite(answers, f"the {precision} model")
     n = len(next(iter(answers.outputs.values())))
     theirs = {name: array[:n] for name, array in _judging(reference, answers, evaluation).items()}
-    score = judge(metric, answers.outputs, theirs, {})
+    score = judge(metric, comparable(answers, reference), theirs, {})
     if is_lost(score, theirs, n=evaluation.n, max_drop=options.max_drop + _EPSILON):
         raise AccuracyError(
             loss_text(score, precision, options, f"{runtime} {answers.version}") + f", the first of {evaluation.n}",

@@ -35,15 +35,20 @@ def contract_breach(
         if len(pair[0]) != len(pair[1]):
             return f"it has {len(pair[0])} {kind}s, the source {len(pair[1])}"
     for mine, theirs in zip(*inputs, strict=True):
-        if mine.name != theirs.name or mine.dtype != theirs.dtype:
+        if mine.name != theirs.name or not _takes(mine, theirs):
             return f"its input {mine.name!r} ({mine.dtype}) is {theirs.name!r} ({theirs.dtype}) in the source"
     for mine, theirs in zip(*outputs, strict=True):
-        if mine.dtype != theirs.dtype:
+        if not _takes(mine, theirs):
             return f"its output {mine.name!r} is {mine.dtype}, the source's is {theirs.dtype}"
         shapes = answers[0][mine.name].shape[1:], answers[1][theirs.name].shape[1:]
         if shapes[0] != shapes[1] or len(answers[0][mine.name]) != len(answers[1][theirs.name]):
             return f"its output {mine.name!r} has the shape {list(shapes[0])}, the source's {list(shapes[1])}"
     return ""
+
+
+def _takes(mine: TensorSpec, theirs: TensorSpec) -> bool:
+    """Whether the types agree: integers with a scale stand for float32 on boards without it (`quant.io_dtype` is held elsewhere)."""
+    return mine.dtype == theirs.dtype or (theirs.dtype == "float32" and mine.quantization is not None)
 
 
 def unlike(answers: Mapping[str, Array], reference: Mapping[str, Array]) -> str:
