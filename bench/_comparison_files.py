@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -87,7 +87,7 @@ def fixed_source(case: Case, path: Path) -> Path:
     return path
 
 
-def by_edgefleet(ask: Ask, profile: str, precision: str) -> Made:
+def by_edgefleet(ask: Ask, profile: str, precision: Literal["auto", "fp32"]) -> Made:
     """Return what `edgectl convert` offers. Raises Failed with its refusal."""
     with tempfile.TemporaryDirectory() as folder:
         files = {}
