@@ -28,7 +28,9 @@ class ToolName(StrEnum):
     RKNN = "rknn"
 
 
-Name = Annotated[ToolName, typer.Argument(metavar="NAME", help="torch, tensorflow, onnx2tf, ai-edge-quantizer or rknn.")]
+Name = Annotated[
+    ToolName, typer.Argument(metavar="NAME", help="torch, tensorflow, onnx2tf, ai-edge-quantizer or rknn.")
+]
 Tools = Annotated[
     Path | None,
     typer.Option(
