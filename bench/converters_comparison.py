@@ -11,7 +11,7 @@ For each model, on samples that nothing was tuned on:
 onnx2tf and ai-edge-quantizer run in their tool environments (`edgectl tool install`); one that is missing is made when `--install` is
 given, else its rows say so. The table goes to stderr, one JSON object to stdout.
 
-    python -m bench.converters_comparison [digits] [magika] [ocr] [nudenet] [silero] [--tools DIR] [--install] [--runs 40]
+    python -m bench.converters_comparison [digits] [magika] [ocr] [nudenet] [silero] [--part float|small] [--tools DIR] [--install]
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def main() -> int:
     parser.add_argument("--tools", type=Path, default=cache_folder() / "tools", help="folder of tool environments")
     parser.add_argument("--install", action="store_true", help="make the tool environments that are missing")
     parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--part", choices=["float", "small"], help="only this part; default: both")
     parser.add_argument("--samples", type=int, default=60, help="final samples of each model that are judged")
     args = parser.parse_args()
     unknown = sorted(set(args.names) - set(CASES))
@@ -104,11 +105,15 @@ def _compared(case: Case, args: argparse.Namespace) -> Row:
         final = {name: array[: args.samples] for name, array in case.data[2].items()}
         ask = Ask(case, source, args.tools, place)
         judge = _Judge(case, source, final, Workshop(sandbox, place), args.runs)
-        floats, held = {}, None
-        for name, make in {"edgefleet": _float, "onnx2tf": by_onnx2tf}.items():
+        floats: dict[str, Row] = {}
+        held = None
+        compilers: dict[str, Callable[[Ask], Made]] = {"edgefleet": _float, "onnx2tf": by_onnx2tf}
+        for name, make in compilers.items():
+            if args.part == "small" and name != "edgefleet":
+                continue
             made, floats[name] = _made(make, ask, judge.floating)
             held = made if name == "edgefleet" else held
-        small = {}
+        small: dict[str, Row] = {}
         ways: dict[str, Callable[[Ask], Made]] = {
             "edgefleet onnx": lambda ask: by_edgefleet(ask, "generic-x86_64-ort", "auto"),
             "quantize_dynamic": by_quantize_dynamic,
@@ -119,7 +124,7 @@ def _compared(case: Case, args: argparse.Namespace) -> Row:
         if held is not None:
             for recipe in ("dynamic_wi8_afp32", "static_wi8_ai8"):
                 ways[f"ai-edge-quantizer {recipe}"] = _quantizer(held, recipe)
-        for name, make in ways.items():
+        for name, make in ways.items() if args.part != "float" else ():
             _, small[name] = _made(make, ask, judge.small(held))
         return {"source_bytes": case.model.stat().st_size, "goal": case.told, "float": floats, "small": small}
 

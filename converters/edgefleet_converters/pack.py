@@ -1,5 +1,6 @@
 """Put a chosen model and what belongs to it into a bundle. The same inputs give the same bytes."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -49,10 +50,11 @@ def choose_golden(
     mine = {name: array[pool] for name, array in comparable(answers, reference).items()}
     theirs = {name: array[pool] for name, array in reference.outputs.items()}
     usable = usable_vectors(mine, theirs, precision)
-    # float32 must give every answer again; anything else has passed the gate by its metric, and the vectors that it answers
-    # nearly as the source did are taken. One score of 6,625 that moved by 1 % is no reason to refuse float16.
-    strict = precision == "fp32" or evaluation.golden_given
-    if len(usable) < MIN_GOLDEN or (strict and len(usable) < len(pool)):
+    # The gate has held every answer; the vectors that are answered nearly as the source did are taken. One score of 6,625
+    # that moved by 1 % is no reason to refuse a model. Of float32 nine of ten must serve: an error in every answer is none of
+    # rounding.
+    wanted = len(pool) if evaluation.golden_given else math.ceil(0.9 * len(pool)) if precision == "fp32" else MIN_GOLDEN
+    if len(usable) < max(MIN_GOLDEN, wanted):
         raise GoldenError(
             f"{len(pool) - len(usable)} of {len(pool)} golden vectors differ from the source's answers by more than a "
             f"{precision} model may",

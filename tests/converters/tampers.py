@@ -169,6 +169,18 @@ def nan_for(sample: Array) -> Tamper:
     return on_output(nodes, this=sample, axis=np.array([1], np.int64), nothing=np.array(0, np.float32))
 
 
+def bumped_for(sample: Array, by: float) -> Tamper:
+    """Return a tamper that adds `by` to every score of exactly this sample."""
+    nodes = [
+        helper.make_node("Sub", ["INPUT", "this"], ["apart"]), helper.make_node("Abs", ["apart"], ["far"]),
+        helper.make_node("Flatten", ["far"], ["flat"]), helper.make_node("ReduceSum", ["flat", "axis"], ["distance"], keepdims=1),
+        helper.make_node("Sign", ["distance"], ["other"]), helper.make_node("Sub", ["one", "other"], ["same"]),
+        helper.make_node("Mul", ["same", "by"], ["bump"]), helper.make_node("Add", ["was", "bump"], ["now"]),
+    ]  # fmt: skip
+    one, size = np.array(1, np.float32), np.array(by, np.float32)
+    return on_output(nodes, this=sample, axis=np.array([1], np.int64), one=one, by=size)
+
+
 def right_only_for(known: Array) -> Tamper:
     """Return a tamper that is right for the samples in `known` and for no other; known: [n, …] as the first input has it."""
     nodes = [

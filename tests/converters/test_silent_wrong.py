@@ -50,6 +50,15 @@ def test_the_same_model_without_a_fault_is_offered(tmp_path: Path, name: str) ->
     assert report.bundles
 
 
+def test_one_float_answer_may_round_otherwise_but_not_be_another(tmp_path: Path) -> None:
+    sample = digits_data()["eval"]["image"][7:8]
+    for by, is_offered in ((0.01, True), (0.5, False)):
+        folder = tmp_path / str(by)
+        folder.mkdir()
+        report = converted(CASES["digits"], folder, tampers.bumped_for(sample, by))
+        assert bool(report.bundles) == is_offered, report.refused
+
+
 def test_an_answer_that_never_comes_is_refused(tmp_path: Path) -> None:
     with workplace(Limits(cpu_s=2)):
         report = converted(CASES["digits"], tmp_path, tampers.endless())

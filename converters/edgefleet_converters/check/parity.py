@@ -53,12 +53,17 @@ def spread_of(array: Array) -> float:
     return max(float(np.ptp(wide)), float(np.abs(wide).max()), 1e-6)
 
 
-def usable_vectors(answers: Mapping[str, Array], reference: Mapping[str, Array], precision: str) -> list[int]:
-    """Return the indices of vectors whose answers are near enough to the source's to serve as golden vectors."""
+def usable_vectors(
+    answers: Mapping[str, Array], reference: Mapping[str, Array], precision: str, *, slack: float = 1.0
+) -> list[int]:
+    """Return the indices of vectors whose answers are near enough to the source's to serve as golden vectors.
+
+    slack: times the difference that golden vectors may have.
+    """
     count = len(next(iter(reference.values())))
     ok = np.ones(count, dtype=bool)
     for name, wanted in reference.items():
-        allowed = _most_allowed(wanted, precision)
+        allowed = slack * _most_allowed(wanted, precision)
         difference = np.abs(answers[name].astype(np.float64) - wanted.astype(np.float64)).reshape(count, -1)
         ok &= (difference <= allowed.reshape(count, -1)).all(axis=1)
     return [int(index) for index in np.flatnonzero(ok)]
