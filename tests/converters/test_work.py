@@ -143,7 +143,6 @@ def test_the_compiled_form_counts_what_the_source_counts(tmp_path: Path) -> None
         manifest = open_bundle(io.BytesIO(Path(report.bundles[0].path).read_bytes())).manifest
         assert manifest.report["work"] == report.bundles[0].work
         assert json.loads(json.dumps(report.bundles[0].work)) == report.bundles[0].work
-    assert 0 < reports[0].bundles[0].latency_ms["min"] <= reports[0].bundles[0].latency_ms["p50"]  # type: ignore[index]
 
 
 def test_a_tflite_file_counts_from_its_own_shapes() -> None:

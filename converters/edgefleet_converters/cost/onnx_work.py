@@ -7,7 +7,7 @@ because what it makes depends on the host's processor. The profile of onnxruntim
 import json
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -137,7 +137,7 @@ def _events(model: bytes, inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
 
 def _tensors(told: Any) -> list[tuple[str, Shape]]:
     """Return (type, shape) of each of `[{"float": [1, 3]}, …]`."""
-    found = (next(iter(one.items()), ("", [])) for one in told or [])
+    found: Iterator[tuple[Any, Any]] = (next(iter(one.items()), ("", [])) for one in told or [])
     return [(str(kind), [int(size) for size in shape]) for kind, shape in found]
 
 

@@ -78,6 +78,24 @@ def fit(rows: Sequence[Row], y: Sequence[float]) -> Fit | None:
     return Fit(_beta(rows, y, is_full=is_full), _error(rows, y, left_out), n, (min(firsts), max(firsts)), left_out)
 
 
+def fit_after(first: Fit, rows: Sequence[Row], y_first: Sequence[float], y: Sequence[float]) -> Fit:
+    """Return the fit of a quantity that goes with one already fitted, as a p95 with its p50: `y ≈ a · first + b`.
+
+    A p95 is too noisy to be told apart by what models do. rows, y_first: what `first` was fitted to, whose second column is 1.
+    """
+    pairs = [(value, 1.0) for value in y_first]
+
+    def missed(i: int) -> float:
+        scale, constant = _beta([*pairs[:i], *pairs[i + 1 :]], [*y[:i], *y[i + 1 :]], is_full=True)
+        return math.log(y[i] / max(scale * y_first[i] / math.exp(first.left_out[i]) + constant, 1e-300))
+
+    left_out = tuple(missed(i) for i in range(len(y)))
+    scale, constant = _beta(pairs, y, is_full=True)
+    scaled = [scale * b for b in first.beta]
+    scaled[1] += constant
+    return Fit(tuple(scaled), _error(rows, y, left_out), first.examples, first.spread, left_out)
+
+
 def _error(rows: Sequence[Row], y: Sequence[float], left_out: Sequence[float]) -> float:
     n = len(rows)
     if n < CONFORMAL:
