@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 
 import edgefleet_profiles
 from edgefleet_profiles.cost.model import (
-    QUANTITIES,
     CostModel,
     Example,
-    Figure,
     Subject,
     distinct,
     fit_profile,
@@ -25,24 +23,11 @@ from edgefleet_profiles.cost.model import (
 from edgefleet_profiles.cost.observed import DeviceWindow, Observation, is_loaded, observe
 from edgefleet_profiles.cost.regression import FULL_FIT, LEAST_ERROR, LEVEL, REACH, fit
 from edgefleet_protocol.profile import HardwareProfile, Thermal
-from tests.profiles.simulated import example, model_work, subject, true_figures
+from tests.profiles.intervals import PI, trials
+from tests.profiles.simulated import example, model_work, subject
 
-PI = edgefleet_profiles.load("raspberry-pi-4-ort")
 NOTHING = CostModel(PI.name, 0, 0)
 POSITIVE = st.floats(1e-3, 1e6)
-
-
-def trials(models: int, count: int, seed: int = 1, quantity: str = "latency_p50_ms") -> list[tuple[Figure, float]]:
-    """Return (predicted, true) of `count` fleets with reports on `models` models, each asked of one more model."""
-    told = []
-    for number in range(count):
-        chance = random.Random(seed * 100_000 + models * 1000 + number)
-        cost = fit_profile(PI.name, [example(chance) for _ in range(models)])
-        work = model_work(chance)
-        figure: Figure | None = getattr(predict(PI, subject(work, chance), cost, []), quantity)
-        if figure is not None:
-            told.append((figure, true_figures(work, chance)[QUANTITIES.index(quantity)]))
-    return told
 
 
 @pytest.mark.parametrize(
