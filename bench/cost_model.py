@@ -127,7 +127,7 @@ MODELS: dict[str, Callable[[Path], list[str | Path]]] = {
     "magika": foreign(MAGIKA),
     "ocr-angle": foreign(RAPIDOCR_CLS, "--shape", "x=1,3,48,192"),
     "pitch": foreign(BASIC_PITCH_ONNX),
-    "nudenet": foreign(NUDENET),
+    "nudenet": foreign(NUDENET, "--shape", "images=1,3,320,320"),
     "ocr-reader": foreign(RAPIDOCR_REC, "--shape", "x=1,3,48,320"),
 }
 

@@ -347,8 +347,7 @@ class _Conversion:
             ratio=round(chosen.file.bytes / fp32_bytes, 4), bundle_bytes=len(data), sha256=sha256_hex(data),
             target=target_path(ModelName(request.model), Version(request.version), ProfileName(profile.name)),
             metric=chosen.passed.metric, parity=chosen.passed.parity,
-            latency_ms={"p50": round(p50, 4), "p95": round(p95, 4), "min": round(chosen.measured.fastest_ms, 4)},
-            peak_rss_bytes=chosen.measured.peak_rss_bytes,
+            latency_ms={"p50": round(p50, 4), "p95": round(p95, 4)}, peak_rss_bytes=chosen.measured.peak_rss_bytes,
             runtimes=list(chosen.passed.proofs),
             verdict="passed" if profile.backend.mode == "serve" else "prepared", path=str(path), work=work,
         )  # fmt: skip

@@ -78,14 +78,13 @@ def comparable(answers: Answers, reference: Answers) -> dict[str, Array]:
 class Measured:
     """How a model ran on this host. latency_ms: p50 and p95 of single runs. cold_start_ms: from the file to the first answer.
 
-    arena_bytes: TFLite Micro only, else 0. fastest_ms: of the same runs; a busy host changes it least.
+    arena_bytes: TFLite Micro only, else 0.
     """
 
     latency_ms: tuple[float, float]
     peak_rss_bytes: int
     cold_start_ms: float
     arena_bytes: int = 0
-    fastest_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -214,7 +213,7 @@ class Workshop:
         p50, p95 = outcome.answer["latency_ms"]
         return Measured(
             (float(p50), float(p95)), outcome.peak_rss_bytes, float(outcome.answer["cold_start_ms"]),
-            int(outcome.answer["arena_bytes"]), float(outcome.answer["fastest_ms"]),
+            int(outcome.answer["arena_bytes"]),
         )  # fmt: skip
 
     def work(self, model: ModelFile, kind: str, samples: SampleSet, inputs: tuple[TensorSpec, ...]) -> dict[str, Any]:

@@ -42,6 +42,9 @@ SOAKS: dict[str, Soak] = {
         1_000,
         "a rollout of the corpus in virtual time, with devices that do what they like",
     ),
+    "cost-intervals": Soak(
+        "tests.profiles.intervals", 500, "a simulated fleet that is asked what one more model will cost"
+    ),
     "converter-fuzz": Soak("tests.converters.fuzz", 500, "a broken or hostile upload through the sandboxed conversion"),
     "silent-wrong": Soak(
         "tests.converters.silent_wrong_soak",

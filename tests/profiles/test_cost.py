@@ -11,33 +11,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgefleet_profiles
-from edgefleet_profiles.cost.model import CostModel, Example, Figure, Subject, distinct, fit_profile, predict, usable
+from edgefleet_profiles.cost.model import (
+    CostModel,
+    Example,
+    Subject,
+    distinct,
+    fit_profile,
+    predict,
+    usable,
+)
 from edgefleet_profiles.cost.observed import DeviceWindow, Observation, is_loaded, observe
 from edgefleet_profiles.cost.regression import FULL_FIT, LEAST_ERROR, LEVEL, REACH, fit
 from edgefleet_protocol.profile import HardwareProfile, Thermal
-from tests.profiles.simulated import example, model_work, subject, true_figures
+from tests.profiles.intervals import PI, trials
+from tests.profiles.simulated import example, model_work, subject
 
-PI = edgefleet_profiles.load("raspberry-pi-4-ort")
 NOTHING = CostModel(PI.name, 0, 0)
 POSITIVE = st.floats(1e-3, 1e6)
 
 
-def trials(models: int, count: int, seed: int = 1) -> list[tuple[Figure, float]]:
-    """Return (predicted p50, true p50) of `count` fleets with reports on `models` models, each asked of one more model."""
-    told = []
-    for number in range(count):
-        chance = random.Random(seed * 100_000 + models * 1000 + number)
-        cost = fit_profile(PI.name, [example(chance) for _ in range(models)])
-        work = model_work(chance)
-        estimate = predict(PI, subject(work, chance), cost, [])
-        if estimate.latency_p50_ms is not None:
-            told.append((estimate.latency_p50_ms, true_figures(work, chance)[0]))
-    return told
-
-
-@pytest.mark.parametrize("models", [3, 6, 12, 24])
-def test_the_truth_lies_within_the_stated_error_at_the_stated_rate(models: int) -> None:
-    told = trials(models, 40)
+@pytest.mark.parametrize(
+    ("models", "quantity"),
+    [(3, "latency_p50_ms"), (6, "latency_p50_ms"), (12, "latency_p50_ms"), (24, "latency_p50_ms"), (3, "latency_p95_ms"),
+     (12, "latency_p95_ms"), (3, "memory_bytes"), (12, "memory_bytes")],
+)  # fmt: skip
+def test_the_truth_lies_within_the_stated_error_at_the_stated_rate(models: int, quantity: str) -> None:
+    told = trials(models, 40, quantity=quantity)
     assert len(told) > 30
     share = sum(figure.low <= true <= figure.high for figure, true in told) / len(told)
     # Three standard errors of 40 coins below the level; with more models the interval may be wider than it needs to be.

@@ -64,8 +64,8 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     Real values for a quantized input are stored as its integers first.
 
     Writes the outputs as `.npz`, first axis = samples. Returns `{version, inputs, outputs, n, nonfinite: {output: count},
-    latency_ms: [p50, p95]|None, fastest_ms: of the same runs, cold_start_ms: from the file to the first answer, the runtime's
-    import included, arena_bytes: 0 but for a timed run in TFLite Micro}`.
+    latency_ms: [p50, p95]|None, cold_start_ms: from the file to the first answer, the runtime's import included, arena_bytes: 0
+    but for a timed run in TFLite Micro}`.
 
     Raises LoadFailedError, TransformError.
     """
@@ -75,7 +75,7 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
         "version": runtime.version,
         "inputs": msgspec.to_builtins(runtime.inputs),
         "outputs": msgspec.to_builtins(runtime.outputs),
-        "n": 0, "nonfinite": {}, "latency_ms": None, "fastest_ms": None, "cold_start_ms": None, "arena_bytes": 0,
+        "n": 0, "nonfinite": {}, "latency_ms": None, "cold_start_ms": None, "arena_bytes": 0,
     }  # fmt: skip
     if args["samples"] is None:
         return answer
@@ -100,7 +100,7 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     answer.update(n=count, nonfinite=nonfinite)
     if args["timed_runs"] and count:
         first = {spec.name: _stored(spec, slice_sample(spec, samples[spec.name], 0)) for spec in runtime.inputs}
-        *answer["latency_ms"], answer["fastest_ms"] = _timed(runtime, first, int(args["timed_runs"]))
+        answer["latency_ms"] = _timed(runtime, first, int(args["timed_runs"]))
         if args["runtime"] == "tflm":
             answer["arena_bytes"] = smallest_arena(Path(args["model"]).read_bytes())
     return answer
@@ -142,13 +142,13 @@ def _raise_when_memory(error: EdgefleetError) -> None:
 
 
 def _timed(runtime: ModelRuntime, inputs: dict[str, Array], runs: int) -> list[float]:
-    """Return p50, p95 and the least of at most `runs` runs or two seconds, in ms, after one warm-up."""
+    """Return p50 and p95 of at most `runs` runs or two seconds, in ms, after one warm-up."""
     _run(runtime, inputs)
     spent: list[float] = []
     deadline_s = time.monotonic() + 2.0
     while len(spent) < runs and (time.monotonic() < deadline_s or len(spent) < 3):
         spent.append(_run(runtime, inputs)[1])
-    return [float(np.percentile(spent, 50)), float(np.percentile(spent, 95)), min(spent)]
+    return [float(np.percentile(spent, 50)), float(np.percentile(spent, 95))]
 
 
 def _sliced(spec: TensorSpec, array: Array, index: int, batch: int) -> Array:

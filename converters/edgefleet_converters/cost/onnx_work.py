@@ -7,7 +7,7 @@ because what it makes depends on the host's processor. The profile of onnxruntim
 import json
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -137,8 +137,8 @@ def _events(model: bytes, inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
 
 def _tensors(told: Any) -> list[tuple[str, Shape]]:
     """Return (type, shape) of each of `[{"float": [1, 3]}, …]`."""
-    pairs: list[tuple[Any, Any]] = [next(iter(one.items()), ("", [])) for one in told or []]
-    return [(str(kind), [int(size) for size in shape]) for kind, shape in pairs]
+    found: Iterator[tuple[Any, Any]] = (next(iter(one.items()), ("", [])) for one in told or [])
+    return [(str(kind), [int(size) for size in shape]) for kind, shape in found]
 
 
 def _macs(operator: str, node: onnx.NodeProto, read: Sequence[Shape], written: Sequence[Shape]) -> tuple[str, int]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from edgefleet_profiles.cost.observed import Observation
-from edgefleet_profiles.cost.regression import FULL_FIT, LEVEL, REACH, Fit, Row, fit
+from edgefleet_profiles.cost.regression import FULL_FIT, LEVEL, REACH, Fit, Row, fit, fit_after
 from edgefleet_protocol.profile import HardwareProfile
 
 MIN_MODELS: Final = 2
@@ -29,8 +29,8 @@ Basis = Literal["fitted", "ratio", "relative", "none"]
 class Subject:
     """What is known of a bundle's model before any device runs it.
 
-    work: of the manifest's report (`converters` count it). host_*: measured by the converting host in the profile's runtime; of
-    its runs the quickest, which other work on the host disturbs least.
+    work: of the manifest's report (`converters` count it). host_*: p50 and peak memory, measured by the
+    converting host in the profile's runtime.
     """
 
     work: Mapping[str, Any]
@@ -93,12 +93,16 @@ def fit_profile(profile: str, examples: Sequence[Example]) -> CostModel:
     Models that do exactly the same (a model trained anew) are one example: leaving out one of two copies would show no error.
     """
     used = distinct(examples)
-    fits = {}
-    for name in QUANTITIES:
-        told = [(one.subject, value) for one in used if (value := getattr(one.observation, name)) is not None]
-        made = fit([_ROWS[name](subject) for subject, _ in told], [float(value) for _, value in told])
-        if made is not None:
-            fits[name] = made
+    rows = [_latency_row(one.subject) for one in used]
+    p50, p95 = ([float(getattr(one.observation, name)) for one in used] for name in QUANTITIES[:2])
+    held = [(one.subject, one.observation.memory_bytes) for one in used]
+    told = [(_memory_row(subject), float(held_bytes)) for subject, held_bytes in held if held_bytes is not None]
+    median = fit(rows, p50)
+    made = (
+        median, None if median is None else fit_after(median, rows, p50, p95),
+        fit([row for row, _ in told], [held_bytes for _, held_bytes in told]),
+    )  # fmt: skip
+    fits = {name: one for name, one in zip(QUANTITIES, made, strict=True) if one is not None}
     return CostModel(profile, len(used), max((one.observation.devices for one in used), default=0), fits)
 
 

@@ -5,7 +5,8 @@ difference: a model of 0.1 ms matters as much as one of 100 ms.
 
 - The first column of `x` is the same quantity as measured on the converting host, and `y = ratio · x₀` is the starting point. Ridge
   pulls β towards it, so that a column must earn its part. Below `FULL_FIT` examples only the first `FEW_COLUMNS` take part: the
-  host's figure, and what every run costs whatever the model does.
+  host's figure, and what every run costs whatever the model does. From then on all do where that predicts examples that were left
+  out better.
 - Huber weights on the logarithm of the ratio keep a minority of wrong reports from moving the fit.
 - The error comes from leaving out one example after the other. From `CONFORMAL` examples it is the quantile of those errors that
   a further example stays within at the wanted level (split conformal with leave-one-out residuals); with two or three, Student's t
@@ -64,18 +65,42 @@ class Fit:
 
 def fit(rows: Sequence[Row], y: Sequence[float]) -> Fit | None:
     """Return the fit, None with fewer than two examples. rows: finite, ≥ 0, first column > 0; y: > 0, of the same length."""
-    n = len(rows)
-    if n < 2:
+    if len(rows) < 2:
         return None
-    is_full = n >= FULL_FIT
+    few = _fit(rows, y, is_full=False)
+    if len(rows) < FULL_FIT:
+        return few
+    full = _fit(rows, y, is_full=True)
+    return min(few, full, key=lambda one: median(map(abs, one.left_out)))
 
+
+def _fit(rows: Sequence[Row], y: Sequence[float], *, is_full: bool) -> Fit:
     def missed(i: int) -> float:
         beta = _beta([*rows[:i], *rows[i + 1 :]], [*y[:i], *y[i + 1 :]], is_full=is_full)
         return math.log(y[i] / max(_dot(beta, rows[i]), 1e-300))
 
-    left_out = tuple(missed(i) for i in range(n))
+    left_out = tuple(missed(i) for i in range(len(rows)))
     firsts = [row[0] for row in rows]
-    return Fit(_beta(rows, y, is_full=is_full), _error(rows, y, left_out), n, (min(firsts), max(firsts)), left_out)
+    beta, error = _beta(rows, y, is_full=is_full), _error(rows, y, left_out)
+    return Fit(beta, error, len(rows), (min(firsts), max(firsts)), left_out)
+
+
+def fit_after(first: Fit, rows: Sequence[Row], y_first: Sequence[float], y: Sequence[float]) -> Fit:
+    """Return the fit of a quantity that goes with one already fitted, as a p95 with its p50: `y ≈ a · first + b`.
+
+    A p95 is too noisy to be told apart by what models do. rows, y_first: what `first` was fitted to, whose second column is 1.
+    """
+    pairs = [(value, 1.0) for value in y_first]
+
+    def missed(i: int) -> float:
+        scale, constant = _beta([*pairs[:i], *pairs[i + 1 :]], [*y[:i], *y[i + 1 :]], is_full=True)
+        return math.log(y[i] / max(scale * y_first[i] / math.exp(first.left_out[i]) + constant, 1e-300))
+
+    left_out = tuple(missed(i) for i in range(len(y)))
+    scale, constant = _beta(pairs, y, is_full=True)
+    scaled = [scale * b for b in first.beta]
+    scaled[1] += constant
+    return Fit(tuple(scaled), _error(rows, y, left_out), first.examples, first.spread, left_out)
 
 
 def _error(rows: Sequence[Row], y: Sequence[float], left_out: Sequence[float]) -> float:

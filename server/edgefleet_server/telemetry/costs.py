@@ -181,7 +181,7 @@ def subject_of(report: Mapping[str, Any]) -> Subject | None:
     if not (isinstance(latency, Mapping) and isinstance(work, Mapping) and work and isinstance(memory, int)):
         return None
     try:
-        return Subject(work, float(latency["min"]), memory)
+        return Subject(work, float(latency["p50"]), memory)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
 

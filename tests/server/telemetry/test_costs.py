@@ -33,7 +33,7 @@ class Trial:
         work = model_work(chance)
         known = subject(work, chance)
         facts: dict[str, Any] = {
-            "work": work, "latency_ms": {"min": known.host_ms},
+            "work": work, "latency_ms": {"p50": known.host_ms},
             "peak_rss_bytes": known.host_memory_bytes, **report,
         }  # fmt: skip
         parsed = self.house.release(ref, bundles={}, profiles=(profile,))
@@ -182,10 +182,10 @@ def test_what_is_read_is_bounded_and_old_reports_end(any_house: House) -> None:
 @pytest.mark.parametrize(
     "report",
     [
-        {}, {"work": {"nodes": 1}}, {"work": {}, "latency_ms": {"min": 1}, "peak_rss_bytes": 1},
-        {"work": {"nodes": 1}, "latency_ms": {"p50": 1, "p95": 1}, "peak_rss_bytes": 1},
-        {"work": {"nodes": 1}, "latency_ms": {"min": "much"}, "peak_rss_bytes": 1},
-        {"work": {"nodes": 1}, "latency_ms": {"min": 10**400}, "peak_rss_bytes": 1},
+        {}, {"work": {"nodes": 1}}, {"work": {}, "latency_ms": {"p50": 1}, "peak_rss_bytes": 1},
+        {"work": {"nodes": 1}, "latency_ms": {"p95": 1}, "peak_rss_bytes": 1},
+        {"work": {"nodes": 1}, "latency_ms": {"p50": "much"}, "peak_rss_bytes": 1},
+        {"work": {"nodes": 1}, "latency_ms": {"p50": 10**400}, "peak_rss_bytes": 1},
     ],
 )  # fmt: skip
 def test_a_report_that_says_too_little_is_no_subject(report: dict[str, Any]) -> None:
