@@ -65,7 +65,7 @@ class Evaluation:
     @cached_property
     def first(self) -> SampleSet | None:
         """The first judging samples, which show a hopeless candidate early; None when there are too few for that."""
-        return self.samples.take(np.arange(FIRST_SAMPLES)) if self.n >= 4 * FIRST_SAMPLES else None
+        return self.samples.take(np.arange(FIRST_SAMPLES)) if self.n >= 2 * FIRST_SAMPLES else None
 
     @property
     def labels(self) -> dict[str, Array]:

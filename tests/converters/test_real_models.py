@@ -16,8 +16,8 @@ from edgefleet_protocol.profile import HardwareProfile
 from edgefleet_runtime.golden import check_golden, compare, load_golden, slice_sample
 from edgefleet_runtime.port import load
 from tests.converters.graphs import changed, run, samples
-from tests.support.real_data import file_heads
-from tests.support.real_models import BASIC_PITCH_ONNX, BASIC_PITCH_TFLITE, MAGIKA, RAPIDOCR_CLS, real_model
+from tests.support.real_data import file_heads, voice_chunks
+from tests.support.real_models import BASIC_PITCH_ONNX, BASIC_PITCH_TFLITE, MAGIKA, RAPIDOCR_CLS, SILERO_VAD, real_model
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 
@@ -138,3 +138,25 @@ def test_the_small_boards_refuse_what_needs_too_much_memory(tmp_path: Path) -> N
     report, _ = run(real_model(BASIC_PITCH_TFLITE), tmp_path / "out", ["raspberry-pi-armv7-tflite"], data)
     assert report.refused[0].code == "convert.over_budget"
     assert "free_ram_budget_mb" in report.refused[0].reason
+
+
+def test_a_voice_detector_for_two_rates_is_served_at_the_one_that_is_set(tmp_path: Path) -> None:
+    model = real_model(SILERO_VAD)
+    parts = [voice_chunks(model, 4, seed=seed) for seed in range(2)]
+    rates = [part.pop("sr") for part in parts]
+    data = {"calibration": samples(tmp_path, "data.npz", **parts[0]), "eval": samples(tmp_path, "eval.npz", **parts[1])}
+    profiles = [changed("generic-x86_64-ort"), changed("generic-x86_64-litert")]
+    report, _ = run(model, tmp_path / "out", profiles, data, metric="mae", values={"sr": 16000})
+    assert not report.refused, report.refused
+    for row in report.bundles:
+        assert row.bytes <= 0.7e6
+        bundle = bundle_of(row.path)
+        device = load(bundle.manifest.runtime, bundle.read(bundle.manifest.model_member))
+        assert [spec.name for spec in bundle.manifest.inputs] == ["input", "state"]
+        apart = []
+        for index in range(0, len(rates[1]), 8):
+            inputs = {spec.name: slice_sample(spec, parts[1][spec.name], index) for spec in bundle.manifest.inputs}
+            wanted = direct_ort(model, inputs | {"sr": np.asarray(rates[1][index])})[0]
+            got = device.run(dict(zip((spec.name for spec in device.inputs), inputs.values(), strict=True)))
+            apart.append(abs(float(next(iter(got.values())).ravel()[0] - wanted.ravel()[0])))
+        assert np.mean(apart) <= 0.01, row.profile

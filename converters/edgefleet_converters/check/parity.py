@@ -10,7 +10,7 @@ bit, agent.md §1 fact 10) and, for quantised models, what quantization itself c
 * whole-number outputs: equal, or within 2 steps where the tensor is quantised.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -27,30 +27,42 @@ QUANTISED_RATIO: Final = 0.02
 QUANTISED_CAP_RATIO: Final = 0.25
 _HEADROOM: Final = 1.25
 _LSB: Final = 2.0
+_PIECE: Final = 1 << 20
+"""Values that are compared at once."""
 
 
 def parity(answers: Mapping[str, Array], reference: Mapping[str, Array]) -> dict[str, dict[str, float]]:
     """Return `{output: {max_abs, mean_abs, max_ratio, cosine}}`; max_ratio is max_abs over the output's range."""
     figures = {}
     for name, wanted in reference.items():
-        x, y = wanted.astype(np.float64), answers[name].astype(np.float64)
-        difference = np.abs(x - y)
-        norm = float(np.linalg.norm(x) * np.linalg.norm(y))
+        largest = total = dot = ours = theirs = 0.0
+        for x, y in _pieces(wanted, answers[name]):
+            difference = np.abs(x - y)
+            largest, total = max(largest, float(difference.max(initial=0.0))), total + float(difference.sum())
+            dot, ours, theirs = dot + float(x @ y), ours + float(y @ y), theirs + float(x @ x)
+        norm = float(np.sqrt(ours) * np.sqrt(theirs))
         figures[name] = {
-            "max_abs": _rounded(difference.max(initial=0.0)),
-            "mean_abs": _rounded(difference.mean() if difference.size else 0.0),
-            "max_ratio": _rounded(difference.max(initial=0.0) / spread_of(wanted)),
-            "cosine": _rounded(float(np.sum(x * y)) / norm if norm else 1.0),
+            "max_abs": _rounded(largest),
+            "mean_abs": _rounded(total / wanted.size if wanted.size else 0.0),
+            "max_ratio": _rounded(largest / spread_of(wanted)),
+            "cosine": _rounded(dot / norm if norm else 1.0),
         }
     return figures
+
+
+def _pieces(one: Array, other: Array) -> Iterator[tuple[Array, Array]]:
+    """Yield both flat and as float64, a part at a time: all at once a recogniser's scores are gigabytes."""
+    a, b = one.reshape(-1), other.reshape(-1)
+    for start in range(0, len(a), _PIECE):
+        yield a[start : start + _PIECE].astype(np.float64), b[start : start + _PIECE].astype(np.float64)
 
 
 def spread_of(array: Array) -> float:
     """Return the range of an output's values (at least its largest magnitude, at least 1e-6)."""
     if array.size == 0:
         return 1e-6
-    wide = array.astype(np.float64)
-    return max(float(np.ptp(wide)), float(np.abs(wide).max()), 1e-6)
+    low, high = float(array.min()), float(array.max())
+    return max(high - low, abs(low), abs(high), 1e-6)
 
 
 def usable_vectors(
@@ -63,9 +75,11 @@ def usable_vectors(
     count = len(next(iter(reference.values())))
     ok = np.ones(count, dtype=bool)
     for name, wanted in reference.items():
-        allowed = slack * _most_allowed(wanted, precision)
-        difference = np.abs(answers[name].astype(np.float64) - wanted.astype(np.float64)).reshape(count, -1)
-        ok &= (difference <= allowed.reshape(count, -1)).all(axis=1)
+        spread = spread_of(wanted)
+        for index in range(count):
+            theirs, mine = wanted[index].astype(np.float64), answers[name][index].astype(np.float64)
+            allowed = slack * _most_allowed(theirs, wanted.dtype, spread, precision)
+            ok[index] &= bool((np.abs(mine - theirs) <= allowed).all())
     return [int(index) for index in np.flatnonzero(ok)]
 
 
@@ -92,18 +106,20 @@ def tolerances(
             atol_ratio, rtol = _FLOAT[precision]
             declared[spec.name] = Tolerance(atol=_rounded(atol_ratio * spread), rtol=rtol)
             continue
-        difference = np.abs(got[chosen].astype(np.float64) - wanted[chosen].astype(np.float64))
-        atol = max(QUANTISED_RATIO * spread, _HEADROOM * float(difference.max(initial=0.0)))
+        largest = max(
+            (float(np.abs(got[i].astype(np.float64) - wanted[i]).max(initial=0.0)) for i in chosen), default=0.0
+        )
+        atol = max(QUANTISED_RATIO * spread, _HEADROOM * largest)
         declared[spec.name] = Tolerance(atol=_rounded(atol), rtol=QUANTISED_RATIO)
     return declared
 
 
-def _most_allowed(wanted: Array, precision: str) -> Array:
-    wide = np.abs(wanted.astype(np.float64))
-    if wanted.dtype.kind != "f":
-        return np.full(wide.shape, _LSB if wanted.dtype.itemsize == 1 else 0.0)
+def _most_allowed(wanted: Array, dtype: np.dtype[Any], spread: float, precision: str) -> Array | float:
+    """Return how far each value of one vector may be off. wanted: float64; dtype: of the output; spread: of all vectors."""
+    if dtype.kind != "f":
+        return _LSB if dtype.itemsize == 1 else 0.0
     atol_ratio, rtol = _FLOAT.get(precision, (QUANTISED_CAP_RATIO / _HEADROOM, 0.0))
-    allowed: Array = atol_ratio * spread_of(wanted) + rtol * wide
+    allowed: Array = atol_ratio * spread + rtol * np.abs(wanted)
     return allowed
 
 

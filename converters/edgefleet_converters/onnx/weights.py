@@ -7,7 +7,7 @@ Forms, per stored tensor:
    DequantizeLinear is not folded there and would be paid at each run.
 2. 16 bits: float16, then Cast; folded in the same way. A tensor with a value beyond float16 stays float32. Or int16 with one
    scale an output channel, as form 1: as small, and nearer to the weights by a factor of about 8 (of 100 text lines that a
-   recogniser read, float16 changed 2 and int16 none).
+   recogniser read, float16 changed 2 and int16 none). A tensor with a channel whose largest weight dwarfs the rest stays float16.
 3. 4 bits: a product with a stored right side becomes com.microsoft MatMulNBits, blocks of 32 along the inner dimension with
    one scale each; weights of other operators get 8 bits.
 
@@ -32,6 +32,8 @@ MIN_ELEMENTS: Final = 256
 BLOCK: Final = 32
 """Values that share a scale in the 4-bit form."""
 _HALF_MAX: Final = 65504.0
+_DWARFED: Final = 256
+"""A weight so many times smaller than its channel's largest has at most 7 bits of 16 left."""
 _INT8_LEVELS: Final = 127
 _INT16_LEVELS: Final = 32767
 _PLACES: Final[Mapping[str, tuple[int, ...]]] = {
@@ -104,7 +106,8 @@ def store_weights(
     for name, weight in plan.items():
         values = numpy_helper.to_array(tensors[name])
         if bits == 16 or name in half:
-            small = _rounded(values, weight.axes, _INT16_LEVELS) if whole else _halved(values)
+            even = whole and _is_even(values, weight.axes)
+            small = _rounded(values, weight.axes, _INT16_LEVELS) if even else _halved(values)
         else:
             small = _rounded(values, weight.axes)
         if small is None:
@@ -123,6 +126,13 @@ def _halved(values: Array) -> tuple[Array, None] | None:
     if float(np.abs(values).max(initial=0.0)) > _HALF_MAX:
         return None
     return values.astype(np.float16), None
+
+
+def _is_even(values: Array, axes: tuple[int, ...]) -> bool:
+    """Return whether the largest weight of no channel dwarfs the others, which one scale for all of them would erase."""
+    sizes = np.moveaxis(np.abs(values), axes, range(len(axes))).reshape(*(values.shape[axis] for axis in axes), -1)
+    small = (sizes > 0) & (sizes * _DWARFED < sizes.max(axis=-1, keepdims=True))
+    return bool((2 * small.sum(axis=-1) <= (sizes > 0).sum(axis=-1)).all())
 
 
 def rounded(values: Array, axes: tuple[int, ...], levels: int = _INT8_LEVELS) -> Array:
