@@ -152,6 +152,15 @@ def test_a_precision_can_be_asked_for(tmp_path: Path, precision: str, ratio: flo
         assert row.ratio <= ratio
 
 
+def test_16_bit_activations_can_be_asked_for_where_litert_is_alone(tmp_path: Path) -> None:
+    data = {"calibration": str(DIGITS / "data" / "calibration.npz"), "eval": str(DIGITS / "data" / "eval.npz")}
+    report, _ = run(DIGITS / "digits-1.1.0.onnx", tmp_path, PROFILES, data, precision="int16x8", max_drop=0.005)
+    assert [row.profile for row in report.bundles] == PROFILES[:1]
+    assert (report.bundles[0].precision, report.bundles[0].candidate) == ("int16x8", "int16x8-static")
+    assert report.bundles[0].ratio <= 0.3
+    assert [row.profile for row in report.refused] == PROFILES[1:]
+
+
 def test_int8_needs_calibration_data(tmp_path: Path) -> None:
     report, _ = run(DIGITS / "digits-1.1.0.onnx", tmp_path, PROFILES[:1], precision="int8")
     (refused,) = report.refused

@@ -113,6 +113,27 @@ def test_an_operator_answers_within_two_steps(runtime: TfliteRuntime, family: An
     assert wanted <= in_int8(graph)
 
 
+WIDE = [
+    family for family in FAMILIES
+    if family[0] not in ("HardSwish", "ReduceSum", "Neg", "Div", "Erf", "Cos", "Log", "Softplus", "DepthToSpace")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", WIDE, ids=[f"{i}-{family[0]}" for i, family in enumerate(WIDE)])
+def test_activations_may_have_16_bits_in_litert(family: Any) -> None:
+    op, given, constants, attributes, wanted = family
+    model = one_node(op, given, constants, **attributes)
+    arrays = {name: value for name, value in given.items() if name not in constants}
+    runtime = RUNTIMES["litert-2.3"]
+    graph = quantized(model, runtime, arrays, act_dtype="int16")
+    wide = {op.code for op in graph.ops if op.outputs[0].dtype == "int16"} - {"QUANTIZE"}
+    assert wanted <= wide
+    # Weights keep 8 bits; where there are none, 16 bits are nearly exact.
+    most = 0.01 if any(name in constants for name in ("w", "b")) else 0.001
+    for got, answer in zip(file_in(runtime, write(graph), arrays), in_onnxruntime(model, arrays), strict=True):
+        assert np.abs(got - answer).max() <= most * np.abs(answer).max()
+
+
 def test_an_operator_without_an_int8_kernel_stays_float(runtime: TfliteRuntime) -> None:
     given = {"x": np.abs(floats(2, 5)) + 1, "e": floats(2, 5, seed=1)}
     model = graph_of(
