@@ -152,6 +152,13 @@ def test_a_table_ends_where_the_calibration_did(runtime: TfliteRuntime) -> None:
     assert np.isfinite(got).all()
 
 
+def test_a_long_tensor_is_not_looked_up_where_float_is_faster(runtime: TfliteRuntime) -> None:
+    x = floats(1, 40_000)
+    graph = quantized(one_node("Erf", {"x": x}), runtime, {"x": x})
+    assert ("GATHER" in in_int8(graph)) == (runtime.adapter == "tflite")
+    assert "GATHER" in in_int8(quantized(one_node("Erf", {"x": x}), runtime, {"x": x}, io_dtype="int8"))
+
+
 def test_a_variance_from_two_large_means_stays_float(runtime: TfliteRuntime) -> None:
     x = floats(2, 64) + 20
     nodes = [

@@ -47,9 +47,15 @@ class _Rewriter:
         self._ranges = ranges
         self._whole = whole
         self._dtype = act_dtype
-        # 65,536 entries would be no table.
-        self._graph, self._chains = _tabled(graph, ranges, adapter, float_ops) if act_dtype == "int8" else (graph, {})
+        self._graph = graph
+        self._chains: dict[int, Chain] = {}
         self._float_ops = float_ops
+        if act_dtype == "int8":
+            # 65,536 entries would be no table, so 16 bits have none.
+            found = _chains(graph, ranges, adapter, float_ops)
+            slow = [chain for chain in found if not whole and tables.is_slow(chain, adapter)]
+            self._float_ops |= {id(op) for chain in slow for op in chain.ops}
+            self._graph, self._chains = tables.with_tables(graph, [chain for chain in found if chain not in slow])
         if not whole:
             self._float_ops |= before_decisions(self._graph)
             scales = _scales(self._graph, ranges, adapter, self._float_ops, act_dtype)
@@ -256,16 +262,12 @@ def _renamed(op: Op, old: Tensor, new: Tensor) -> Op:
     return replace(op, inputs=inputs, outputs=tuple(new if t is old else t for t in op.outputs))
 
 
-def _tabled(
-    graph: Graph, ranges: Mapping[int, Range], adapter: str, float_ops: frozenset[int]
-) -> tuple[Graph, dict[int, Chain]]:
-    """Return the graph with a stand-in for each chain that can be a table, and the chains by the ids of those."""
-    found = tables.chains(graph, adapter, float_ops)
-    known = [
-        chain for chain in found
+def _chains(graph: Graph, ranges: Mapping[int, Range], adapter: str, float_ops: frozenset[int]) -> list[Chain]:
+    """Return the chains that can be tables."""
+    return [
+        chain for chain in tables.chains(graph, adapter, float_ops)
         if all(id(t) in ranges and affine.finite(ranges[id(t)]) for t in (chain.source, chain.result))
     ]  # fmt: skip
-    return tables.with_tables(graph, known)
 
 
 _Given = tuple[Tensor | None, Quantization | None]
