@@ -31,6 +31,7 @@ SLOW = (
     "cli/test_rollout_watch.py",
     "cli/test_server_commands.py",
     "converters/test_pipeline.py",
+    "converters/tflite/test_bundles.py",
     "crash/",
     "examples/test_digits_haze.py",
     "house/test_docs.py",
