@@ -159,6 +159,13 @@ def test_a_long_tensor_is_not_looked_up_where_float_is_faster(runtime: TfliteRun
     assert "GATHER" in in_int8(quantized(one_node("Erf", {"x": x}), runtime, {"x": x}, io_dtype="int8"))
 
 
+def test_a_very_long_chain_gets_no_table(runtime: TfliteRuntime) -> None:
+    x = floats(1, 8)
+    nodes = [helper.make_node("Cos", [f"a{i}" if i else "x"], [f"a{i + 1}"]) for i in range(400)]
+    model = graph_of([*nodes, helper.make_node("Tanh", ["a400"], ["y0"])], {"x": x}, (), ["y0"])
+    assert "GATHER" not in in_int8(quantized(model, runtime, {"x": x}))
+
+
 def test_a_variance_from_two_large_means_stays_float(runtime: TfliteRuntime) -> None:
     x = floats(2, 64) + 20
     nodes = [
