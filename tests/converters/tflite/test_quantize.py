@@ -159,6 +159,13 @@ def test_a_long_tensor_is_not_looked_up_where_float_is_faster(runtime: TfliteRun
     assert "GATHER" in in_int8(quantized(one_node("Erf", {"x": x}), runtime, {"x": x}, io_dtype="int8"))
 
 
+def test_a_board_without_float_gets_no_16_bits_either(runtime: TfliteRuntime) -> None:
+    x = floats(2, 40) / 4
+    model = one_node("Softmax", {"x": x})
+    assert "int16" in {op.outputs[0].dtype for op in quantized(model, runtime, {"x": x}).ops}
+    assert "int16" not in {op.outputs[0].dtype for op in quantized(model, runtime, {"x": x}, io_dtype="int8").ops}
+
+
 def test_a_very_long_chain_gets_no_table(runtime: TfliteRuntime) -> None:
     x = floats(1, 8)
     nodes = [helper.make_node("Cos", [f"a{i}" if i else "x"], [f"a{i + 1}"]) for i in range(400)]

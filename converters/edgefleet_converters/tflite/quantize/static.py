@@ -58,9 +58,9 @@ class _Rewriter:
             self._graph, self._chains = tables.with_tables(graph, [chain for chain in found if chain not in slow])
         if not whole:
             self._float_ops |= before_decisions(self._graph)
-            scales = _scales(self._graph, ranges, adapter, self._float_ops, act_dtype)
+            scales = _scales(self._graph, ranges, adapter, self._float_ops, act_dtype, whole=whole)
             self._float_ops |= before_cancellation(self._graph, scales)
-        self._scales = _scales(self._graph, ranges, adapter, self._float_ops, act_dtype)
+        self._scales = _scales(self._graph, ranges, adapter, self._float_ops, act_dtype, whole=whole)
         self._floats: dict[int, Tensor] = {id(t): t for t in graph.inputs}
         self._ints: dict[int, Tensor] = {}
         self._again: dict[tuple[int, Quantization], Tensor] = {}
@@ -291,7 +291,13 @@ def _weighted(op: Op, kernel: Kernel, inputs: list[_Given], bias_dtype: str) -> 
 
 
 def _scales(
-    graph: Graph, ranges: Mapping[int, Range], adapter: str, float_ops: frozenset[int] | set[int], dtype: str
+    graph: Graph,
+    ranges: Mapping[int, Range],
+    adapter: str,
+    float_ops: frozenset[int] | set[int],
+    dtype: str,
+    *,
+    whole: bool,
 ) -> dict[int, Quantization]:
     """Return id of tensor -> the scale that its int8 form is written with.
 
@@ -311,7 +317,8 @@ def _scales(
         flowing = [
             t for t in op.inputs if t is not None and t.dtype == "float32" and (op.code != "MUL" or t.data is None)
         ]
-        narrow = dtype == "int8" and op.code == "SOFTMAX"
+        # Boards without float32 may have no 16 bits either, or (TFLite Micro) want another zero point for them.
+        narrow = dtype == "int8" and not whole and op.code == "SOFTMAX"
         if kernel.result is not None and not (narrow and ranges.get(out, (0.0, 1.0))[1] < _NARROW):
             scales[out] = kernel.result
         elif dtype == "int8" and op.code == "MUL" and (factor := _factor(op)) is not None and id(flowing[0]) in scales:
