@@ -36,6 +36,7 @@ SLOW = (
     "converters/test_ort_format.py",
     "converters/test_pipeline.py",
     "converters/test_silent_wrong.py",
+    "converters/tflite/test_bundles.py",
     "crash/",
     "examples/test_digits_haze.py",
     "house/test_docs.py",

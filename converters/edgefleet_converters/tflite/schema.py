@@ -25,6 +25,7 @@ class Options:
 
 
 _ACTIVATION: Final = {"fused_activation_function": Field(0, "int8")}
+_SUM: Final = {**_ACTIVATION, "pot_scale_int16": Field(1, "bool", 1)}
 _CONV: Final = {
     "padding": Field(0, "int8"),
     "stride_w": Field(1, "int32"),
@@ -79,7 +80,7 @@ OPTIONS: Final[dict[str, Options]] = {
     "FULLY_CONNECTED": Options(8, {**_ACTIVATION, "keep_num_dims": Field(2, "bool")}),
     "SOFTMAX": Options(9, {"beta": Field(0, "float32")}),
     "CONCATENATION": Options(10, {"axis": Field(0, "int32"), "fused_activation_function": Field(1, "int8")}),
-    "ADD": Options(11, _ACTIVATION),
+    "ADD": Options(11, _SUM),
     "LOCAL_RESPONSE_NORMALIZATION": Options(
         13,
         {
@@ -103,7 +104,7 @@ OPTIONS: Final[dict[str, Options]] = {
     "REDUCE_PROD": _REDUCER,
     "REDUCE_ANY": _REDUCER,
     "REDUCE_ALL": _REDUCER,
-    "SUB": Options(28, _ACTIVATION),
+    "SUB": Options(28, _SUM),
     "DIV": Options(29, _ACTIVATION),
     "STRIDED_SLICE": Options(
         32,

@@ -85,7 +85,7 @@ def _conv(op: Op, dtype: str, _rank: int) -> int:
         return 6
     if dtype == "float32" and weights.dtype == "int8":
         return 5 if _per_channel(op) else 2
-    return 3 if dtype == "int8" else 1
+    return {"int8": 3, "int16": 4}.get(dtype, 1)
 
 
 def _per_channel(op: Op) -> bool:
@@ -97,12 +97,14 @@ def _depthwise(op: Op, dtype: str, _rank: int) -> int:
     weights = op.inputs[1]
     if dtype == "float32" and weights is not None and weights.dtype == "int8":
         return 6 if _per_channel(op) else 4
-    if dtype == "int8":
-        return 3
+    if dtype in ("int8", "int16"):
+        return 5 if dtype == "int16" else 3
     return 2 if op.options.get("dilation_w_factor", 1) != 1 or op.options.get("dilation_h_factor", 1) != 1 else 1
 
 
 def _fully_connected(op: Op, dtype: str, _rank: int) -> int:
+    if dtype == "int16":
+        return 7
     if dtype == "int8" and _per_channel(op):
         return 12
     weights = op.inputs[1]

@@ -72,6 +72,31 @@ def test_a_board_without_float_gets_a_model_of_integers(tmp_path: Path) -> None:
         assert (scores.argmax(axis=1) == images["y"][:20]).mean() >= 0.95
 
 
+def test_tables_and_probabilities_run_where_there_are_only_integers(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    tensors = {
+        "w": 0.3 * random.standard_normal((8, 3, 3, 3)).astype(np.float32), "b": np.zeros(8, np.float32),
+        "v": random.standard_normal((8, 10)).astype(np.float32),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1] * 4, strides=[2, 2]),
+        helper.make_node("Softplus", ["c"], ["h"]),
+        helper.make_node("GlobalAveragePool", ["h"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("MatMul", ["f", "v"], ["l"]),
+        helper.make_node("Softmax", ["l"], ["y"]),
+    ]
+    model = model_of(nodes, tensors, {"x": [1, 3, 12, 12]}, {"y": [1, 10]})
+    data = {"calibration": samples(tmp_path, x=random.standard_normal((60, 3, 12, 12)).astype(np.float32))}
+    profiles = [no_float()] + (["cortex-m-tflm"] if importlib.util.find_spec("tflite_micro") else [])
+    report, _ = run(save(model, tmp_path), tmp_path / "out", profiles, data, max_drop=0.2)
+    assert not report.refused
+    for row in report.bundles:
+        operators = open_bundle(io.BytesIO(Path(row.path).read_bytes())).manifest.operators
+        assert {"GATHER", "SOFTMAX"} <= set(operators)
+        assert not {"QUANTIZE", "DEQUANTIZE"} & set(operators)
+
+
 def test_what_has_no_form_in_integers_is_refused_by_node_and_key(tmp_path: Path) -> None:
     tensors = {"b": np.linspace(1, 2, 6, dtype=np.float32), "w": np.eye(6, dtype=np.float32)}
     nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Pow", ["b", "a"], ["y"], name="growth")]
@@ -150,6 +175,15 @@ def test_a_precision_can_be_asked_for(tmp_path: Path, precision: str, ratio: flo
     for row in report.bundles:
         assert row.precision == precision
         assert row.ratio <= ratio
+
+
+def test_16_bit_activations_can_be_asked_for_where_litert_is_alone(tmp_path: Path) -> None:
+    data = {"calibration": str(DIGITS / "data" / "calibration.npz"), "eval": str(DIGITS / "data" / "eval.npz")}
+    report, _ = run(DIGITS / "digits-1.1.0.onnx", tmp_path, PROFILES, data, precision="int16x8", max_drop=0.005)
+    assert [row.profile for row in report.bundles] == PROFILES[:1]
+    assert (report.bundles[0].precision, report.bundles[0].candidate) == ("int16x8", "int16x8-static")
+    assert report.bundles[0].ratio <= 0.3
+    assert [row.profile for row in report.refused] == PROFILES[1:]
 
 
 def test_int8_needs_calibration_data(tmp_path: Path) -> None:

@@ -113,6 +113,27 @@ def test_an_operator_answers_within_two_steps(runtime: TfliteRuntime, family: An
     assert wanted <= in_int8(graph)
 
 
+WIDE = [
+    family for family in FAMILIES
+    if family[0] not in ("HardSwish", "ReduceSum", "Neg", "Div", "Erf", "Cos", "Log", "Softplus", "DepthToSpace")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", WIDE, ids=[f"{i}-{family[0]}" for i, family in enumerate(WIDE)])
+def test_activations_may_have_16_bits_in_litert(family: Any) -> None:
+    op, given, constants, attributes, wanted = family
+    model = one_node(op, given, constants, **attributes)
+    arrays = {name: value for name, value in given.items() if name not in constants}
+    runtime = RUNTIMES["litert-2.3"]
+    graph = quantized(model, runtime, arrays, act_dtype="int16")
+    wide = {op.code for op in graph.ops if op.outputs[0].dtype == "int16"} - {"QUANTIZE"}
+    assert wanted <= wide
+    # Weights keep 8 bits; where there are none, 16 bits are nearly exact.
+    most = 0.01 if any(name in constants for name in ("w", "b")) else 0.001
+    for got, answer in zip(file_in(runtime, write(graph), arrays), in_onnxruntime(model, arrays), strict=True):
+        assert np.abs(got - answer).max() <= most * np.abs(answer).max()
+
+
 def test_an_operator_without_an_int8_kernel_stays_float(runtime: TfliteRuntime) -> None:
     given = {"x": np.abs(floats(2, 5)) + 1, "e": floats(2, 5, seed=1)}
     model = graph_of(
@@ -129,6 +150,27 @@ def test_a_table_ends_where_the_calibration_did(runtime: TfliteRuntime) -> None:
     (got,) = file_in(runtime, write(graph), {"x": np.where(seen > 2, 1e6, -1e6).astype(np.float32)})
     assert np.abs(got[seen > 2] - np.log(4.0)).max() < 0.1
     assert np.isfinite(got).all()
+
+
+def test_a_long_tensor_is_not_looked_up_where_float_is_faster(runtime: TfliteRuntime) -> None:
+    x = floats(1, 40_000)
+    graph = quantized(one_node("Erf", {"x": x}), runtime, {"x": x})
+    assert ("GATHER" in in_int8(graph)) == (runtime.adapter == "tflite")
+    assert "GATHER" in in_int8(quantized(one_node("Erf", {"x": x}), runtime, {"x": x}, io_dtype="int8"))
+
+
+def test_a_board_without_float_gets_no_16_bits_either(runtime: TfliteRuntime) -> None:
+    x = floats(2, 40) / 4
+    model = one_node("Softmax", {"x": x})
+    assert "int16" in {op.outputs[0].dtype for op in quantized(model, runtime, {"x": x}).ops}
+    assert "int16" not in {op.outputs[0].dtype for op in quantized(model, runtime, {"x": x}, io_dtype="int8").ops}
+
+
+def test_a_very_long_chain_gets_no_table(runtime: TfliteRuntime) -> None:
+    x = floats(1, 8)
+    nodes = [helper.make_node("Cos", [f"a{i}" if i else "x"], [f"a{i + 1}"]) for i in range(400)]
+    model = graph_of([*nodes, helper.make_node("Tanh", ["a400"], ["y0"])], {"x": x}, (), ["y0"])
+    assert "GATHER" not in in_int8(quantized(model, runtime, {"x": x}))
 
 
 def test_a_variance_from_two_large_means_stays_float(runtime: TfliteRuntime) -> None:

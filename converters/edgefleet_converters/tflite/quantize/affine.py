@@ -17,6 +17,7 @@ Range: TypeAlias = tuple[float, float]
 _LOW, _HIGH = -128, 127
 _STEPS: Final = _HIGH - _LOW
 _NARROW: Final = 127
+_WIDEST: Final = 32767
 _TINY: Final = 1e-7
 """Spans below this are taken as zero: the kernels' 32-bit multipliers cannot hold such scales."""
 _BIAS_LIMIT: Final = 1 << 30
@@ -27,9 +28,15 @@ def finite(bounds: Range) -> bool:
     return all(math.isfinite(value) and abs(value) < 1e30 for value in bounds)
 
 
-def activation(bounds: Range) -> Quantization:
-    """Return scale and zero point for a range. Zero is always stored exactly: padding and RELU need it."""
+def activation(bounds: Range, dtype: str = "int8") -> Quantization:
+    """Return scale and zero point for a range. Zero is always stored exactly: padding and RELU need it.
+
+    dtype: int8, or int16, which is symmetric: its kernels know no zero point.
+    """
     low, high = min(bounds[0], 0.0), max(bounds[1], 0.0)
+    if dtype == "int16":
+        peak = max(high, -low, _TINY)
+        return Quantization((float(np.float32(peak / _WIDEST)),), (0,))
     if high - low < _TINY:
         return Quantization((1.0 / _STEPS,), (0,))
     scale = float(np.float32((high - low) / _STEPS))
@@ -44,16 +51,17 @@ def times(quantization: Quantization, factor: float) -> Quantization:
     return Quantization((scale,), (zero if factor > 0 else -1 - zero,))
 
 
-def stored(values: Array, quantization: Quantization) -> Array:
-    """Return int8 of real values with one scale, rounded half to even and clipped."""
+def stored(values: Array, quantization: Quantization, dtype: str = "int8") -> Array:
+    """Return int8 (or int16) of real values with one scale, rounded half to even and clipped."""
     scaled = np.rint(values.astype(np.float64) / quantization.scale[0]) + quantization.zero_point[0]
-    return np.asarray(np.clip(scaled, _LOW, _HIGH), np.int8)
+    limits = np.iinfo(dtype)
+    return np.asarray(np.clip(scaled, limits.min, limits.max), dtype)
 
 
-def constant_as(tensor: Tensor, quantization: Quantization) -> Tensor:
-    """Return a float32 constant stored as int8 with one scale."""
-    data = stored(tensor.constant, quantization)
-    return replace(tensor, name=f"{tensor.name}_int8", dtype="int8", data=data, quantization=quantization)
+def constant_as(tensor: Tensor, quantization: Quantization, dtype: str = "int8") -> Tensor:
+    """Return a float32 constant stored as int8 (or int16) with one scale."""
+    data = stored(tensor.constant, quantization, dtype)
+    return replace(tensor, name=f"{tensor.name}_{dtype}", dtype=dtype, data=data, quantization=quantization)
 
 
 def weight_scales(values: Array, axis: int | None) -> Array:
@@ -83,13 +91,16 @@ def weights_as(tensor: Tensor, scales: Array, axis: int | None) -> Tensor:
     return replace(tensor, name=f"{tensor.name}_int8", dtype="int8", data=data, quantization=quantization)
 
 
-def bias_as(tensor: Tensor, input_scale: float, scales: Array) -> Tensor:
-    """Return a float32 bias stored as int32 at input scale x weight scale, as the kernels add it to their sums."""
+def bias_as(tensor: Tensor, input_scale: float, scales: Array, dtype: str = "int32") -> Tensor:
+    """Return a float32 bias stored at input scale x weight scale, as the kernels add it to their sums.
+
+    dtype: int32, or int64 beside int16 activations.
+    """
     both = input_scale * scales
     limits = np.iinfo(np.int32)
     data = np.clip(np.rint(tensor.constant.astype(np.float64).reshape(-1) / both), limits.min, limits.max)
     quantization = Quantization(tuple(float(s) for s in both), (0,) * len(both))
     return replace(
-        tensor, name=f"{tensor.name}_int32", dtype="int32", shape=(len(data),), data=data.astype(np.int32),
+        tensor, name=f"{tensor.name}_{dtype}", dtype=dtype, shape=(len(data),), data=data.astype(dtype),
         quantization=quantization,
     )  # fmt: skip

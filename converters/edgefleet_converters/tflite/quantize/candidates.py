@@ -94,7 +94,8 @@ def static_form(
 ) -> Graph:
     """Return the static candidate of a graph whose ranges and means are known. Raises DtypeNotAllowedError."""
     left = frozenset(_float_ops(graph, spec))
-    result = quantize_static(graph, ranges, adapter, float_ops=left, io_dtype=spec.io_dtype)
+    act = "int16" if spec.act_dtype == "int16" else "int8"
+    result = quantize_static(graph, ranges, adapter, float_ops=left, io_dtype=spec.io_dtype, act_dtype=act)
     if spec.io_dtype != "float32":
         _check_whole(result)
     return weight_only(result, half=frozenset(spec.weights_half), means=means) if spec.weight_bits else result

@@ -57,16 +57,33 @@ _214: Final[dict[str, Kernel]] = {
     "FULLY_CONNECTED": Kernel("weighted", axis=None),
 }
 
+_FINE: Final = Kernel("free", Quantization((1 / 32768,), (0,)))
+_INT16: Final[dict[str, Kernel]] = {
+    **{code: _BOTH[code] for code in (
+        "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "ADD", "SUB", "MUL", "BATCH_MATMUL", "MEAN",
+        "RELU", "RELU6", "LEAKY_RELU", "RESHAPE", "TRANSPOSE", "CONCATENATION", "PACK", "SLICE", "STRIDED_SLICE", "GATHER", "PAD",
+        "PADV2", "MAX_POOL_2D", "AVERAGE_POOL_2D", "REDUCE_MAX", "REDUCE_MIN", "MAXIMUM", "MINIMUM", "RESIZE_BILINEAR",
+        "RESIZE_NEAREST_NEIGHBOR",
+    )},
+    "LOGISTIC": _FINE, "TANH": _FINE, "SOFTMAX": _FINE,
+}  # fmt: skip
+"""Kernels with int16 activations, int8 weights and int64 biases, of LiteRT; 2.14 ends the process on TRANSPOSE
+(`runtimes`). Nearly all run in reference kernels, many times slower than int8."""
+
 KERNELS: Final[Mapping[str, Mapping[str, Kernel]]] = {"tflite": _BOTH | _214, "litert": _BOTH}
+KERNELS_INT16: Final[Mapping[str, Mapping[str, Kernel]]] = {"tflite": {}, "litert": _INT16}
 """Adapter of the runtime -> operator -> its int8 kernel."""
 
 DECIDING_INT8: Final = ("ARG_MAX", "ARG_MIN", "EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL")
 """Operators that choose among int8 values, both stored with one scale; what they give is no int8 value."""
 
 
-def kernel_of(op: Op, adapter: str) -> Kernel | None:
-    """Return the int8 kernel for an operator; None where it must stay float32: by type, rank or number of results."""
-    kernel = KERNELS[adapter].get(op.code)
+def kernel_of(op: Op, adapter: str, act_dtype: str = "int8") -> Kernel | None:
+    """Return the kernel for an operator; None where it must stay float32: by type, rank or number of results.
+
+    act_dtype: of activations, int8 or int16.
+    """
+    kernel = (KERNELS_INT16 if act_dtype == "int16" else KERNELS)[adapter].get(op.code)
     if kernel is None or len(op.outputs) != 1 or op.outputs[0].dtype != "float32":
         return None
     tensors = [t for t in (*op.inputs, *op.outputs) if t is not None and t.dtype == "float32"]

@@ -24,6 +24,8 @@ def tflite_recipe(profile: HardwareProfile, *, seed: int) -> Recipe:
         # Nothing but integers runs there, so only the ranges can differ.
         percentile = replace(static, id="int8-static-percentile", tier=2, calibration="Percentile")
         return Recipe(candidates=[static, percentile], seed=seed)
+    # No fast kernels: what it saves is storage alone, so anything that holds before it is better.
+    wide = replace(static, id="int16x8-static", precision="int16x8", tier=7, act_dtype="int16")
     dynamic = CandidateSpec(
         id="int8-dynamic", precision="dynamic", method="dynamic", tier=3, per_channel=profile.quant.per_channel
     )
@@ -53,6 +55,7 @@ def tflite_recipe(profile: HardwareProfile, *, seed: int) -> Recipe:
                 correct_bias=True,
             ),
             CandidateSpec(id="fp16", precision="fp16", method="float16", tier=6),
+            *([wide] if {profile.runtime.name, *(r.name for r in profile.also_verified_on)} == {"litert"} else []),
             FP32,
         ],
         seed=seed,

@@ -27,30 +27,40 @@ _POSITION_OF_DATA: Final = {"TRANSPOSE_CONV": 2}
 
 
 def quantize_static(graph: Graph, ranges: Mapping[int, Range], adapter: str, *, float_ops: frozenset[int] = frozenset(),
-                    io_dtype: str = "float32") -> Graph:  # fmt: skip
+                    io_dtype: str = "float32", act_dtype: str = "int8") -> Graph:  # fmt: skip
     """Return the graph in int8. ranges: of `ranges.observe`. float_ops: ids of operators that stay float32.
 
     io_dtype: float32, int8 or uint8: type of the graph's inputs and outputs that were float32. With integers there, the file is
     for a board that has no float32 at all: decisions, sums that cancel and steep functions are taken in int8 too.
+    act_dtype: int8, or int16 for activations of 16 bits beside weights of 8; only with float32 inputs and outputs.
     """
-    return _Rewriter(graph, ranges, adapter, float_ops, whole=io_dtype != "float32").run(io_dtype)
+    whole = io_dtype != "float32"
+    return _Rewriter(graph, ranges, adapter, float_ops, whole=whole, act_dtype=act_dtype).run(io_dtype)
 
 
 class _Rewriter:
     """One graph on its way. A value may exist as float32, as int8, or as both."""
 
     def __init__(self, graph: Graph, ranges: Mapping[int, Range], adapter: str, float_ops: frozenset[int],
-                 *, whole: bool) -> None:  # fmt: skip
+                 *, whole: bool, act_dtype: str) -> None:  # fmt: skip
         self._adapter = adapter
         self._ranges = ranges
         self._whole = whole
-        self._graph, self._chains = _tabled(graph, ranges, adapter, float_ops)
+        self._dtype = act_dtype
+        self._graph = graph
+        self._chains: dict[int, Chain] = {}
         self._float_ops = float_ops
+        if act_dtype == "int8":
+            # 65,536 entries would be no table, so 16 bits have none.
+            found = _chains(graph, ranges, adapter, float_ops)
+            slow = [chain for chain in found if not whole and tables.is_slow(chain, adapter)]
+            self._float_ops |= {id(op) for chain in slow for op in chain.ops}
+            self._graph, self._chains = tables.with_tables(graph, [chain for chain in found if chain not in slow])
         if not whole:
             self._float_ops |= before_decisions(self._graph)
-            scales = _scales(self._graph, ranges, adapter, self._float_ops)
+            scales = _scales(self._graph, ranges, adapter, self._float_ops, act_dtype, whole=whole)
             self._float_ops |= before_cancellation(self._graph, scales)
-        self._scales = _scales(self._graph, ranges, adapter, self._float_ops)
+        self._scales = _scales(self._graph, ranges, adapter, self._float_ops, act_dtype, whole=whole)
         self._floats: dict[int, Tensor] = {id(t): t for t in graph.inputs}
         self._ints: dict[int, Tensor] = {}
         self._again: dict[tuple[int, Quantization], Tensor] = {}
@@ -60,7 +70,7 @@ class _Rewriter:
         """Rewrite all operators and close the edges."""
         inputs = tuple(self._input(t, io_dtype) for t in self._graph.inputs)
         for op in self._graph.ops:
-            kernel = None if id(op) in self._float_ops else kernel_of(op, self._adapter)
+            kernel = None if id(op) in self._float_ops else kernel_of(op, self._adapter, self._dtype)
             if op.code == TABLE:
                 self._table(op, self._chains[id(op)])
             elif not (self._int8(op, kernel) if kernel is not None else self._decided(op)):
@@ -115,7 +125,7 @@ class _Rewriter:
         if tensor.dtype != "float32":
             return tensor
         if tensor.data is not None:
-            return affine.constant_as(tensor, scale)
+            return affine.constant_as(tensor, scale, self._dtype)
         known = self._ints.get(id(tensor))
         if known is not None and known.quantization == scale:
             return known
@@ -130,7 +140,7 @@ class _Rewriter:
         return self._again[key]
 
     def _quantized(self, source: Tensor, scale: Quantization, name: str) -> Tensor:
-        made = Tensor(f"{name}_int8", "int8", source.shape, quantization=scale)
+        made = Tensor(f"{name}_{self._dtype}", self._dtype, source.shape, quantization=scale)
         self._ops.append(Op("QUANTIZE", (source,), (made,)))
         return made
 
@@ -188,7 +198,7 @@ class _Rewriter:
         ARG_MAX chooses the same among stored numbers as among their real values, so one that is stored anyway is not turned back.
         """
         flowing = [t for t in op.inputs if t is not None and t.dtype == "float32"]
-        if op.code not in DECIDING_INT8 or not flowing or op.outputs[0].dtype == "float32":
+        if self._dtype != "int8" or op.code not in DECIDING_INT8 or not flowing or op.outputs[0].dtype == "float32":
             return False
         stored = all(id(t) in self._ints and id(t) not in self._floats for t in flowing) and len(flowing) == 1
         scales = [self._scale_of(t) for t in flowing]
@@ -206,9 +216,10 @@ class _Rewriter:
         if inputs is None or result is None or not _fits(op, inputs, result):
             return False
         if kernel.scales == "weighted":
-            inputs = _weighted(op, kernel, inputs)
+            inputs = _weighted(op, kernel, inputs, "int64" if self._dtype == "int16" else "int32")
         given = [t if t is None or not isinstance(s, Quantization) else self._as_int8(t, s) for t, s in inputs]
-        out = replace(op.outputs[0], name=f"{op.outputs[0].name}_int8", dtype="int8", quantization=result)
+        name = f"{op.outputs[0].name}_{self._dtype}"
+        out = replace(op.outputs[0], name=name, dtype=self._dtype, quantization=result)
         if op.code == "SOFTMAX" and result != kernel.result:
             fine = replace(out, name=f"{out.name}/fine", dtype="int16", quantization=_FINE)
             self._ops += [
@@ -216,7 +227,11 @@ class _Rewriter:
                 Op("QUANTIZE", (fine,), (out,), {}, op.source),
             ]
         else:
-            self._ops.append(replace(op, inputs=tuple(given), outputs=(out,)))
+            options = dict(op.options)
+            if self._dtype == "int16" and op.code in ("ADD", "SUB"):
+                # The schema's default stands for the oldest files, whose 16-bit scales were powers of two.
+                options["pot_scale_int16"] = False
+            self._ops.append(replace(op, inputs=tuple(given), outputs=(out,), options=options))
         self._ints[id(op.outputs[0])] = out
         return True
 
@@ -239,7 +254,7 @@ class _Rewriter:
         if tensor.data is None:
             stored = self._ints.get(id(tensor))
             return stored.quantization if stored is not None else self._scales.get(id(tensor))
-        return affine.activation(_bounds(tensor)) if affine.finite(_bounds(tensor)) else None
+        return affine.activation(_bounds(tensor), self._dtype) if affine.finite(_bounds(tensor)) else None
 
 
 def _renamed(op: Op, old: Tensor, new: Tensor) -> Op:
@@ -247,22 +262,18 @@ def _renamed(op: Op, old: Tensor, new: Tensor) -> Op:
     return replace(op, inputs=inputs, outputs=tuple(new if t is old else t for t in op.outputs))
 
 
-def _tabled(
-    graph: Graph, ranges: Mapping[int, Range], adapter: str, float_ops: frozenset[int]
-) -> tuple[Graph, dict[int, Chain]]:
-    """Return the graph with a stand-in for each chain that can be a table, and the chains by the ids of those."""
-    found = tables.chains(graph, adapter, float_ops)
-    known = [
-        chain for chain in found
+def _chains(graph: Graph, ranges: Mapping[int, Range], adapter: str, float_ops: frozenset[int]) -> list[Chain]:
+    """Return the chains that can be tables."""
+    return [
+        chain for chain in tables.chains(graph, adapter, float_ops)
         if all(id(t) in ranges and affine.finite(ranges[id(t)]) for t in (chain.source, chain.result))
     ]  # fmt: skip
-    return tables.with_tables(graph, known)
 
 
 _Given = tuple[Tensor | None, Quantization | None]
 
 
-def _weighted(op: Op, kernel: Kernel, inputs: list[_Given]) -> list[_Given]:
+def _weighted(op: Op, kernel: Kernel, inputs: list[_Given], bias_dtype: str) -> list[_Given]:
     """Return the inputs with weights and bias in integers."""
     data = _POSITION_OF_DATA.get(op.code, 0)
     position = data + 1 if op.code == "TRANSPOSE_CONV" else 2
@@ -274,42 +285,50 @@ def _weighted(op: Op, kernel: Kernel, inputs: list[_Given]) -> list[_Given]:
     done = list(inputs)
     if bias is not None:
         scales = affine.room_for_bias(scales, bias.constant, scale.scale[0])
-        done[position] = (affine.bias_as(bias, scale.scale[0], scales), None)
+        done[position] = (affine.bias_as(bias, scale.scale[0], scales, bias_dtype), None)
     done[kernel.weights] = (affine.weights_as(weights, scales, kernel.axis), None)
     return done
 
 
 def _scales(
-    graph: Graph, ranges: Mapping[int, Range], adapter: str, float_ops: frozenset[int]
+    graph: Graph,
+    ranges: Mapping[int, Range],
+    adapter: str,
+    float_ops: frozenset[int] | set[int],
+    dtype: str,
+    *,
+    whole: bool,
 ) -> dict[int, Quantization]:
     """Return id of tensor -> the scale that its int8 form is written with.
 
     An operator that only moves numbers hands its input's scale on, so nothing is rounded twice; one with several inputs
     (CONCATENATION) has a scale of its own, and what is made only for it is written in that scale at once.
     """
-    scales = {key: affine.activation(bounds) for key, bounds in ranges.items() if affine.finite(bounds)}
+    scales = {key: affine.activation(bounds, dtype) for key, bounds in ranges.items() if affine.finite(bounds)}
     readers: dict[int, int] = {}
     for tensor in (*(t for op in graph.ops for t in op.inputs if t is not None), *graph.outputs):
         readers[id(tensor)] = readers.get(id(tensor), 0) + 1
     maker = {id(op.outputs[0]): op for op in graph.ops if len(op.outputs) == 1}
     for op in graph.ops:
-        kernel = None if id(op) in float_ops else kernel_of(op, adapter)
+        kernel = None if id(op) in float_ops else kernel_of(op, adapter, dtype)
         if kernel is None:
             continue
         out = id(op.outputs[0])
         flowing = [
             t for t in op.inputs if t is not None and t.dtype == "float32" and (op.code != "MUL" or t.data is None)
         ]
-        if kernel.result is not None and not (op.code == "SOFTMAX" and ranges.get(out, (0.0, 1.0))[1] < _NARROW):
+        # Boards without float32 may have no 16 bits either, or (TFLite Micro) want another zero point for them.
+        narrow = dtype == "int8" and not whole and op.code == "SOFTMAX"
+        if kernel.result is not None and not (narrow and ranges.get(out, (0.0, 1.0))[1] < _NARROW):
             scales[out] = kernel.result
-        elif op.code == "MUL" and (factor := _factor(op)) is not None and id(flowing[0]) in scales:
+        elif dtype == "int8" and op.code == "MUL" and (factor := _factor(op)) is not None and id(flowing[0]) in scales:
             scales[out] = affine.times(scales[id(flowing[0])], factor)
         elif kernel.scales == "same" and len(flowing) == 1 and id(flowing[0]) in scales:
             scales[out] = scales[id(flowing[0])]
         elif kernel.scales == "same" and len(flowing) > 1 and out in scales:
             for tensor in flowing:
                 made = maker.get(id(tensor))
-                own = kernel_of(made, adapter) if made is not None and id(made) not in float_ops else None
+                own = kernel_of(made, adapter, dtype) if made is not None and id(made) not in float_ops else None
                 free = own is not None and own.scales != "same" and own.result is None
                 if free and readers[id(tensor)] == 1 and op.code == "CONCATENATION":
                     scales[id(tensor)] = scales[out]

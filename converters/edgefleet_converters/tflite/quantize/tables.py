@@ -7,6 +7,7 @@ file stand CAST, ADD and GATHER. A chain becomes a table when one of its operato
 then has up to 4,096 entries and the input is stored in 16 bits as its index; where it does not, the chain stays float32.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -31,6 +32,11 @@ _ELEMENTWISE: Final = frozenset({
 })  # fmt: skip
 _LONG: Final = 4
 """A chain of so many int8 kernels costs more time and more rounding than a table."""
+_MOST_OPS: Final = 256
+"""An unrolled loop may be a chain of thousands; each of its results would be a table of its own."""
+_FASTER_BELOW: Final[Mapping[str, int]] = {"litert": 1 << 15}
+"""Runtime -> elements beyond which its own float32 and int8 kernels beat a table: 245,760 elements took 0.58 ms from a table and
+0.03 ms in four int8 kernels, or in float32 with both conversions, in LiteRT; 0.86, 6.4 and 10.8 ms in tflite-runtime 2.14."""
 _STEEP: Final = 3.0
 """Steps of the result that one step of the input may be: half of that is the largest error."""
 
@@ -65,6 +71,11 @@ def _flat(tensor: Tensor) -> Tensor:
     return constant(tensor.name, tensor.constant.reshape(-1))
 
 
+def is_slow(chain: Chain, adapter: str) -> bool:
+    """Say whether the chain's own float32 operators are faster than a table; they round once too."""
+    return math.prod(chain.source.shape) > _FASTER_BELOW.get(adapter, math.inf)
+
+
 def chains(graph: Graph, adapter: str, float_ops: frozenset[int]) -> list[Chain]:
     """Return the chains of a graph that are worth a table, in the order of their results."""
     root: dict[int, Tensor] = {}
@@ -83,7 +94,8 @@ def chains(graph: Graph, adapter: str, float_ops: frozenset[int]) -> list[Chain]
         # A chain whose choice leaves it (a mask) is a decision, not a function of a value.
         bad = {id(root[id(t)]) for t in ends if t.dtype != "float32"}
         ends = [t for t in ends if id(root[id(t)]) not in bad]
-    made = [Chain(root[id(end)], end, _between(end, maker)) for end in ends]
+    order = {key: number for number, key in enumerate(maker)}
+    made = [Chain(root[id(end)], end, _between(end, maker, order)) for end in ends]
     return [chain for chain in made if _worth(chain, adapter)]
 
 
@@ -106,19 +118,20 @@ def _root(op: Op, root: Mapping[int, Tensor]) -> Tensor | None:
     return found if found is not None and found.dtype == "float32" else None
 
 
-def _between(end: Tensor, maker: Mapping[int, Op]) -> tuple[Op, ...]:
-    found: list[Op] = []
-
-    def visit(tensor: Tensor | None) -> None:
-        op = maker.get(id(tensor))
-        if op is None or any(op is other for other in found):
-            return
-        for given in op.inputs:
-            visit(given)
-        found.append(op)
-
-    visit(end)
-    return tuple(found)
+def _between(end: Tensor, maker: Mapping[int, Op], order: Mapping[int, int]) -> tuple[Op, ...]:
+    """Return the operators that make `end` of its root, in order; none when there are more than `_MOST_OPS`."""
+    found: dict[int, Op] = {}
+    waiting: list[Tensor | None] = [end]
+    while waiting:
+        key = id(waiting.pop())
+        op = maker.get(key)
+        if op is None or key in found:
+            continue
+        found[key] = op
+        if len(found) > _MOST_OPS:
+            return ()
+        waiting.extend(op.inputs)
+    return tuple(maker[key] for key in sorted(found, key=order.__getitem__))
 
 
 def _worth(chain: Chain, adapter: str) -> bool:
