@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper
 
 from edgefleet_converters.onnx.load import required_operators
+from edgefleet_converters.onnx.ort_bytes import in_order
 from edgefleet_converters.pack import execution_providers
 from edgefleet_converters.pack import required_operators as of_facts
 from edgefleet_profiles import load as load_profile
@@ -110,3 +114,35 @@ def test_a_list_is_what_onnxruntime_reads(tmp_path: Path) -> None:
     operators, _ = parse_config(path)
     assert operators is not None
     assert operators[entry["domain"]][entry["version"]] == set(entry["operators"])
+
+
+_WRITE = """
+import sys
+from pathlib import Path
+from edgefleet_converters.onnx.ort_format import ort_format_step
+ort_format_step({"model": sys.argv[1], "out": sys.argv[2]})
+"""
+
+
+def test_two_processes_write_the_same_file_and_it_answers_as_what_onnxruntime_wrote(tmp_path: Path) -> None:
+    model = save(classifier(), tmp_path)
+    written = []
+    for name in ("one.ort", "two.ort"):
+        subprocess.run([sys.executable, "-c", _WRITE, str(model), str(tmp_path / name)], check=True)
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1] == in_order(written[0])
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "raw.ort")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    raw = (tmp_path / "raw.ort").read_bytes()
+    x = data_for(classifier(), 4)[0]
+    answers = [next(iter(load("ort", data).run({"x": x[:1]}).values())) for data in (raw, in_order(raw), written[0])]
+    assert (answers[0] == answers[1]).all()
+    assert (answers[0] == answers[2]).all()
+
+
+def test_another_file_is_not_sorted() -> None:
+    with pytest.raises(ValueError, match="begin as a"):
+        in_order(b"\x08\x00\x00\x00TFL3" + bytes(64))

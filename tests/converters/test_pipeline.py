@@ -340,7 +340,7 @@ def test_the_report_file_holds_every_candidate(tiny: dict[str, Any], tmp_path: P
     profile = report["profiles"][0]
     assert {row["verdict"] for row in profile["candidates"]} <= {"passed", "rejected", "not_tried"}
     assert {row["precision"] for row in profile["candidates"]} == {
-        "int8", "dynamic", "fp16", "fp32", "int8-weights", "int4-weights", "int16x8",
+        "int8", "dynamic", "fp16", "fp32", "int8-weights", "int16-weights", "int4-weights", "int16x8",
     }  # fmt: skip
     assert profile["bundle"]["latency_ms"]["p50"] > 0
     assert profile["stages_s"]["gate"] > 0

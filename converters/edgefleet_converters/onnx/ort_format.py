@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import onnx
 
+from edgefleet_converters.errors import TransformError
 from edgefleet_converters.onnx.load import facts_of
+from edgefleet_converters.onnx.ort_bytes import in_order
 from edgefleet_converters.onnx.weights import MIN_ELEMENTS
 
 _FOLDING: Final = "ConstantFolding"
@@ -30,7 +32,17 @@ def ort_format_step(args: dict[str, Any]) -> dict[str, Any]:
     model = onnx.load_model_from_string(graph.read_bytes())
     graph.unlink()
     _saved(args["model"], out, "ORT")
+    out.write_bytes(_in_order(out.read_bytes()))
     return {"facts": facts_of(model), "slow": _slow(model)}
+
+
+def _in_order(data: bytes) -> bytes:
+    try:
+        return in_order(data)
+    except ValueError as error:
+        raise TransformError(
+            f"onnxruntime writes its own format otherwise than before: {error}", next_step="use the .onnx file"
+        ) from error
 
 
 def _slow(model: onnx.ModelProto) -> list[str]:
