@@ -99,7 +99,10 @@ def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, ste
     failure = _failure(a, report, digest)
     if failure is not None:
         return _failed(a, report, failure, now, steps)
-    return _forward(a, _reached(a, report, digest), report, limits, now, steps)
+    a = _forward(a, _reached(a, report, digest), report, limits, now, steps)
+    return (
+        a if a.state is _S.HEALTHY else _with_trouble(a, report, steps)
+    )  # one report may tell of a step and of trouble
 
 
 def _has_soaked(a: Assignment, terms: Terms, now: datetime) -> bool:

@@ -184,6 +184,13 @@ def test_what_our_own_brake_stopped_is_no_failure(phase: Phase, now: AssignmentS
     assert a.error_class == ""
 
 
+def test_a_report_that_tells_of_a_step_and_of_the_brake_is_heard_whole_at_once() -> None:
+    said = report(Phase.DOWNLOADING, error_code="install.held")
+    once = after(assignment(S.OFFERED), said)
+    assert (once.state, once.reason) == (S.DOWNLOADING, "stopped by the brake before its switch")
+    assert after(once, said) == once
+
+
 @pytest.mark.parametrize("now", CHAIN[1:-1])
 def test_a_device_that_rolled_back_by_itself_failed(now: AssignmentState) -> None:
     a = after(assignment(now), report(Phase.ROLLED_BACK, error_class=ErrorClass.NONFINITE, reason="NaN"))
