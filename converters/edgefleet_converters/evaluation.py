@@ -64,8 +64,9 @@ class Evaluation:
 
     @cached_property
     def first(self) -> SampleSet | None:
-        """The first judging samples, which show a hopeless candidate early; None when there are too few for that."""
-        return self.samples.take(np.arange(FIRST_SAMPLES)) if self.n >= 2 * FIRST_SAMPLES else None
+        """The first third of the judging samples, which shows a hopeless candidate early; None when they are too few for that."""
+        first = max(FIRST_SAMPLES, self.n // 3)
+        return self.samples.take(np.arange(first)) if self.n >= 2 * FIRST_SAMPLES else None
 
     @property
     def labels(self) -> dict[str, Array]:

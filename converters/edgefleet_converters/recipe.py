@@ -126,10 +126,14 @@ def _narrow(profile: HardwareProfile) -> bool:
 
 
 def _weights(profile: HardwareProfile) -> list[CandidateSpec]:
-    """Return candidates that shrink weights, smallest expected size first; 4 bits need onnxruntime's own operator."""
+    """Return candidates that shrink weights, smallest expected size first; 4 bits need onnxruntime's own operator.
+
+    per_channel is that of the static candidates, so that one calibration serves both; stored weights have a scale a channel anyway.
+    """
     weights = CandidateSpec(
-        id="int8-weights", precision="int8-weights", method="weights", tier=4, weight_bits=8, correct_bias=True
-    )
+        id="int8-weights", precision="int8-weights", method="weights", tier=4, weight_bits=8, correct_bias=True,
+        per_channel=profile.quant.per_channel,
+    )  # fmt: skip
     dynamic = CandidateSpec(
         id="int8-dynamic-matmul", precision="dynamic", method="dynamic", tier=4, op_types=["MatMul", "Gemm"],
         reduce_range=_narrow(profile), weight_bits=8,
