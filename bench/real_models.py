@@ -120,7 +120,7 @@ def _row(name: str, profile: str, runs: int, *, twice: bool) -> dict[str, Any]:
         opened = open_bundle(io.BytesIO(Path(bundle.path).read_bytes()))
         made = opened.read(opened.manifest.model_member)
         rejected = {c.id: c.reason for c in report.profiles[0].candidates if c.verdict == "rejected"}
-        figures = _figures(case, made, runs)
+        figures = _figures(case, made, runs, runtime=bundle.runtime)
         defaults = {name: _default(case, recipe, runs) for name, recipe in DEFAULTS.items()}
     return {
         "goal": case.told, "goal_held": case.goal(figures), "candidate": bundle.candidate, "precision": bundle.precision,
@@ -165,9 +165,12 @@ def _here(name: str) -> HardwareProfile:
     return msgspec.structs.replace(profile, features=[*profile.features, *(["vnni"] if has else [])])
 
 
-def _figures(case: Case, made: bytes, runs: int) -> dict[str, float]:
-    """Return bytes, the case's own figures and the latency beside the source, on samples that nothing was tuned on."""
-    source, small = load_model("ort", case.model.read_bytes()), load_model("ort", made)
+def _figures(case: Case, made: bytes, runs: int, *, runtime: str = "ort") -> dict[str, float]:
+    """Return bytes, the case's own figures and the latency beside the source, on samples that nothing was tuned on.
+
+    runtime: of the made file; the source is run in onnxruntime.
+    """
+    source, small = load_model("ort", case.model.read_bytes()), load_model(runtime, made)
     arrays = case.data[2]
     wanted, got = _answers(source, arrays), _answers(small, arrays)
     labels = {name.removeprefix("y").removeprefix("."): a for name, a in arrays.items() if name.split(".")[0] == "y"}
