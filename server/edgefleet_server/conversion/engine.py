@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -186,10 +187,11 @@ class ConversionEngine:
                 self._end(job, JobState.REFUSED, known.code, known.reason, known.next_step, digest)
                 return True
             old = self._registry.bundle_for(known.ref, job.spec.profile)
-            made = None if old is None else repack(self._registry, old, job.spec, folder / "out")
+            own = Path(tempfile.mkdtemp(prefix="known-", dir=folder))  # a child writes into `out` and `tmp` only
+            made = None if old is None else repack(self._registry, old, job.spec, own)
             if made is None:
                 return False
-            bundle = check_bundle(job.spec, folder / "out", made.report, self._limits.file_bytes)
+            bundle = check_bundle(job.spec, own, made.report, self._limits.file_bytes)
         except (BundleError, ManifestError, BlobUnknownError, BlobTooLargeError, BadAnswerError, ValueError) as error:
             _log.warning("a known conversion cannot be used", extra={"job": job.id, "error": repr(error)})
             return False

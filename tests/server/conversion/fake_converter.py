@@ -106,12 +106,15 @@ def main() -> int:  # noqa: PLR0912 - one branch a word
     """Answer one request."""
     request = json.loads(sys.stdin.read())
     word, *more = Path(request["source"]["path"]).read_bytes().decode().split(" ")
+    if word == "known-plant":
+        name = f"{request['model']}-{request['version']}-{request['profiles'][0]['name']}.bundle"
+        (Path(request["out_dir"]) / name).symlink_to(more[1])
     if word.startswith("known"):
         say(type="tools", digest=more[0])
     say(type="progress", profile=request["profiles"][0]["name"], stage="import", message="reading", pct=10)
     if word == "late":
         say(type="tools", digest="a" * 64)
-    elif word in {"known", "known-refuse", "report"}:
+    elif word in {"known", "known-plant", "known-refuse", "report"}:
         with_report(request, word, more)
     elif word == "refuse":
         say(

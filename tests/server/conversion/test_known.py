@@ -180,6 +180,18 @@ def test_without_a_report_that_can_be_believed_there_is_none(tmp_path: Path, sou
     house.close()
 
 
+def test_a_link_that_a_child_left_is_not_written_through(tmp_path: Path) -> None:
+    house = converting(tmp_path)
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    source = f"known-plant {TOOLS} {victim}".encode()
+    for version in ("1.0.0", "1.0.1"):
+        assert publish(house, source, version)["state"] == "ready"
+        assert victim.read_text() == "precious"
+    assert maker(house, "1.0.1") == maker(house, "1.0.0")
+    house.close()
+
+
 def test_a_cancelled_conversion_dies_and_the_next_one_starts(tmp_path: Path) -> None:
     house = converting(tmp_path)
     for source in (b"hang model", b"good model"):
