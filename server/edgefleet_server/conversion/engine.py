@@ -277,9 +277,10 @@ class ConversionEngine:
         )
         view = self._registry.with_forecast(view)
         with self._db.session():
+            # Rows are locked in the order of everybody who changes a job: job, then release (a bundle locks its release too).
             self._signing.add_target(target, bundle.length, sha256, custom)
-            self._registry.accept_bundle(view)
             self._jobs.finish(job, JobState.DONE, report=whole)
+            self._registry.accept_bundle(view)
             state = self._registry.refresh_state(spec.ref)
         _log.info("bundle signed", extra={"target": target, "sha256": sha256, "release_state": state})
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from edgefleet_protocol.bundle import Bundle, open_bundle
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.model import Role
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.conversion.worker import Worker
+from edgefleet_server.registry.model import BundleView
 from tests.converters.graphs import classifier
 from tests.server.conversion.test_engine import FAKE, converting
 from tests.support.servers import PROFILE, ApiHouse, HandClock, release_body
@@ -190,6 +192,37 @@ def test_a_link_that_a_child_left_is_not_written_through(tmp_path: Path) -> None
         assert victim.read_text() == "precious"
     assert maker(house, "1.0.1") == maker(house, "1.0.0")
     house.close()
+
+
+def test_cancelling_while_a_bundle_is_signed_locks_nobody_up(tmp_path: Path, database_url: str) -> None:
+    house = converting(tmp_path, database_url)
+    house.put(b"good model")
+    publisher = house.client(Role.PUBLISHER)
+    publisher.post("/api/v1/releases", json=release_body(b"good model"))
+    answers: list[int] = []
+    thread = threading.Thread(
+        target=lambda: answers.append(publisher.post("/api/v1/releases/digits@1.0.0:cancel").status_code)
+    )
+    accept = house.parts.registry.accept_bundle
+
+    def accept_and_wait(bundle: BundleView) -> None:
+        accept(bundle)
+        thread.start()
+        while not house.parts.db.is_sqlite and thread.is_alive() and not waiting(house):
+            pass
+
+    house.parts.registry.accept_bundle = accept_and_wait  # type: ignore[method-assign]
+    assert Worker(house.parts, "w").run_once()
+    thread.join(20)
+    assert answers == [409], "the bundle was there first"
+    assert release(house, "1.0.0")["state"] == "ready"
+    house.close()
+
+
+def waiting(house: ApiHouse) -> bool:
+    """Return whether a session of this PostgreSQL waits for a row of another."""
+    with house.parts.db.engine.connect() as connection:
+        return bool(connection.execute(text("SELECT 1 FROM pg_locks WHERE NOT granted LIMIT 1")).scalar())
 
 
 def test_a_cancelled_conversion_dies_and_the_next_one_starts(tmp_path: Path) -> None:
