@@ -33,7 +33,7 @@ from edgefleet_server.conversion.errors import (
     StoppedError,
 )
 from edgefleet_server.conversion.model import ChildAnswer, ClaimedJob, JobState, KnownResult, SandboxLimits
-from edgefleet_server.conversion.reports import load_report, read_report, store_report
+from edgefleet_server.conversion.reports import READ_CHILDS, load_report, read_report, store_report
 from edgefleet_server.conversion.reuse import repack
 from edgefleet_server.conversion.sandbox import Child, Converter
 from edgefleet_server.conversion.service import ConversionService
@@ -174,7 +174,7 @@ class ConversionEngine:
 
     def _known(self, job: ClaimedJob, tools: object) -> KnownResult | None:
         """Return how the same content ended before, when that holds for this job too."""
-        key = rules.content_key(job.spec, tools)
+        key = rules.content_key(job.spec, tools, self._limits)
         found = None if key is None else self._jobs.known(job, key)
         return found if found is not None and rules.may_be_known(found.state, found.code) else None
 
@@ -235,6 +235,7 @@ class ConversionEngine:
         profile = job.spec.profile
         whole = read_report(folder / "out", profile)
         if (report := answer.bundles.get(profile)) is not None:
+            rules.check_row(report)
             bundle = check_bundle(job.spec, folder / "out", report, self._limits.file_bytes)
             self._store(job, bundle, report, store_report(self._registry, whole))
             return
@@ -296,7 +297,7 @@ def check_bundle(spec: JobSpec, out: Path, report: Mapping[str, Any], max_bytes:
     name = Path(str(report.get("path", ""))).name
     path = out / name
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, READ_CHILDS)
     except OSError as error:
         raise BadAnswerError(f"the converter named a bundle {name!r} that cannot be opened: {error}") from error
     with os.fdopen(descriptor, "rb") as file:
@@ -365,7 +366,10 @@ class _Reporter:
         if stage == self._stage and now_s - self._last_s < _REPORT_PAUSE_S:
             return
         pct = line.get("pct")
-        number = float(pct) if isinstance(pct, int | float) and not isinstance(pct, bool) else 0.0
+        is_number = isinstance(pct, int | float) and not isinstance(pct, bool)
+        number = (
+            float(max(0, min(100, pct))) if is_number else 0.0
+        )  # bounded first: an int may be too large for a float
         self._jobs.report(self._job, stage, str(line.get("message", "")), number)
         self._stage, self._last_s = stage, now_s
 
