@@ -366,10 +366,9 @@ class _Reporter:
         if stage == self._stage and now_s - self._last_s < _REPORT_PAUSE_S:
             return
         pct = line.get("pct")
-        is_number = isinstance(pct, int | float) and not isinstance(pct, bool)
-        number = (
-            float(max(0, min(100, pct))) if is_number else 0.0
-        )  # bounded first: an int may be too large for a float
+        number = 0.0
+        if isinstance(pct, int | float) and not isinstance(pct, bool):
+            number = float(max(0, min(100, pct)))  # bounded first: an int may be too large for a float
         self._jobs.report(self._job, stage, str(line.get("message", "")), number)
         self._stage, self._last_s = stage, now_s
 
