@@ -73,12 +73,12 @@ def _code(package: Path) -> Iterator[tuple[str, str]]:
     return (found for found in _digests(package) if "__pycache__" not in found[0])
 
 
-def _digests(path: Path, pattern: str = "*") -> Iterator[tuple[str, str]]:
+def _digests(path: Path, pattern: str = "**/*") -> Iterator[tuple[str, str]]:
     """Yield (name, sha256) of a file, or of each file in a folder by name; links are not followed."""
     if path.is_file():
         yield "", _digest(path)
         return
-    for file in sorted(path.rglob(pattern)):
+    for file in sorted(path.glob(pattern)):
         if file.is_file() and not file.is_symlink():
             yield str(file.relative_to(path)), _digest(file)
 

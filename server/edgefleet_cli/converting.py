@@ -30,6 +30,7 @@ from edgefleet_cli.tools import tools_folder
 Json = dict[str, Any]
 
 DEFAULT_PROFILES = ("generic-x86_64-ort", "generic-aarch64-ort")
+_UNFINISHED = ("*.bundle.part", "report.json.part", "report.html.part")
 _LOG_LINES = 40
 _MEMORY_BYTES = 8 * 1024**3
 """Address space of the converter, as a server gives it unless told otherwise."""
@@ -66,6 +67,7 @@ def convert_here(request: ModelRequest, folder: Path, out: Output) -> Json:
     """Run the pipeline and return its result: `{bundles, refused, report_path}`. Writes only into `folder`."""
     require("onnx", "convert")
     source = locate(request.model)
+    is_ours = not folder.exists()
     tools = tools_folder()
     job = {
         "v": 1,
@@ -82,8 +84,9 @@ def convert_here(request: ModelRequest, folder: Path, out: Output) -> Json:
         with board(out) as rows, tempfile.TemporaryDirectory(prefix="ef-convert-") as scratch:
             return _run(job, rows, Path(scratch))
     finally:
-        with contextlib.suppress(OSError):  # a folder in which nothing was written was only made by us
-            folder.rmdir()
+        if is_ours:
+            with contextlib.suppress(OSError):  # only while nothing was written there
+                folder.rmdir()
 
 
 def sandboxed(job: Json, scratch: Path) -> list[str]:
@@ -102,6 +105,12 @@ def sandboxed(job: Json, scratch: Path) -> list[str]:
     return [python, *flags, *launch_module, python, *flags, *job_module]
 
 
+def environment(scratch: Path) -> dict[str, str]:
+    """Return the converter's environment: the user's, without what is edgectl's own. A pickle runs there, and a token stands in it."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("EDGECTL_")}
+    return {**own, "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
 def _run(job: Json, rows: Board, scratch: Path) -> Json:
     child = subprocess.Popen(
         sandboxed(job, scratch),
@@ -111,7 +120,7 @@ def _run(job: Json, rows: Board, scratch: Path) -> Json:
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-        env={**os.environ, "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=environment(scratch),
     )
     assert child.stdin is not None
     assert child.stdout is not None
@@ -203,9 +212,13 @@ def _drain(stream: IO[str], log: collections.deque[str]) -> None:
 
 
 def remove_unfinished(folder: Path) -> int:
-    """Remove what a stopped conversion had begun to write, and return how many whole bundles lie there."""
-    for part in folder.glob("*.part"):
-        part.unlink(missing_ok=True)
+    """Remove what a stopped conversion had begun to write, and return how many whole bundles lie there.
+
+    The folder may be the user's own, with files of other programs that end in .part.
+    """
+    for name in _UNFINISHED:
+        for part in folder.glob(name):
+            part.unlink(missing_ok=True)
     return sum(1 for _ in folder.glob("*.bundle"))
 
 

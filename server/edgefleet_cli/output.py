@@ -147,7 +147,7 @@ class Output:
         elif self.form is Format.NAME:
             sys.stdout.write(sheet.name(entry) + "\n")
         else:
-            sys.stdout.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            sys.stdout.write(_json(entry) + "\n")
         sys.stdout.flush()
 
     def table(self, entries: Iterable[Json], columns: Sequence[Column]) -> None:
@@ -194,8 +194,7 @@ class Output:
 
             sys.stdout.write(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
         else:
-            json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
-            sys.stdout.write("\n")
+            sys.stdout.write(_json(document, indent=2) + "\n")
         sys.stdout.flush()
 
     @staticmethod
@@ -221,6 +220,11 @@ def fitting(entries: Sequence[Json], columns: Sequence[Column], width: int) -> l
             break
         shown.remove(column)
     return shown
+
+
+def _json(document: Json, indent: int | None = None) -> str:
+    """Return JSON in which half a surrogate pair, which UTF-8 cannot say, stands as its escape."""
+    return json.dumps(document, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def _console(color: Color, *, stderr: bool) -> Console:

@@ -91,6 +91,13 @@ def test_a_failed_conversion_leaves_no_empty_folder(edgectl: Edgectl, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_failed_conversion_leaves_a_folder_that_was_there(edgectl: Edgectl, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"")
+    (tmp_path / "mine").mkdir()
+    assert edgectl("convert", tmp_path / "m.onnx", *_PROFILE, "--out", tmp_path / "mine").code == 1
+    assert (tmp_path / "mine").is_dir()
+
+
 def test_a_refused_profile_exits_1_with_reason_and_next_step(edgectl: Edgectl, tmp_path: Path) -> None:
     model = _DIGITS / "bad" / "crashes-at-load.onnx"
     ran = edgectl("convert", model, "--name", "digits", "--version", "9", *_DATA, *_PROFILE, "--out", tmp_path)

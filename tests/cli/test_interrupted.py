@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_cli.converting import remove_unfinished
+from edgefleet_cli.converting import environment, remove_unfinished
 from tests.converters.crash_models import never_ending
 from tests.support.processes import descendants, gone
 
@@ -62,7 +62,24 @@ def test_ctrl_c_ends_the_model_that_runs_and_leaves_nothing(converting: subproce
 
 
 def test_whole_bundles_stay_and_are_counted(tmp_path: Path) -> None:
-    for name in ("a.bundle", "b.bundle", "c.bundle.part", "report.json.part", "report.json", "mine.txt"):
+    for name in (
+        "a.bundle",
+        "b.bundle",
+        "c.bundle.part",
+        "report.json.part",
+        "report.json",
+        "mine.txt",
+        "film.mp4.part",
+    ):
         (tmp_path / name).write_bytes(b"x")
     assert remove_unfinished(tmp_path) == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bundle", "b.bundle", "mine.txt", "report.json"]
+    left = ["a.bundle", "b.bundle", "film.mp4.part", "mine.txt", "report.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left, "nothing of the user's own is touched"
+
+
+def test_the_converter_does_not_see_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGECTL_TOKEN", "edg_secret")
+    monkeypatch.setenv("MY_METRIC", "x")
+    seen = environment(tmp_path)
+    assert "edg_secret" not in seen.values()
+    assert (seen["MY_METRIC"], seen["TMPDIR"]) == ("x", str(tmp_path))

@@ -29,6 +29,14 @@ def test_json_and_yaml_are_the_answer_itself(capsys: pytest.CaptureFixture[str])
     assert yaml.safe_load(capsys.readouterr().out) == _PAGE
 
 
+def test_half_a_character_is_an_escape_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    odd = {"name": "\ud800", "note": "é"}
+    Output(Format.JSON).document(odd, lambda: None)
+    Output(Format.JSON).record(odd, _SHEET)
+    whole, _, line = capsys.readouterr().out.partition("}\n")
+    assert json.loads(whole + "}") == json.loads(line) == odd
+
+
 def test_name_is_one_identifier_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     Output(Format.NAME).items(_PAGE, _SHEET)
     assert capsys.readouterr().out == "a\nb\n"

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import random
 from statistics import median
+from typing import Any
 
 import msgspec
 import pytest
@@ -219,3 +220,43 @@ def test_an_example_without_memory_still_tells_latency() -> None:
     bare = [Example(one.subject, dataclasses.replace(one.observation, memory_bytes=None)) for one in told]
     model = fit_profile(PI.name, bare)
     assert set(model.fits) == {"latency_p50_ms", "latency_p95_ms"}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"host_ms": 1e-310}, {"host_ms": 1e-200}, {"host_ms": math.inf}, {"host_memory_bytes": 10**400}]
+)
+def test_a_bundle_with_impossible_figures_is_left_out_and_breaks_no_fit(changes: dict[str, Any]) -> None:
+    told = [example(random.Random(seed)) for seed in range(6)]
+    known = subject(model_work(random.Random(9)), random.Random(9))
+    odd = dataclasses.replace(told[0], subject=dataclasses.replace(known, **changes))
+    assert not usable(odd.subject)
+    assert fit_profile(PI.name, [odd, *told]) == fit_profile(PI.name, told)
+    assert predict(PI, odd.subject, fit_profile(PI.name, told), []).basis == "none"
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(*[st.sampled_from([1e-6, 1.0, 9e17])] * 3, *[st.sampled_from([0.0, 1e-150, 1.0, 9e17])] * 2),
+        min_size=2, max_size=7, unique=True,
+    )
+)  # fmt: skip
+def test_figures_at_their_bounds_give_finite_estimates(rows: list[tuple[float, ...]]) -> None:
+    told = []
+    for host, memory, observed, nodes, weights in rows:
+        counts = {"nodes": nodes, "weight_bytes": weights, "activation_bytes": host, "largest_bytes": memory}
+        work = {**counts, "macs": {"conv.float": nodes}}
+        seen = Observation(1, 2, 20, min(6e5, max(1e-3, observed)), 6e5, round(min(2**40, max(1e6, observed))))
+        told.append(Example(Subject(work, host, max(1, int(memory))), seen))
+    made = predict(PI, told[0].subject, fit_profile(PI.name, told), [])
+    for figure in (made.latency_p50_ms, made.latency_p95_ms, made.memory_bytes):
+        assert figure is None or all(map(math.isfinite, dataclasses.astuple(figure)))
+
+
+@pytest.mark.parametrize("factor", [0.0, 5e-324, 1e-9])
+def test_a_profile_that_keeps_no_speed_lends_and_borrows_no_estimate(factor: float) -> None:
+    board = msgspec.structs.replace(PI, name="own-board", thermal=Thermal(sustained_factor=factor))
+    fitted = fit_profile(PI.name, [example(random.Random(seed)) for seed in range(6)])
+    asked = subject(model_work(random.Random(9)), random.Random(9))
+    for one, other in ((PI, board), (board, PI)):
+        assert predict(one, asked, NOTHING, [(other, fitted)]).basis == "none"

@@ -20,6 +20,10 @@ MAX_MODELS: Final = 48
 """The newest so many models of a profile are fitted: leaving each out once takes their square in work."""
 MAX_COUNT: Final = 1e18
 """A count above this is no model's; it would also swamp the others in floating point."""
+LEAST_FIGURE: Final = 1e-6
+"""A run takes a nanosecond or more: a fit divides by it, and a smaller one would overflow."""
+LEAST_SUSTAINED: Final = 0.01
+"""A board that keeps less of its speed than this is none; figures are multiplied and divided by it."""
 QUANTITIES: Final = ("latency_p50_ms", "latency_p95_ms", "memory_bytes")
 
 Basis = Literal["fitted", "ratio", "relative", "none"]
@@ -117,9 +121,14 @@ def distinct(examples: Sequence[Example]) -> list[Example]:
 
 def usable(subject: Subject) -> bool:
     """Say whether a bundle's own figures are complete and can be true."""
-    figures = (subject.host_ms, float(subject.host_memory_bytes))
+    figures = (
+        subject.host_ms,
+        subject.host_memory_bytes,
+    )  # compared before they are floats: an int may be too large for one
     counts = [*_counts(subject.work).values(), *(_macs(subject.work, kind) for kind in ("float", "int8"))]
-    return all(0 < value < MAX_COUNT for value in figures) and all(0 <= value < MAX_COUNT for value in counts)
+    return all(LEAST_FIGURE <= value < MAX_COUNT for value in figures) and all(
+        0 <= value < MAX_COUNT for value in counts
+    )
 
 
 def predict(
@@ -168,7 +177,7 @@ def is_kin(profile: HardwareProfile, other: HardwareProfile) -> bool:
         profile.name != other.name and bool(profile.match.board) and profile.match.board == other.match.board
         and profile.runtime.name == other.runtime.name
         and all(getattr(profile, key) == getattr(other, key) for key in same)
-        and profile.thermal.sustained_factor > 0
+        and all(one.thermal.sustained_factor >= LEAST_SUSTAINED for one in (profile, other))
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from edgefleet_server.conversion.errors import (
     StoppedError,
 )
 from edgefleet_server.conversion.model import ChildAnswer, ClaimedJob, JobState, KnownResult, SandboxLimits
-from edgefleet_server.conversion.reports import load_report, read_report, store_report
+from edgefleet_server.conversion.reports import READ_CHILDS, load_report, read_report, store_report
 from edgefleet_server.conversion.reuse import repack
 from edgefleet_server.conversion.sandbox import Child, Converter
 from edgefleet_server.conversion.service import ConversionService
@@ -173,7 +174,7 @@ class ConversionEngine:
 
     def _known(self, job: ClaimedJob, tools: object) -> KnownResult | None:
         """Return how the same content ended before, when that holds for this job too."""
-        key = rules.content_key(job.spec, tools)
+        key = rules.content_key(job.spec, tools, self._limits)
         found = None if key is None else self._jobs.known(job, key)
         return found if found is not None and rules.may_be_known(found.state, found.code) else None
 
@@ -186,10 +187,11 @@ class ConversionEngine:
                 self._end(job, JobState.REFUSED, known.code, known.reason, known.next_step, digest)
                 return True
             old = self._registry.bundle_for(known.ref, job.spec.profile)
-            made = None if old is None else repack(self._registry, old, job.spec, folder / "out")
+            own = Path(tempfile.mkdtemp(prefix="known-", dir=folder))  # a child writes into `out` and `tmp` only
+            made = None if old is None else repack(self._registry, old, job.spec, own)
             if made is None:
                 return False
-            bundle = check_bundle(job.spec, folder / "out", made.report, self._limits.file_bytes)
+            bundle = check_bundle(job.spec, own, made.report, self._limits.file_bytes)
         except (BundleError, ManifestError, BlobUnknownError, BlobTooLargeError, BadAnswerError, ValueError) as error:
             _log.warning("a known conversion cannot be used", extra={"job": job.id, "error": repr(error)})
             return False
@@ -233,6 +235,7 @@ class ConversionEngine:
         profile = job.spec.profile
         whole = read_report(folder / "out", profile)
         if (report := answer.bundles.get(profile)) is not None:
+            rules.check_row(report)
             bundle = check_bundle(job.spec, folder / "out", report, self._limits.file_bytes)
             self._store(job, bundle, report, store_report(self._registry, whole))
             return
@@ -275,9 +278,10 @@ class ConversionEngine:
         )
         view = self._registry.with_forecast(view)
         with self._db.session():
+            # Rows are locked in the order of everybody who changes a job: job, then release (a bundle locks its release too).
             self._signing.add_target(target, bundle.length, sha256, custom)
-            self._registry.accept_bundle(view)
             self._jobs.finish(job, JobState.DONE, report=whole)
+            self._registry.accept_bundle(view)
             state = self._registry.refresh_state(spec.ref)
         _log.info("bundle signed", extra={"target": target, "sha256": sha256, "release_state": state})
 
@@ -293,7 +297,7 @@ def check_bundle(spec: JobSpec, out: Path, report: Mapping[str, Any], max_bytes:
     name = Path(str(report.get("path", ""))).name
     path = out / name
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, READ_CHILDS)
     except OSError as error:
         raise BadAnswerError(f"the converter named a bundle {name!r} that cannot be opened: {error}") from error
     with os.fdopen(descriptor, "rb") as file:
@@ -362,7 +366,9 @@ class _Reporter:
         if stage == self._stage and now_s - self._last_s < _REPORT_PAUSE_S:
             return
         pct = line.get("pct")
-        number = float(pct) if isinstance(pct, int | float) and not isinstance(pct, bool) else 0.0
+        number = 0.0
+        if isinstance(pct, int | float) and not isinstance(pct, bool):
+            number = float(max(0, min(100, pct)))  # bounded first: an int may be too large for a float
         self._jobs.report(self._job, stage, str(line.get("message", "")), number)
         self._stage, self._last_s = stage, now_s
 

@@ -67,6 +67,12 @@ class ReportBrokenError(ConversionError):
     code = "conversion.report_broken"
 
 
+class ReportUnavailableError(ConversionError):
+    """As many pages are made as may be at once."""
+
+    code = "conversion.report_unavailable"
+
+
 class StoppedError(ConversionError):
     """The worker was told to stop in the middle of a job."""
 

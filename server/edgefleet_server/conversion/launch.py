@@ -93,11 +93,15 @@ def file_rules(
 
 
 def _home_of(stamp: Path) -> str:
-    """Return the installation that a virtual environment was made from (key `home` of its `pyvenv.cfg`: the folder of its binary)."""
+    """Return the installation that a virtual environment was made from (key `home` of its `pyvenv.cfg`: the folder of its binary).
+
+    "" when that is the root folder (`home = /bin`): it would open the whole machine, and /bin, /lib and /usr are open anyway.
+    """
     for line in stamp.read_text(encoding="utf-8", errors="replace").splitlines():
         key, _, value = line.partition("=")
         if key.strip() == "home" and value.strip().startswith("/"):
-            return str(Path(value.strip()).parent)
+            installation = os.path.normpath(Path(value.strip()).parent)
+            return installation if installation.strip("/") else ""
     return ""
 
 

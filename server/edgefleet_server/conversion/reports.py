@@ -10,6 +10,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.conversion import rules
-from edgefleet_server.conversion.errors import ReportBrokenError, ReportUnknownError
+from edgefleet_server.conversion.errors import ReportBrokenError, ReportUnavailableError, ReportUnknownError
 from edgefleet_server.conversion.sandbox import launch_command
 from edgefleet_server.registry.service import RegistryService
 
@@ -25,14 +26,19 @@ _log = logging.getLogger(__name__)
 MAX_REPORT_BYTES: Final = 8 * 1024 * 1024
 _MAX_STORED_BYTES: Final = 6 * MAX_REPORT_BYTES
 """Stored in ASCII, where a character takes at most six."""
+READ_CHILDS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""How a file of a child is opened: a link is not followed, and a pipe in its place does not hold the worker."""
 _RENDER_S: Final = 30.0
+_RENDERERS: Final = threading.BoundedSemaphore(2)
+"""A page costs a process: without a bound, readers of a large report could take all threads and memory of the server."""
+_QUEUE_S: Final = 5.0
 _RENDER_LIMITS: Final = {"memory_bytes": 1024**3, "cpu_s": 20, "file_bytes": 0, "open_files": 64}
 
 
 def read_report(out: Path, profile: str) -> dict[str, Any] | None:
     """Return the report that the child left in its folder; None when there is none that can be believed. Follows no link."""
     try:
-        descriptor = os.open(out / "report.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(out / "report.json", READ_CHILDS)
     except OSError:
         return None
     with os.fdopen(descriptor, "rb") as file:
@@ -41,7 +47,7 @@ def read_report(out: Path, profile: str) -> dict[str, Any] | None:
             return None
         try:
             document = json.loads(file.read(MAX_REPORT_BYTES), parse_constant=_refuse_constant)
-            json.dumps(document)  # what is read must also be writable: a document may be nested too deeply for that
+            json.dumps(document, allow_nan=False)  # what is read must also be writable: 1e999 is read as infinity
         except (ValueError, RecursionError):
             return None
     return rules.trusted_report(document, profile)
@@ -72,11 +78,22 @@ def report_of(registry: RegistryService, ref: ReleaseRef) -> dict[str, Any]:
             f"there is no conversion report of {ref} ({release.state})",
             next_step=f"`edgectl release show {ref}` says how far it is and what was refused",
         )
-    return rules.merged_report(found)
+    return rules.merged_report(ref, found)
 
 
 def page_of(report: dict[str, Any]) -> bytes:
-    """Return a report as an HTML page. Starts a process and waits for it. Raises ReportBrokenError."""
+    """Return a report as an HTML page. Starts a process and waits for it. Raises ReportBrokenError, ReportUnavailableError."""
+    if not _RENDERERS.acquire(timeout=_QUEUE_S):
+        raise ReportUnavailableError(
+            "as many report pages are made as may be at once", next_step="try again soon, or read the report as JSON"
+        )
+    try:
+        return _page_of(report)
+    finally:
+        _RENDERERS.release()
+
+
+def _page_of(report: dict[str, Any]) -> bytes:
     plan = {"limits": _RENDER_LIMITS, "read": [], "write": []}
     command = launch_command(plan, [sys.executable, "-P", "-m", "edgefleet_converters.report_html"])
     try:

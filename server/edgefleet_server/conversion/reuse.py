@@ -34,6 +34,7 @@ class Repacked:
 def repack(registry: RegistryService, old: BundleView, spec: JobSpec, out: Path) -> Repacked | None:
     """Write a bundle's content as a bundle of `spec` into `out`; None when it is too large.
 
+    `out` must lie where no child may write: what a child left there, a link too, would be written through.
     Raises BlobUnknownError (also for damaged bytes), BlobStoreError, BundleError, ManifestError.
     """
     if old.length > MAX_BYTES:

@@ -8,11 +8,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from edgefleet_protocol.digest import Sha256, folder_sha256, parse_sha256, sha256_hex
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_server.conversion.errors import BadAnswerError
+from edgefleet_server.conversion.model import SandboxLimits
 from edgefleet_server.registry.model import JobSpec
 
 OF_THE_MACHINE: Final = frozenset({"convert.internal", "convert.tool_missing"})
@@ -23,8 +26,21 @@ _OF_THE_MOMENT: Final = frozenset(
 """Refusals that a busy machine may cause: final for this release, and no reason to refuse another one unseen."""
 
 
-def content_key(spec: JobSpec, tools: object) -> Sha256 | None:
-    """Return the digest of all that decides a job's result; None when it cannot be known. tools: what the child said of itself."""
+MAX_DEPTH: Final = 64
+MAX_ROW_BYTES: Final = 256 * 1024
+"""Of one bundle's report: a thousand outputs fit."""
+_ROW_KINDS: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "bytes": int, "fp32_bytes": int, "ratio": (int, float), "metric": dict, "parity": dict, "latency_ms": dict,
+    "peak_rss_bytes": int, "runtimes": list, "verdict": str, "work": dict,
+}  # fmt: skip
+"""What the server shows of a bundle's report (`BundleOut`)."""
+
+
+def content_key(spec: JobSpec, tools: object, limits: SandboxLimits) -> Sha256 | None:
+    """Return the digest of all that decides a job's result; None when it cannot be known. tools: what the child said of itself.
+
+    limits: with more memory or time a candidate may come through that did not before, so what was made under others is not known.
+    """
     if ":" in str(spec.options.get("metric") or ""):
         return None
     try:
@@ -39,6 +55,7 @@ def content_key(spec: JobSpec, tools: object) -> Sha256 | None:
         "options": dict(spec.options),
         "profile": dict(spec.profile_facts),
         "tools": known,
+        "limits": asdict(limits),
     }
     return sha256_hex(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
 
@@ -54,11 +71,40 @@ def trusted_report(document: Any, profile: str) -> dict[str, Any] | None:
     if not isinstance(profiles, list) or len(profiles) != 1 or not isinstance(profiles[0], dict):
         return None
     row = profiles[0]
-    if row.get("profile") != profile:
+    if row.get("profile") != profile or not isinstance(document.get("data", {}), dict) or not _is_shallow(document):
         return None
     if isinstance(row.get("bundle"), dict):
         row = {**row, "bundle": {**row["bundle"], "path": ""}}
-    return {**document, "profiles": [row]}
+    own = {name: value for name, value in document.items() if name != "kept_from"}  # that is the server's to say
+    return {**own, "profiles": [row]}
+
+
+def _is_shallow(document: object) -> bool:
+    """Return whether no value lies below more than MAX_DEPTH lists and mappings: every reader must be able to follow."""
+    layer = [document]
+    for _ in range(MAX_DEPTH):
+        inner = [list(one.values()) if isinstance(one, dict) else one for one in layer if isinstance(one, dict | list)]
+        layer = [value for values in inner for value in values]
+    return not any(isinstance(value, dict | list) for value in layer)
+
+
+def check_row(row: Mapping[str, Any]) -> None:
+    """Refuse the report of a bundle that could not be stored, shown or read again. Raises BadAnswerError.
+
+    It stands in the database and in every answer that shows the release, so one that breaks them would break them for all.
+    """
+    for name, kinds in _ROW_KINDS.items():
+        value = row.get(name)
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            raise BadAnswerError(f"the report of the converter's bundle has a {name} of another kind than it should")
+    if not all(isinstance(one, dict) for one in row.get("runtimes") or ()):
+        raise BadAnswerError("the report of the converter's bundle has runtimes that are no objects")
+    try:
+        data = json.dumps(dict(row), ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise BadAnswerError("the report of the converter's bundle has values that no JSON holds") from error
+    if len(data) > MAX_ROW_BYTES or not _is_shallow(row):
+        raise BadAnswerError(f"the report of the converter's bundle is larger than {MAX_ROW_BYTES} bytes or too deep")
 
 
 def renamed_report(
@@ -73,8 +119,15 @@ def renamed_report(
     return {**document, **named, "profiles": [row], "kept_from": origin}
 
 
-def merged_report(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the report of a release out of those of its profiles, of which there is at least one."""
+def merged_report(ref: ReleaseRef, documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the report of a release out of those of its profiles, of which there is at least one.
+
+    It bears the release's own name, whatever a child wrote; `kept_from` only when it holds for every profile.
+    """
     profiles = [row for document in documents for row in document["profiles"]]
     data: Mapping[str, Any] = next((document["data"] for document in documents if document.get("data")), {})
-    return {**documents[0], "profiles": profiles, "data": dict(data), "key": ""}
+    named = {"model": ref.model, "version": ref.version}
+    merged = {**documents[0], **named, "profiles": profiles, "data": dict(data), "key": ""}
+    if len({document.get("kept_from", "") for document in documents}) > 1:
+        merged.pop("kept_from", None)
+    return merged

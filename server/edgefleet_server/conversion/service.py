@@ -118,7 +118,7 @@ class ConversionService:
 
     def report(self, job: ClaimedJob, stage: str, message: str, pct: float) -> None:
         """Store how far a job is and extend its lease. Raises LeaseLostError."""
-        values = {"stage": stage[:40], "message": message[:_MAX_TEXT], "pct": max(0.0, min(100.0, pct))}
+        values = {"stage": _text(stage, 40), "message": _text(message), "pct": max(0.0, min(100.0, pct))}
         self._change(job, values | {"lease_until": self._clock.now() + LEASE})
 
     def keep(self, job: ClaimedJob) -> None:
@@ -147,9 +147,9 @@ class ConversionService:
         """End a job as done, refused or failed. report: sha256 of its stored report. Raises LeaseLostError."""
         values: dict[str, Any] = {
             "state": state,
-            "code": code[:80],
-            "reason": reason[:_MAX_TEXT],
-            "next_step": next_step[:_MAX_TEXT],
+            "code": _text(code, 80),
+            "reason": _text(reason),
+            "next_step": _text(next_step),
             "report": report,
             "finished_at": self._clock.now(),
             "lease_until": None,
@@ -172,6 +172,11 @@ def _lost(job: ClaimedJob) -> LeaseLostError:
     return LeaseLostError(
         f"job j-{job.id} was cancelled, or is held by another worker now", next_step="nothing; this worker goes on"
     )
+
+
+def _text(told: str, most: int = _MAX_TEXT) -> str:
+    """Return what a child told as text that every database holds: NUL and halves of surrogate pairs become escapes."""
+    return told.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()[:most]
 
 
 def _blank() -> dict[str, Any]:

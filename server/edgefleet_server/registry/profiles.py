@@ -49,7 +49,11 @@ class Profiles:
         return None if row is None else profile_from_dict(row.facts, is_stored=True)
 
     def add(self, session: Session, profile: HardwareProfile, by: str) -> None:
-        """Keep a profile that came with a publication. Raises ProfileDiffersError when the name stands for another."""
+        """Keep a profile that came with a publication. Raises ProfileDiffersError when the name stands for another.
+
+        Raises ProfileError for a list of operators that there is not: the name would stand for it for good.
+        """
+        edgefleet_profiles.operator_limits(profile)
         existing = self.find(profile.name)
         if existing is None:
             facts = profile_to_dict(profile)

@@ -1,9 +1,10 @@
 """Bodies of the registry's routes. Additive only."""
 
+import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef, parse_model_name, parse_profile_name, parse_version
@@ -12,7 +13,7 @@ from edgefleet_server.registry.model import BundleView, JobView, ModelView, Publ
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 InputName = Annotated[str, Field(min_length=1, max_length=200)]
 Length = Annotated[int, Field(ge=1, lt=2**31)]
-METRIC_PATTERN = r"^(top1|mae|sequence|detection|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$"
+METRIC_PATTERN = r"^(top1|agreement|mae|sequence|detection|scores|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$"
 
 
 class _In(BaseModel):
@@ -84,6 +85,13 @@ class ReleaseIn(_In):
     profile_files: list[dict[str, Any]] = Field(default_factory=list, max_length=64)
     data: DataIn = Field(default_factory=DataIn)
     options: OptionsIn = Field(default_factory=OptionsIn)
+
+    @field_validator("profile_files")
+    @classmethod
+    def _can_be_written(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A profile is shown to everybody: one with half a character in its title would break the list of them."""
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        return value
 
     def to_publication(self) -> Publication:
         """Return the domain value. Raises BadIdError."""

@@ -27,9 +27,19 @@ def write_report(request: dict[str, Any], row: dict[str, Any] | None, name: str 
     data: dict[str, Any] = {"judged_on": "<b>data"}
     if name in {"nan", "surrogate"}:
         data["judged_on"] = float("nan") if name == "nan" else "\ud800"
+    if name == "alias":
+        document |= {"model": "other", "version": "9", "kept_from": "other@9"}
     text = json.dumps({**document, "data": data, "profiles": [profile], "key": "k"})
-    if name in {"deep", "huge"}:
-        text = text.replace('"<b>data"', "[" * 50_000 + "]" * 50_000 if name == "deep" else '"' + "x" * (9 << 20) + '"')
+    odd = {
+        "deep": "[" * 50_000 + "]" * 50_000,
+        "nested": "[" * 100 + "]" * 100,
+        "huge": '"' + "x" * (9 << 20) + '"',
+        "infinite": "1e999",
+    }
+    if name in odd:
+        text = text.replace('"<b>data"', odd[name])
+    elif name == "list":
+        text = text.replace('{"judged_on": "<b>data"}', "[1]")
     (Path(request["out_dir"]) / "report.json").write_text(text)
 
 
@@ -106,12 +116,15 @@ def main() -> int:  # noqa: PLR0912 - one branch a word
     """Answer one request."""
     request = json.loads(sys.stdin.read())
     word, *more = Path(request["source"]["path"]).read_bytes().decode().split(" ")
+    if word == "known-plant":
+        name = f"{request['model']}-{request['version']}-{request['profiles'][0]['name']}.bundle"
+        (Path(request["out_dir"]) / name).symlink_to(more[1])
     if word.startswith("known"):
         say(type="tools", digest=more[0])
     say(type="progress", profile=request["profiles"][0]["name"], stage="import", message="reading", pct=10)
     if word == "late":
         say(type="tools", digest="a" * 64)
-    elif word in {"known", "known-refuse", "report"}:
+    elif word in {"known", "known-plant", "known-refuse", "report"}:
         with_report(request, word, more)
     elif word == "refuse":
         say(
@@ -154,6 +167,9 @@ def main() -> int:  # noqa: PLR0912 - one branch a word
         say(type="refused", profile=request["profiles"][0]["name"], code="seen", reason=json.dumps(facts), next="")
     elif word == "liar":
         say(**bundle(request, profile="other-profile"))
+    elif word == "row":
+        say(type="progress", stage="import", message="half \ud800 and \0", pct=10**400)
+        say(**(bundle(request) | json.loads(" ".join(more))))
     elif word == "digest":
         say(**(bundle(request) | {"sha256": "0" * 64}))
     elif word == "link":

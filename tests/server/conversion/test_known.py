@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from edgefleet_protocol.bundle import Bundle, open_bundle
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.model import Role
 from edgefleet_server.clock import SystemClock
+from edgefleet_server.conversion import reports
 from edgefleet_server.conversion.worker import Worker
+from edgefleet_server.registry.model import BundleView
 from tests.converters.graphs import classifier
 from tests.server.conversion.test_engine import FAKE, converting
 from tests.support.servers import PROFILE, ApiHouse, HandClock, release_body
@@ -159,6 +162,20 @@ def test_the_report_is_served_as_json_and_as_a_page_that_can_do_nothing(tmp_path
     house.close()
 
 
+def test_pages_are_made_a_few_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = converting(tmp_path)
+    publish(house, b"report honest model", "1.0.0")
+    viewer = house.client(Role.VIEWER)
+    monkeypatch.setattr(reports, "_RENDERERS", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(reports, "_QUEUE_S", 0.0)
+    with reports._RENDERERS:
+        busy = viewer.get("/api/v1/releases/digits@1.0.0/report.html")
+        assert (busy.status_code, busy.json()["code"]) == (503, "conversion.report_unavailable")
+    for _ in range(2):
+        assert viewer.get("/api/v1/releases/digits@1.0.0/report.html").status_code == 200
+    house.close()
+
+
 def test_half_a_character_in_a_report_can_be_read(tmp_path: Path) -> None:
     house = converting(tmp_path)
     assert publish(house, b"report surrogate model", "1.0.0")["state"] == "ready"
@@ -170,7 +187,10 @@ def test_half_a_character_in_a_report_can_be_read(tmp_path: Path) -> None:
     house.close()
 
 
-@pytest.mark.parametrize("source", [b"report liar", b"report nan", b"report deep", b"report huge", b"good model"])
+@pytest.mark.parametrize(
+    "source",
+    [b"report liar", b"report nan", b"report deep", b"report huge", b"report infinite", b"report list", b"report nested", b"good model"],
+)  # fmt: skip
 def test_without_a_report_that_can_be_believed_there_is_none(tmp_path: Path, source: bytes) -> None:
     house = converting(tmp_path)
     assert publish(house, source, "1.0.0")["state"] == "ready"
@@ -178,6 +198,68 @@ def test_without_a_report_that_can_be_believed_there_is_none(tmp_path: Path, sou
         answer = house.client(Role.VIEWER).get(f"/api/v1/releases/digits@1.0.0/{path}")
         assert (answer.status_code, answer.json()["code"]) == (404, "conversion.report_unknown")
     house.close()
+
+
+def test_a_report_bears_its_releases_name_whatever_the_child_wrote(tmp_path: Path) -> None:
+    house = converting(tmp_path)
+    publish(house, b"report alias model", "1.0.0")
+    report = house.client(Role.VIEWER).get("/api/v1/releases/digits@1.0.0/report").json()
+    assert (report["model"], report["version"], report.get("kept_from")) == ("digits", "1.0.0", None)
+    house.close()
+
+
+def test_a_link_that_a_child_left_is_not_written_through(tmp_path: Path) -> None:
+    house = converting(tmp_path)
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    source = f"known-plant {TOOLS} {victim}".encode()
+    for version in ("1.0.0", "1.0.1"):
+        assert publish(house, source, version)["state"] == "ready"
+        assert victim.read_text() == "precious"
+    assert maker(house, "1.0.1") == maker(house, "1.0.0")
+    house.close()
+
+
+@pytest.mark.parametrize("row", ['{"ratio": 1e999}', '{"metric": "x"}', '{"verdict": "\\ud800"}', '{"runtimes": [1]}'])
+def test_a_bundle_whose_report_nobody_could_show_is_refused_and_the_list_stays(
+    tmp_path: Path, database_url: str, row: str
+) -> None:
+    house = converting(tmp_path, database_url)
+    (refused,) = publish(house, f"row {row}".encode(), "1.0.0")["refused"]
+    assert refused["code"] == "conversion.bad_answer"
+    assert house.client(Role.VIEWER).get("/api/v1/releases").status_code == 200
+    house.close()
+
+
+def test_cancelling_while_a_bundle_is_signed_locks_nobody_up(tmp_path: Path, database_url: str) -> None:
+    house = converting(tmp_path, database_url)
+    house.put(b"good model")
+    publisher = house.client(Role.PUBLISHER)
+    publisher.post("/api/v1/releases", json=release_body(b"good model"))
+    answers: list[int] = []
+    thread = threading.Thread(
+        target=lambda: answers.append(publisher.post("/api/v1/releases/digits@1.0.0:cancel").status_code)
+    )
+    accept = house.parts.registry.accept_bundle
+
+    def accept_and_wait(bundle: BundleView) -> None:
+        accept(bundle)
+        thread.start()
+        while not house.parts.db.is_sqlite and thread.is_alive() and not waiting(house):
+            pass
+
+    house.parts.registry.accept_bundle = accept_and_wait  # type: ignore[method-assign]
+    assert Worker(house.parts, "w").run_once()
+    thread.join(20)
+    assert answers == [409], "the bundle was there first"
+    assert release(house, "1.0.0")["state"] == "ready"
+    house.close()
+
+
+def waiting(house: ApiHouse) -> bool:
+    """Return whether a session of this PostgreSQL waits for a row of another."""
+    with house.parts.db.engine.connect() as connection:
+        return bool(connection.execute(text("SELECT 1 FROM pg_locks WHERE NOT granted LIMIT 1")).scalar())
 
 
 def test_a_cancelled_conversion_dies_and_the_next_one_starts(tmp_path: Path) -> None:

@@ -149,3 +149,13 @@ def test_many_workers_never_share_a_job(db: Database) -> None:
     assert len(got) == len(set(got))
     # on PostgreSQL a worker may see nothing while others hold all waiting rows; what is left is still queued
     assert len(got) + queue.counts()["queued"] == 12
+
+
+def test_what_a_child_tells_is_stored_whatever_characters_it_has(db: Database) -> None:
+    queue = ConversionService(db, HandClock())
+    queue.enqueue(spec())
+    job = claimed(queue, "a")
+    queue.report(job, "im\0port", "half \ud800", 10)
+    queue.finish(job, JobState.REFUSED, "c\0", "tensor a\0b", "\udfff")
+    (view,) = queue.jobs_of([job.spec.ref])[job.spec.ref]
+    assert (view.reason, view.next_step) == ("tensor a\\x00b", "\\udfff")

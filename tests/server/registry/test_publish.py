@@ -1,6 +1,7 @@
 """Publishing: idempotent, refused when something else, profiles chosen and explained. On both databases."""
 
 import copy
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -249,3 +250,28 @@ def test_a_folder_has_one_digest_in_any_order(files: list[SourceFile]) -> None:
 )
 def test_release_state_follows_jobs_and_bundles(jobs: list[str], bundles: int, state: str) -> None:
     assert release_state(jobs, bundles) == state
+
+
+@pytest.mark.parametrize("metric", ["top1", "agreement", "mae", "sequence", "detection", "scores"])
+def test_every_metric_of_the_converters_can_be_published_with(house: ApiHouse, metric: str) -> None:
+    house.put(MODEL)
+    answer = publish(house, release_body(MODEL, options={"metric": metric}))
+    assert answer.status_code == 201, answer.text
+
+
+def test_a_profile_that_names_no_list_of_operators_takes_no_name(house: ApiHouse) -> None:
+    house.put(MODEL)
+    facts = profile_to_dict(edgefleet_profiles.load("generic-x86_64-litert")) | {"name": "my-board", "evidence": {}}
+    wrong = release_body(MODEL, profiles=None, profile_files=[facts | {"operator_set": "nope"}])
+    answer = publish(house, wrong)
+    assert (answer.status_code, answer.json()["code"]) == (422, "profile.bad"), answer.text
+    assert publish(house, release_body(MODEL, profiles=None, profile_files=[facts])).status_code == 201
+
+
+def test_a_profile_with_half_a_character_does_not_break_the_list_of_profiles(house: ApiHouse) -> None:
+    house.put(MODEL)
+    facts = profile_to_dict(edgefleet_profiles.load(PROFILE)) | {"name": "my-board", "title": "half \ud800"}
+    body = json.dumps(release_body(MODEL, profiles=None, profile_files=[facts]))
+    headers = {"content-type": "application/json"}
+    assert house.client(Role.PUBLISHER).post("/api/v1/releases", content=body, headers=headers).status_code == 422
+    assert house.client(Role.VIEWER).get("/api/v1/profiles").status_code == 200
