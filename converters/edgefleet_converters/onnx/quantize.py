@@ -47,6 +47,8 @@ def candidate(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
     Raises TransformError when the recipe cannot be applied.
     """
     source = model
+    if spec.weight_bits == 4:
+        model = run_passes(model, [GemmToMatMul()]).model  # the 4-bit product takes the place of MatMul
     if spec.correct_bias and calibration is not None:
         model = bias_corrected(model, spec, calibration)
     if spec.method == "float16":
@@ -61,6 +63,11 @@ def candidate(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
     if spec.weight_bits:
         half, kept = frozenset(spec.weights_half), frozenset(spec.weights_float)
         made = store_weights(made, spec.weight_bits, half=half, kept=kept, whole=spec.half == "int16")
+    if spec.precision == "int4-weights" and not any(node.op_type == "MatMulNBits" for node in made.graph.node):
+        raise TransformError(
+            "no product of the model has a stored matrix of its own, which 4 bits are for",
+            next_step="use --precision int8-weights",
+        )
     made = canonical(made, like=source)
     if spec.method not in ("float16", "none") and operators_of(made) == operators_of(source):
         raise TransformError(
