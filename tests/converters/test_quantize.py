@@ -136,7 +136,7 @@ def test_four_bits_hold_a_matrix_to_half_a_step_of_each_block(inner: int) -> Non
 
 
 def test_dense_layers_get_four_bits_and_no_other_file_bears_the_name() -> None:
-    four = spec(precision="int4-weights", method="weights", weight_bits=4)
+    four = CandidateSpec(id="t", precision="int4-weights", method="weights", weight_bits=4)
     small = candidate(classifier(), four, None)
     assert [node.op_type for node in small.graph.node].count("MatMulNBits") == 1, "the second has too few weights"
     x, _ = data_for(classifier())

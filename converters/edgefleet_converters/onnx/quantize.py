@@ -47,8 +47,6 @@ def candidate(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
     Raises TransformError when the recipe cannot be applied.
     """
     source = model
-    if spec.weight_bits == 4:
-        model = run_passes(model, [GemmToMatMul()]).model  # the 4-bit product takes the place of MatMul
     if spec.correct_bias and calibration is not None:
         model = bias_corrected(model, spec, calibration)
     if spec.method == "float16":
@@ -60,6 +58,8 @@ def candidate(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
         made = quantized(model, spec, calibration)
     else:
         made = model
+    if spec.precision == "int4-weights":
+        made = run_passes(made, [GemmToMatMul()]).model  # the 4-bit product takes the place of MatMul
     if spec.weight_bits:
         half, kept = frozenset(spec.weights_half), frozenset(spec.weights_float)
         made = store_weights(made, spec.weight_bits, half=half, kept=kept, whole=spec.half == "int16")

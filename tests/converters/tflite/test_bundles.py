@@ -160,12 +160,12 @@ def test_where_only_int8_runs_no_cure_names_another_precision(tmp_path: Path) ->
 
 def test_a_board_without_scales_by_channel_gets_one_a_tensor(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    tensors = {"w": 0.3 * random.standard_normal((8, 3, 3, 3)).astype(np.float32), "b": np.zeros(8, np.float32)}
+    tensors = {"w": 0.3 * random.standard_normal((16, 3, 3, 3)).astype(np.float32), "b": np.zeros(16, np.float32)}
     nodes = [
         helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1] * 4, strides=[2, 2], name="c"),
         helper.make_node("Relu", ["c"], ["y"], name="r"),
     ]
-    model = model_of(nodes, tensors, {"x": [1, 3, 12, 12]}, {"y": [1, 8, 6, 6]})
+    model = model_of(nodes, tensors, {"x": [1, 3, 12, 12]}, {"y": [1, 16, 6, 6]})
     data = {"calibration": samples(tmp_path, x=random.standard_normal((60, 3, 12, 12)).astype(np.float32))}
     for precision in ("int8", "int8-weights"):
         profile = changed("raspberry-pi-armv7-tflite", quant=QuantRules(act_dtype="int8", per_channel=False))

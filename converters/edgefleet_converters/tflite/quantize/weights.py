@@ -37,10 +37,10 @@ def weight_only(
     half, kept: names of constants that are stored as float16, and left as they are. means: of `bias.channel_means`, for biases
     that take the mean error of the rounding out.
     """
-    if means and per_channel:
+    if means:
         large = frozenset(large_constants(graph))
         small_ones = frozenset(t.name for op in graph.ops for t in op.inputs if t is not None and t.name not in large)
-        graph = corrected(graph, means, half | kept | small_ones)
+        graph = corrected(graph, means, half | kept | small_ones, per_channel=per_channel)
 
     def small(tensor: Tensor, op: Op, position: int) -> Tensor | None:
         if tensor.name in kept:
