@@ -51,7 +51,10 @@ def channel_means(
 def corrected(
     graph: Graph, means: Mapping[int, Array], skip: frozenset[str] = frozenset(), *, per_channel: bool = True
 ) -> Graph:
-    """Return the graph with the biases that suit weights rounded to int8, by channel or as a whole. skip: names of weights that are not rounded."""
+    """Return the graph with the biases that suit weights rounded to int8, by channel or as a whole.
+
+    skip: names of weights that are not rounded.
+    """
     return replace(graph, ops=tuple(_corrected(op, means, skip, per_channel) for op in graph.ops))
 
 
