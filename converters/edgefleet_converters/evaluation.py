@@ -5,8 +5,8 @@ Rules:
 1. Evaluation data given: it judges; calibration samples that are also in it are taken out of the calibration.
 2. Only calibration data: 30 % of it is held back and judges.
 3. No data: random input judges, and the report says so. Static int8 is then not possible.
-4. Golden vectors come from the user's golden file, else from the judging samples, filled up with random ones when there are
-   fewer than the recipe wants.
+4. Golden vectors come from the user's golden file, else from the judging samples, filled up with mixtures of the given ones
+   when there are fewer than the recipe wants.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,6 @@ from edgefleet_converters.errors import DataEmptyError, DataShapeError
 from edgefleet_converters.recipe import Recipe
 from edgefleet_converters.request import DataFiles
 from edgefleet_protocol.manifest import TensorSpec
-from edgefleet_runtime.port import is_batched
 
 Array = npt.NDArray[Any]
 
@@ -101,7 +100,7 @@ def prepare_evaluation(
         order = np.random.default_rng(seed).permutation(calibration.n)[: recipe.calibration_samples]
         calibration = calibration.take(np.sort(order))
     golden, expected = _golden_file(files, inputs, outputs)
-    extra = golden if golden is not None else _fill_up(judging, inputs, recipe)
+    extra = golden if golden is not None else _fill_up(judging, calibration, recipe)
     samples = judging if extra is None else _joined(judging, extra)
     first = judging.n if golden is not None else 0
     return Evaluation(
@@ -137,20 +136,28 @@ def _golden_file(
     return SampleSet(samples.arrays), expected
 
 
-def _fill_up(judging: SampleSet, inputs: tuple[TensorSpec, ...], recipe: Recipe) -> SampleSet | None:
-    """Return random samples of the judging samples' own sizes when there are too few for golden vectors."""
+def _fill_up(judging: SampleSet, calibration: SampleSet | None, recipe: Recipe) -> SampleSet | None:
+    """Return samples made of the given samples' values when there are too few of those for golden vectors.
+
+    Values of any other range are no input of the model: int8 cuts them off, and a right model would look wrong.
+    """
     wanted = recipe.golden_vectors * 2 - judging.n
     if wanted <= 0:
         return None
-    sized = tuple(
-        TensorSpec(name=s.name, dtype=s.dtype, shape=_size_of(s, judging.arrays[s.name]), quantization=s.quantization)
-        for s in inputs
-    )
-    return random_samples(sized, wanted, seed=recipe.seed + 1, open_size=1)
+    random = np.random.default_rng(recipe.seed + 1)
+    made = {}
+    for name, array in judging.arrays.items():
+        others = calibration.arrays[name] if calibration is not None else array[:0]
+        known = np.concatenate([array, others]) if others.shape[1:] == array.shape[1:] else array
+        made[name] = _mixed(known, wanted, random)
+    return SampleSet(made)
 
 
-def _size_of(spec: TensorSpec, array: Array) -> list[int | str]:
-    return [1, *array.shape[1:]] if is_batched(spec) else list(array.shape[1:])
+def _mixed(known: Array, n: int, random: np.random.Generator) -> Array:
+    """Return `n` samples, each place with the value that a random one of `known` has there; of few, with a value of any place."""
+    if len(known) < MIN_GOLDEN and known.size:
+        return random.choice(known.reshape(-1), (n, *known.shape[1:]))
+    return np.take_along_axis(known, random.integers(0, len(known), (n, *known.shape[1:])), axis=0)
 
 
 def _joined(judging: SampleSet, extra: SampleSet) -> SampleSet:

@@ -64,6 +64,8 @@ _OPEN_SIZES: Final = (1, 32, 224)
 """Lengths tried for open dimensions when there is no data that shows them."""
 _GROWN_RATIO: Final = 1.5
 """A model that constant folding makes larger by more than this stays unfolded: tables that a few nodes compute are no gain."""
+_BY_CHANCE: Final = {errors.TimedOutError.code, errors.OutOfMemoryError.code, errors.CrashedError.code}
+"""Refusals that a less busy machine may not give: they are not kept."""
 _STAGE_PCT: Final = {
     "import": 5,
     "validate": 15,
@@ -152,6 +154,8 @@ class _Conversion:
         for profile in request.profiles:
             report.profiles.append(self._serve(profile, found, model, given))
         report.data = self._data_facts()
+        if any(row.code in _BY_CHANCE for row in report.refused):
+            report.key = ""
         _write_report(request.out_dir, report)
         return report
 
@@ -197,7 +201,7 @@ class _Conversion:
         self, profile: HardwareProfile, model: ModelFile, prepared: _Prepared, recipe: Recipe, row: ProfileReport
     ) -> BundleRow:
         evaluation, reference = prepared.evaluation, prepared.reference
-        shapes = recipe.shapes or _fixed_shapes(profile, reference.inputs, evaluation)
+        shapes = _fixed_shapes(profile, reference.inputs, evaluation) | recipe.shapes
         self._say(profile.name, "simplify", "folding constants")
         with self._workshop.stage("simplify"):
             base = self._workshop.simplified(model, recipe, shapes, evaluation.samples)
@@ -220,10 +224,11 @@ class _Conversion:
     ) -> BundleRow:
         """An ONNX model for a TFLite runtime: simplified, compiled, and held against the original's own answers."""
         evaluation, reference = prepared.evaluation, prepared.reference
-        shapes = recipe.shapes or _fixed_shapes(profile, reference.inputs, evaluation, needed=True)
+        shapes = _fixed_shapes(profile, reference.inputs, evaluation, needed=True) | recipe.shapes
         self._say(profile.name, "simplify", "folding constants")
         with self._workshop.stage("simplify"):
             base = self._workshop.simplified(model, recipe, shapes, evaluation.samples)
+        check_shapes(profile, tuple(msgspec.convert(base.facts["inputs"], list[TensorSpec])))
         self._say(profile.name, "compile", f"compiling to TFLite for {profile.runtime.name}")
         with self._workshop.stage("compile"):
             file = self._workshop.compiled(base, oldest_runtime(profile))
@@ -243,7 +248,7 @@ class _Conversion:
         if wanted not in ("auto", precision):
             raise errors.PrecisionError(
                 f"the TFLite file is {precision} already and is not requantised; {wanted} was asked for",
-                next_step=f"use --precision auto or {precision}, or publish the ONNX model for an -ort profile",
+                next_step=f"use --precision auto or {precision}, or publish the ONNX model, which is made {wanted} here",
             )
         own = msgspec.structs.replace(
             recipe, candidates=[CandidateSpec(id="as-given", precision=precision, method="none")]
@@ -295,7 +300,9 @@ class _Conversion:
                         raise
                     raise errors.TransformError(
                         f"the source model itself does not run: {error.message}",
-                        next_step="give sample data with --eval, or export the model with fixed shapes",
+                        next_step="give sample data with --eval, or export the model with fixed shapes"
+                        if evaluation.is_random
+                        else "check that the model takes each sample, and that its outputs have one shape for all of them",
                     ) from error
         assert reference is not None
         if files.reference and "reference.msgpack" not in side_files:

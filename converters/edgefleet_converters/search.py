@@ -77,12 +77,15 @@ def _search(workshop: Workshop, subject: Subject, report: ProfileReport, listene
     wanted = _wanted(subject)
     rejections: list[errors.ConversionError] = []
     accurate: list[errors.ConversionError] = []
+    faults: list[errors.ConversionError] = []
     for position, tier in enumerate(tiers := sorted({spec.tier for spec in wanted})):
         passing: list[_Found] = []
         for spec in (spec for spec in wanted if spec.tier == tier):
             for own, row, tried in _attempts(workshop, subject, spec, report):
                 if isinstance(tried, errors.ConversionError):
                     rejections.append(tried)
+                    if own.precision == "fp32" and isinstance(tried, errors.DiffersError):
+                        faults.append(tried)
                 else:
                     passing.append((own, *tried, len(report.candidates)))
                 report.candidates.append(row)
@@ -99,8 +102,10 @@ def _search(workshop: Workshop, subject: Subject, report: ProfileReport, listene
             later = [spec for spec in wanted if spec.tier in tiers[position + 1 :]]
             report.candidates.extend(_not_tried(later, chosen))
             return _own_format(workshop, subject, chosen, report, listener)
-    # A candidate that passed the gate and failed after it came nearer than any that lost accuracy.
-    raise _among(accurate[0], [*accurate, *rejections]) if accurate else _refusal(rejections)
+    # A candidate that passed the gate and failed after it came nearer than any that lost accuracy. Where float32 itself is wrong,
+    # no smaller form could be right.
+    telling = accurate or faults
+    raise _curable(_among(telling[0], [*accurate, *rejections]) if telling else _refusal(rejections), subject.profile)
 
 
 def _attempts(
@@ -169,23 +174,42 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
     if mode == "required":
         specs = [spec for spec in specs if spec.precision in ("int8", "dynamic") and not spec.weight_bits]
     present = set(subject.base.facts["operators"])
-    if _QUANTISED & present and any(spec.method != "none" for spec in specs):
-        # Somebody trained or quantised it already; another rounding on top would only lose.
-        specs = [AS_GIVEN] if precision in ("auto", AS_GIVEN.precision) and mode != "forbidden" else []
+    if _QUANTISED & present:
+        specs = _as_given(subject)
     specs = [spec for spec in specs if not spec.op_types or present & set(spec.op_types)]
     sampled = ("static", "mixed")
     usable = [spec for spec in specs if spec.method not in sampled or subject.evaluation.calibration is not None]
     if usable:
         return usable
     if any(spec.method in sampled for spec in specs):
+        others = mode == "allowed" and any(spec.precision == "dynamic" for spec in subject.recipe.candidates)
         raise errors.PrecisionError(
             "an int8 model needs calibration data, and none was given",
-            next_step="give samples with --calibration, or use --precision dynamic",
+            next_step="give samples with --calibration" + (", or use --precision dynamic" if others else ""),
         )
     raise errors.PrecisionError(
         f"the recipe has no candidate of precision {precision} for profile {profile.name}",
         next_step="choose another precision or recipe",
     )
+
+
+def _as_given(subject: Subject) -> list[CandidateSpec]:
+    """Return the one candidate of a model that somebody trained or quantised in int8 already: another rounding would only lose.
+
+    Raises PrecisionError.
+    """
+    precision, profile = subject.options.precision, subject.profile
+    if profile.quant.mode == "forbidden":
+        raise errors.PrecisionError(
+            f"the model is quantised already, and profile {profile.name} forbids quantised models (quant.mode)",
+            next_step="publish the float model",
+        )
+    if precision not in ("auto", AS_GIVEN.precision):
+        raise errors.PrecisionError(
+            f"the model is quantised already and is served as it is; {precision} was asked for",
+            next_step=f"use --precision auto or {AS_GIVEN.precision}, or publish the float model",
+        )
+    return [AS_GIVEN]
 
 
 def _try(
@@ -316,6 +340,11 @@ def _own_format(
             slower, size = ", ".join(file.facts["slow"]), f"it has {file.bytes} bytes, {chosen.file.bytes} as .onnx"
             why = f"{slower} would run slower" if slower else size
             raise errors.TransformError(f"the .onnx file is kept: {why}", next_step="use the .onnx file")
+        too_large = over_size(subject.profile, file.bytes)
+        if too_large:
+            raise errors.OverBudgetError(
+                f"the .onnx file is kept: the .ort file has {too_large}", needed_bytes=file.bytes
+            )
         with workshop.stage("gate"):
             passed = pass_gate(
                 workshop, file, subject.profile, subject.evaluation, subject.reference, subject.options,
@@ -355,6 +384,16 @@ def _refusal(rejections: list[errors.ConversionError]) -> errors.ConversionError
     if excesses:
         return _among(min(excesses, key=lambda error: error.needed_bytes), rejections)
     return _among(rejections[0], rejections)
+
+
+def _curable(error: errors.ConversionError, profile: HardwareProfile) -> errors.ConversionError:
+    """Return `error` with a next step that the profile allows: where int8 is required, float is no way out."""
+    if profile.quant.mode != "required" or not any(word in error.next_step for word in ("fp32", "fp16", "auto")):
+        return error
+    return type(error)(
+        error.message,
+        next_step="give more calibration data, allow more loss with --max-drop, or choose a profile that takes float models",
+    )
 
 
 def _among(error: errors.ConversionError, rejections: list[errors.ConversionError]) -> errors.ConversionError:

@@ -217,11 +217,12 @@ class Workshop:
         )  # fmt: skip
 
     def work(self, model: ModelFile, kind: str, samples: SampleSet, inputs: tuple[TensorSpec, ...]) -> dict[str, Any]:
-        """Return what one run does (`cost.work`), for cost models; empty where it cannot be counted. kind: onnx or tflite."""
+        """Return what one run does (`cost.work`), for cost models; empty where it cannot be counted. kind: onnx, ort or tflite."""
         asked = self._new("counted.npz")
         save_arrays(asked, samples.take(np.array([0])).arrays)
+        path = model.facts.get("made_of", model.path)
         args = {
-            "model": str(model.path), "format": kind, "samples": str(asked), "inputs": msgspec.to_builtins(inputs),
+            "model": str(path), "format": kind, "samples": str(asked), "inputs": msgspec.to_builtins(inputs),
         }  # fmt: skip
         try:
             return dict(self.sandbox.build("count_work", args, what="counting the work of the model").answer["work"])
@@ -287,13 +288,14 @@ class Workshop:
         return self._file(out, outcome.answer["facts"])
 
     def ort_format(self, file: ModelFile) -> ModelFile:
-        """Return an ONNX file in onnxruntime's own format; its facts gain `slow`. Raises TransformError, CrashedError …"""
+        """Return an ONNX file in onnxruntime's own format; its facts gain `slow` and `made_of`. Raises TransformError, CrashedError …"""
 
         def made() -> ModelFile:
             out = self._new("candidate.ort")
             args = {"model": str(file.path), "out": str(out)}
             answer = self.sandbox.build("onnx_ort_format", args, what="writing onnxruntime's own format").answer
-            return self._file(out, answer["facts"] | {"slow": answer["slow"]})
+            # What a run does is counted from the ONNX file: nothing else reads a .ort file.
+            return self._file(out, answer["facts"] | {"slow": answer["slow"], "made_of": str(file.path)})
 
         return _once(self._made, f"ort:{file.sha256}", made)
 

@@ -6,6 +6,7 @@ Together with what is read elsewhere, the table below names every key of the sch
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -13,11 +14,13 @@ import pytest
 
 pytest.importorskip("ai_edge_litert")
 from edgefleet_converters import errors
+from edgefleet_converters import search as search_module
 from edgefleet_converters.check import budget, compat
 from edgefleet_converters.check.mapping import predicted_mapping
 from edgefleet_converters.check.operators import check_nodes
 from edgefleet_converters.onnx.load import facts_of
-from edgefleet_converters.recipe import default_recipe
+from edgefleet_converters.recipe import FP32, CandidateSpec, default_recipe
+from edgefleet_converters.report import CandidateRow, ProfileReport
 from edgefleet_converters.tflite.load import read_facts
 from edgefleet_profiles.findings import findings
 from edgefleet_profiles.match import DeviceFacts, fits
@@ -265,6 +268,25 @@ def test_a_fact_without_evidence_is_found() -> None:
     assert [finding.key for finding in findings(profile)] == ["rank_max"]
     wrong = ort(runtime=ProfileRuntime(name="ort", version="1"))
     assert not findings(wrong), "the evidence for the runtime still stands"
+
+
+def test_where_float_itself_is_wrong_that_is_told_and_not_what_int8_loses(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = {
+        "int8-static": errors.AccuracyError("int8 loses", next_step="use --precision auto or fp32", drop=0.5),
+        "fp32": errors.DiffersError("float32 is wrong", next_step="report it with the model"),
+    }
+    specs = [CandidateSpec(id="int8-static", precision="int8", method="static"), FP32]
+
+    def attempts(_w: Any, _s: Any, spec: CandidateSpec, _r: Any) -> Any:
+        yield spec, CandidateRow(id=spec.id, precision=spec.precision, verdict="rejected"), tried[spec.id]
+
+    monkeypatch.setattr(search_module, "_wanted", lambda _: specs)
+    monkeypatch.setattr(search_module, "_attempts", attempts)
+    subject: Any = SimpleNamespace(profile=ort())
+    nobody: Any = None
+    with pytest.raises(errors.DiffersError, match="float32 is wrong") as caught:
+        search_module._search(nobody, subject, ProfileReport(profile="p"), lambda _: None)
+    assert "report" in caught.value.next_step
 
 
 def _node(name: str, where: str) -> dict[str, Any]:

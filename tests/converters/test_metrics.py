@@ -104,6 +104,8 @@ def test_labels_that_do_not_fit_are_refused(labels: Array, told: str) -> None:
         ("top1", EYE, {}, "needs labels"),
         ("sequence", EYE, {}, "steps"),
         ("detection", EYE, {}, "boxes"),
+        ("detection", np.ones((4, 10, 4), np.float32), {}, "4 . classes"),
+        ("scores", np.ones((4, 3, 10), np.float32), {}, "4 . classes"),
         ("f1", EYE, {}, "no metric 'f1'"),
         ("top1", np.ones((4, 2, 3), np.float32), {"": np.zeros(4, int)}, "one row of class scores"),
     ],
@@ -162,6 +164,12 @@ def test_integer_outputs_must_be_equal_and_quantised_ones_within_two_steps() -> 
     assert tolerances(value, value, (plain,), "fp32", [0])["o"].atol == 0
     small = {"o": np.zeros(9, np.uint8)}
     assert tolerances(small, small, (stored,), "int8", [0])["o"].atol == 2
+
+
+def test_a_decision_is_not_near_its_opposite() -> None:
+    yes = {"o": np.ones((3, 4), bool)}
+    assert usable_vectors(yes, yes, "fp32") == [0, 1, 2]
+    assert usable_vectors({"o": ~yes["o"]}, yes, "fp32", slack=10) == []
 
 
 def test_parity_figures_are_plain_numbers() -> None:

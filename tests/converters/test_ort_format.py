@@ -43,10 +43,31 @@ def test_an_ort_file_is_offered_where_the_board_prefers_it_and_loads_as_on_a_dev
     assert check_golden(load("ort", data_bytes), load_golden(bundle.read("golden.npz")), bundle.manifest.tolerances).ok
     domains = {entry.domain for entry in bundle.manifest.required_operators or ()}
     assert "com.microsoft" in domains, "the list is that of the optimised file"
+    assert report.bundles[0].work, "what it costs is told as of the ONNX file"
+    assert report.bundles[0].work == report.bundles[1].work
     # Behind onnx it must be smaller, and with this few nodes it is not.
     other = opened(report.bundles[1].path).manifest
     assert other.format == "onnx"
     assert any(row.id.endswith(".ort") and "as .onnx" in row.reason for row in report.profiles[1].candidates)
+
+
+def test_an_ort_file_beyond_the_boards_limit_stays_onnx(tmp_path: Path) -> None:
+    model = classifier(features=4096)
+    x, y = data_for(model, 96)
+    data = {"calibration": samples(tmp_path, x=x[:32]), "eval": samples(tmp_path, "eval.npz", x=x[32:], y=y[32:])}
+    path, how = save(model, tmp_path), {"precision": "int8", "max_drop": 0.3}
+    report, _ = run(path, tmp_path / "free", [FIRST], data, **how)
+    sizes = {row.id: row.bytes for row in report.profiles[0].candidates}
+    name = report.bundles[0].candidate
+    small, large = sizes[name], sizes[f"{name}.ort"]
+    assert small is not None
+    assert large is not None
+    assert small < large, "this model is larger as .ort"
+    tight = changed("generic-x86_64-ort", formats_allowed=["ort", "onnx"], max_model_bytes=large - 1)
+    report, _ = run(path, tmp_path / "tight", [tight], data, **how)
+    assert report.bundles[0].bytes <= large - 1
+    assert opened(report.bundles[0].path).manifest.format == "onnx"
+    assert any("max_model_bytes" in row.reason for row in report.profiles[0].candidates)
 
 
 def test_a_profile_without_ort_gets_onnx(tmp_path: Path) -> None:

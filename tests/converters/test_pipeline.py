@@ -135,6 +135,7 @@ def test_a_model_that_kills_the_runtime_at_load_is_refused(tmp_path: Path) -> No
     report, _ = run(save(crashing_at_load(), tmp_path), tmp_path / "out", ["generic-x86_64-ort", "generic-aarch64-ort"])
     assert [row.code for row in report.refused] == ["convert.crashed"] * 2
     assert "SIGFPE" in report.refused[0].reason
+    assert report.key == "", "memory and time are another day's: it is tried again"
 
 
 def test_a_model_that_answers_nan_is_refused(tmp_path: Path) -> None:
@@ -142,6 +143,27 @@ def test_a_model_that_answers_nan_is_refused(tmp_path: Path) -> None:
     assert report.refused[0].code == "convert.not_finite"
     assert "NaN" in report.refused[0].reason
     assert "--eval" in report.refused[0].next, "random input was no input of this model"
+
+
+def test_a_few_judging_samples_are_enough_for_int8(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    tensors = {
+        "c": np.array(0.5, np.float32), "w": random.standard_normal((32, 64)).astype(np.float32),
+        "v": random.standard_normal((64, 6)).astype(np.float32),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Sub", ["x", "c"], ["a"], name="centre"),
+        helper.make_node("MatMul", ["a", "w"], ["b"], name="first"),
+        helper.make_node("Relu", ["b"], ["r"], name="relu"),
+        helper.make_node("MatMul", ["r", "v"], ["y"], name="second"),
+    ]
+    model = model_of(nodes, tensors, {"x": ["N", 32]}, {"y": ["N", 6]})
+    x = random.random((103, 32)).astype(np.float32)
+    data = {"calibration": samples(tmp_path, "c.npz", x=x[:100]), "eval": samples(tmp_path, "e.npz", x=x[100:])}
+    report, _ = run(save(model, tmp_path), tmp_path / "out", data=data, precision="int8")
+    assert not report.refused, report.refused
+    golden = load_golden(opened(report.bundles[0].path).read("golden.npz"))
+    assert 0 <= golden.inputs["x"].min() <= golden.inputs["x"].max() <= 1, "of the range that the model is made for"
 
 
 def test_a_model_without_weights_is_not_called_float16(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgefleet_converters.errors import TransformError
 from edgefleet_converters.onnx.calibrate import Calibration, Samples
 from edgefleet_converters.onnx.passes.correct_bias import CorrectBias
 from edgefleet_converters.onnx.passes.equalise import Equalise
@@ -132,6 +133,16 @@ def test_four_bits_hold_a_matrix_to_half_a_step_of_each_block(inner: int) -> Non
     step = np.abs(scales.reshape(48, -1)).repeat(BLOCK, axis=1)[:, :inner].T
     # The end of the range opposite to the largest value has 7 steps, so a value there may be a whole step away.
     assert (np.abs(back - matrix) <= step * 1.001 + 0.02 * np.abs(matrix).max()).all()
+
+
+def test_dense_layers_get_four_bits_and_no_other_file_bears_the_name() -> None:
+    four = CandidateSpec(id="t", precision="int4-weights", method="weights", weight_bits=4)
+    small = candidate(classifier(), four, None)
+    assert [node.op_type for node in small.graph.node].count("MatMulNBits") == 1, "the second has too few weights"
+    x, _ = data_for(classifier())
+    assert np.abs(answer(small, x) - answer(classifier(), x)).mean() < 0.2 * np.abs(answer(classifier(), x)).mean()
+    with pytest.raises(TransformError, match="no product"):
+        candidate(classifier(features=4), four, None)
 
 
 def test_weights_inside_a_branch_are_shared_and_can_be_stored_small() -> None:

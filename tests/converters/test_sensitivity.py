@@ -149,6 +149,9 @@ def test_a_quantised_model_goes_through_as_it_is(tmp_path: Path) -> None:
     assert [c.id for c in report.profiles[0].candidates] == ["as-given"]
     refused, _ = run(save(made, tmp_path), tmp_path / "fp16", data=data, precision="fp16")
     assert refused.refused[0].code == "convert.precision_unavailable"
+    assert "quantised already" in refused.refused[0].reason
+    named, _ = run(save(made, tmp_path), tmp_path / "fp32", data=data, precision="fp32")
+    assert [row.code for row in named.refused] == ["convert.precision_unavailable"], "it is no float32 model"
 
 
 @pytest.mark.slow

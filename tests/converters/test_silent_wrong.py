@@ -139,6 +139,21 @@ def test_likeness_is_of_the_whole_and_of_each_channel() -> None:
     assert np.isnan(difference_ratio(np.where(wanted > 3, np.nan, wanted), wanted)[0])
 
 
+def test_whole_numbers_are_like_when_few_are_others_however_far() -> None:
+    rare = np.zeros(160, np.int64)
+    one = rare.copy()
+    one[7] = 900
+    assert difference_ratio(one, rare)[0] < 0.5, "one of 160 decisions is within the loss that is allowed"
+    assert difference_ratio(rare == 0, rare != 0)[0] >= 0.5
+    classes = np.random.default_rng(0).integers(0, 9, (160, 4))
+    assert difference_ratio(np.full_like(classes, 4), classes)[0] >= 0.5
+    lost = classes.copy()
+    lost[:, 2] = 4
+    assert difference_ratio(lost, classes)[0] >= 0.5
+    pixels = np.random.default_rng(0).integers(0, 200, (40, 64)).astype(np.uint8)
+    assert difference_ratio(pixels + np.uint8(1), pixels)[0] < 0.1, "a step of a picture"
+
+
 def _top1(runtime: str, path: Path, images: Array, classes: Array) -> float:
     model = load(runtime, path.read_bytes())
     name = model.inputs[0].name

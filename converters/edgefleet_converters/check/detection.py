@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+BOX_NUMBERS: Final = 4
 MIN_SCORE: Final = 0.25
 SAME_IOU: Final = 0.5
 SUPPRESS_IOU: Final = 0.45

@@ -25,6 +25,8 @@ _STILL_RATIO: Final = 0.02
 _CHANNEL_RATIO: Final = 0.25
 """A channel that hardly varies is taken to vary by this part of the whole output's mean."""
 _LEAST: Final = 1e-6
+_STILL_CHANGES: Final = 0.05
+"""Whole numbers that hardly change are taken to change in this part of the samples."""
 
 
 def contract_breach(
@@ -71,8 +73,15 @@ def difference_ratio(got: Array, wanted: Array) -> tuple[float, str]:
     """
     if not wanted.size:
         return 0.0, ""
-    away, varies = _means(got, wanted)
-    still = max(_STILL_RATIO * float(np.abs(wanted).max()), _LEAST)
+    found = _worst(*_means(got, wanted), still=max(_STILL_RATIO * float(np.abs(wanted).max()), _LEAST))
+    if wanted.dtype.kind in "biu":
+        # A class number or a decision is another one, however far apart the numbers are.
+        found = min(found, _worst(*_changes(got, wanted), still=_STILL_CHANGES), key=lambda pair: pair[0])
+    return found
+
+
+def _worst(away: Array, varies: Array, *, still: float) -> tuple[float, str]:
+    """Return the largest ratio of `away` over `varies`, of the whole and of each channel, and where. still: the least that counts."""
     whole = float(varies.mean())
     found = [(float(away.mean()) / max(whole, still), "")]
     for axis in sorted({0, away.ndim - 1} if away.ndim else set()):
@@ -83,6 +92,15 @@ def difference_ratio(got: Array, wanted: Array) -> tuple[float, str]:
         place = [":"] * axis + [str(worst)] + [":"] * (away.ndim - 1 - axis)
         found.append((float(ratios[worst]), f" at [{', '.join([':', *place])}]"))
     return max(found, key=lambda pair: pair[0])
+
+
+def _changes(got: Array, wanted: Array) -> tuple[Array, Array]:
+    """Return for each value of one sample how often it is another one, and how often it is in two samples of the source's."""
+    away, varies = np.zeros(wanted.shape[1:]), np.zeros(wanted.shape[1:])
+    for position, other in enumerate(np.random.default_rng(0).permutation(len(wanted))):
+        away += got[position] != wanted[position]
+        varies += wanted[position] != wanted[other]
+    return np.asarray(away / len(wanted)), np.asarray(varies / len(wanted))
 
 
 def _means(got: Array, wanted: Array) -> tuple[Array, Array]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet_converters.check.detection import best_scores, detection_f1
+from edgefleet_converters.check.detection import BOX_NUMBERS, best_scores, detection_f1
 from edgefleet_converters.errors import LabelsError, MetricError
 
 Array = npt.NDArray[Any]
@@ -196,7 +196,7 @@ def _scores(answers: Answers, reference: Answers, labels: Mapping[str, Array]) -
 
 def _detector_output(reference: Answers, metric: str) -> str:
     name = next((key for key, array in reference.items() if array.ndim == 3 and array.dtype.kind == "f"), "")
-    if not name:
+    if not name or min(reference[name].shape[1:]) <= BOX_NUMBERS:
         raise MetricError(
             f"{metric} needs a float output of shape [n, boxes, 4 + classes] or its transpose",
             next_step="name another metric",

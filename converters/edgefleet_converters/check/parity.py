@@ -117,7 +117,7 @@ def tolerances(
 def _most_allowed(wanted: Array, dtype: np.dtype[Any], spread: float, precision: str) -> Array | float:
     """Return how far each value of one vector may be off. wanted: float64; dtype: of the output; spread: of all vectors."""
     if dtype.kind != "f":
-        return _LSB if dtype.itemsize == 1 else 0.0
+        return _LSB if dtype.itemsize == 1 and dtype.kind != "b" else 0.0
     atol_ratio, rtol = _FLOAT.get(precision, (QUANTISED_CAP_RATIO / _HEADROOM, 0.0))
     allowed: Array = atol_ratio * spread + rtol * np.abs(wanted)
     return allowed

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import onnx
 
+from edgefleet_converters.errors import ModelTooLargeError, OperatorNotCompiledError
 from edgefleet_converters.passes.base import Pass, PassNote, run_passes
 from edgefleet_converters.tflite.builder import Builder
 from edgefleet_converters.tflite.ir import Graph
@@ -48,9 +49,16 @@ def compile_model(model: onnx.ModelProto, runtime: TfliteRuntime) -> Compiled:
 
 
 def compile_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model: ONNX file, runtime: `litert` or `tflite`, out}. Writes `out`; returns its facts and `passes`."""
+    """Sandbox step. args: {model: ONNX file, runtime: `litert` or `tflite`, out}. Writes `out`; returns its facts and `passes`.
+
+    Raises as `compile_model`, but for ModelTooLargeError, which ends every profile: OperatorNotCompiledError.
+    """
     model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
-    compiled = compile_model(model, BY_ADAPTER[args["runtime"]])
+    try:
+        compiled = compile_model(model, BY_ADAPTER[args["runtime"]])
+    except ModelTooLargeError as error:
+        # Too large for this compiler is no fault of the source: other profiles are served.
+        raise OperatorNotCompiledError(error.message, next_step=error.next_step) from error
     Path(args["out"]).write_bytes(compiled.data)
     notes = [{"name": n.name, "outcome": n.outcome, "reason": n.reason} for n in compiled.notes]
     return read_facts(compiled.data) | {"passes": notes}

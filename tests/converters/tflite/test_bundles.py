@@ -14,7 +14,7 @@ import pytest
 from onnx import helper
 
 from edgefleet_protocol.bundle import open_bundle
-from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_protocol.profile import HardwareProfile, QuantRules
 from edgefleet_runtime.golden import check_golden, load_golden
 from edgefleet_runtime.port import load
 from edgefleet_runtime.quantize import quantize_array, real_values
@@ -131,6 +131,54 @@ def test_a_profile_may_ask_for_unsigned_edges(tmp_path: Path) -> None:
     assert [spec.dtype for spec in (*manifest.inputs, *manifest.outputs)] == ["uint8", "uint8"]
     assert manifest.operators["GATHER"] == 1
     assert not {"DEQUANTIZE", "EXP", "DIV"} & set(manifest.operators)
+
+
+def test_a_board_that_takes_one_sample_refuses_a_batch_in_the_graph(tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="m")]
+    model = model_of(nodes, {"w": np.eye(6, dtype=np.float32)}, {"x": [4, 6]}, {"y": [4, 6]})
+    x = np.random.default_rng(0).standard_normal((40, 4, 6)).astype(np.float32)
+    data = {"calibration": samples(tmp_path, x=x)}
+    report, _ = run(save(model, tmp_path), tmp_path / "out", [no_float(batch_fixed=True)], data)
+    assert report.refused[0].code == "convert.batch_not_fixed"
+    assert "quant.batch_fixed" in report.refused[0].reason
+
+
+def test_where_only_int8_runs_no_cure_names_another_precision(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"], name="m"), helper.make_node("Exp", ["a"], ["y"], name="e")]
+    model = model_of(nodes, {"w": random.standard_normal((6, 8)).astype(np.float32)}, {"x": [1, 6]}, {"y": [1, 8]})
+    path = save(model, tmp_path)
+    report, _ = run(path, tmp_path / "none", [no_float()])
+    assert report.refused[0].code == "convert.precision_unavailable"
+    assert "--calibration" in report.refused[0].next
+    assert "dynamic" not in report.refused[0].next
+    data = {"calibration": samples(tmp_path, x=random.standard_normal((60, 6)).astype(np.float32))}
+    report, _ = run(path, tmp_path / "lossy", [no_float()], data, metric="mae", max_drop=0.0)
+    assert report.refused[0].code == "convert.accuracy"
+    assert not {"fp32", "auto"} & set(report.refused[0].next.replace(",", " ").split())
+
+
+def test_a_board_without_scales_by_channel_gets_one_a_tensor(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    tensors = {"w": 0.3 * random.standard_normal((16, 3, 3, 3)).astype(np.float32), "b": np.zeros(16, np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1] * 4, strides=[2, 2], name="c"),
+        helper.make_node("Relu", ["c"], ["y"], name="r"),
+    ]
+    model = model_of(nodes, tensors, {"x": [1, 3, 12, 12]}, {"y": [1, 16, 6, 6]})
+    data = {"calibration": samples(tmp_path, x=random.standard_normal((60, 3, 12, 12)).astype(np.float32))}
+    for precision in ("int8", "int8-weights"):
+        profile = changed("raspberry-pi-armv7-tflite", quant=QuantRules(act_dtype="int8", per_channel=False))
+        report, _ = run(
+            save(model, tmp_path),
+            tmp_path / precision,
+            [profile],
+            data,
+            precision=precision,
+            metric="mae",
+            max_drop=0.1,
+        )
+        assert [row.precision for row in report.bundles] == [precision], report.refused
 
 
 def no_float(**rules: Any) -> HardwareProfile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -66,6 +67,20 @@ def test_an_excluded_operator_and_a_float_head_stay_float() -> None:
     product = before.ops[0].code
     assert in_int8(static(exclude=[before.ops[1].outputs[0].name]), before) == [product, product, "SOFTMAX"]
     assert in_int8(static(head_float=True), before) == [product, "TANH"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"precision": "fp16", "method": "weights", "weight_bits": 16}, "weight_bits: 16"),
+        ({"precision": "int4-weights", "method": "weights", "weight_bits": 4}, "weight_bits: 4"),
+        ({"precision": "int16x8", "method": "static", "act_dtype": "uint16"}, "act_dtype: uint16"),
+    ],
+)
+def test_a_form_of_onnx_models_is_no_other_form_under_its_name(keys: dict[str, Any], told: str) -> None:
+    with pytest.raises(TransformError, match=told) as caught:
+        made(graph(), CandidateSpec(id="it", **keys), {"x": X}, "litert")
+    assert "--recipe" in caught.value.next_step
 
 
 def test_a_search_leaves_the_layer_out_that_int8_ruins(tmp_path: Path) -> None:

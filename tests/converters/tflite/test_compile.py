@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgefleet_converters.errors import ModelTooLargeError, OperatorNotCompiledError, UnsupportedOperatorError
-from edgefleet_converters.tflite.compile import compile_model
+from edgefleet_converters.errors import (
+    ModelTooLargeError,
+    OperatorNotCompiledError,
+    RefusedError,
+    UnsupportedOperatorError,
+)
+from edgefleet_converters.tflite import builder
+from edgefleet_converters.tflite.compile import compile_model, compile_step
 from edgefleet_converters.tflite.runtimes import LITERT_23, RUNTIMES
 from tests.converters.tflite.models import compiled_in, graph_of, one_node, same_as_onnxruntime
 
@@ -112,3 +119,15 @@ def test_a_constant_that_grows_without_bound_is_refused() -> None:
     inputs: dict[str, Array | None] = {"x": np.ones((1,), np.float32), "s": np.array([1 << 14, 1 << 14], np.int64)}
     with pytest.raises(ModelTooLargeError, match="268435456 elements"):
         compile_model(one_node("Expand", inputs, ["x", "s"]), LITERT_23)
+
+
+def test_a_model_too_large_for_this_compiler_refuses_one_profile_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder, "MAX_OPS", 1)
+    inputs: dict[str, Array | None] = {"x": X}
+    nodes = [helper.make_node("Abs", ["x"], ["a"]), helper.make_node("Exp", ["a"], ["y"])]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(graph_of(nodes, inputs, [], ["y"]).SerializeToString())
+    with pytest.raises(RefusedError, match="more than 1 operators"):
+        compile_step({"model": str(path), "runtime": "litert", "out": str(tmp_path / "out.tflite")})

@@ -48,9 +48,14 @@ def channel_means(
     return {key: total / count for key, total in sums.items() if np.isfinite(total).all()}
 
 
-def corrected(graph: Graph, means: Mapping[int, Array], skip: frozenset[str] = frozenset()) -> Graph:
-    """Return the graph with the biases that suit weights rounded to int8 by channel. skip: names of weights that are not rounded."""
-    return replace(graph, ops=tuple(_corrected(op, means, skip) for op in graph.ops))
+def corrected(
+    graph: Graph, means: Mapping[int, Array], skip: frozenset[str] = frozenset(), *, per_channel: bool = True
+) -> Graph:
+    """Return the graph with the biases that suit weights rounded to int8, by channel or as a whole.
+
+    skip: names of weights that are not rounded.
+    """
+    return replace(graph, ops=tuple(_corrected(op, means, skip, per_channel) for op in graph.ops))
 
 
 def _bias(op: Op) -> Tensor | None:
@@ -63,14 +68,15 @@ def _bias(op: Op) -> Tensor | None:
     return bias if weights.dtype == bias.dtype == "float32" and weights.data.size else None
 
 
-def _corrected(op: Op, means: Mapping[int, Array], skip: frozenset[str]) -> Op:
+def _corrected(op: Op, means: Mapping[int, Array], skip: frozenset[str], per_channel: bool) -> Op:
     bias, weights = _bias(op), op.inputs[1] if len(op.inputs) > 1 else None
     if bias is None or weights is None or id(op.inputs[0]) not in means or weights.name in skip:
         return op
     axis, mean = CHANNEL_AXIS[op.code], means[id(op.inputs[0])]
-    scales = affine.weight_scales(weights.constant, axis)
-    spread = scales.reshape([-1 if i == axis else 1 for i in range(weights.rank)])
-    error = weights.constant.astype(np.float64) - affine.weights_as(weights, scales, axis).constant * spread
+    own = axis if per_channel else None
+    scales = affine.weight_scales(weights.constant, own)
+    spread = scales.reshape([-1 if i == own else 1 for i in range(weights.rank)])
+    error = weights.constant.astype(np.float64) - affine.weights_as(weights, scales, own).constant * spread
     if error.shape[-1] != len(mean):
         return op  # in groups each result sees a part of the channels
     products = error * mean

@@ -51,6 +51,7 @@ def candidate_step(args: dict[str, Any]) -> dict[str, Any]:
 
 def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapter: str) -> Graph:
     """Return the graph that a candidate asks for. samples: calibration by input name, first axis = samples."""
+    _check_known(spec)
     if spec.method == "float16":
         return float16_weights(graph)
     if spec.method == "weights":
@@ -59,6 +60,7 @@ def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapte
             half=frozenset(spec.weights_half),
             kept=frozenset(spec.weights_float),
             means=_means(graph, spec, samples, adapter),
+            per_channel=spec.per_channel,
         )
     if spec.method == "dynamic":
         return dynamic_range(graph, per_channel=spec.per_channel)
@@ -70,6 +72,18 @@ def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapte
     graph = ready_for(graph, spec)
     ranges = observe(graph, lambda model: samples_of(model, samples), adapter, spec.calibration)
     return static_form(graph, spec, ranges, adapter, _means(graph, spec, samples, adapter))
+
+
+def _check_known(spec: CandidateSpec) -> None:
+    """Raise TransformError for a form that TFLite files are not made in here: another one would bear its name."""
+    other = f"weight_bits: {spec.weight_bits}" if spec.weight_bits not in (0, 8) else ""
+    if spec.method == "static" and spec.act_dtype == "uint16":
+        other = "act_dtype: uint16"
+    if other:
+        raise TransformError(
+            f"the candidate {spec.id} asks for {other}, which TFLite files are not made with here",
+            next_step="take weight_bits 0 or 8 and act_dtype int8 or int16, or leave --recipe away",
+        )
 
 
 def _means(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapter: str) -> dict[int, Array]:
@@ -95,10 +109,14 @@ def static_form(
     """Return the static candidate of a graph whose ranges and means are known. Raises DtypeNotAllowedError."""
     left = frozenset(_float_ops(graph, spec))
     act = "int16" if spec.act_dtype == "int16" else "int8"
-    result = quantize_static(graph, ranges, adapter, float_ops=left, io_dtype=spec.io_dtype, act_dtype=act)
+    result = quantize_static(
+        graph, ranges, adapter, float_ops=left, io_dtype=spec.io_dtype, act_dtype=act, per_channel=spec.per_channel
+    )
     if spec.io_dtype != "float32":
         _check_whole(result)
-    return weight_only(result, half=frozenset(spec.weights_half), means=means) if spec.weight_bits else result
+    if not spec.weight_bits:
+        return result
+    return weight_only(result, half=frozenset(spec.weights_half), means=means, per_channel=spec.per_channel)
 
 
 def _check_whole(graph: Graph) -> None:

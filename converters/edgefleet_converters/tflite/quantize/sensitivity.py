@@ -73,11 +73,11 @@ class _Search:
 
     def run(self) -> Found:
         """Return what was found. Raises TransformError when even 16-bit weights alone do not hold."""
-        names = large_constants(self._graph)
+        names, each = large_constants(self._graph), self._spec.per_channel
         weights, half = self._ladder(
             names,
-            alone=lambda name: weight_only(self._graph, kept=frozenset(names) - {name}),
-            without=lambda kept: weight_only(self._graph, half=frozenset(kept), means=self._means),
+            alone=lambda name: weight_only(self._graph, kept=frozenset(names) - {name}, per_channel=each),
+            without=lambda kept: weight_only(self._graph, half=frozenset(kept), means=self._means, per_channel=each),
         )
         if half is None:
             raise TransformError(

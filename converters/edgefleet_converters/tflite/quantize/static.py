@@ -27,26 +27,30 @@ _POSITION_OF_DATA: Final = {"TRANSPOSE_CONV": 2}
 
 
 def quantize_static(graph: Graph, ranges: Mapping[int, Range], adapter: str, *, float_ops: frozenset[int] = frozenset(),
-                    io_dtype: str = "float32", act_dtype: str = "int8") -> Graph:  # fmt: skip
+                    io_dtype: str = "float32", act_dtype: str = "int8", per_channel: bool = True) -> Graph:  # fmt: skip
     """Return the graph in int8. ranges: of `ranges.observe`. float_ops: ids of operators that stay float32.
 
     io_dtype: float32, int8 or uint8: type of the graph's inputs and outputs that were float32. With integers there, the file is
     for a board that has no float32 at all: decisions, sums that cancel and steep functions are taken in int8 too.
     act_dtype: int8, or int16 for activations of 16 bits beside weights of 8; only with float32 inputs and outputs.
+    per_channel: whether weights have a scale each channel where the kernel takes that, or one in all.
     """
     whole = io_dtype != "float32"
-    return _Rewriter(graph, ranges, adapter, float_ops, whole=whole, act_dtype=act_dtype).run(io_dtype)
+    return _Rewriter(graph, ranges, adapter, float_ops, whole=whole, act_dtype=act_dtype, per_channel=per_channel).run(
+        io_dtype
+    )
 
 
 class _Rewriter:
     """One graph on its way. A value may exist as float32, as int8, or as both."""
 
     def __init__(self, graph: Graph, ranges: Mapping[int, Range], adapter: str, float_ops: frozenset[int],
-                 *, whole: bool, act_dtype: str) -> None:  # fmt: skip
+                 *, whole: bool, act_dtype: str, per_channel: bool) -> None:  # fmt: skip
         self._adapter = adapter
         self._ranges = ranges
         self._whole = whole
         self._dtype = act_dtype
+        self._per_channel = per_channel
         self._graph = graph
         self._chains: dict[int, Chain] = {}
         self._float_ops = float_ops
@@ -216,6 +220,7 @@ class _Rewriter:
         if inputs is None or result is None or not _fits(op, inputs, result):
             return False
         if kernel.scales == "weighted":
+            kernel = kernel if self._per_channel else replace(kernel, axis=None)
             inputs = _weighted(op, kernel, inputs, "int64" if self._dtype == "int16" else "int32")
         given = [t if t is None or not isinstance(s, Quantization) else self._as_int8(t, s) for t, s in inputs]
         name = f"{op.outputs[0].name}_{self._dtype}"

@@ -29,8 +29,10 @@ def weight_only(
     half: frozenset[str] = frozenset(),
     kept: frozenset[str] = frozenset(),
     means: Mapping[int, Array] | None = None,
+    per_channel: bool = True,
 ) -> Graph:
-    """Return the graph with float32 weights stored as int8. Those of products have one scale a channel, others one in all.
+    """Return the graph with float32 weights stored as int8. Those of products have one scale a channel, others one in all; without
+    `per_channel` all have one.
 
     half, kept: names of constants that are stored as float16, and left as they are. means: of `bias.channel_means`, for biases
     that take the mean error of the rounding out.
@@ -38,14 +40,14 @@ def weight_only(
     if means:
         large = frozenset(large_constants(graph))
         small_ones = frozenset(t.name for op in graph.ops for t in op.inputs if t is not None and t.name not in large)
-        graph = corrected(graph, means, half | kept | small_ones)
+        graph = corrected(graph, means, half | kept | small_ones, per_channel=per_channel)
 
     def small(tensor: Tensor, op: Op, position: int) -> Tensor | None:
         if tensor.name in kept:
             return None
         if tensor.name in half:
             return _halved(tensor)
-        axis = _channel_axis(op, tensor) if position == _WEIGHTS else None
+        axis = _channel_axis(op, tensor) if position == _WEIGHTS and per_channel else None
         return affine.weights_as(tensor, affine.weight_scales(tensor.constant, axis), axis)
 
     return _unpacked(graph, small)
