@@ -1,6 +1,6 @@
 """Hardware profile: what a board can take, as facts that gates read (`converters.md` §E). Pure.
 
-Every key is read by a gate (`docs/reference/profiles/README.md` says by which), except those of `INFORMATION_ONLY`, which are
+Every key is read by a gate (`docs/reference/profiles.md` says by which), except those of `INFORMATION_ONLY`, which are
 told to people and change nothing. `evidence` says for each stated fact whether it was measured, told by a vendor, or guessed.
 """
 
