@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edgefleet_agent.install.machine import MAX_STARTS, is_on_trial
+from edgefleet_agent.install.machine import MAX_STARTS, is_on_trial, is_proven
 from edgefleet_agent.install.records import ModelRecord, Tally
 from edgefleet_agent.worker.protocol import Stats
 from edgefleet_protocol.messages import ErrorClass
@@ -87,7 +87,7 @@ def judge(record: ModelRecord, facts: Facts, limits: Limits, *, now_s: int, repl
     if record.starts > MAX_STARTS + len(recent):
         reason = f"started {record.starts} times without living through its trial"
         return RollBack(ErrorClass.CRASH, "trial.restarts", reason)
-    if record.active is not None and not record.active.proven:
+    if not is_proven(record):
         bad = _bad_answers(record.seen, limits) or _slow(record.seen, record.before, limits)
         if bad is not None:
             return bad
