@@ -147,7 +147,8 @@ class CostService:
         windows: dict[str, dict[str, list[DeviceWindow]]] = {digest: {} for digest in wanted}
         with self._db.read() as session:
             told = store.reporting_devices(session, list(wanted), since, min_answers=MIN_ANSWERS, limit=MAX_TOLD)
-            heard = self._heard(told, wanted)
+            profiles = self._profiles_of(sorted({device for _, device in told}))
+            heard = _heard(told, wanted, profiles)
             rows = store.loaded_windows(
                 session, list(wanted), heard, since, min_answers=MIN_ANSWERS, windows=MAX_WINDOWS
             )
@@ -156,7 +157,6 @@ class CostService:
                 windows[row.sha256].setdefault(row.device_id, []).append(
                     DeviceWindow(seen.n, seen.errors, seen.latency_p50_ms, seen.latency_p95_ms, seen.worker_rss_bytes)
                 )
-        profiles = self._profiles_of(heard)
         found = {}
         for digest, of_bundle in windows.items():
             own = [device for device in sorted(of_bundle) if profiles.get(device) == wanted[digest]][:MAX_DEVICES]
@@ -165,14 +165,14 @@ class CostService:
                 found[digest] = observation
         return found
 
-    def _heard(self, told: Sequence[tuple[str, str]], wanted: Mapping[str, str]) -> list[str]:
-        """Return the devices to read: of each bundle the first MAX_DEVICES that have its profile."""
-        profiles = self._profiles_of(sorted({device for _, device in told}))
-        of_bundle: dict[str, list[str]] = {}
-        for digest, device in told:
-            if profiles.get(device) == wanted[digest]:
-                of_bundle.setdefault(digest, []).append(device)
-        return sorted({device for devices in of_bundle.values() for device in devices[:MAX_DEVICES]})
+
+def _heard(told: Sequence[tuple[str, str]], wanted: Mapping[str, str], profiles: Mapping[str, str]) -> list[str]:
+    """Return the devices to read: of each bundle the first MAX_DEVICES that have its profile."""
+    of_bundle: dict[str, list[str]] = {}
+    for digest, device in told:
+        if profiles.get(device) == wanted[digest]:
+            of_bundle.setdefault(digest, []).append(device)
+    return sorted({device for devices in of_bundle.values() for device in devices[:MAX_DEVICES]})
 
 
 def subject_of(report: Mapping[str, Any]) -> Subject | None:
