@@ -83,6 +83,7 @@ Recipe = Annotated[Path | None, typer.Option("--recipe", metavar="F", help="Conv
 
 DEFAULT_VERSION = "dev"
 _VERSIONED = re.compile(r"(.+?)[-_]v?(\d+(?:\.\d+)+[0-9A-Za-z.+-]{0,40})")
+_LENGTH = re.compile(r"[0-9]{1,11}")
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
 DATA_KINDS = ("calibration", "eval", "golden", "reference", "labels", "preprocess", "postprocess", "recipe")
 
@@ -132,9 +133,7 @@ def _pair(given: str) -> tuple[str, str]:
 
 def _shape(name: str, text: str) -> list[int]:
     parts = text.split(",")
-    if not all(part.isascii() and part.isdigit() and 0 < int(part) < 2**31 for part in parts if len(part) < 12) or any(
-        not part or len(part) >= 12 for part in parts
-    ):
+    if not all(_LENGTH.fullmatch(part) and 0 < int(part) < 2**31 for part in parts):
         raise UsageError(
             f"{text!r} is not the shape of {name}",
             why="a shape is a list of lengths of at least 1, with commas between them",
