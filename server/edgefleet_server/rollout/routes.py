@@ -71,8 +71,7 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
         rollout_id: str, page: Paging, _caller: Viewer, state: str | None = None, stage: str | None = None
     ) -> ListOf[RolloutDevice]:
         """List devices of a rollout: where each stands and why. `stage` is a name or a number from 0."""
-        found = reader.devices(rollout_id, state=state, stage=stage, after=page.after, limit=page.limit + 1)
-        total = reader.count_devices(rollout_id, state=state, stage=stage)
+        found, total = reader.device_page(rollout_id, state=state, stage=stage, after=page.after, limit=page.limit + 1)
         cut = cut_page(found, page, total, lambda one: one.device)
         return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=cut.total)
 

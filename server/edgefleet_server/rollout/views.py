@@ -227,28 +227,31 @@ class RolloutReader:
         with self._db.read() as session:
             return self._view(session, store.rollout(session, rollout_id))
 
-    def devices(
+    def devices(self, rollout_id: str, *, limit: int = 10_000) -> list[RolloutDevice]:
+        """Return the first devices of a rollout in order of id. Raises RolloutUnknownError."""
+        return self.device_page(rollout_id, limit=limit)[0]
+
+    def device_page(
         self,
         rollout_id: str,
         *,
         state: str | None = None,
         stage: str | None = None,
         after: str | None = None,
-        limit: int = 10_000,
-    ) -> list[RolloutDevice]:
-        """Return devices of a rollout in order of id. Raises RolloutUnknownError."""
+        limit: int,
+    ) -> tuple[list[RolloutDevice], int]:
+        """Return devices of a rollout in order of id, and how many there are. Raises RolloutUnknownError."""
         with self._db.read() as session:
             row = store.rollout(session, rollout_id)
             names = [one.name for one in parse_spec(row.spec).stages]
-            found = _chosen(store.assignments(session, rollout_id), names, state, stage)
-            return self._devices(row, names, [one for one in found if after is None or one.device > after][:limit])
-
-    def count_devices(self, rollout_id: str, *, state: str | None = None, stage: str | None = None) -> int:
-        """Return how many devices of a rollout `devices` would give without a limit. Raises RolloutUnknownError."""
-        with self._db.read() as session:
-            row = store.rollout(session, rollout_id)
-            names = [one.name for one in parse_spec(row.spec).stages]
-            return len(_chosen(store.assignments(session, rollout_id), names, state, stage))
+            found = [
+                one
+                for one in store.assignments(session, rollout_id)
+                if (state is None or one.state.value == state)
+                and (stage is None or stage in (names[one.stage], str(one.stage)))
+            ]
+            rest = [one for one in found if after is None or one.device > after]
+            return self._devices(row, names, rest[:limit]), len(found)
 
     def decisions(self, rollout_id: str, *, before: int | None = None, limit: int = 200) -> list[DecisionView]:
         """Return decisions, newest first, each made again from its evidence. Raises RolloutUnknownError."""
@@ -341,17 +344,6 @@ class RolloutReader:
                 )
             )
         return found
-
-
-def _chosen(
-    assignments: Iterable[Assignment], names: Sequence[str], state: str | None, stage: str | None
-) -> list[Assignment]:
-    return [
-        one
-        for one in assignments
-        if (state is None or one.state.value == state)
-        and (stage is None or stage in (names[one.stage], str(one.stage)))
-    ]
 
 
 _PAST: Final = frozenset({StageState.PASSED.value, StageState.SKIPPED.value})
