@@ -175,8 +175,11 @@ def test_what_is_read_is_bounded_and_old_reports_end(any_house: House) -> None:
         trial.report(f"a-{number:03}", digest, factor=30)
     assert house.costs.performance(release.bundles) == [told]
     house.clock.turn(seconds=REACH.total_seconds() + 1)
+    assert house.costs.performance(release.bundles)[0].observed is None
     trial.report(device, digest)
-    assert house.costs.performance(release.bundles)[0].observed is not None
+    (anew,) = house.costs.performance(release.bundles)
+    assert anew.observed is not None
+    assert anew.observed.windows == 3
 
 
 @pytest.mark.parametrize(
