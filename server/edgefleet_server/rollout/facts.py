@@ -40,7 +40,7 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         incompatible=sum(a.state is _S.INCOMPATIBLE for a in lane),
         accepted=sum(a.is_accepted and a.stratum == cell.stratum for a in everything),
     )
-    own = [a for a in lane if a.stage == cell.stage and a.state not in UNCOUNTED | {_S.INCOMPATIBLE, _S.UNREACHABLE}]
+    own = [a for a in lane if a.stage == cell.stage and a.state not in OUTSIDE | {_S.UNREACHABLE}]
     pool = [a for a in everything if not a.is_accepted]
     stage = spec.stages[cell.stage]
     since = max(moment for moment in (cell.opened_at, cell.resumed_at, now - timedelta(days=3650)) if moment)
