@@ -48,7 +48,6 @@ class Fit:
 
     beta: Row
     error: float
-    examples: int
     spread: tuple[float, float]
     left_out: tuple[float, ...]
     """log(true ÷ predicted) of each example, predicted from all the others, in the order given."""
@@ -82,7 +81,7 @@ def _fit(rows: Sequence[Row], y: Sequence[float], *, is_full: bool) -> Fit:
     left_out = tuple(missed(i) for i in range(len(rows)))
     firsts = [row[0] for row in rows]
     beta, error = _beta(rows, y, is_full=is_full), _error(rows, y, left_out)
-    return Fit(beta, error, len(rows), (min(firsts), max(firsts)), left_out)
+    return Fit(beta, error, (min(firsts), max(firsts)), left_out)
 
 
 def fit_after(first: Fit, rows: Sequence[Row], y_first: Sequence[float], y: Sequence[float]) -> Fit:
@@ -100,7 +99,7 @@ def fit_after(first: Fit, rows: Sequence[Row], y_first: Sequence[float], y: Sequ
     scale, constant = _beta(pairs, y, is_full=True)
     scaled = [scale * b for b in first.beta]
     scaled[1] += constant
-    return Fit(tuple(scaled), _error(rows, y, left_out), first.examples, first.spread, left_out)
+    return Fit(tuple(scaled), _error(rows, y, left_out), first.spread, left_out)
 
 
 def _error(rows: Sequence[Row], y: Sequence[float], left_out: Sequence[float]) -> float:
