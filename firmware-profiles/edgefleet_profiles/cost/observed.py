@@ -3,7 +3,7 @@
 - A window counts only under real load: enough answers, hardly an error, figures within bounds.
 - A device counts with enough such windows; its figure is the median over them, so that one window moves nothing, and counts in
   a sketch carry no weight.
-- The observation is the median over devices, and there is none when fewer than half of them lie within a factor of it.
+- The observation is the median over devices, and there is none unless more than half of them lie within a factor of it.
 """
 
 import math
