@@ -15,7 +15,7 @@ Only tensors that an operator of `_PLACES` takes as weights, of at least `MIN_EL
 shapes and of arithmetic are not.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,11 +49,10 @@ class Weight:
 
     name: str
     axes: tuple[int, ...]
-    users: tuple[str, ...]
 
 
 def weights_of(model: onnx.ModelProto) -> list[Weight]:
-    """Return the weights of the main graph, in the graph's order; users are node names (also of subgraphs)."""
+    """Return the weights of the main graph, in the order of the nodes (also of subgraphs) that use them."""
     stored = {t.name: t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT}
     found: dict[str, Weight] = {}
     outputs = {value.name for value in model.graph.output}
@@ -61,11 +60,9 @@ def weights_of(model: onnx.ModelProto) -> list[Weight]:
         for place in _PLACES.get(node.op_type, ()):
             name = node.input[place] if place < len(node.input) else ""
             tensor = stored.get(name)
-            if tensor is None or name in outputs or int(np.prod(tensor.dims)) < MIN_ELEMENTS:
+            if tensor is None or name in found or name in outputs or int(np.prod(tensor.dims)) < MIN_ELEMENTS:
                 continue
-            known = found.get(name)
-            axes = known.axes if known else channel_axes(node, place, len(tensor.dims))
-            found[name] = Weight(name, axes, (*(known.users if known else ()), node.name))
+            found[name] = Weight(name, channel_axes(node, place, len(tensor.dims)))
     return list(found.values())
 
 
@@ -225,9 +222,3 @@ def packed_four_bits(matrix: Array) -> tuple[Array, Array]:
     steps = np.clip(np.rint(grouped / scale) + 8, 0, 15).astype(np.uint8)
     blob = steps[..., 0::2] | (steps[..., 1::2] << 4)
     return np.ascontiguousarray(blob), scale.reshape(-1)
-
-
-def stored_bytes(model: onnx.ModelProto) -> Iterator[tuple[str, int]]:
-    """Yield each stored tensor of the main graph with its bytes."""
-    for tensor in model.graph.initializer:
-        yield tensor.name, tensor.ByteSize()
