@@ -104,6 +104,14 @@ def test_stored_weights_cost_no_node_at_run_time(bits: int, tmp_path: Path) -> N
     assert not {"Cast", "Mul", "DequantizeLinear"} & {node.op_type for node in loaded.graph.node}
 
 
+def test_a_stored_weight_takes_no_name_of_an_input() -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"]), helper.make_node("Add", ["p", "w_q"], ["y"])]
+    model = model_of(nodes, {"w": np.ones((16, 16), np.float32)}, {"x": [1, 16], "w_q": [1, 16]}, {"y": [1, 16]})
+    x = np.ones((1, 16), np.float32)
+    got = load("ort", store_weights(model, 8).SerializeToString()).run({"x": x, "w_q": x})
+    assert np.allclose(got["y"], 17)
+
+
 def test_a_weight_beyond_float16_stays_as_it_is() -> None:
     model = classifier(features=64)
     tensor = next(t for t in model.graph.initializer if t.name == "w1")

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgefleet_converters.onnx.walk import all_graphs, all_nodes
+from edgefleet_converters.onnx.walk import all_nodes, fresh_name, value_names
 
 Array = npt.NDArray[Any]
 
@@ -96,9 +96,7 @@ def store_weights(
         _to_four_bits(after, half | kept)
     plan = {w.name: w for w in weights_of(after) if w.name not in kept}
     tensors = {t.name: t for t in after.graph.initializer}
-    taken = {t.name for g, _ in all_graphs(after) for t in g.initializer} | {
-        o for n in all_nodes(after) for o in n.output
-    }
+    taken = value_names(after)
     nodes: list[onnx.NodeProto] = []
     for name, weight in plan.items():
         values = numpy_helper.to_array(tensors[name])
@@ -153,25 +151,16 @@ def _restored(
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Return the nodes that make the tensor `name` float32 again, and the tensors they need."""
     values, scale = small
-    packed = _fresh(f"{name}_q", taken)
+    packed = fresh_name(f"{name}_q", taken)
     if scale is None:
         cast = helper.make_node("Cast", [packed], [name], name=f"{packed}_cast", to=TensorProto.FLOAT)
         return [cast], [numpy_helper.from_array(values, packed)]
-    factor, whole = _fresh(f"{name}_s", taken), _fresh(f"{name}_f", taken)
+    factor, whole = fresh_name(f"{name}_s", taken), fresh_name(f"{name}_f", taken)
     nodes = [
         helper.make_node("Cast", [packed], [whole], name=f"{packed}_cast", to=TensorProto.FLOAT),
         helper.make_node("Mul", [whole, factor], [name], name=f"{packed}_mul"),
     ]
     return nodes, [numpy_helper.from_array(values, packed), numpy_helper.from_array(scale, factor)]
-
-
-def _fresh(wanted: str, taken: set[str]) -> str:
-    name, number = wanted, 0
-    while name in taken:
-        number += 1
-        name = f"{wanted}{number}"
-    taken.add(name)
-    return name
 
 
 def _to_four_bits(model: onnx.ModelProto, untouched: frozenset[str]) -> None:

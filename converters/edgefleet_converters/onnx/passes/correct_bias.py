@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from edgefleet_converters.onnx.walk import attributes_of
 from edgefleet_converters.onnx.weights import channel_axes, rounded
 
 Array = npt.NDArray[Any]
@@ -74,7 +75,7 @@ class CorrectBias:
 
 def _shift(node: onnx.NodeProto, error: Array, mean: Array) -> Array | None:
     """Return E[(Ŵ - W)·x] per output channel; None where the mean has another width than the weight."""
-    facts = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    facts = attributes_of(node)
     if node.op_type == "Gemm":
         if facts.get("transA", 0) or facts.get("alpha", 1.0) != 1.0 or facts.get("beta", 1.0) != 1.0:
             return None
