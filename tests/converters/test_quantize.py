@@ -16,9 +16,9 @@ from edgefleet_converters.onnx.passes.correct_bias import CorrectBias
 from edgefleet_converters.onnx.passes.equalise import Equalise
 from edgefleet_converters.onnx.passes.hoist_constants import HoistConstants
 from edgefleet_converters.onnx.prepare import prepared
-from edgefleet_converters.onnx.quantize import candidate
+from edgefleet_converters.onnx.quantize import bias_corrected, candidate
 from edgefleet_converters.onnx.walk import all_nodes
-from edgefleet_converters.onnx.weights import BLOCK, packed_four_bits, store_weights, weights_of
+from edgefleet_converters.onnx.weights import BLOCK, packed_four_bits, rounded, store_weights, weights_of
 from edgefleet_converters.passes.base import run_passes
 from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_protocol.manifest import TensorSpec
@@ -227,6 +227,19 @@ def test_bias_correction_brings_the_answers_of_rounded_weights_nearer() -> None:
         made = candidate(ready, wanted, calibration)
         off[correct] = np.abs((answer(made, x) - answer(model, x)).mean(axis=0)).mean()
     assert off[True] < off[False] * 0.7
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_bias_correction_reckons_with_the_scales_that_the_weights_get(per_channel: bool) -> None:
+    model, x = convolutions(spread=3), images(8)
+    wanted = spec(method="static", correct_bias=True, per_channel=per_channel)
+    means = {"x": x.mean(axis=(0, 2, 3)).astype(np.float64)}
+    before, after = (
+        {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
+        for made in (model, bias_corrected(model, wanted, Calibration({}, means)))
+    )
+    error = rounded(before["w1"], (0,) if per_channel else ()) - before["w1"]
+    assert np.allclose(before["b1"] - after["b1"], error.sum(axis=(2, 3)) @ means["x"], atol=1e-7)
 
 
 def test_a_calibration_is_written_and_read_back(tmp_path: Path) -> None:
