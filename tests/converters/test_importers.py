@@ -175,6 +175,15 @@ def test_an_output_without_samples_is_compared_as_a_whole() -> None:
             check_agreement(model.SerializeToString(), Samples({"x": x}, wrong), "m")
 
 
+def test_an_original_that_answers_one_number_is_compared() -> None:
+    nodes = [helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0)]
+    model = model_of(nodes, {}, {"x": ["N", 3]}, {"s": []}).SerializeToString()
+    x = np.ones((2, 3), np.float32)
+    assert check_agreement(model, Samples({"x": x}, [np.array(6, np.float32)]), "m")["agreeing"] == 1
+    with pytest.raises(errors.ImportDiffersError, match="0 of 1 samples agree"):
+        check_agreement(model, Samples({"x": x}, [np.array(7, np.float32)]), "m")
+
+
 def test_an_original_that_finds_nothing_compares_no_sample() -> None:
     model = model_of([helper.make_node("Relu", ["x"], ["y"])], {}, {"x": ["N", 3]}, {"y": ["N", 3]})
     x = np.zeros((0, 3), np.float32)
