@@ -342,6 +342,38 @@ def test_a_whole_number_input_keeps_its_type(tmp_path: Path) -> None:
         specialise(model, {}, {"rate": 0.5})
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        (TensorProto.FLOAT16, 1e9), (TensorProto.BFLOAT16, 1e39), (TensorProto.FLOAT, 1e300), (TensorProto.BOOL, 5.0),
+        (TensorProto.INT4, 20.0), (TensorProto.UINT64, -1.0), (TensorProto.INT64, 2.0**63),
+    ],
+)  # fmt: skip
+def test_a_value_that_the_type_of_an_input_does_not_hold_is_refused(dtype: int, value: float) -> None:
+    nodes = [helper.make_node("Cast", ["k"], ["f"], to=1), helper.make_node("Mul", ["x", "f"], ["y"])]
+    model = model_of(nodes, {}, {"x": [1, 4]}, {"y": [1, 4]})
+    model.graph.input.append(helper.make_tensor_value_info("k", dtype, []))
+    with pytest.raises(errors.ShapeOptionError, match="does not hold"):
+        specialise(model, {}, {"k": value})
+    assert [value.name for value in specialise(model, {}, {"k": 1.0}).graph.input] == ["x"]
+
+
+def test_a_value_for_an_input_of_an_unknown_type_is_refused_by_its_name() -> None:
+    model = model_of([helper.make_node("Mul", ["x", "k"], ["y"])], {}, {"x": [1, 4], "k": []}, {"y": [1, 4]})
+    model.graph.input[1].type.tensor_type.elem_type = 29
+    with pytest.raises(errors.ShapeOptionError, match="'k' does not hold numbers"):
+        specialise(model, {}, {"k": 1.0})
+
+
+def test_a_value_takes_the_place_of_the_stored_default_of_an_input() -> None:
+    nodes = [helper.make_node("Mul", ["x", "k"], ["y"])]
+    model = model_of(nodes, {"k": np.array(3, np.float32)}, {"x": [1, 4], "k": []}, {"y": [1, 4]})
+    fixed = specialise(model, {}, {"k": 2.0})
+    assert [(t.name, float(onnx.numpy_helper.to_array(t))) for t in fixed.graph.initializer] == [("k", 2.0)]
+    with pytest.raises(errors.ShapeOptionError, match="no input would be left"):
+        specialise(model, {}, {"x": 1.0})
+
+
 def test_the_digest_of_a_folder_covers_names_and_bytes(tmp_path: Path) -> None:
     save(classifier(), tmp_path)
     before = find_source(tmp_path).sha256

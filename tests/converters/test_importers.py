@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import skops.io
+from onnx import helper
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
@@ -29,7 +30,7 @@ from edgefleet_converters.importers.kinds import kind_of
 from edgefleet_converters.importers.sklearn_model import pickle_to_onnx, skops_to_onnx
 from edgefleet_converters.importers.step import import_step
 from edgefleet_runtime.port import load
-from tests.converters.graphs import Array, classifier, run
+from tests.converters.graphs import Array, classifier, model_of, run
 
 X, Y = load_iris(return_X_y=True)
 NAMES = np.array(["setosa", "versicolor", "virginica"])
@@ -158,6 +159,35 @@ def test_a_converter_that_answers_something_else_is_caught() -> None:
     for wrong in (right * 1.1, right[:, :3], np.where(np.arange(20)[:, None] < 2, np.nan, right).astype(np.float32)):
         with pytest.raises(errors.ImportDiffersError):
             check_agreement(model.SerializeToString(), Samples({"x": x}, [wrong]), "m")
+
+
+def test_an_output_without_samples_is_compared_as_a_whole() -> None:
+    nodes = [helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0), helper.make_node("Transpose", ["x"], ["t"])]
+    model = model_of(nodes, {}, {"x": ["N", 3]}, {"x": ["N", 3], "s": [], "t": [3, "N"]})
+    model.graph.node.append(helper.make_node("Identity", ["x"], ["y"]))
+    model.graph.output[0].name = "y"
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    right = [x, np.array(15, np.float32), x.T]
+    told = check_agreement(model.SerializeToString(), Samples({"x": x}, right), "m")
+    assert told == {"samples": 2, "agreeing": 2, "largest_ratio": 0.0}
+    for wrong in ([x, right[1] + 1, x.T], [x, right[1], x.T + 1]):
+        with pytest.raises(errors.ImportDiffersError, match="0 of 2 samples agree"):
+            check_agreement(model.SerializeToString(), Samples({"x": x}, wrong), "m")
+
+
+def test_an_original_that_answers_one_number_is_compared() -> None:
+    nodes = [helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0)]
+    model = model_of(nodes, {}, {"x": ["N", 3]}, {"s": []}).SerializeToString()
+    x = np.ones((2, 3), np.float32)
+    assert check_agreement(model, Samples({"x": x}, [np.array(6, np.float32)]), "m")["agreeing"] == 1
+    with pytest.raises(errors.ImportDiffersError, match="0 of 1 samples agree"):
+        check_agreement(model, Samples({"x": x}, [np.array(7, np.float32)]), "m")
+
+
+def test_an_original_that_finds_nothing_compares_no_sample() -> None:
+    model = model_of([helper.make_node("Relu", ["x"], ["y"])], {}, {"x": ["N", 3]}, {"y": ["N", 3]})
+    x = np.zeros((0, 3), np.float32)
+    assert check_agreement(model.SerializeToString(), Samples({"x": x}, [x]), "m")["samples"] == 0
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from edgefleet_converters.onnx.passes.correct_bias import CorrectBias
 from edgefleet_converters.onnx.passes.equalise import Equalise
 from edgefleet_converters.onnx.passes.hoist_constants import HoistConstants
 from edgefleet_converters.onnx.prepare import prepared
-from edgefleet_converters.onnx.quantize import candidate
-from edgefleet_converters.onnx.weights import BLOCK, packed_four_bits, store_weights, weights_of
+from edgefleet_converters.onnx.quantize import bias_corrected, candidate
+from edgefleet_converters.onnx.walk import all_nodes
+from edgefleet_converters.onnx.weights import BLOCK, packed_four_bits, rounded, store_weights, weights_of
 from edgefleet_converters.passes.base import run_passes
 from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_protocol.manifest import TensorSpec
@@ -103,6 +104,14 @@ def test_stored_weights_cost_no_node_at_run_time(bits: int, tmp_path: Path) -> N
     assert not {"Cast", "Mul", "DequantizeLinear"} & {node.op_type for node in loaded.graph.node}
 
 
+def test_a_stored_weight_takes_no_name_of_an_input() -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"]), helper.make_node("Add", ["p", "w_q"], ["y"])]
+    model = model_of(nodes, {"w": np.ones((16, 16), np.float32)}, {"x": [1, 16], "w_q": [1, 16]}, {"y": [1, 16]})
+    x = np.ones((1, 16), np.float32)
+    got = load("ort", store_weights(model, 8).SerializeToString()).run({"x": x, "w_q": x})
+    assert np.allclose(got["y"], 17)
+
+
 def test_a_weight_beyond_float16_stays_as_it_is() -> None:
     model = classifier(features=64)
     tensor = next(t for t in model.graph.initializer if t.name == "w1")
@@ -163,7 +172,8 @@ def test_weights_inside_a_branch_are_shared_and_can_be_stored_small() -> None:
     result = run_passes(model, [HoistConstants()])
     assert result.notes[0].outcome == "applied"
     assert result.model.ByteSize() < model.ByteSize() - 4000
-    assert [weight.users for weight in weights_of(result.model)] == [("then_m", "else_m")]
+    (shared,) = weights_of(result.model)
+    assert [node.name for node in all_nodes(result.model) if shared.name in node.input] == ["then_m", "else_m"]
     x = np.random.default_rng(1).standard_normal((6, 32)).astype(np.float32)
     assert np.array_equal(answer(result.model, x), answer(model, x))
     assert np.allclose(answer(store_weights(result.model, 8), x), answer(model, x), atol=0.1)
@@ -217,6 +227,19 @@ def test_bias_correction_brings_the_answers_of_rounded_weights_nearer() -> None:
         made = candidate(ready, wanted, calibration)
         off[correct] = np.abs((answer(made, x) - answer(model, x)).mean(axis=0)).mean()
     assert off[True] < off[False] * 0.7
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_bias_correction_reckons_with_the_scales_that_the_weights_get(per_channel: bool) -> None:
+    model, x = convolutions(spread=3), images(8)
+    wanted = spec(method="static", correct_bias=True, per_channel=per_channel)
+    means = {"x": x.mean(axis=(0, 2, 3)).astype(np.float64)}
+    before, after = (
+        {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
+        for made in (model, bias_corrected(model, wanted, Calibration({}, means)))
+    )
+    error = rounded(before["w1"], (0,) if per_channel else ()) - before["w1"]
+    assert np.allclose(before["b1"] - after["b1"], error.sum(axis=(2, 3)) @ means["x"], atol=1e-7)
 
 
 def test_a_calibration_is_written_and_read_back(tmp_path: Path) -> None:

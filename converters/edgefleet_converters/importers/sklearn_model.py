@@ -127,7 +127,7 @@ def to_onnx(estimator: Any, name: str) -> tuple[bytes, dict[str, Any]]:
     return data, {
         "versions": versions,
         "labels": labels,
-        "compared": _compared(estimator, data, features, name, labels),
+        "compared": _compared(estimator, model, features, name, labels),
     }
 
 
@@ -157,7 +157,7 @@ def _take_out_text(model: onnx.ModelProto, classes: Any) -> list[str]:
     return [str(name) for name in np.ravel(classes)] if classes is not None else []
 
 
-def _compared(estimator: Any, model: bytes, features: int, name: str, labels: list[str]) -> dict[str, Any]:
+def _compared(estimator: Any, model: onnx.ModelProto, features: int, name: str, labels: list[str]) -> dict[str, Any]:
     """Hold the ONNX model against the estimator's own answers on `ROWS` random rows of many sizes."""
     random = np.random.default_rng(0)
     scale = 10.0 ** random.uniform(-1, 2, (ROWS, 1))
@@ -170,17 +170,17 @@ def _compared(estimator: Any, model: bytes, features: int, name: str, labels: li
             outputs.append(np.asarray(estimator.predict_proba(x)))
     except Exception as error:  # noqa: BLE001 - a pipeline may refuse values that it was not trained on
         return {"samples": 0, "reason": f"the original does not take random values: {_line(error)}"}
-    count = len(onnx.load_model_from_string(model).graph.output)
-    if len(outputs) > count or not outputs:
+    if len(outputs) > len(model.graph.output) or not outputs:
         return {"samples": 0, "reason": "the original has no answer to compare with"}
     return check_agreement(_first_outputs(model, len(outputs)), Samples({INPUT: x}, outputs), name)
 
 
-def _first_outputs(model: bytes, count: int) -> bytes:
+def _first_outputs(model: onnx.ModelProto, count: int) -> bytes:
     """Return the model with its first `count` outputs: a decision function has no counterpart to compare with."""
-    proto = onnx.load_model_from_string(model)
-    del proto.graph.output[count:]
-    data: bytes = proto.SerializeToString()
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    del shown.graph.output[count:]
+    data: bytes = shown.SerializeToString()
     return data
 
 

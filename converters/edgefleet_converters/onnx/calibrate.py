@@ -27,8 +27,6 @@ HISTOGRAM_SAMPLES: Final = 32
 """So many samples fill a histogram of a tensor well enough; each costs a hundred times what a minimum and maximum cost."""
 _CHUNK: Final = 4
 """Samples that a histogram calibrator holds at once: it keeps every tensor of them in memory."""
-
-
 _THREADS: Final = 2
 """As many as the smallest machine that a converter runs on has processors."""
 BIAS_SAMPLES: Final = 32
@@ -47,8 +45,8 @@ class Calibration:
         from onnxruntime.quantization import CalibrationMethod
         from onnxruntime.quantization.calibrate import TensorsData
 
-        data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in self.ranges.items()}
-        return TensorsData(CalibrationMethod.MinMax, {name: tuple(map(np.array, pair)) for name, pair in data.items()})
+        data = {name: tuple(np.array(end, np.float32) for end in pair) for name, pair in self.ranges.items()}
+        return TensorsData(CalibrationMethod.MinMax, data)
 
     def save(self, path: Path) -> None:
         """Write an `.npz`."""
@@ -83,10 +81,6 @@ class Samples:
     def get_next(self) -> dict[str, Array] | None:
         """Return the next sample; None at the end."""
         return next(self._steps, None)
-
-    def rewind(self) -> None:
-        """Start again from the first sample."""
-        self._steps = iter(self)
 
     def part(self, indices: Sequence[int]) -> "Samples":
         """Return some of the samples, counted from 0 within these."""

@@ -80,13 +80,16 @@ def bias_corrected(model: onnx.ModelProto, spec: CandidateSpec, calibration: Cal
     """Return the model with biases that make up for the rounding of the weights that `spec` rounds."""
     whole = {*spec.weights_half, *spec.weights_float}
     levels = {w.name: 127 for w in weights_of(model) if w.name not in whole} if spec.weight_bits in (4, 8) else {}
+    static: set[str] = set()
     if spec.method == "static":
         left, narrow = excluded(model, spec), 63 if spec.reduce_range else 127
-        levels |= {
-            node.input[1]: narrow for node in model.graph.node if node.op_type in CORRECTED and node.name not in left
+        static = {
+            node.input[1] for node in model.graph.node if node.op_type in CORRECTED and node.name not in left
             and (not spec.op_types or node.op_type in spec.op_types)
         }  # fmt: skip
-    return run_passes(model, [CorrectBias(calibration.means, levels)]).model
+        levels |= dict.fromkeys(static, narrow)
+    one_scale = set() if spec.per_channel else static
+    return run_passes(model, [CorrectBias(calibration.means, levels, one_scale)]).model
 
 
 def _float16(model: onnx.ModelProto) -> onnx.ModelProto:

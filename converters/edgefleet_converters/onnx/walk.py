@@ -1,9 +1,10 @@
-"""Visit every node, graph and tensor of an ONNX model, also inside subgraphs and local functions.
+"""Visit every node, graph, tensor and name of an ONNX model, also inside subgraphs and local functions.
 
 All walks carry an explicit stack: a hostile model may nest deeper than Python recurses.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
 
@@ -62,3 +63,24 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
             yield attribute.g
         elif attribute.type == onnx.AttributeProto.GRAPHS:
             yield from attribute.graphs
+
+
+def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+    """Return attribute values by name."""
+    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def value_names(model: onnx.ModelProto) -> set[str]:
+    """Return the names of all values: stored, given and made ones."""
+    names = {name for node in all_nodes(model) for name in (*node.input, *node.output)}
+    return names | {value.name for graph, _ in all_graphs(model) for value in (*graph.input, *graph.initializer)}
+
+
+def fresh_name(wanted: str, taken: set[str]) -> str:
+    """Return `wanted`, with a number behind it where that is taken, and take it."""
+    name, number = wanted, 0
+    while name in taken:
+        number += 1
+        name = f"{wanted}{number}"
+    taken.add(name)
+    return name

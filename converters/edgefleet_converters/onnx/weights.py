@@ -15,7 +15,7 @@ Only tensors that an operator of `_PLACES` takes as weights, of at least `MIN_EL
 shapes and of arithmetic are not.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgefleet_converters.onnx.walk import all_graphs, all_nodes
+from edgefleet_converters.onnx.walk import all_nodes, fresh_name, value_names
 
 Array = npt.NDArray[Any]
 
@@ -49,11 +49,10 @@ class Weight:
 
     name: str
     axes: tuple[int, ...]
-    users: tuple[str, ...]
 
 
 def weights_of(model: onnx.ModelProto) -> list[Weight]:
-    """Return the weights of the main graph, in the graph's order; users are node names (also of subgraphs)."""
+    """Return the weights of the main graph, in the order of the nodes (also of subgraphs) that use them."""
     stored = {t.name: t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT}
     found: dict[str, Weight] = {}
     outputs = {value.name for value in model.graph.output}
@@ -61,11 +60,9 @@ def weights_of(model: onnx.ModelProto) -> list[Weight]:
         for place in _PLACES.get(node.op_type, ()):
             name = node.input[place] if place < len(node.input) else ""
             tensor = stored.get(name)
-            if tensor is None or name in outputs or int(np.prod(tensor.dims)) < MIN_ELEMENTS:
+            if tensor is None or name in found or name in outputs or int(np.prod(tensor.dims)) < MIN_ELEMENTS:
                 continue
-            known = found.get(name)
-            axes = known.axes if known else channel_axes(node, place, len(tensor.dims))
-            found[name] = Weight(name, axes, (*(known.users if known else ()), node.name))
+            found[name] = Weight(name, channel_axes(node, place, len(tensor.dims)))
     return list(found.values())
 
 
@@ -99,9 +96,7 @@ def store_weights(
         _to_four_bits(after, half | kept)
     plan = {w.name: w for w in weights_of(after) if w.name not in kept}
     tensors = {t.name: t for t in after.graph.initializer}
-    taken = {t.name for g, _ in all_graphs(after) for t in g.initializer} | {
-        o for n in all_nodes(after) for o in n.output
-    }
+    taken = value_names(after)
     nodes: list[onnx.NodeProto] = []
     for name, weight in plan.items():
         values = numpy_helper.to_array(tensors[name])
@@ -156,25 +151,16 @@ def _restored(
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Return the nodes that make the tensor `name` float32 again, and the tensors they need."""
     values, scale = small
-    packed = _fresh(f"{name}_q", taken)
+    packed = fresh_name(f"{name}_q", taken)
     if scale is None:
         cast = helper.make_node("Cast", [packed], [name], name=f"{packed}_cast", to=TensorProto.FLOAT)
         return [cast], [numpy_helper.from_array(values, packed)]
-    factor, whole = _fresh(f"{name}_s", taken), _fresh(f"{name}_f", taken)
+    factor, whole = fresh_name(f"{name}_s", taken), fresh_name(f"{name}_f", taken)
     nodes = [
         helper.make_node("Cast", [packed], [whole], name=f"{packed}_cast", to=TensorProto.FLOAT),
         helper.make_node("Mul", [whole, factor], [name], name=f"{packed}_mul"),
     ]
     return nodes, [numpy_helper.from_array(values, packed), numpy_helper.from_array(scale, factor)]
-
-
-def _fresh(wanted: str, taken: set[str]) -> str:
-    name, number = wanted, 0
-    while name in taken:
-        number += 1
-        name = f"{wanted}{number}"
-    taken.add(name)
-    return name
 
 
 def _to_four_bits(model: onnx.ModelProto, untouched: frozenset[str]) -> None:
@@ -225,9 +211,3 @@ def packed_four_bits(matrix: Array) -> tuple[Array, Array]:
     steps = np.clip(np.rint(grouped / scale) + 8, 0, 15).astype(np.uint8)
     blob = steps[..., 0::2] | (steps[..., 1::2] << 4)
     return np.ascontiguousarray(blob), scale.reshape(-1)
-
-
-def stored_bytes(model: onnx.ModelProto) -> Iterator[tuple[str, int]]:
-    """Yield each stored tensor of the main graph with its bytes."""
-    for tensor in model.graph.initializer:
-        yield tensor.name, tensor.ByteSize()

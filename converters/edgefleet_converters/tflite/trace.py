@@ -5,7 +5,7 @@ Every shape is known while walking: model inputs are fixed, constants are values
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
@@ -13,6 +13,7 @@ import onnx.helper
 import onnx.numpy_helper
 
 from edgefleet_converters.errors import DynamicShapeError, OperatorNotCompiledError
+from edgefleet_converters.onnx.walk import attributes_of
 from edgefleet_converters.tflite.builder import Builder
 from edgefleet_converters.tflite.folding import fold_node
 from edgefleet_converters.tflite.functions import default_attributes, function_body
@@ -252,8 +253,3 @@ def dtype_name(elem_type: int) -> str:
     if elem_type in (onnx.TensorProto.STRING, onnx.TensorProto.UNDEFINED):
         return "string"
     return str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type)).name)
-
-
-def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
-    """Return attribute values by name."""
-    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}

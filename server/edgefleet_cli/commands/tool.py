@@ -28,9 +28,7 @@ class ToolName(StrEnum):
     RKNN = "rknn"
 
 
-Name = Annotated[
-    ToolName, typer.Argument(metavar="NAME", help="torch, tensorflow, onnx2tf, ai-edge-quantizer or rknn.")
-]
+Name = Annotated[ToolName, typer.Argument(metavar="NAME", help=f"One of {', '.join(ToolName)}.")]
 Tools = Annotated[
     Path | None,
     typer.Option(

@@ -6,7 +6,7 @@ is that of Nagel et al. 2019, "Data-Free Quantization Through Weight Equalizatio
 measured means.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from edgefleet_converters.onnx.walk import attributes_of
 from edgefleet_converters.onnx.weights import channel_axes, rounded
 
 Array = npt.NDArray[Any]
@@ -30,9 +31,14 @@ class CorrectBias:
     name = "correct-bias"
     required = False
 
-    def __init__(self, means: Mapping[str, Array], levels: Mapping[str, int]) -> None:
-        """means: input tensor -> E[x] per channel. levels: weight that becomes int8 -> its largest number, 127 or 63."""
-        self._means, self._levels = means, levels
+    def __init__(
+        self, means: Mapping[str, Array], levels: Mapping[str, int], one_scale: Set[str] = frozenset()
+    ) -> None:
+        """means: input tensor -> E[x] per channel. levels: weight that becomes int8 -> its largest number, 127 or 63.
+
+        one_scale: weights that get one scale in all; the others have one an output channel.
+        """
+        self._means, self._levels, self._one_scale = means, levels, one_scale
 
     def requires(self, model: onnx.ModelProto) -> str:
         """Needs a layer with a known input mean."""
@@ -54,7 +60,8 @@ class CorrectBias:
             if node.op_type not in CORRECTED or weight is None or mean is None or weight.name not in self._levels:
                 continue
             values = numpy_helper.to_array(weight)
-            error = rounded(values, channel_axes(node, 1, values.ndim), self._levels[weight.name]) - values
+            axes = () if weight.name in self._one_scale else channel_axes(node, 1, values.ndim)
+            error = rounded(values, axes, self._levels[weight.name]) - values
             shift = _shift(node, error, mean)
             bias = stored.get(node.input[2]) if len(node.input) > 2 else None
             if shift is None or (bias is None and (node.op_type != "Conv" or len(node.input) > 2)):
@@ -74,7 +81,7 @@ class CorrectBias:
 
 def _shift(node: onnx.NodeProto, error: Array, mean: Array) -> Array | None:
     """Return E[(Ŵ - W)·x] per output channel; None where the mean has another width than the weight."""
-    facts = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    facts = attributes_of(node)
     if node.op_type == "Gemm":
         if facts.get("transA", 0) or facts.get("alpha", 1.0) != 1.0 or facts.get("beta", 1.0) != 1.0:
             return None

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from edgefleet_converters.onnx.walk import attributes_of
+
 Array = npt.NDArray[Any]
 
 _HOMOGENEOUS: Final = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity", "Dropout")
@@ -89,24 +91,20 @@ def _pairs(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, onnx.NodeProto]
                 fits = _plain(node) and (
                     node.op_type == "Gemm" if flat or first.op_type == "Gemm" else node.op_type == "Conv"
                 )
-                if fits and _facts(node).get("group", 1) == 1:
+                if fits and attributes_of(node).get("group", 1) == 1:
                     pairs.append((first, node))
                 break
             flat = flat or node.op_type == "Flatten"
             if node.op_type not in _HOMOGENEOUS and not (
-                node.op_type == "Flatten" and _facts(node).get("axis", 1) == 1
+                node.op_type == "Flatten" and attributes_of(node).get("axis", 1) == 1
             ):
                 break
     return pairs
 
 
-def _facts(node: onnx.NodeProto) -> dict[str, Any]:
-    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-
-
 def _plain(node: onnx.NodeProto) -> bool:
     """Return whether a layer's weights are [out, in, …] (Conv, Gemm with transB) or [in, out], without other factors."""
-    facts = _facts(node)
+    facts = attributes_of(node)
     return not facts.get("transA", 0) and facts.get("alpha", 1.0) == 1.0 and facts.get("beta", 1.0) == 1.0
 
 
@@ -134,7 +132,7 @@ def _move(first: onnx.NodeProto, second: onnx.NodeProto, values: dict[str, Array
 
 
 def _axis(node: onnx.NodeProto, *, out: bool) -> int:
-    rows_first = node.op_type == "Conv" or bool(_facts(node).get("transB", 0))
+    rows_first = node.op_type == "Conv" or bool(attributes_of(node).get("transB", 0))
     return 0 if out == rows_first else 1
 
 

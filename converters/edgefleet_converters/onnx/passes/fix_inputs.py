@@ -4,6 +4,7 @@ A sample rate or a mode that never changes on a device keeps whole branches of a
 fold away (`inline_if`).
 """
 
+import cmath
 import math
 from collections.abc import Mapping
 
@@ -34,17 +35,20 @@ class FixInputs:
             dims = [dim.dim_value for dim in tensor.shape.dim]
             if not all(dim > 0 for dim in dims) or math.prod(dims) > MAX_ELEMENTS:
                 return f"input {name!r} has open dimensions; fix its shape first"
-            if tensor.elem_type in (0, onnx.TensorProto.STRING):
+            if tensor.elem_type == onnx.TensorProto.STRING or tensor.elem_type not in helper.get_all_tensor_dtypes():
                 return f"input {name!r} does not hold numbers"
             dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-            if dtype.kind in "iu" and not (float(number).is_integer() and _holds(dtype, number)):
+            if not _holds(dtype, number):
                 return f"input {name!r} is {dtype.name}, which does not hold {number:g}"
-        return "" if len(inputs) > len(self._values) else "no input would be left"
+        stored = {tensor.name for tensor in model.graph.initializer}
+        return "" if inputs.keys() - self._values.keys() - stored else "no input would be left"
 
     def apply(self, model: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
-        """Return the model without these inputs."""
+        """Return the model without these inputs; the value takes the place of a stored default."""
         after = onnx.ModelProto()
         after.CopyFrom(model)
+        for tensor in [t for t in after.graph.initializer if t.name in self._values]:
+            after.graph.initializer.remove(tensor)
         kept = [value for value in after.graph.input if value.name not in self._values]
         for value in after.graph.input:
             if value.name not in self._values:
@@ -65,5 +69,10 @@ class FixInputs:
 
 
 def _holds(dtype: np.dtype, number: float) -> bool:  # type: ignore[type-arg]
-    limits = np.iinfo(dtype)
-    return int(limits.min) <= number <= int(limits.max)
+    """Return whether a type holds a number: whole ones and truth values exactly, others rounded but finite."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return float(number).is_integer() and int(limits.min) <= number <= int(limits.max)
+    with np.errstate(over="ignore"):
+        held = complex(np.array(number).astype(dtype))
+    return held == number if dtype.kind == "b" or "int" in dtype.name else cmath.isfinite(held)

@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 
 from edgefleet_converters.onnx.limits import STANDARD_DOMAINS
+from edgefleet_converters.onnx.passes.promises import other_ends
 from edgefleet_converters.onnx.walk import all_nodes
 
 MAX_GROWTH = 4
@@ -50,9 +51,7 @@ class FoldConstants:
         foreign = sorted({f"{n.domain}::{n.op_type}" for n in all_nodes(after) if n.domain not in STANDARD_DOMAINS})
         if foreign:
             return f"folding brought in {foreign[0]}"
-        same = [v.name for v in before.graph.input] == [v.name for v in after.graph.input]
-        same = same and [v.name for v in before.graph.output] == [v.name for v in after.graph.output]
-        return "" if same else "inputs or outputs changed"
+        return other_ends(before, after)
 
 
 def canonical(model: onnx.ModelProto, *, like: onnx.ModelProto) -> onnx.ModelProto:

@@ -7,7 +7,8 @@ both. Weights in one place can then also be stored in fewer bits.
 
 import onnx
 
-from edgefleet_converters.onnx.walk import all_graphs, all_nodes
+from edgefleet_converters.onnx.passes.promises import not_valid
+from edgefleet_converters.onnx.walk import all_graphs, fresh_name, subgraphs, value_names
 
 MIN_BYTES = 512
 
@@ -19,16 +20,14 @@ class HoistConstants:
     required = False
 
     def requires(self, model: onnx.ModelProto) -> str:
-        """Needs a subgraph, and no tensor named like one outside of it."""
-        graphs = [graph for graph, depth in all_graphs(model) if depth]
-        return "" if graphs else "the model has no subgraphs"
+        """Needs a subgraph."""
+        return "" if any(depth for _, depth in all_graphs(model)) else "the model has no subgraphs"
 
     def apply(self, model: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
         """Return the model with shared constants; every mention of a moved tensor gets its new name."""
         after = onnx.ModelProto()
         after.CopyFrom(model)
-        taken = {name for node in all_nodes(after) for name in (*node.input, *node.output)}
-        taken |= {value.name for graph, _ in all_graphs(after) for value in (*graph.input, *graph.initializer)}
+        taken = value_names(after)
         homes: dict[tuple[int, tuple[int, ...], bytes], str] = {}
         for tensor in after.graph.initializer:
             if tensor.raw_data and len(tensor.raw_data) >= MIN_BYTES:
@@ -41,7 +40,7 @@ class HoistConstants:
             for tensor in [t for t in graph.initializer if len(t.raw_data) >= MIN_BYTES and t.name not in outputs]:
                 key = (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
                 if key not in homes:
-                    homes[key] = _fresh(tensor.name, taken)
+                    homes[key] = fresh_name(f"{tensor.name}_shared", taken)
                     moved.append(_renamed(tensor, homes[key]))
                 _rename_uses(graph, tensor.name, homes[key])
                 graph.initializer.remove(tensor)
@@ -50,20 +49,8 @@ class HoistConstants:
 
     def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str:
         """The result passes the ONNX checker and is no larger."""
-        try:
-            onnx.checker.check_model(after)
-        except onnx.checker.ValidationError as error:
-            return f"the rewritten model is invalid: {' '.join(str(error).split())[:200]}"
-        return "" if after.ByteSize() <= before.ByteSize() + 1024 else "the model grew"
-
-
-def _fresh(wanted: str, taken: set[str]) -> str:
-    name, number = f"{wanted}_shared", 0
-    while name in taken:
-        number += 1
-        name = f"{wanted}_shared{number}"
-    taken.add(name)
-    return name
+        grew = after.ByteSize() > before.ByteSize() + 1024
+        return not_valid(after, "rewritten") or ("the model grew" if grew else "")
 
 
 def _renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
@@ -82,9 +69,7 @@ def _rename_uses(graph: onnx.GraphProto, old: str, new: str) -> None:
             for index, name in enumerate(node.input):
                 if name == old:
                     node.input[index] = new
-            inner = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-            inner += [g for a in node.attribute if a.type == onnx.AttributeProto.GRAPHS for g in a.graphs]
-            stack += [g for g in inner if not _defines(g, old)]
+            stack += [inner for inner in subgraphs(node) if not _defines(inner, old)]
 
 
 def _defines(graph: onnx.GraphProto, name: str) -> bool:
