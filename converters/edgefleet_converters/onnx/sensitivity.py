@@ -81,7 +81,6 @@ class Search:
         self._spec, self._metric, self._max_drop = spec, metric, max_drop
         self._outputs = load("ort", serialise(model), threads=1).outputs
         self._reference = self._answers(model, self._feeds, together=True)
-        self._judged = 0
 
     def run(self) -> Found:
         """Return what was found. Raises TransformError when even 16-bit weights alone do not hold."""
@@ -122,9 +121,8 @@ class Search:
     def _found(
         self, weights: list[Harm], half: int, nodes: list[Harm], out: int, form: tuple[str, ...]
     ) -> Found:  # fmt: skip
-        count = samples_to_rank(max(len(nodes), len(weights)), len(self._feeds))
         regions = tuple(self._regions(nodes, form)) if form else ()
-        return Found(tuple(weights), half, tuple(nodes), out, self._judged, count, form, regions)
+        return Found(tuple(weights), half, tuple(nodes), out, form, regions)
 
     def _regions(self, nodes: Sequence[Harm], form: tuple[str, ...]) -> list[tuple[str, ...]]:
         return [region(self._model, harm.name) if form else (harm.name,) for harm in nodes]
@@ -186,7 +184,6 @@ class Search:
 
     def _holds(self, model: onnx.ModelProto) -> bool:
         """Say whether a model holds with its error `magnified`; the first samples alone may show that it does not."""
-        self._judged += 1
         n = len(self._feeds)
         got: dict[str, Array] = {}
         for start, end in ((0, min(FIRST_SAMPLES, n)), (FIRST_SAMPLES, n)):

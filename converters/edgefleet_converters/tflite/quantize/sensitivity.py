@@ -69,7 +69,6 @@ class _Search:
         self._means = channel_means(graph, self._each, adapter) if spec.correct_bias else {}
         self._count = min(SEARCH_SAMPLES, len(next(iter(samples.values()))))
         self._reference = self._answers(graph, self._count)
-        self._judged = 0
 
     def run(self) -> Found:
         """Return what was found. Raises TransformError when even 16-bit weights alone do not hold."""
@@ -94,8 +93,7 @@ class _Search:
             alone=lambda name: self._static([n for n in layers if n != name], [], weight_bits=0),
             without=lambda kept: self._static(kept, stored, weight_bits=8),
         )
-        count = samples_to_rank(max(len(nodes), len(weights)), self._count)
-        return Found(tuple(weights), half, tuple(nodes), len(nodes) if out is None else out, self._judged, count)
+        return Found(tuple(weights), half, tuple(nodes), len(nodes) if out is None else out)
 
     def _ladder(
         self, names: list[str], *, alone: Callable[[str], Graph], without: Callable[[list[str]], Graph]
@@ -132,7 +130,6 @@ class _Search:
         return Harm(name, float(drop), min(apart, 1e9))
 
     def _holds(self, graph: Graph) -> bool:
-        self._judged += 1
         try:
             got = self._answers(graph, self._count)
         except EdgefleetError:
