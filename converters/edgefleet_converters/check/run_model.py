@@ -28,7 +28,7 @@ from edgefleet_runtime.port import (
     is_batched,
     load,
 )
-from edgefleet_runtime.quantize import quantize_array
+from edgefleet_runtime.quantize import stored_values
 
 Array = npt.NDArray[Any]
 
@@ -86,7 +86,7 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     nonfinite: dict[str, int] = {}
     batch = int(args.get("batch", 1))
     for index in range(0, count, batch):
-        inputs = {spec.name: _stored(spec, _sliced(spec, samples[spec.name], index, batch)) for spec in runtime.inputs}
+        inputs = {spec.name: stored_values(spec, _sliced(spec, samples[spec.name], index, batch)) for spec in runtime.inputs}
         row, elapsed_ms = _run(runtime, inputs)
         answer["cold_start_ms"] = answer["cold_start_ms"] or (time.perf_counter() - started_s) * 1e3
         rows.append(row)
@@ -99,7 +99,7 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
         np.savez(args["outputs"], **(_stacked if batch == 1 else _joined)(runtime.outputs, rows, count))
     answer.update(n=count, nonfinite=nonfinite)
     if args["timed_runs"] and count:
-        first = {spec.name: _stored(spec, slice_sample(spec, samples[spec.name], 0)) for spec in runtime.inputs}
+        first = {spec.name: stored_values(spec, slice_sample(spec, samples[spec.name], 0)) for spec in runtime.inputs}
         answer["latency_ms"] = _timed(runtime, first, int(args["timed_runs"]))
         if args["runtime"] == "tflm":
             answer["arena_bytes"] = smallest_arena(Path(args["model"]).read_bytes())
@@ -115,13 +115,6 @@ def _load(args: dict[str, Any]) -> ModelRuntime:
     except ModelLoadError as error:
         _raise_when_memory(error)
         raise LoadFailedError(error.message, next_step="export the model again, or choose another profile") from error
-
-
-def _stored(spec: TensorSpec, array: Array) -> Array:
-    """Return real values as the integers that a model with quantized inputs takes; others as they are."""
-    if spec.quantization is None or array.dtype.kind != "f" or spec.dtype == array.dtype.name:
-        return array
-    return quantize_array(array, spec.quantization, spec.dtype)
 
 
 def _run(runtime: ModelRuntime, inputs: dict[str, Array]) -> tuple[dict[str, Array], float]:
