@@ -15,7 +15,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -216,6 +216,12 @@ def _checked_labels(
             raise LabelsError(f"labels {key!r} hold NaN or infinity", next_step="remove those samples")
         checked[output] = array
     return checked
+
+
+def stacked(spec: TensorSpec, values: Sequence[Array]) -> Array:
+    """Return what a model answered to one sample after another as one array, first axis = samples (rule 2)."""
+    batched = is_batched(spec) and values[0].shape[:1] == (1,)
+    return np.concatenate(values) if batched else np.stack(values)
 
 
 def split_held_back(samples: SampleSet, seed: int) -> tuple[SampleSet, SampleSet]:

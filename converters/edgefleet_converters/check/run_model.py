@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet_converters.check.arena import smallest_arena
-from edgefleet_converters.data import read_arrays
+from edgefleet_converters.data import read_arrays, stacked
 from edgefleet_converters.errors import LoadFailedError, RuntimeUnavailableError, TransformError
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
@@ -25,7 +25,6 @@ from edgefleet_runtime.port import (
     ModelRuntime,
     RunError,
     RuntimeMissingError,
-    is_batched,
     load,
 )
 from edgefleet_runtime.quantize import stored_values
@@ -86,7 +85,9 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     nonfinite: dict[str, int] = {}
     batch = int(args.get("batch", 1))
     for index in range(0, count, batch):
-        inputs = {spec.name: stored_values(spec, _sliced(spec, samples[spec.name], index, batch)) for spec in runtime.inputs}
+        inputs = {
+            spec.name: stored_values(spec, _sliced(spec, samples[spec.name], index, batch)) for spec in runtime.inputs
+        }
         row, elapsed_ms = _run(runtime, inputs)
         answer["cold_start_ms"] = answer["cold_start_ms"] or (time.perf_counter() - started_s) * 1e3
         rows.append(row)
@@ -96,7 +97,8 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
             if bad:
                 nonfinite[name] = nonfinite.get(name, 0) + bad
     if args["outputs"] is not None:
-        np.savez(args["outputs"], **(_stacked if batch == 1 else _joined)(runtime.outputs, rows, count))
+        told = _stacked(runtime.outputs, rows) if batch == 1 else _joined(runtime.outputs, rows, count)
+        np.savez(args["outputs"], **told)
     answer.update(n=count, nonfinite=nonfinite)
     if args["timed_runs"] and count:
         first = {spec.name: stored_values(spec, slice_sample(spec, samples[spec.name], 0)) for spec in runtime.inputs}
@@ -162,9 +164,9 @@ def _joined(specs: tuple[TensorSpec, ...], rows: list[dict[str, Array]], count: 
     return joined
 
 
-def _stacked(specs: tuple[TensorSpec, ...], rows: list[dict[str, Array]], count: int) -> dict[str, Array]:
-    """Return one array an output, first axis = samples, by the rule that `slice_sample` reverses."""
-    stacked: dict[str, Array] = {}
+def _stacked(specs: tuple[TensorSpec, ...], rows: list[dict[str, Array]]) -> dict[str, Array]:
+    """Return one array an output, first axis = samples."""
+    arrays: dict[str, Array] = {}
     for position, spec in enumerate(specs):
         values = [np.asarray(row[spec.name]) for row in rows]
         if len({value.shape for value in values}) != 1:
@@ -172,9 +174,8 @@ def _stacked(specs: tuple[TensorSpec, ...], rows: list[dict[str, Array]], count:
                 f"output {spec.name!r} has another shape for each sample, so samples cannot be compared",
                 next_step="give samples of one size",
             )
-        batched = is_batched(spec) and values[0].shape[:1] == (1,)
-        stacked[output_key(position)] = np.concatenate(values) if batched else np.stack(values)
-    return stacked
+        arrays[output_key(position)] = stacked(spec, values)
+    return arrays
 
 
 def output_key(position: int) -> str:

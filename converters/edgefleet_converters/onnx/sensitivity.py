@@ -22,7 +22,7 @@ import onnx
 
 from edgefleet_converters.check.distance import distance, magnified
 from edgefleet_converters.check.metrics import METRICS, is_lost, judge
-from edgefleet_converters.data import read_arrays
+from edgefleet_converters.data import read_arrays, stacked
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.evaluation import FIRST_SAMPLES
 from edgefleet_converters.onnx.calibrate import Calibration, Samples, in_two, quantizable_operators, quiet_session
@@ -41,7 +41,7 @@ from edgefleet_converters.sensitivity import (
     worst_first,
 )
 from edgefleet_protocol.manifest import TensorSpec
-from edgefleet_runtime.port import is_batched, load
+from edgefleet_runtime.port import load
 
 Array = npt.NDArray[Any]
 
@@ -207,12 +207,10 @@ class Search:
         session = quiet_session(model)
         run = in_two if together else _one_by_one
         rows = run(lambda feed: session.run(None, feed), feeds)
-        stacked = {}
-        for position, spec in enumerate(self._outputs):
-            values = [np.asarray(row[position]) for row in rows]
-            join = np.concatenate if is_batched(spec) and values[0].shape[:1] == (1,) else np.stack
-            stacked[spec.name] = join(values)
-        return stacked
+        return {
+            spec.name: stacked(spec, [np.asarray(row[position]) for row in rows])
+            for position, spec in enumerate(self._outputs)
+        }
 
 
 def _one_by_one(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
