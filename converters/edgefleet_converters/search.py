@@ -48,6 +48,11 @@ class Subject:
     recipe: Recipe
     options: Options
 
+    @property
+    def judged(self) -> Judged:
+        """What its candidates are held against."""
+        return Judged(self.source, self.reference, self.evaluation, self.options)
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -241,9 +246,7 @@ def _try(
             )
         check_nodes(subject.profile, file.facts)
         with workshop.stage("gate"):
-            passed = pass_gate(
-                workshop, file, subject.profile, subject.evaluation, subject.reference, subject.options, spec.precision
-            )
+            passed = pass_gate(workshop, file, subject.profile, subject.judged, spec.precision)
         check_io_types(subject.profile, passed.answers.inputs, passed.answers.specs)
         row = _measured(row, _measure(workshop, subject, file))
     except errors.SourceError:
@@ -297,8 +300,7 @@ def _fp32_figures(workshop: Workshop, subject: Subject) -> CandidateRow | None:
 def _finish(workshop: Workshop, subject: Subject, spec: CandidateSpec, file: ModelFile, passed: Passed) -> Chosen:
     """Look again, choose golden vectors and measure. Raises DiffersError, GoldenError, OverBudgetError and what running can raise."""
     with workshop.stage("gate"):
-        judged = Judged(subject.source, subject.reference, subject.evaluation, subject.options)
-        look_again(workshop, file, passed, subject.profile, judged, spec.precision)
+        look_again(workshop, file, passed, subject.profile, subject.judged, spec.precision)
     golden = choose_golden(passed.answers, subject.reference, subject.evaluation, subject.recipe, spec.precision)
     measured = _measure(workshop, subject, file)
     too_much = over_memory(subject.profile, measured.peak_rss_bytes)
@@ -346,10 +348,7 @@ def _own_format(
                 f"the .onnx file is kept: the .ort file has {too_large}", needed_bytes=file.bytes
             )
         with workshop.stage("gate"):
-            passed = pass_gate(
-                workshop, file, subject.profile, subject.evaluation, subject.reference, subject.options,
-                chosen.spec.precision,
-            )  # fmt: skip
+            passed = pass_gate(workshop, file, subject.profile, subject.judged, chosen.spec.precision)
         better = _finish(workshop, subject, chosen.spec, file, passed)
         row = replace(_measured(row, better.measured), verdict="passed", metric=passed.metric, parity=passed.parity)
     except errors.SourceError:
