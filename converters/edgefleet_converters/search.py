@@ -179,7 +179,7 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
     if mode == "required":
         specs = [spec for spec in specs if spec.precision in ("int8", "dynamic") and not spec.weight_bits]
     present = set(subject.base.facts["operators"])
-    if _QUANTISED & present:
+    if _is_quantised(subject):
         specs = _as_given(subject)
     specs = [spec for spec in specs if not spec.op_types or present & set(spec.op_types)]
     sampled = ("static", "mixed")
@@ -196,6 +196,10 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
         f"the recipe has no candidate of precision {precision} for profile {profile.name}",
         next_step="choose another precision or recipe",
     )
+
+
+def _is_quantised(subject: Subject) -> bool:
+    return not _QUANTISED.isdisjoint(subject.base.facts["operators"])
 
 
 def _as_given(subject: Subject) -> list[CandidateSpec]:
@@ -290,7 +294,8 @@ def _measured(row: CandidateRow, measured: Measured) -> CandidateRow:
 
 def _fp32_figures(workshop: Workshop, subject: Subject) -> CandidateRow | None:
     """Return the simplified source's figures, for comparison; None where it cannot be measured."""
-    row = CandidateRow(id="source", precision=subject.base.facts.get("precision", "fp32"), bytes=subject.base.bytes)
+    precision = AS_GIVEN.precision if _is_quantised(subject) else subject.base.facts.get("precision", "fp32")
+    row = CandidateRow(id="source", precision=precision, bytes=subject.base.bytes)
     try:
         return _measured(row, _measure(workshop, subject, subject.base))
     except errors.ConversionError:

@@ -147,6 +147,8 @@ def test_a_quantised_model_goes_through_as_it_is(tmp_path: Path) -> None:
     (row,) = report.bundles
     assert (row.candidate, row.precision) == ("as-given", "int8")
     assert [c.id for c in report.profiles[0].candidates] == ["as-given"]
+    assert report.profiles[0].fp32 is not None
+    assert report.profiles[0].fp32.precision == "int8", "what was given is no float32 model"
     refused, _ = run(save(made, tmp_path), tmp_path / "fp16", data=data, precision="fp16")
     assert refused.refused[0].code == "convert.precision_unavailable"
     assert "quantised already" in refused.refused[0].reason
