@@ -268,8 +268,12 @@ def random_samples(inputs: tuple[TensorSpec, ...], n: int, *, seed: int, open_si
 
 
 def _random_bytes(spec: TensorSpec, n: int, open_size: int) -> int:
+    return n * np.dtype(spec.dtype).itemsize * math.prod(_sample_shape(spec, open_size))
+
+
+def _sample_shape(spec: TensorSpec, open_size: int) -> list[int]:
     sample = spec.shape[1:] if is_batched(spec) else spec.shape
-    return n * np.dtype(spec.dtype).itemsize * math.prod(open_size if isinstance(dim, str) else dim for dim in sample)
+    return [open_size if isinstance(dim, str) else dim for dim in sample]
 
 
 def _random_too_large(n: int, why: str) -> ModelTooLargeError:
@@ -283,8 +287,7 @@ def _random_arrays(inputs: tuple[TensorSpec, ...], n: int, seed: int, open_size:
     random = np.random.default_rng(seed)
     arrays: dict[str, Array] = {}
     for spec in inputs:
-        sample = spec.shape[1:] if is_batched(spec) else spec.shape
-        dims = [open_size if isinstance(dim, str) else dim for dim in sample]
+        dims = _sample_shape(spec, open_size)
         dtype = np.dtype(spec.dtype)
         if dtype.kind == "f":
             arrays[spec.name] = random.standard_normal((n, *dims)).astype(dtype)

@@ -308,20 +308,11 @@ def _finish(workshop: Workshop, subject: Subject, spec: CandidateSpec, file: Mod
         look_again(workshop, file, passed, subject.profile, subject.judged, spec.precision)
     golden = choose_golden(passed.answers, subject.reference, subject.evaluation, subject.recipe, spec.precision)
     measured = _measure(workshop, subject, file)
-    too_much = over_memory(subject.profile, measured.peak_rss_bytes)
-    if too_much:
-        raise errors.OverBudgetError(
-            too_much,
-            next_step="use a smaller model, or a profile with more memory",
-            needed_bytes=measured.peak_rss_bytes,
-        )
-    too_wide = over_arena(subject.profile, measured.arena_bytes)
-    if too_wide:
-        raise errors.OverBudgetError(
-            too_wide,
-            next_step="use a smaller model, or a profile with more memory",
-            needed_bytes=measured.arena_bytes,
-        )
+    for over, needed_bytes in ((over_memory, measured.peak_rss_bytes), (over_arena, measured.arena_bytes)):
+        too_much = over(subject.profile, needed_bytes)
+        if too_much:
+            cure = "use a smaller model, or a profile with more memory"
+            raise errors.OverBudgetError(too_much, next_step=cure, needed_bytes=needed_bytes)
     return Chosen(spec, file, passed, golden, measured)
 
 
