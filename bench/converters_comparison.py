@@ -50,10 +50,9 @@ from edgefleet_converters.sandbox import Limits, Sandbox
 from edgefleet_converters.tools.environment import look
 from edgefleet_converters.workshop import ModelFile, Workshop
 from edgefleet_protocol.digest import sha256_hex
-from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.golden import slice_sample
 from edgefleet_runtime.port import ModelRuntime, load
-from edgefleet_runtime.quantize import quantize_array, real_values
+from edgefleet_runtime.quantize import real_values, stored_values
 
 Row = dict[str, Any]
 _TOOLS = ("onnx2tf", "ai-edge-quantizer")
@@ -222,7 +221,7 @@ class _Judge:
             wanted = [int(dim) if not isinstance(dim, str) else 1 for dim in mine.shape]
             if forgiving and list(array.shape[1:]) != wanted[1:] and array.ndim == len(wanted):
                 array, strict = _channel_last(array, wanted), False
-            arrays[mine.name] = _stored(mine, array)
+            arrays[mine.name] = stored_values(mine, array)
         answers = self._workshop.answers(file, runtime, SampleSet(arrays), key="bench")
         got = [real_values(spec, answers.outputs[spec.name]) for spec in answers.specs]
         same = all(
@@ -236,7 +235,7 @@ class _Judge:
         for index in range(self._runs):
             for runtime, times in zip((base, small), spent, strict=True):
                 pairs = zip(runtime.inputs, self._samples.arrays.values(), strict=True)
-                arrays = {spec.name: _stored(spec, array) for spec, array in pairs}
+                arrays = {spec.name: stored_values(spec, array) for spec, array in pairs}
                 feed = _feed(runtime, arrays, index % self._samples.n)
                 started_s = time.perf_counter()
                 runtime.run(feed)
@@ -246,13 +245,6 @@ class _Judge:
 
 def _feed(runtime: ModelRuntime, arrays: dict[str, Any], index: int) -> dict[str, Any]:
     return {spec.name: slice_sample(spec, arrays[spec.name], index) for spec in runtime.inputs}
-
-
-def _stored(spec: TensorSpec, array: Any) -> Any:
-    """Return samples as an input stores them: quantised where it is an integer with a scale."""
-    if spec.quantization is None or array.dtype.kind != "f":
-        return array
-    return quantize_array(array, spec.quantization, spec.dtype)
 
 
 def _rows(array: Any) -> Any:

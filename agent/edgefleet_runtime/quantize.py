@@ -24,3 +24,10 @@ def real_values(spec: TensorSpec, array: Array) -> Array:
     if spec.quantization is None or array.dtype.kind not in "iu":
         return array
     return dequantize_array(array, spec.quantization)
+
+
+def stored_values(spec: TensorSpec, array: Array) -> Array:
+    """Return real values as the tensor stores them: quantized where it has a scale; arrays that are no floats as they are."""
+    if spec.quantization is None or array.dtype.kind != "f" or spec.dtype == array.dtype.name:
+        return array
+    return quantize_array(array, spec.quantization, spec.dtype)

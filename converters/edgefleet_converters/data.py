@@ -15,7 +15,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -218,6 +218,12 @@ def _checked_labels(
     return checked
 
 
+def stacked(spec: TensorSpec, values: Sequence[Array]) -> Array:
+    """Return what a model answered to one sample after another as one array, first axis = samples (rule 2)."""
+    batched = is_batched(spec) and values[0].shape[:1] == (1,)
+    return np.concatenate(values) if batched else np.stack(values)
+
+
 def split_held_back(samples: SampleSet, seed: int) -> tuple[SampleSet, SampleSet]:
     """Return (calibration, evaluation): 30 % of the samples are held back, chosen by `seed`. They never overlap.
 
@@ -262,8 +268,12 @@ def random_samples(inputs: tuple[TensorSpec, ...], n: int, *, seed: int, open_si
 
 
 def _random_bytes(spec: TensorSpec, n: int, open_size: int) -> int:
+    return n * np.dtype(spec.dtype).itemsize * math.prod(_sample_shape(spec, open_size))
+
+
+def _sample_shape(spec: TensorSpec, open_size: int) -> list[int]:
     sample = spec.shape[1:] if is_batched(spec) else spec.shape
-    return n * np.dtype(spec.dtype).itemsize * math.prod(open_size if isinstance(dim, str) else dim for dim in sample)
+    return [open_size if isinstance(dim, str) else dim for dim in sample]
 
 
 def _random_too_large(n: int, why: str) -> ModelTooLargeError:
@@ -277,8 +287,7 @@ def _random_arrays(inputs: tuple[TensorSpec, ...], n: int, seed: int, open_size:
     random = np.random.default_rng(seed)
     arrays: dict[str, Array] = {}
     for spec in inputs:
-        sample = spec.shape[1:] if is_batched(spec) else spec.shape
-        dims = [open_size if isinstance(dim, str) else dim for dim in sample]
+        dims = _sample_shape(spec, open_size)
         dtype = np.dtype(spec.dtype)
         if dtype.kind == "f":
             arrays[spec.name] = random.standard_normal((n, *dims)).astype(dtype)

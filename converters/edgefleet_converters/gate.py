@@ -53,6 +53,16 @@ class Passed:
     proofs: tuple[RuntimeProof, ...]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a candidate is held against. source: the model as it was given, reference: its answers."""
+
+    source: ModelFile
+    reference: Answers
+    evaluation: Evaluation
+    options: Options
+
+
 def runtimes_of(profile: HardwareProfile) -> tuple[ProfileRuntime, ...]:
     """Return every runtime that a profile's bundles must be proved on; the serving one first."""
     return (profile.runtime, *profile.also_verified_on)
@@ -88,36 +98,24 @@ def _cure(runtime: str) -> str:
     return f"install the runtime {runtime} beside the converter"
 
 
-def pass_gate(
-    workshop: Workshop, model: ModelFile, profile: HardwareProfile, evaluation: Evaluation, reference: Answers,
-    options: Options, precision: str,
-) -> Passed:  # fmt: skip
+def pass_gate(workshop: Workshop, model: ModelFile, profile: HardwareProfile, judged: Judged, precision: str) -> Passed:
     """Return the proof that a candidate holds. Raises the RefusedError that says why it does not."""
+    evaluation, reference = judged.evaluation, judged.reference
     first: Answers | None = None
     worst: Score | None = None
     proofs = []
     for runtime in runtimes_of(profile):
-        _refuse_hopeless(workshop, model, runtime.name, evaluation, reference, options, precision)
+        _refuse_hopeless(workshop, model, runtime.name, judged, precision)
         answers = workshop.answers(model, runtime.name, evaluation.samples, key="judging")
-        score = _held(workshop, answers, reference, evaluation, options, precision)
+        score = _held(workshop, answers, judged, precision)
         worst = score if worst is None or score.drop > worst.drop else worst
         first = first or answers
         proofs.append(RuntimeProof(name=runtime.name, version=answers.version))
     assert first is not None
     assert worst is not None
-    judged = {name: array[: evaluation.n] for name, array in comparable(first, reference).items()}
-    figures = parity(judged, _judging(reference, first, evaluation))
+    mine = {name: array[: evaluation.n] for name, array in comparable(first, reference).items()}
+    figures = parity(mine, _judging(reference, first, evaluation))
     return Passed(first, metric_row(worst, evaluation), figures, tuple(proofs))
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What a candidate is held against. source: the model as it was given, reference: its answers."""
-
-    source: ModelFile
-    reference: Answers
-    evaluation: Evaluation
-    options: Options
 
 
 def look_again(
@@ -146,14 +144,15 @@ def _same_again(
     answers = workshop.answers(model, runtime, reversed_, key="again", threads=threads, batch=batch)
     # Twice the loss: the samples are the same ones, and what this looks for is not subtle.
     options = msgspec.structs.replace(judged.options, max_drop=2 * judged.options.max_drop)
+    lenient = replace(judged, options=options)
     try:
-        _held(workshop, _turned(answers), judged.reference, judged.evaluation, options, precision)
+        _held(workshop, _turned(answers), lenient, precision)
         return
     except RefusedError as error:
         differs = error
     told = workshop.answers(judged.source, judged.reference.runtime, reversed_, key="again", batch=batch)
     try:
-        _held(workshop, _turned(answers), _turned(told), judged.evaluation, options, precision)
+        _held(workshop, _turned(answers), replace(lenient, reference=_turned(told)), precision)
     except RefusedError:
         raise DiffersError(
             f"asked again, {batch} at a time with {threads} threads and in another order: {differs.message}",
@@ -170,14 +169,13 @@ def _runs_in_batches(workshop: Workshop, judged: Judged, batch: int) -> bool:
     return True
 
 
-def _held(
-    workshop: Workshop, answers: Answers, reference: Answers, evaluation: Evaluation, options: Options, precision: str
-) -> Score:
+def _held(workshop: Workshop, answers: Answers, judged: Judged, precision: str) -> Score:
     """Return the score of answers that hold. Raises DiffersError, NotFiniteError, AccuracyError."""
+    reference, evaluation, options = judged.reference, judged.evaluation, judged.options
     where = f"{answers.runtime} {answers.version}"
     _refuse_breach(answers, reference, precision, samples=evaluation.samples.n)
     refuse_nonfinite(answers, f"the {precision} model")
-    score = _score(workshop, answers, reference, evaluation, options)
+    score = _score(workshop, answers, judged)
     if not score.drop <= options.max_drop + _EPSILON:  # a drop of NaN is no pass
         raise AccuracyError(
             loss_text(score, precision, options, where),
@@ -214,11 +212,9 @@ def _refuse_breach(answers: Answers, reference: Answers, precision: str, *, samp
         )
 
 
-def _refuse_hopeless(
-    workshop: Workshop, model: ModelFile, runtime: str, evaluation: Evaluation, reference: Answers, options: Options,
-    precision: str,
-) -> None:  # fmt: skip
+def _refuse_hopeless(workshop: Workshop, model: ModelFile, runtime: str, judged: Judged, precision: str) -> None:
     """Raise AccuracyError when the first few samples lose so much that no answer to the rest could make up for it."""
+    reference, evaluation, options = judged.reference, judged.evaluation, judged.options
     first, metric = evaluation.first, options.metric
     if first is None or evaluation.labels or (metric is not None and is_user_metric(metric)):
         return
@@ -254,7 +250,8 @@ def loss_text(score: Score, precision: str, options: Options, where: str) -> str
     return f"the {precision} model is not accurate enough: {pair} ({loss}) on {score.n} samples in {where}"
 
 
-def _score(workshop: Workshop, answers: Answers, reference: Answers, evaluation: Evaluation, options: Options) -> Score:
+def _score(workshop: Workshop, answers: Answers, judged: Judged) -> Score:
+    reference, evaluation, options = judged.reference, judged.evaluation, judged.options
     mine = {name: array[: evaluation.n] for name, array in comparable(answers, reference).items()}
     theirs = _judging(reference, answers, evaluation)
     if options.metric is not None and is_user_metric(options.metric):

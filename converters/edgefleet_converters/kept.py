@@ -28,7 +28,6 @@ _TOOLS: Final = (
     "skops",
 )  # fmt: skip
 _CODE: Final = (edgefleet_converters, edgefleet_profiles, edgefleet_protocol, edgefleet_runtime)
-_BLOCK: Final = 1 << 20
 
 
 def key_of(request: ConversionRequest) -> str:
@@ -84,11 +83,8 @@ def _digests(path: Path, pattern: str = "**/*") -> Iterator[tuple[str, str]]:
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _version(package: str) -> str:

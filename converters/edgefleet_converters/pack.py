@@ -20,7 +20,7 @@ from edgefleet_protocol.manifest import Manifest, OperatorSet, RuntimeProof, Ten
 from edgefleet_protocol.manifest import Recipe as RecipeRecord
 from edgefleet_protocol.profile import HardwareProfile
 from edgefleet_runtime.golden import dump_golden
-from edgefleet_runtime.quantize import quantize_array
+from edgefleet_runtime.quantize import stored_values
 
 Array = npt.NDArray[Any]
 ModelFormat = Literal["onnx", "ort", "tflite"]
@@ -68,15 +68,8 @@ def choose_golden(
     outputs = {name: array[chosen] for name, array in given.items()}
     declared = tolerances(given, theirs, answers.specs, precision, chosen)
     indices = np.array([pool[index] for index in chosen])
-    inputs = {spec.name: _as_taken(spec, evaluation.samples.arrays[spec.name][indices]) for spec in answers.inputs}
+    inputs = {spec.name: stored_values(spec, evaluation.samples.arrays[spec.name][indices]) for spec in answers.inputs}
     return Golden(inputs, outputs, declared)
-
-
-def _as_taken(spec: TensorSpec, array: Array) -> Array:
-    """Return golden inputs as the model takes them."""
-    if spec.quantization is None or array.dtype.kind != "f" or spec.dtype == array.dtype.name:
-        return array
-    return quantize_array(array, spec.quantization, spec.dtype)
 
 
 def _affordable(count: int, evaluation: Evaluation, answers: Answers) -> int:

@@ -47,7 +47,10 @@ class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What quantising only this layer did on a few samples. kind: weights (a tensor) or node; distance: `check.distance`."""
+    """What quantising only this layer did on a few samples. kind: weights (a tensor) or node; distance: `check.distance`.
+
+    kept: out of int8, as float where it is a node, in 16 bits where it is weights.
+    """
 
     kind: str
     name: str

@@ -48,6 +48,11 @@ class Subject:
     recipe: Recipe
     options: Options
 
+    @property
+    def judged(self) -> Judged:
+        """What its candidates are held against."""
+        return Judged(self.source, self.reference, self.evaluation, self.options)
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -174,7 +179,7 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
     if mode == "required":
         specs = [spec for spec in specs if spec.precision in ("int8", "dynamic") and not spec.weight_bits]
     present = set(subject.base.facts["operators"])
-    if _QUANTISED & present:
+    if _is_quantised(subject):
         specs = _as_given(subject)
     specs = [spec for spec in specs if not spec.op_types or present & set(spec.op_types)]
     sampled = ("static", "mixed")
@@ -191,6 +196,10 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
         f"the recipe has no candidate of precision {precision} for profile {profile.name}",
         next_step="choose another precision or recipe",
     )
+
+
+def _is_quantised(subject: Subject) -> bool:
+    return not _QUANTISED.isdisjoint(subject.base.facts["operators"])
 
 
 def _as_given(subject: Subject) -> list[CandidateSpec]:
@@ -241,9 +250,7 @@ def _try(
             )
         check_nodes(subject.profile, file.facts)
         with workshop.stage("gate"):
-            passed = pass_gate(
-                workshop, file, subject.profile, subject.evaluation, subject.reference, subject.options, spec.precision
-            )
+            passed = pass_gate(workshop, file, subject.profile, subject.judged, spec.precision)
         check_io_types(subject.profile, passed.answers.inputs, passed.answers.specs)
         row = _measured(row, _measure(workshop, subject, file))
     except errors.SourceError:
@@ -287,7 +294,8 @@ def _measured(row: CandidateRow, measured: Measured) -> CandidateRow:
 
 def _fp32_figures(workshop: Workshop, subject: Subject) -> CandidateRow | None:
     """Return the simplified source's figures, for comparison; None where it cannot be measured."""
-    row = CandidateRow(id="source", precision=subject.base.facts.get("precision", "fp32"), bytes=subject.base.bytes)
+    precision = AS_GIVEN.precision if _is_quantised(subject) else subject.base.facts.get("precision", "fp32")
+    row = CandidateRow(id="source", precision=precision, bytes=subject.base.bytes)
     try:
         return _measured(row, _measure(workshop, subject, subject.base))
     except errors.ConversionError:
@@ -297,24 +305,14 @@ def _fp32_figures(workshop: Workshop, subject: Subject) -> CandidateRow | None:
 def _finish(workshop: Workshop, subject: Subject, spec: CandidateSpec, file: ModelFile, passed: Passed) -> Chosen:
     """Look again, choose golden vectors and measure. Raises DiffersError, GoldenError, OverBudgetError and what running can raise."""
     with workshop.stage("gate"):
-        judged = Judged(subject.source, subject.reference, subject.evaluation, subject.options)
-        look_again(workshop, file, passed, subject.profile, judged, spec.precision)
+        look_again(workshop, file, passed, subject.profile, subject.judged, spec.precision)
     golden = choose_golden(passed.answers, subject.reference, subject.evaluation, subject.recipe, spec.precision)
     measured = _measure(workshop, subject, file)
-    too_much = over_memory(subject.profile, measured.peak_rss_bytes)
-    if too_much:
-        raise errors.OverBudgetError(
-            too_much,
-            next_step="use a smaller model, or a profile with more memory",
-            needed_bytes=measured.peak_rss_bytes,
-        )
-    too_wide = over_arena(subject.profile, measured.arena_bytes)
-    if too_wide:
-        raise errors.OverBudgetError(
-            too_wide,
-            next_step="use a smaller model, or a profile with more memory",
-            needed_bytes=measured.arena_bytes,
-        )
+    for over, needed_bytes in ((over_memory, measured.peak_rss_bytes), (over_arena, measured.arena_bytes)):
+        too_much = over(subject.profile, needed_bytes)
+        if too_much:
+            cure = "use a smaller model, or a profile with more memory"
+            raise errors.OverBudgetError(too_much, next_step=cure, needed_bytes=needed_bytes)
     return Chosen(spec, file, passed, golden, measured)
 
 
@@ -346,10 +344,7 @@ def _own_format(
                 f"the .onnx file is kept: the .ort file has {too_large}", needed_bytes=file.bytes
             )
         with workshop.stage("gate"):
-            passed = pass_gate(
-                workshop, file, subject.profile, subject.evaluation, subject.reference, subject.options,
-                chosen.spec.precision,
-            )  # fmt: skip
+            passed = pass_gate(workshop, file, subject.profile, subject.judged, chosen.spec.precision)
         better = _finish(workshop, subject, chosen.spec, file, passed)
         row = replace(_measured(row, better.measured), verdict="passed", metric=passed.metric, parity=passed.parity)
     except errors.SourceError:

@@ -86,17 +86,14 @@ def fewest(n: int, holds: Callable[[int], bool], *, judged: int = JUDGED) -> int
 class Found:
     """What a search found. weights: tensors from the worst on, of which the first `half` stay in 16 bits.
 
-    nodes: from the worst on, of which the first `out` are not quantised statically. judged: models that were judged.
-    op_types: what else is static, with the head in float; empty = weighted nodes alone. regions: for each of `nodes` the names
-    that leave int8 with it.
+    nodes: from the worst on, of which the first `out` are not quantised statically. op_types: what else is static, with the
+    head in float; empty = weighted nodes alone. regions: for each of `nodes` the names that leave int8 with it.
     """
 
     weights: tuple[Harm, ...]
     half: int
     nodes: tuple[Harm, ...]
     out: int
-    judged: int
-    samples: int
     op_types: tuple[str, ...] = ()
     regions: tuple[tuple[str, ...], ...] = ()
 

@@ -10,42 +10,21 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
-
-import flatbuffers
-from ai_edge_litert import schema_py_generated as schema
 
 from edgefleet_converters.tflite.operators import BUILTIN_NAMES, CUSTOM
+from tests.converters.int8_graphs import TYPES, tensor
+from tests.converters.tflite_graphs import code, operator, pack
 
 TOP_VERSION = 24
 _NOT_RUN = {CUSTOM, 51}
 """CUSTOM and DELEGATE are no operators of their own."""
 
 
-def naming(code: int, version: int, *, used: bool) -> bytes:
+def naming(number: int, version: int, *, used: bool) -> bytes:
     """Return a file with one operator code, used by a node float32 [1, 4] -> [1, 4] or by none."""
-    graph = schema.SubGraphT()
-    graph.tensors, graph.inputs, graph.outputs, graph.name = [_tensor("x"), _tensor("y")], [0], [1 if used else 0], b"m"
-    graph.operators = []
-    if used:
-        operator = schema.OperatorT()
-        operator.opcodeIndex, operator.inputs, operator.outputs = 0, [0], [1]
-        graph.operators = [operator]
-    operator_code = schema.OperatorCodeT()
-    operator_code.builtinCode, operator_code.deprecatedBuiltinCode = code, min(code, 127)
-    operator_code.version = version
-    model = schema.ModelT()
-    model.version, model.operatorCodes, model.subgraphs, model.description = 3, [operator_code], [graph], b"probe"
-    model.buffers = [schema.BufferT()]
-    builder = flatbuffers.Builder(512)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
-
-
-def _tensor(name: str) -> Any:
-    tensor = schema.TensorT()
-    tensor.name, tensor.shape, tensor.type, tensor.buffer = name.encode(), [1, 4], schema.TensorType.FLOAT32, 0
-    return tensor
+    tensors = [tensor(name, [1, 4], TYPES["float32"], scales=[]) for name in ("x", "y")]
+    operators = [operator([0], [1])] if used else []
+    return pack(tensors, operators, [code(number, version)], [], [0], [1 if used else 0])
 
 
 def measured(runtime: str) -> dict[str, int | str]:
@@ -60,13 +39,13 @@ def _with_versions(runtime: str) -> dict[str, int | str]:
     else:
         from tflite_runtime.interpreter import Interpreter
     known: dict[str, int | str] = {}
-    for code, name in BUILTIN_NAMES.items():
-        if code in _NOT_RUN:
+    for number, name in BUILTIN_NAMES.items():
+        if number in _NOT_RUN:
             continue
         taken = []
         for version in range(1, TOP_VERSION + 1):
             try:
-                Interpreter(model_content=naming(code, version, used=False))
+                Interpreter(model_content=naming(number, version, used=False))
             except ValueError:
                 continue
             taken.append(version)
@@ -78,11 +57,11 @@ def _with_versions(runtime: str) -> dict[str, int | str]:
 
 def _micro() -> dict[str, int | str]:
     importlib.import_module("tflite_micro.python.tflite_micro.runtime")  # once, before the children
-    codes = [code for code in BUILTIN_NAMES if code not in _NOT_RUN]
-    return {BUILTIN_NAMES[code]: "any" for code in codes if "Didn't find op" not in _told_by_micro(code)}
+    numbers = [number for number in BUILTIN_NAMES if number not in _NOT_RUN]
+    return {BUILTIN_NAMES[number]: "any" for number in numbers if "Didn't find op" not in _told_by_micro(number)}
 
 
-def _told_by_micro(code: int) -> str:
+def _told_by_micro(number: int) -> str:
     """Return what TFLite Micro writes to stderr about a file; in a child, because some operators end the process."""
     reader, writer = os.pipe()
     pid = os.fork()
@@ -91,7 +70,7 @@ def _told_by_micro(code: int) -> str:
         try:
             from tflite_micro.python.tflite_micro import runtime
 
-            runtime.Interpreter.from_bytes(naming(code, 1, used=True), arena_size=1 << 20)
+            runtime.Interpreter.from_bytes(naming(number, 1, used=True), arena_size=1 << 20)
         finally:
             os._exit(0)
     os.close(writer)

@@ -190,6 +190,13 @@ def test_the_worst_layers_are_shown_and_the_rest_counted() -> None:
     assert layer_rows([msgspec.structs.replace(layers[0], distance=float("inf"))]) == ([], 1)
 
 
+@pytest.mark.parametrize(("kind", "told"), [("node", "left in float"), ("weights", "in 16 bits")])
+def test_what_became_of_a_layer_that_int8_ruins_is_told(kind: str, told: str) -> None:
+    made = report()
+    made.profiles[0].layers = [LayerRow(kind=kind, name="n", drop=0.3, distance=0.8, kept=True)]
+    assert told in Page(render(made)).text
+
+
 def test_the_module_turns_json_into_a_page_and_refuses_anything_else(tmp_path: Path) -> None:
     def run(data: bytes) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-P", "-m", "edgefleet_converters.report_html"]

@@ -77,7 +77,7 @@ def test_many_layers_are_ranked_on_fewer_samples() -> None:
 
 def found(nodes: int, out: int, half: int = 0) -> Found:
     layers = tuple(Harm(f"n{i}", 0.0, 1.0 / (i + 1)) for i in range(nodes))
-    return Found(tuple(Harm(f"w{i}", 0.0, 0.0) for i in range(3)), half, layers, out, 1, 8)
+    return Found(tuple(Harm(f"w{i}", 0.0, 0.0) for i in range(3)), half, layers, out)
 
 
 def test_what_was_found_becomes_a_recipe_without_a_search() -> None:
@@ -147,6 +147,8 @@ def test_a_quantised_model_goes_through_as_it_is(tmp_path: Path) -> None:
     (row,) = report.bundles
     assert (row.candidate, row.precision) == ("as-given", "int8")
     assert [c.id for c in report.profiles[0].candidates] == ["as-given"]
+    assert report.profiles[0].fp32 is not None
+    assert report.profiles[0].fp32.precision == "int8", "what was given is no float32 model"
     refused, _ = run(save(made, tmp_path), tmp_path / "fp16", data=data, precision="fp16")
     assert refused.refused[0].code == "convert.precision_unavailable"
     assert "quantised already" in refused.refused[0].reason
@@ -193,11 +195,11 @@ def test_distance_of_detectors_looks_at_scores_and_not_at_boxes() -> None:
 def test_a_wide_search_carries_its_operators_and_regions() -> None:
     layers = tuple(Harm(f"n{i}", 0.0, 1.0) for i in range(8))
     regions = tuple((f"n{i}", f"act{i}") for i in range(8))
-    wide = Found((), 0, layers, 2, 1, 8, ("Conv", "Mul"), regions)
+    wide = Found((), 0, layers, 2, ("Conv", "Mul"), regions)
     spec = resolved(MIXED, wide)
     assert (spec.method, spec.op_types, spec.head_float) == ("static", ["Conv", "Mul"], True)
     assert spec.exclude == ["act0", "act1", "n0", "n1"]
-    assert resolved(MIXED, Found((), 0, layers, 7, 1, 8)).method == "weights"
+    assert resolved(MIXED, Found((), 0, layers, 7)).method == "weights"
 
 
 def test_the_region_of_a_layer_is_its_activation_function() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet_converters.check.arena import smallest_arena
-from edgefleet_converters.data import read_arrays
+from edgefleet_converters.data import read_arrays, stacked
 from edgefleet_converters.errors import LoadFailedError, RuntimeUnavailableError, TransformError
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
@@ -25,10 +25,9 @@ from edgefleet_runtime.port import (
     ModelRuntime,
     RunError,
     RuntimeMissingError,
-    is_batched,
     load,
 )
-from edgefleet_runtime.quantize import quantize_array
+from edgefleet_runtime.quantize import stored_values
 
 Array = npt.NDArray[Any]
 
@@ -86,7 +85,9 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     nonfinite: dict[str, int] = {}
     batch = int(args.get("batch", 1))
     for index in range(0, count, batch):
-        inputs = {spec.name: _stored(spec, _sliced(spec, samples[spec.name], index, batch)) for spec in runtime.inputs}
+        inputs = {
+            spec.name: stored_values(spec, _sliced(spec, samples[spec.name], index, batch)) for spec in runtime.inputs
+        }
         row, elapsed_ms = _run(runtime, inputs)
         answer["cold_start_ms"] = answer["cold_start_ms"] or (time.perf_counter() - started_s) * 1e3
         rows.append(row)
@@ -96,10 +97,11 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
             if bad:
                 nonfinite[name] = nonfinite.get(name, 0) + bad
     if args["outputs"] is not None:
-        np.savez(args["outputs"], **(_stacked if batch == 1 else _joined)(runtime.outputs, rows, count))
+        told = _stacked(runtime.outputs, rows) if batch == 1 else _joined(runtime.outputs, rows, count)
+        np.savez(args["outputs"], **told)
     answer.update(n=count, nonfinite=nonfinite)
     if args["timed_runs"] and count:
-        first = {spec.name: _stored(spec, slice_sample(spec, samples[spec.name], 0)) for spec in runtime.inputs}
+        first = {spec.name: stored_values(spec, slice_sample(spec, samples[spec.name], 0)) for spec in runtime.inputs}
         answer["latency_ms"] = _timed(runtime, first, int(args["timed_runs"]))
         if args["runtime"] == "tflm":
             answer["arena_bytes"] = smallest_arena(Path(args["model"]).read_bytes())
@@ -115,13 +117,6 @@ def _load(args: dict[str, Any]) -> ModelRuntime:
     except ModelLoadError as error:
         _raise_when_memory(error)
         raise LoadFailedError(error.message, next_step="export the model again, or choose another profile") from error
-
-
-def _stored(spec: TensorSpec, array: Array) -> Array:
-    """Return real values as the integers that a model with quantized inputs takes; others as they are."""
-    if spec.quantization is None or array.dtype.kind != "f" or spec.dtype == array.dtype.name:
-        return array
-    return quantize_array(array, spec.quantization, spec.dtype)
 
 
 def _run(runtime: ModelRuntime, inputs: dict[str, Array]) -> tuple[dict[str, Array], float]:
@@ -169,9 +164,9 @@ def _joined(specs: tuple[TensorSpec, ...], rows: list[dict[str, Array]], count: 
     return joined
 
 
-def _stacked(specs: tuple[TensorSpec, ...], rows: list[dict[str, Array]], count: int) -> dict[str, Array]:
-    """Return one array an output, first axis = samples, by the rule that `slice_sample` reverses."""
-    stacked: dict[str, Array] = {}
+def _stacked(specs: tuple[TensorSpec, ...], rows: list[dict[str, Array]]) -> dict[str, Array]:
+    """Return one array an output, first axis = samples."""
+    arrays: dict[str, Array] = {}
     for position, spec in enumerate(specs):
         values = [np.asarray(row[spec.name]) for row in rows]
         if len({value.shape for value in values}) != 1:
@@ -179,9 +174,8 @@ def _stacked(specs: tuple[TensorSpec, ...], rows: list[dict[str, Array]], count:
                 f"output {spec.name!r} has another shape for each sample, so samples cannot be compared",
                 next_step="give samples of one size",
             )
-        batched = is_batched(spec) and values[0].shape[:1] == (1,)
-        stacked[output_key(position)] = np.concatenate(values) if batched else np.stack(values)
-    return stacked
+        arrays[output_key(position)] = stacked(spec, values)
+    return arrays
 
 
 def output_key(position: int) -> str:

@@ -16,9 +16,10 @@ MAX_TOLD_BYTES: Final = 64 * 1024 * 1024
 
 
 def count_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model, format: onnx|tflite, samples: npz, inputs: [{name, dtype, shape}]}. Returns `{work}`.
+    """Sandbox step. args: {model, format: onnx|ort|tflite, samples: npz, inputs: [{name, dtype, shape}]}. Returns `{work}`.
 
-    samples: first axis = samples, of which the first is used. Raises TransformError.
+    model: for ort the ONNX file that it was made of. samples: first axis = samples, of which the first is used. Raises
+    TransformError.
     """
     import msgspec
 

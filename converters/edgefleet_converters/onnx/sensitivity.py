@@ -2,7 +2,7 @@
 
 Two ladders, each ranked one layer at a time on a few calibration samples and searched on up to `SEARCH_SAMPLES` (`sensitivity`):
 
-1. Weights: all in int8; those that hurt most go to float16 until the metric holds. Nothing else is quantised.
+1. Weights: all in int8; those that hurt most go to 16 bits until the metric holds. Nothing else is quantised.
 2. Nodes: all weighted nodes static, the rest stored as ladder 1 found; the worst nodes leave the static part. First with
    activation functions static too, each node taken out with those behind it and the head in float: fewer tensors then cross
    between int8 and float, which costs time. Where that does not hold, weighted nodes alone.
@@ -22,7 +22,7 @@ import onnx
 
 from edgefleet_converters.check.distance import distance, magnified
 from edgefleet_converters.check.metrics import METRICS, is_lost, judge
-from edgefleet_converters.data import read_arrays
+from edgefleet_converters.data import read_arrays, stacked
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.evaluation import FIRST_SAMPLES
 from edgefleet_converters.onnx.calibrate import Calibration, Samples, in_two, quantizable_operators, quiet_session
@@ -41,7 +41,7 @@ from edgefleet_converters.sensitivity import (
     worst_first,
 )
 from edgefleet_protocol.manifest import TensorSpec
-from edgefleet_runtime.port import is_batched, load
+from edgefleet_runtime.port import load
 
 Array = npt.NDArray[Any]
 
@@ -81,7 +81,6 @@ class Search:
         self._spec, self._metric, self._max_drop = spec, metric, max_drop
         self._outputs = load("ort", serialise(model), threads=1).outputs
         self._reference = self._answers(model, self._feeds, together=True)
-        self._judged = 0
 
     def run(self) -> Found:
         """Return what was found. Raises TransformError when even 16-bit weights alone do not hold."""
@@ -122,9 +121,8 @@ class Search:
     def _found(
         self, weights: list[Harm], half: int, nodes: list[Harm], out: int, form: tuple[str, ...]
     ) -> Found:  # fmt: skip
-        count = samples_to_rank(max(len(nodes), len(weights)), len(self._feeds))
         regions = tuple(self._regions(nodes, form)) if form else ()
-        return Found(tuple(weights), half, tuple(nodes), out, self._judged, count, form, regions)
+        return Found(tuple(weights), half, tuple(nodes), out, form, regions)
 
     def _regions(self, nodes: Sequence[Harm], form: tuple[str, ...]) -> list[tuple[str, ...]]:
         return [region(self._model, harm.name) if form else (harm.name,) for harm in nodes]
@@ -186,7 +184,6 @@ class Search:
 
     def _holds(self, model: onnx.ModelProto) -> bool:
         """Say whether a model holds with its error `magnified`; the first samples alone may show that it does not."""
-        self._judged += 1
         n = len(self._feeds)
         got: dict[str, Array] = {}
         for start, end in ((0, min(FIRST_SAMPLES, n)), (FIRST_SAMPLES, n)):
@@ -210,12 +207,10 @@ class Search:
         session = quiet_session(model)
         run = in_two if together else _one_by_one
         rows = run(lambda feed: session.run(None, feed), feeds)
-        stacked = {}
-        for position, spec in enumerate(self._outputs):
-            values = [np.asarray(row[position]) for row in rows]
-            join = np.concatenate if is_batched(spec) and values[0].shape[:1] == (1,) else np.stack
-            stacked[spec.name] = join(values)
-        return stacked
+        return {
+            spec.name: stacked(spec, [np.asarray(row[position]) for row in rows])
+            for position, spec in enumerate(self._outputs)
+        }
 
 
 def _one_by_one(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:

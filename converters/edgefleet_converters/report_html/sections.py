@@ -9,6 +9,7 @@ from edgefleet_converters.report_html.plots import accuracy_plot, bar, keys, lay
 from edgefleet_converters.report_html.tags import Markup, element, join
 
 _WORDS: Final = {"not_tried": "not tried"}
+_KEPT: Final = {"node": "left in float", "weights": "in 16 bits"}
 
 
 def profile_section(row: ProfileReport, max_drop: float | None) -> Markup:
@@ -129,7 +130,7 @@ def _layers(row: ProfileReport) -> Markup:
             element("td", drawing, class_="w"),
             element("td", number(layer.distance), class_="n", data_label="error"),
             element("td", number(layer.drop), class_="n", data_label="loss"),
-            element("td", "left in float" if layer.kept else "int8", class_="w"),
+            element("td", _KEPT.get(layer.kind, layer.kind) if layer.kept else "int8", class_="w"),
         )
         for layer, drawing in shown
     ]

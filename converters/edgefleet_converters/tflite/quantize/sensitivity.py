@@ -16,7 +16,7 @@ import onnx
 
 from edgefleet_converters.check.distance import distance
 from edgefleet_converters.check.metrics import METRICS, judge
-from edgefleet_converters.data import read_arrays
+from edgefleet_converters.data import read_arrays, stacked
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_converters.sensitivity import MARGIN, SEARCH_SAMPLES, Found, Harm, fewest, samples_to_rank, worst_first
@@ -30,7 +30,7 @@ from edgefleet_converters.tflite.quantize.weights import large_constants, weight
 from edgefleet_converters.tflite.runtimes import BY_ADAPTER
 from edgefleet_converters.tflite.writer import write
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_runtime.port import ModelRuntime, is_batched, load
+from edgefleet_runtime.port import ModelRuntime, load
 
 
 def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +69,6 @@ class _Search:
         self._means = channel_means(graph, self._each, adapter) if spec.correct_bias else {}
         self._count = min(SEARCH_SAMPLES, len(next(iter(samples.values()))))
         self._reference = self._answers(graph, self._count)
-        self._judged = 0
 
     def run(self) -> Found:
         """Return what was found. Raises TransformError when even 16-bit weights alone do not hold."""
@@ -94,8 +93,7 @@ class _Search:
             alone=lambda name: self._static([n for n in layers if n != name], [], weight_bits=0),
             without=lambda kept: self._static(kept, stored, weight_bits=8),
         )
-        count = samples_to_rank(max(len(nodes), len(weights)), self._count)
-        return Found(tuple(weights), half, tuple(nodes), len(nodes) if out is None else out, self._judged, count)
+        return Found(tuple(weights), half, tuple(nodes), len(nodes) if out is None else out)
 
     def _ladder(
         self, names: list[str], *, alone: Callable[[str], Graph], without: Callable[[list[str]], Graph]
@@ -132,7 +130,6 @@ class _Search:
         return Harm(name, float(drop), min(apart, 1e9))
 
     def _holds(self, graph: Graph) -> bool:
-        self._judged += 1
         try:
             got = self._answers(graph, self._count)
         except EdgefleetError:
@@ -143,9 +140,4 @@ class _Search:
         """Return the outputs of the first `count` samples, first axis = samples."""
         model = load(self._adapter, write(graph))
         rows = [model.run(sample) for sample, _ in zip(self._each(model), range(count), strict=False)]
-        stacked = {}
-        for spec in model.outputs:
-            values = [np.asarray(row[spec.name]) for row in rows]
-            join = np.concatenate if is_batched(spec) and values[0].shape[:1] == (1,) else np.stack
-            stacked[spec.name] = join(values)
-        return stacked
+        return {spec.name: stacked(spec, [np.asarray(row[spec.name]) for row in rows]) for spec in model.outputs}
