@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tests.converters.tflite_graphs import FULLY_CONNECTED, code, operator, pack
+
 TYPES = {"float32": 0, "uint8": 3, "int16": 7, "int8": 9}
 _NUMPY = {"float32": np.float32, "uint8": np.uint8, "int16": np.int16, "int8": np.int8}
-FULLY_CONNECTED, LOGISTIC, RELU, GELU = 9, 14, 19, 150
+LOGISTIC, RELU, GELU = 14, 19, 150
 
 
 def dense(
@@ -40,11 +41,10 @@ def dense(
             "scores", [batch, classes], TYPES[out or act], scales=[] if act == "float32" else [0.2], is_open=is_open
         ),
     ]
-    operator = schema.OperatorT()
-    operator.opcodeIndex, operator.inputs, operator.outputs = 0, [0, 1, 2], [3]
-    operator.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
-    operator.builtinOptions = schema.FullyConnectedOptionsT()
-    return pack(tensors, [operator], [code(FULLY_CONNECTED, version)], [weights, bias], [0], [3])
+    node = operator([0, 1, 2], [3])
+    node.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
+    node.builtinOptions = schema.FullyConnectedOptionsT()
+    return pack(tensors, [node], [code(FULLY_CONNECTED, version)], [weights, bias], [0], [3])
 
 
 def chain(number: int, shape: list[int], *, dtype: str = "int8", version: int = 1, length: int = 1) -> bytes:
@@ -54,12 +54,7 @@ def chain(number: int, shape: list[int], *, dtype: str = "int8", version: int = 
     tensors = [tensor("x", shape, TYPES[dtype], scales=[0.05])]
     tensors += [tensor(f"t{at}", shape, TYPES[dtype], scales=[scale], point=point) for at in range(length - 1)]
     tensors += [tensor("y", shape, TYPES[dtype], scales=[scale], point=point)]
-    operators = []
-    for at in range(length):
-        operator = schema.OperatorT()
-        operator.opcodeIndex, operator.inputs, operator.outputs = 0, [at], [at + 1]
-        operators.append(operator)
-    return pack(tensors, operators, [code(number, version)], [], [0], [length])
+    return pack(tensors, [operator([at], [at + 1]) for at in range(length)], [code(number, version)], [], [0], [length])
 
 
 def tensor(
@@ -83,34 +78,3 @@ def tensor(
         made.quantization.zeroPoint = np.array([point] * len(scales), np.int64)
         made.quantization.quantizedDimension = 0
     return made
-
-
-def code(number: int, version: int) -> Any:
-    """Return an operator code."""
-    made = schema.OperatorCodeT()
-    made.builtinCode, made.deprecatedBuiltinCode, made.version = number, min(number, 127), version
-    return made
-
-
-def pack(
-    tensors: list[Any], operators: list[Any], codes: list[Any], values: list[Any], inputs: list[int], outputs: list[int]
-) -> bytes:
-    """Return the file. values: the contents of buffers 1, 2 …"""
-    graph = schema.SubGraphT()
-    graph.tensors, graph.operators, graph.inputs, graph.outputs, graph.name = (
-        tensors,
-        operators,
-        inputs,
-        outputs,
-        b"main",
-    )
-    model = schema.ModelT()
-    model.version, model.operatorCodes, model.subgraphs, model.description = 3, codes, [graph], b"test"
-    model.buffers = [schema.BufferT()]
-    for value in values:
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(value.tobytes(), dtype=np.uint8)
-        model.buffers.append(buffer)
-    builder = flatbuffers.Builder(4096)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper
 import edgefleet_profiles
 from edgefleet_protocol.profile import HardwareProfile, OperatorLimit, ProfileRuntime, QuantRules
 from tests.converters.graphs import changed, classifier, model_of
-from tests.converters.int8_graphs import GELU, LOGISTIC, RELU, chain, code, dense, pack, tensor
+from tests.converters.int8_graphs import GELU, LOGISTIC, RELU, chain, dense, tensor
+from tests.converters.tflite_graphs import code, operator, pack
 
 Model: TypeAlias = bytes | onnx.ModelProto
 _INT8 = QuantRules(mode="required", act_dtype="int8", weight_dtype="int8", dynamic_shapes=False, batch_fixed=True)
@@ -58,9 +59,8 @@ def written(model: Model, folder: Path) -> Path:
 
 def unlisted() -> bytes:
     """Return a file whose only operator is STABLEHLO_ADD (163), which LiteRT has and tflite-runtime 2.14 has not."""
-    operator = _operator([0, 0], [1])
     tensors = [tensor("x", [1, 4], 0, scales=[]), tensor("y", [1, 4], 0, scales=[])]
-    return pack(tensors, [operator], [code(163, 1)], [], [0], [1])
+    return pack(tensors, [operator([0, 0], [1])], [code(163, 1)], [], [0], [1])
 
 
 def mostly_float() -> bytes:
@@ -71,14 +71,6 @@ def mostly_float() -> bytes:
 def large_weights() -> bytes:
     """Return an int8 dense layer of 1 MiB of weights."""
     return dense(features=4096, classes=256)
-
-
-def _operator(inputs: list[int], outputs: list[int]) -> Any:
-    from ai_edge_litert import schema_py_generated as schema
-
-    operator = schema.OperatorT()
-    operator.opcodeIndex, operator.inputs, operator.outputs = 0, inputs, outputs
-    return operator
 
 
 CORAL, ARMV7, MICRO, X86, LITERT = (

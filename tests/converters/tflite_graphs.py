@@ -23,15 +23,15 @@ def classifier(*, features: int = 16, classes: int = 4, custom: str = "", op_ver
         _tensor("scores", [1, classes]),
     ]  # fmt: skip
     options = schema.FullyConnectedOptionsT()
-    operator = _operator([0, 1, 2], [3])
-    operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.FullyConnectedOptions, options
-    code = _code(CUSTOM if custom else FULLY_CONNECTED, op_version, custom)
-    return _pack(tensors, [operator], [code], [weight, bias], [0], [3])
+    node = operator([0, 1, 2], [3])
+    node.builtinOptionsType, node.builtinOptions = schema.BuiltinOptions.FullyConnectedOptions, options
+    kind = code(CUSTOM if custom else FULLY_CONNECTED, op_version, custom)
+    return pack(tensors, [node], [kind], [weight, bias], [0], [3])
 
 
 def logarithm() -> bytes:
     """Return `y` = log(`x`), float32 [1, 4]: NaN for negative input."""
-    return _pack([_tensor("x", [1, 4]), _tensor("y", [1, 4])], [_operator([0], [1])], [_code(LOG, 1, "")], [], [0], [1])
+    return pack([_tensor("x", [1, 4]), _tensor("y", [1, 4])], [operator([0], [1])], [code(LOG, 1)], [], [0], [1])
 
 
 def edited(data: bytes, change: Callable[[Any], None]) -> bytes:
@@ -59,10 +59,10 @@ def dynamic_range_by_channel(data: bytes) -> bytes:
 
 def _weights_by_channel(model: Any) -> None:
     graph = model.subgraphs[0]
-    for operator in graph.operators:
-        if model.operatorCodes[operator.opcodeIndex].builtinCode not in (CONV_2D, FULLY_CONNECTED):
+    for node in graph.operators:
+        if model.operatorCodes[node.opcodeIndex].builtinCode not in (CONV_2D, FULLY_CONNECTED):
             continue
-        tensor = graph.tensors[operator.inputs[1]]
+        tensor = graph.tensors[node.inputs[1]]
         weight = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape(tensor.shape)
         largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
         scales = (np.where(largest > 0, largest, 1.0) / 127).astype(np.float32)
@@ -79,24 +79,27 @@ def _tensor(name: str, shape: list[int], *, buffer: int = 0) -> Any:
     return tensor
 
 
-def _operator(inputs: list[int], outputs: list[int]) -> Any:
-    operator = schema.OperatorT()
-    operator.opcodeIndex, operator.inputs, operator.outputs = 0, inputs, outputs
-    return operator
+def operator(inputs: list[int], outputs: list[int]) -> Any:
+    """Return a node of the first operator code."""
+    made = schema.OperatorT()
+    made.opcodeIndex, made.inputs, made.outputs = 0, inputs, outputs
+    return made
 
 
-def _code(number: int, version: int, custom: str) -> Any:
-    code = schema.OperatorCodeT()
-    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), version
+def code(number: int, version: int, custom: str = "") -> Any:
+    """Return an operator code. custom: the name of a custom operator."""
+    made = schema.OperatorCodeT()
+    made.builtinCode, made.deprecatedBuiltinCode, made.version = number, min(number, 127), version
     if custom:
-        code.customCode = custom.encode()
-    return code
+        made.customCode = custom.encode()
+    return made
 
 
-def _pack(
+def pack(
     tensors: list[Any], operators: list[Any], codes: list[Any], values: list[npt.NDArray[Any]], inputs: list[int],
     outputs: list[int],
 ) -> bytes:  # fmt: skip
+    """Return the file. values: the contents of buffers 1, 2 …"""
     graph = schema.SubGraphT()
     graph.tensors, graph.operators, graph.inputs, graph.outputs, graph.name = (
         tensors,
