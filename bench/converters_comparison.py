@@ -41,7 +41,7 @@ from bench._comparison_files import (
     by_quantize_static,
     fixed_source,
 )
-from bench.real_models import CASES, Case, feed, labels_of
+from bench.real_models import CASES, Case, labels_of
 from tests.support.real_models import cache_folder
 
 from edgefleet_converters.data import SampleSet
@@ -51,6 +51,7 @@ from edgefleet_converters.tools.environment import look
 from edgefleet_converters.workshop import ModelFile, Workshop
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_runtime.golden import slice_sample
 from edgefleet_runtime.port import ModelRuntime, load
 from edgefleet_runtime.quantize import quantize_array, real_values
 
@@ -159,7 +160,7 @@ class _Judge:
         if not arrays:
             arrays = {self._source.inputs[0].name: final.get("x", next(iter(final.values())))}
         self._samples = SampleSet(arrays)
-        rows = [self._source.run(feed(self._source.inputs, arrays, index)) for index in range(self._samples.n)]
+        rows = [self._source.run(_feed(self._source, arrays, index)) for index in range(self._samples.n)]
         self._wanted = {spec.name: np.stack([row[spec.name] for row in rows]) for spec in self._source.outputs}
 
     def floating(self, made: Made) -> Row:
@@ -240,11 +241,15 @@ class _Judge:
             for runtime, times in zip((base, small), spent, strict=True):
                 pairs = zip(runtime.inputs, self._samples.arrays.values(), strict=True)
                 arrays = {spec.name: _stored(spec, array) for spec, array in pairs}
-                sample = feed(runtime.inputs, arrays, index % self._samples.n)
+                feed = _feed(runtime, arrays, index % self._samples.n)
                 started_s = time.perf_counter()
-                runtime.run(sample)
+                runtime.run(feed)
                 times.append(time.perf_counter() - started_s)
         return round(statistics.median(spent[1][3:]) / statistics.median(spent[0][3:]), 3)
+
+
+def _feed(runtime: ModelRuntime, arrays: dict[str, Any], index: int) -> dict[str, Any]:
+    return {spec.name: slice_sample(spec, arrays[spec.name], index) for spec in runtime.inputs}
 
 
 def _stored(spec: TensorSpec, array: Any) -> Any:

@@ -41,10 +41,10 @@ def dense(
             "scores", [batch, classes], TYPES[out or act], scales=[] if act == "float32" else [0.2], is_open=is_open
         ),
     ]
-    node = operator([0, 1, 2], [3])
-    node.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
-    node.builtinOptions = schema.FullyConnectedOptionsT()
-    return pack(tensors, [node], [code(FULLY_CONNECTED, version)], [weights, bias], [0], [3])
+    layer = operator([0, 1, 2], [3])
+    layer.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
+    layer.builtinOptions = schema.FullyConnectedOptionsT()
+    return pack(tensors, [layer], [code(FULLY_CONNECTED, version)], [weights, bias], [0], [3])
 
 
 def chain(number: int, shape: list[int], *, dtype: str = "int8", version: int = 1, length: int = 1) -> bytes:
@@ -54,7 +54,8 @@ def chain(number: int, shape: list[int], *, dtype: str = "int8", version: int = 
     tensors = [tensor("x", shape, TYPES[dtype], scales=[0.05])]
     tensors += [tensor(f"t{at}", shape, TYPES[dtype], scales=[scale], point=point) for at in range(length - 1)]
     tensors += [tensor("y", shape, TYPES[dtype], scales=[scale], point=point)]
-    return pack(tensors, [operator([at], [at + 1]) for at in range(length)], [code(number, version)], [], [0], [length])
+    operators = [operator([at], [at + 1]) for at in range(length)]
+    return pack(tensors, operators, [code(number, version)], [], [0], [length])
 
 
 def tensor(

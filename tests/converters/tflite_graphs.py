@@ -23,10 +23,10 @@ def classifier(*, features: int = 16, classes: int = 4, custom: str = "", op_ver
         _tensor("scores", [1, classes]),
     ]  # fmt: skip
     options = schema.FullyConnectedOptionsT()
-    node = operator([0, 1, 2], [3])
-    node.builtinOptionsType, node.builtinOptions = schema.BuiltinOptions.FullyConnectedOptions, options
-    kind = code(CUSTOM if custom else FULLY_CONNECTED, op_version, custom)
-    return pack(tensors, [node], [kind], [weight, bias], [0], [3])
+    dense = operator([0, 1, 2], [3])
+    dense.builtinOptionsType, dense.builtinOptions = schema.BuiltinOptions.FullyConnectedOptions, options
+    number = CUSTOM if custom else FULLY_CONNECTED
+    return pack(tensors, [dense], [code(number, op_version, custom)], [weight, bias], [0], [3])
 
 
 def logarithm() -> bytes:
@@ -59,10 +59,10 @@ def dynamic_range_by_channel(data: bytes) -> bytes:
 
 def _weights_by_channel(model: Any) -> None:
     graph = model.subgraphs[0]
-    for node in graph.operators:
-        if model.operatorCodes[node.opcodeIndex].builtinCode not in (CONV_2D, FULLY_CONNECTED):
+    for operator in graph.operators:
+        if model.operatorCodes[operator.opcodeIndex].builtinCode not in (CONV_2D, FULLY_CONNECTED):
             continue
-        tensor = graph.tensors[node.inputs[1]]
+        tensor = graph.tensors[operator.inputs[1]]
         weight = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape(tensor.shape)
         largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
         scales = (np.where(largest > 0, largest, 1.0) / 127).astype(np.float32)
@@ -80,7 +80,7 @@ def _tensor(name: str, shape: list[int], *, buffer: int = 0) -> Any:
 
 
 def operator(inputs: list[int], outputs: list[int]) -> Any:
-    """Return a node of the first operator code."""
+    """Return an operator with the first code."""
     made = schema.OperatorT()
     made.opcodeIndex, made.inputs, made.outputs = 0, inputs, outputs
     return made
