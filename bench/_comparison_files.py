@@ -6,16 +6,15 @@ import io
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import onnx
-from bench.real_models import Case
+from bench.real_models import Case, default_dynamic, default_static, feed
 
 from edgefleet_converters.onnx.passes.fix_shapes import FixShapes
 from edgefleet_converters.onnx.passes.strip_inputs import StripStoredInputs
@@ -25,10 +24,8 @@ from edgefleet_converters.request import ConversionRequest, DataFiles, Options
 from edgefleet_converters.tools.environment import look
 from edgefleet_profiles import load as load_profile
 from edgefleet_protocol.bundle import open_bundle
-from edgefleet_runtime.golden import slice_sample
 from edgefleet_runtime.port import ModelLoadError, load
 
-Arrays = dict[str, npt.NDArray[Any]]
 _CALIBRATED = 60
 _TIMEOUT_S = 900
 _QUANTIZE = """
@@ -130,52 +127,30 @@ def by_ai_edge_quantizer(ask: Ask, held: Made, recipe: str) -> Made:
     source, out, data = ask.place / "held.tflite", ask.place / f"{recipe}.tflite", ask.place / "calibration.npz"
     source.write_bytes(held.data)
     runtime = load("litert", held.data)
-    feeds = [_feed(ask.case, runtime.inputs, index) for index in range(_count(ask.case))]
-    np.savez(data, **{name: np.stack([feed[name] for feed in feeds]) for name in feeds[0]})
+    count = min(_CALIBRATED, len(next(iter(ask.case.data[0].values()))))
+    feeds = [feed(runtime.inputs, ask.case.data[0], index) for index in range(count)]
+    np.savez(data, **{name: np.stack([sample[name] for sample in feeds]) for name in feeds[0]})
     _in_tool(ask, "ai-edge-quantizer", ["-I", "-c", _QUANTIZE, str(source), str(out), recipe, str(data)])
     return Made(out.read_bytes(), "tflite")
 
 
 def by_quantize_dynamic(ask: Ask) -> Made:
     """Return what onnxruntime's dynamic quantizer makes with its defaults. Raises Failed."""
-    from onnxruntime.quantization import quantize_dynamic
-
-    return _quantized(ask, lambda out: quantize_dynamic(ask.case.model, out))
+    return _quantized(ask, lambda out: default_dynamic(ask.case, out))
 
 
 def by_quantize_static(ask: Ask) -> Made:
     """Return what onnxruntime's static quantizer makes with its defaults. Raises Failed."""
-    from onnxruntime.quantization import CalibrationDataReader, quantize_static
-
-    inputs = load("ort", ask.case.model.read_bytes()).inputs
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._feeds: Iterator[Arrays] = (_feed(ask.case, inputs, index) for index in range(_count(ask.case)))
-
-        def get_next(self) -> Arrays | None:
-            return next(self._feeds, None)
-
-    return _quantized(ask, lambda out: quantize_static(ask.case.model, out, Reader()))
+    return _quantized(ask, lambda out: default_static(ask.case, out, _CALIBRATED))
 
 
-def _quantized(ask: Ask, quantize: Any) -> Made:
+def _quantized(ask: Ask, quantize: Callable[[Path], None]) -> Made:
     out = ask.place / "default.onnx"
     try:
         quantize(out)
     except Exception as error:  # whatever the quantizer raises is its result
         raise Failed(f"{type(error).__name__}: {' '.join(str(error).split())[:160]}") from error
     return Made(out.read_bytes(), "onnx")
-
-
-def _count(case: Case) -> int:
-    return min(_CALIBRATED, len(next(iter(case.data[0].values()))))
-
-
-def _feed(case: Case, inputs: Any, index: int) -> Arrays:
-    arrays = case.data[0]
-    only = arrays.get("x", next(iter(arrays.values())))
-    return {spec.name: slice_sample(spec, arrays.get(spec.name, only), index) for spec in inputs}
 
 
 def _in_tool(ask: Ask, name: str, arguments: list[str]) -> None:

@@ -62,7 +62,7 @@ WINDOW_S = "6"
 def digits(precision: str) -> Callable[[Path], list[str | Path]]:
     """Return the flags of the example at a precision."""
     example = ROOT / "examples" / "digits"
-    data = ["--calibration", example / "data" / "calibration.npz"] if precision == "int8" else []
+    data: list[str | Path] = ["--calibration", example / "data" / "calibration.npz"] if precision == "int8" else []
     return lambda _: [example / "digits-1.1.0.onnx", "--precision", precision, *data]
 
 

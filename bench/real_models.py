@@ -24,7 +24,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -48,6 +48,7 @@ from edgefleet_converters.report import ConversionReport  # noqa: E402
 from edgefleet_converters.request import ConversionRequest, DataFiles, Options  # noqa: E402
 from edgefleet_profiles import load as load_profile  # noqa: E402
 from edgefleet_protocol.bundle import open_bundle  # noqa: E402
+from edgefleet_protocol.manifest import TensorSpec  # noqa: E402
 from edgefleet_protocol.profile import HardwareProfile  # noqa: E402
 from edgefleet_runtime.golden import slice_sample  # noqa: E402
 from edgefleet_runtime.port import ModelRuntime  # noqa: E402
@@ -173,7 +174,7 @@ def _figures(case: Case, made: bytes, runs: int, *, runtime: str = "ort") -> dic
     source, small = load_model("ort", case.model.read_bytes()), load_model(runtime, made)
     arrays = case.data[2]
     wanted, got = _answers(source, arrays), _answers(small, arrays)
-    labels = {name.removeprefix("y").removeprefix("."): a for name, a in arrays.items() if name.split(".")[0] == "y"}
+    labels = labels_of(arrays)
     got = dict(zip(wanted, got.values(), strict=True))
     slow_ms, quick_ms = _interleaved(source, small, arrays, runs)
     return {
@@ -185,13 +186,19 @@ def _figures(case: Case, made: bytes, runs: int, *, runtime: str = "ort") -> dic
 
 def _answers(runtime: ModelRuntime, arrays: Arrays) -> Arrays:
     count = len(next(iter(arrays.values())))
-    rows = [runtime.run(_feed(runtime, arrays, index)) for index in range(count)]
+    rows = [runtime.run(feed(runtime.inputs, arrays, index)) for index in range(count)]
     return {spec.name: np.concatenate([row[spec.name] for row in rows]) for spec in runtime.outputs}
 
 
-def _feed(runtime: ModelRuntime, arrays: Arrays, index: int) -> Arrays:
-    return {spec.name: slice_sample(spec, arrays.get(spec.name, arrays.get("x", next(iter(arrays.values())))), index)
-            for spec in runtime.inputs}  # fmt: skip
+def labels_of(arrays: Arrays) -> Arrays:
+    """Return the arrays named `y` or `y.NAME`, by NAME."""
+    return {name.removeprefix("y").removeprefix("."): a for name, a in arrays.items() if name.split(".")[0] == "y"}
+
+
+def feed(inputs: Sequence[TensorSpec], arrays: Arrays, index: int) -> Arrays:
+    """Return a sample as a model takes it. arrays: by input name; of `x`, or of the first, where an input has none."""
+    only = arrays.get("x", next(iter(arrays.values())))
+    return {spec.name: slice_sample(spec, arrays.get(spec.name, only), index) for spec in inputs}
 
 
 def _interleaved(one: ModelRuntime, other: ModelRuntime, arrays: Arrays, runs: int) -> tuple[float, float]:
@@ -199,9 +206,9 @@ def _interleaved(one: ModelRuntime, other: ModelRuntime, arrays: Arrays, runs: i
     spent: tuple[list[float], list[float]] = ([], [])
     for index in range(runs):
         for runtime, times in zip((one, other), spent, strict=True):
-            feed = _feed(runtime, arrays, index % len(next(iter(arrays.values()))))
+            sample = feed(runtime.inputs, arrays, index % len(next(iter(arrays.values()))))
             started_s = time.thread_time()
-            runtime.run(feed)
+            runtime.run(sample)
             times.append((time.thread_time() - started_s) * 1e3)
     return statistics.median(spent[0][3:]), statistics.median(spent[1][3:])
 
@@ -218,21 +225,23 @@ def _default(case: Case, recipe: Callable[[Case, Path], None], runs: int) -> dic
         return figures | {"goal_held": case.goal(figures)}
 
 
-def _dynamic(case: Case, out: Path) -> None:
+def default_dynamic(case: Case, out: Path) -> None:
+    """Write what onnxruntime's dynamic quantizer makes with its defaults. Raises whatever that raises."""
     from onnxruntime.quantization import quantize_dynamic
 
     quantize_dynamic(case.model, out)
 
 
-def _static(case: Case, out: Path) -> None:
+def default_static(case: Case, out: Path, samples: int = 100) -> None:
+    """Write what the static quantizer makes with its defaults on so many samples. Raises whatever that raises."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
-    runtime, arrays = load_model("ort", case.model.read_bytes()), case.data[0]
+    inputs, arrays = load_model("ort", case.model.read_bytes()).inputs, case.data[0]
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self._feeds: Iterator[Arrays] = (
-                _feed(runtime, arrays, index) for index in range(min(100, len(next(iter(arrays.values())))))
+                feed(inputs, arrays, index) for index in range(min(samples, len(next(iter(arrays.values())))))
             )
 
         def get_next(self) -> Arrays | None:
@@ -241,7 +250,10 @@ def _static(case: Case, out: Path) -> None:
     quantize_static(case.model, out, Reader())
 
 
-DEFAULTS = {"quantize_dynamic": _dynamic, "quantize_static": _static}
+DEFAULTS: dict[str, Callable[[Case, Path], None]] = {
+    "quantize_dynamic": default_dynamic,
+    "quantize_static": default_static,
+}
 
 
 def _saved(arrays: Arrays, path: Path) -> str:

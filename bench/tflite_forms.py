@@ -23,6 +23,7 @@ from tests.converters.tflite.test_real_models import CASES, prepared
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Graph
 from edgefleet_converters.tflite.quantize.ranges import observe
+from edgefleet_converters.tflite.quantize.ready import made_ready
 from edgefleet_converters.tflite.quantize.static import quantize_static
 from edgefleet_converters.tflite.quantize.weights import dynamic_range, float16_weights, weight_only
 from edgefleet_converters.tflite.runtimes import RUNTIMES, TfliteRuntime
@@ -50,8 +51,8 @@ def main() -> int:
 
 def _forms(graph: Graph, runtime: TfliteRuntime, arrays: dict[str, Array]) -> dict[str, Any]:
     def static() -> Graph:
-        ranges = observe(graph, lambda _model: [arrays], runtime.adapter)
-        return quantize_static(graph, ranges, runtime.adapter)
+        ready = made_ready(graph)
+        return quantize_static(ready, observe(ready, lambda _model: [arrays], runtime.adapter), runtime.adapter)
 
     forms: dict[str, Callable[[], Graph]] = {
         "int8-static": static,

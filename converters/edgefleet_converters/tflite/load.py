@@ -89,9 +89,9 @@ def _facts(model: Table) -> dict[str, Any]:
         for index, operator in enumerate(graph.tables(3)):
             node = _node(operator, codes, tensors, f"{number}:{index}")
             nodes.append(node)
-            if node["weighted"]:
-                weights |= node["weight_dtypes"]
-                activations |= node["activation_dtypes"]
+            if node["weights"]:
+                weights.update(node["weights"])
+                activations |= node["read"]
         if len(nodes) > MAX_OPERATORS:
             raise ModelTooLargeError(
                 f"the model has more than {MAX_OPERATORS} operators", next_step="use a smaller model"
@@ -167,13 +167,12 @@ def _node(operator: Table, codes: list[tuple[str, int]], tensors: list[dict[str,
     _check_indices(outputs, len(tensors), f"node {where} ({name})", optional=True)
     read = [tensors[index] for index in inputs if index >= 0]
     constants = [t for t in read if t["constant"] and t["rank"] >= 2]
-    flowing = {t["dtype"] for t in read if not t["constant"]}
     made = [tensors[index] for index in outputs if index >= 0]
     moving = [t for t in (*read, *made) if not t["constant"]]
     return {
         "name": name, "version": version, "node": where,
         "dtypes": sorted({t["dtype"] for t in (*read, *made)}),
-        "weighted": bool(constants), "weight_dtypes": {t["dtype"] for t in constants}, "activation_dtypes": flowing,
+        "read": {t["dtype"] for t in read if not t["constant"]},
         "weights": sorted({t["dtype"] for t in constants}), "per_channel": any(t["per_channel"] for t in constants),
         "flowing": sorted({t["dtype"] for t in moving}), "rank": max((t["flowing_rank"] for t in moving), default=0),
     }  # fmt: skip

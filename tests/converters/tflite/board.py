@@ -187,7 +187,7 @@ Judge: TypeAlias = Callable[[Case, TfliteRuntime], tuple[str, str]]
 def run_board(
     cases: Sequence[Case], runtimes: Sequence[str], jobs: int = 2, *, judged: Judge = judge
 ) -> Iterator[Result]:
-    """Yield a result for each case and runtime. Each runs in a forked process that already holds onnx and both runtimes."""
+    """Yield a result for each case and runtime. Each runs in a forked process that already holds onnx and tflite-runtime."""
     _warm(runtimes)
     waiting = [(case, runtime) for case in cases for runtime in runtimes]
     waiting.reverse()
@@ -208,12 +208,9 @@ def run_board(
 
 
 def _warm(runtimes: Sequence[str]) -> None:
-    """Import what each child needs once. A runtime is imported only: a loaded model would bring threads, which a fork loses."""
-    for name in runtimes:
-        if RUNTIMES[name].adapter == "litert":
-            pass
-        else:
-            import tflite_runtime.interpreter  # noqa: F401
+    """Import tflite-runtime once for all children. Only that: a loaded model would bring threads, which a fork loses."""
+    if any(RUNTIMES[name].adapter == "tflite" for name in runtimes):
+        import tflite_runtime.interpreter  # noqa: F401
 
 
 def _start(case: Case, runtime: str, judged: Judge) -> _Child:

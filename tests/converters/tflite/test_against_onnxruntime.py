@@ -277,6 +277,15 @@ def test_whole_numbers_are_divided_exactly(kind: str) -> None:
         np.testing.assert_array_equal(got, np.array(quotients).astype(kind))
 
 
+@pytest.mark.parametrize("kind", ["int64", "int32"])
+@pytest.mark.parametrize("axes", [[1], [0, -1], [0, 1, 2]])
+def test_means_of_whole_numbers_are_cut_towards_zero(kind: str, axes: list[int]) -> None:
+    high = int(np.iinfo(np.int32).max)  # a sum of these needs more than 32 bits
+    x = np.array([[-7, -8, 3, 1], [1, 2, 2, 2], [high, high - 4, high // 2, 7]], kind).reshape(3, 4, 1).repeat(2, 2)
+    inputs: Inputs = {"x": x, "axes": np.array(axes, np.int64)}
+    same_as_onnxruntime(one_node("ReduceMean", inputs, ["axes"], keepdims=0), inputs, ["axes"], rtol=0)
+
+
 @pytest.mark.parametrize("op", ["Less", "Greater", "Max", "Min", "Add", "Mul", "Equal"])
 def test_unsigned_64_bit_numbers_keep_their_order(op: str) -> None:
     x = np.array([0, 1, 2**63 - 1, 2**63, 2**64 - 1, 5], np.uint64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,16 @@ from edgefleet_converters.onnx.passes.upgrade_opset import UpgradeOpset
 from edgefleet_converters.passes.base import run_passes
 from edgefleet_converters.tflite.runtimes import RUNTIMES
 from tests.converters.tflite.models import compiled_in, in_onnxruntime
-from tests.support.real_models import BASIC_PITCH_ONNX, MAGIKA, RAPIDOCR_CLS, Wheel, real_model
+from tests.support.real_models import (
+    BASIC_PITCH_ONNX,
+    MAGIKA,
+    NUDENET,
+    RAPIDOCR_CLS,
+    RAPIDOCR_REC,
+    SILERO_VAD_16K,
+    Wheel,
+    real_model,
+)
 
 pytestmark = [
     pytest.mark.network,
@@ -30,12 +40,9 @@ Array = npt.NDArray[Any]
 PARITY = 1e-4
 
 
-def _ocr(name: str) -> Wheel:
-    return Wheel("rapidocr-onnxruntime==1.4.4", f"rapidocr_onnxruntime/models/{name}")
-
-
-def _silero(name: str) -> Wheel:
-    return Wheel("silero-vad==6.2.3", f"silero_vad/data/{name}")
+def beside(known: Wheel, name: str) -> Wheel:
+    """Return another file of the same folder of a wheel."""
+    return Wheel(known.requirement, str(PurePosixPath(known.member).with_name(name)))
 
 
 def picture(height: int, width: int) -> Array:
@@ -56,12 +63,15 @@ CASES: dict[str, tuple[Wheel, list[Array]]] = {
     "magika": (MAGIKA, [np.random.default_rng(0).integers(0, 256, (1, 2048)).astype(np.int32)]),
     "basic-pitch": (BASIC_PITCH_ONNX, [sound(43844).reshape(1, 43844, 1)]),
     "ocr-direction": (RAPIDOCR_CLS, [picture(48, 192)]),
-    "ocr-recognition": (_ocr("ch_PP-OCRv4_rec_infer.onnx"), [picture(48, 320)]),
-    "ocr-detection": (_ocr("ch_PP-OCRv4_det_infer.onnx"), [picture(320, 320)]),
-    "detector": (Wheel("nudenet==3.4.2", "nudenet/320n.onnx"), [(picture(320, 320) + 1) / 2]),
-    "voice-half": (_silero("silero_vad_half.onnx"), [sound(576), np.zeros((2, 1, 128), np.float32)]),
-    "voice-op15": (_silero("silero_vad_16k_op15.onnx"), [sound(576), np.zeros((2, 1, 128), np.float32)]),
-    "voice-ifless": (_silero("silero_vad_op18_ifless.onnx"), [sound(576), np.zeros((2, 1, 128), np.float32)]),
+    "ocr-recognition": (RAPIDOCR_REC, [picture(48, 320)]),
+    "ocr-detection": (beside(RAPIDOCR_REC, "ch_PP-OCRv4_det_infer.onnx"), [picture(320, 320)]),
+    "detector": (NUDENET, [(picture(320, 320) + 1) / 2]),
+    "voice-half": (beside(SILERO_VAD_16K, "silero_vad_half.onnx"), [sound(576), np.zeros((2, 1, 128), np.float32)]),
+    "voice-op15": (SILERO_VAD_16K, [sound(576), np.zeros((2, 1, 128), np.float32)]),
+    "voice-ifless": (
+        beside(SILERO_VAD_16K, "silero_vad_op18_ifless.onnx"),
+        [sound(576), np.zeros((2, 1, 128), np.float32)],
+    ),
 }
 """name -> where it comes from, and one value for each input in order; an int64 input beside them is a sample rate of 16,000."""
 

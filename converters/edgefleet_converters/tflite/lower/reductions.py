@@ -39,6 +39,11 @@ def reduce_of(b: Builder, code: str, x: Tensor, axes: Sequence[int], *, keep: bo
     """Return a reduction of one type; MEAN of integers is the sum over the count, cut towards zero."""
     if x.dtype == "bool" and code in ("REDUCE_MAX", "REDUCE_MIN"):
         return maths.reduce(b, "REDUCE_ANY" if code == "REDUCE_MAX" else "REDUCE_ALL", x, axes, keep=keep)
+    if code == "MEAN" and x.dtype in ("int32", "int64") and moves.size(x.shape):
+        # No kernel takes integers. The sum of int32 may need more bits than they have.
+        count = moves.size([x.shape[a] for a in {a % x.rank for a in axes}])
+        total = maths.reduce(b, "SUM", moves.cast(b, x, "int64"), axes, keep=keep)
+        return moves.cast(b, maths.divide_int64(b, total, b.const(np.int64(count))), x.dtype)
     if x.dtype == "uint64" and code in ("SUM", "REDUCE_PROD"):
         return moves.bitcast(b, maths.reduce(b, code, moves.bitcast(b, x, "int64"), axes, keep=keep), "uint64")
     return maths.reduce(b, code, x, axes, keep=keep)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from edgefleet_converters.tflite.ir import Graph, Op, Quantization
+from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
 
-_PRODUCTS: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL")
 _DECIDING: Final = (
     "FLOOR", "CEIL", "ROUND", "SIGN", "FLOOR_DIV", "FLOOR_MOD", "ARG_MAX", "ARG_MIN", "TOPK_V2", "UNIQUE", "EQUAL",
     "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL", "NON_MAX_SUPPRESSION_V4", "BITCAST",
@@ -25,7 +25,7 @@ def before_decisions(graph: Graph) -> set[int]:
     stay float32 as a whole.
     """
     seen = _before(graph, (op for op in graph.ops if _decides(op)))
-    rounded = {id(op.outputs[0]) for op in graph.ops if op.code in _PRODUCTS and id(op) not in seen}
+    rounded = {id(op.outputs[0]) for op in graph.ops if op.code in WEIGHTED and id(op) not in seen}
     for op in graph.ops:
         # What a product has rounded is moved as it is stored: nothing is lost by it.
         if op.code in _MOVING and id(op) in seen and id(op.inputs[0]) in rounded:
@@ -54,7 +54,7 @@ def _before(graph: Graph, ends: Iterable[Op]) -> set[int]:
     seen: set[int] = set()
     while waiting:
         op = maker.get(id(waiting.pop()))
-        if op is None or id(op) in seen or op.code in _PRODUCTS:
+        if op is None or id(op) in seen or op.code in WEIGHTED:
             continue
         seen.add(id(op))
         waiting.extend(t for t in op.inputs if t is not None and t.dtype == "float32")

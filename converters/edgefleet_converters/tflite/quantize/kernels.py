@@ -18,13 +18,12 @@ from edgefleet_converters.tflite.ir import Op, Quantization
 class Kernel:
     """One int8 kernel. result: the only scale it writes, where there is one. max_rank: of any float tensor it takes.
 
-    weights, axis: of `weighted`, the position of the weights and their channel axis; None = one scale for all.
+    axis: of `weighted`, the channel axis of the weights; None = one scale for all.
     """
 
     scales: Literal["free", "same", "weighted"]
     result: Quantization | None = None
     max_rank: int = 8
-    weights: int = 1
     axis: int | None = None
 
 
@@ -90,12 +89,13 @@ def kernel_of(op: Op, adapter: str, act_dtype: str = "int8") -> Kernel | None:
     if any(t.rank > kernel.max_rank for t in tensors):
         return None
     if kernel.scales == "weighted":
-        weights = op.inputs[kernel.weights]
-        biases = op.inputs[_bias_position(op) :]
+        weights = op.inputs[1]
+        biases = op.inputs[bias_position(op) :]
         fixed = weights is not None and weights.data is not None
         return kernel if fixed and all(b is None or b.data is not None for b in biases) else None
     return kernel
 
 
-def _bias_position(op: Op) -> int:
+def bias_position(op: Op) -> int:
+    """Return where the bias of a weighted operator stands, if it has one. Its weights are always the second input."""
     return 3 if op.code == "TRANSPOSE_CONV" else 2

@@ -13,7 +13,7 @@ from edgefleet_converters.tflite.ir import Array, Graph, Op, Quantization, Tenso
 from edgefleet_converters.tflite.quantize import affine, tables
 from edgefleet_converters.tflite.quantize.affine import Range
 from edgefleet_converters.tflite.quantize.floats import before_cancellation, before_decisions
-from edgefleet_converters.tflite.quantize.kernels import DECIDING_INT8, Kernel, kernel_of
+from edgefleet_converters.tflite.quantize.kernels import DECIDING_INT8, Kernel, bias_position, kernel_of
 from edgefleet_converters.tflite.quantize.tables import TABLE, Chain
 
 _ADD_LIKE: Final = ("ADD", "SUB", "SQUARED_DIFFERENCE")
@@ -97,9 +97,7 @@ class _Rewriter:
 
     def _output(self, tensor: Tensor, io_dtype: str) -> Tensor:
         stored = self._ints.get(id(tensor))
-        if stored is None or stored.quantization is None:
-            return self._as_float(tensor)
-        if io_dtype == "float32":
+        if stored is None or stored.quantization is None or io_dtype == "float32":
             return self._as_float(tensor)
         kind = stored.quantization if io_dtype == "int8" else _unsigned(stored.quantization)
         edge = replace(tensor, dtype=io_dtype, quantization=kind)
@@ -281,8 +279,8 @@ _Given = tuple[Tensor | None, Quantization | None]
 def _weighted(op: Op, kernel: Kernel, inputs: list[_Given], bias_dtype: str) -> list[_Given]:
     """Return the inputs with weights and bias in integers."""
     data = _POSITION_OF_DATA.get(op.code, 0)
-    position = data + 1 if op.code == "TRANSPOSE_CONV" else 2
-    weights, scale = op.inputs[kernel.weights], inputs[data][1]
+    position = bias_position(op)
+    weights, scale = op.inputs[1], inputs[data][1]
     assert weights is not None
     assert scale is not None
     scales = affine.weight_scales(weights.constant, kernel.axis)
@@ -291,7 +289,7 @@ def _weighted(op: Op, kernel: Kernel, inputs: list[_Given], bias_dtype: str) -> 
     if bias is not None:
         scales = affine.room_for_bias(scales, bias.constant, scale.scale[0])
         done[position] = (affine.bias_as(bias, scale.scale[0], scales, bias_dtype), None)
-    done[kernel.weights] = (affine.weights_as(weights, scales, kernel.axis), None)
+    done[1] = (affine.weights_as(weights, scales, kernel.axis), None)
     return done
 
 

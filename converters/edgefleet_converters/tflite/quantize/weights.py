@@ -12,13 +12,11 @@ import numpy as np
 
 from edgefleet_converters.tflite.ir import Array, Graph, Op, Tensor
 from edgefleet_converters.tflite.quantize import affine
-from edgefleet_converters.tflite.quantize.bias import corrected
+from edgefleet_converters.tflite.quantize.bias import CHANNEL_AXIS, corrected
 
 _LEAST_ELEMENTS: Final = 256
 """Smaller constants are left: the DEQUANTIZE costs more bytes than it saves."""
-_CHANNEL_AXIS: Final[Mapping[str, int]] = {
-    "CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0,
-}  # fmt: skip
+_CHANNEL_AXIS: Final[Mapping[str, int]] = {**CHANNEL_AXIS, "TRANSPOSE_CONV": 0}
 _DYNAMIC: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _WEIGHTS: Final = 1
 
