@@ -70,9 +70,3 @@ class Graph:
 def constant(name: str, data: Array) -> Tensor:
     """Return a constant tensor of the array's own dtype and shape."""
     return Tensor(name, data.dtype.name, tuple(int(n) for n in data.shape), np.array(data, order="C"))
-
-
-def bytes_of(graph: Graph) -> int:
-    """Return the bytes of all distinct constants."""
-    seen = {id(t): t for op in graph.ops for t in op.inputs if t is not None and t.data is not None}
-    return sum(t.constant.nbytes for t in seen.values())

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 _F, _I = frozenset({"float32"}), frozenset({"int32", "int64"})
-_FH: Final = frozenset({"float32", "float16"})
 _FI: Final = _F | _I
 _F32: Final = _F | {"int32"}
 _BOOL: Final = frozenset({"bool"})

@@ -21,11 +21,9 @@ from edgefleet_converters.tflite.ir import Shape, Tensor
 from edgefleet_converters.tflite.lower.registry import LOWERINGS
 from edgefleet_converters.tflite.moves import reshape
 from edgefleet_converters.tflite.node import Node
-from edgefleet_converters.tflite.operators import DTYPES
 from edgefleet_converters.tflite.promises import promised_shapes
 
 MAX_DEPTH: Final = 32
-_KNOWN_TYPES: Final = set(DTYPES.values())
 DEFAULT_DOMAINS: Final = ("", "ai.onnx")
 
 

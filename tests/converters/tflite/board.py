@@ -30,7 +30,6 @@ from edgefleet_runtime.port import load
 Array = npt.NDArray[Any]
 
 KINDS: Final = ("node", "simple", "pytorch-converted", "pytorch-operator")
-RTOL: Final = 1e-3
 ATOL: Final = 1e-4
 TIME_LIMIT_S: Final = 120.0
 OUTCOMES: Final = ("pass", "refused", "failed", "wrong", "aborted")
