@@ -48,7 +48,7 @@ TOOLS: Final[dict[str, Tool]] = {
             ("onnx2tf==2.6.9",),
             ((3, 12), (3, 14)),
             "onnx2tf",
-            "not run",
+            "onnx2tf 2.6.9, by ./dev bench converters-comparison",
         ),
         Tool(
             "ai-edge-quantizer",
