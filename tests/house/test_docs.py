@@ -16,11 +16,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edgefleet_converters import errors
 from edgefleet_protocol import bundle, desired, manifest, messages
 from edgefleet_protocol.blocks import BlockErrorCode
 from edgefleet_protocol.ids import DeviceId, RolloutId, TenantId
 from edgefleet_protocol.topics import Topics
 from edgefleet_server.access.rules import POLICY
+from edgefleet_server.http_errors import status_of
 from tests.house.pages import SHELL_WORDS, anchors, blocks, links, needs_server, pages, script, shell_blocks
 from tests.house.tree import ROOT
 
@@ -183,6 +185,19 @@ def test_desired_page_shows_a_document_that_parses() -> None:
         f.name for f in msgspec.structs.fields(desired.ModelDesired)
     }
     assert document.models["digits"].active is not None
+
+
+def test_error_page_has_every_code_of_a_conversion_with_the_server_s_status() -> None:
+    page = text("reference/conversion-errors.md")
+    kinds = [
+        kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, errors.ConversionError)
+    ]
+    told = re.findall(r"^\| `(convert\.\w+)` \|", page, re.MULTILINE)
+    assert len(told) == len(set(told))
+    assert {*told, errors.ConversionError.code} == {kind.code for kind in kinds}
+    statuses = re.findall(r"^\| `(\S+)` \| (\d+) \|", page, re.MULTILINE)
+    assert len(statuses) == 6
+    assert {code: status_of(code) for code, _ in statuses} == {code: int(status) for code, status in statuses}
 
 
 def test_rest_page_is_the_policy() -> None:

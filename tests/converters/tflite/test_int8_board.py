@@ -11,7 +11,7 @@ from tests.converters.tflite.int8_board import judge_int8
 
 SHARD = (3, 40)
 LEAST_WITHIN = 0.85
-"""Of the whole board 0.92 on both runtimes."""
+"""Of the whole board 0.933 on LiteRT 2.3 and 0.925 on tflite-runtime 2.14."""
 
 
 def test_no_int8_form_crashes_and_most_are_within_two_steps() -> None:
