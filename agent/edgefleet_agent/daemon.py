@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from edgefleet_agent import __version__
+from edgefleet_agent import __version__, wiring
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.control import Control, obey
 from edgefleet_agent.durable import read_record
@@ -45,9 +45,8 @@ from edgefleet_agent.renewal import Renewal
 from edgefleet_agent.report import Reports
 from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.settings import AgentSettings
-from edgefleet_agent.telemetry.collect import SystemReader, disk_free_bytes, memory_available_bytes
+from edgefleet_agent.telemetry.collect import SystemReader, disk_free_bytes
 from edgefleet_agent.telemetry.window import interval_s, merge_payloads
-from edgefleet_agent.wiring import limits, worker_options
 from edgefleet_agent.worker.launch import listen_tcp, listen_unix
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import DeviceId, TenantId
@@ -87,7 +86,7 @@ class Daemon:
         slots = Slots(self._paths.models)
         self._serving = ModelServing(
             self._loop,
-            worker_options(settings, self._paths, self._listeners),
+            wiring.worker_options(settings, self._paths, self._listeners),
             slots,
             __version__,
             self._clock.monotonic_s,
@@ -102,7 +101,7 @@ class Daemon:
             self._intake,
             self._serving,
             self._reports,
-            limits(settings),
+            wiring.limits(settings),
             self._room,
             self._clock,
         )
@@ -230,13 +229,7 @@ class Daemon:
             time.sleep(0.1)
 
     def _room(self) -> Room:
-        return Room(
-            disk_free_bytes=disk_free_bytes(self._paths.root),
-            memory_available_bytes=memory_available_bytes(),
-            disk_reserve_bytes=self._settings.disk_reserve_bytes,
-            memory_reserve_bytes=self._settings.memory_reserve_bytes,
-            runtimes=self._runtimes,
-        )
+        return wiring.room(self._settings, self._paths.root, self._runtimes)
 
     def _load_desired(self) -> None:
         try:

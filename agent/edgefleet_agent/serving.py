@@ -5,6 +5,8 @@
    request is refused; then the old one drains.
 3. An active worker that ends is started again after 0.2, 1, 5, 30 s (`agent.md` §5.3); what a crash means is the owner's decision,
    and when the owner cannot write it down (OSError), the worker is started again all the same.
+4. A worker that does not become ready within `start_s`, or leaves a golden vector unanswered for `golden_s`, hangs: it is killed,
+   and its end is a crash like any other.
 """
 
 import logging
@@ -15,6 +17,8 @@ from typing import Protocol
 from edgefleet_agent.install.records import SlotRef
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.loop import Loop, Timer
+from edgefleet_agent.paths import worker_socket
+from edgefleet_agent.telemetry.collect import rss_bytes
 from edgefleet_agent.telemetry.window import Sums
 from edgefleet_agent.worker.protocol import (
     CheckGolden,
@@ -32,6 +36,7 @@ from edgefleet_agent.worker.protocol import (
     write_routes,
 )
 from edgefleet_agent.workers import Worker, WorkerOptions
+from edgefleet_protocol.messages import ErrorClass
 from edgefleet_protocol.sketch import LatencySketch
 
 BACKOFF_S = (0.2, 1.0, 5.0, 30.0)
@@ -79,6 +84,9 @@ class _Lanes:
     trial: Worker | None = None
     draining: list[Worker] = field(default_factory=list)
     restart: Timer | None = None
+    probe: Timer | None = None
+    when_gone: Callable[[], None] | None = None
+    made_room: SlotRef | None = None
     failures: int = 0
     serving_since_s: float | None = None
     sums: Sums | None = None
@@ -114,6 +122,7 @@ class ModelServing:
             return
         assert self._owner is not None
         lanes.sums = self._sums_for(lanes, ref)
+        lanes.made_room = lanes.when_gone = None
         try:
             self._owner.before_start(model)
             lanes.active = self._start(model, ref)
@@ -127,6 +136,25 @@ class ModelServing:
         lanes = self._lanes(model)
         self.stop_trial(model)
         lanes.trial = self._start(model, ref)
+
+    def make_room(self, model: str, then: Callable[[], None]) -> None:
+        """End the active worker after what is in flight, then call `then`; callers wait in the backlog of the listeners meanwhile.
+
+        `serve` before that takes it back, and `then` is not called.
+        """
+        lanes = self._lanes(model)
+        leaving = lanes.active
+        self.stop(model)
+        if leaving is None:
+            then()
+            return
+        lanes.made_room, lanes.when_gone = leaving.ref, then
+        self.write_routes()
+
+    def made_room(self, model: str) -> bool:
+        """Whether nothing serves because of `make_room`."""
+        lanes = self._lanes(model)
+        return lanes.made_room is not None and lanes.active is None
 
     def stop_trial(self, model: str) -> None:
         """End the trial worker, if any; its exit is not told."""
@@ -142,6 +170,7 @@ class ModelServing:
         new, old = lanes.trial, lanes.active
         assert new is not None
         lanes.trial, lanes.active = None, new
+        lanes.made_room = None
         lanes.failures = 0
         lanes.serving_since_s = None
         lanes.sums = self._sums_for(lanes, new.ref)
@@ -163,6 +192,7 @@ class ModelServing:
             lanes.restart.cancel()
             lanes.restart = None
         active, lanes.active = lanes.active, None
+        lanes.made_room = lanes.when_gone = None
         lanes.serving_since_s = None
         lanes.failures = 0  # of this version: the next one begins its back-off anew
         if active is not None:
@@ -208,6 +238,21 @@ class ModelServing:
         active = self._lanes(model).active
         return active is not None and active.state == "serving"
 
+    def serving_s(self, model: str) -> float:
+        """Return how long the active worker has accepted requests, 0 when it does not."""
+        since_s = self._lanes(model).serving_since_s
+        return 0.0 if since_s is None or not self.is_serving(model) else self._now() - since_s
+
+    def has_workers(self, model: str) -> bool:
+        """Whether any process of this model is left."""
+        lanes = self._lanes(model)
+        return bool(lanes.active or lanes.trial or lanes.draining)
+
+    def rss_bytes(self, model: str) -> int:
+        """Return the resident size of the active worker, 0 when there is none."""
+        active = self._lanes(model).active
+        return max(0, rss_bytes(active.pid)) if active is not None else 0
+
     def golden_ok(self, model: str) -> bool:
         """Whether the last golden check of the active worker passed."""
         active = self._lanes(model).active
@@ -228,10 +273,24 @@ class ModelServing:
                 lanes.active.send(GetStats())
 
     def ask_golden(self, model: str) -> None:
-        """Ask the serving worker to answer one golden vector."""
-        active = self._lanes(model).active
+        """Ask the serving worker to answer one golden vector, in time."""
+        lanes = self._lanes(model)
+        active = lanes.active
         if active is not None and active.state == "serving":
             active.send(CheckGolden(vectors=1))
+            if lanes.probe is None:
+                limit_s = self._options.golden_s
+                lanes.probe = self._loop.call_later(
+                    limit_s, lambda: self._hangs(active, f"no answer to a golden vector within {limit_s:g} s")
+                )
+
+    def _hangs(self, worker: Worker, reason: str) -> None:
+        lanes = self._lanes(worker.model)
+        lanes.probe = None
+        if worker in (lanes.active, lanes.trial):
+            log.warning("worker hangs", extra={"model": worker.model, "pid": worker.pid, "reason": reason})
+            worker.failed = Failed(error_class=ErrorClass.DEADLINE.value, reason=reason)
+            worker.kill()
 
     def pids(self) -> dict[str, int]:
         """Return the process ids of the active workers by model."""
@@ -239,7 +298,11 @@ class ModelServing:
 
     def write_routes(self) -> None:
         """Replace the routing table."""
-        models = {m: ModelRoute(lanes={"active": _route(lanes)}) for m, lanes in self._models.items() if lanes.active}
+        models = {
+            m: ModelRoute(lanes={"active": _route(self._options, m, lanes)})
+            for m, lanes in self._models.items()
+            if lanes.active or lanes.made_room
+        }
         write_routes(self._options.routes, RoutesTable(models=models, server_version=self._server_version))
 
     # ---- inside
@@ -254,7 +317,13 @@ class ModelServing:
 
     def _start(self, model: str, ref: SlotRef) -> Worker:
         fd = self._slots.open(model, ref.slot)
-        return Worker(self._loop, self._options, model, ref, fd, self._on_message, self._on_exit)
+        worker = Worker(self._loop, self._options, model, ref, fd, self._on_message, self._on_exit)
+        self._loop.call_later(self._options.start_s, lambda: self._not_ready(worker))
+        return worker
+
+    def _not_ready(self, worker: Worker) -> None:
+        if worker.state == "starting":
+            self._hangs(worker, f"not ready within {self._options.start_s:g} s")
 
     def _on_message(self, worker: Worker, message: ToAgentd) -> None:
         owner = self._owner
@@ -284,7 +353,14 @@ class ModelServing:
                     old.drain()
             owner.on_serving(worker.model)
         elif isinstance(message, Golden):
+            self._stop_probe(lanes)
             owner.on_active_golden(worker.model, message)
+
+    @staticmethod
+    def _stop_probe(lanes: _Lanes) -> None:
+        if lanes.probe is not None:
+            lanes.probe.cancel()
+            lanes.probe = None
 
     @staticmethod
     def _add_stats(worker: Worker, lanes: _Lanes, stats: Stats) -> None:
@@ -314,11 +390,16 @@ class ModelServing:
         if worker in lanes.draining:
             lanes.draining.remove(worker)
             self._gone_if_none()
+            then = lanes.when_gone
+            if then is not None and not lanes.draining:
+                lanes.when_gone = None
+                then()
         elif worker is lanes.trial:
             lanes.trial = None
             owner.on_trial_exit(worker.model, how, worker.failed)
         elif worker is lanes.active:
             lanes.active = None
+            self._stop_probe(lanes)
             if lanes.serving_since_s is not None and self._now() - lanes.serving_since_s >= STEADY_S:
                 lanes.failures = 0
             lanes.serving_since_s = None
@@ -355,9 +436,13 @@ def _no_ref(_model: str) -> SlotRef | None:
     return None
 
 
-def _route(lanes: _Lanes) -> LaneRoute:
+def _route(options: WorkerOptions, model: str, lanes: _Lanes) -> LaneRoute:
     active = lanes.active
-    assert active is not None
+    if active is None:
+        ref = lanes.made_room
+        assert ref is not None
+        path = str(worker_socket(options.sockets, model, "active", ref.slot))
+        return LaneRoute(socket=path, version=ref.version, digest=ref.sha256, slot=ref.slot, state="starting")
     return LaneRoute(
         socket=str(active.socket_path),
         version=active.ref.version,

@@ -46,6 +46,10 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     disk_reserve_bytes: int = 32 * 1024 * 1024
     memory_reserve_bytes: int = 24 * 1024 * 1024
     worker_memory_bytes: int = 0
+    worker_start_s: float = 120.0
+    slot_strategy: Literal["auto", "overlap", "stop_first"] = "auto"
+    golden_timeout_s: float = 30.0
+    leak_min_s: float = 120.0
     nonfinite_limit_ratio: float = 0.001
     error_limit_ratio: float = 0.01
     error_limit_min_n: int = 200

@@ -1,11 +1,14 @@
 """Settings → what the parts of agentd are given. Its own file because `daemon` shall show only what happens."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.trial import Limits
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.settings import AgentSettings
+from edgefleet_agent.telemetry.collect import disk_free_bytes, memory_available_bytes
 from edgefleet_agent.workers import WorkerOptions
 
 
@@ -19,7 +22,23 @@ def worker_options(settings: AgentSettings, paths: StatePaths, listeners: Sequen
         memory_bytes=settings.worker_memory_bytes,
         body_bytes=settings.infer_body_bytes,
         timeout_s=settings.infer_timeout_s,
+        start_s=settings.worker_start_s,
+        golden_s=settings.golden_timeout_s,
         command=tuple(settings.python_command),
+    )
+
+
+def room(settings: AgentSettings, state: Path, runtimes: Mapping[str, str]) -> Room:
+    """Return what the device has now."""
+    return Room(
+        disk_free_bytes=disk_free_bytes(state),
+        memory_available_bytes=memory_available_bytes(),
+        disk_reserve_bytes=settings.disk_reserve_bytes,
+        memory_reserve_bytes=settings.memory_reserve_bytes,
+        runtimes=runtimes,
+        disk_where=str(state),
+        strategy=settings.slot_strategy,
+        worker_limit_bytes=settings.worker_memory_bytes,
     )
 
 
@@ -38,4 +57,5 @@ def limits(settings: AgentSettings) -> Limits:
         slow_factor=settings.slow_limit_factor,
         slow_margin_ms=settings.slow_limit_margin_ms,
         slow_min_n=settings.slow_limit_min_n,
+        leak_min_s=settings.leak_min_s,
     )

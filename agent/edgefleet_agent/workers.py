@@ -26,7 +26,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What all workers of this device share. memory_bytes: 0 = no limit."""
+    """What all workers of this device share. memory_bytes: 0 = no limit.
+
+    start_s: from its start a worker is ready within this time. golden_s: it answers a golden vector within this time.
+    """
 
     listener_fds: tuple[int, ...]
     routes: Path
@@ -35,6 +38,8 @@ class WorkerOptions:
     memory_bytes: int
     body_bytes: int
     timeout_s: float
+    start_s: float = 120.0
+    golden_s: float = 30.0
     command: tuple[str, ...] = ()
 
 

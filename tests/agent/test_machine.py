@@ -158,7 +158,11 @@ def test_crashes_outside_the_window_are_forgotten() -> None:
 def test_missing_evidence_never_commits(serves: bool, golden_ok: bool) -> None:
     record = serving(phase=Phase.PROBATION)
     seen = trial.Facts(serving=serves, golden_ok=golden_ok)
-    assert trial.judge(record, seen, LIMITS, now_s=NOW + 10_000) == trial.KeepWatching()
+    assert trial.judge(record, seen, LIMITS, now_s=NOW + 1_000) == trial.KeepWatching()
+    # nor may it stay on trial for ever: its wish gives it `verify_s`
+    ended = trial.judge(record, seen, LIMITS, now_s=NOW + 1_800 + trial.UNPROVEN_S)
+    assert isinstance(ended, trial.RollBack)
+    assert ended.code == "trial.unproven"
 
 
 def test_a_loop_of_restarts_ends() -> None:

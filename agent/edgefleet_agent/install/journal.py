@@ -6,10 +6,12 @@
 """
 
 import logging
+import shutil
 from pathlib import Path
 
 from edgefleet_agent.durable import fsync_dir, read_record, write_record
 from edgefleet_agent.errors import StateFileError
+from edgefleet_agent.install.machine import SLOTS
 from edgefleet_agent.install.records import ModelRecord
 
 RECORD_FILE = "current.msgpack"
@@ -46,6 +48,32 @@ class Journal:
             fsync_dir(self._folder)
         write_record(folder / RECORD_FILE, record)
         self._derive_link(folder, record.active.slot if record.active else None)
+
+    def is_bare(self, model: str, *, keep_record: bool) -> bool:
+        """Say whether nothing is left of the model on the disk, or only its record where that is kept."""
+        folder = self._folder / model
+        kept = {RECORD_FILE} if keep_record else set()
+        return not folder.is_dir() or (bool(kept) and {entry.name for entry in folder.iterdir()} <= kept)
+
+    def remove(self, model: str, *, keep_record: bool) -> None:
+        """Remove the slots of a model, and its record unless digests in it are still to be refused. Raises OSError.
+
+        The slots go first: until nothing is left the record says that nothing serves, so a cut in the middle is gone on with.
+        """
+        folder = self._folder / model
+        (folder / ACTIVE_LINK).unlink(missing_ok=True)
+        for slot in SLOTS:
+            if (folder / slot).is_dir():
+                shutil.rmtree(folder / slot)
+        if not folder.is_dir():
+            return
+        fsync_dir(folder)
+        if keep_record:
+            return
+        for entry in folder.iterdir():
+            entry.unlink()
+        folder.rmdir()
+        fsync_dir(self._folder)
 
     @staticmethod
     def _derive_link(folder: Path, slot: str | None) -> None:

@@ -4,14 +4,15 @@
 2. `TRANSITIONS` has a row per phase: where each event leads, and, in the column `recovery`, where a power cut leads.
 3. Nothing before `SWITCHING` touches what serves. A fault before it ends in `FAILED` with the old version still serving.
 4. A fault after it ends in `ROLLED_BACK`: the previous version serves again, or nothing when there was none.
-5. The same digest is not tried again after a fault of its own (any but `TRANSIENT`) until a higher gen or another attempt asks for it.
+5. The same digest is not tried again after a fault of its own (any but `TRANSIENT`, which counts too from the `MAX_BAD_TRIALS`th trial
+   on, and any fault at all of a version that had been switched to) until a higher gen or another attempt asks for it.
    Nor does a device go from a proven version to one that is not: what a way back left behind is no way back itself.
 6. An install that is no longer wanted, or held, ends at once (`Withdraw`), and the phase tells of what serves: proven, on trial with
    the figures it had, or nothing. That is no failure and nothing is quarantined.
 7. Every count that bounds a loop is in the record and raised before the act it counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -24,6 +25,8 @@ MAX_STEPS = 64
 """Records one install may write. More means two phases chase each other."""
 MAX_STARTS = 3
 """Starts of a version in trial, counted over reboots and kills of agentd as well."""
+MAX_BAD_TRIALS = 3
+"""Trials of one wish that may fail for want of memory, disk or time before its digest is quarantined after all."""
 MAX_QUARANTINED = 16
 MAX_AGE_S = 86_400
 """A record whose phase began longer ago, or in the future, was written by another clock or before a long sleep."""
@@ -124,9 +127,14 @@ INSTALLING = frozenset(
 )
 """Phases before the switch: the slot in `installing` is being made ready."""
 
+ON_TRIAL = frozenset({Phase.GOLDEN, Phase.WARMING, Phase.SWITCHING})
+"""Phases in which a worker runs the version that is not switched to yet."""
+
 TRANSIENT = frozenset({ErrorClass.NETWORK, ErrorClass.DISK, ErrorClass.MEMORY, ErrorClass.DEADLINE})
 """Classes that say something about the moment, not about the bundle: tried again later, never quarantined."""
 
+OVER_MEMORY_CODE = "trial.over_declared"
+"""More memory in the golden test than the bundle declares: of the class MEMORY, but a property of the bundle."""
 HELD_CODE = "install.held"
 WITHDRAWN_CODE = "install.withdrawn"
 RETRY_DELAYS_S = (30.0, 120.0, 600.0, 3_600.0)
@@ -174,6 +182,48 @@ def is_on_trial(record: ModelRecord) -> bool:
     return record.phase is Phase.PROBATION or (record.phase not in INSTALLING and not is_proven(record))
 
 
+class Mode(StrEnum):
+    """How a model does on this device, in one word for people and reports."""
+
+    NONE = "none"
+    """Nothing is wanted, or nothing was ever installed."""
+    NORMAL = "normal"
+    TRIAL = "trial"
+    DEGRADED = "degraded"
+    """What serves crashes again and again and there is nothing to go back to: it is started again, slowly, and said so."""
+    SAFE = "safe"
+    """Nothing whole is left to serve: only reports and repair go on."""
+
+
+def mode(record: ModelRecord, *, crash_limit: int, crash_window_s: float, now_s: int) -> Mode:
+    """Return how the model does. Pure."""
+    if record.active is None:
+        is_first = record.phase in INSTALLING and record.served is None
+        return Mode.NONE if is_first or record.phase is Phase.IDLE else Mode.SAFE
+    if sum(now_s - at < crash_window_s for at in record.crashes_s) >= crash_limit:
+        return Mode.DEGRADED
+    return Mode.TRIAL if is_on_trial(record) else Mode.NORMAL
+
+
+def may_purge(record: ModelRecord, others: Iterable[ModelRecord], *, wanted: bool, running: bool) -> bool:
+    """Say whether the slots of a model that is no longer wanted may be removed from the disk now.
+
+    Not before the state that follows is safe: its record says that nothing serves, none of its workers runs any more, and no
+    other model of the device is being installed or on its first trial.
+    """
+    if wanted or running or record.phase is not Phase.IDLE or record.active is not None:
+        return False
+    return not any(other.phase in INSTALLING or other.phase is Phase.PROBATION for other in others)
+
+
+def is_same_try(record: ModelRecord, wanted: Wanted | None) -> bool:
+    """Say whether the wish is the one that was tried last; another attempt or a newer document asks for a new try at once."""
+    last = record.wanted
+    if last is None or wanted is None or last.sha256 != wanted.sha256:
+        return False
+    return last.attempt == wanted.attempt and record.gen >= wanted.gen
+
+
 # ---- records after an event. All pure.
 
 
@@ -191,6 +241,8 @@ def begun(record: ModelRecord, wanted: Wanted, slot: str, *, now_s: int) -> Mode
         previous=previous,
         before=record.before if previous is not None else Tally(),
         tries=0,
+        bad_trials=record.bad_trials if is_same_try(record, wanted) else 0,
+        strategy="",
         steps=1,
         phase_since_s=now_s,
         error_class=None,
@@ -223,7 +275,7 @@ def switched(record: ModelRecord, active: SlotRef, *, now_s: int) -> ModelRecord
         previous=previous,
         served=record.wanted,
         installing="",
-        starts=0,
+        starts=1,  # the worker that goes over from its test to serving
         crashes_s=[],
         seen=seen,
         before=record.seen if previous is not None else Tally(),
@@ -294,10 +346,12 @@ def followed(record: ModelRecord, wanted: Wanted, *, now_s: int) -> ModelRecord:
 
 def failed(record: ModelRecord, error_class: ErrorClass, code: str, reason: str) -> ModelRecord:
     """Return the record of an install that ended before the switch. What serves is untouched."""
+    bad_trials = record.bad_trials + (record.phase in ON_TRIAL)
     return msgspec.structs.replace(
         record,
         phase=step(record.phase, InstallEvent.FAULT),
         installing="",
+        bad_trials=bad_trials,
         error_class=error_class,
         error_code=code,
         reason=reason,
@@ -308,6 +362,7 @@ def failed(record: ModelRecord, error_class: ErrorClass, code: str, reason: str)
             error_class,
             code,
             reason,
+            lasting=code == OVER_MEMORY_CODE or bad_trials >= MAX_BAD_TRIALS,
         ),
     )
 
@@ -339,12 +394,12 @@ def rolled_back(record: ModelRecord, error_class: ErrorClass, code: str, reason:
         error_class=error_class,
         error_code=code,
         reason=reason,
-        quarantine=_with_entry(record, bad.sha256 if bad else None, attempt, error_class, code, reason),
+        quarantine=_with_entry(record, bad.sha256 if bad else None, attempt, error_class, code, reason, lasting=True),
     )
 
 
 def dropped(record: ModelRecord, *, now_s: int) -> ModelRecord:
-    """Return the record of a model that is no longer wanted. Its slots stay on disk until they are needed."""
+    """Return the record of a model that is no longer wanted. Its slots stay on disk until it may be purged (`may_purge`)."""
     return msgspec.structs.replace(
         record,
         phase=step(record.phase, InstallEvent.DROPPED),
@@ -380,9 +435,17 @@ def phase_deadline_s(record: ModelRecord) -> int | None:
 
 
 def _with_entry(
-    record: ModelRecord, sha256: str | None, attempt: int, error_class: ErrorClass, code: str, reason: str
+    record: ModelRecord,
+    sha256: str | None,
+    attempt: int,
+    error_class: ErrorClass,
+    code: str,
+    reason: str,
+    *,
+    lasting: bool,
 ) -> list[Quarantine]:
-    if sha256 is None or error_class in TRANSIENT:
+    """Return the quarantine with the digest that failed. lasting: also when the class speaks of the moment only."""
+    if sha256 is None or (error_class in TRANSIENT and not lasting):
         return record.quarantine
     gen = max(record.gen, record.wanted.gen if record.wanted else 0)
     entry = Quarantine(sha256=sha256, gen=gen, attempt=attempt, error_class=error_class, code=code, reason=reason)

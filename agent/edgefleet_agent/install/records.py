@@ -136,7 +136,10 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     active: what serves. previous: where to go back to. installing: slot being written or tried, "" = none.
     phase, gen, wanted and the error fields speak of one wish: the last one begun, or found to be what serves. served: the wish
     that what serves carried out; None when it came back by a rollback.
-    tries, starts: how often the version being installed, or the one on trial, was started; written *before* each start.
+    tries, starts: how often the version being installed, or the one that serves, was started; written *before* each start. Once
+    proven, a version that served for a while, or was stopped in order, has its starts forgotten.
+    bad_trials: trials of this very wish that failed for want of memory, disk or time; bounds how often it is tried again.
+    strategy: how the running install gets its memory, "" = not decided yet (`preflight.Strategy`).
     crashes_s: unix seconds of crashes of what serves. steps: records written for this install; bounds loops.
     seen, before: figures of `active` and of `previous`.
     error fields: of the last failed install or rollback, until another wish is carried out.
@@ -153,6 +156,8 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     installing: str = ""
     tries: int = 0
     starts: int = 0
+    bad_trials: int = 0
+    strategy: str = ""
     crashes_s: list[int] = []
     steps: int = 0
     phase_since_s: int = 0

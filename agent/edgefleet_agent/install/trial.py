@@ -1,7 +1,8 @@
 """What a version is held to while it is new, and the verdict on it (`agent.md` §5.3). No I/O, no clock: figures in, verdict out.
 
 1. Figures are in the record (`Tally`), so that neither a crash nor a kill of agentd makes a bad version look good.
-2. Rules, in this order: crash loop, restarts, non-finite answers, errors, latency; then, if none is hit, whether it is proven.
+2. Rules, in this order: crash loop, restarts, memory, non-finite answers, errors, latency; then, if none is hit, whether it is
+   proven, and whether it had time enough for that.
 3. Missing data never proves a version; only a version that serves and passed its last golden check is proven.
 4. A version proven here before (a way back) has nothing to prove but that it serves again: `probation_min_s` is enough, and it is
    held to crashes and starts only. Its figures are those of its whole life here, and the version it is compared with is its
@@ -12,12 +13,17 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edgefleet_agent.install.machine import MAX_STARTS, is_on_trial, is_proven
-from edgefleet_agent.install.records import ModelRecord, Tally
-from edgefleet_agent.worker.protocol import Stats
+from edgefleet_agent.install.machine import MAX_STARTS, OVER_MEMORY_CODE, is_on_trial, is_proven
+from edgefleet_agent.install.records import ModelRecord, SlotInfo, Tally
+from edgefleet_agent.worker.protocol import Golden, Stats
 from edgefleet_protocol.messages import ErrorClass
 from edgefleet_protocol.sketch import LatencySketch
 
+MIB = 1024 * 1024
+MAX_STARTS_PROVEN = 6
+"""Starts of a proven version, none of which lasted, before its predecessor is tried instead: twice what a version on trial has."""
+UNPROVEN_S = 60
+"""How much longer than its trial and its wish's `verify_s` a version may take that is neither well nor caught by a rule."""
 LATENCY_MEMORY_N = 20_000
 """A latency sketch that holds more answers is halved: it tells of the last weeks or hours, not of a year, and stays small."""
 
@@ -27,7 +33,7 @@ class Limits:
     """What a version on trial is held to. Ends in _s: seconds, _ms: milliseconds, _ratio: share of answers, _n: answers.
 
     replace_s: trial of a healthy version that another one is to replace.
-    slow_factor, slow_margin_ms, slow_min_n: see `_slow`.
+    slow_factor, slow_margin_ms, slow_min_n: see `_slow`. leak_min_s: see `leak.leak`.
     """
 
     crash_limit: int
@@ -42,14 +48,16 @@ class Limits:
     slow_factor: float
     slow_margin_ms: float
     slow_min_n: int
+    leak_min_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """How the worker of the version that serves is now. golden_ok: its last golden check passed."""
+    """How the worker of the version that serves is now. golden_ok: its last golden check passed. leak: `leak.leak` of its memory."""
 
     serving: bool
     golden_ok: bool
+    leak: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +91,12 @@ def judge(record: ModelRecord, facts: Facts, limits: Limits, *, now_s: int, repl
     if len(recent) >= limits.crash_limit:
         return RollBack(ErrorClass.CRASH, "trial.crash_loop", f"{len(recent)} crashes in {limits.crash_window_s:.0f} s")
     if not is_on_trial(record):
-        return KeepWatching()
+        return _restarts_of_proven(record)
     if record.starts > MAX_STARTS + len(recent):
         reason = f"started {record.starts} times without living through its trial"
         return RollBack(ErrorClass.CRASH, "trial.restarts", reason)
+    if facts.leak:
+        return RollBack(ErrorClass.MEMORY, "trial.memory", facts.leak)
     if not is_proven(record):
         bad = _bad_answers(record.seen, limits) or _slow(record.seen, record.before, limits)
         if bad is not None:
@@ -97,7 +107,44 @@ def judge(record: ModelRecord, facts: Facts, limits: Limits, *, now_s: int, repl
     wish = record.served or record.wanted
     if replaced and wish is not None and age_s >= wish.verify_s:
         return RollBack(ErrorClass.DEADLINE, "trial.unproven", f"not proven within {wish.verify_s} s")
-    return KeepWatching()
+    return _unproven_in_time(record, facts, limits, age_s)
+
+
+def _restarts_of_proven(record: ModelRecord) -> Verdict:
+    """Return the verdict on a version that was proven, but during whose starts the agent or the device dies again and again."""
+    if record.starts <= MAX_STARTS_PROVEN or record.previous is None:
+        return KeepWatching()
+    reason = f"started {record.starts} times without serving for a while"
+    return RollBack(ErrorClass.CRASH, "serving.restarts", reason)
+
+
+def _unproven_in_time(record: ModelRecord, facts: Facts, limits: Limits, age_s: int) -> Verdict:
+    """Return the verdict on a trial that found no fault: it goes on, but a version that is not well may not stay on trial for ever."""
+    wish = record.served or record.wanted
+    deadline_s = max(limits.probation_s, wish.verify_s if wish is not None else 0.0) + UNPROVEN_S
+    if age_s < deadline_s:
+        return KeepWatching()
+    how = "does not serve" if not facts.serving else "has no right answer to its golden vectors"
+    return RollBack(ErrorClass.DEADLINE, "trial.unproven", f"after {age_s} s on trial it {how}")
+
+
+def over_declared(golden: Golden, info: SlotInfo, limits: Limits) -> RollBack | None:
+    """Return why the golden test of a worker on trial breaks what its bundle declares, None when it keeps it or declares nothing.
+
+    Memory: the process' peak. Latency: the 95th percentile is more than `slow_factor` times (2) and `slow_margin_ms` (5) above the
+    declared one, and the median above it too: of eight vectors the percentile is the slowest, and a hiccup is no property.
+    """
+    peak, declared = golden.peak_rss_bytes, info.peak_memory_bytes
+    if 0 < declared < peak:
+        reason = f"peak memory {peak / MIB:.1f} MiB in the golden test; the bundle declares {declared / MIB:.1f} MiB"
+        return RollBack(ErrorClass.MEMORY, OVER_MEMORY_CODE, reason)
+    p95, p50, most = golden.latency_p95_ms, golden.latency_p50_ms, info.latency_p95_ms
+    if 0 < most < p50 and p95 > limits.slow_factor * most and p95 - most > limits.slow_margin_ms:
+        reason = (
+            f"95 of 100 golden vectors within {p95:.3g} ms, half within {p50:.3g}; the bundle declares {most:.3g} ms"
+        )
+        return RollBack(ErrorClass.SLOW, "trial.slow_golden", reason)
+    return None
 
 
 def _is_enough(record: ModelRecord, limits: Limits, age_s: int, *, calm: bool, replaced: bool) -> bool:
@@ -196,3 +243,15 @@ def crashed(record: ModelRecord, *, now_s: int, window_s: float) -> ModelRecord:
 def started(record: ModelRecord) -> ModelRecord:
     """Return the record with one more start of what serves counted; written before the start itself."""
     return msgspec.structs.replace(record, starts=record.starts + 1)
+
+
+def settled(record: ModelRecord) -> ModelRecord:
+    """Return the record of a proven version whose last start lasted; the same one when there is nothing to forget."""
+    return record if is_on_trial(record) or not record.starts else msgspec.structs.replace(record, starts=0)
+
+
+def left_in_order(record: ModelRecord) -> ModelRecord:
+    """Return the record after agentd ended as it was asked to: the last start of what serves speaks against nobody."""
+    if is_on_trial(record) and record.starts:
+        return msgspec.structs.replace(record, starts=record.starts - 1)
+    return settled(record)
