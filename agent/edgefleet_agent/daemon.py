@@ -379,6 +379,8 @@ class Daemon:
         if not self._link.is_connected:
             return
         facts = {"disk_free_bytes": disk_free_bytes(self._paths.root), "runtimes": self._runtimes}
+        if self._runner.trouble:
+            facts["disk_error"] = self._runner.trouble
         state = self._reports.state(self._runner, self._serving, facts)
         # without room it goes out when a place is free, or with the next connection
         self._state_waits = self._link.publish(self._topics.state(self._device), encode(state), 1, retain=True) is None
@@ -404,6 +406,7 @@ class Daemon:
             "outbox": {"messages": len(self._outbox), "bytes": self._outbox.bytes, "dropped": self._outbox.dropped},
             "refused": {"gen": state.refused_gen, "code": state.refused_code, "reason": state.refused_reason},
             "workers": self._serving.pids(),
+            "disk_error": self._runner.trouble,
             "models": [
                 {name: _plain(getattr(model, name)) for name in model.__struct_fields__} for model in state.models
             ],

@@ -40,6 +40,7 @@ from edgefleet_protocol.messages import ErrorClass
 from edgefleet_protocol.sketch import LatencySketch
 
 BACKOFF_S = (0.2, 1.0, 5.0, 30.0)
+ROUTES_AGAIN_S = 5.0
 STEADY_S = 60.0
 """A worker that served this long starts its back-off anew."""
 
@@ -243,6 +244,11 @@ class ModelServing:
         since_s = self._lanes(model).serving_since_s
         return 0.0 if since_s is None or not self.is_serving(model) else self._now() - since_s
 
+    def has_trial(self, model: str) -> bool:
+        """Whether a worker is on trial, or will be as soon as the old one has left."""
+        lanes = self._lanes(model)
+        return lanes.trial is not None or lanes.when_gone is not None
+
     def has_workers(self, model: str) -> bool:
         """Whether any process of this model is left."""
         lanes = self._lanes(model)
@@ -303,7 +309,11 @@ class ModelServing:
             for m, lanes in self._models.items()
             if lanes.active or lanes.made_room
         }
-        write_routes(self._options.routes, RoutesTable(models=models, server_version=self._server_version))
+        try:
+            write_routes(self._options.routes, RoutesTable(models=models, server_version=self._server_version))
+        except OSError as error:  # a full disk: each worker still answers for itself
+            log.warning("routes not written", extra={"reason": str(error)})
+            self._loop.call_later(ROUTES_AGAIN_S, self.write_routes)
 
     # ---- inside
 

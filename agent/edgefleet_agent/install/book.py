@@ -36,10 +36,11 @@ def _tolerant(model: str) -> Iterator[None]:
 
 
 class Book:
-    """Records by model, and the ways to change them."""
+    """Records by model, and the ways to change them. trouble: why the last one could not be written, "" when it could."""
 
     def __init__(self, journal: Journal, reporter: Reporter, clock: Clock) -> None:
         self.records: dict[str, ModelRecord] = {}
+        self.trouble = ""
         self.reporter = reporter
         self._journal = journal
         self._clock = clock
@@ -93,7 +94,15 @@ class Book:
 
     def save(self, record: ModelRecord) -> ModelRecord:
         """Journal, then memory. Raises OSError."""
-        self._journal.write(record)
+        try:
+            self._journal.write(record)
+        except OSError as error:
+            self.trouble = (
+                f"the state folder cannot be written: {error.strerror}: free space there, or look at the disk"
+            )
+            self.reporter.changed()
+            raise
+        self.trouble = ""
         self.records[record.model] = record
         self._unsaved_s.pop(record.model, None)
         return record

@@ -170,6 +170,10 @@ class Intake:
         elif self._child is None:
             self._next()
 
+    def is_fetching(self, model: str) -> bool:
+        """Whether a bundle of this model is being brought, or will be."""
+        return model in self._jobs
+
     def cancel(self, model: str) -> None:
         """Forget a wish; a child in the middle of it is ended."""
         if self._jobs.pop(model, None) is not None and self._child is not None and self._current is None:

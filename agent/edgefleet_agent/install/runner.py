@@ -75,6 +75,11 @@ class Runner:
         """Return the records by model."""
         return self._book.records
 
+    @property
+    def trouble(self) -> str:
+        """Why records cannot be written, "" when they can."""
+        return self._book.trouble
+
     def progress_pct(self, model: str) -> int:
         """Return how much of a running download is there."""
         return self._moment(model).progress_pct
@@ -374,6 +379,9 @@ class Runner:
             deadline = machine.phase_deadline_s(record)
             if deadline is not None and now_s >= deadline:
                 self._fail(record, ErrorClass.DEADLINE, f"{record.phase}.deadline", f"{record.phase} took too long")
+            elif self._is_orphan(record):
+                reason = self._book.trouble or f"nothing works on it in phase {record.phase}"
+                self._fail(record, ErrorClass.DISK, "install.interrupted", reason)
             elif record.phase not in machine.INSTALLING:
                 replaced = isinstance(self._decide(record, self._wanted.get(model)), wishes.Wait)
                 self._watch.look(record, replaced=replaced)
@@ -382,6 +390,14 @@ class Runner:
             self.reconcile(model)
         self._purge()
         self._book.save_figures()
+
+    def _is_orphan(self, record: ModelRecord) -> bool:
+        """Whether an install is under way that nobody carries on: a record of its could not be written in the middle of a step."""
+        if record.phase in (Phase.DOWNLOADING, Phase.VERIFYING):
+            return not self._intake.is_fetching(record.model)
+        if record.phase in (Phase.GOLDEN, Phase.WARMING):
+            return not self._serving.has_trial(record.model)
+        return record.phase in machine.INSTALLING  # preflight and switch are over before the loop goes on
 
     def _purge(self) -> None:
         """Remove the slots of models that are not wanted any more, once that is safe."""

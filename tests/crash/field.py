@@ -1,0 +1,124 @@
+"""An agent whose disk can be broken, and what every fault test asks in the end: does a verified version serve, is the report true?"""
+
+import hashlib
+import random
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.agent.field import Agent, deploy, eventually, new_site
+from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.crash.faults import Faults, faults
+from tests.server.fleet.house import PROFILE
+
+GOOD_S = 60.0
+PAD_BYTES = 150_000
+"""Five leaves: enough for several block messages, little enough for hundreds of installs."""
+
+
+class Field:
+    """One site, one agent under the shim, and the versions that were published so far."""
+
+    def __init__(self, agent: Agent, broken: Faults, seed: int) -> None:
+        self.agent = agent
+        self.faults = broken
+        self.rng = random.Random(seed)
+        self.digests: dict[str, str] = {}
+        self.version = ""
+
+    def deploy(self, pad_bytes: int = PAD_BYTES, model: str = "digits") -> str:
+        """Publish the next version, want it everywhere, and return its name."""
+        number = len(self.digests)
+        version = f"1.0.{number}"
+        extra = {"pad.bin": self.rng.randbytes(pad_bytes)}
+        data = bundle_bytes(classifier_onnx(1.0 + number), name=model, version=version, extra=extra)
+        self.digests[version] = hashlib.sha256(data).hexdigest()
+        deploy(self.agent.site, version, data, model)
+        return version
+
+    def is_dead(self) -> bool:
+        """Whether agentd has ended."""
+        process = self.agent.process
+        return process is None or process.poll() is not None
+
+    def problem(self, version: str, phase: str = "committed", *, told: bool = True) -> str:
+        """Return what is wrong when `version` should serve in that phase within GOOD_S, "" when all is well.
+
+        The bytes of the slot are hashed, the device is asked for an answer, and the server's view is compared (told).
+        """
+        agent, target = self.agent, f"digits/{version}/{PROFILE}.bundle"
+
+        def there() -> bool:
+            model = agent.model()
+            return bool(
+                model.get("phase") == phase and model.get("active_target") == target and model.get("serving")
+            )
+
+        if not eventually(there, GOOD_S):
+            return f"ended as {agent.model()}\n{agent.log.read_text(errors='replace')[-2500:]}"
+        model = agent.model()
+        slot = agent.state / "models" / "digits" / model["slot"] / "bundle"
+        digest = hashlib.sha256(slot.read_bytes()).hexdigest()
+        if not digest == self.digests[version] == model["active_sha256"]:
+            return "the active slot does not hold the bundle that is reported"
+        if not eventually(lambda: self._answers(version), 10.0):
+            return f"another version than {version} answers"
+        return "" if not told or eventually(lambda: self._is_told(version, phase), 30.0) else self._told_wrong()
+
+    def _answers(self, version: str) -> bool:
+        try:
+            return bool(self.agent.infer()["model_version"] == version)
+        except (OSError, KeyError):
+            return False
+
+    def _is_told(self, version: str, phase: str) -> bool:
+        seen = self.agent.reported()
+        return seen is not None and seen.phase == phase and seen.release == f"digits@{version}"
+
+    def _told_wrong(self) -> str:
+        return f"the server was told {self.agent.reported()}"
+
+
+@contextmanager
+def field(seed: int, *, record: bool = False, **environment: str) -> Iterator[Field]:
+    """Yield a running agent under the shim with a site of its own; both end with the block."""
+    with tempfile.TemporaryDirectory(prefix="ef-crash-") as name:
+        site = new_site(Path(name, "server"))
+        state = Path(name, "device")
+        with faults(state) as broken:
+            agent = Agent(
+                site, state, None, **({"EDGEFLEET_AGENT_PROBATION_S": "0"} | broken.environment(record=record) | environment)
+            )
+            try:
+                agent.start()
+                yield Field(agent, broken, seed)
+            finally:
+                broken.calm()
+                agent.stop()
+                site.close()
+
+
+def run(
+    name: str, n: int, seed: int | None, rounds: Callable[[dict[str, Any], int, int], None]
+) -> dict[str, Any]:
+    """Run the rounds of one test and return its figures. rounds: called with the figures, n and the seed; adds to `good`, `failures`."""
+    seed = secrets.randbelow(1 << 31) if seed is None else seed
+    result: dict[str, Any] = {"test": name, "n": n, "seed": seed, "good": 0, "wrong": 0, "failures": []}
+    began = time.monotonic()
+    rounds(result, n, seed)
+    result["wrong"] = len(result["failures"])
+    result["ok"] = result["good"] > 0 and not result["failures"]
+    result["elapsed_s"] = round(time.monotonic() - began, 1)
+    return result
+
+
+def note(result: dict[str, Any], problem: str, **where: Any) -> None:
+    """Count one round."""
+    if problem:
+        result["failures"].append({**where, "problem": problem})
+    else:
+        result["good"] += 1
