@@ -5,6 +5,7 @@
 3. 400: the request does not fit, with what was expected. 404: no such model. 413, 415: body. 503: not ready or busy. 504: too slow.
 """
 
+import asyncio
 import hashlib
 import random
 import re
@@ -19,8 +20,10 @@ from edgefleet_agent.worker import wire
 from edgefleet_agent.worker.engine import BusyError, DeadlineError, Engine, InlinePolicy
 from edgefleet_agent.worker.figures import Figures
 from edgefleet_agent.worker.forward import FORWARDED_HEADER, Forwarder, Routes, lane_of_version
+from edgefleet_agent.worker.frames import Hello, Sample
 from edgefleet_agent.worker.http import Request, Response, error_response, json_response
 from edgefleet_agent.worker.loading import ServedModel
+from edgefleet_agent.worker.mirror import QUEUE, Mirror
 from edgefleet_agent.worker.protocol import LaneRoute, ModelRoute
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_runtime.finite import total_nonfinite
@@ -56,6 +59,7 @@ class Api:
         self._figures = figures
         self._routes = routes
         self._forwarder = forwarder
+        self._mirror = Mirror(asyncio.get_running_loop(), lambda: _hello(served), figures)
         self._output_names = [s.name for s in served.runtime.outputs]
         start = served.start
         self._infer_paths = {
@@ -203,13 +207,14 @@ class Api:
         job = self._infer_job(request.body, header_length)
         if not (self._engine.is_idle and self._inline.allows(len(request.body))):
             return self._queued(job)
-        began = time.perf_counter()
+        began, call = time.perf_counter(), _Call()
         try:
-            return job(_Call())
+            return job(call)
         except EdgefleetError as e:
             return self._failure(e)
         finally:
             self._inline.took(time.perf_counter() - began)
+            self._mirror_after(call)
 
     async def _queued(self, job: "Callable[[_Call], Response]") -> Response:
         call = _Call()
@@ -218,6 +223,19 @@ class Api:
         except EdgefleetError as e:
             call.is_abandoned = isinstance(e, DeadlineError)
             return self._failure(e)
+        finally:
+            self._mirror_after(call)
+
+    def _mirror_after(self, call: "_Call") -> None:
+        """Hand copies to a shadow, if one wants them, once the answer is on its way: in the loop's next round."""
+        if call.answered and self._served.start.lane == "active":
+            route = self._routes.table().models.get(self._served.start.model)
+            if self._mirror.is_wanted(route):
+                asyncio.get_running_loop().call_soon(self._mirror.offer, call.answered)
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        self._mirror.close()
 
     def _failure(self, error: EdgefleetError) -> Response:
         """Count what went wrong and return the answer that says it."""
@@ -302,6 +320,8 @@ class Api:
         # what NaN was asked with may be answered with NaN: that says nothing about the model
         is_broken = nonfinite > 0 and not total_nonfinite(inputs.values())
         self._figures.answered(elapsed_s, nonfinite=is_broken, classes=classes)
+        if len(call.answered) < QUEUE:  # of a long predict, no more than a shadow could take
+            call.answered.append(Sample(inputs, outputs, elapsed_s))
         return outputs, nonfinite
 
     def _parameters(self, nonfinite: int = 0) -> dict[str, Any]:
@@ -318,12 +338,18 @@ class Api:
 
 
 class _Call:
-    """One request in the engine. is_abandoned: its caller got a timeout; set by the event loop."""
+    """One request in the engine. is_abandoned: its caller got a timeout; set by the event loop. answered: what was run for it."""
 
-    __slots__ = ("is_abandoned",)
+    __slots__ = ("answered", "is_abandoned")
 
     def __init__(self) -> None:
+        self.answered: list[Sample] = []
         self.is_abandoned = False
+
+
+def _hello(served: ServedModel) -> Hello:
+    start, post = served.start, served.postprocess
+    return Hello(start.digest, start.version, list(served.runtime.outputs), post.declared, list(post.labels))
 
 
 def _is_ready(lane: LaneRoute | None) -> bool:
