@@ -73,6 +73,26 @@ class Owner(Protocol):
         ...
 
 
+class Candidates(Protocol):
+    """What stands beside the active workers. Called in the loop."""
+
+    def route(self, model: str, route: ModelRoute) -> ModelRoute:
+        """Return the model's routes with its candidate."""
+        ...
+
+    def on_primary_stats(self, model: str, stats: Stats) -> None:
+        """An active worker told its figures."""
+        ...
+
+    def ask_stats(self) -> None:
+        """Ask the workers beside for theirs."""
+        ...
+
+    def close(self) -> None:
+        """End the workers beside."""
+        ...
+
+
 @dataclass(slots=True)
 class _Lanes:
     active: Worker | None = None
@@ -99,6 +119,16 @@ class ModelServing:
         self._owner: Owner | None = None
         self._gone: Callable[[], None] | None = None
         self._ref_of: Callable[[str], SlotRef | None] = _no_ref
+        self._candidates: Candidates | None = None
+
+    @property
+    def options(self) -> WorkerOptions:
+        """What all workers share."""
+        return self._options
+
+    def attach_candidates(self, candidates: Candidates) -> None:
+        """Name what stands beside the active workers."""
+        self._candidates = candidates
 
     def attach(self, owner: Owner, ref_of: Callable[[str], SlotRef | None]) -> None:
         """Name who decides, and where the slot to start a model from is looked up."""
@@ -193,6 +223,8 @@ class ModelServing:
 
     def close(self) -> None:
         """End every worker and wait for that."""
+        if self._candidates is not None:
+            self._candidates.close()
         for lanes in self._models.values():
             if lanes.restart is not None:
                 lanes.restart.cancel()
@@ -226,6 +258,8 @@ class ModelServing:
         for lanes in self._models.values():
             if lanes.active is not None and lanes.active.state == "serving":
                 lanes.active.send(GetStats())
+        if self._candidates is not None:
+            self._candidates.ask_stats()
 
     def ask_golden(self, model: str) -> None:
         """Ask the serving worker to answer one golden vector."""
@@ -240,6 +274,8 @@ class ModelServing:
     def write_routes(self) -> None:
         """Replace the routing table."""
         models = {m: ModelRoute(lanes={"active": _route(lanes)}) for m, lanes in self._models.items() if lanes.active}
+        if self._candidates is not None:
+            models = {model: self._candidates.route(model, route) for model, route in models.items()}
         write_routes(self._options.routes, RoutesTable(models=models, server_version=self._server_version))
 
     # ---- inside
@@ -268,6 +304,8 @@ class ModelServing:
             owner.on_trial_message(worker.model, message)
         elif isinstance(message, Stats):
             self._add_stats(worker, lanes, message)
+            if self._candidates is not None:
+                self._candidates.on_primary_stats(worker.model, message)
             owner.on_stats(worker.model, worker.ref.sha256, message)
         elif worker is lanes.active:
             self._on_active(worker, lanes, message, owner)

@@ -111,7 +111,15 @@ def merge_shadows(figures: Iterable[ShadowFigures]) -> ShadowFigures:
 
 def check_shadow(figures: ShadowFigures) -> None:
     """Raise ValueError unless every count and list can be what a device counts."""
-    counts = (figures.offered, figures.dropped, figures.compared, figures.failed, figures.judged, figures.agreed, figures.kept)
+    counts = (
+        figures.offered,
+        figures.dropped,
+        figures.compared,
+        figures.failed,
+        figures.judged,
+        figures.agreed,
+        figures.kept,
+    )
     if not all(0 <= count < 2**62 for count in (*counts, *figures.overlaps)) or len(figures.overlaps) > IOU_BUCKETS:
         raise ValueError("shadow figures out of range")
     if figures.agreed > figures.judged:

@@ -31,7 +31,9 @@ _log = logging.getLogger(__name__)
 class Keep(Protocol):
     """What a capture offers. reason: why this one is worth keeping. inputs: as the model got them. outputs: answers by version."""
 
-    def __call__(self, reason: str, inputs: Mapping[str, Array], outputs: Mapping[str, Any], *, difference: float) -> None:
+    def __call__(
+        self, reason: str, inputs: Mapping[str, Array], outputs: Mapping[str, Any], *, difference: float
+    ) -> None:
         """Keep it, or not, as the policy says."""
 
 
@@ -89,7 +91,9 @@ class Worst:
         """Say whether a sample of this difference would be kept: so that nothing is prepared for one that is not."""
         return difference > 0 and (len(self._heap) < TOP or difference > self._heap[0][0])
 
-    def __call__(self, reason: str, inputs: Mapping[str, Array], outputs: Mapping[str, Any], *, difference: float) -> None:
+    def __call__(
+        self, reason: str, inputs: Mapping[str, Array], outputs: Mapping[str, Any], *, difference: float
+    ) -> None:
         """Keep a disagreement if it is among the worst."""
         if not self.is_worth(difference):
             return
