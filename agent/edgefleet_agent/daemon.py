@@ -486,9 +486,8 @@ class Daemon:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, msgspec.Struct):
-        return msgspec.structs.asdict(value)  # by name: on the wire it is positional
-    return value.value if hasattr(value, "value") else msgspec.to_builtins(value)
+    # structs by name: on the wire they are positional
+    return msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else msgspec.to_builtins(value)
 
 
 def _lock(path: Path) -> int:

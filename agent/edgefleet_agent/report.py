@@ -129,7 +129,7 @@ class Reports:
             reason=entry.reason,
         )
 
-    def candidate(  # noqa: PLR0913, PLR0917
+    def candidate(
         self,
         kind: EventKind,
         model: str,

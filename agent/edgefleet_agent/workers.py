@@ -56,7 +56,7 @@ class Worker:
     replays: it compares a recording and ends.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         loop: Loop,
         options: WorkerOptions,

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from edgefleet_agent.candidate import readings
-from edgefleet_agent.candidate.manager import CandidateOptions, Candidates, Neighbours
+from edgefleet_agent.candidate.lane import CandidateOptions, Ground
+from edgefleet_agent.candidate.manager import Candidates, Neighbours
 from edgefleet_agent.candidate.pressure import PressureLimits
 from edgefleet_agent.install.intake import Intake
 from edgefleet_agent.install.preflight import Room
@@ -56,11 +57,11 @@ def candidates(  # noqa: PLR0913, PLR0917
         lend=runner.lend_idle_slot,
         event=reports.candidate,
         changed=reports.changed,
-        routes=serving.write_routes,
         room=room,
         readings=readings.read,
     )
-    made = Candidates(loop, paths, slots, intake, serving.options, options(settings), clock, near)
+    ground = Ground(loop, paths, slots, serving.options, options(settings), clock.monotonic_s, serving.write_routes)
+    made = Candidates(ground, intake, clock, near)
     serving.attach_candidates(made)
     reports.candidate_of = made.state
     return made

@@ -135,7 +135,7 @@ def _raw(array: Array) -> tuple[str, bytes | memoryview]:
     if not array.size:
         return array.dtype.name, b""
     # through uint8: some dtypes (bfloat16) have no buffer format of their own
-    return array.dtype.name, memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return array.dtype.name, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _array(tensor: _Tensor, raw: memoryview) -> Array:

@@ -10,13 +10,13 @@ import hashlib
 import heapq
 import logging
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from edgefleet_agent.clock import SystemClock
 from edgefleet_runtime.port import Array
 from edgefleet_runtime.postprocess import jsonable
 
@@ -67,10 +67,11 @@ class Worst:
         self._candidate = candidate_sha256
         self._keep_inputs = keep_inputs
         self._active = ""
+        self._clock = SystemClock()
         self._salt = os.urandom(16)
         self._heap: list[tuple[float, int, Kept]] = []
         self._count = 0
-        self._saved_s = time.monotonic()
+        self._saved_s = self._clock.monotonic_s()
         self._is_dirty = False
 
     def against(self, active_sha256: str) -> None:
@@ -100,7 +101,7 @@ class Worst:
         self._count += 1
         one = Kept(
             difference=round(difference, 6),
-            at_s=int(time.time()),
+            at_s=int(self._clock.now().timestamp()),
             reason=reason,
             input_hash=self._hash(inputs),
             answers={name: _bounded(answer) for name, answer in outputs.items()},
@@ -112,14 +113,14 @@ class Worst:
         else:
             heapq.heapreplace(self._heap, entry)
         self._is_dirty = True
-        if time.monotonic() - self._saved_s >= SAVE_EVERY_S:
+        if self._clock.monotonic_s() - self._saved_s >= SAVE_EVERY_S:
             self.save()
 
     def save(self) -> None:
         """Write the file if something changed. A full disk is said and leaves the old file."""
         if self._path is None or not self._is_dirty:
             return
-        self._saved_s, self._is_dirty = time.monotonic(), False
+        self._saved_s, self._is_dirty = self._clock.monotonic_s(), False
         kept = [one for _, _, one in sorted(self._heap, key=lambda entry: (-entry[0], entry[1]))]
         content = KeptFile(model=self._model, active_sha256=self._active, candidate_sha256=self._candidate, kept=kept)
         temporary = self._path.with_suffix(".tmp")

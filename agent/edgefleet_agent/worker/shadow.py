@@ -228,7 +228,7 @@ class ShadowListener:
             self._connection.close()
         connection = self._connection = ShadowConnection(self._comparer, self._engine)
         task = self._loop.create_task(self._loop.connect_accepted_socket(lambda: connection, accepted))
-        self._tasks.add(task)  # type: ignore[arg-type]
+        self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def close(self) -> None:
