@@ -6,8 +6,6 @@
 """
 
 import asyncio
-import hashlib
-import random
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -22,9 +20,10 @@ from edgefleet_agent.worker.figures import Figures
 from edgefleet_agent.worker.forward import FORWARDED_HEADER, Forwarder, Routes, lane_of_version
 from edgefleet_agent.worker.frames import Hello, Sample
 from edgefleet_agent.worker.http import Request, Response, error_response, json_response
+from edgefleet_agent.worker.lanes import candidate_for
 from edgefleet_agent.worker.loading import ServedModel
 from edgefleet_agent.worker.mirror import QUEUE, Mirror
-from edgefleet_agent.worker.protocol import LaneRoute, ModelRoute
+from edgefleet_agent.worker.protocol import LaneRoute
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_runtime.finite import total_nonfinite
 from edgefleet_runtime.image import BadImageError, ImageSupportMissingError
@@ -33,7 +32,6 @@ from edgefleet_runtime.preprocess import BadPayloadError
 
 SERVER_NAME = "edgefleet"
 EXTENSIONS = ["binary_tensor_data", "statistics", "model_repository", "edgefleet_predict"]
-KEY_HEADER = b"x-edgefleet-key"
 
 _MODEL_PATH = re.compile(
     r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|predict|stats))?"
@@ -110,6 +108,7 @@ class Api:
         match = _MODEL_PATH.fullmatch(path)
         if match is None:
             return error_response(404, f"There is nothing at {path[:200]}.")
+        start = self._served.start
         model, version = unquote(match["model"]), match["version"] and unquote(match["version"])
         verb = match["verb"] or "metadata"
         if verb in {"infer", "predict"} and request.method != "POST":
@@ -119,16 +118,21 @@ class Api:
         elsewhere = self._elsewhere(request, model, version, verb)
         if isinstance(elsewhere, Response):
             return elsewhere
+        if elsewhere is not None and model == start.model and version is None:
+            return self._forward_or_here(request, elsewhere)
         if elsewhere is not None:
             self._figures.passed_on()
             return self._forwarder.forward(request, elsewhere.socket)
+        return self._answer(request, verb)
+
+    def _answer(self, request: Request, verb: str) -> Response | Awaitable[Response]:
         match verb:
             case "infer":
                 return self._infer(request)
             case "predict":
                 return self._queued(self._predict_job(request))
             case "ready":
-                return json_response(200, {"name": model, "ready": True})
+                return json_response(200, {"name": self._served.start.model, "ready": True})
             case "stats":
                 return json_response(200, self._statistics())
             case _:
@@ -142,7 +146,7 @@ class Api:
             return None
         route = self._routes.table().models.get(model) or self._routes.table(fresh=True).models.get(model)
         if mine:
-            return self._split(route, request) if verb in {"infer", "predict"} else None
+            return candidate_for(route, request) if verb in {"infer", "predict"} else None
         if route is None or request.header(FORWARDED_HEADER) is not None:
             return error_response(404, f"There is no model {model[:80]} on this device.")
         lane = route.lanes.get("active") if version is None else lane_of_version(route, version)
@@ -158,15 +162,15 @@ class Api:
         route = self._routes.table().models.get(self._served.start.model)
         return route is not None and route.mode == "split"
 
-    def _split(self, route: ModelRoute | None, request: Request) -> LaneRoute | None:
-        """Return the candidate's lane for its share of requests: by the caller's key where one is sent, else by chance."""
-        candidate = route.lanes.get("candidate") if route is not None else None
-        if route is None or route.mode != "split" or not _is_ready(candidate):
-            return None
-        key = request.header(KEY_HEADER)
-        # not security: a caller without a key asks for a random lane
-        point = _point(route.salt, key) if key is not None else random.random()  # noqa: S311
-        return candidate if point * 100 < route.share_pct else None
+    async def _forward_or_here(self, request: Request, lane: LaneRoute) -> Response:
+        """Let the candidate answer; when it cannot be reached or is overrun, the active version does."""
+        response = await self._forwarder.forward(request, lane.socket)
+        if response.status != 503:
+            self._figures.passed_on()
+            return response
+        verb = "infer" if request.target.partition("?")[0].endswith("/infer") else "predict"
+        answer = self._answer(request, verb)
+        return answer if isinstance(answer, Response) else await answer
 
     def _metadata(self) -> dict[str, Any]:
         served = self._served
@@ -354,12 +358,6 @@ def _hello(served: ServedModel) -> Hello:
 
 def _is_ready(lane: LaneRoute | None) -> bool:
     return lane is not None and lane.state == "ready"
-
-
-def _point(salt: str, key: bytes) -> float:
-    """Return where a key lies in 0 … 1: as ranks of devices do (design README §7)."""
-    digest = hashlib.sha256(salt.encode() + b"\0" + key).digest()
-    return float(int.from_bytes(digest[:8], "big") / 2**64)
 
 
 def _not_allowed(allowed: str) -> Response:
