@@ -97,7 +97,7 @@ class Mirror:
             connection.connect(self._path)
         except OSError as error:
             connection.close()
-            _log.info("shadow cannot be reached: %s", error)
+            _log.debug("shadow cannot be reached: %s", error)
             return False
         self._socket = connection
         self._loop.add_reader(connection.fileno(), self._acknowledged)
@@ -118,7 +118,7 @@ class Mirror:
                 self._loop.add_writer(self._socket.fileno(), self._writable)
             return
         except OSError as error:
-            _log.info("shadow went away: %s", error)
+            _log.debug("shadow went away: %s", error)
             self._drop_socket()
             return
         if self._is_writing:
