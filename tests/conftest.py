@@ -13,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent
 SLOW = (
+    "agent/test_candidate_way.py",
+    "agent/test_candidates.py",
     "agent/test_going_back.py",
     "agent/test_hostile.py",
     "agent/test_install_child.py",
@@ -23,6 +25,7 @@ SLOW = (
     "agent/test_whole_way.py",
     "agent/test_withdrawing.py",
     "agent/worker/test_neighbours.py",
+    "agent/worker/test_shadow.py",
     "broker/test_delivery.py",
     "broker/test_lifecycle.py",
     "broker/test_links.py",

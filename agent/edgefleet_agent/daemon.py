@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from edgefleet_agent import __version__, wiring
+from edgefleet_agent.candidate.wiring import candidates
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.control import Control, obey
 from edgefleet_agent.durable import read_record
@@ -105,6 +106,8 @@ class Daemon:
             self._room,
             self._clock,
         )
+        near = (self._runner, self._serving, self._reports, self._room)
+        self._candidates = candidates(self._loop, self._paths, slots, self._intake, settings, self._clock, *near)
         self._control_socket = self._paths.sockets() / "control.sock"
         self._control = Control(self._loop, self._control_socket, lambda request: obey(self._runner, request))
         options = LinkOptions(settings.keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
@@ -140,6 +143,7 @@ class Daemon:
         self._runner.recover()
         if self._desired is not None:
             self._runner.apply(self._desired)
+            self._candidates.apply(self._desired)
         self._link.start()
         self._renewal.start()
         self._tick()
@@ -244,6 +248,7 @@ class Daemon:
         if hold is not None:
             self._intake.settle("hold", hold.raw_sha256)
             self._runner.hold(hold)
+            self._candidates.hold(hold)
 
     def _active_ref(self, model: str) -> SlotRef | None:
         record = self._runner.records.get(model)
@@ -259,10 +264,12 @@ class Daemon:
             self._desired = desired
             self._reports.accepted(desired.gen)
             self._runner.apply(desired)
+            self._candidates.apply(desired)
         elif kind == "hold":
             hold = read_record(HoldOk, self._paths.hold_ok)
             assert hold is not None
             self._runner.hold(hold)
+            self._candidates.hold(hold)
         log.info("document accepted", extra={"kind": kind, "gen": gen})
 
     def on_refused(self, kind: TaskKind, refused: Refused) -> None:
@@ -273,6 +280,7 @@ class Daemon:
     def on_fetch(self, packet: FetchProgress | Fetched | FetchFailed) -> None:
         """How a fetch goes."""
         self._runner.on_fetch(packet)
+        self._candidates.on_fetch(packet)
 
     def on_notice(self, notice: Notice) -> None:
         """Something the server should know."""
@@ -407,6 +415,7 @@ class Daemon:
             "refused": {"gen": state.refused_gen, "code": state.refused_code, "reason": state.refused_reason},
             "workers": self._serving.pids(),
             "disk_error": self._runner.trouble,
+            "candidates": self._candidates.pids(),
             "models": [
                 {name: _plain(getattr(model, name)) for name in model.__struct_fields__} for model in state.models
             ],
@@ -421,8 +430,9 @@ class Daemon:
         # first of all the next look: whatever fails below, time goes on
         self._tick_in(PUMP_S)
         self._runner.tick()
+        self._candidates.tick()
         now = self._clock.monotonic_s()
-        busy = self._runner.is_busy
+        busy = self._runner.is_busy or self._candidates.is_busy
         for model, record in self._runner.records.items():
             every = self._settings.golden_trial_s if is_on_trial(record) else self._settings.golden_interval_s
             if now - self._golden_asked_s.get(model, now - every) >= every:
@@ -464,14 +474,16 @@ class Daemon:
         if age >= interval:
             began_s = int(self._clock.now().timestamp()) - age  # by the clock as it is now: it may have been set since
             windows = [sums.closed(model, "active", began_s, age) for model, sums in self._serving.take_sums()]
-            system = self._system.read(self._serving.pids().values())
+            windows += self._candidates.take_windows(began_s, age)
+            system = self._system.read([*self._serving.pids().values(), *self._candidates.pids().values()])
             self._reports.telemetry(windows, system)
             self._window_began_s += age
             self._pump()
 
 
 def _plain(value: Any) -> Any:
-    return value.value if hasattr(value, "value") else msgspec.to_builtins(value)
+    # structs by name: on the wire they are positional
+    return msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else msgspec.to_builtins(value)
 
 
 def _lock(path: Path) -> int:

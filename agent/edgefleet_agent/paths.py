@@ -2,7 +2,8 @@
 
 agent.toml  identity/  identity/next/  tuf/  floor.a floor.b  desired.ok  hold.ok  queue/q.db  agent.lock
 models/<name>/current.msgpack  models/<name>/{A,B}/{bundle,slot.msgpack,bundle.part,bundle.bits}  models/<name>/active -> A
-run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock
+models/<model>/candidate.msgpack  shadow/<model>.msgpack
+run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock  run/<model>.recording
 """
 
 import hashlib
@@ -78,6 +79,14 @@ class StatePaths:
     def models(self) -> Path:
         """One folder per model."""
         return self.root / "models"
+
+    def kept(self, model: str) -> Path:
+        """The inputs on which a model and its shadow disagreed most."""
+        return self.root / "shadow" / f"{model}.msgpack"
+
+    def recording(self, model: str) -> Path:
+        """Copies of answered requests, for a shadow that is not resident."""
+        return self.run / f"{model}.recording"
 
     def sockets(self) -> Path:
         """Folder for unix sockets: `run/`, or a short one under the temporary folder when a path would be too long.

@@ -7,6 +7,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from edgefleet_agent import __version__
 from edgefleet_agent.identity import Identity
 from edgefleet_agent.install.child_protocol import Notice, Refused, TaskKind
@@ -19,6 +21,7 @@ from edgefleet_agent.serving import ModelServing
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import (
+    CandidateState,
     ErrorClass,
     Event,
     EventKind,
@@ -47,6 +50,7 @@ class Reports:
         self._refused = Refused("", "", ErrorClass.INTERNAL.value)
         self.gen = 0
         self.conn_id = ""
+        self.candidate_of: Callable[[str], CandidateState | None] = lambda _model: None
 
     def unix_ms(self) -> int:
         """Return the device's time in milliseconds."""
@@ -125,6 +129,20 @@ class Reports:
             reason=entry.reason,
         )
 
+    def candidate(
+        self,
+        kind: EventKind,
+        model: str,
+        sha256: str,
+        state: str,
+        code: str,
+        reason: str,
+        error_class: ErrorClass | None,
+    ) -> None:
+        """The candidate of a model came to another state."""
+        detail = {"state": state}
+        self._event(kind, model=model, sha256=sha256, error_class=error_class, code=code, reason=reason, detail=detail)
+
     def telemetry(self, windows: list[Window], system: SystemFigures) -> None:
         """Put one telemetry message into the outbox."""
         seq = self._next("telemetry")
@@ -153,7 +171,12 @@ class Reports:
             boot_id=self._boot_id,
             seq=self._next("state") if count else 0,
             ts=self.unix_ms(),
-            models=[_model_state(r, modes[name].value, runner, serving) for name, r in runner.records.items()],
+            models=[
+                msgspec.structs.replace(
+                    _model_state(record, modes[name].value, runner, serving), candidate=self.candidate_of(name)
+                )
+                for name, record in runner.records.items()
+            ],
             agent_version=__version__,
             refused_gen=self._refused.gen,
             refused_code=self._refused.code,

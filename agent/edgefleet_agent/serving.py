@@ -79,6 +79,26 @@ class Owner(Protocol):
         ...
 
 
+class Candidates(Protocol):
+    """What stands beside the active workers. Called in the loop."""
+
+    def route(self, model: str, route: ModelRoute) -> ModelRoute:
+        """Return the model's routes with its candidate."""
+        ...
+
+    def on_primary_stats(self, model: str, stats: Stats) -> None:
+        """An active worker told its figures."""
+        ...
+
+    def ask_stats(self) -> None:
+        """Ask the workers beside for theirs."""
+        ...
+
+    def close(self) -> None:
+        """End the workers beside."""
+        ...
+
+
 @dataclass(slots=True)
 class _Lanes:
     active: Worker | None = None
@@ -108,6 +128,16 @@ class ModelServing:
         self._owner: Owner | None = None
         self._gone: Callable[[], None] | None = None
         self._ref_of: Callable[[str], SlotRef | None] = _no_ref
+        self._candidates: Candidates | None = None
+
+    @property
+    def options(self) -> WorkerOptions:
+        """What all workers share."""
+        return self._options
+
+    def attach_candidates(self, candidates: Candidates) -> None:
+        """Name what stands beside the active workers."""
+        self._candidates = candidates
 
     def attach(self, owner: Owner, ref_of: Callable[[str], SlotRef | None]) -> None:
         """Name who decides, and where the slot to start a model from is looked up."""
@@ -224,6 +254,8 @@ class ModelServing:
 
     def close(self) -> None:
         """End every worker and wait for that."""
+        if self._candidates is not None:
+            self._candidates.close()
         for lanes in self._models.values():
             if lanes.restart is not None:
                 lanes.restart.cancel()
@@ -277,6 +309,8 @@ class ModelServing:
         for lanes in self._models.values():
             if lanes.active is not None and lanes.active.state == "serving":
                 lanes.active.send(GetStats())
+        if self._candidates is not None:
+            self._candidates.ask_stats()
 
     def ask_golden(self, model: str) -> None:
         """Ask the serving worker to answer one golden vector, in time."""
@@ -309,6 +343,8 @@ class ModelServing:
             for m, lanes in self._models.items()
             if lanes.active or lanes.made_room
         }
+        if self._candidates is not None:
+            models = {model: self._candidates.route(model, route) for model, route in models.items()}
         try:
             write_routes(self._options.routes, RoutesTable(models=models, server_version=self._server_version))
         except OSError as error:  # a full disk: each worker still answers for itself
@@ -347,6 +383,8 @@ class ModelServing:
             owner.on_trial_message(worker.model, message)
         elif isinstance(message, Stats):
             self._add_stats(worker, lanes, message)
+            if self._candidates is not None:
+                self._candidates.on_primary_stats(worker.model, message)
             owner.on_stats(worker.model, worker.ref.sha256, message)
         elif worker is lanes.active:
             self._on_active(worker, lanes, message, owner)

@@ -23,6 +23,10 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     profile of the desired document, 0 = follow it. python_command: how workers and install children are started where
     Python needs a prefix, for example an emulator. replace_s: a healthy version on probation is committed after this time
     when another version waits to replace it. renew_look_s: how often the age of the certificate is looked at.
+    shadow: how a shadow runs: beside what serves (live), or from a recording in a child that ends (sequential), or as memory allows.
+    shadow_samples, shadow_bytes: limits of a recording; shadow_rest_s: from one replay to the next recording. shadow_keep_inputs:
+    raw inputs may be kept with the worst disagreements. candidate_headroom_bytes: what must stay free beside a resident candidate.
+    The other shadow_… limits: above them it is suspended (0 = never for that reason).
     """
 
     infer_host: Literal["127.0.0.1", "::1"] = "127.0.0.1"
@@ -61,6 +65,17 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     block_timeout_s: float = 4.0
     no_progress_s: float = 120.0
     renew_look_s: float = 60.0
+    shadow: Literal["auto", "live", "sequential"] = "auto"
+    shadow_keep_inputs: bool = False
+    shadow_samples: int = 256
+    shadow_bytes: int = 16 * 1024 * 1024
+    shadow_record_s: float = 600.0
+    shadow_rest_s: float = 3600.0
+    candidate_headroom_bytes: int = 48 * 1024 * 1024
+    shadow_memory_stall_pct: float = 10.0
+    shadow_temperature_celsius: float = 80.0
+    shadow_battery_pct: float = 30.0
+    shadow_resume_s: float = 60.0
     python_command: list[str] = []
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

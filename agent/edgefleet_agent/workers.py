@@ -43,10 +43,25 @@ class WorkerOptions:
     command: tuple[str, ...] = ()
 
 
-class Worker:
-    """One worker process. `state` is "starting", "ready", "serving" or "draining". cpu_s: as it said last."""
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is particular to a worker beside the active one; the fields are those of `worker.protocol.Start`."""
 
-    def __init__(
+    lane: str
+    background: bool = False
+    mirror_path: str = ""
+    replay_path: str = ""
+    kept_path: str = ""
+    keep_inputs: bool = False
+
+
+class Worker:
+    """One worker process. `state` is "starting", "ready", "serving" or "draining". cpu_s: as it said last.
+
+    replays: it compares a recording and ends.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         loop: Loop,
         options: WorkerOptions,
@@ -55,6 +70,7 @@ class Worker:
         bundle_fd: int,
         on_message: "Callable[[Worker, ToAgentd], None]",
         on_exit: "Callable[[Worker, str], None]",
+        beside: Beside | None = None,
     ) -> None:
         self.model = model
         self.ref = ref
@@ -62,7 +78,9 @@ class Worker:
         self.golden_ok = False
         self.cpu_s = 0.0
         self.failed: Failed | None = None
-        self.socket_path = worker_socket(options.sockets, model, "active", ref.slot)
+        lane = beside.lane if beside is not None else "active"
+        self.replays = beside is not None and beside.replay_path != ""
+        self.socket_path = worker_socket(options.sockets, model, lane, ref.slot)
         self._loop = loop
         self._on_message = on_message
         self._on_exit = on_exit
@@ -71,16 +89,21 @@ class Worker:
             model=model,
             version=ref.version,
             digest=ref.sha256,
-            lane="active",
+            lane=lane,
             slot=ref.slot,
             bundle_fd=bundle_fd,
-            listener_fds=options.listener_fds,
-            own_socket_path=str(self.socket_path),
+            listener_fds=options.listener_fds if beside is None else (),
+            own_socket_path="" if self.replays else str(self.socket_path),
             routes_path=str(options.routes),
             threads=options.threads,
             memory_limit_bytes=options.memory_bytes or None,
             max_body_bytes=options.body_bytes,
             run_timeout_s=options.timeout_s,
+            background=beside is not None and beside.background,
+            mirror_path=beside.mirror_path if beside is not None else "",
+            replay_path=beside.replay_path if beside is not None else "",
+            kept_path=beside.kept_path if beside is not None else "",
+            keep_inputs=beside is not None and beside.keep_inputs,
         )
         try:
             self._link: WorkerLink = start_worker(start, command=options.command)

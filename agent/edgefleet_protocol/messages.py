@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from edgefleet_protocol.comparison import ShadowFigures
 from edgefleet_protocol.errors import BadMessageError
 
 MESSAGE_VERSION = 1
@@ -107,10 +108,36 @@ class EventKind(StrEnum):
     QUARANTINED = "quarantined"
     OUTBOX_DROPPED = "outbox_dropped"
     IDENTITY_RENEWED = "identity_renewed"
+    CANDIDATE = "candidate"
+
+
+class CandidatePhase(StrEnum):
+    """Where a device stands with the candidate of a model. Stored and public: never renamed."""
+
+    WAITING = "waiting"
+    DOWNLOADING = "downloading"
+    STARTING = "starting"
+    RUNNING = "running"
+    RECORDING = "recording"
+    REPLAYING = "replaying"
+    SUSPENDED = "suspended"
+    FAILED = "failed"
 
 
 class _Message(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     v: int = MESSAGE_VERSION
+
+
+class CandidateState(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """The bundle beside the active one. mode: shadow or split. state: a `CandidatePhase`; reason says why it is not running."""
+
+    target: str
+    sha256: str
+    mode: str
+    state: str
+    share_pct: int = 0
+    code: str = ""
+    reason: str = ""
 
 
 class ModelState(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
@@ -137,6 +164,7 @@ class ModelState(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     serving: bool = False
     rollout: str = ""
     mode: str = ""
+    candidate: CandidateState | None = None
 
 
 class State(_Message, frozen=True, kw_only=True):
@@ -220,6 +248,7 @@ class Window(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     classes: list[int] = msgspec.field(default_factory=list)
     worker_rss_bytes: int = -1
     worker_cpu_s: float = 0.0
+    shadow: ShadowFigures | None = None
 
 
 class Telemetry(_Message, frozen=True, kw_only=True):

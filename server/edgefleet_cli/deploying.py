@@ -54,10 +54,19 @@ class Deployer:
     clock: SystemClock
 
     def deploy(
-        self, ref: str, *, selector: str | None = None, device: str | None = None, dry_run: bool = False
+        self,
+        ref: str,
+        *,
+        selector: str | None = None,
+        device: str | None = None,
+        dry_run: bool = False,
+        beside: Json | None = None,
     ) -> Json:
-        """Set the release on the chosen devices (or only tell which, with `dry_run`) and return the answer."""
-        body = {"selector": selector, "device": device, "dry_run": dry_run}
+        """Set the release on the chosen devices (or only tell which, with `dry_run`) and return the answer.
+
+        beside: mode, share_pct and salt, to run it beside the active version instead.
+        """
+        body = {"selector": selector, "device": device, "dry_run": dry_run, **(beside or {})}
         return self.api.post(f"/releases/{part(ref)}:deploy", body)
 
     def wait(

@@ -11,6 +11,7 @@ from edgefleet_cli.output import Column, Output
 
 WINDOWS = [
     Column("model", lambda w: f"{w.get('model')}@{w.get('version')}", keep=True),
+    Column("lane", lambda w: text(w.get("lane"))),
     Column("window", lambda w: f"{w.get('length_s')} s", right=True),
     Column("answers", lambda w: text(w.get("n")), right=True),
     Column("errors", lambda w: text(w.get("errors")), right=True),
@@ -20,6 +21,24 @@ WINDOWS = [
     Column("p95", lambda w: milliseconds(w.get("latency_p95_ms")), right=True),
     Column("memory", lambda w: size(w.get("worker_rss_bytes")), right=True),
 ]
+
+SHADOWS = [
+    Column("shadow", lambda w: f"{w.get('model')}@{w.get('version')}", keep=True),
+    Column("compared", lambda w: text(w["shadow"].get("compared")), right=True),
+    Column("agreement", lambda w: _ratio(w["shadow"].get("agreement")), right=True),
+    Column("delta p50", lambda w: text(w["shadow"].get("delta_p50")), right=True),
+    Column("delta p95", lambda w: text(w["shadow"].get("delta_p95")), right=True),
+    Column("overlap", lambda w: _ratio(w["shadow"].get("overlap")), right=True),
+    Column("p95", lambda w: milliseconds(w.get("latency_p95_ms")), right=True),
+    Column("active p95", lambda w: milliseconds(w["shadow"].get("active_p95_ms")), right=True),
+    Column("failed", lambda w: text(w["shadow"].get("failed")), right=True),
+    Column("dropped", lambda w: f"{w['shadow'].get('dropped')} of {w['shadow'].get('offered')}", right=True),
+    Column("kept", lambda w: text(w["shadow"].get("kept")), right=True),
+]
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
 
 
 def show_health(out: Output, telemetry: Mapping[str, Any], now: datetime) -> None:
@@ -32,6 +51,10 @@ def show_health(out: Output, telemetry: Mapping[str, Any], now: datetime) -> Non
     windows = list(telemetry.get("windows") or [])
     if windows:
         out.table(windows, WINDOWS)
+    shadows = [window for window in windows if window.get("shadow")]
+    if shadows:
+        out.heading("Shadow: the same inputs, answered by the candidate and by what serves")
+        out.table(shadows, SHADOWS)
 
 
 def _system(system: Mapping[str, Any]) -> list[tuple[str, str]]:

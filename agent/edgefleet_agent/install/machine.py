@@ -424,6 +424,11 @@ def tried(record: ModelRecord) -> ModelRecord:
     return msgspec.structs.replace(record, tries=record.tries + 1)
 
 
+def lent(record: ModelRecord) -> ModelRecord:
+    """Return the record whose idle slot is given to a candidate: there is no way back in it any more."""
+    return msgspec.structs.replace(record, previous=None, before=Tally())
+
+
 def phase_deadline_s(record: ModelRecord) -> int | None:
     """Return when the running phase must have ended, unix seconds; None for phases without a deadline."""
     wanted = record.wanted

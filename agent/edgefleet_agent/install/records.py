@@ -37,6 +37,15 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class CandidateWish(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle beside the active one of the same model. mode: shadow or split; share_pct and salt are for split."""
+
+    wanted: Wanted
+    mode: str
+    share_pct: int = 0
+    salt: str = ""
+
+
 class TaskWish(msgspec.Struct, frozen=True, kw_only=True):
     """A task of the document; `until_s` 0 = no limit."""
 
@@ -63,6 +72,8 @@ class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
     telemetry_profile: str = "normal"
     telemetry_until_s: int = 0
     tasks: list[TaskWish] = []
+    candidates: list[CandidateWish] = []
+    refused_candidates: list[Refusal] = []
 
 
 class HoldOk(msgspec.Struct, frozen=True, kw_only=True):

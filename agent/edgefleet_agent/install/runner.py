@@ -99,6 +99,10 @@ class Runner:
         record = self.records.get(model)
         return record is not None and self._decide(record, self._wanted.get(model)) == wishes.HELD
 
+    def lend_idle_slot(self, model: str) -> None:
+        """A candidate takes the slot of the way back: from now on there is none. Raises OSError."""
+        self._save(machine.lent(self._records[model]))
+
     # ---- start
 
     def recover(self) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from edgefleet_agent.durable import write_record
 from edgefleet_agent.identity import ROOT_FILE
 from edgefleet_agent.install.child_protocol import Task
-from edgefleet_agent.install.records import DesiredOk, HoldOk, Refusal, TaskWish, Wanted
+from edgefleet_agent.install.records import CandidateWish, DesiredOk, HoldOk, Refusal, TaskWish, Wanted
 from edgefleet_agent.install_child.errors import HoldReplayError, TargetMismatchError, TransportError, code_of
 from edgefleet_agent.install_child.floor import Floor, FloorFile, trusted_now, with_time, with_versions
 from edgefleet_agent.install_child.repository import MetaSource, Repository, decode_head
@@ -31,7 +31,7 @@ from edgefleet_protocol.desired import (
     decode_hold,
 )
 from edgefleet_protocol.digest import parse_sha256, sha256_hex
-from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import parse_model_name, parse_target_path
 from edgefleet_protocol.messages import RepoHead
 from edgefleet_protocol.verify import ExpiredError, check_desired, verify_envelope
@@ -128,16 +128,26 @@ def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredO
     wanted: list[Wanted] = []
     idle: list[str] = []
     refused: list[Refusal] = []
+    candidates: list[CandidateWish] = []
+    refused_candidates: list[Refusal] = []
     for name, model in sorted(document.models.items()):
         if model.active is None:
             idle.append(parse_model_name(name))
             continue
         try:
-            wanted.append(_wanted(name, model, document.gen, repository))
+            wanted.append(_wanted(name, model.active, document.gen, repository))
         except TransportError:
             raise
         except EdgefleetError as error:
             refused.append(_refusal(name, model.active, error))
+        if model.candidate is None or model.mode is None:
+            continue
+        try:
+            candidates.append(_candidate(name, model, model.candidate, document.gen, repository))
+        except TransportError:
+            raise
+        except EdgefleetError as error:  # alone: what is active does not depend on what is tried beside it
+            refused_candidates.append(_refusal(name, model.candidate, error))
     until = document.telemetry.until
     return DesiredOk(
         device=document.device,
@@ -151,16 +161,23 @@ def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredO
         telemetry_profile=document.telemetry.profile,
         telemetry_until_s=_unix_s(until) if until is not None else 0,
         tasks=[TaskWish(id=t.id, kind=t.kind, until_s=_unix_s(t.until) if t.until else 0) for t in document.tasks],
+        candidates=candidates,
+        refused_candidates=refused_candidates,
     )
+
+
+def _candidate(name: str, model: ModelDesired, ref: Ref, gen: int, repository: Repository) -> CandidateWish:
+    if not 0 <= model.share_pct <= 100:
+        raise BadMessageError(f"the document gives the candidate of {name} a share of {model.share_pct} %")
+    wanted = _wanted(name, ref, gen, repository)
+    return CandidateWish(wanted=wanted, mode=str(model.mode), share_pct=model.share_pct, salt=model.salt)
 
 
 def _refusal(name: str, ref: Ref, error: EdgefleetError) -> Refusal:
     return Refusal(model=name, target=ref.target, sha256=ref.sha256, code=code_of(error), reason=error.message)
 
 
-def _wanted(name: str, model: ModelDesired, gen: int, repository: Repository) -> Wanted:
-    ref = model.active
-    assert ref is not None
+def _wanted(name: str, ref: Ref, gen: int, repository: Repository) -> Wanted:
     model_name = parse_model_name(name)
     if parse_target_path(ref.target)[0] != model_name:
         raise TargetMismatchError(f"the document wants {ref.target} for model {model_name}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from edgefleet_protocol.comparison import merge_shadows
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.messages import Telemetry, Window, decode, encode
 from edgefleet_protocol.sketch import LatencySketch
@@ -102,4 +103,5 @@ def _sum(a: Window, b: Window) -> Window:
         classes=classes,
         worker_cpu_s=a.worker_cpu_s + b.worker_cpu_s,
         worker_rss_bytes=max(a.worker_rss_bytes, b.worker_rss_bytes),
+        shadow=b.shadow if a.shadow is None else a.shadow if b.shadow is None else merge_shadows([a.shadow, b.shadow]),
     )

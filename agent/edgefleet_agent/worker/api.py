@@ -5,8 +5,7 @@
 3. 400: the request does not fit, with what was expected. 404: no such model. 413, 415: body. 503: not ready or busy. 504: too slow.
 """
 
-import hashlib
-import random
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -19,9 +18,12 @@ from edgefleet_agent.worker import wire
 from edgefleet_agent.worker.engine import BusyError, DeadlineError, Engine, InlinePolicy
 from edgefleet_agent.worker.figures import Figures
 from edgefleet_agent.worker.forward import FORWARDED_HEADER, Forwarder, Routes, lane_of_version
+from edgefleet_agent.worker.frames import Hello, Sample
 from edgefleet_agent.worker.http import Request, Response, error_response, json_response
+from edgefleet_agent.worker.lanes import candidate_for
 from edgefleet_agent.worker.loading import ServedModel
-from edgefleet_agent.worker.protocol import LaneRoute, ModelRoute
+from edgefleet_agent.worker.mirror import QUEUE, Mirror
+from edgefleet_agent.worker.protocol import LaneRoute
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_runtime.finite import total_nonfinite
 from edgefleet_runtime.image import BadImageError, ImageSupportMissingError
@@ -30,7 +32,6 @@ from edgefleet_runtime.preprocess import BadPayloadError
 
 SERVER_NAME = "edgefleet"
 EXTENSIONS = ["binary_tensor_data", "statistics", "model_repository", "edgefleet_predict"]
-KEY_HEADER = b"x-edgefleet-key"
 
 _MODEL_PATH = re.compile(
     r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|predict|stats))?"
@@ -56,6 +57,7 @@ class Api:
         self._figures = figures
         self._routes = routes
         self._forwarder = forwarder
+        self._mirror = Mirror(asyncio.get_running_loop(), lambda: _hello(served), figures)
         self._output_names = [s.name for s in served.runtime.outputs]
         start = served.start
         self._infer_paths = {
@@ -106,6 +108,7 @@ class Api:
         match = _MODEL_PATH.fullmatch(path)
         if match is None:
             return error_response(404, f"There is nothing at {path[:200]}.")
+        start = self._served.start
         model, version = unquote(match["model"]), match["version"] and unquote(match["version"])
         verb = match["verb"] or "metadata"
         if verb in {"infer", "predict"} and request.method != "POST":
@@ -115,16 +118,21 @@ class Api:
         elsewhere = self._elsewhere(request, model, version, verb)
         if isinstance(elsewhere, Response):
             return elsewhere
+        if elsewhere is not None and model == start.model and version is None:
+            return self._forward_or_here(request, elsewhere)
         if elsewhere is not None:
             self._figures.passed_on()
             return self._forwarder.forward(request, elsewhere.socket)
+        return self._answer(request, verb)
+
+    def _answer(self, request: Request, verb: str) -> Response | Awaitable[Response]:
         match verb:
             case "infer":
                 return self._infer(request)
             case "predict":
                 return self._queued(self._predict_job(request))
             case "ready":
-                return json_response(200, {"name": model, "ready": True})
+                return json_response(200, {"name": self._served.start.model, "ready": True})
             case "stats":
                 return json_response(200, self._statistics())
             case _:
@@ -138,7 +146,7 @@ class Api:
             return None
         route = self._routes.table().models.get(model) or self._routes.table(fresh=True).models.get(model)
         if mine:
-            return self._split(route, request) if verb in {"infer", "predict"} else None
+            return candidate_for(route, request) if verb in {"infer", "predict"} else None
         if route is None or request.header(FORWARDED_HEADER) is not None:
             return error_response(404, f"There is no model {model[:80]} on this device.")
         lane = route.lanes.get("active") if version is None else lane_of_version(route, version)
@@ -154,15 +162,15 @@ class Api:
         route = self._routes.table().models.get(self._served.start.model)
         return route is not None and route.mode == "split"
 
-    def _split(self, route: ModelRoute | None, request: Request) -> LaneRoute | None:
-        """Return the candidate's lane for its share of requests: by the caller's key where one is sent, else by chance."""
-        candidate = route.lanes.get("candidate") if route is not None else None
-        if route is None or route.mode != "split" or not _is_ready(candidate):
-            return None
-        key = request.header(KEY_HEADER)
-        # not security: a caller without a key asks for a random lane
-        point = _point(route.salt, key) if key is not None else random.random()  # noqa: S311
-        return candidate if point * 100 < route.share_pct else None
+    async def _forward_or_here(self, request: Request, lane: LaneRoute) -> Response:
+        """Let the candidate answer; when it cannot be reached or is overrun, the active version does."""
+        response = await self._forwarder.forward(request, lane.socket)
+        if response.status != 503:
+            self._figures.passed_on()
+            return response
+        verb = "infer" if request.target.partition("?")[0].endswith("/infer") else "predict"
+        answer = self._answer(request, verb)
+        return answer if isinstance(answer, Response) else await answer
 
     def _metadata(self) -> dict[str, Any]:
         served = self._served
@@ -203,13 +211,14 @@ class Api:
         job = self._infer_job(request.body, header_length)
         if not (self._engine.is_idle and self._inline.allows(len(request.body))):
             return self._queued(job)
-        began = time.perf_counter()
+        began, call = time.perf_counter(), _Call()
         try:
-            return job(_Call())
+            return job(call)
         except EdgefleetError as e:
             return self._failure(e)
         finally:
             self._inline.took(time.perf_counter() - began)
+            self._mirror_after(call)
 
     async def _queued(self, job: "Callable[[_Call], Response]") -> Response:
         call = _Call()
@@ -218,6 +227,19 @@ class Api:
         except EdgefleetError as e:
             call.is_abandoned = isinstance(e, DeadlineError)
             return self._failure(e)
+        finally:
+            self._mirror_after(call)
+
+    def _mirror_after(self, call: "_Call") -> None:
+        """Hand copies to a shadow, if one wants them, once the answer is on its way: in the loop's next round."""
+        if call.answered and self._served.start.lane == "active":
+            route = self._routes.table().models.get(self._served.start.model)
+            if self._mirror.is_wanted(route):
+                asyncio.get_running_loop().call_soon(self._mirror.offer, call.answered)
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        self._mirror.close()
 
     def _failure(self, error: EdgefleetError) -> Response:
         """Count what went wrong and return the answer that says it."""
@@ -302,6 +324,8 @@ class Api:
         # what NaN was asked with may be answered with NaN: that says nothing about the model
         is_broken = nonfinite > 0 and not total_nonfinite(inputs.values())
         self._figures.answered(elapsed_s, nonfinite=is_broken, classes=classes)
+        if len(call.answered) < QUEUE:  # of a long predict, no more than a shadow could take
+            call.answered.append(Sample(inputs, outputs, elapsed_s))
         return outputs, nonfinite
 
     def _parameters(self, nonfinite: int = 0) -> dict[str, Any]:
@@ -318,22 +342,22 @@ class Api:
 
 
 class _Call:
-    """One request in the engine. is_abandoned: its caller got a timeout; set by the event loop."""
+    """One request in the engine. is_abandoned: its caller got a timeout; set by the event loop. answered: what was run for it."""
 
-    __slots__ = ("is_abandoned",)
+    __slots__ = ("answered", "is_abandoned")
 
     def __init__(self) -> None:
+        self.answered: list[Sample] = []
         self.is_abandoned = False
+
+
+def _hello(served: ServedModel) -> Hello:
+    start, post = served.start, served.postprocess
+    return Hello(start.digest, start.version, list(served.runtime.outputs), post.declared, list(post.labels))
 
 
 def _is_ready(lane: LaneRoute | None) -> bool:
     return lane is not None and lane.state == "ready"
-
-
-def _point(salt: str, key: bytes) -> float:
-    """Return where a key lies in 0 … 1: as ranks of devices do (design README §7)."""
-    digest = hashlib.sha256(salt.encode() + b"\0" + key).digest()
-    return float(int.from_bytes(digest[:8], "big") / 2**64)
 
 
 def _not_allowed(allowed: str) -> Response:

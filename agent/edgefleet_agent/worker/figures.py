@@ -6,12 +6,13 @@ Written by the engine thread and the event loop, read by the event loop; one loc
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgefleet_agent.telemetry.collect import rss_bytes
 from edgefleet_agent.worker.protocol import Stats
+from edgefleet_protocol.comparison import ShadowFigures
 from edgefleet_protocol.sketch import LatencySketch
 
 MAX_CLASSES = 4096
@@ -25,6 +26,8 @@ class _Counts:
     bad_requests: int = 0
     nonfinite: int = 0
     forwarded: int = 0
+    mirrored: int = 0
+    mirror_dropped: int = 0
     sketch: LatencySketch = field(default_factory=LatencySketch)
     classes: dict[int, int] = field(default_factory=dict)
 
@@ -49,6 +52,7 @@ class Figures:
         self._errors = 0
         self._run_s = 0.0
         self._fail_s = 0.0
+        self.shadow: Callable[[], ShadowFigures] | None = None
 
     def answered(self, run_s: float, *, nonfinite: bool, classes: Iterable[int]) -> None:
         """Count one inference that got an answer. run_s: seconds inside the runtime."""
@@ -88,6 +92,17 @@ class Figures:
         with self._lock:
             self._delta.forwarded += 1
 
+    def mirrored(self, *, dropped: bool) -> None:
+        """Count one input that was had for a shadow, and whether there was no room for it."""
+        with self._lock:
+            self._delta.mirrored += 1
+            self._delta.mirror_dropped += dropped
+
+    def mirror_lost(self, count: int) -> None:
+        """Count inputs that waited for a shadow which went away."""
+        with self._lock:
+            self._delta.mirror_dropped += count
+
     def totals(self) -> Totals:
         """Return the sums since start."""
         with self._lock:
@@ -109,6 +124,9 @@ class Figures:
             classes=[taken.classes.get(i, 0) for i in range(top + 1)],
             rss_bytes=rss_bytes(os.getpid()),
             cpu_s=time.process_time(),
+            mirrored=taken.mirrored,
+            mirror_dropped=taken.mirror_dropped,
+            shadow=self.shadow() if self.shadow is not None else None,
         )
 
 

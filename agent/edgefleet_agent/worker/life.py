@@ -20,6 +20,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 from edgefleet_agent.worker.api import Api
+from edgefleet_agent.worker.background import give_way
 from edgefleet_agent.worker.engine import BusyError, Engine, InlinePolicy
 from edgefleet_agent.worker.figures import Figures
 from edgefleet_agent.worker.forward import Forwarder, Routes
@@ -46,6 +47,8 @@ from edgefleet_agent.worker.protocol import (
     decode_to_worker,
     encode_control,
 )
+from edgefleet_agent.worker.shadow import Comparer, ShadowListener, replay
+from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import ErrorClass
 
 _log = logging.getLogger(__name__)
@@ -67,6 +70,9 @@ def run_worker(control: socket.socket) -> int:
         if start is None:
             return EXIT_AGENTD_GONE
         served, golden = _prepare(start, control)
+        if start.replay_path:
+            _replay(served, control)
+            return EXIT_OK
     except StartError as e:
         _log.error("worker cannot serve: error_class=%s reason=%s", e.error_class, e.reason)
         _send(control, Failed(error_class=e.error_class.value, reason=e.reason[:2000]))
@@ -89,6 +95,8 @@ def _receive_start(control: socket.socket) -> Start | None:
 
 def _prepare(start: Start, control: socket.socket) -> tuple[ServedModel, Golden]:
     """Return the loaded and proved model with its proof; tells agentd each step. Raises StartError."""
+    if start.background:
+        give_way(f"shadow-{start.model}")
     if start.memory_limit_bytes is not None:
         try:
             resource.setrlimit(resource.RLIMIT_DATA, (start.memory_limit_bytes, start.memory_limit_bytes))
@@ -109,6 +117,18 @@ def _prepare(start: Start, control: socket.socket) -> tuple[ServedModel, Golden]
     gc.collect()
     gc.freeze()
     return served, golden
+
+
+def _replay(served: ServedModel, control: socket.socket) -> None:
+    """Compare a recording and tell the figures. Raises StartError."""
+    figures = Figures()
+    comparer = Comparer(served, figures)
+    figures.shadow = comparer.sums.take
+    try:
+        replay(Path(served.start.replay_path), comparer)
+    except (OSError, EdgefleetError) as e:
+        raise StartError(ErrorClass.INTERNAL, f"the recording cannot be replayed: {e}") from e
+    _send(control, figures.take())
 
 
 def _watch_agentd(control: socket.socket) -> None:
@@ -144,6 +164,7 @@ class _Worker:
         self._figures = Figures()
         self._listeners: list[socket.socket] = []
         self._own: tuple[socket.socket, Path, int] | None = None
+        self._shadow: ShadowListener | None = None
         self._next_golden = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = False
@@ -168,8 +189,13 @@ class _Worker:
             listener = listen_unix(path)
             self._own = (listener, path, path.stat().st_ino)
             self._listen(listener)
+        if start.mirror_path:
+            self._shadow = ShadowListener(Path(start.mirror_path), self._served, self._figures, self._engine)
         _send(self._control, Ready())
         status = await self._done
+        if self._shadow is not None:
+            self._shadow.close()
+        api.close()
         self._forwarder.close()
         self._engine.stop()
         return status

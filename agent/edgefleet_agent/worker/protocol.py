@@ -5,7 +5,7 @@
    worker exits 0.
 3. `Failed` is the last message of a worker, which exits with status 1. A worker whose control socket closes exits at once.
 4. Each `GetStats` is answered with one `Stats` (the delta since the last one), each `CheckGolden` with one `Golden`.
-   A drained worker sends a last `Stats` unasked before it exits.
+   A drained worker sends a last `Stats` unasked before it exits, and so does one that replayed a recording.
 5. At start, `Golden(ok=False)` is followed by `Failed(error_class="golden")` and never by `Ready`.
 6. Descriptors are inherited under the numbers given in `Start`; they are never sent over the socket.
 7. Light: msgspec and the protocol package only, because agentd imports this module.
@@ -16,6 +16,7 @@ from typing import Literal
 
 import msgspec
 
+from edgefleet_protocol.comparison import ShadowFigures
 from edgefleet_protocol.errors import EdgefleetError
 
 MAX_CONTROL_BYTES = 128 * 1024
@@ -46,6 +47,10 @@ class Start(Message, frozen=True, tag="start"):
     routes_path: file with a `RoutesTable` ("" = this worker knows only itself).
     threads: runtime threads for one inference. memory_limit_bytes: RLIMIT_DATA, None = no limit.
     run_timeout_s: a request that takes longer is answered 504 and counted as a timeout.
+
+    Of a candidate in shadow mode: background: give way to everything else. mirror_path: unix socket on which copies of answered
+    requests come. replay_path: a recording of such copies; it is compared, told as one `Stats`, and the worker exits.
+    kept_path: file for the disagreements that are kept; keep_inputs: with their raw inputs.
     """
 
     model: str
@@ -61,6 +66,11 @@ class Start(Message, frozen=True, tag="start"):
     memory_limit_bytes: int | None = None
     max_body_bytes: int = 32 * 1024 * 1024
     run_timeout_s: float = 30.0
+    background: bool = False
+    mirror_path: str = ""
+    replay_path: str = ""
+    kept_path: str = ""
+    keep_inputs: bool = False
     v: int = 1
 
 
@@ -127,6 +137,7 @@ class Stats(Message, frozen=True, tag="stats"):
     an output.
     latency: `LatencySketch.packed()` of the run alone, in seconds. classes: counts by class index when the bundle declares a
     classification, else empty. rss_bytes and cpu_s: absolute, of this process.
+    mirrored: inputs that were had for a shadow; mirror_dropped: of those, not handed over. shadow: of a shadow itself.
     """
 
     n: int = 0
@@ -139,6 +150,9 @@ class Stats(Message, frozen=True, tag="stats"):
     classes: list[int] = []
     rss_bytes: int = 0
     cpu_s: float = 0.0
+    mirrored: int = 0
+    mirror_dropped: int = 0
+    shadow: ShadowFigures | None = None
 
 
 class Failed(Message, frozen=True, tag="failed"):
@@ -187,7 +201,10 @@ def decode_to_agentd(data: bytes) -> ToAgentd:
 
 
 class LaneRoute(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One worker. socket: its own unix socket. state: `ready` once it sent `Ready`, before it `starting`, else `failed`."""
+    """One worker. socket: its own unix socket. state: `ready` once it sent `Ready`, before it `starting`, else `failed`.
+
+    mirror: socket for copies of answered requests ("" = it wants none).
+    """
 
     socket: str
     version: str
@@ -195,15 +212,23 @@ class LaneRoute(msgspec.Struct, frozen=True, omit_defaults=True):
     slot: str
     state: Literal["starting", "ready", "failed"] = "ready"
     reason: str = ""
+    mirror: str = ""
 
 
 class ModelRoute(msgspec.Struct, frozen=True, omit_defaults=True):
-    """All lanes of one model. mode, share_pct, salt: of the candidate, as in the desired document."""
+    """All lanes of one model. mode, share_pct, salt: of the candidate, as in the desired document.
+
+    recording: file that the active worker writes copies of answered requests into, at most record_samples of them and
+    record_bytes ("" = none): for a shadow that cannot be resident beside it.
+    """
 
     lanes: dict[str, LaneRoute]
     mode: Literal["shadow", "split"] | None = None
     share_pct: float = 0.0
     salt: str = ""
+    recording: str = ""
+    record_samples: int = 256
+    record_bytes: int = 16 * 1024 * 1024
 
 
 class RoutesTable(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgefleet_cli import completion
+from edgefleet_cli import beside, completion
 from edgefleet_cli.commands.release import Ref
 from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT, NotYetError, UsageError
 from edgefleet_cli.figures import text
@@ -65,6 +65,19 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags of the command
     strategy: Annotated[
         str, typer.Option("--strategy", metavar="S", help="How: all (at once) or canary (a rollout in stages).")
     ] = Strategy.ALL.value,
+    shadow: Annotated[
+        bool,
+        typer.Option(
+            "--shadow", help="Run it beside the active version on copies of its inputs; its answers go nowhere."
+        ),
+    ] = False,
+    split: Annotated[
+        int | None, typer.Option("--split", metavar="PCT", min=0, max=100, help="Let it answer this share of requests.")
+    ] = None,
+    salt: Annotated[
+        str, typer.Option("--salt", help="With --split: decides which keys it answers (default: from its name).")
+    ] = "",
+    end: Annotated[bool, typer.Option("--end", help="End its shadow or split; the active version stays.")] = False,
 ) -> None:
     """Deploy a release. With --wait: exit 0 all run it, 1 a device failed (7 a rollout), 8 not finished in time."""
     session = Session.of(ctx)
@@ -74,6 +87,9 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags of the command
             why="exactly one of --to and --device is needed",
             next_step=f"`edgectl deploy {ref} --to 'site=berlin'`; all devices: --to ''",
         )
+    mode = beside.parse(shadow=shadow, split=split, salt=salt, end=end, wait=wait, strategy=strategy)
+    if mode is not None:
+        raise typer.Exit(beside.run(session, ref, to, device, mode, dry_run=dry_run))
     if parse_strategy(strategy) is Strategy.CANARY:
         if until is Until.SERVING:
             raise UsageError(

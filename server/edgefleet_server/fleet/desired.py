@@ -22,6 +22,7 @@ from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import store
+from edgefleet_server.fleet.beside import CandidateWish, with_candidate
 from edgefleet_server.fleet.errors import DeviceRevokedError
 from edgefleet_server.fleet.model import ModelChange, OfferedBlob, SignedDesired, Wish
 from edgefleet_server.fleet.tables import FleetDesired
@@ -79,6 +80,28 @@ class DesiredBook:
             return SignedDesired(held.device, held.row.gen, held.row.envelope), False
         models[wish.model] = ModelDesired(active=wish.active)
         return self._write(session, held, models), True
+
+    def set_candidates(
+        self, wishes: Mapping[DeviceId, CandidateWish]
+    ) -> dict[DeviceId, tuple[SignedDesired, bool] | str]:
+        """Run each wish's bundle beside the active one, or end that; return each document and whether it is new, or why not.
+
+        Unknown and revoked devices are left out. Devices are locked as in `set_active`.
+        """
+        done: dict[DeviceId, tuple[SignedDesired, bool] | str] = {}
+        ids = list(wishes)
+        with self._db.session() as session:
+            for start in range(0, len(ids), LOCK_BATCH):
+                for held in _locked_live(session, ids[start : start + LOCK_BATCH]):
+                    models = _models(held.row)
+                    after = with_candidate(models, wishes[held.device])
+                    if isinstance(after, str):
+                        done[held.device] = after
+                    elif after == models and held.row is not None:
+                        done[held.device] = (SignedDesired(held.device, held.row.gen, held.row.envelope), False)
+                    else:
+                        done[held.device] = (self._write(session, held, after), True)
+        return done
 
     def set_models(self, changes: Sequence[ModelChange]) -> list[SignedDesired]:
         """Make these changes; return one newly signed document for each device, in order of id.

@@ -11,6 +11,7 @@ from pydantic import AwareDatetime
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.fleet.beside import Beside
 from edgefleet_server.fleet.model import ClaimView, Deployment, EventFilter, Group
 from edgefleet_server.fleet.schemas import ClaimTokensOut, DeployIn, DeviceIn, EnrollmentIn, GroupIn
 from edgefleet_server.fleet.views import DeviceView, EventView, ReleaseDevice, Summary
@@ -105,13 +106,15 @@ def _add_release_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.post("/releases/{ref}:deploy", operation_id="deploy_release")
     def deploy_release(ref: str, wanted: DeployIn, caller: Operator) -> Deployment:
-        """Make a release active on every matching device whose profile has a bundle; the others are listed with reasons."""
+        """Make a release active on every matching device whose profile has a bundle, or run it beside; the others are listed."""
+        beside = None if wanted.mode is None else Beside(wanted.mode, wanted.share_pct, wanted.salt)
         return fleet.deploy(
             ReleaseRef.parse(ref),
             selector=wanted.selector,
             device=wanted.device,
             dry_run=wanted.dry_run,
             by=caller.name,
+            beside=beside,
         )
 
     @router.get("/releases/{ref}/devices", operation_id="list_release_devices")

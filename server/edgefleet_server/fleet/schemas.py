@@ -1,6 +1,6 @@
 """Bodies of the fleet's routes: what comes in, and tokens. What goes out is `model` and `views` as they are."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -38,11 +38,17 @@ class DeviceIn(_In):
 
 
 class DeployIn(_In):
-    """Where to deploy: a selector ("" = every device) or one device."""
+    """Where to deploy: a selector ("" = every device) or one device.
+
+    mode: beside the active version as a shadow, or with a share of its requests (split), or `end` that; null makes it active.
+    """
 
     selector: str | None = None
     device: str | None = None
     dry_run: bool = False
+    mode: Literal["shadow", "split", "end"] | None = None
+    share_pct: int = Field(default=0, ge=0, le=100)
+    salt: str = Field(default="", max_length=64)
 
 
 class GroupIn(_In):

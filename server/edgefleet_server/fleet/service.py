@@ -6,6 +6,7 @@ A façade over its parts: `enrolment` (claims, certificates), `desired` (signed 
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from edgefleet_protocol.messages import Event, Presence, State
 from edgefleet_protocol.profile import HardwareProfile
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import rules, store
+from edgefleet_server.fleet.beside import Beside, CandidateWish, salt_of
 from edgefleet_server.fleet.desired import DesiredBook, Listener
 from edgefleet_server.fleet.enrolment import Enroller, root_documents
 from edgefleet_server.fleet.errors import (
@@ -257,8 +259,9 @@ class FleetService:
         device: str | None = None,
         dry_run: bool = False,
         by: str = "",
+        beside: Beside | None = None,
     ) -> Deployment:
-        """Make a release the active one on every matching device whose profile has a bundle of it.
+        """Make a release the active one on every matching device whose profile has a bundle of it, or run it beside that.
 
         All in one transaction. Raises BadSelectorError, DeviceUnknownError, DeviceRevokedError, NothingToDeployError, and
         what the registry raises for an unknown release.
@@ -272,7 +275,13 @@ class FleetService:
             )
         matched = self._matched(selector, device)
         able = {one.id: bundle for one in matched if (bundle := bundles.get(one.profile)) is not None}
-        gens = dict.fromkeys(able, 0) if dry_run else self._assign(able, by)
+        why_not: dict[DeviceId, str] = {}
+        if dry_run:
+            gens = dict.fromkeys(able, 0)
+        elif beside is None:
+            gens = self._assign(able, by)
+        else:
+            gens, why_not = self._assign_beside(able, beside, by)
         done: list[Assigned] = []
         skipped: list[Skipped] = []
         for one in matched:
@@ -281,6 +290,8 @@ class FleetService:
                 skipped.append(self._without_bundle(release, one))
             elif one.id in gens:
                 done.append(Assigned(one.id, one.profile, gens[one.id], bundle.target))
+            elif one.id in why_not:
+                skipped.append(Skipped(one.id, one.profile, why_not[one.id], "See `edgectl device show`."))
             else:
                 skipped.append(Skipped(one.id, one.profile, "it was revoked just now", "Nothing: it left the fleet."))
         return Deployment(str(ref), len(matched), done, skipped)
@@ -318,6 +329,38 @@ class FleetService:
                 ]
             )
         return {device: signed.gen for device, (signed, _) in written.items()}
+
+    def _assign_beside(
+        self, bundles: Mapping[DeviceId, BundleView], beside: Beside, by: str
+    ) -> tuple[dict[DeviceId, int], dict[DeviceId, str]]:
+        """Write these devices' documents, all in one transaction; return their gens, and why some have none."""
+        wishes = {}
+        for device, bundle in bundles.items():
+            ref = Ref(target=bundle.target, sha256=bundle.sha256, length=bundle.length)
+            salted = replace(beside, salt=salt_of(str(bundle.ref), beside.salt) if beside.mode == "split" else "")
+            wishes[device] = CandidateWish(bundle.ref.model, ref, salted)
+        with self._db.session():
+            written = self.desired.set_candidates(wishes)
+            gens = {device: done[0].gen for device, done in written.items() if not isinstance(done, str)}
+            self._feed.add(
+                [
+                    NewEvent(
+                        "desired",
+                        device,
+                        bundles[device].ref.model,
+                        detail={
+                            "release": str(bundles[device].ref),
+                            "gen": done[0].gen,
+                            "by": by,
+                            "mode": beside.mode,
+                            "share_pct": beside.share_pct,
+                        },
+                    )
+                    for device, done in written.items()
+                    if not isinstance(done, str) and done[1]
+                ]
+            )
+        return gens, {device: done for device, done in written.items() if isinstance(done, str)}
 
     def _without_bundle(self, release: ReleaseView, one: DeviceFacts) -> Skipped:
         job = next((job for job in release.jobs if job.profile == one.profile), None)

@@ -31,6 +31,33 @@ class DesiredModel:
     release: str
     target: str
     sha256: str
+    candidate: "DesiredCandidate | None" = None
+
+
+@dataclass(frozen=True)
+class DesiredCandidate:
+    """What a document wants beside the active bundle. mode: shadow or split."""
+
+    release: str
+    target: str
+    sha256: str
+    mode: str
+    share_pct: int
+    salt: str
+
+
+@dataclass(frozen=True)
+class ReportedCandidate:
+    """What a device says of the candidate of a model. state: a `CandidatePhase`."""
+
+    release: str
+    target: str
+    sha256: str
+    mode: str
+    state: str
+    share_pct: int
+    code: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +79,7 @@ class ReportedModel:
     slot: str
     serving: bool
     changed_at: datetime
+    candidate: ReportedCandidate | None = None
 
 
 @dataclass(frozen=True)
@@ -285,11 +313,36 @@ def _desired_view(row: FleetDesired | None) -> DesiredView:
     if row is None:
         return DesiredView(0, None, None, [])
     models = [
-        DesiredModel(name, release_of(active.target) or "", active.target, active.sha256)
+        DesiredModel(name, release_of(active.target) or "", active.target, active.sha256, _desired_candidate(model))
         for name, model in sorted(msgspec.convert(row.models, dict[str, ModelDesired]).items())
         if (active := model.active) is not None
     ]
     return DesiredView(row.gen, row.issued_at, row.expires_at, models)
+
+
+def _desired_candidate(model: ModelDesired) -> DesiredCandidate | None:
+    ref = model.candidate
+    if ref is None or model.mode is None:
+        return None
+    release = release_of(ref.target) or ""
+    return DesiredCandidate(release, ref.target, ref.sha256, model.mode, model.share_pct, model.salt)
+
+
+def _reported_candidate(said: Any) -> ReportedCandidate | None:
+    """Return what a stored report (any JSON value) says of a candidate."""
+    if not isinstance(said, dict):
+        return None
+    try:
+        return _candidate_from(said)
+    except (TypeError, ValueError):
+        return None
+
+
+def _candidate_from(said: Mapping[str, Any]) -> ReportedCandidate:
+    texts = {name: str(said.get(name) or "")[:1000] for name in ("target", "sha256", "mode", "state", "code", "reason")}
+    return ReportedCandidate(
+        release=release_of(texts["target"]) or "", share_pct=int(said.get("share_pct") or 0), **texts
+    )
 
 
 def _reported_model(state: FleetModelState, said: Mapping[str, Any]) -> ReportedModel:
@@ -309,6 +362,7 @@ def _reported_model(state: FleetModelState, said: Mapping[str, Any]) -> Reported
         slot=str(said.get("slot", "")),
         serving=bool(said.get("serving")),
         changed_at=state.changed_at,
+        candidate=_reported_candidate(said.get("candidate")),
     )
 
 

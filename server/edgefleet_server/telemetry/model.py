@@ -7,6 +7,28 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class ShadowView:
+    """How a candidate compares with what serves, on the same inputs. agreement: agreed ÷ judged, None where nothing was judged.
+
+    Deltas are of scores, within 19 %; overlap is the mean intersection over union of boxes. kept: disagreements on the device now.
+    """
+
+    offered: int
+    dropped: int
+    compared: int
+    failed: int
+    judged: int
+    agreed: int
+    agreement: float | None
+    delta_p50: float | None
+    delta_p95: float | None
+    overlap: float | None
+    active_p50_ms: float | None
+    active_p95_ms: float | None
+    kept: int
+
+
+@dataclass(frozen=True)
 class WindowView:
     """One window of one model. Latencies are milliseconds, within 1 %; None when nothing was counted."""
 
@@ -28,6 +50,7 @@ class WindowView:
     classes: Sequence[int]
     worker_rss_bytes: int
     worker_cpu_s: float
+    shadow: ShadowView | None = None
 
 
 @dataclass(frozen=True)

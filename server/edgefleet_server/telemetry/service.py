@@ -13,11 +13,12 @@ from typing import Any, Final
 import msgspec
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.comparison import ShadowFigures, check_shadow, delta_quantile, mean_overlap
 from edgefleet_protocol.messages import Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db import Database
 from edgefleet_server.telemetry import store
-from edgefleet_server.telemetry.model import Figures, Latest, WindowView
+from edgefleet_server.telemetry.model import Figures, Latest, ShadowView, WindowView
 from edgefleet_server.telemetry.tables import TelemetryWindow
 
 RETENTION: Final = timedelta(days=30)
@@ -83,7 +84,9 @@ class TelemetryService:
     def _window_row(self, device_id: str, window: Window, now: datetime) -> dict[str, Any] | None:
         counts = (window.n, window.errors, window.timeouts, window.nonfinite, window.crashes, window.length_s)
         try:
-            sketch = LatencySketch.unpacked(window.latency)
+            sketch: LatencySketch | None = LatencySketch.unpacked(window.latency)
+            if window.shadow is not None:
+                check_shadow(window.shadow)
         except ValueError:
             sketch = None
         is_sound = (
@@ -115,6 +118,7 @@ class TelemetryService:
             "classes": msgspec.msgpack.encode(window.classes),
             "worker_rss_bytes": window.worker_rss_bytes,
             "worker_cpu_s": window.worker_cpu_s,
+            "shadow": None if window.shadow is None else msgspec.msgpack.encode(window.shadow),
         }
 
 
@@ -140,6 +144,29 @@ def view(row: TelemetryWindow) -> WindowView:
         classes=msgspec.msgpack.decode(row.classes, type=list[int]),
         worker_rss_bytes=row.worker_rss_bytes,
         worker_cpu_s=row.worker_cpu_s,
+        shadow=None if row.shadow is None else shadow_view(msgspec.msgpack.decode(row.shadow, type=ShadowFigures)),
+    )
+
+
+def shadow_view(figures: ShadowFigures) -> ShadowView:
+    """Return a comparison with its ratios and quantiles."""
+    primary = LatencySketch.unpacked(figures.primary_latency)
+    overlap = mean_overlap(figures.overlaps)
+    p50, p95 = (delta_quantile(figures.deltas, q) for q in (0.5, 0.95))
+    return ShadowView(
+        offered=figures.offered,
+        dropped=figures.dropped,
+        compared=figures.compared,
+        failed=figures.failed,
+        judged=figures.judged,
+        agreed=figures.agreed,
+        agreement=round(figures.agreed / figures.judged, 4) if figures.judged else None,
+        delta_p50=None if p50 is None else float(f"{p50:.3g}"),
+        delta_p95=None if p95 is None else float(f"{p95:.3g}"),
+        overlap=None if overlap is None else round(overlap, 3),
+        active_p50_ms=_ms(primary, 0.5),
+        active_p95_ms=_ms(primary, 0.95),
+        kept=figures.kept,
     )
 
 

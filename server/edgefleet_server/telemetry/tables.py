@@ -26,7 +26,10 @@ class TelemetryBatch(SQLModel, table=True):
 
 
 class TelemetryWindow(SQLModel, table=True):
-    """One window of one model and lane. `latency` and `classes` are MessagePack lists of whole numbers."""
+    """One window of one model and lane. `latency` and `classes` are MessagePack lists of whole numbers.
+
+    `shadow`: MessagePack `ShadowFigures` of a candidate's window, else empty.
+    """
 
     __tablename__ = "telemetry_window"
     __table_args__ = (
@@ -52,3 +55,4 @@ class TelemetryWindow(SQLModel, table=True):
     classes: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     worker_rss_bytes: int = Field(sa_type=BigInteger)
     worker_cpu_s: float
+    shadow: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))

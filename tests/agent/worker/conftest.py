@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from edgefleet_agent.worker.launch import WorkerLink, listen_tcp, listen_unix, start_worker
-from edgefleet_agent.worker.protocol import Failed, Ready, Serve, Serving, Start, ToAgentd
+from edgefleet_agent.worker.protocol import Drain, Failed, Ready, Serve, Serving, Start, ToAgentd
 from edgefleet_protocol.digest import sha256_hex
 
 WAIT_S = 60.0
@@ -45,6 +45,15 @@ class RunningWorker:
             if isinstance(message, kind):
                 return message
             assert not isinstance(message, Failed), message
+
+    def until_ready(self) -> None:
+        """Wait until it is loaded and proved."""
+        self.until(Ready)
+
+    def drain(self) -> None:
+        """Let it leave in order."""
+        self.link.send(Drain())
+        assert self.exit_status() == 0
 
     def serve(self) -> None:
         """Bring it from its start to serving."""

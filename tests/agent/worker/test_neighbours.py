@@ -90,6 +90,11 @@ def test_a_version_is_found_in_its_lane_and_split_follows_the_key(rig: Rig) -> N
         by_key[key] = answers.pop()
     assert set(by_key.values()) == {"1.0.0", "1.1.0"}
     assert rig.infer(X, suffix="/versions/1.0.0")[1]["model_version"] == "1.0.0"
+    key = next(key for key, version in by_key.items() if version == "1.1.0")
+    new.link.process.kill()
+    new.exit_status()
+    status, answer, _ = rig.request("POST", "/v2/models/digits/infer", body, {"X-Edgefleet-Key": str(key)})
+    assert (status, answer["parameters"]["lane"]) == (200, "active")
 
 
 def test_swaps_under_load_fail_no_request(rig: Rig) -> None:

@@ -1,0 +1,176 @@
+"""What to do about the candidate of a model: compares the wish with what serves and with what the device can bear. Pure.
+
+1. A candidate lives in the slot that does not serve. It gets that slot only when what serves is proven, so that the way back it
+   takes the place of is needed no more; an install of the active version always has precedence.
+2. A digest that failed here is not tried again until a newer document or another attempt asks for it.
+3. Split needs a resident worker. A shadow is resident where memory allows, else it is recorded and replayed (`Record`, `Replay`).
+4. Every count that bounds a loop is in the record and raised before the start it counts.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from edgefleet_agent.install import machine
+from edgefleet_agent.install.records import CandidateWish, ModelRecord, Wanted
+from edgefleet_agent.install.wishes import idle_slot
+from edgefleet_protocol.messages import ErrorClass
+
+RECORD_VERSION = 1
+MAX_STARTS = 5
+"""Starts of one candidate without a steady run between them, counted over reboots and kills of agentd as well."""
+STEADY_S = 60.0
+RETRY_S = (5.0, 30.0, 120.0, 600.0)
+
+
+class CandidateRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`candidate.msgpack`: what agentd must remember of a candidate across a power cut.
+
+    sha256, slot: the bundle and where it is or is being brought. starts: raised before each start, forgotten after a steady run.
+    failed_…: the digest that failed here and for which document; code, reason and error_class say why.
+    """
+
+    v: int = RECORD_VERSION
+    model: str
+    sha256: str = ""
+    slot: str = ""
+    starts: int = 0
+    failed_sha256: str = ""
+    failed_gen: int = 0
+    failed_attempt: int = 0
+    error_class: ErrorClass | None = None
+    code: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What holds now. held: a hold names the candidate. in_slot: its verified bundle is in its slot. fits: see `memory_fit`.
+
+    pressure: reasons to suspend it. is_recorded: a recording waits to be replayed. is_resting: the last replay is not long ago.
+    """
+
+    wanted_active: Wanted | None
+    held: bool
+    in_slot: bool
+    fits: str
+    pressure: tuple[str, ...] = ()
+    is_recorded: bool = False
+    is_resting: bool = False
+    retry_waits: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Nothing is wanted beside the active version: stop and forget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """Do not run it now. state: a `CandidatePhase`."""
+
+    state: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bring:
+    """Fetch the bundle into the slot."""
+
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Have a worker beside the active one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Have the active worker record what it answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Have a child compare the recording, and end."""
+
+
+Step = End | Stay | Bring | Run | Record | Replay
+
+
+def decide(wish: CandidateWish | None, mine: CandidateRecord, record: ModelRecord | None, facts: Facts) -> Step:  # noqa: PLR0911
+    """Return what to do now. mine: of this model's candidate. record: of what serves."""
+    if wish is None:
+        return End()
+    wanted = wish.wanted
+    if record is None or record.active is None:
+        return Stay("waiting", "candidate.no_active", "no version of the model serves here yet")
+    if record.active.sha256 == wanted.sha256:
+        return Stay("waiting", "candidate.is_active", "the candidate is what serves")
+    if record.phase in machine.INSTALLING:
+        return Stay("waiting", "candidate.install", "the active version is being installed")
+    if facts.wanted_active is not None and facts.wanted_active.sha256 != record.active.sha256:
+        return Stay("waiting", "candidate.install", "another version is wanted as the active one")
+    if not machine.is_proven(record) or machine.is_on_trial(record):
+        return Stay("waiting", "candidate.trial", "what serves is on trial; its way back is in the other slot")
+    if has_failed(mine, wanted):
+        return Stay("failed", mine.code, mine.reason)
+    if facts.held:
+        return Stay("waiting", machine.HELD_CODE, "held by the server")
+    if facts.retry_waits:
+        return Stay("waiting", mine.code or "candidate.retry", mine.reason or "it is tried again soon")
+    if not facts.in_slot:
+        return Bring(idle_slot(record))
+    if facts.pressure:
+        what = ", ".join(facts.pressure)
+        return Stay("suspended", f"candidate.{facts.pressure[0]}", f"suspended under pressure: {what}")
+    return _way(wish, facts)
+
+
+def _way(wish: CandidateWish, facts: Facts) -> Step:
+    if facts.fits == "live":
+        return Run()
+    if wish.mode == "split" or facts.fits == "none":
+        return Stay("suspended", "candidate.memory", "there is not enough free memory for a second worker")
+    if facts.is_recorded:
+        return Replay()
+    if facts.is_resting:
+        return Stay("waiting", "candidate.rest", "the last recording was compared; the next one is made later")
+    return Record()
+
+
+def memory_fit(need_bytes: int, available_bytes: int, reserve_bytes: int, headroom_bytes: int, *, mode: str) -> str:
+    """Return "live", "sequential" or "none". mode: auto, or what the settings insist on. available_bytes: -1 = unknown."""
+    if mode == "sequential":
+        return "sequential"
+    if mode == "live" or available_bytes < 0 or available_bytes >= need_bytes + reserve_bytes + headroom_bytes:
+        return "live"
+    return "sequential" if available_bytes >= need_bytes + reserve_bytes else "none"
+
+
+def has_failed(mine: CandidateRecord, wanted: Wanted) -> bool:
+    """Say whether this digest failed here for this or a newer document and the same attempt."""
+    is_same = mine.failed_sha256 == wanted.sha256 and mine.failed_attempt == wanted.attempt
+    return is_same and mine.failed_gen >= wanted.gen
+
+
+def failed(mine: CandidateRecord, wanted: Wanted, error_class: ErrorClass, code: str, reason: str) -> CandidateRecord:
+    """Return the record of a failure. What says something about the moment only is tried again, the rest is not."""
+    after = msgspec.structs.replace(mine, error_class=error_class, code=code, reason=reason)
+    if error_class in machine.TRANSIENT:
+        return after
+    return msgspec.structs.replace(
+        after, failed_sha256=wanted.sha256, failed_gen=wanted.gen, failed_attempt=wanted.attempt
+    )
+
+
+def started(mine: CandidateRecord, wanted: Wanted, slot: str) -> CandidateRecord:
+    """Return the record of one more start, to be written before it; of another bundle the count begins anew."""
+    starts = mine.starts + 1 if mine.sha256 == wanted.sha256 else 1
+    return msgspec.structs.replace(mine, sha256=wanted.sha256, slot=slot, starts=starts)
+
+
+def is_worn_out(mine: CandidateRecord, wanted: Wanted) -> bool:
+    """Say whether it was started too often without a steady run."""
+    return mine.sha256 == wanted.sha256 and mine.starts >= MAX_STARTS

@@ -1,0 +1,63 @@
+"""Candidates beside the active version: which documents name one, and how they come to.
+
+Rules:
+- A document gets a candidate only for a model that it has an active bundle of, and never the active bundle itself.
+- The salt of a split is made of the release's name unless one is given: the same keys go to the candidate on every device, and still
+  do when the share is changed later. A larger share only adds keys to the candidate's lane, a smaller one only takes some away.
+- Whatever makes another bundle active (`deploy`, a rollout) ends the candidate of that model.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from edgefleet_protocol.desired import ModelDesired, Ref
+from edgefleet_protocol.ids import ModelName
+
+Mode = Literal["shadow", "split", "end"]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """How a release runs beside the active one; "end" takes it away again. share_pct and salt are for split."""
+
+    mode: Mode
+    share_pct: int = 0
+    salt: str = ""
+
+
+@dataclass(frozen=True)
+class CandidateWish:
+    """A bundle to run beside the active one of a model, or no more (`end`)."""
+
+    model: ModelName
+    ref: Ref
+    beside: Beside
+
+
+def salt_of(release: str, given: str = "") -> str:
+    """Return the salt of a release's split."""
+    return given or hashlib.sha256(b"split\0" + release.encode()).hexdigest()[:16]
+
+
+def with_candidate(models: Mapping[str, ModelDesired], wish: CandidateWish) -> dict[str, ModelDesired] | str:
+    """Return the document's models with the wish carried out, or why that cannot be; the same models when nothing changes."""
+    known = models.get(wish.model)
+    if known is None or known.active is None:
+        return f"no version of {wish.model} is active there"
+    ref, beside = wish.ref, wish.beside
+    has_it = known.candidate is not None and known.candidate.sha256 == ref.sha256
+    if beside.mode == "end":
+        if not has_it:
+            return "it does not run beside the active version there"
+        return {**models, wish.model: ModelDesired(active=known.active)}
+    if known.active.sha256 == ref.sha256:
+        return "it is the active version there"
+    candidate = known.candidate if has_it else ref
+    after = msgspec.structs.replace(
+        known, candidate=candidate, mode=beside.mode, share_pct=beside.share_pct, salt=beside.salt
+    )
+    return {**models, wish.model: after}

@@ -1,0 +1,96 @@
+"""Shadow and split from the operator's wish to the figures at the server: real agents, real workers, real broker."""
+
+import json
+import os
+import signal
+import time
+import urllib.request
+from typing import Any
+
+from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_server.fleet.beside import Beside
+from tests.agent.field import Agent, deploy, eventually, publish
+from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.server.gateway.conftest import Site
+
+TOP_K = json.dumps({"v": 1, "outputs": [{"name": "y", "steps": [{"op": "top_k", "k": 3}]}]}).encode()
+EXTRA = {"postprocess.json": TOP_K, "labels.txt": b"a\nb\nc\n"}
+
+
+def beside(site: Site, version: str, mode: Any, share_pct: int = 0) -> Any:
+    """Run a published version beside the active one everywhere."""
+    return site.house.fleet.deploy(ReleaseRef.parse(f"digits@{version}"), selector="", beside=Beside(mode, share_pct))
+
+
+def candidate(agent: Agent) -> dict[str, Any]:
+    """Return what the agent says of its candidate."""
+    return agent.model().get("candidate") or {}
+
+
+def serve_and_publish(site: Site, agent: Agent, scale: float = -1.0) -> None:
+    deploy(site, "1.0.0", bundle_bytes(classifier_onnx(), extra=EXTRA))
+    agent.wait("committed", "1.0.0")
+    publish(site, "1.1.0", bundle_bytes(classifier_onnx(scale), version="1.1.0", extra=EXTRA))
+
+
+def keyed(agent: Agent, key: str) -> dict[str, Any]:
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1.0, 0.0, 0.0, 0.0]}]}
+    request = urllib.request.Request(
+        f"{agent.status()['infer_url']}/v2/models/digits/infer",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json", "X-Edgefleet-Key": key},
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        answer: dict[str, Any] = json.load(response)
+    return answer
+
+
+def compared(site: Site, agent: Agent) -> dict[str, int]:
+    """Return the sums of what the server has of the candidate's lane."""
+    windows = [w for _, w in site.house.telemetry.windows(agent.id, None, 200)[0] if w.lane == "candidate"]
+    names = ("offered", "dropped", "compared", "judged", "agreed")
+    return {name: sum(getattr(w.shadow, name) for w in windows if w.shadow) for name in names}
+
+
+def test_a_shadow_compares_tells_the_server_and_a_crash_costs_no_answer(site: Site, agent: Agent) -> None:
+    agent.environment = {**agent.environment, "EDGEFLEET_AGENT_TELEMETRY_INTERVAL_S": "1"}
+    agent.start()
+    serve_and_publish(site, agent)
+    assert beside(site, "1.1.0", "shadow").skipped == []
+    assert eventually(lambda: candidate(agent).get("state") == "running"), agent.log.read_text()[-3000:]
+    for i in range(20):
+        answer = agent.infer(x=(1.0 + i, 0.0, 0.0, 0.0))
+        assert (answer["model_version"], answer["parameters"]["lane"]) == ("1.0.0", "active")
+        time.sleep(0.01)
+    assert eventually(lambda: compared(site, agent)["compared"] >= 1)
+    assert eventually(lambda: sum(compared(site, agent)[n] for n in ("compared", "dropped")) >= 20)
+    sums = compared(site, agent)
+    assert sums["offered"] == 20
+    assert sums["agreed"] < sums["judged"]
+    told = site.house.fleet.reader.device(agent.id).models[0].candidate
+    assert told is not None
+    assert (told.release, told.mode, told.state) == ("digits@1.1.0", "shadow", "running")
+
+    pid = agent.status()["candidates"]["digits"]
+    os.kill(pid, signal.SIGKILL)
+    for _ in range(20):
+        assert agent.infer()["model_version"] == "1.0.0"
+    assert eventually(lambda: agent.status().get("candidates", {}).get("digits") not in {None, pid})
+    assert eventually(lambda: {"starting", "running"} <= states(agent))
+
+    assert [s.reason for s in beside(site, "1.0.0", "shadow").skipped] == ["it is the active version there"]
+    assert beside(site, "1.1.0", "end").skipped == []
+    assert eventually(lambda: not candidate(agent) and not agent.status()["candidates"])
+    assert agent.infer()["model_version"] == "1.0.0"
+    deploy_known(site, "1.1.0")
+    agent.wait("committed", "1.1.0")
+    assert agent.comes_to_answer("1.1.0")
+    assert agent.stop() == 0
+
+
+def states(agent: Agent) -> set[str]:
+    return {e.detail.get("detail", {}).get("state") for e in agent.events() if e.kind == "candidate"}
+
+
+def deploy_known(site: Site, version: str) -> None:
+    site.house.fleet.deploy(ReleaseRef.parse(f"digits@{version}"), selector="")

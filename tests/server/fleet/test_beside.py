@@ -1,0 +1,81 @@
+"""A release beside the active one: which documents get it, what changes them, and what ends it."""
+
+import pytest
+
+from edgefleet_protocol.desired import ModelDesired, Ref
+from edgefleet_protocol.ids import ModelName, ReleaseRef
+from edgefleet_server.fleet.beside import Beside, CandidateWish, salt_of, with_candidate
+from tests.server.fleet.house import House
+
+OLD, NEW = (Ref(target=f"digits/{v}/p.bundle", sha256=v, length=1) for v in ("1.0.0", "1.1.0"))
+DIGITS = ModelName("digits")
+
+
+def wish(mode: str, ref: Ref = NEW, share_pct: int = 0) -> CandidateWish:
+    return CandidateWish(DIGITS, ref, Beside(mode, share_pct, "s" if mode == "split" else ""))  # type: ignore[arg-type]
+
+
+def test_a_candidate_needs_an_active_version_that_is_another_one() -> None:
+    assert with_candidate({}, wish("shadow")) == "no version of digits is active there"
+    only = {"digits": ModelDesired(active=OLD)}
+    assert with_candidate(only, wish("shadow", OLD)) == "it is the active version there"
+    assert with_candidate(only, wish("end")) == "it does not run beside the active version there"
+
+
+def test_mode_and_share_change_in_place_and_end_leaves_the_active_one() -> None:
+    one = with_candidate({"digits": ModelDesired(active=OLD), "other": ModelDesired(active=NEW)}, wish("shadow"))
+    assert isinstance(one, dict)
+    assert one["digits"] == ModelDesired(active=OLD, candidate=NEW, mode="shadow")
+    two = with_candidate(one, wish("split", share_pct=20))
+    assert isinstance(two, dict)
+    assert two["digits"] == ModelDesired(active=OLD, candidate=NEW, mode="split", share_pct=20, salt="s")
+    three = with_candidate(two, wish("end"))
+    assert three == {"digits": ModelDesired(active=OLD), "other": ModelDesired(active=NEW)}
+
+
+def test_the_salt_is_the_releases_so_that_keys_stay_where_they_are() -> None:
+    assert salt_of("digits@1.1.0") == salt_of("digits@1.1.0") != salt_of("digits@1.2.0")
+    assert salt_of("digits@1.1.0", "mine") == "mine"
+
+
+@pytest.fixture
+def two_releases(house: House) -> House:
+    """A device that should run 1.0.0, and 1.1.0 beside it to choose from."""
+    house.device()
+    first = house.release("digits@1.0.0")
+    house.release("digits@1.1.0")
+    house.fleet.deploy(first, selector="")
+    return house
+
+
+def test_deploying_beside_signs_once_and_is_seen(two_releases: House) -> None:
+    fleet = two_releases.fleet
+    new = ReleaseRef.parse("digits@1.1.0")
+    first = fleet.deploy(new, selector="", beside=Beside("split", 10))
+    again = fleet.deploy(new, selector="", beside=Beside("split", 10))
+    assert [one.gen for one in first.set] == [one.gen for one in again.set]
+    more = fleet.deploy(new, selector="", beside=Beside("split", 30))
+    assert more.set[0].gen == first.set[0].gen + 1
+    view = fleet.reader.device(more.set[0].device).desired.models[0]
+    assert view.release == "digits@1.0.0"
+    assert view.candidate is not None
+    assert (view.candidate.release, view.candidate.mode, view.candidate.share_pct) == ("digits@1.1.0", "split", 30)
+    assert view.candidate.salt == salt_of("digits@1.1.0")
+    offered = {blob.sha256 for blob in fleet.desired.offered_to(more.set[0].device)}
+    assert view.candidate.sha256 in offered
+    kinds = [event.detail.get("mode") for event in fleet.reader.events(limit=9)[0] if event.kind == "desired"]
+    assert kinds[:2] == ["split", "split"]
+
+
+def test_a_dry_run_changes_nothing_and_another_active_version_ends_it(two_releases: House) -> None:
+    fleet = two_releases.fleet
+    new = ReleaseRef.parse("digits@1.1.0")
+    told = fleet.deploy(new, selector="", dry_run=True, beside=Beside("shadow"))
+    device = told.set[0].device
+    assert fleet.reader.device(device).desired.models[0].candidate is None
+    fleet.deploy(new, selector="", beside=Beside("shadow"))
+    fleet.deploy(new, selector="")
+    model = fleet.reader.device(device).desired.models[0]
+    assert (model.release, model.candidate) == ("digits@1.1.0", None)
+    skipped = fleet.deploy(new, selector="", beside=Beside("shadow")).skipped
+    assert [one.reason for one in skipped] == ["it is the active version there"]
