@@ -23,6 +23,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     profile of the desired document, 0 = follow it. python_command: how workers and install children are started where
     Python needs a prefix, for example an emulator. replace_s: a healthy version on probation is committed after this time
     when another version waits to replace it. renew_look_s: how often the age of the certificate is looked at.
+    telemetry_daily_bytes: what telemetry and samples may cost a day, on the wire, 0 = no limit; download_daily_bytes: the same
+    for models. metered: whether bytes cost money; auto asks NetworkManager and looks at the default route.
     """
 
     infer_host: Literal["127.0.0.1", "::1"] = "127.0.0.1"
@@ -35,6 +37,9 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     reconnect_max_s: float = 300.0
     outbox_bytes: int = 16 * 1024 * 1024
     telemetry_interval_s: int = 0
+    telemetry_daily_bytes: int = 20_000_000
+    download_daily_bytes: int = 0
+    metered: Literal["auto", "yes", "no"] = "auto"
     probation_s: float = 1800.0
     probation_inferences: int = 500
     probation_min_s: float = 2.0
