@@ -19,6 +19,8 @@ from enum import IntEnum
 from pathlib import Path
 
 RESEND_AFTER_S = 20.0
+RESEND_MAX_S = 3_600.0
+"""A message that is not confirmed goes again after 20 s, then after twice as long each time; a new connection begins anew."""
 SPILL_S = 1_800.0
 MEMORY_BYTES = 256 * 1024
 WAL_BYTES = 1 << 20
@@ -90,7 +92,7 @@ class Outbox:
         self._fresh: dict[Key, _Fresh] = {}
         self._fresh_bytes = 0
         self._next_id = -1
-        self._sent: dict[int, float] = {}
+        self._sent: dict[int, tuple[float, int]] = {}
         self._merged_to = [0] * len(SPANS_S)
         self._db = self._open(path, pages)
         rows = self._db.execute("SELECT kind, COUNT(*), SUM(LENGTH(payload)) FROM message GROUP BY kind").fetchall()
@@ -252,7 +254,7 @@ class Outbox:
     # ---- out
 
     def due(self, now_s: float, limit: int, kinds: Sequence[Kind] = tuple(Kind)) -> list[Waiting]:
-        """Return up to `limit` messages to send now: events first, oldest first, none sent less than 20 s ago."""
+        """Return up to `limit` messages to send now: events first, oldest first, none sent a moment ago."""
         found: list[Waiting] = []
         for kind in kinds:
             if limit <= len(found):
@@ -276,11 +278,12 @@ class Outbox:
         return ready[:limit]
 
     def _may_send(self, message_id: int, now_s: float) -> bool:
-        return now_s - self._sent.get(message_id, -RESEND_AFTER_S) >= RESEND_AFTER_S
+        sent = self._sent.get(message_id)
+        return sent is None or now_s - sent[0] >= min(RESEND_MAX_S, RESEND_AFTER_S * 2.0 ** min(sent[1] - 1, 16))
 
     def sent(self, waiting: Waiting, now_s: float) -> None:
         """Note that a message is handed to the link; telemetry on the disk is marked there *before* it goes (rule 3)."""
-        self._sent[waiting.id] = now_s
+        self._sent[waiting.id] = (now_s, self._sent.get(waiting.id, (0.0, 0))[1] + 1)
         fresh = self._fresh.get((int(waiting.kind), waiting.boot_id, waiting.seq))
         if fresh is not None:
             fresh.sent = True
