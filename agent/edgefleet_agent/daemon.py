@@ -36,11 +36,12 @@ from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.records import DesiredOk, HoldOk, SlotRef
 from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.install.slots import Slots
+from edgefleet_agent.keeping import Keeper
 from edgefleet_agent.link.budget import daily
-from edgefleet_agent.link.drain import Drain
+from edgefleet_agent.link.drain import Drain, topic_chooser
 from edgefleet_agent.link.metered import look
 from edgefleet_agent.link.mqtt import Connected, Disconnected, LinkOptions, MqttLink, Received
-from edgefleet_agent.link.outbox import Joins, Kind, Outbox
+from edgefleet_agent.link.outbox import Kind
 from edgefleet_agent.loop import Loop, Timer
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.renewal import Renewal
@@ -49,8 +50,7 @@ from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.telemetry.collect import SystemReader, disk_free_bytes, memory_available_bytes
 from edgefleet_agent.telemetry.ticker import Ticker
-from edgefleet_agent.telemetry.window import begins_s, merge_payloads, pack_payloads
-from edgefleet_agent.wiring import limits, worker_options
+from edgefleet_agent.wiring import limits, open_outbox, worker_options
 from edgefleet_agent.worker.launch import listen_tcp, listen_unix
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import DeviceId, TenantId
@@ -86,7 +86,7 @@ class Daemon:
         self._system = SystemReader(state)
         self._prepare_folders()
         self._listeners = self._listen()
-        self._outbox = Outbox(self._paths.outbox, settings.outbox_bytes, Joins(merge_payloads, pack_payloads, begins_s))
+        self._outbox = open_outbox(settings, self._paths)
         slots = Slots(self._paths.models)
         self._serving = ModelServing(
             self._loop,
@@ -123,11 +123,14 @@ class Daemon:
         self._drain = Drain(
             self._outbox,
             self._link,
-            self._topic_of,
+            topic_chooser(self._topics, self._device),
             self._clock.monotonic_s,
             self._loop.call_later,
             settings.telemetry_daily_bytes,
         )
+        self._keeper = Keeper(self._loop, self._clock, settings, self._paths, self._outbox, self._device, self._boot_id)
+        self._keeper.send_to_all = self._serving.send_to_all
+        self._keeper.pump, self._drain.more_samples = self._drain.pump, self._keeper.next_sample
         self._downloads = daily(settings.download_daily_bytes, self._clock.monotonic_s())
         self._ticker = Ticker(self._loop, self._clock, self._device, settings.telemetry_interval_s, self._close_window)
         self._desired: DesiredOk | None = None
@@ -144,6 +147,7 @@ class Daemon:
     def run(self) -> None:
         """Run until SIGTERM or SIGINT; what is in flight is finished first. Leaves no process behind."""
         self._serving.attach(self._runner, self._active_ref)
+        self._serving.listen(self._keeper)
         self._intake.attach(self)
         self._renewal.attach(self._link.recycle, self._reports.identity_renewed)
         self._loop.on_wake(self._woken)
@@ -170,6 +174,7 @@ class Daemon:
         self._control.close()
         self._serving.close()
         self._runner.close()
+        self._keeper.close()
         self._outbox.close()
         for listener in self._listeners:
             listener.close()
@@ -260,6 +265,7 @@ class Daemon:
         if self._desired is not None:
             self._intake.settle("desired", self._desired.raw_sha256)
             self._ticker.desired = self._desired
+            self._keeper.wish(self._desired)
             self._reports.gen = self._desired.gen
         if hold is not None:
             self._intake.settle("hold", hold.raw_sha256)
@@ -277,6 +283,7 @@ class Daemon:
             desired = read_record(DesiredOk, self._paths.desired_ok)
             assert desired is not None
             self._desired = self._ticker.desired = desired
+            self._keeper.wish(desired)
             self._reports.accepted(desired.gen)
             self._runner.apply(desired)
         elif kind == "hold":
@@ -380,6 +387,7 @@ class Daemon:
         removed = self._outbox.ack(Kind.EVENT, ack.boot_id, ack.events)
         removed += self._outbox.ack(Kind.TELEMETRY, ack.boot_id, ack.telemetry)
         removed += self._outbox.ack(Kind.SAMPLE, ack.boot_id, ack.samples)
+        self._keeper.stored(ack.boot_id, ack.samples)
         if removed:
             self._pump()
 
@@ -388,14 +396,6 @@ class Daemon:
     def _pump(self) -> None:
         """Hand over what waits and may go."""
         self._drain.pump()
-
-    def _topic_of(self, kind: Kind) -> str:
-        topics = {
-            Kind.EVENT: self._topics.event,
-            Kind.TELEMETRY: self._topics.telemetry,
-            Kind.SAMPLE: self._topics.sample,
-        }
-        return topics[kind](self._device)
 
     def _report_soon(self) -> None:
         if not self._state_timer_set:
@@ -434,6 +434,7 @@ class Daemon:
             "infer_socket": str(self._paths.sockets() / "infer.sock"),
             "control_socket": str(self._control_socket),
             "outbox": self._drain.status(),
+            "capture": self._keeper.status(),
             "refused": {"gen": state.refused_gen, "code": state.refused_code, "reason": state.refused_reason},
             "workers": self._serving.pids(),
             "models": [

@@ -4,8 +4,10 @@ import socket
 from collections.abc import Sequence
 
 from edgefleet_agent.install.trial import Limits
+from edgefleet_agent.link.outbox import Joins, Outbox
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.settings import AgentSettings
+from edgefleet_agent.telemetry.window import begins_s, merge_payloads, pack_payloads
 from edgefleet_agent.workers import WorkerOptions
 
 
@@ -20,7 +22,13 @@ def worker_options(settings: AgentSettings, paths: StatePaths, listeners: Sequen
         body_bytes=settings.infer_body_bytes,
         timeout_s=settings.infer_timeout_s,
         command=tuple(settings.python_command),
+        log_predictions=settings.prediction_log_bytes > 0,
     )
+
+
+def open_outbox(settings: AgentSettings, paths: StatePaths) -> Outbox:
+    """Return the outbox of this device, which adds up and packs telemetry."""
+    return Outbox(paths.outbox, settings.outbox_bytes, Joins(merge_payloads, pack_payloads, begins_s))
 
 
 def limits(settings: AgentSettings) -> Limits:

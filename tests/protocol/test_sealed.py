@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefleet_protocol import sealed
-from edgefleet_protocol.sealed import SealedError, key_id, new_key, public_of, about_record, seal, unseal
+from edgefleet_protocol.sealed import SealedError, about_record, key_id, new_key, public_of, seal, unseal
 
 hpke = pytest.importorskip("cryptography.hazmat.primitives.hpke")
 SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.CHACHA20_POLY1305)

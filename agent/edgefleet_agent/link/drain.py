@@ -1,6 +1,6 @@
 """Hands what waits in the outbox to the link: by class, at the pace and within the budget of `budget`.
 
-1. Events first. Telemetry when no event waits, samples when nothing else does; on a metered link no samples.
+1. Events first, then telemetry, samples when nothing else waits; on a metered link no samples.
 2. A backlog of telemetry is packed into few messages before it goes: windows stay as they are.
 3. A message whose PUBACK does not come within LOST_S counts as arrived: the pace never waits for a lost one.
 4. Two places of the link stay free for state and metadata.
@@ -11,10 +11,14 @@ from typing import Protocol
 
 from edgefleet_agent.link.budget import OVERHEAD_BYTES, Bucket, Pace, daily, fresh_pace
 from edgefleet_agent.link.outbox import RESEND_AFTER_S, Kind, Outbox, Waiting
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.topics import Topics
 
 PACK_FROM = 20
 LOST_S = RESEND_AFTER_S
 KEPT_FREE = 2
+SMALL_BYTES = 2_048
+SMALL_TIMED = 16
 _NEVER = float("inf")
 
 
@@ -52,6 +56,7 @@ class Drain:
         self._budget: Bucket | None = daily(daily_bytes, now)
         self._pace: Pace = fresh_pace(now)
         self._bulk_mid: int | None = None
+        self._small: dict[int, float] = {}
         self._is_waiting = False
         self.is_metered = False
         self.more_samples: Callable[[], object] = _nothing
@@ -80,10 +85,14 @@ class Drain:
         """The connection is another one, or gone: nothing is on its way."""
         self._outbox.resend_all()
         self._bulk_mid = None
+        self._small.clear()
         self._pace = self._pace.lost(self._now())
 
     def published(self, mid: int) -> None:
         """The broker has taken a message."""
+        handed_s = self._small.pop(mid, None)
+        if handed_s is not None:
+            self._pace = self._pace.small_arrived(max(1e-6, self._now() - handed_s))
         if mid == self._bulk_mid:
             self._bulk_mid = None
             self._pace = self._pace.arrived(self._now())
@@ -96,8 +105,8 @@ class Drain:
             self._bulk_mid = None
             self._pace = self._pace.arrived(now)
         waits_s = self._events(now)
-        if waits_s == 0.0:
-            waits_s = self._bulk(now)
+        if waits_s != _NEVER:
+            waits_s = min(waits_s or _NEVER, self._bulk(now))
         if waits_s < LOST_S and not self._is_waiting and self._link.room > KEPT_FREE:
             self._is_waiting = True
             self._later(max(waits_s, 0.001), self._again)
@@ -143,12 +152,24 @@ class Drain:
             return False
         if bulk:
             self._bulk_mid = mid
+        elif len(self._small) < SMALL_TIMED and len(waiting.payload) <= SMALL_BYTES:
+            self._small[mid] = now
         self._pace = self._pace.handed(now, bulk=bulk)
         size = len(waiting.payload) + OVERHEAD_BYTES
         self.bytes_out += size
         if self._budget is not None:
             self._budget = self._budget.now(now).less(size)
         return True
+
+
+def topic_chooser(topics: Topics, device: DeviceId) -> Callable[[Kind], str]:
+    """Return which topic a class of messages goes to."""
+    chosen = {
+        Kind.EVENT: topics.event(device),
+        Kind.TELEMETRY: topics.telemetry(device),
+        Kind.SAMPLE: topics.sample(device),
+    }
+    return lambda kind: chosen[kind]
 
 
 def _nothing() -> None:

@@ -22,6 +22,7 @@ from edgefleet_agent.worker.forward import FORWARDED_HEADER, Forwarder, Routes, 
 from edgefleet_agent.worker.http import Request, Response, error_response, json_response
 from edgefleet_agent.worker.loading import ServedModel
 from edgefleet_agent.worker.protocol import LaneRoute, ModelRoute
+from edgefleet_agent.worker.watch import TRACE_HEADER, Watch
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_runtime.finite import total_nonfinite
 from edgefleet_runtime.image import BadImageError, ImageSupportMissingError
@@ -49,6 +50,7 @@ class Api:
         figures: Figures,
         routes: Routes,
         forwarder: Forwarder,
+        watch: Watch,
     ) -> None:
         self._served = served
         self._engine = engine
@@ -56,6 +58,7 @@ class Api:
         self._figures = figures
         self._routes = routes
         self._forwarder = forwarder
+        self._watch = watch
         self._output_names = [s.name for s in served.runtime.outputs]
         start = served.start
         self._infer_paths = {
@@ -122,7 +125,7 @@ class Api:
             case "infer":
                 return self._infer(request)
             case "predict":
-                return self._queued(self._predict_job(request))
+                return self._queued(self._predict_job(request), self._call(request))
             case "ready":
                 return json_response(200, {"name": model, "ready": True})
             case "stats":
@@ -201,18 +204,21 @@ class Api:
             return error_response(400, "Inference-Header-Content-Length must be a number of bytes.")
         header_length = int(length) if length is not None else None
         job = self._infer_job(request.body, header_length)
+        call = self._call(request)
         if not (self._engine.is_idle and self._inline.allows(len(request.body))):
-            return self._queued(job)
+            return self._queued(job, call)
         began = time.perf_counter()
         try:
-            return job(_Call())
+            return job(call)
         except EdgefleetError as e:
             return self._failure(e)
         finally:
             self._inline.took(time.perf_counter() - began)
 
-    async def _queued(self, job: "Callable[[_Call], Response]") -> Response:
-        call = _Call()
+    def _call(self, request: Request) -> "_Call":
+        return _Call(self._watch.trace_of(request.header(TRACE_HEADER)))
+
+    async def _queued(self, job: "Callable[[_Call], Response]", call: "_Call") -> Response:
         try:
             return await self._engine.submit(lambda: job(call), self._served.start.run_timeout_s)
         except EdgefleetError as e:
@@ -255,9 +261,10 @@ class Api:
                 head["id"] = request.id
             head["parameters"] = self._parameters(nonfinite)
             answer, json_length = wire.encode_response(head, outputs, request)
+            headers = [(b"X-Edgefleet-Trace", call.trace_id.encode())]
             if json_length is None:
-                return Response(200, answer)
-            headers = [(b"Inference-Header-Content-Length", str(json_length).encode())]
+                return Response(200, answer, headers=headers)
+            headers.append((b"Inference-Header-Content-Length", str(json_length).encode()))
             return Response(200, answer, b"application/octet-stream", headers)
 
         return job
@@ -280,7 +287,7 @@ class Api:
                 "model_name": start.model,
                 "model_version": start.version,
                 "predictions": predicting.predict(self._served, samples, run),
-                "parameters": self._parameters(nonfinite),
+                "parameters": {**self._parameters(nonfinite), "trace_id": call.trace_id},
             }
             return json_response(200, answer)
 
@@ -302,6 +309,7 @@ class Api:
         # what NaN was asked with may be answered with NaN: that says nothing about the model
         is_broken = nonfinite > 0 and not total_nonfinite(inputs.values())
         self._figures.answered(elapsed_s, nonfinite=is_broken, classes=classes)
+        self._watch.answered(call.trace_id, inputs, outputs, classes, elapsed_s, nonfinite=nonfinite > 0)
         return outputs, nonfinite
 
     def _parameters(self, nonfinite: int = 0) -> dict[str, Any]:
@@ -320,10 +328,11 @@ class Api:
 class _Call:
     """One request in the engine. is_abandoned: its caller got a timeout; set by the event loop."""
 
-    __slots__ = ("is_abandoned",)
+    __slots__ = ("is_abandoned", "trace_id")
 
-    def __init__(self) -> None:
+    def __init__(self, trace_id: str) -> None:
         self.is_abandoned = False
+        self.trace_id = trace_id
 
 
 def _is_ready(lane: LaneRoute | None) -> bool:

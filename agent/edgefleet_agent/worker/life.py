@@ -46,6 +46,7 @@ from edgefleet_agent.worker.protocol import (
     decode_to_worker,
     encode_control,
 )
+from edgefleet_agent.worker.watch import Watch
 from edgefleet_protocol.messages import ErrorClass
 
 _log = logging.getLogger(__name__)
@@ -157,7 +158,9 @@ class _Worker:
         self._forwarder = Forwarder(start.run_timeout_s + _FORWARD_MARGIN_S)
         routes = Routes(start.routes_path, self._own_table(), loop)
         inline = InlinePolicy(self._golden.latency_p95_ms)
-        api = Api(self._served, self._engine, inline, self._figures, routes, self._forwarder)
+        first = self._served.runtime.outputs[0].name
+        self._watch = Watch(start, first, lambda message: _send(self._control, message))
+        api = Api(self._served, self._engine, inline, self._figures, routes, self._forwarder, self._watch)
         self._server = HttpServer(api.handle, start.max_body_bytes)
         self._server.on_close = self._resume_accepting
         self._control.setblocking(False)
@@ -290,6 +293,7 @@ class _Worker:
             await asyncio.sleep(_POLL_S)
         for connection in list(self._server.connections):
             connection.abort()
+        self._watch.flush()
         _send(self._control, self._figures.take())
         if not self._done.done():
             self._done.set_result(EXIT_OK)
