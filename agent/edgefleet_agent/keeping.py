@@ -98,7 +98,13 @@ class Keeper:
         rules = SetCapture()
         if key:
             try:
-                rules = SetCapture(bytes.fromhex(key), self._salt(), self._device, self._settings.capture_random_ratio)
+                rules = SetCapture(
+                    bytes.fromhex(key),
+                    self._salt(),
+                    self._device,
+                    self._settings.capture_random_ratio,
+                    self._settings.capture_window_s,
+                )
             except OSError as error:
                 log.warning("capture is off: no salt for hashed fields", extra={"reason": str(error)})
         if rules != self._rules:

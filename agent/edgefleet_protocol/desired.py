@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from edgefleet_protocol.errors import BadMessageError
 
@@ -88,7 +89,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     sec_floor: dict[str, int] = {}
     telemetry: TelemetryWish = TelemetryWish()
     tasks: list[Task] = []
-    capture: CaptureWish | None = None
+    capture: CaptureWish | UnsetType = UNSET
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +123,7 @@ def decode_desired(data: bytes) -> Desired:
     if document.gen < 1:
         raise BadMessageError("desired document has gen < 1")
     _require_storable(document)
-    if document.capture is not None and _KEY.fullmatch(document.capture.key) is None:
+    if document.capture is not UNSET and _KEY.fullmatch(document.capture.key) is None:
         raise BadMessageError("desired document names a capture key that is none")
     return document
 

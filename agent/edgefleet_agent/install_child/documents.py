@@ -154,7 +154,7 @@ def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredO
             TaskWish(id=t.id, kind=t.kind, until_s=_unix_s(t.until) if t.until else 0, args=t.args)
             for t in document.tasks
         ],
-        capture_key=document.capture.key if document.capture is not None else "",
+        capture_key=document.capture.key if document.capture is not msgspec.UNSET else "",
     )
 
 

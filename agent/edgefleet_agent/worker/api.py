@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
+
 from edgefleet_agent import __version__
 from edgefleet_agent.worker import predict as predicting
 from edgefleet_agent.worker import wire
@@ -34,7 +36,7 @@ EXTENSIONS = ["binary_tensor_data", "statistics", "model_repository", "edgefleet
 KEY_HEADER = b"x-edgefleet-key"
 
 _MODEL_PATH = re.compile(
-    r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|predict|stats))?"
+    r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|predict|stats|flag))?"
 )
 _PLATFORMS = {"ort": "onnx_onnxruntime", "litert": "tensorflowlite_litert", "tflite": "tensorflowlite"}
 
@@ -111,9 +113,9 @@ class Api:
             return error_response(404, f"There is nothing at {path[:200]}.")
         model, version = unquote(match["model"]), match["version"] and unquote(match["version"])
         verb = match["verb"] or "metadata"
-        if verb in {"infer", "predict"} and request.method != "POST":
+        if verb in {"infer", "predict", "flag"} and request.method != "POST":
             return _not_allowed("POST")
-        if verb not in {"infer", "predict"} and request.method not in {"GET", "HEAD"}:
+        if verb not in {"infer", "predict", "flag"} and request.method not in {"GET", "HEAD"}:
             return _not_allowed("GET")
         elsewhere = self._elsewhere(request, model, version, verb)
         if isinstance(elsewhere, Response):
@@ -126,12 +128,16 @@ class Api:
                 return self._infer(request)
             case "predict":
                 return self._queued(self._predict_job(request), self._call(request))
-            case "ready":
-                return json_response(200, {"name": model, "ready": True})
-            case "stats":
-                return json_response(200, self._statistics())
+            case "flag":
+                return self._flag(request)
             case _:
-                return json_response(200, self._metadata())
+                return json_response(200, self._told(model, verb))
+
+    def _told(self, model: str, verb: str) -> dict[str, Any]:
+        """Return what is told of the model without running it."""
+        if verb == "ready":
+            return {"name": model, "ready": True}
+        return self._statistics() if verb == "stats" else self._metadata()
 
     def _elsewhere(self, request: Request, model: str, version: str | None, verb: str) -> LaneRoute | Response | None:
         """Return the lane that must answer, None when it is this worker, or an error."""
@@ -150,6 +156,15 @@ class Api:
         if not _is_ready(lane):
             return error_response(503, f"The model {model[:80]} is not ready.", headers=[(b"Retry-After", b"1")])
         return lane
+
+    def _flag(self, request: Request) -> Response:
+        """Keep the answer with this trace id, if it is remembered and something is captured at all."""
+        trace_id = request.body.decode("ascii", "replace").strip()
+        if not self._watch.flag(trace_id):
+            return error_response(
+                404, f"There is no answer {trace_id[:64]!r} to keep: only the last few are remembered."
+            )
+        return json_response(200, {"kept": trace_id})
 
     def _may_split(self) -> bool:
         if self._served.start.lane != "active":
@@ -289,7 +304,8 @@ class Api:
                 "predictions": predicting.predict(self._served, samples, run),
                 "parameters": {**self._parameters(nonfinite), "trace_id": call.trace_id},
             }
-            return json_response(200, answer)
+            trace = [(b"X-Edgefleet-Trace", call.trace_id.encode())]
+            return Response(200, msgspec.json.encode(answer), headers=trace)
 
         return job
 

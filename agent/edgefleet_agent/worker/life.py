@@ -41,12 +41,14 @@ from edgefleet_agent.worker.protocol import (
     RoutesTable,
     Serve,
     Serving,
+    SetCapture,
     Start,
     ToAgentd,
     decode_to_worker,
     encode_control,
 )
 from edgefleet_agent.worker.watch import Watch
+from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import ErrorClass
 
 _log = logging.getLogger(__name__)
@@ -207,10 +209,24 @@ class _Worker:
                 self._begin_drain(message)
             case GetStats():
                 _send(self._control, self._figures.take())
+            case SetCapture():
+                self._set_capture(message)
             case CheckGolden(vectors=vectors):
                 self._spawn(self._check_golden(vectors))
             case _:
                 _log.warning("control message ignored: %s", type(message).__name__)
+
+    def _set_capture(self, rules: SetCapture) -> None:
+        """Capture by these rules from now on. A key that is none captures nothing."""
+        self._watch.close()
+        self._watch.tap = None
+        if rules.key:
+            from edgefleet_agent.worker.capture import Capture
+
+            try:
+                self._watch.tap = Capture(self._served, rules)
+            except EdgefleetError as e:
+                _log.warning("nothing is captured: %s", e.message)
 
     async def _check_golden(self, vectors: int) -> None:
         if vectors > 0:
@@ -293,7 +309,7 @@ class _Worker:
             await asyncio.sleep(_POLL_S)
         for connection in list(self._server.connections):
             connection.abort()
-        self._watch.flush()
+        self._watch.close()
         _send(self._control, self._figures.take())
         if not self._done.done():
             self._done.set_result(EXIT_OK)

@@ -95,13 +95,14 @@ class SetCapture(Message, frozen=True, tag="set_capture"):
     """Capture from now on by these rules; an empty key: capture nothing. Sent at any time after `Ready`.
 
     key: raw X25519 public key of the tenant. salt: of this device, for hashed fields; it never leaves the device. device: its id.
-    random_ratio: share of answers that are kept by chance.
+    random_ratio: share of answers that are kept by chance. window_s: how long one sampling lasts.
     """
 
     key: bytes = b""
     salt: bytes = b""
     device: str = ""
     random_ratio: float = 0.001
+    window_s: float = 60.0
 
 
 # ---- worker -> agentd

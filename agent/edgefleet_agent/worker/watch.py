@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.predictions import Block, Row, pack_block
@@ -35,8 +35,23 @@ class Tap(Protocol):
         """Look at one answer; True when there is something to do in `flush`."""
         ...
 
-    def flush(self) -> Sequence[ToAgentd]:
-        """Return what must be told to agentd now."""
+    def keep(
+        self, reason: str, inputs: Mapping[str, Array], outputs: Mapping[str, Any], *, difference: float = 0.0
+    ) -> None:
+        """Take part in the sampling by hand."""
+        ...
+
+    def flag(self, trace_id: str) -> bool:
+        """Keep an answer that was given a moment ago; False when it is not remembered."""
+        ...
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until there is something to tell; None: there is nothing."""
+        ...
+
+    def end_window(self) -> Sequence[ToAgentd]:
+        """Return what is to be told to agentd, and begin anew."""
         ...
 
 
@@ -83,21 +98,55 @@ class Watch:
             if len(self._rows) < 16 * MAX_ROWS:
                 self._rows.append(row)
             has_more = True
-        if has_more and not self._is_due:
+        if has_more:
+            self._wake()
+
+    def keep(
+        self, reason: str, inputs: Mapping[str, Array], outputs: Mapping[str, Any], *, difference: float = 0.0
+    ) -> None:
+        """Offer an input to the capture, as a shadow does with what it disagrees on; nothing happens while none is wanted."""
+        if self.tap is not None:
+            self.tap.keep(reason, inputs, outputs, difference=difference)
+            self._wake()
+
+    def flag(self, trace_id: str) -> bool:
+        """Keep an answer that was given a moment ago; False when it is not remembered, or nothing is captured."""
+        found = self.tap is not None and self.tap.flag(trace_id)
+        if found:
+            self._wake()
+        return found
+
+    def _wake(self) -> None:
+        if not self._is_due:
             self._is_due = True
-            self._loop.call_soon_threadsafe(self._loop.call_later, EVERY_S, self.flush)
+            self._loop.call_soon_threadsafe(self._loop.call_later, EVERY_S, self._tick)
+
+    def _tick(self) -> None:
+        self._is_due = False
+        self.flush()
+        left_s = self.tap.left_s if self.tap is not None else None
+        if left_s is not None and left_s <= 0.0:
+            self._tell_captured()
+        elif left_s is not None and not self._is_due:
+            self._is_due = True
+            self._loop.call_later(min(EVERY_S, left_s), self._tick)
+
+    def close(self) -> None:
+        """Tell everything that is left. In the event loop."""
+        self.flush()
+        self._tell_captured()
+
+    def _tell_captured(self) -> None:
+        for message in self.tap.end_window() if self.tap is not None else ():
+            self._send(message)
 
     def flush(self) -> None:
-        """Tell agentd what was noted. In the event loop."""
-        self._is_due = False
+        """Tell agentd what was answered. In the event loop."""
         rows, self._rows = self._rows, []
         if rows:
             now, now_ms = time.perf_counter(), int(self._clock.now().timestamp() * 1_000)
             for begin in range(0, len(rows), MAX_ROWS):
                 self._tell(rows[begin : begin + MAX_ROWS], now, now_ms)
-        if self.tap is not None:
-            for message in self.tap.flush():
-                self._send(message)
 
     def _tell(self, rows: list[tuple[float, str, float, int, float, bool]], now: float, now_ms: int) -> None:
         start = self._start
