@@ -89,6 +89,8 @@ class Model:
         self._socket = str(socket) if socket is not None else None
         self._timeout_s = timeout_s
         self._connection: http.client.HTTPConnection | None = None
+        self.trace_id: str | None = None
+        """Of the last answer; `flag` takes it."""
 
     def __enter__(self) -> "Model":
         return self
@@ -110,6 +112,19 @@ class Model:
         Raises InferenceError, InferenceUnreachableError.
         """
         return self._json("GET", self._path)
+
+    def flag(self, trace_id: str) -> bool:
+        """Ask the device to capture an answer that it gave a moment ago, by its `trace_id`; say whether it could.
+
+        Raises InferenceError, InferenceUnreachableError.
+        """
+        try:
+            self._json("POST", f"{self._path}/flag", trace_id.encode())
+        except InferenceError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
 
     def ready(self) -> bool:
         """Say whether the model answers now."""
@@ -190,6 +205,7 @@ class Model:
             except (OSError, http.client.HTTPException) as e:
                 self.close()
                 raise InferenceUnreachableError(f"{self._where()} cannot be reached: {e}.") from e
+            self.trace_id = response.getheader("X-Edgefleet-Trace") or self.trace_id
             if response.will_close:
                 self.close()
             return response.status, data, {k.lower(): v for k, v in response.getheaders()}

@@ -8,7 +8,6 @@
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -38,8 +37,12 @@ from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.records import DesiredOk, HoldOk, SlotRef
 from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.install.slots import Slots
+from edgefleet_agent.keeping import Keeper
+from edgefleet_agent.link.budget import daily
+from edgefleet_agent.link.drain import Drain, topic_chooser
+from edgefleet_agent.link.metered import look
 from edgefleet_agent.link.mqtt import Connected, Disconnected, LinkOptions, MqttLink, Received
-from edgefleet_agent.link.outbox import Kind, Outbox
+from edgefleet_agent.link.outbox import Kind
 from edgefleet_agent.loop import Loop, Timer
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.renewal import Renewal
@@ -47,7 +50,7 @@ from edgefleet_agent.report import Reports
 from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.telemetry.collect import SystemReader, disk_free_bytes
-from edgefleet_agent.telemetry.window import interval_s, merge_payloads
+from edgefleet_agent.telemetry.ticker import Ticker
 from edgefleet_agent.worker.launch import listen_tcp, listen_unix
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import DeviceId, TenantId
@@ -83,7 +86,7 @@ class Daemon:
         self._system = SystemReader(state)
         self._prepare_folders()
         self._listeners = self._listen()
-        self._outbox = Outbox(self._paths.outbox, settings.outbox_bytes, merge_payloads)
+        self._outbox = wiring.open_outbox(settings, self._paths)
         slots = Slots(self._paths.models)
         self._serving = ModelServing(
             self._loop,
@@ -119,8 +122,20 @@ class Daemon:
             self._loop.wake,
             self._reports.unix_ms,
         )
+        self._drain = Drain(
+            self._outbox,
+            self._link,
+            topic_chooser(self._topics, self._device),
+            self._clock.monotonic_s,
+            self._loop.call_later,
+            settings.telemetry_daily_bytes,
+        )
+        self._keeper = Keeper(self._loop, self._clock, settings, self._paths, self._outbox, self._device, self._boot_id)
+        self._keeper.send_to_all = self._serving.send_to_all
+        self._keeper.pump, self._drain.more_samples = self._drain.pump, self._keeper.next_sample
+        self._downloads = daily(settings.download_daily_bytes, self._clock.monotonic_s())
+        self._ticker = Ticker(self._loop, self._clock, self._device, settings.telemetry_interval_s, self._close_window)
         self._desired: DesiredOk | None = None
-        self._window_began_s = self._clock.monotonic_s()
         self._state_timer_set = False
         self._state_waits = False
         self._stops_asked = 0
@@ -134,6 +149,7 @@ class Daemon:
     def run(self) -> None:
         """Run until SIGTERM or SIGINT; what is in flight is finished first. Leaves no process behind."""
         self._serving.attach(self._runner, self._active_ref)
+        self._serving.listen(self._keeper)
         self._intake.attach(self)
         self._renewal.attach(self._link.recycle, self._reports.identity_renewed)
         self._loop.on_wake(self._woken)
@@ -147,7 +163,7 @@ class Daemon:
         self._link.start()
         self._renewal.start()
         self._tick()
-        self._telemetry_tick()
+        self._ticker.start()
         self._report_soon()
         try:
             self._loop.run()
@@ -161,6 +177,7 @@ class Daemon:
         self._control.close()
         self._serving.close()
         self._runner.close()
+        self._keeper.close()
         self._outbox.close()
         for listener in self._listeners:
             listener.close()
@@ -244,6 +261,8 @@ class Daemon:
             return
         if self._desired is not None:
             self._intake.settle("desired", self._desired.raw_sha256)
+            self._ticker.desired = self._desired
+            self._keeper.wish(self._desired)
             self._reports.gen = self._desired.gen
         if hold is not None:
             self._intake.settle("hold", hold.raw_sha256)
@@ -261,7 +280,8 @@ class Daemon:
         if kind == "desired":
             desired = read_record(DesiredOk, self._paths.desired_ok)
             assert desired is not None
-            self._desired = desired
+            self._desired = self._ticker.desired = desired
+            self._keeper.wish(desired)
             self._reports.accepted(desired.gen)
             self._runner.apply(desired)
             self._candidates.apply(desired)
@@ -293,7 +313,11 @@ class Daemon:
         self._link.publish(self._topics.up_meta(self._device), encode(request), 1)
 
     def send_blocks(self, request: bytes) -> None:
-        """Ask for leaves."""
+        """Ask for leaves, unless the day's downloads are used up; the child asks again."""
+        if self._downloads is not None:
+            self._downloads = self._downloads.now(self._clock.monotonic_s())
+            if self._downloads.level <= 0:
+                return
         self._link.publish(self._topics.up_blk(self._device), request, 0)
 
     # ---- from the broker
@@ -313,12 +337,14 @@ class Daemon:
                 self._on_connected(item)
             elif isinstance(item, Disconnected):
                 log.info("disconnected", extra={"reason": item.reason})
-                self._outbox.resend_all()
+                self._drain.relinked()
                 self._write_status()
-            elif self._state_waits:
-                self._publish_state()
             else:
-                self._pump()
+                self._drain.published(item.mid)
+                if self._state_waits:
+                    self._publish_state()
+                else:
+                    self._pump()
 
     def _on_connected(self, item: Connected) -> None:
         log.info("connected", extra={"conn_id": item.conn_id})
@@ -326,7 +352,8 @@ class Daemon:
         self._reports.conn_id = item.conn_id
         presence = encode(self._reports.presence(on=True))
         self._link.publish(self._topics.presence(self._device), presence, 1, retain=True)
-        self._outbox.resend_all()
+        self._drain.relinked()
+        look(self._settings.metered, self._metered)
         self._publish_state()
         self._intake.relink()
         self._renewal.connected(item.folder)
@@ -334,6 +361,8 @@ class Daemon:
 
     def _on_message(self, item: Received) -> None:
         if item.topic == self._topics.dn_blk(self._device):
+            if self._downloads is not None:
+                self._downloads = self._downloads.less(len(item.payload))
             self._intake.blocks(item.payload)
         elif item.topic == self._topics.dn_meta(self._device):
             self._on_downlink(item.payload)
@@ -358,20 +387,16 @@ class Daemon:
     def _on_ack(self, ack: Ack) -> None:
         removed = self._outbox.ack(Kind.EVENT, ack.boot_id, ack.events)
         removed += self._outbox.ack(Kind.TELEMETRY, ack.boot_id, ack.telemetry)
+        removed += self._outbox.ack(Kind.SAMPLE, ack.boot_id, ack.samples)
+        self._keeper.stored(ack.boot_id, ack.samples)
         if removed:
             self._pump()
 
     # ---- to the broker
 
     def _pump(self) -> None:
-        """Hand over what waits, as far as there is room; two places stay free for state and metadata."""
-        now = self._clock.monotonic_s()
-        for waiting in self._outbox.due(now, self._link.room - 2):
-            is_event = waiting.kind is Kind.EVENT
-            topic = self._topics.event(self._device) if is_event else self._topics.telemetry(self._device)
-            if self._link.publish(topic, waiting.payload, 1) is None:
-                return
-            self._outbox.sent(waiting.id, now)
+        """Hand over what waits and may go."""
+        self._drain.pump()
 
     def _report_soon(self) -> None:
         if not self._state_timer_set:
@@ -411,7 +436,8 @@ class Daemon:
             "infer_url": f"http://{host}:{address[1]}",
             "infer_socket": str(self._paths.sockets() / "infer.sock"),
             "control_socket": str(self._control_socket),
-            "outbox": {"messages": len(self._outbox), "bytes": self._outbox.bytes, "dropped": self._outbox.dropped},
+            "outbox": self._drain.status(),
+            "capture": self._keeper.status(),
             "refused": {"gen": state.refused_gen, "code": state.refused_code, "reason": state.refused_reason},
             "workers": self._serving.pids(),
             "disk_error": self._runner.trouble,
@@ -438,15 +464,16 @@ class Daemon:
             if now - self._golden_asked_s.get(model, now - every) >= every:
                 self._golden_asked_s[model] = now
                 self._serving.ask_golden(model)
-        if busy or self._runner.is_watching or self._window_age_s() >= self._interval_s() - 2:
+        if busy or self._runner.is_watching or self._ticker.is_closing:
             self._serving.ask_stats()
         if self._link.is_connected and now - self._heard_s > SILENCE_S and len(self._outbox):
             # what we send is never confirmed though the client believes to be connected
             self._heard_s = now
-            self._outbox.resend_all()
+            self._drain.relinked()
             self._link.recycle("nothing heard from the server")
+        self._outbox.spill(now)
         self._pump()
-        self._tick_in(BUSY_TICK_S if busy else 2.0 if self._interval_s() <= 60 else PUMP_S)
+        self._tick_in(BUSY_TICK_S if busy else 2.0 if self._ticker.interval_s <= 60 else PUMP_S)
 
     def _tick_in(self, delay_s: float) -> None:
         if self._is_leaving:
@@ -455,30 +482,16 @@ class Daemon:
             self._tick_timer.cancel()
         self._tick_timer = self._loop.call_later(delay_s, self._tick)
 
-    def _interval_s(self) -> int:
-        desired = self._desired
-        profile, until = (desired.telemetry_profile, desired.telemetry_until_s) if desired else ("normal", 0)
-        now_s = int(self._clock.now().timestamp())
-        return interval_s(profile, until, now_s, self._settings.telemetry_interval_s)
+    def _close_window(self, began_s: int, length_s: int) -> None:
+        windows = [sums.closed(model, "active", began_s, length_s) for model, sums in self._serving.take_sums()]
+        windows += self._candidates.take_windows(began_s, length_s)
+        system = self._system.read([*self._serving.pids().values(), *self._candidates.pids().values()])
+        self._reports.telemetry(windows, system)
+        self._pump()
 
-    def _window_age_s(self) -> int:
-        return int(self._clock.monotonic_s() - self._window_began_s)
-
-    def _telemetry_tick(self) -> None:
-        interval = self._interval_s()
-        age = self._window_age_s()
-        # fleets must not speak at once: each device keeps its own offset within two seconds
-        offset = hashlib.sha256(self._device.encode()).digest()[0] / 128 if interval > 60 else 0.0
-        left = interval - age if age < interval else interval
-        self._loop.call_later(max(0.5, min(left, 30)) + offset, self._telemetry_tick)
-        if age >= interval:
-            began_s = int(self._clock.now().timestamp()) - age  # by the clock as it is now: it may have been set since
-            windows = [sums.closed(model, "active", began_s, age) for model, sums in self._serving.take_sums()]
-            windows += self._candidates.take_windows(began_s, age)
-            system = self._system.read([*self._serving.pids().values(), *self._candidates.pids().values()])
-            self._reports.telemetry(windows, system)
-            self._window_began_s += age
-            self._pump()
+    def _metered(self, is_metered: bool) -> None:
+        """From any thread: plain values that the loop reads."""
+        self._drain.is_metered = self._ticker.is_metered = is_metered
 
 
 def _plain(value: Any) -> Any:

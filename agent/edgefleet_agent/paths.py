@@ -1,6 +1,7 @@
 """Where things lie in the state folder. One place, so that every process means the same file.
 
 agent.toml  identity/  identity/next/  tuf/  floor.a floor.b  desired.ok  hold.ok  queue/q.db  agent.lock
+predictions/*.log  capture/*.cap  capture.salt  tasks.done
 models/<name>/current.msgpack  models/<name>/{A,B}/{bundle,slot.msgpack,bundle.part,bundle.bits}  models/<name>/active -> A
 models/<model>/candidate.msgpack  shadow/<model>.msgpack
 run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock  run/<model>.recording
@@ -54,6 +55,26 @@ class StatePaths:
     def outbox(self) -> Path:
         """SQLite file with everything still to be told to the server."""
         return self.root / "queue" / "q.db"
+
+    @property
+    def predictions(self) -> Path:
+        """Folder of the prediction log."""
+        return self.root / "predictions"
+
+    @property
+    def captures(self) -> Path:
+        """Folder of captured records, each sealed to the tenant's key."""
+        return self.root / "capture"
+
+    @property
+    def capture_salt(self) -> Path:
+        """Secret of this device for hashed fields of captured records."""
+        return self.root / "capture.salt"
+
+    @property
+    def tasks(self) -> Path:
+        """Which tasks were done."""
+        return self.root / "tasks.done"
 
     @property
     def lock(self) -> Path:

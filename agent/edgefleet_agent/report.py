@@ -153,10 +153,12 @@ class Reports:
             ts=self.unix_ms(),
             windows=windows,
             system=system,
-            queue_bytes=self._outbox.bytes,
+            queue_bytes=self._outbox.size_bytes,
             dropped=self._outbox.dropped,
+            dropped_by=self._outbox.dropped_by,
+            merged=self._outbox.merged,
         )
-        self._outbox.add(Kind.TELEMETRY, self._boot_id, seq, encode(message))
+        self._outbox.add(Kind.TELEMETRY, self._boot_id, seq, encode(message), self._clock.monotonic_s())
 
     def presence(self, *, on: bool) -> Presence:
         """Return the presence of this connection."""
@@ -189,7 +191,7 @@ class Reports:
         event = Event(
             device=self._device, boot_id=self._boot_id, seq=seq, ts=self.unix_ms(), kind=kind, reason=reason, **fields
         )
-        self._outbox.add(Kind.EVENT, self._boot_id, seq, encode(event))
+        self._outbox.add(Kind.EVENT, self._boot_id, seq, encode(event), self._clock.monotonic_s())
 
     def _next(self, kind: str) -> int:
         self._seqs[kind] += 1

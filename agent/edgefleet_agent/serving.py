@@ -31,6 +31,7 @@ from edgefleet_agent.worker.protocol import (
     RoutesTable,
     Serve,
     Serving,
+    SetCapture,
     Stats,
     ToAgentd,
     write_routes,
@@ -99,6 +100,18 @@ class Candidates(Protocol):
         ...
 
 
+class Listener(Protocol):
+    """Who hears what workers tell of their answers. Called in the loop."""
+
+    def on_ready(self, worker: Worker) -> None:
+        """A worker can answer."""
+        ...
+
+    def hear(self, worker: Worker, message: ToAgentd) -> bool:
+        """Take a message; False when it is for somebody else."""
+        ...
+
+
 @dataclass(slots=True)
 class _Lanes:
     active: Worker | None = None
@@ -129,6 +142,7 @@ class ModelServing:
         self._gone: Callable[[], None] | None = None
         self._ref_of: Callable[[str], SlotRef | None] = _no_ref
         self._candidates: Candidates | None = None
+        self._listener: Listener | None = None
 
     @property
     def options(self) -> WorkerOptions:
@@ -143,6 +157,17 @@ class ModelServing:
         """Name who decides, and where the slot to start a model from is looked up."""
         self._owner = owner
         self._ref_of = ref_of
+
+    def listen(self, listener: "Listener") -> None:
+        """Name who hears of answers: prediction log and capture."""
+        self._listener = listener
+
+    def send_to_all(self, message: SetCapture) -> None:
+        """Tell something to every worker that can answer."""
+        for lanes in self._models.values():
+            for worker in (lanes.active, lanes.trial):
+                if worker is not None and worker.state != "starting":
+                    worker.send(message)
 
     # ---- what serves
 
@@ -375,8 +400,12 @@ class ModelServing:
         owner = self._owner
         assert owner is not None
         lanes = self._lanes(worker.model)
+        if self._listener is not None and self._listener.hear(worker, message):
+            return
         if isinstance(message, Ready):
             worker.state = "ready"
+            if self._listener is not None:
+                self._listener.on_ready(worker)
         if isinstance(message, Golden) and message.checked:
             worker.golden_ok = message.ok
         if worker is lanes.trial:

@@ -27,6 +27,12 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     shadow_samples, shadow_bytes: limits of a recording; shadow_rest_s: from one replay to the next recording. shadow_keep_inputs:
     raw inputs may be kept with the worst disagreements. candidate_headroom_bytes: what must stay free beside a resident candidate.
     The other shadow_… limits: above them it is suspended (0 = never for that reason).
+    telemetry_daily_bytes: what telemetry and samples may cost a day, on the wire, 0 = no limit; download_daily_bytes: the same
+    for models. prediction_log_bytes: of the log of answers on this device, 0 = none; prediction_log_daily_bytes: what it may write a
+    day. capture_consent: whether inputs may be sampled at all, as the bundle's privacy policy says and sealed to the tenant's key;
+    capture_key: only to this one (64 hex digits), "" = to the one that the server names; capture_random_ratio: share kept by
+    chance; capture_window_s: how long one sampling lasts; capture_bytes, capture_days, capture_daily_bytes: what is kept, how
+    long, and what may be written a day. metered: whether bytes cost money; auto asks NetworkManager and looks at the default route.
     """
 
     infer_host: Literal["127.0.0.1", "::1"] = "127.0.0.1"
@@ -39,6 +45,18 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     reconnect_max_s: float = 300.0
     outbox_bytes: int = 16 * 1024 * 1024
     telemetry_interval_s: int = 0
+    telemetry_daily_bytes: int = 20_000_000
+    download_daily_bytes: int = 0
+    metered: Literal["auto", "yes", "no"] = "auto"
+    prediction_log_bytes: int = 4 * 1024 * 1024
+    prediction_log_daily_bytes: int = 32 * 1024 * 1024
+    capture_consent: bool = False
+    capture_key: str = ""
+    capture_random_ratio: float = 0.001
+    capture_window_s: float = 60.0
+    capture_bytes: int = 32 * 1024 * 1024
+    capture_days: int = 7
+    capture_daily_bytes: int = 5_000_000
     probation_s: float = 1800.0
     probation_inferences: int = 500
     probation_min_s: float = 2.0

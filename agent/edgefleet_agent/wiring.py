@@ -6,9 +6,11 @@ from pathlib import Path
 
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.trial import Limits
+from edgefleet_agent.link.outbox import Joins, Outbox
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.telemetry.collect import disk_free_bytes, memory_available_bytes
+from edgefleet_agent.telemetry.window import begins_s, merge_payloads, pack_payloads
 from edgefleet_agent.workers import WorkerOptions
 
 
@@ -25,6 +27,7 @@ def worker_options(settings: AgentSettings, paths: StatePaths, listeners: Sequen
         start_s=settings.worker_start_s,
         golden_s=settings.golden_timeout_s,
         command=tuple(settings.python_command),
+        log_predictions=settings.prediction_log_bytes > 0,
     )
 
 
@@ -40,6 +43,11 @@ def room(settings: AgentSettings, state: Path, runtimes: Mapping[str, str]) -> R
         strategy=settings.slot_strategy,
         worker_limit_bytes=settings.worker_memory_bytes,
     )
+
+
+def open_outbox(settings: AgentSettings, paths: StatePaths) -> Outbox:
+    """Return the outbox of this device, which adds up and packs telemetry."""
+    return Outbox(paths.outbox, settings.outbox_bytes, Joins(merge_payloads, pack_payloads, begins_s))
 
 
 def limits(settings: AgentSettings) -> Limits:

@@ -41,6 +41,7 @@ class WorkerOptions:
     start_s: float = 120.0
     golden_s: float = 30.0
     command: tuple[str, ...] = ()
+    log_predictions: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class Worker:
             replay_path=beside.replay_path if beside is not None else "",
             kept_path=beside.kept_path if beside is not None else "",
             keep_inputs=beside is not None and beside.keep_inputs,
+            log_predictions=options.log_predictions,
         )
         try:
             self._link: WorkerLink = start_worker(start, command=options.command)

@@ -8,16 +8,19 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from edgefleet_protocol.errors import BadMessageError
 
 DESIRED_TYPE = "application/vnd.edgefleet.desired.v1+json"
 HOLD_TYPE = "application/vnd.edgefleet.hold.v1+json"
 MAX_INT = 2**63 - 1
+_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,12 +61,20 @@ class TelemetryWish(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """A thing to do once; `id` makes it idempotent."""
+    """A thing to do once; `id` makes it idempotent. kind: diag, logs, restart, measure, capture; a device ignores what it does
+    not know, so that a newer server's task never makes it deaf.
+    """
 
     id: str
-    kind: Literal["diag", "logs", "restart", "measure"]
+    kind: str
     until: datetime | None = None
     args: dict[str, Any] = {}
+
+
+class CaptureWish(msgspec.Struct, frozen=True, kw_only=True):
+    """To whom captured records are sealed: the tenant's X25519 public key, 64 lower-case hex digits (ADR 0030)."""
+
+    key: str
 
 
 class Desired(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +89,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     sec_floor: dict[str, int] = {}
     telemetry: TelemetryWish = TelemetryWish()
     tasks: list[Task] = []
+    capture: CaptureWish | UnsetType = UNSET
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +123,8 @@ def decode_desired(data: bytes) -> Desired:
     if document.gen < 1:
         raise BadMessageError("desired document has gen < 1")
     _require_storable(document)
+    if document.capture is not UNSET and _KEY.fullmatch(document.capture.key) is None:
+        raise BadMessageError("desired document names a capture key that is none")
     return document
 
 

@@ -252,7 +252,11 @@ class Window(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
 
 
 class Telemetry(_Message, frozen=True, kw_only=True):
-    """A batch of windows. (device, boot_id, seq) is unique, so a replay counts once; `system` is the newest reading."""
+    """A batch of windows. (device, boot_id, seq) is unique, so a replay counts once; `system` is the newest reading.
+
+    dropped_by: of `dropped`, how many were events, telemetry and samples. merged: how many messages were added into a
+    neighbour since the outbox was made, to save room; nothing of those is lost but the times between them.
+    """
 
     device: str
     boot_id: str
@@ -262,6 +266,8 @@ class Telemetry(_Message, frozen=True, kw_only=True):
     system: SystemFigures = msgspec.field(default_factory=SystemFigures)
     queue_bytes: int = 0
     dropped: int = 0
+    dropped_by: list[int] = msgspec.field(default_factory=list)
+    merged: int = 0
 
 
 class RepoHead(_Message, frozen=True, kw_only=True):
@@ -291,11 +297,39 @@ class MetaReply(_Message, frozen=True, kw_only=True):
 
 
 class Ack(_Message, frozen=True, kw_only=True):
-    """The server stored these: application acknowledgement for events and telemetry (`amqtt.md` §5). `seqs` per kind of one boot."""
+    """The server stored these: application acknowledgement (`amqtt.md` §5), `seq` numbers per kind of one boot."""
 
     boot_id: str
     events: list[int] = msgspec.field(default_factory=list)
     telemetry: list[int] = msgspec.field(default_factory=list)
+    samples: list[int] = msgspec.field(default_factory=list)
+
+
+class Sample(_Message, frozen=True, kw_only=True):
+    """One captured record, sealed to the tenant's key (ADR 0030): only the holder of the private key can read `sealed`.
+
+    (device, boot_id, seq) is unique; `record` names the record on the device. task: the id of the task that asked for it.
+    left: how many records of that task come after this one; 0 with an empty `record` says that there was none.
+    reason: why it was kept (`random`, `low_confidence`, `disagreement`, `drift`, `flag`). seen: how many predictions of its
+    reason and class it stands for. taken: unix milliseconds. key: first 16 hex of the sha256 of the public key.
+    """
+
+    device: str
+    boot_id: str
+    seq: int
+    ts: int
+    task: str
+    left: int = 0
+    record: str = ""
+    model: str = ""
+    sha256: str = ""
+    reason: str = ""
+    label: int = -1
+    trace_id: str = ""
+    taken: int = 0
+    seen: int = 1
+    key: str = ""
+    sealed: bytes = b""
 
 
 class Feedback(_Message, frozen=True, kw_only=True):

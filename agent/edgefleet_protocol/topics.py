@@ -23,7 +23,7 @@ from edgefleet_protocol.ids import (
 
 ROOT = "ef/1"
 BLOB_TOPIC_HEX = 32
-UP_LEAVES = ("state", "pres", "tele", "ev", "log", "blk", "meta")
+UP_LEAVES = ("state", "pres", "tele", "ev", "log", "blk", "meta", "cap")
 DN_LEAVES = ("desired", "blk", "meta")
 _SHARED = ("repo/head", "hold")
 
@@ -62,6 +62,10 @@ class Topics:
     def telemetry(self, device: DeviceId) -> str:
         """Telemetry windows, QoS 1."""
         return f"{self.prefix}/d/{device}/up/tele"
+
+    def sample(self, device: DeviceId) -> str:
+        """Captured records that were asked for, sealed, QoS 1."""
+        return f"{self.prefix}/d/{device}/up/cap"
 
     def event(self, device: DeviceId) -> str:
         """Events, QoS 1."""

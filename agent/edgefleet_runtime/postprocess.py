@@ -115,6 +115,18 @@ class Postprocessor:
         best: list[int] = np.atleast_1d(values.argmax(axis=-1)).ravel().tolist()
         return best
 
+    def confidence(self, outputs: Mapping[str, Array]) -> float | None:
+        """Return the lowest best score among the samples of the first output, None when it is no classification by scores 0 … 1."""
+        recipe = self.declared.outputs[0]
+        raw = outputs[recipe.name]
+        if not isinstance(recipe.steps[-1], TopK | ArgMax) or raw.size == 0 or raw.dtype.kind not in "iuf":
+            return None
+        values = real_values(self.specs[recipe.name], raw)
+        for step in recipe.steps[:-1]:
+            values = _transform(step, values)
+        best = float(np.atleast_1d(values.max(axis=-1)).min()) if values.ndim else float(values)
+        return best if 0.0 <= best <= 1.0 else None
+
     def _answer(self, recipe: OutputRecipe, raw: Array) -> list[Any]:
         values = real_values(self.specs[recipe.name], raw)
         for step in recipe.steps[:-1]:

@@ -26,6 +26,7 @@ class DataFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     labels: str | None = None
     preprocess: str | None = None
     postprocess: str | None = None
+    privacy: str | None = None
     recipe: str | None = None
 
 

@@ -1,4 +1,4 @@
-"""The files beside a model that go into the bundle: labels, pre- and postprocessing, drift reference.
+"""The files beside a model that go into the bundle: labels, pre- and postprocessing, privacy policy, drift reference.
 
 They are checked here so that a device never gets one it cannot use.
 """
@@ -13,7 +13,9 @@ from edgefleet_converters.request import DataFiles
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.postprocess import build_postprocessor, parse_postprocess
-from edgefleet_runtime.preprocess import check_against, parse_preprocess
+from edgefleet_runtime.preprocess import check_against, default_preprocess, parse_preprocess
+from edgefleet_runtime.privacy import check_against as check_policy
+from edgefleet_runtime.privacy import parse_privacy
 
 _MAX_BYTES: Final = 16 * 1024 * 1024
 
@@ -28,7 +30,11 @@ def read_side_files(
         text = _read(files.labels, "labels.txt")
         labels = _checked_labels(text, outputs)
         members["labels.txt"] = ("\n".join(labels) + "\n").encode()
-    for name, path in (("preprocess.json", files.preprocess), ("postprocess.json", files.postprocess)):
+    for name, path in (
+        ("preprocess.json", files.preprocess),
+        ("postprocess.json", files.postprocess),
+        ("privacy.json", files.privacy),
+    ):
         if path:
             members[name] = _read(path, name)
     _check_against_runtime(members, inputs, outputs, labels)
@@ -106,6 +112,10 @@ def _check_against_runtime(
     try:
         if "preprocess.json" in members:
             check_against(parse_preprocess(members["preprocess.json"]), inputs)
+        if "privacy.json" in members:
+            pre = members.get("preprocess.json")
+            declared = parse_preprocess(pre) if pre is not None else default_preprocess(inputs)
+            check_policy(parse_privacy(members["privacy.json"]), declared, inputs)
         post = members.get("postprocess.json")
         if post is not None or labels:
             build_postprocessor(parse_postprocess(post) if post is not None else None, tuple(labels), outputs)

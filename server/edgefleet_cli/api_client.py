@@ -71,6 +71,10 @@ class ApiClient:
         """Patch with a JSON object, return the answer."""
         return self._json(self._send("PATCH", path, json=body))
 
+    def put(self, path: str, body: Json) -> Json:
+        """Put a JSON object, return the answer."""
+        return self._json(self._send("PUT", path, json=body))
+
     def delete(self, path: str) -> None:
         """Delete what is at `path`."""
         self._send("DELETE", path)

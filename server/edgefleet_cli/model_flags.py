@@ -66,6 +66,10 @@ Preprocess = Annotated[
 Postprocess = Annotated[
     Path | None, typer.Option("--postprocess", metavar="F.json", help="How outputs become answers.")
 ]
+PrivacyPolicy = Annotated[
+    Path | None,
+    typer.Option("--privacy", metavar="F.json", help="What of an input may be captured; without it nothing."),
+]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Number format to offer.")]
 MaxDrop = Annotated[float, typer.Option("--max-drop", min=0.0, max=1.0, help="Loss of the metric that is still fine.")]
 Shapes = Annotated[
@@ -85,7 +89,7 @@ DEFAULT_VERSION = "dev"
 _VERSIONED = re.compile(r"(.+?)[-_]v?(\d+(?:\.\d+)+[0-9A-Za-z.+-]{0,40})")
 _LENGTH = re.compile(r"[0-9]{1,11}")
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
-DATA_KINDS = ("calibration", "eval", "golden", "reference", "labels", "preprocess", "postprocess", "recipe")
+DATA_KINDS = ("calibration", "eval", "golden", "reference", "labels", "preprocess", "postprocess", "privacy", "recipe")
 
 
 @dataclass(frozen=True)

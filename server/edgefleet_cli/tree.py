@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli.commands import (
+    capture_key,
     context,
     convert,
     dashboard,
@@ -54,6 +55,7 @@ def build() -> Any:
         "group": group,
         "profile": profile,
         "token": token,
+        "capture-key": capture_key,
         "tool": tool,
         "fleet": event,
     }.items():

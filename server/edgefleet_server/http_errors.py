@@ -77,6 +77,8 @@ STATUS: Final[Mapping[str, int]] = {
 }
 
 _BY_ENDING: Final[tuple[tuple[str, int], ...]] = (
+    ("capture_unknown", 404),
+    ("no_capture_key", 409),
     ("unknown", 404),
     ("not_found", 404),
     ("missing", 404),

@@ -15,6 +15,7 @@ from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
+from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.service import TelemetryService
 
@@ -33,6 +34,7 @@ class Parts:
     fleet: FleetService
     telemetry: TelemetryService
     costs: CostService
+    captures: CaptureService
     rollout: RolloutService
     metrics: Metrics
     health: Health
@@ -67,6 +69,7 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
         fleet=fleet,
         telemetry=TelemetryService(db, clock),
         costs=costs,
+        captures=CaptureService(db, clock, fleet),
         rollout=RolloutService(db, fleet, registry, clock),
         metrics=Metrics(),
         health=Health(),

@@ -31,6 +31,9 @@ class Soak:
 
 SOAKS: dict[str, Soak] = {
     "agent-kill": Soak("tests.crash.agent_kill", 200, "kill -9 of an agent at a random moment of an install"),
+    "offline-30-days": Soak(
+        "tests.agent.offline_soak", 30, "a day of three devices without a connection, then the drain"
+    ),
     "broker-links": Soak(
         "tests.broker.soak", 1000, "a link broken at random while messages flow both ways, on each broker"
     ),

@@ -88,7 +88,7 @@ TELEMETRY = messages.Telemetry(
 REPO_HEAD = messages.RepoHead(root_version=2, timestamp=b'{"signed":{}}')
 META_REQUEST = messages.MetaRequest(req_id=5, name="7.root.json", max_bytes=512_000)
 META_REPLY = messages.MetaReply(req_id=5, name="7.root.json", part=0, parts=1, data=b"{}")
-ACK = messages.Ack(boot_id="b00t", events=[1, 2], telemetry=[4])
+ACK = messages.Ack(boot_id="b00t", events=[1, 2], telemetry=[4], samples=[3])
 DOWNLINK_ACK = messages.Downlink(ack=ACK)
 DOWNLINK_REPLY = messages.Downlink(reply=META_REPLY)
 FEEDBACK = messages.Feedback(
@@ -103,6 +103,25 @@ FEEDBACK = messages.Feedback(
     score=0.9,
 )
 
+SAMPLE = messages.Sample(
+    device="d-abc",
+    boot_id="b00t",
+    seq=3,
+    ts=1_764_072_000_000,
+    task="c-1",
+    left=2,
+    record="00ff",
+    model="digits",
+    sha256=DIGEST,
+    reason="low_confidence",
+    label=7,
+    trace_id="t1",
+    taken=1_764_071_000_000,
+    seen=40,
+    key="0123456789abcdef",
+    sealed=b"sealed",
+)
+
 MESSAGES: dict[str, msgspec.Struct] = {
     "state": STATE,
     "event": EVENT,
@@ -115,6 +134,7 @@ MESSAGES: dict[str, msgspec.Struct] = {
     "downlink_ack": DOWNLINK_ACK,
     "downlink_reply": DOWNLINK_REPLY,
     "feedback": FEEDBACK,
+    "sample": SAMPLE,
 }
 
 REF = desired.Ref(target=TARGET, sha256=DIGEST, length=100_000, rollout="r-1", attempt=2, not_before=WHEN)

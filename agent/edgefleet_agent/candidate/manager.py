@@ -22,7 +22,7 @@ from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.install import machine
 from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchProgress
 from edgefleet_agent.install.intake import Intake, Job
-from edgefleet_agent.install.preflight import Room, check_disk, check_fit
+from edgefleet_agent.install.preflight import Room, Unfit, check_disk, check_fit
 from edgefleet_agent.install.records import CandidateWish, DesiredOk, HoldOk, ModelRecord, SlotInfo, Wanted
 from edgefleet_agent.install.wishes import idle_slot
 from edgefleet_agent.worker.protocol import ModelRoute, Stats
@@ -244,7 +244,7 @@ class Candidates:
                 if packet.info.sha256 == one.wish.wanted.sha256:
                     one.is_checked = True  # hashed just now
                 unfit = check_fit(msgspec.structs.replace(packet.info, peak_memory_bytes=0), self._near.room())
-                if unfit is not None and unfit.error_class is ErrorClass.INCOMPATIBLE:
+                if isinstance(unfit, Unfit) and unfit.error_class is ErrorClass.INCOMPATIBLE:
                     self._failed(one, unfit.error_class, unfit.code, unfit.reason)
                 self.look(packet.model)
             case FetchFailed():

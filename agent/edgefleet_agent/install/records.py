@@ -1,5 +1,7 @@
 """The records that an install leaves on disk. Truth about a model is its `current.msgpack` (`ModelRecord`), nothing else."""
 
+from typing import Any
+
 import msgspec
 
 from edgefleet_protocol.messages import ErrorClass, Phase
@@ -52,12 +54,14 @@ class TaskWish(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     kind: str
     until_s: int = 0
+    args: dict[str, Any] = {}
 
 
 class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
     """`desired.ok`: what the install child verified. agentd acts on this and on nothing else.
 
-    raw_sha256: of the envelope as received, so that the same document is recognised without parsing it.
+    raw_sha256: of the envelope as received, so that the same document is recognised without parsing it. capture_key: 64 hex
+    digits of the tenant's public key, "" = nothing is captured.
     """
 
     v: int = RECORD_VERSION
@@ -74,6 +78,7 @@ class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
     tasks: list[TaskWish] = []
     candidates: list[CandidateWish] = []
     refused_candidates: list[Refusal] = []
+    capture_key: str = ""
 
 
 class HoldOk(msgspec.Struct, frozen=True, kw_only=True):

@@ -101,7 +101,7 @@ class Runner:
 
     def lend_idle_slot(self, model: str) -> None:
         """A candidate takes the slot of the way back: from now on there is none. Raises OSError."""
-        self._save(machine.lent(self._records[model]))
+        self._book.save(machine.lent(self.records[model]))
 
     # ---- start
 

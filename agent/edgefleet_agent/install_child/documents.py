@@ -160,9 +160,13 @@ def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredO
         refused=refused,
         telemetry_profile=document.telemetry.profile,
         telemetry_until_s=_unix_s(until) if until is not None else 0,
-        tasks=[TaskWish(id=t.id, kind=t.kind, until_s=_unix_s(t.until) if t.until else 0) for t in document.tasks],
+        tasks=[
+            TaskWish(id=t.id, kind=t.kind, until_s=_unix_s(t.until) if t.until else 0, args=t.args)
+            for t in document.tasks
+        ],
         candidates=candidates,
         refused_candidates=refused_candidates,
+        capture_key=document.capture.key if document.capture is not msgspec.UNSET else "",
     )
 
 

@@ -1,6 +1,7 @@
 """Telemetry windows: pure sums. Everything in a window adds up, so windows merge without loss (`agent.md` §5.6)."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -13,6 +14,8 @@ from edgefleet_protocol.sketch import LatencySketch
 INTERVALS_S: Mapping[str, int] = {"normal": 900, "live": 60, "metered": 3_600}
 MAX_CLASSES = 256
 MAX_WINDOWS = 64
+MAX_PAYLOAD_BYTES = 32 * 1024
+"""Of one telemetry message (`mqtt.md` §4)."""
 
 
 @dataclass(slots=True)
@@ -53,12 +56,17 @@ class Sums:
         )
 
 
-def interval_s(profile: str, until_s: int, now_s: int, override_s: int) -> int:
-    """Return the window length: the override, else the profile's while it is in force, else `normal`."""
+def interval_s(profile: str, until_s: int, now_s: int, override_s: int, *, is_metered: bool = False) -> int:
+    """Return the window length: the override, else the profile's while it is in force, else `normal`.
+
+    is_metered: the device itself knows that its bytes cost money: then `normal` becomes `metered`. `live` stays what it is:
+    it was asked for, and for some minutes only.
+    """
     if override_s > 0:
         return override_s
     in_force = until_s == 0 or now_s < until_s
-    return INTERVALS_S.get(profile, INTERVALS_S["normal"]) if in_force else INTERVALS_S["normal"]
+    chosen = profile if in_force and profile in INTERVALS_S else "normal"
+    return INTERVALS_S["metered" if is_metered and chosen == "normal" else chosen]
 
 
 def merge_windows(older: list[Window], newer: list[Window]) -> list[Window]:
@@ -71,16 +79,44 @@ def merge_windows(older: list[Window], newer: list[Window]) -> list[Window]:
     return list(merged.values())
 
 
+def first_window_s(device: str, interval: int) -> float:
+    """Return how long the first window after a start lasts: a device's own part of the interval, at least a quarter of it.
+
+    Power that returns to a whole site starts all its devices in one moment; they must not speak in one moment ever after.
+    """
+    part = int.from_bytes(hashlib.sha256(device.encode()).digest()[:8], "big") / 2**64
+    return interval * (0.25 + 0.75 * part)
+
+
+def begins_s(payload: bytes) -> int:
+    """Return when a telemetry payload begins, unix seconds; 0 when it holds no window or is not readable."""
+    try:
+        windows = decode(Telemetry, payload).windows
+    except BadMessageError:
+        return 0
+    return min((window.t0 for window in windows), default=0)
+
+
 def merge_payloads(older: bytes, newer: bytes) -> bytes | None:
-    """Return one telemetry payload for two, under the newer one's seq; None when they are not of one boot or not readable."""
+    """Return one telemetry payload whose windows are the sums of both, under the newer one's name; None when that cannot be."""
+    return _joined(older, newer, merge_windows)
+
+
+def pack_payloads(older: bytes, newer: bytes) -> bytes | None:
+    """Return one telemetry payload with the windows of both as they are, under the newer one's name; None when it is too big."""
+    return _joined(older, newer, lambda first, second: [*first, *second])
+
+
+def _joined(older: bytes, newer: bytes, join: Callable[[list[Window], list[Window]], list[Window]]) -> bytes | None:
     try:
         first, second = decode(Telemetry, older), decode(Telemetry, newer)
     except BadMessageError:
         return None
-    if first.boot_id != second.boot_id:
+    windows = join(first.windows, second.windows)
+    if len(windows) > MAX_WINDOWS:
         return None
-    windows = merge_windows(first.windows, second.windows)
-    return encode(msgspec.structs.replace(second, windows=windows)) if len(windows) <= MAX_WINDOWS else None
+    payload = encode(msgspec.structs.replace(second, windows=windows))
+    return payload if len(payload) <= MAX_PAYLOAD_BYTES else None
 
 
 def _sum(a: Window, b: Window) -> Window:

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
+
 from edgefleet_agent import __version__
 from edgefleet_agent.worker import predict as predicting
 from edgefleet_agent.worker import wire
@@ -24,6 +26,7 @@ from edgefleet_agent.worker.lanes import candidate_for
 from edgefleet_agent.worker.loading import ServedModel
 from edgefleet_agent.worker.mirror import QUEUE, Mirror
 from edgefleet_agent.worker.protocol import LaneRoute
+from edgefleet_agent.worker.watch import TRACE_HEADER, Watch
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_runtime.finite import total_nonfinite
 from edgefleet_runtime.image import BadImageError, ImageSupportMissingError
@@ -34,7 +37,7 @@ SERVER_NAME = "edgefleet"
 EXTENSIONS = ["binary_tensor_data", "statistics", "model_repository", "edgefleet_predict"]
 
 _MODEL_PATH = re.compile(
-    r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|predict|stats))?"
+    r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|predict|stats|flag))?"
 )
 _PLATFORMS = {"ort": "onnx_onnxruntime", "litert": "tensorflowlite_litert", "tflite": "tensorflowlite"}
 
@@ -50,6 +53,7 @@ class Api:
         figures: Figures,
         routes: Routes,
         forwarder: Forwarder,
+        watch: Watch,
     ) -> None:
         self._served = served
         self._engine = engine
@@ -58,6 +62,7 @@ class Api:
         self._routes = routes
         self._forwarder = forwarder
         self._mirror = Mirror(asyncio.get_running_loop(), lambda: _hello(served), figures)
+        self._watch = watch
         self._output_names = [s.name for s in served.runtime.outputs]
         start = served.start
         self._infer_paths = {
@@ -111,9 +116,9 @@ class Api:
         start = self._served.start
         model, version = unquote(match["model"]), match["version"] and unquote(match["version"])
         verb = match["verb"] or "metadata"
-        if verb in {"infer", "predict"} and request.method != "POST":
+        if verb in {"infer", "predict", "flag"} and request.method != "POST":
             return _not_allowed("POST")
-        if verb not in {"infer", "predict"} and request.method not in {"GET", "HEAD"}:
+        if verb not in {"infer", "predict", "flag"} and request.method not in {"GET", "HEAD"}:
             return _not_allowed("GET")
         elsewhere = self._elsewhere(request, model, version, verb)
         if isinstance(elsewhere, Response):
@@ -130,13 +135,17 @@ class Api:
             case "infer":
                 return self._infer(request)
             case "predict":
-                return self._queued(self._predict_job(request))
-            case "ready":
-                return json_response(200, {"name": self._served.start.model, "ready": True})
-            case "stats":
-                return json_response(200, self._statistics())
+                return self._queued(self._predict_job(request), self._call(request))
+            case "flag":
+                return self._flag(request)
             case _:
-                return json_response(200, self._metadata())
+                return json_response(200, self._told(self._served.start.model, verb))
+
+    def _told(self, model: str, verb: str) -> dict[str, Any]:
+        """Return what is told of the model without running it."""
+        if verb == "ready":
+            return {"name": model, "ready": True}
+        return self._statistics() if verb == "stats" else self._metadata()
 
     def _elsewhere(self, request: Request, model: str, version: str | None, verb: str) -> LaneRoute | Response | None:
         """Return the lane that must answer, None when it is this worker, or an error."""
@@ -155,6 +164,15 @@ class Api:
         if not _is_ready(lane):
             return error_response(503, f"The model {model[:80]} is not ready.", headers=[(b"Retry-After", b"1")])
         return lane
+
+    def _flag(self, request: Request) -> Response:
+        """Keep the answer with this trace id, if it is remembered and something is captured at all."""
+        trace_id = request.body.decode("ascii", "replace").strip()
+        if not self._watch.flag(trace_id):
+            return error_response(
+                404, f"There is no answer {trace_id[:64]!r} to keep: only the last few are remembered."
+            )
+        return json_response(200, {"kept": trace_id})
 
     def _may_split(self) -> bool:
         if self._served.start.lane != "active":
@@ -209,9 +227,10 @@ class Api:
             return error_response(400, "Inference-Header-Content-Length must be a number of bytes.")
         header_length = int(length) if length is not None else None
         job = self._infer_job(request.body, header_length)
+        call = self._call(request)
         if not (self._engine.is_idle and self._inline.allows(len(request.body))):
-            return self._queued(job)
-        began, call = time.perf_counter(), _Call()
+            return self._queued(job, call)
+        began = time.perf_counter()
         try:
             return job(call)
         except EdgefleetError as e:
@@ -220,8 +239,10 @@ class Api:
             self._inline.took(time.perf_counter() - began)
             self._mirror_after(call)
 
-    async def _queued(self, job: "Callable[[_Call], Response]") -> Response:
-        call = _Call()
+    def _call(self, request: Request) -> "_Call":
+        return _Call(self._watch.trace_of(request.header(TRACE_HEADER)))
+
+    async def _queued(self, job: "Callable[[_Call], Response]", call: "_Call") -> Response:
         try:
             return await self._engine.submit(lambda: job(call), self._served.start.run_timeout_s)
         except EdgefleetError as e:
@@ -277,9 +298,10 @@ class Api:
                 head["id"] = request.id
             head["parameters"] = self._parameters(nonfinite)
             answer, json_length = wire.encode_response(head, outputs, request)
+            headers = [(b"X-Edgefleet-Trace", call.trace_id.encode())]
             if json_length is None:
-                return Response(200, answer)
-            headers = [(b"Inference-Header-Content-Length", str(json_length).encode())]
+                return Response(200, answer, headers=headers)
+            headers.append((b"Inference-Header-Content-Length", str(json_length).encode()))
             return Response(200, answer, b"application/octet-stream", headers)
 
         return job
@@ -302,9 +324,10 @@ class Api:
                 "model_name": start.model,
                 "model_version": start.version,
                 "predictions": predicting.predict(self._served, samples, run),
-                "parameters": self._parameters(nonfinite),
+                "parameters": {**self._parameters(nonfinite), "trace_id": call.trace_id},
             }
-            return json_response(200, answer)
+            trace = [(b"X-Edgefleet-Trace", call.trace_id.encode())]
+            return Response(200, msgspec.json.encode(answer), headers=trace)
 
         return job
 
@@ -326,6 +349,7 @@ class Api:
         self._figures.answered(elapsed_s, nonfinite=is_broken, classes=classes)
         if len(call.answered) < QUEUE:  # of a long predict, no more than a shadow could take
             call.answered.append(Sample(inputs, outputs, elapsed_s))
+        self._watch.answered(call.trace_id, inputs, outputs, classes, elapsed_s, nonfinite=nonfinite > 0)
         return outputs, nonfinite
 
     def _parameters(self, nonfinite: int = 0) -> dict[str, Any]:
@@ -344,11 +368,12 @@ class Api:
 class _Call:
     """One request in the engine. is_abandoned: its caller got a timeout; set by the event loop. answered: what was run for it."""
 
-    __slots__ = ("answered", "is_abandoned")
+    __slots__ = ("answered", "is_abandoned", "trace_id")
 
-    def __init__(self) -> None:
+    def __init__(self, trace_id: str) -> None:
         self.answered: list[Sample] = []
         self.is_abandoned = False
+        self.trace_id = trace_id
 
 
 def _hello(served: ServedModel) -> Hello:

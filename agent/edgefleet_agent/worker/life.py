@@ -42,12 +42,14 @@ from edgefleet_agent.worker.protocol import (
     RoutesTable,
     Serve,
     Serving,
+    SetCapture,
     Start,
     ToAgentd,
     decode_to_worker,
     encode_control,
 )
 from edgefleet_agent.worker.shadow import Comparer, ShadowListener, replay
+from edgefleet_agent.worker.watch import Watch
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import ErrorClass
 
@@ -178,7 +180,9 @@ class _Worker:
         self._forwarder = Forwarder(start.run_timeout_s + _FORWARD_MARGIN_S)
         routes = Routes(start.routes_path, self._own_table(), loop)
         inline = InlinePolicy(self._golden.latency_p95_ms)
-        api = Api(self._served, self._engine, inline, self._figures, routes, self._forwarder)
+        first = self._served.runtime.outputs[0].name
+        self._watch = Watch(start, first, lambda message: _send(self._control, message))
+        api = Api(self._served, self._engine, inline, self._figures, routes, self._forwarder, self._watch)
         self._server = HttpServer(api.handle, start.max_body_bytes)
         self._server.on_close = self._resume_accepting
         self._control.setblocking(False)
@@ -230,10 +234,24 @@ class _Worker:
                 self._begin_drain(message)
             case GetStats():
                 _send(self._control, self._figures.take())
+            case SetCapture():
+                self._set_capture(message)
             case CheckGolden(vectors=vectors):
                 self._spawn(self._check_golden(vectors))
             case _:
                 _log.warning("control message ignored: %s", type(message).__name__)
+
+    def _set_capture(self, rules: SetCapture) -> None:
+        """Capture by these rules from now on. A key that is none captures nothing."""
+        self._watch.close()
+        self._watch.tap = None
+        if rules.key:
+            from edgefleet_agent.worker.capture import Capture
+
+            try:
+                self._watch.tap = Capture(self._served, rules)
+            except EdgefleetError as e:
+                _log.warning("nothing is captured: %s", e.message)
 
     async def _check_golden(self, vectors: int) -> None:
         if vectors > 0:
@@ -316,6 +334,7 @@ class _Worker:
             await asyncio.sleep(_POLL_S)
         for connection in list(self._server.connections):
             connection.abort()
+        self._watch.close()
         _send(self._control, self._figures.take())
         if not self._done.done():
             self._done.set_result(EXIT_OK)

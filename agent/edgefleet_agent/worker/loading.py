@@ -37,6 +37,8 @@ from edgefleet_runtime.preprocess import (
     default_preprocess,
     parse_preprocess,
 )
+from edgefleet_runtime.privacy import NOTHING, PRIVACY_MEMBER, Privacy, parse_privacy
+from edgefleet_runtime.privacy import check_against as check_policy
 
 _log = logging.getLogger(__name__)
 MAX_GOLDEN_AT_START = 64
@@ -62,6 +64,7 @@ class ServedModel:
     preprocess: Preprocess
     postprocess: Postprocessor
     load_ms: float
+    privacy: Privacy = NOTHING
 
 
 def load_served_model(start: Start) -> ServedModel:
@@ -81,6 +84,7 @@ def load_served_model(start: Start) -> ServedModel:
             golden = _load_golden(bundle)
             runtime = _load_runtime(bundle, start.threads)
             preprocess, postprocess = _load_processing(bundle, runtime)
+            policy = _load_privacy(bundle, preprocess, runtime)
     except BundleError as e:
         raise StartError(ErrorClass.SIGNATURE, e.message) from e
     except MemoryError as e:
@@ -94,7 +98,7 @@ def load_served_model(start: Start) -> ServedModel:
     except OSError as e:
         raise StartError(ErrorClass.DISK, f"the bundle cannot be read: {e}") from e
     elapsed_ms = (time.perf_counter() - began) * 1e3
-    return ServedModel(start, manifest, runtime, golden, preprocess, postprocess, elapsed_ms)
+    return ServedModel(start, manifest, runtime, golden, preprocess, postprocess, elapsed_ms, policy)
 
 
 def golden_message(served: ServedModel, vectors: list[int] | None) -> GoldenMessage:
@@ -165,6 +169,14 @@ def _load_processing(bundle: Bundle, runtime: ModelRuntime) -> tuple[Preprocess,
     labels = parse_labels(bundle.read(LABELS_MEMBER)) if LABELS_MEMBER in members else ()
     declared = parse_postprocess(bundle.read(POSTPROCESS_MEMBER)) if POSTPROCESS_MEMBER in members else None
     return preprocess, build_postprocessor(declared, labels, runtime.outputs)
+
+
+def _load_privacy(bundle: Bundle, preprocess: Preprocess, runtime: ModelRuntime) -> Privacy:
+    if PRIVACY_MEMBER not in bundle.manifest.members:
+        return NOTHING
+    policy = parse_privacy(bundle.read(PRIVACY_MEMBER))
+    check_policy(policy, preprocess, runtime.inputs)
+    return policy
 
 
 def _load_error_class(error: EdgefleetError) -> ErrorClass:

@@ -5,6 +5,7 @@
    worker exits 0.
 3. `Failed` is the last message of a worker, which exits with status 1. A worker whose control socket closes exits at once.
 4. Each `GetStats` is answered with one `Stats` (the delta since the last one), each `CheckGolden` with one `Golden`.
+   `Predictions` and `Captured` come unasked.
    A drained worker sends a last `Stats` unasked before it exits, and so does one that replayed a recording.
 5. At start, `Golden(ok=False)` is followed by `Failed(error_class="golden")` and never by `Ready`.
 6. Descriptors are inherited under the numbers given in `Start`; they are never sent over the socket.
@@ -47,6 +48,7 @@ class Start(Message, frozen=True, tag="start"):
     routes_path: file with a `RoutesTable` ("" = this worker knows only itself).
     threads: runtime threads for one inference. memory_limit_bytes: RLIMIT_DATA, None = no limit.
     run_timeout_s: a request that takes longer is answered 504 and counted as a timeout.
+    log_predictions: tell agentd of each answer, in blocks.
 
     Of a candidate in shadow mode: background: give way to everything else. mirror_path: unix socket on which copies of answered
     requests come. replay_path: a recording of such copies; it is compared, told as one `Stats`, and the worker exits.
@@ -71,6 +73,7 @@ class Start(Message, frozen=True, tag="start"):
     replay_path: str = ""
     kept_path: str = ""
     keep_inputs: bool = False
+    log_predictions: bool = False
     v: int = 1
 
 
@@ -97,6 +100,20 @@ class CheckGolden(Message, frozen=True, tag="check_golden"):
 
 class GetStats(Message, frozen=True, tag="get_stats"):
     """Ask for the figures since the last `Stats`."""
+
+
+class SetCapture(Message, frozen=True, tag="set_capture"):
+    """Capture from now on by these rules; an empty key: capture nothing. Sent at any time after `Ready`.
+
+    key: raw X25519 public key of the tenant. salt: of this device, for hashed fields; it never leaves the device. device: its id.
+    random_ratio: share of answers that are kept by chance. window_s: how long one sampling lasts.
+    """
+
+    key: bytes = b""
+    salt: bytes = b""
+    device: str = ""
+    random_ratio: float = 0.001
+    window_s: float = 60.0
 
 
 # ---- worker -> agentd
@@ -155,6 +172,29 @@ class Stats(Message, frozen=True, tag="stats"):
     shadow: ShadowFigures | None = None
 
 
+class Predictions(Message, frozen=True, tag="predictions"):
+    """A block of the prediction log (`predictions.pack_block`) with n answers. Unasked, at most once a second."""
+
+    body: bytes
+    n: int
+
+
+class Captured(Message, frozen=True, tag="captured"):
+    """One sealed record. reason: random, low_confidence, disagreement, drift or flag. label: class index, -1 = none.
+
+    taken_ms: unix milliseconds. seen: how many answers of its reason and class it stands for. key: id of the key it is sealed to.
+    """
+
+    record: str
+    reason: str
+    label: int
+    trace_id: str
+    taken_ms: int
+    seen: int
+    key: str
+    sealed: bytes
+
+
 class Failed(Message, frozen=True, tag="failed"):
     """Last word of a worker that cannot go on. error_class: a value of `edgefleet_protocol.messages.ErrorClass`."""
 
@@ -162,8 +202,8 @@ class Failed(Message, frozen=True, tag="failed"):
     reason: str
 
 
-ToWorker = Start | Serve | Drain | CheckGolden | GetStats
-ToAgentd = Loaded | Golden | Ready | Serving | Stats | Failed
+ToWorker = Start | Serve | Drain | CheckGolden | GetStats | SetCapture
+ToAgentd = Loaded | Golden | Ready | Serving | Stats | Predictions | Captured | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -162,6 +162,34 @@ def set_profile(
     session.out.one(device, sheet, lambda entry: session.out.note(f"{device_id}: profile {entry.get('profile')}"))
 
 
+@app.command("capture")
+def capture(  # noqa: PLR0913, PLR0917 - the flags of the command
+    ctx: typer.Context,
+    device_id: DeviceArgument,
+    model: Annotated[str, typer.Option("--model", help="Of this model only.")] = "",
+    reason: Annotated[
+        str, typer.Option("--reason", help="random, low_confidence, disagreement, drift or flag; else all.")
+    ] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most this many, the newest.")] = 100,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the records there.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Private key to open them with.")] = None,
+    wait: Annotated[str, typer.Option("--wait", help="How long to wait for the device.")] = "2m",
+    fetch: Annotated[str | None, typer.Option("--fetch", metavar="ID", help="Go on with an earlier fetch.")] = None,
+) -> None:
+    """Fetch what a device captured: inputs worth looking at, as the bundle's privacy policy allows, sealed to your key."""
+    from edgefleet_cli.fetching import fetch_records
+
+    fetch_records(
+        Session.of(ctx),
+        device_id,
+        wanted={"model": model, "reason": reason, "limit": limit},
+        fetch_id=fetch,
+        out=out,
+        key=key,
+        wait_s=parse_duration_s(wait),
+    )
+
+
 @app.command("decommission")
 def decommission(ctx: typer.Context, device_id: DeviceArgument) -> None:
     """Revoke a device's identity: the server neither hears nor serves it any more; it must be enrolled again."""

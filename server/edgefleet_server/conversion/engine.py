@@ -57,6 +57,7 @@ _DATA_NAMES = {
     "labels": "labels.txt",
     "preprocess": "preprocess.json",
     "postprocess": "postprocess.json",
+    "privacy": "privacy.json",
     "recipe": "recipe.json",
 }
 

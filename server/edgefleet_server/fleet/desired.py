@@ -17,7 +17,7 @@ from sqlalchemy.orm.attributes import flag_modified
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.desired import Desired, ModelDesired, Ref, TelemetryWish, encode_desired
+from edgefleet_protocol.desired import Desired, ModelDesired, Ref, Task, TelemetryWish, encode_desired
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db import Database
@@ -25,12 +25,14 @@ from edgefleet_server.fleet import store
 from edgefleet_server.fleet.beside import CandidateWish, with_candidate
 from edgefleet_server.fleet.errors import DeviceRevokedError
 from edgefleet_server.fleet.model import ModelChange, OfferedBlob, SignedDesired, Wish
+from edgefleet_server.fleet.sampling import capture_wish
 from edgefleet_server.fleet.tables import FleetDesired
 from edgefleet_server.signing.service import SigningService
 
 DESIRED_LIFE: Final = timedelta(days=7)
 RESIGN_BATCH: Final = 500
 LOCK_BATCH: Final = 5_000
+MAX_TASKS: Final = 32
 Listener = Callable[[Sequence[SignedDesired]], None]
 
 _log = logging.getLogger(__name__)
@@ -124,6 +126,12 @@ class DesiredBook:
                     signed.append(self._write(session, held, models, telemetry))
             return signed
 
+    def add_task(self, device_id: DeviceId, task: Task) -> SignedDesired:
+        """Give a device a thing to do once. Raises DeviceRevokedError."""
+        with self._db.session() as session:
+            held = _locked(session, device_id)
+            return self._write(session, held, tasks=[*_tasks(held.row), task])
+
     def resign(self, device_id: DeviceId) -> SignedDesired:
         """Sign a device's document anew with the same content and a higher gen."""
         with self._db.session() as session:
@@ -154,12 +162,15 @@ class DesiredBook:
         held: "_Held",
         models: Mapping[str, ModelDesired] | None = None,
         telemetry: TelemetryWish | None = None,
+        tasks: Sequence[Task] | None = None,
     ) -> SignedDesired:
         """Sign and store a document whose device is locked; None keeps that part of the content."""
         row = held.row
         if telemetry is None:
             telemetry = TelemetryWish() if row is None else msgspec.convert(row.telemetry, TelemetryWish)
         now = self._clock.now()
+        known = _tasks(row) if tasks is None else list(tasks)
+        tasks = [task for task in known if task.until is None or task.until > now][-MAX_TASKS:]
         gen = max(0 if row is None else row.gen, held.reported_gen) + 1
         document = Desired(
             device=held.device,
@@ -168,12 +179,15 @@ class DesiredBook:
             expires=(now + DESIRED_LIFE).replace(microsecond=0),
             models=dict(_models(row) if models is None else models),
             telemetry=telemetry,
+            tasks=tasks,
+            capture=capture_wish(session) or msgspec.UNSET,
         )
         envelope = self._signing.sign_desired(encode_desired(document))
         fields: dict[str, Any] = {
             "gen": gen,
             "models": msgspec.to_builtins(document.models),
             "telemetry": msgspec.to_builtins(telemetry),
+            "tasks": msgspec.to_builtins(tasks),
             "envelope": envelope,
             "issued_at": document.issued,
             "expires_at": document.expires,
@@ -255,6 +269,10 @@ def _is_still_so(row: FleetDesired | None, change: ModelChange) -> bool:
 
 def _models(row: FleetDesired | None) -> dict[str, ModelDesired]:
     return {} if row is None else msgspec.convert(row.models, dict[str, ModelDesired])
+
+
+def _tasks(row: FleetDesired | None) -> list[Task]:
+    return [] if row is None else msgspec.convert(row.tasks, list[Task])
 
 
 def _is_same(before: ModelDesired, ref: Ref) -> bool:

@@ -97,3 +97,16 @@ class GroupInUseError(FleetError):
     """Something that has not ended names the group in its selector."""
 
     code = "group.in_use"
+
+
+class BadCaptureKeyError(FleetError):
+    """This is no public key that records could be sealed to."""
+
+    code = "fleet.bad_capture_key"
+
+
+class CaptureKeyUnknownError(FleetError):
+    """The tenant has no capture key."""
+
+    code = "fleet.capture_key_unknown"
+    default_next_step = "make one with `edgectl capture-key new --out capture.key`"

@@ -12,13 +12,16 @@ from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.fleet.beside import Beside
+from edgefleet_server.fleet.errors import CaptureKeyUnknownError
 from edgefleet_server.fleet.model import ClaimView, Deployment, EventFilter, Group
-from edgefleet_server.fleet.schemas import ClaimTokensOut, DeployIn, DeviceIn, EnrollmentIn, GroupIn
+from edgefleet_server.fleet.sampling import CaptureKeyView
+from edgefleet_server.fleet.schemas import CaptureKeyIn, ClaimTokensOut, DeployIn, DeviceIn, EnrollmentIn, GroupIn
 from edgefleet_server.fleet.views import DeviceView, EventView, ReleaseDevice, Summary
 from edgefleet_server.paging import ListOf, PageRequest, Paging, T, cut_page
 from edgefleet_server.parts import Parts
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
+Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
 Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
 Selector = Annotated[str, Query(max_length=4096)]
 AfterId = Annotated[int | None, Query(ge=0, lt=2**63)]
@@ -44,7 +47,31 @@ def build_router(parts: Parts) -> APIRouter:
     _add_release_routes(router, parts)
     _add_event_routes(router, parts)
     _add_group_routes(router, parts)
+    _add_capture_key_routes(router, parts)
     return router
+
+
+def _add_capture_key_routes(router: APIRouter, parts: Parts) -> None:
+    sampling = parts.fleet.sampling
+
+    @router.get("/capture-key", operation_id="get_capture_key")
+    def get_capture_key(_caller: Viewer) -> CaptureKeyView:
+        """Return the public key that devices seal captured records to."""
+        found = sampling.key()
+        if found is None:
+            raise CaptureKeyUnknownError("The tenant has no capture key: no device captures anything.")
+        return found
+
+    @router.put("/capture-key", operation_id="set_capture_key")
+    def set_capture_key(wanted: CaptureKeyIn, caller: Admin) -> CaptureKeyView:
+        """Let devices that consent capture, sealed to this key from now on."""
+        return sampling.set(wanted.public_key, f"{caller.name} ({caller.id})")
+
+    @router.delete("/capture-key", operation_id="remove_capture_key", status_code=204, response_class=Response)
+    def remove_capture_key(_caller: Admin) -> Response:
+        """Let no device capture any more."""
+        sampling.remove()
+        return Response(status_code=204)
 
 
 def _add_device_routes(router: APIRouter, parts: Parts) -> None:

@@ -72,3 +72,9 @@ class RenewIn(BaseModel):
 
     csr: str = Field(max_length=16_384)
     nonce: str = Field(default="", max_length=128)
+
+
+class CaptureKeyIn(_In):
+    """The public half of a capture key: 64 hex digits."""
+
+    public_key: str = Field(min_length=64, max_length=64)

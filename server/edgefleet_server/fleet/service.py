@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import event
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.desired import Ref
+from edgefleet_protocol.desired import Ref, Task
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef
 from edgefleet_protocol.messages import Event, Presence, State
@@ -55,6 +55,7 @@ from edgefleet_server.fleet.model import (
 )
 from edgefleet_server.fleet.offering import OfferReader
 from edgefleet_server.fleet.reports import Answer, ReportBook
+from edgefleet_server.fleet.sampling import CaptureKeyBook, CaptureKeyView
 from edgefleet_server.fleet.views import FleetReader
 from edgefleet_server.registry.model import BundleView, ReleaseView
 from edgefleet_server.settings import ServerSettings
@@ -97,6 +98,7 @@ class FleetService:
         self.enroller = Enroller(db, signing, clock)
         self.desired = DesiredBook(db, signing, clock)
         self.groups = GroupBook(db, clock)
+        self.sampling = CaptureKeyBook(db, clock)
         self._feed = EventFeed(db, clock)
         self.reader = FleetReader(db, self._feed)
         self._offers = OfferReader(db)
@@ -416,6 +418,14 @@ class FleetService:
         bundles = self.desired.offered_to(device_id)
         known = self._registry.bundles_by_digest([blob.sha256 for blob in bundles])
         return bundles + [OfferedBlob(bundle.leaves, 0) for bundle in known.values()]
+
+    def add_task(self, device_id: DeviceId, task: Task) -> SignedDesired:
+        """Give a device a thing to do once. Raises DeviceRevokedError."""
+        return self.desired.add_task(device_id, task)
+
+    def capture_key(self) -> CaptureKeyView | None:
+        """Return the public key that captured records are sealed to; None: nothing is captured."""
+        return self.sampling.key()
 
     def hold_envelope(self) -> bytes | None:
         """Return the signed brake document, or None when there never was one."""

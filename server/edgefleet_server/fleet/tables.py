@@ -75,6 +75,7 @@ class FleetDesired(SQLModel, table=True):
     gen: int = Field(sa_type=BigInteger)
     models: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     telemetry: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    tasks: list[Any] = Field(sa_column=Column(JSON, nullable=False))
     envelope: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     issued_at: datetime = Field(sa_type=UtcDateTime)
     expires_at: datetime = Field(sa_type=UtcDateTime)
@@ -138,3 +139,14 @@ class FleetHold(SQLModel, table=True):
     digests: list[str] = Field(sa_column=Column(JSON, nullable=False))
     envelope: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     expires_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class FleetCaptureKey(SQLModel, table=True):
+    """The public key that captured records are sealed to; one row, id 1. The private one is never here (ADR 0030)."""
+
+    __tablename__ = "fleet_capture_key"
+
+    id: int = Field(primary_key=True)
+    public_key: str = Field(max_length=64)
+    set_at: datetime = Field(sa_type=UtcDateTime)
+    set_by: str = Field(max_length=120)

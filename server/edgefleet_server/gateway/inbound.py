@@ -24,7 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import DeviceId, TenantId
-from edgefleet_protocol.messages import Ack, Event, Presence, State, Telemetry, decode
+from edgefleet_protocol.messages import Ack, Event, Presence, Sample, State, Telemetry, decode
 from edgefleet_protocol.topics import parse_uplink
 from edgefleet_server.gateway.outbound import Signed
 from edgefleet_server.gateway.storable import MAX_EVENT_BYTES, storable
@@ -36,7 +36,7 @@ RETRY_S: Final = 1.0
 MAX_RETRIES: Final = 5
 _DATABASE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
 
-Spoken = TypeVar("Spoken", State, Event, Telemetry)
+Spoken = TypeVar("Spoken", State, Event, Telemetry, Sample)
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +66,10 @@ class TelemetrySink(Protocol):
 
     def ingest(self, messages: Sequence[Telemetry]) -> int:
         """Store messages."""
+        ...
+
+    def ingest_samples(self, samples: Sequence[Sample]) -> int:
+        """Store captured records."""
         ...
 
 
@@ -104,10 +108,12 @@ class _Batch:
     presences: list[tuple[DeviceId, Presence]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     telemetry: list[Telemetry] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
 
     def devices(self) -> set[DeviceId]:
         named = {DeviceId(event.device) for event in self.events}
         named |= {DeviceId(message.device) for message in self.telemetry}
+        named |= {DeviceId(sample.device) for sample in self.samples}
         return named | self.states.keys() | {device for device, _ in self.presences}
 
     def keep(self, live: set[DeviceId]) -> None:
@@ -115,6 +121,7 @@ class _Batch:
         self.presences = [(device, presence) for device, presence in self.presences if device in live]
         self.events = [event for event in self.events if event.device in live]
         self.telemetry = [message for message in self.telemetry if message.device in live]
+        self.samples = [sample for sample in self.samples if sample.device in live]
 
 
 class Inbound:
@@ -205,6 +212,8 @@ class Inbound:
                 batch.events.append(storable(_own(uplink.device, decode(Event, payload))))
             case "tele":
                 batch.telemetry.append(_own(uplink.device, decode(Telemetry, payload)))
+            case "cap":
+                batch.samples.append(_own(uplink.device, decode(Sample, payload)))
             case _:
                 pass  # logs are lossy on purpose and not kept by version 1; blocks and metadata go to the responder
 
@@ -220,7 +229,8 @@ class Inbound:
             self._try("state", partial(self._take_state, device, state))
         events = self._stored("events", batch.events, self._fleet.take_events)
         telemetry = self._stored("telemetry", batch.telemetry, self._telemetry.ingest)
-        self._acknowledge(events, telemetry)
+        samples = self._stored("samples", batch.samples, self._telemetry.ingest_samples)
+        self._acknowledge(events, telemetry, samples)
 
     def _stored(self, what: str, messages: list[Spoken], store: Callable[[list[Spoken]], object]) -> list[Spoken]:
         """Store messages in one transaction, or each in its own when the database refuses the whole; return the stored."""
@@ -258,14 +268,14 @@ class Inbound:
         self.counters.failed += 1
         return _Outcome.DATABASE_AWAY
 
-    def _acknowledge(self, events: Sequence[Event], telemetry: Sequence[Telemetry]) -> None:
-        boots: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
-        for event in events:
-            boots.setdefault((event.device, event.boot_id), ([], []))[0].append(event.seq)
-        for message in telemetry:
-            boots.setdefault((message.device, message.boot_id), ([], []))[1].append(message.seq)
-        for (device, boot_id), (event_seqs, telemetry_seqs) in boots.items():
-            ack = Ack(boot_id=boot_id, events=event_seqs, telemetry=telemetry_seqs)
+    def _acknowledge(self, events: Sequence[Event], telemetry: Sequence[Telemetry], samples: Sequence[Sample]) -> None:
+        boots: dict[tuple[str, str], tuple[list[int], list[int], list[int]]] = {}
+        stored: tuple[Sequence[Event | Telemetry | Sample], ...] = (events, telemetry, samples)
+        for kind, messages in enumerate(stored):
+            for message in messages:
+                boots.setdefault((message.device, message.boot_id), ([], [], []))[kind].append(message.seq)
+        for (device, boot_id), seqs in boots.items():
+            ack = Ack(boot_id=boot_id, events=seqs[0], telemetry=seqs[1], samples=seqs[2])
             self._answers.send_ack(DeviceId(device), ack)
 
 

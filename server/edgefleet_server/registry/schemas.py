@@ -52,6 +52,7 @@ class DataIn(_In):
     labels: Digest | None = None
     preprocess: Digest | None = None
     postprocess: Digest | None = None
+    privacy: Digest | None = None
     recipe: Digest | None = None
 
 

@@ -130,3 +130,48 @@ class Figures:
     latency_p50_ms: float | None
     latency_p95_ms: float | None
     latency_p99_ms: float | None
+
+
+@dataclass(frozen=True)
+class CaptureFetch:
+    """A device asked for its captured records. state: asked, done, or expired (it did not answer in time)."""
+
+    id: str
+    device: str
+    model: str
+    reason: str
+    limit: int
+    state: str
+    received: int
+    asked_at: datetime
+    until: datetime
+
+
+@dataclass(frozen=True)
+class CaptureView:
+    """What can be told of one captured record without opening it. seen: how many predictions of its reason and class it stands for.
+
+    label: class index, -1 = none. key: id of the public key it is sealed to.
+    """
+
+    id: str
+    device: str
+    fetch: str
+    model: str
+    sha256: str
+    reason: str
+    label: int
+    trace_id: str
+    taken_at: datetime
+    received_at: datetime
+    seen: int
+    key: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class CapturedRecord:
+    """One record as it came."""
+
+    view: CaptureView
+    sealed: bytes

@@ -1,16 +1,21 @@
 """Routes of the telemetry feature. They only translate."""
 
+import base64
+from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query, Request
 
 from edgefleet_protocol.ids import ReleaseRef, parse_profile_name
+from edgefleet_server import http_errors
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.paging import ListOf, Paging, cut_page
 from edgefleet_server.parts import Parts
-from edgefleet_server.telemetry.model import CostState, Performance, WindowView
+from edgefleet_server.telemetry.model import CaptureFetch, CaptureView, CostState, Performance, WindowView
+from edgefleet_server.telemetry.schemas import CaptureFetchIn, CaptureOut
 
+Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 
 
@@ -37,4 +42,37 @@ def build_router(parts: Parts) -> APIRouter:
         """Show what the cost model of a profile rests on, and its error."""
         return parts.costs.state(parts.registry.profile(parse_profile_name(name)))
 
+    _add_capture_routes(router, parts)
     return router
+
+
+def _add_capture_routes(router: APIRouter, parts: Parts) -> None:
+    @router.post("/devices/{device_id}/captures:fetch", operation_id="fetch_captures", status_code=202)
+    def fetch_captures(device_id: str, wanted: CaptureFetchIn, caller: Operator) -> CaptureFetch:
+        """Ask a device for its newest captured records; it answers when it is connected."""
+        return parts.captures.ask(
+            device_id, model=wanted.model, reason=wanted.reason, limit=wanted.limit, by=f"{caller.name} ({caller.id})"
+        )
+
+    @router.get("/devices/{device_id}/captures:fetch/{fetch_id}", operation_id="get_capture_fetch")
+    def get_capture_fetch(device_id: str, fetch_id: str, _caller: Operator) -> CaptureFetch:
+        """Return how a fetch stands: asked, done or expired."""
+        return parts.captures.fetch(device_id, fetch_id)
+
+    @router.get("/devices/{device_id}/captures", operation_id="list_captures")
+    def list_captures(
+        device_id: str, page: Paging, _caller: Operator, fetch: Annotated[str | None, Query(max_length=32)] = None
+    ) -> ListOf[CaptureView]:
+        """List the records that came from a device, without their content."""
+        found, total = parts.captures.records(device_id, fetch, page.after, page.limit + 1)
+        cut = cut_page(found, page, total, lambda one: one.id)
+        return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=total)
+
+    @router.get("/devices/{device_id}/captures/{record}", operation_id="get_capture")
+    def get_capture(device_id: str, record: str, caller: Operator, request: Request) -> CaptureOut:
+        """Return one record as its device sealed it. Reading one is audited."""
+        found = parts.captures.record(device_id, record)
+        parts.access.record(
+            f"{caller.name} ({caller.id})", "get_capture", request.url.path, 200, http_errors.request_id_of(request)
+        )
+        return CaptureOut(**asdict(found.view), sealed=base64.b64encode(found.sealed).decode())

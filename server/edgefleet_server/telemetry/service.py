@@ -14,17 +14,20 @@ import msgspec
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.comparison import ShadowFigures, check_shadow, delta_quantile, mean_overlap
-from edgefleet_protocol.messages import Telemetry, Window
+from edgefleet_protocol.messages import Sample, Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db import Database
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.model import Figures, Latest, ShadowView, WindowView
-from edgefleet_server.telemetry.tables import TelemetryWindow
+from edgefleet_server.telemetry.tables import TelemetryCapture, TelemetryWindow
 
 RETENTION: Final = timedelta(days=30)
 MAX_SECONDS: Final = 253_402_300_799  # the last second of the year 9999
 MAX_INT: Final = 2**62
+DROPPED: Final = ("events", "telemetry", "samples")
+MAX_INT32: Final = 2**31
 MAX_CLASSES: Final = 4096
+MAX_SEALED_BYTES: Final = 128 * 1024
 
 
 class TelemetryService:
@@ -55,6 +58,26 @@ class TelemetryService:
             store.add_windows(session, windows)
         return len(new)
 
+    def ingest_samples(self, samples: Sequence[Sample]) -> int:
+        """Store captured records that were asked for; return how many were new. All may be acknowledged when it returns."""
+        now = self._clock.now()
+        new = 0
+        with self._db.session() as session:
+            for sample in samples:
+                fetch = store.capture_fetch(session, _text(sample.task, 32), lock=True)
+                if fetch is None or fetch.device_id != sample.device:
+                    continue  # nobody asked this device for it
+                if sample.left <= 0 and fetch.done_at is None:
+                    fetch.done_at = now
+                row = _capture_row(sample, now)
+                is_known = row is None or store.capture(session, row.device_id, row.record) is not None
+                if row is not None and not is_known and fetch.received < fetch.most:
+                    session.add(row)
+                    session.flush()
+                    fetch.received += 1
+                    new += 1
+        return new
+
     def latest(self, device_id: str) -> Latest | None:
         """Return a device's newest figures, or None when it never sent any."""
         with self._db.read() as session:
@@ -79,6 +102,7 @@ class TelemetryService:
     def prune(self, now: datetime) -> int:
         """Delete what is older than the retention; return how many windows. For the engine tick."""
         with self._db.session() as session:
+            store.delete_captures_before(session, now - RETENTION)
             return store.delete_before(session, now - RETENTION)
 
     def _window_row(self, device_id: str, window: Window, now: datetime) -> dict[str, Any] | None:
@@ -198,6 +222,9 @@ def _ms(sketch: LatencySketch, q: float) -> float | None:
 
 def _batch_row(message: Telemetry, now: datetime) -> dict[str, Any]:
     system = msgspec.structs.asdict(message.system)
+    system |= {f"dropped_{kind}": n for kind, n in zip(DROPPED, message.dropped_by, strict=False) if n > 0}
+    if message.merged > 0:
+        system["merged"] = message.merged
     return {
         "device_id": message.device,
         "boot_id": _text(message.boot_id, 64),
@@ -208,6 +235,28 @@ def _batch_row(message: Telemetry, now: datetime) -> dict[str, Any]:
         "queue_bytes": max(0, min(message.queue_bytes, MAX_INT)),
         "dropped": max(0, min(message.dropped, MAX_INT)),
     }
+
+
+def _capture_row(sample: Sample, now: datetime) -> TelemetryCapture | None:
+    """Return the row of one record; None when the message carries none, or one that no device makes."""
+    if not sample.record or not 0 < len(sample.sealed) <= MAX_SEALED_BYTES or not -1 <= sample.label < MAX_INT32:
+        return None
+    return TelemetryCapture(
+        device_id=sample.device,
+        record=_text(sample.record, 32),
+        fetch_id=_text(sample.task, 32),
+        model=_text(sample.model, 63),
+        sha256=_text(sample.sha256, 64),
+        reason=_text(sample.reason, 32),
+        label=sample.label,
+        trace_id=_text(sample.trace_id, 64),
+        taken_at=_moment(sample.taken // 1000, now),
+        received_at=now,
+        seen=max(1, min(sample.seen, MAX_INT)),
+        key_id=_text(sample.key, 16),
+        size_bytes=len(sample.sealed),
+        sealed=sample.sealed,
+    )
 
 
 def _text(text: str, limit: int) -> str:

@@ -8,7 +8,12 @@ from sqlalchemy import ColumnElement, delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
-from edgefleet_server.telemetry.tables import TelemetryBatch, TelemetryWindow
+from edgefleet_server.telemetry.tables import (
+    TelemetryBatch,
+    TelemetryCapture,
+    TelemetryCaptureFetch,
+    TelemetryWindow,
+)
 
 ROWS_A_STATEMENT = 1000
 ACTIVE_LANE = "active"
@@ -140,3 +145,33 @@ def delete_before(session: Session, moment: datetime) -> int:
     session.execute(delete(TelemetryBatch).where(col(TelemetryBatch.received_at) < moment))
     statement = delete(TelemetryWindow).where(col(TelemetryWindow.received_at) < moment)
     return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+
+
+def capture_fetch(session: Session, fetch_id: str, *, lock: bool = False) -> TelemetryCaptureFetch | None:
+    """Return a fetch of captured records."""
+    return session.get(TelemetryCaptureFetch, fetch_id, with_for_update=True if lock else None)
+
+
+def capture(session: Session, device_id: str, record: str) -> TelemetryCapture | None:
+    """Return one captured record of a device."""
+    return session.get(TelemetryCapture, (device_id, record))
+
+
+def captures_page(
+    session: Session, device_id: str, fetch_id: str | None, after: str | None, limit: int
+) -> tuple[Sequence[TelemetryCapture], int]:
+    """Return captured records of a device, of one fetch where named, in order of id; and how many there are."""
+    wanted = [col(TelemetryCapture.device_id) == device_id]
+    if fetch_id is not None:
+        wanted.append(col(TelemetryCapture.fetch_id) == fetch_id)
+    total = int(session.execute(select(func.count()).select_from(TelemetryCapture).where(*wanted)).scalar_one())
+    if after is not None:
+        wanted.append(col(TelemetryCapture.record) > after)
+    statement = select(TelemetryCapture).where(*wanted).order_by(col(TelemetryCapture.record)).limit(limit)
+    return session.execute(statement).scalars().all(), total
+
+
+def delete_captures_before(session: Session, moment: datetime) -> None:
+    """Delete captured records that came, and fetches that were asked for, before a moment."""
+    session.execute(delete(TelemetryCapture).where(col(TelemetryCapture.received_at) < moment))
+    session.execute(delete(TelemetryCaptureFetch).where(col(TelemetryCaptureFetch.asked_at) < moment))

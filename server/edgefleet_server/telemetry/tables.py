@@ -56,3 +56,41 @@ class TelemetryWindow(SQLModel, table=True):
     worker_rss_bytes: int = Field(sa_type=BigInteger)
     worker_cpu_s: float
     shadow: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+
+
+class TelemetryCaptureFetch(SQLModel, table=True):
+    """A device asked for captured records; its id is the id of the task in the device's document."""
+
+    __tablename__ = "telemetry_capture_fetch"
+
+    id: str = Field(primary_key=True, max_length=32)
+    device_id: str = Field(max_length=63, index=True)
+    model: str = Field(max_length=63)
+    reason: str = Field(max_length=32)
+    most: int
+    received: int = Field(default=0)
+    asked_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    asked_by: str = Field(max_length=120)
+    until: datetime = Field(sa_type=UtcDateTime)
+    done_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+
+
+class TelemetryCapture(SQLModel, table=True):
+    """One captured record, sealed by its device to a key that the server does not have."""
+
+    __tablename__ = "telemetry_capture"
+
+    device_id: str = Field(primary_key=True, max_length=63)
+    record: str = Field(primary_key=True, max_length=32)
+    fetch_id: str = Field(max_length=32, index=True)
+    model: str = Field(max_length=63)
+    sha256: str = Field(max_length=64)
+    reason: str = Field(max_length=32)
+    label: int
+    trace_id: str = Field(max_length=64)
+    taken_at: datetime = Field(sa_type=UtcDateTime)
+    received_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    seen: int = Field(sa_type=BigInteger)
+    key_id: str = Field(max_length=16)
+    size_bytes: int
+    sealed: bytes = Field(sa_column=Column(LargeBinary, nullable=False))

@@ -12,6 +12,7 @@ from edgefleet_server.health import Health
 from edgefleet_server.metrics import Metrics
 from edgefleet_server.parts import Parts
 from edgefleet_server.rollout.service import RolloutService
+from edgefleet_server.telemetry.captures import CaptureService
 from tests.server.fleet.house import House
 
 
@@ -29,6 +30,7 @@ def parts_of(house: House) -> Parts:
         rollout=RolloutService(house.db, house.fleet, house.registry, house.clock),
         telemetry=house.telemetry,
         costs=house.costs,
+        captures=CaptureService(house.db, house.clock, house.fleet),
         metrics=Metrics(),
         health=Health(),
     )

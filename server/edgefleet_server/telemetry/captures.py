@@ -1,0 +1,114 @@
+"""Captured records: asking a device for them, keeping what comes, giving it out. All of it sealed: the server has no key to open any.
+
+Its own file because it speaks to the fleet, which the rest of the telemetry feature does not need. Rules:
+- A record is taken only for a fetch that an operator asked for, from the device that was asked, and at most as many as asked.
+- (device, record) is the key: a record that comes twice counts once.
+- A fetch is over with the message that says that none is left, or when its time is up.
+- Records are removed KEPT after they came; a new key of the tenant changes nothing for records sealed before.
+"""
+
+import secrets
+from datetime import datetime, timedelta
+from typing import Final
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.desired import Task
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.db import Database
+from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.telemetry import store
+from edgefleet_server.telemetry.errors import CaptureUnknownError, NoCaptureKeyError
+from edgefleet_server.telemetry.model import CapturedRecord, CaptureFetch, CaptureView
+from edgefleet_server.telemetry.tables import TelemetryCapture, TelemetryCaptureFetch
+
+FETCH_LIFE: Final = timedelta(days=1)
+KEPT: Final = timedelta(days=30)
+
+
+class CaptureService:
+    """Fetches and gives out captured records. Thread-safe; calls block."""
+
+    def __init__(self, db: Database, clock: Clock, fleet: FleetService) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._clock = clock
+        self._fleet = fleet
+
+    def ask(self, device_id: str, *, model: str, reason: str, limit: int, by: str) -> CaptureFetch:
+        """Ask a device for its newest records. Raises DeviceUnknownError, DeviceRevokedError, NoCaptureKeyError."""
+        self._fleet.reader.check(device_id)
+        if self._fleet.capture_key() is None:
+            raise NoCaptureKeyError(
+                "No device captures anything: the tenant has no capture key.",
+                next_step="Make one: `edgectl capture-key new --out capture.key`.",
+            )
+        now = self._clock.now()
+        row = TelemetryCaptureFetch(
+            id=f"c-{secrets.token_hex(8)}",
+            device_id=device_id,
+            model=model,
+            reason=reason,
+            most=limit,
+            asked_at=now,
+            asked_by=by[:120],
+            until=(now + FETCH_LIFE).replace(microsecond=0),
+        )
+        args = {"model": model, "reason": reason, "limit": limit}
+        with self._db.session() as session:
+            session.add(row)
+            session.flush()
+            self._fleet.add_task(DeviceId(device_id), Task(id=row.id, kind="capture", until=row.until, args=args))
+            return _fetch(row, now)
+
+    def fetch(self, device_id: str, fetch_id: str) -> CaptureFetch:
+        """Return how a fetch stands. Raises CaptureUnknownError."""
+        with self._db.read() as session:
+            row = store.capture_fetch(session, fetch_id)
+            if row is None or row.device_id != device_id:
+                raise CaptureUnknownError(f"The device {device_id} has no fetch {fetch_id}.")
+            return _fetch(row, self._clock.now())
+
+    def records(
+        self, device_id: str, fetch_id: str | None, after: str | None, limit: int
+    ) -> tuple[list[CaptureView], int]:
+        """Return records of a device, of one fetch or of all, in order of id, and how many there are."""
+        self._fleet.reader.check(device_id)
+        with self._db.read() as session:
+            rows, total = store.captures_page(session, device_id, fetch_id, after, limit)
+            return [_view(row) for row in rows], total
+
+    def record(self, device_id: str, record: str) -> CapturedRecord:
+        """Return one record with its sealed bytes. Raises CaptureUnknownError."""
+        with self._db.read() as session:
+            row = store.capture(session, device_id, record)
+            if row is None:
+                raise CaptureUnknownError(
+                    f"There is no record {record} of the device {device_id}.",
+                    next_step="List them: GET /devices/{id}/captures.",
+                )
+            return CapturedRecord(_view(row), row.sealed)
+
+
+def _fetch(row: TelemetryCaptureFetch, now: datetime) -> CaptureFetch:
+    state = "done" if row.done_at is not None else "expired" if row.until <= now else "asked"
+    return CaptureFetch(
+        row.id, row.device_id, row.model, row.reason, row.most, state, row.received, row.asked_at, row.until
+    )
+
+
+def _view(row: TelemetryCapture) -> CaptureView:
+    return CaptureView(
+        id=row.record,
+        device=row.device_id,
+        fetch=row.fetch_id,
+        model=row.model,
+        sha256=row.sha256,
+        reason=row.reason,
+        label=row.label,
+        trace_id=row.trace_id,
+        taken_at=row.taken_at,
+        received_at=row.received_at,
+        seen=row.seen,
+        key=row.key_id,
+        bytes=row.size_bytes,
+    )
