@@ -2,7 +2,9 @@
 
 1. A request for this model and version is answered here; one for another goes to that worker (`forward.py`).
 2. Decoding, inference and encoding are one job of the engine: at most one hand-over per request (`engine.py` says when none).
-3. 400: the request does not fit, with what was expected. 404: no such model. 413, 415: body. 503: not ready or busy. 504: too slow.
+3. A caller may say how long it waits: `X-Edgefleet-Timeout-Ms`, or Triton's parameter `timeout`. Then it gets its 504 in time, and what
+   still waits when it has given up is not run at all.
+4. 400: the request does not fit, with what was expected. 404: no such model. 413, 415: body. 503: not ready or busy. 504: too slow.
 """
 
 import hashlib
@@ -16,6 +18,7 @@ from urllib.parse import unquote
 from edgefleet_agent import __version__
 from edgefleet_agent.worker import predict as predicting
 from edgefleet_agent.worker import wire
+from edgefleet_agent.worker.codec import InferCodec
 from edgefleet_agent.worker.engine import BusyError, DeadlineError, Engine, InlinePolicy
 from edgefleet_agent.worker.figures import Figures
 from edgefleet_agent.worker.forward import FORWARDED_HEADER, Forwarder, Routes, lane_of_version
@@ -31,6 +34,7 @@ from edgefleet_runtime.preprocess import BadPayloadError
 SERVER_NAME = "edgefleet"
 EXTENSIONS = ["binary_tensor_data", "statistics", "model_repository", "edgefleet_predict"]
 KEY_HEADER = b"x-edgefleet-key"
+TIMEOUT_HEADER = b"x-edgefleet-timeout-ms"
 
 _MODEL_PATH = re.compile(
     r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|predict|stats))?"
@@ -56,8 +60,18 @@ class Api:
         self._figures = figures
         self._routes = routes
         self._forwarder = forwarder
-        self._output_names = [s.name for s in served.runtime.outputs]
         start = served.start
+        self._own_parameters = {
+            "digest": start.digest,
+            "slot": start.slot,
+            "lane": start.lane,
+            "version": start.version,
+        }
+        self._codec = InferCodec(
+            served.runtime.inputs,
+            [s.name for s in served.runtime.outputs],
+            {"model_name": start.model, "model_version": start.version, "parameters": self._own_parameters},
+        )
         self._infer_paths = {
             f"/v2/models/{start.model}/infer",
             f"/v2/models/{start.model}/versions/{start.version}/infer",
@@ -122,7 +136,7 @@ class Api:
             case "infer":
                 return self._infer(request)
             case "predict":
-                return self._queued(self._predict_job(request))
+                return self._queued(self._predict_job(request), self._deadline_s(request))
             case "ready":
                 return json_response(200, {"name": model, "ready": True})
             case "stats":
@@ -202,19 +216,25 @@ class Api:
         header_length = int(length) if length is not None else None
         job = self._infer_job(request.body, header_length)
         if not (self._engine.is_idle and self._inline.allows(len(request.body))):
-            return self._queued(job)
-        began = time.perf_counter()
+            return self._queued(job, self._deadline_s(request))
+        began, cpu = time.perf_counter(), time.thread_time()
         try:
             return job(_Call())
         except EdgefleetError as e:
             return self._failure(e)
         finally:
-            self._inline.took(time.perf_counter() - began)
+            self._inline.took(time.perf_counter() - began, time.thread_time() - cpu)
 
-    async def _queued(self, job: "Callable[[_Call], Response]") -> Response:
+    def _deadline_s(self, request: Request) -> float:
+        """Return how long this request may take: as this device allows, or less where its caller gives up sooner."""
+        text = request.header(TIMEOUT_HEADER) or b""
+        limit_s = self._served.start.run_timeout_s
+        return min(limit_s, max(1, int(text)) / 1e3) if text.isdigit() and len(text) < 10 else limit_s
+
+    async def _queued(self, job: "Callable[[_Call], Response]", deadline_s: float) -> Response:
         call = _Call()
         try:
-            return await self._engine.submit(lambda: job(call), self._served.start.run_timeout_s)
+            return await self._engine.submit(lambda: job(call), deadline_s)
         except EdgefleetError as e:
             call.is_abandoned = isinstance(e, DeadlineError)
             return self._failure(e)
@@ -245,16 +265,12 @@ class Api:
                 return error_response(500, sentence)
 
     def _infer_job(self, body: bytes, header_length: int | None) -> "Callable[[_Call], Response]":
-        start = self._served.start
-
         def job(call: _Call) -> Response:
-            request = wire.decode_request(body, header_length, self._served.runtime.inputs, self._output_names)
+            request = self._codec.decode(body, header_length)
+            if request.timeout_s is not None and time.monotonic() - call.since_s > request.timeout_s:
+                raise DeadlineError(f"The request waited longer than its timeout of {request.timeout_s:g} s.")
             outputs, nonfinite = self._run(call, request.inputs)
-            head: dict[str, Any] = {"model_name": start.model, "model_version": start.version}
-            if request.id:
-                head["id"] = request.id
-            head["parameters"] = self._parameters(nonfinite)
-            answer, json_length = wire.encode_response(head, outputs, request)
+            answer, json_length = self._codec.encode(request, outputs, nonfinite)
             if json_length is None:
                 return Response(200, answer)
             headers = [(b"Inference-Header-Content-Length", str(json_length).encode())]
@@ -305,25 +321,17 @@ class Api:
         return outputs, nonfinite
 
     def _parameters(self, nonfinite: int = 0) -> dict[str, Any]:
-        start = self._served.start
-        parameters: dict[str, Any] = {
-            "digest": start.digest,
-            "slot": start.slot,
-            "lane": start.lane,
-            "version": start.version,
-        }
-        if nonfinite:
-            parameters["nonfinite"] = nonfinite
-        return parameters
+        return {**self._own_parameters, "nonfinite": nonfinite} if nonfinite else dict(self._own_parameters)
 
 
 class _Call:
-    """One request in the engine. is_abandoned: its caller got a timeout; set by the event loop."""
+    """One request in the engine. is_abandoned: its caller got a timeout; set by the event loop. since_s: when it came."""
 
-    __slots__ = ("is_abandoned",)
+    __slots__ = ("is_abandoned", "since_s")
 
     def __init__(self) -> None:
         self.is_abandoned = False
+        self.since_s = time.monotonic()
 
 
 def _is_ready(lane: LaneRoute | None) -> bool:

@@ -19,7 +19,9 @@ _NAME = rb"[A-Za-z0-9_-]+"
 _VALUE = rb"(?:[!-~](?:[ -~]*[!-~])?)?"
 _HEAD = re.compile(rb"(GET|POST) (/[!-~]*) HTTP/1\.1\r\n((?:" + _NAME + rb": ?" + _VALUE + rb"\r\n)+)\r\n")
 # each changes the framing, or asks for an answer before the body is there
-_NOT_PLAIN = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings", b"proxy-connection"})
+_NOT_PLAIN = frozenset(
+    {b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings", b"proxy-connection"}
+)
 
 
 class Head(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@
 """
 
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -17,10 +18,11 @@ import numpy as np
 from edgefleet_agent.datatypes import DATATYPES
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
-from edgefleet_runtime.port import Array, format_shape, shape_fits
+from edgefleet_runtime.port import Array, dtype_name, format_shape, shape_fits
 
 BINARY_HEADER = b"inference-header-content-length"
 MAX_RANK = 16
+_IS_LITTLE = sys.byteorder == "little"
 
 
 class BadRequestError(EdgefleetError):
@@ -53,12 +55,16 @@ class _Request(msgspec.Struct):
 
 
 class InferRequest(msgspec.Struct, frozen=True):
-    """A decoded request. outputs: name -> binary wanted, in the caller's order; None = all. binary_all: default for outputs."""
+    """A decoded request. outputs: name -> binary wanted, in the caller's order; None = all. binary_all: default for outputs.
+
+    timeout_s: how long its caller waits, None when it does not say.
+    """
 
     id: str
     inputs: dict[str, Array]
     outputs: dict[str, bool] | None
     binary_all: bool
+    timeout_s: float | None = None
 
 
 _request_decoder = msgspec.json.Decoder(_Request)
@@ -110,7 +116,9 @@ def decode_request(
             next_step=f"Send {'; '.join(describe_tensor(by_name[m]) for m in missing)}.",
         )
     binary_all = request.parameters.get("binary_data_output") is True
-    return InferRequest(request.id, arrays, _wanted(request, output_names, binary_all), binary_all)
+    return InferRequest(
+        request.id, arrays, _wanted(request, output_names, binary_all), binary_all, _timeout_s(request.parameters)
+    )
 
 
 def encode_response(
@@ -123,11 +131,11 @@ def encode_response(
         array = outputs[name]
         item: dict[str, Any] = {
             "name": name,
-            "datatype": DATATYPES.get(array.dtype.name, "BYTES"),
+            "datatype": DATATYPES.get(dtype_name(array.dtype), "BYTES"),
             "shape": list(array.shape),
         }
         if binary:
-            tail = _to_binary(array)
+            tail = to_binary(array)
             item["parameters"] = {"binary_data_size": len(tail)}
             tails.append(tail)
         else:
@@ -162,6 +170,16 @@ def _wanted(request: _Request, output_names: Sequence[str], binary_all: bool) ->
             )
         wanted[output.name] = output.parameters.get("binary_data", binary_all) is True
     return wanted
+
+
+def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
+    """Return the caller's `timeout`, which is in microseconds as Triton's clients send it. Raises BadRequestError."""
+    value = parameters.get("timeout")
+    if value is None or value == 0:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise BadRequestError(f"The parameter timeout is a whole number of microseconds, got {str(value)[:40]!r}.")
+    return value / 1e6
 
 
 def _decode_tensor(tensor: _Tensor, spec: TensorSpec, binary: memoryview) -> tuple[Array, memoryview]:
@@ -283,11 +301,12 @@ def _strings_from_binary(raw: memoryview, spec: TensorSpec) -> Array:
     return np.array(values, dtype=object)
 
 
-def _to_binary(array: Array) -> bytes:
+def to_binary(array: Array) -> bytes:
+    """Return a tensor as the binary extension carries it (rule 1)."""
     if array.dtype.kind in "OSU":
         encoded = [v.encode() for v in _texts(array)]
         return b"".join(struct.pack("<I", len(e)) + e for e in encoded)
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    return array.tobytes() if _IS_LITTLE else array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def _texts(array: Array) -> list[str]:
