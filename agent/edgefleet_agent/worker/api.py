@@ -13,11 +13,14 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
+
+import msgspec
 
 from edgefleet_agent import __version__
+from edgefleet_agent.clock import SystemClock
+from edgefleet_agent.worker import describe, wire
 from edgefleet_agent.worker import predict as predicting
-from edgefleet_agent.worker import wire
 from edgefleet_agent.worker.codec import InferCodec
 from edgefleet_agent.worker.engine import BusyError, DeadlineError, Engine, InlinePolicy
 from edgefleet_agent.worker.figures import Figures
@@ -32,14 +35,21 @@ from edgefleet_runtime.port import Array, InputError, RunError
 from edgefleet_runtime.preprocess import BadPayloadError
 
 SERVER_NAME = "edgefleet"
-EXTENSIONS = ["binary_tensor_data", "statistics", "model_repository", "edgefleet_predict"]
+EXTENSIONS = [
+    "binary_tensor_data",
+    "statistics",
+    "model_repository",
+    "model_configuration",
+    "classification",
+    "edgefleet_predict",
+]
 KEY_HEADER = b"x-edgefleet-key"
 TIMEOUT_HEADER = b"x-edgefleet-timeout-ms"
 
 _MODEL_PATH = re.compile(
-    r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|predict|stats))?"
+    r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|predict|stats|config))?"
 )
-_PLATFORMS = {"ort": "onnx_onnxruntime", "litert": "tensorflowlite_litert", "tflite": "tensorflowlite"}
+_READ_ONLY = re.compile(r"/v2/repository/models/[^/]+/(load|unload)")
 
 
 class Api:
@@ -60,6 +70,7 @@ class Api:
         self._figures = figures
         self._routes = routes
         self._forwarder = forwarder
+        self._clock = SystemClock()
         start = served.start
         self._own_parameters = {
             "digest": start.digest,
@@ -71,6 +82,7 @@ class Api:
             served.runtime.inputs,
             [s.name for s in served.runtime.outputs],
             {"model_name": start.model, "model_version": start.version, "parameters": self._own_parameters},
+            served.postprocess.labels,
         )
         self._infer_paths = {
             f"/v2/models/{start.model}/infer",
@@ -82,16 +94,22 @@ class Api:
         path = request.target.partition("?")[0]
         if request.method == "POST" and path in self._infer_paths and not self._may_split():
             return self._infer(request)
-        if path.startswith("/v2/models/"):
+        if path.startswith("/v2/models/") and path != "/v2/models/stats":
             return self._model_request(request, path)
         return self._server_request(request, path.rstrip("/"))
 
     # ---- the whole device
 
-    def _server_request(self, request: Request, path: str) -> Response:
+    def _server_request(self, request: Request, path: str) -> Response | Awaitable[Response]:
         table = self._routes.table()
         if path == "/v2/repository/index":
-            return json_response(200, self._index()) if request.method in {"GET", "POST"} else _not_allowed("GET, POST")
+            if request.method not in {"GET", "POST"}:
+                return _not_allowed("GET, POST")
+            return json_response(200, describe.index(self._routes.table(fresh=True)))
+        if path == "/v2/models/stats":
+            return self._all_statistics(request) if request.method in {"GET", "HEAD"} else _not_allowed("GET")
+        if _READ_ONLY.fullmatch(path):
+            return error_response(403, "Models are loaded and unloaded by the device's desired document, not by callers.")
         if path not in {"/v2", "/v2/health/live", "/v2/health/ready"}:
             return error_response(404, f"There is nothing at {path[:200] or '/'}; the API begins at /v2.")
         if request.method not in {"GET", "HEAD"}:
@@ -104,15 +122,17 @@ class Api:
         waiting = [name for name, route in table.models.items() if not _is_ready(route.lanes.get("active"))]
         return json_response(503 if waiting else 200, {"ready": not waiting})
 
-    def _index(self) -> list[dict[str, str]]:
-        rows = []
+    async def _all_statistics(self, request: Request) -> Response:
+        """Return the rows of every model; of another one its worker's own."""
+        rows = [self._statistics()]
         for name, route in sorted(self._routes.table(fresh=True).models.items()):
-            for lane, entry in sorted(route.lanes.items()):
-                state = {"ready": "READY", "starting": "LOADING", "failed": "UNAVAILABLE"}[entry.state]
-                rows.append(
-                    {"name": name, "version": entry.version, "state": state, "reason": entry.reason, "lane": lane}
-                )
-        return rows
+            lane = route.lanes.get("active")
+            if name != self._served.start.model and lane is not None and _is_ready(lane):
+                asked = Request("GET", f"/v2/models/{quote(name, safe='')}/stats", request.headers, b"")
+                answer = await self._forwarder.forward(asked, lane.socket)
+                if answer.status == 200:
+                    rows += msgspec.json.decode(answer.body)["model_stats"]
+        return json_response(200, {"model_stats": sorted(rows, key=lambda row: str(row["name"]))})
 
     # ---- one model
 
@@ -140,9 +160,12 @@ class Api:
             case "ready":
                 return json_response(200, {"name": model, "ready": True})
             case "stats":
-                return json_response(200, self._statistics())
+                return json_response(200, {"model_stats": [self._statistics()]})
+            case "config":
+                return json_response(200, describe.config(self._served))
             case _:
-                return json_response(200, self._metadata())
+                route = self._routes.table().models.get(self._served.start.model)
+                return json_response(200, describe.metadata(self._served, route, self._own_parameters))
 
     def _elsewhere(self, request: Request, model: str, version: str | None, verb: str) -> LaneRoute | Response | None:
         """Return the lane that must answer, None when it is this worker, or an error."""
@@ -178,38 +201,18 @@ class Api:
         point = _point(route.salt, key) if key is not None else random.random()  # noqa: S311
         return candidate if point * 100 < route.share_pct else None
 
-    def _metadata(self) -> dict[str, Any]:
-        served = self._served
-        route = self._routes.table().models.get(served.start.model)
-        versions = sorted({r.version for r in route.lanes.values()}) if route else [served.start.version]
-        return {
-            "name": served.start.model,
-            "versions": versions,
-            "platform": _PLATFORMS.get(served.runtime.name, served.runtime.name),
-            "inputs": [wire.tensor_metadata(s) for s in served.runtime.inputs],
-            "outputs": [wire.tensor_metadata(s) for s in served.runtime.outputs],
-            "parameters": self._parameters(),
-        }
-
     def _statistics(self) -> dict[str, Any]:
         totals = self._figures.totals()
-        good = totals.n - totals.errors
-        row = {
-            "name": self._served.start.model,
-            "version": self._served.start.version,
-            "inference_count": good,
-            "execution_count": good,
-            "inference_stats": {
-                "success": {"count": good, "ns": int(totals.run_s * 1e9)},
-                "fail": {"count": totals.errors, "ns": int(totals.fail_s * 1e9)},
-                "compute_infer": {"count": good, "ns": int(totals.run_s * 1e9)},
-            },
-        }
-        return {"model_stats": [row]}
+        ago_s = time.monotonic() - totals.last_s if totals.last_s is not None else None
+        unix_ms = 0 if ago_s is None else int((self._clock.now().timestamp() - ago_s) * 1e3)
+        return describe.statistics(self._served, totals, unix_ms)
 
     # ---- inference
 
     def _infer(self, request: Request) -> Response | Awaitable[Response]:
+        encoding = request.header(b"content-encoding")
+        if encoding is not None and encoding != b"identity":
+            return error_response(415, f"Bodies are not taken as {encoding[:20].decode('latin-1')}; send them as they are.")
         length = request.header(wire.BINARY_HEADER)
         if length is not None and not length.isdigit():
             return error_response(400, "Inference-Header-Content-Length must be a number of bytes.")
@@ -266,11 +269,15 @@ class Api:
 
     def _infer_job(self, body: bytes, header_length: int | None) -> "Callable[[_Call], Response]":
         def job(call: _Call) -> Response:
+            began = time.monotonic()
             request = self._codec.decode(body, header_length)
-            if request.timeout_s is not None and time.monotonic() - call.since_s > request.timeout_s:
+            decoded = time.monotonic()
+            if request.timeout_s is not None and decoded - call.since_s > request.timeout_s:
                 raise DeadlineError(f"The request waited longer than its timeout of {request.timeout_s:g} s.")
             outputs, nonfinite = self._run(call, request.inputs)
+            ran = time.monotonic()
             answer, json_length = self._codec.encode(request, outputs, nonfinite)
+            self._figures.spent(began - call.since_s, decoded - began, time.monotonic() - ran)
             if json_length is None:
                 return Response(200, answer)
             headers = [(b"Inference-Header-Content-Length", str(json_length).encode())]
@@ -283,7 +290,9 @@ class Api:
         content_type = (request.header(b"content-type") or b"").decode("latin-1")
 
         def job(call: _Call) -> Response:
+            began = time.monotonic()
             samples = predicting.decode_samples(self._served, content_type, request.body)
+            self._figures.spent(began - call.since_s, time.monotonic() - began, 0.0)
             nonfinite = 0
 
             def run(inputs: dict[str, Array]) -> dict[str, Array]:

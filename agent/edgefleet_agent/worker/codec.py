@@ -41,8 +41,15 @@ class _Layout(msgspec.Struct, frozen=True):
 class InferCodec:
     """Decodes requests for one model and encodes its answers."""
 
-    def __init__(self, inputs: Sequence[TensorSpec], output_names: Sequence[str], head: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[TensorSpec],
+        output_names: Sequence[str],
+        head: Mapping[str, Any],
+        labels: Sequence[str] = (),
+    ) -> None:
         """head: what stands before the outputs of every answer; its `parameters` get `nonfinite` where there is a need."""
+        self._labels = tuple(labels)
         self._specs = tuple(inputs)
         self._output_names = tuple(output_names)
         self._head = dict(head)
@@ -56,7 +63,7 @@ class InferCodec:
         if layout is not None and layout.body_bytes == len(body):
             arrays = {each.name: _taken(body, each) for each in layout.slices}
             known = layout.request
-            return wire.InferRequest(known.id, arrays, known.outputs, known.binary_all, known.timeout_s)
+            return wire.InferRequest(known.id, arrays, known.outputs, known.binary_all, known.timeout_s, known.classes)
         request = wire.decode_request(body, header_length, self._specs, self._output_names)
         if key is not None:
             self._keep(key, body, request)
@@ -66,6 +73,8 @@ class InferCodec:
         self, request: wire.InferRequest, outputs: Mapping[str, Array], nonfinite: int = 0
     ) -> tuple[bytes, int | None]:
         """Return the body and, when it holds binary tensors, the length of its JSON part."""
+        if request.classes:
+            outputs = {**outputs, **{n: _classified(outputs[n], k, self._labels) for n, k in request.classes.items()}}
         wanted = request.outputs if request.outputs is not None else dict.fromkeys(outputs, request.binary_all)
         arrays = [outputs[name] for name in wanted]
         is_plain = (
@@ -109,6 +118,17 @@ def _taken(body: bytes, each: _Slice) -> Array:
     if not (flat.flags.aligned and each.dtype.isnative):
         flat = flat.astype(each.dtype.newbyteorder("="))  # a copy: runtimes want aligned values of their own order
     return flat.reshape(each.shape)
+
+
+def _classified(scores: Array, count: int, labels: Sequence[str]) -> Array:
+    """Return the best classes of the last axis as `score:index:label`, best first (Triton's classification extension)."""
+    rows = scores.reshape(-1, scores.shape[-1]) if scores.ndim else scores.reshape(1, 1)
+    best = np.argsort(-rows.astype(np.float64), axis=-1, kind="stable")[:, :count]
+    words = [
+        [f"{row[i]:f}:{i}" + (f":{labels[i]}" if i < len(labels) else "") for i in order]
+        for row, order in zip(rows, best.tolist(), strict=True)
+    ]
+    return np.array(words, dtype=object).reshape(*scores.shape[:-1], best.shape[1])
 
 
 def _make_room(kept: dict[Any, Any]) -> None:

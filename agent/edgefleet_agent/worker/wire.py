@@ -57,7 +57,8 @@ class _Request(msgspec.Struct):
 class InferRequest(msgspec.Struct, frozen=True):
     """A decoded request. outputs: name -> binary wanted, in the caller's order; None = all. binary_all: default for outputs.
 
-    timeout_s: how long its caller waits, None when it does not say.
+    timeout_s: how long its caller waits, None when it does not say. classes: output name -> how many of its best classes are
+    wanted in the place of its values (Triton's classification extension).
     """
 
     id: str
@@ -65,6 +66,7 @@ class InferRequest(msgspec.Struct, frozen=True):
     outputs: dict[str, bool] | None
     binary_all: bool
     timeout_s: float | None = None
+    classes: dict[str, int] = {}
 
 
 _request_decoder = msgspec.json.Decoder(_Request)
@@ -116,9 +118,9 @@ def decode_request(
             next_step=f"Send {'; '.join(describe_tensor(by_name[m]) for m in missing)}.",
         )
     binary_all = request.parameters.get("binary_data_output") is True
-    return InferRequest(
-        request.id, arrays, _wanted(request, output_names, binary_all), binary_all, _timeout_s(request.parameters)
-    )
+    wanted = _wanted(request, output_names, binary_all)
+    timeout_s, classes = _timeout_s(request.parameters), _classes(request)
+    return InferRequest(request.id, arrays, wanted, binary_all, timeout_s, classes)
 
 
 def encode_response(
@@ -168,8 +170,21 @@ def _wanted(request: _Request, output_names: Sequence[str], binary_all: bool) ->
             raise BadRequestError(
                 f"Output {output.name[:80]} is not one of this model; it has {', '.join(output_names)}."
             )
+        _refuse_shared_memory(output.name, output.parameters)
         wanted[output.name] = output.parameters.get("binary_data", binary_all) is True
     return wanted
+
+
+def _classes(request: _Request) -> dict[str, int]:
+    """Return output name -> number of classes for the outputs that want them. Raises BadRequestError."""
+    found = {}
+    for output in request.outputs or []:
+        count = output.parameters.get("classification")
+        if count is not None:
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise BadRequestError(f"Output {output.name}: classification is a number of classes from 1 on.")
+            found[output.name] = count
+    return found
 
 
 def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
@@ -195,6 +210,7 @@ def _decode_tensor(tensor: _Tensor, spec: TensorSpec, binary: memoryview) -> tup
             f"Input {spec.name} must have the shape {format_shape(spec.shape)}, got {format_shape(shape[:MAX_RANK])}.",
             next_step=f"Send {describe_tensor(spec)}; a name in the shape stands for any length.",
         )
+    _refuse_shared_memory(spec.name, tensor.parameters)
     count = 1
     for length in shape:
         count *= length
@@ -265,6 +281,11 @@ def _as_array(values: list[Any], spec: TensorSpec) -> Array:
             f"Input {spec.name} holds a number beyond the {DATATYPES[spec.dtype]} range of {np.finfo(dtype).max:.4g}."
         )
     return array
+
+
+def _refuse_shared_memory(name: str, parameters: Mapping[str, Any]) -> None:
+    if "shared_memory_region" in parameters:
+        raise BadRequestError(f"{name[:80]}: shared memory is not an extension of this server; send the values as binary data.")
 
 
 def _refuse_value(spec: TensorSpec, item: Any) -> NoReturn:
