@@ -47,7 +47,7 @@ from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.telemetry.collect import SystemReader, disk_free_bytes, memory_available_bytes
 from edgefleet_agent.telemetry.window import interval_s, merge_payloads
-from edgefleet_agent.wiring import limits, worker_options
+from edgefleet_agent.wiring import limits, recycler, worker_options
 from edgefleet_agent.worker.launch import listen_tcp, listen_unix
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import DeviceId, TenantId
@@ -143,6 +143,7 @@ class Daemon:
             self._runner.apply(self._desired)
         self._link.start()
         self._renewal.start()
+        recycler(self._settings, self._loop, self._serving).start(self._clock.monotonic_s)
         self._tick()
         self._telemetry_tick()
         self._report_soon()

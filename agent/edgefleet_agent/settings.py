@@ -46,6 +46,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     disk_reserve_bytes: int = 32 * 1024 * 1024
     memory_reserve_bytes: int = 24 * 1024 * 1024
     worker_memory_bytes: int = 0
+    worker_steady_s: float = 60.0
     nonfinite_limit_ratio: float = 0.001
     error_limit_ratio: float = 0.01
     error_limit_min_n: int = 200

@@ -3,9 +3,14 @@
 import socket
 from collections.abc import Sequence
 
+from edgefleet_agent.cgroup import delegated
 from edgefleet_agent.install.trial import Limits
+from edgefleet_agent.loop import Loop
 from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.recycling import Memory, Recycler
+from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.settings import AgentSettings
+from edgefleet_agent.telemetry.collect import memory_available_bytes, rss_bytes
 from edgefleet_agent.workers import WorkerOptions
 
 
@@ -19,8 +24,21 @@ def worker_options(settings: AgentSettings, paths: StatePaths, listeners: Sequen
         memory_bytes=settings.worker_memory_bytes,
         body_bytes=settings.infer_body_bytes,
         timeout_s=settings.infer_timeout_s,
+        steady_s=settings.worker_steady_s,
+        cgroups=delegated() if settings.worker_memory_bytes else None,
         command=tuple(settings.python_command),
     )
+
+
+def recycler(settings: AgentSettings, loop: Loop, serving: ModelServing) -> Recycler:
+    """Return who replaces workers that leak."""
+
+    def memory() -> Memory:
+        available = memory_available_bytes()
+        spare = max(0, available - settings.memory_reserve_bytes) if available >= 0 else -1
+        return Memory(settings.worker_memory_bytes, spare)
+
+    return Recycler(loop, serving.pids, rss_bytes, memory, serving.recycle)
 
 
 def limits(settings: AgentSettings) -> Limits:

@@ -109,7 +109,9 @@ class Api:
         if path == "/v2/models/stats":
             return self._all_statistics(request) if request.method in {"GET", "HEAD"} else _not_allowed("GET")
         if _READ_ONLY.fullmatch(path):
-            return error_response(403, "Models are loaded and unloaded by the device's desired document, not by callers.")
+            return error_response(
+                403, "Models are loaded and unloaded by the device's desired document, not by callers."
+            )
         if path not in {"/v2", "/v2/health/live", "/v2/health/ready"}:
             return error_response(404, f"There is nothing at {path[:200] or '/'}; the API begins at /v2.")
         if request.method not in {"GET", "HEAD"}:
@@ -151,14 +153,20 @@ class Api:
             return elsewhere
         if elsewhere is not None:
             self._figures.passed_on()
-            return self._forwarder.forward(request, elsewhere.socket)
+            socket = elsewhere.socket if _is_ready(elsewhere) else None
+            look = self._look(model, version) if verb in {"infer", "predict"} else None
+            return self._forwarder.forward(request, socket, look)
+        return self._own(request, verb)
+
+    def _own(self, request: Request, verb: str) -> Response | Awaitable[Response]:
+        """Return this worker's own answer."""
         match verb:
             case "infer":
                 return self._infer(request)
             case "predict":
                 return self._queued(self._predict_job(request), self._deadline_s(request))
             case "ready":
-                return json_response(200, {"name": model, "ready": True})
+                return json_response(200, {"name": self._served.start.model, "ready": True})
             case "stats":
                 return json_response(200, {"model_stats": [self._statistics()]})
             case "config":
@@ -181,9 +189,21 @@ class Api:
         lane = route.lanes.get("active") if version is None else lane_of_version(route, version)
         if lane is None:
             return error_response(404, f"The model {model[:80]} has no version {(version or '')[:80]} on this device.")
-        if not _is_ready(lane):
+        if not _is_ready(lane) and verb not in {"infer", "predict"}:
             return error_response(503, f"The model {model[:80]} is not ready.", headers=[(b"Retry-After", b"1")])
         return lane
+
+    def _look(self, model: str, version: str | None) -> Callable[[], str | None]:
+        """Return what tells where a model or version listens now, None while it is not ready."""
+
+        def look() -> str | None:
+            route = self._routes.table(fresh=True).models.get(model)
+            if route is None:
+                return None
+            lane = route.lanes.get("active") if version is None else lane_of_version(route, version)
+            return lane.socket if lane is not None and _is_ready(lane) else None
+
+        return look
 
     def _may_split(self) -> bool:
         if self._served.start.lane != "active":
@@ -212,7 +232,9 @@ class Api:
     def _infer(self, request: Request) -> Response | Awaitable[Response]:
         encoding = request.header(b"content-encoding")
         if encoding is not None and encoding != b"identity":
-            return error_response(415, f"Bodies are not taken as {encoding[:20].decode('latin-1')}; send them as they are.")
+            return error_response(
+                415, f"Bodies are not taken as {encoding[:20].decode('latin-1')}; send them as they are."
+            )
         length = request.header(wire.BINARY_HEADER)
         if length is not None and not length.isdigit():
             return error_response(400, "Inference-Header-Content-Length must be a number of bytes.")

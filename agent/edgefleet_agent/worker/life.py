@@ -3,7 +3,7 @@
 1. Before the event loop: `Start` → limits → load → warm up → golden vectors → `Ready`. Whatever fails is said as `Failed`, exit 1.
 2. A thread watches the control socket from the first moment: when agentd is gone, the process ends, even inside native code.
 3. Drain: pending connections of its own socket are still taken, idle connections get `idle_grace_s` to bring a last request,
-   answers say `Connection: close`; the last figures are sent, exit 0.
+   answers say `Connection: close`; the last figures are sent, exit 0. SIGTERM while it drains ends the wait.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from edgefleet_agent.worker.api import Api
 from edgefleet_agent.worker.engine import BusyError, Engine, InlinePolicy
 from edgefleet_agent.worker.figures import Figures
 from edgefleet_agent.worker.forward import Forwarder, Routes
+from edgefleet_agent.worker.gentle import gently
 from edgefleet_agent.worker.http import HttpServer
 from edgefleet_agent.worker.launch import listen_unix
 from edgefleet_agent.worker.loading import ServedModel, StartError, golden_message, load_served_model
@@ -89,12 +90,13 @@ def _receive_start(control: socket.socket) -> Start | None:
 
 def _prepare(start: Start, control: socket.socket) -> tuple[ServedModel, Golden]:
     """Return the loaded and proved model with its proof; tells agentd each step. Raises StartError."""
+    _offer_to_the_kernel()
     if start.memory_limit_bytes is not None:
         try:
             resource.setrlimit(resource.RLIMIT_DATA, (start.memory_limit_bytes, start.memory_limit_bytes))
         except (ValueError, OSError) as e:
             raise StartError(ErrorClass.MEMORY, f"the memory limit cannot be set: {e}") from e
-    served = load_served_model(start)
+    served = gently(lambda: load_served_model(start)) if start.gentle else load_served_model(start)
     os.close(start.bundle_fd)  # a slot that is cleared must give its blocks back
     _send(control, Loaded(served.runtime.name, served.runtime.version, served.load_ms))
     try:
@@ -109,6 +111,12 @@ def _prepare(start: Start, control: socket.socket) -> tuple[ServedModel, Golden]
     gc.collect()
     gc.freeze()
     return served, golden
+
+
+def _offer_to_the_kernel() -> None:
+    """When the device runs out of memory, a worker ends before agentd does: it is started again, agentd is what starts it."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def _watch_agentd(control: socket.socket) -> None:
@@ -147,6 +155,7 @@ class _Worker:
         self._next_golden = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = False
+        self._is_hurried = False
 
     async def run(self) -> int:
         """Serve until drained."""
@@ -162,7 +171,7 @@ class _Worker:
         self._server.on_close = self._resume_accepting
         self._control.setblocking(False)
         loop.add_reader(self._control.fileno(), self._read_control)
-        loop.add_signal_handler(signal.SIGTERM, self._begin_drain, Drain())
+        loop.add_signal_handler(signal.SIGTERM, self._terminated)
         if start.own_socket_path:
             path = Path(start.own_socket_path)
             listener = listen_unix(path)
@@ -269,6 +278,10 @@ class _Worker:
 
     # ---- draining
 
+    def _terminated(self) -> None:
+        self._is_hurried = self._server.draining
+        self._begin_drain(Drain())
+
     def _begin_drain(self, drain: Drain) -> None:
         if not self._server.draining:
             self._server.draining = True
@@ -285,6 +298,8 @@ class _Worker:
         self._listeners.clear()
         grace_end = min(deadline, self._loop.time() + drain.idle_grace_s)
         while (self._server.connections or len(self._tasks) > 1) and self._loop.time() < deadline:
+            if self._is_hurried:
+                break
             if self._loop.time() >= grace_end:
                 self._server.close_idle()
             await asyncio.sleep(_POLL_S)

@@ -285,7 +285,9 @@ def _as_array(values: list[Any], spec: TensorSpec) -> Array:
 
 def _refuse_shared_memory(name: str, parameters: Mapping[str, Any]) -> None:
     if "shared_memory_region" in parameters:
-        raise BadRequestError(f"{name[:80]}: shared memory is not an extension of this server; send the values as binary data.")
+        raise BadRequestError(
+            f"{name[:80]}: shared memory is not an extension of this server; send the values as binary data."
+        )
 
 
 def _refuse_value(spec: TensorSpec, item: Any) -> NoReturn:

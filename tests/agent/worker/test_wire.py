@@ -146,7 +146,9 @@ def test_what_is_remembered_of_a_head_reads_the_next_body_alike() -> None:
                     fresh.timeout_s,
                 )
                 outputs = {"y": a, "z": b}
-                begun: dict[str, object] = {"model_name": "m"} | ({"id": "7"} if fresh.id else {})
+                begun: dict[str, object] = {"model_name": "m"}
+                if fresh.id:
+                    begun["id"] = "7"
                 begun["parameters"] = {"lane": "active"}
                 assert codec.encode(found, outputs) == encode_response(begun, outputs, fresh)
     for broken in (body[:-1], body + b"x"):
