@@ -6,7 +6,8 @@
 
 1. One kept-alive connection per object; not for several threads at once.
 2. An inference has no side effect: when the connection turns out closed before the answer began, it is sent once more.
-3. Arrays travel in the binary tensor extension: JSON took 40 to 120 times as long for 100 KB (agent.md §1 fact 4).
+3. The device is told how long the caller waits, so that it does not work for one that has given up.
+4. Arrays travel in the binary tensor extension: JSON took 40 to 120 times as long for 100 KB (agent.md §1 fact 4).
 """
 
 import http.client
@@ -88,6 +89,7 @@ class Model:
         self._url = urlsplit(url or DEFAULT_URL)
         self._socket = str(socket) if socket is not None else None
         self._timeout_s = timeout_s
+        self._patience = {"X-Edgefleet-Timeout-Ms": str(max(1, int(timeout_s * 1e3)))}
         self._connection: http.client.HTTPConnection | None = None
         self.trace_id: str | None = None
         """Of the last answer; `flag` takes it."""
@@ -193,7 +195,7 @@ class Model:
             if self._connection is None:
                 self._connection = self._connect()
             try:
-                self._connection.request(method, path, body=body or None, headers=headers)
+                self._connection.request(method, path, body=body or None, headers={**headers, **self._patience})
                 response = self._connection.getresponse()
                 data = response.read()
             except (http.client.BadStatusLine, ConnectionError) as e:

@@ -162,6 +162,7 @@ class Daemon:
             self._candidates.apply(self._desired)
         self._link.start()
         self._renewal.start()
+        wiring.recycler(self._settings, self._loop, self._serving).start(self._clock.monotonic_s)
         self._tick()
         self._ticker.start()
         self._report_soon()

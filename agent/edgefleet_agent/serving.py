@@ -3,15 +3,15 @@
 1. One active worker per model holds the public listeners; a trial worker gets them only by `promote`.
 2. `promote` is called after the record that names the new slot is on the disk. Old and new accept together for a moment, so no
    request is refused; then the old one drains.
-3. An active worker that ends is started again after 0.2, 1, 5, 30 s (`agent.md` §5.3); what a crash means is the owner's decision,
-   and when the owner cannot write it down (OSError), the worker is started again all the same.
+3. An active worker that ends is started again at once, then after 0.2, 1, 5, 30 s (`agent.md` §5.3); what a crash means is the
+   owner's decision, and when the owner cannot write it down (OSError), the worker is started again all the same.
 4. A worker that does not become ready within `start_s`, or leaves a golden vector unanswered for `golden_s`, hangs: it is killed,
    and its end is a crash like any other.
 """
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from edgefleet_agent.install.records import SlotRef
@@ -40,10 +40,9 @@ from edgefleet_agent.workers import Worker, WorkerOptions
 from edgefleet_protocol.messages import ErrorClass
 from edgefleet_protocol.sketch import LatencySketch
 
-BACKOFF_S = (0.2, 1.0, 5.0, 30.0)
 ROUTES_AGAIN_S = 5.0
-STEADY_S = 60.0
-"""A worker that served this long starts its back-off anew."""
+BACKOFF_S = (0.0, 0.2, 1.0, 5.0, 30.0)
+"""The first is none: callers wait in the backlog, and a worker that had served was killed or met a rare input."""
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +115,7 @@ class Listener(Protocol):
 class _Lanes:
     active: Worker | None = None
     trial: Worker | None = None
+    is_recycling: bool = False
     draining: list[Worker] = field(default_factory=list)
     restart: Timer | None = None
     probe: Timer | None = None
@@ -191,7 +191,7 @@ class ModelServing:
         """Start a worker on trial. Raises OSError."""
         lanes = self._lanes(model)
         self.stop_trial(model)
-        lanes.trial = self._start(model, ref)
+        lanes.trial = self._start(model, ref, gentle=lanes.active is not None)
 
     def make_room(self, model: str, then: Callable[[], None]) -> None:
         """End the active worker after what is in flight, then call `then`; callers wait in the backlog of the listeners meanwhile.
@@ -216,9 +216,24 @@ class ModelServing:
         """End the trial worker, if any; its exit is not told."""
         lanes = self._lanes(model)
         trial, lanes.trial = lanes.trial, None
+        lanes.is_recycling = False
         if trial is not None:
             lanes.draining.append(trial)
             trial.kill()
+
+    def recycle(self, model: str, reason: str) -> bool:
+        """Replace the serving worker by a new one of the same slot, without a lost request; False when it cannot be done now."""
+        lanes = self._lanes(model)
+        if lanes.trial is not None or lanes.active is None or lanes.active.state != "serving" or self._gone is not None:
+            return False
+        try:
+            lanes.trial = self._start(model, lanes.active.ref, gentle=True)
+        except OSError as error:
+            log.warning("worker not replaced", extra={"model": model, "reason": str(error)})
+            return False
+        lanes.is_recycling = True
+        log.warning("worker is being replaced", extra={"model": model, "pid": lanes.active.pid, "reason": reason})
+        return True
 
     def promote(self, model: str) -> None:
         """Make the ready trial worker the active one: routes, listeners, then the old one drains."""
@@ -227,6 +242,7 @@ class ModelServing:
         assert new is not None
         lanes.trial, lanes.active = None, new
         lanes.made_room = None
+        lanes.is_recycling = False
         lanes.failures = 0
         lanes.serving_since_s = None
         lanes.sums = self._sums_for(lanes, new.ref)
@@ -386,9 +402,10 @@ class ModelServing:
         known = lanes.sums
         return known if known is not None and known.sha256 == ref.sha256 else Sums(ref.sha256, ref.version)
 
-    def _start(self, model: str, ref: SlotRef) -> Worker:
+    def _start(self, model: str, ref: SlotRef, *, gentle: bool = False) -> Worker:
         fd = self._slots.open(model, ref.slot)
-        worker = Worker(self._loop, self._options, model, ref, fd, self._on_message, self._on_exit)
+        options = replace(self._options, gentle=gentle)
+        worker = Worker(self._loop, options, model, ref, fd, self._on_message, self._on_exit)
         self._loop.call_later(self._options.start_s, lambda: self._not_ready(worker))
         return worker
 
@@ -408,7 +425,10 @@ class ModelServing:
                 self._listener.on_ready(worker)
         if isinstance(message, Golden) and message.checked:
             worker.golden_ok = message.ok
-        if worker is lanes.trial:
+        if worker is lanes.trial and lanes.is_recycling:
+            if isinstance(message, Ready):
+                self.promote(worker.model)
+        elif worker is lanes.trial:
             owner.on_trial_message(worker.model, message)
         elif isinstance(message, Stats):
             self._add_stats(worker, lanes, message)
@@ -471,13 +491,15 @@ class ModelServing:
             if then is not None and not lanes.draining:
                 lanes.when_gone = None
                 then()
+        elif worker is lanes.trial and lanes.is_recycling:
+            lanes.trial, lanes.is_recycling = None, False  # the old one goes on; the next look tries again
         elif worker is lanes.trial:
             lanes.trial = None
             owner.on_trial_exit(worker.model, how, worker.failed)
         elif worker is lanes.active:
             lanes.active = None
             self._stop_probe(lanes)
-            if lanes.serving_since_s is not None and self._now() - lanes.serving_since_s >= STEADY_S:
+            if lanes.serving_since_s is not None and self._now() - lanes.serving_since_s >= self._options.steady_s:
                 lanes.failures = 0
             lanes.serving_since_s = None
             if lanes.sums is not None:

@@ -72,6 +72,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     slot_strategy: Literal["auto", "overlap", "stop_first"] = "auto"
     golden_timeout_s: float = 30.0
     leak_min_s: float = 120.0
+    worker_steady_s: float = 60.0
     nonfinite_limit_ratio: float = 0.001
     error_limit_ratio: float = 0.01
     error_limit_min_n: int = 200

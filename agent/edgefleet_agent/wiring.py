@@ -4,12 +4,16 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from edgefleet_agent.cgroup import delegated
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.trial import Limits
 from edgefleet_agent.link.outbox import Joins, Outbox
+from edgefleet_agent.loop import Loop
 from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.recycling import Memory, Recycler
+from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.settings import AgentSettings
-from edgefleet_agent.telemetry.collect import disk_free_bytes, memory_available_bytes
+from edgefleet_agent.telemetry.collect import disk_free_bytes, memory_available_bytes, rss_bytes
 from edgefleet_agent.telemetry.window import begins_s, merge_payloads, pack_payloads
 from edgefleet_agent.workers import WorkerOptions
 
@@ -26,6 +30,8 @@ def worker_options(settings: AgentSettings, paths: StatePaths, listeners: Sequen
         timeout_s=settings.infer_timeout_s,
         start_s=settings.worker_start_s,
         golden_s=settings.golden_timeout_s,
+        steady_s=settings.worker_steady_s,
+        cgroups=delegated() if settings.worker_memory_bytes else None,
         command=tuple(settings.python_command),
         log_predictions=settings.prediction_log_bytes > 0,
     )
@@ -48,6 +54,17 @@ def room(settings: AgentSettings, state: Path, runtimes: Mapping[str, str]) -> R
 def open_outbox(settings: AgentSettings, paths: StatePaths) -> Outbox:
     """Return the outbox of this device, which adds up and packs telemetry."""
     return Outbox(paths.outbox, settings.outbox_bytes, Joins(merge_payloads, pack_payloads, begins_s))
+
+
+def recycler(settings: AgentSettings, loop: Loop, serving: ModelServing) -> Recycler:
+    """Return who replaces workers that leak."""
+
+    def memory() -> Memory:
+        available = memory_available_bytes()
+        spare = max(0, available - settings.memory_reserve_bytes) if available >= 0 else -1
+        return Memory(settings.worker_memory_bytes, spare)
+
+    return Recycler(loop, serving.pids, rss_bytes, memory, serving.recycle)
 
 
 def limits(settings: AgentSettings) -> Limits:

@@ -1,10 +1,13 @@
 """The inference workers as agentd sees them: one object per process, ending with exactly one `on_exit`.
 
 1. The descriptor of the bundle is opened here and handed over; the worker hashes it before it loads.
-2. A worker that does not leave when asked is killed after the drain deadline plus a margin.
-3. Nothing of a worker can harm agentd: unreadable packets are logged, its end is an event like any other.
+2. A worker that does not leave when asked gets SIGTERM at the drain's deadline and SIGKILL a margin later, both through its pidfd: a
+   process id may have been given to somebody else.
+3. Its memory is limited by a cgroup where one is delegated to the agent, else by RLIMIT_DATA.
+4. Nothing of a worker can harm agentd: unreadable packets are logged, its end is an event like any other.
 """
 
+import itertools
 import logging
 import os
 import signal
@@ -12,23 +15,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgefleet_agent.cgroup import Cgroups
 from edgefleet_agent.install.records import SlotRef
 from edgefleet_agent.loop import Loop, Timer
 from edgefleet_agent.paths import worker_socket
 from edgefleet_agent.worker.launch import WorkerLink, start_worker
 from edgefleet_agent.worker.protocol import BadControlMessageError, Drain, Failed, Start, ToAgentd, ToWorker
+from edgefleet_protocol.messages import ErrorClass
 
 DRAIN_DEADLINE_S = 10.0
-KILL_MARGIN_S = 5.0
+TERM_MARGIN_S = 2.0
+KILL_MARGIN_S = 3.0
 
 log = logging.getLogger(__name__)
+_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What all workers of this device share. memory_bytes: 0 = no limit.
+    """What all workers of this device share. memory_bytes: 0 = no limit. steady_s: who served this long starts its back-off anew.
 
-    start_s: from its start a worker is ready within this time. golden_s: it answers a golden vector within this time.
+    gentle: one of them is started beside another that serves the same model. start_s: from its start a worker is ready within this
+    time. golden_s: it answers a golden vector within this time.
     """
 
     listener_fds: tuple[int, ...]
@@ -40,6 +48,9 @@ class WorkerOptions:
     timeout_s: float
     start_s: float = 120.0
     golden_s: float = 30.0
+    steady_s: float = 60.0
+    gentle: bool = False
+    cgroups: Cgroups | None = None
     command: tuple[str, ...] = ()
     log_predictions: bool = False
 
@@ -86,6 +97,9 @@ class Worker:
         self._on_message = on_message
         self._on_exit = on_exit
         self._kill_timer: Timer | None = None
+        self._memory_bytes = options.memory_bytes
+        self._cgroups = options.cgroups if options.memory_bytes else None
+        self._cgroup = f"worker-{next(_numbers)}"
         start = Start(
             model=model,
             version=ref.version,
@@ -106,9 +120,10 @@ class Worker:
             kept_path=beside.kept_path if beside is not None else "",
             keep_inputs=beside is not None and beside.keep_inputs,
             log_predictions=options.log_predictions,
+            gentle=options.gentle,
         )
         try:
-            self._link: WorkerLink = start_worker(start, command=options.command)
+            self._link: WorkerLink = start_worker(start, command=options.command, limited=self._limited)
         finally:
             os.close(bundle_fd)
         self._pidfd = os.pidfd_open(self._link.pid)
@@ -133,14 +148,24 @@ class Worker:
         self.state = "draining"
         self.send(Drain(deadline_s=deadline_s))
         if self._kill_timer is None:
-            self._kill_timer = self._loop.call_later(deadline_s + KILL_MARGIN_S, self.kill)
+            self._kill_timer = self._loop.call_later(deadline_s + TERM_MARGIN_S, self._overdue)
 
     def kill(self) -> None:
         """End it at once; `on_exit` follows."""
+        self._signal(signal.SIGKILL)
+
+    def _overdue(self) -> None:
+        self._signal(signal.SIGTERM)
+        self._kill_timer = self._loop.call_later(KILL_MARGIN_S, self.kill)
+
+    def _signal(self, number: signal.Signals) -> None:
         try:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(self._pidfd, number)
         except OSError:
             log.debug("worker was gone already", extra={"pid": self.pid})
+
+    def _limited(self, pid: int) -> bool:
+        return self._cgroups is not None and self._cgroups.place(pid, self._cgroup, self._memory_bytes)
 
     def abandon(self) -> None:
         """End it at once and wait for that, without `on_exit`: agentd itself is leaving."""
@@ -167,6 +192,11 @@ class Worker:
     def _exited(self) -> None:
         self._readable()  # its last words
         status = self._link.process.wait()
+        if self._cgroups is not None:
+            if self.failed is None and self._cgroups.was_killed_for_memory(self._cgroup):
+                reason = f"the worker wanted more than its limit of {self._memory_bytes} bytes"
+                self.failed = Failed(error_class=ErrorClass.MEMORY.value, reason=reason)
+            self._cgroups.release(self._cgroup)
         self._release()
         self._on_exit(self, f"killed by signal {-status}" if status < 0 else f"exit status {status}")
 

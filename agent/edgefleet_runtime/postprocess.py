@@ -14,7 +14,8 @@ import numpy as np
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
-from edgefleet_runtime.port import Array
+from edgefleet_runtime.boxes import BoxFormat, corners, suppressed
+from edgefleet_runtime.port import Array, RunError
 from edgefleet_runtime.quantize import real_values
 
 POSTPROCESS_MEMBER = "postprocess.json"
@@ -63,12 +64,34 @@ class Threshold(_Step, frozen=True, tag="threshold"):
     value: float = 0.5
 
 
+class Boxes(_Step, frozen=True, tag="boxes"):
+    """Answer: the objects of a detector, `{label, index, score, box: [x_min, y_min, x_max, y_max]}`, best first, doubles suppressed.
+
+    The output holds boxes [samples, n, 4 …] (transposed: [samples, 4 …, n]). What says which class: `classes` and `scores` name outputs
+    [samples, n] with class numbers and their scores; `scores` alone an output [samples, n, classes]; without them this output has
+    the class scores behind the box, after one of objectness where it has that. width, height: what the boxes' numbers are relative
+    to (1: they are shares already); answers are shares of the model's image, from 0 to 1, so that they fit an image of any size.
+    """
+
+    format: BoxFormat = "cxcywh"
+    scores: str | None = None
+    classes: str | None = None
+    transposed: bool = False
+    objectness: bool = False
+    sigmoid: bool = False
+    width: float = 1.0
+    height: float = 1.0
+    score: float = 0.25
+    iou: float = 0.45
+    max: int = 100
+
+
 class Identity(_Step, frozen=True, tag="identity"):
     """Answer: the numbers as nested lists."""
 
 
 Transform = Softmax | Sigmoid | Scale
-Answer = TopK | ArgMax | Threshold | Identity
+Answer = TopK | ArgMax | Threshold | Boxes | Identity
 Step = Transform | Answer
 
 
@@ -97,7 +120,7 @@ class Postprocessor:
 
     def answers(self, outputs: Mapping[str, Array]) -> list[dict[str, Any]]:
         """Return one answer per sample: output name -> JSON value."""
-        columns = {r.name: self._answer(r, outputs[r.name]) for r in self.declared.outputs}
+        columns = {r.name: self._answer(r, outputs) for r in self.declared.outputs}
         samples = max((len(c) for c in columns.values()), default=0)
         # an output without a sample axis holds for every sample
         return [
@@ -127,10 +150,14 @@ class Postprocessor:
         best = float(np.atleast_1d(values.max(axis=-1)).min()) if values.ndim else float(values)
         return best if 0.0 <= best <= 1.0 else None
 
-    def _answer(self, recipe: OutputRecipe, raw: Array) -> list[Any]:
-        values = real_values(self.specs[recipe.name], raw)
+    def _answer(self, recipe: OutputRecipe, outputs: Mapping[str, Array]) -> list[Any]:
+        values = real_values(self.specs[recipe.name], outputs[recipe.name])
         for step in recipe.steps[:-1]:
             values = _transform(step, values)
+        last = recipe.steps[-1]
+        if isinstance(last, Boxes):
+            named = {n: real_values(self.specs[n], outputs[n]) for n in (last.scores, last.classes) if n is not None}
+            return _objects(last, values, named, self.labels if recipe.labels else ())
         if values.ndim == 0:
             values = values.reshape(1)
         labels = self.labels if recipe.labels else ()
@@ -161,10 +188,12 @@ def parse_postprocess(data: bytes) -> Postprocess:
         answers = [s for s in recipe.steps if isinstance(s, Answer)]
         if len(answers) != 1 or recipe.steps[-1] is not answers[0]:
             raise PostprocessError(
-                f"Output {recipe.name}: the last step, and only that, must be one of top_k, argmax, threshold, identity."
+                f"Output {recipe.name}: the last step, and only that, must be top_k, argmax, threshold, boxes or identity."
             )
         if isinstance(answers[0], TopK) and answers[0].k < 1:
             raise PostprocessError(f"Output {recipe.name}: k must be at least 1.")
+        if isinstance(answers[0], Boxes):
+            _check_boxes(recipe.name, answers[0])
     return declared
 
 
@@ -184,6 +213,14 @@ def build_postprocessor(
                 f"postprocess.json names the output {recipe.name}; the model has {', '.join(by_name)}.",
                 next_step="Correct the name and publish a new version.",
             )
+        answer = recipe.steps[-1]
+        unknown = [n for n in (answer.scores, answer.classes) if n not in by_name] if isinstance(answer, Boxes) else []
+        if any(n is not None for n in unknown):
+            raise PostprocessError(
+                f"The boxes of {recipe.name} name the outputs {', '.join(str(n) for n in unknown if n)}; "
+                f"the model has {', '.join(by_name)}.",
+                next_step="Correct the names and publish a new version.",
+            )
         last = spec.shape[-1] if spec.shape else 1
         labelled = recipe.labels and labels and isinstance(recipe.steps[-1], TopK | ArgMax)
         if labelled and isinstance(last, int) and last != len(labels):
@@ -192,6 +229,13 @@ def build_postprocessor(
                 next_step="Give one label a class, in the order of the classes.",
             )
     return Postprocessor(chosen, labels, by_name)
+
+
+def _check_boxes(name: str, step: Boxes) -> None:
+    if step.classes is not None and step.scores is None:
+        raise PostprocessError(f"Output {name}: boxes with classes need the output with their scores, too.")
+    if not (step.width > 0 and step.height > 0 and 0 <= step.iou <= 1 and step.max >= 1):
+        raise PostprocessError(f"Output {name}: boxes need width and height above 0, iou from 0 to 1, max from 1 on.")
 
 
 def _default(labels: tuple[str, ...], specs: Sequence[TensorSpec]) -> Postprocess:
@@ -232,6 +276,41 @@ def _shape_answer(step: Step, sample: Array, labels: tuple[str, ...]) -> Any:
             return [_class(i, scores.ravel()[i], labels) for i in reached]
         case _:
             return jsonable(sample)
+
+
+def _objects(step: Boxes, values: Array, named: Mapping[str, Array], labels: tuple[str, ...]) -> list[Any]:
+    """Return the objects of each sample. Raises RunError when the outputs have other shapes than `Boxes` says."""
+    try:
+        found = []
+        for i in range(values.shape[0]):
+            rows = (values[i].T if step.transposed else values[i]).astype(np.float32)
+            scores, classes = _scored(step, rows, {name: other[i] for name, other in named.items()})
+            boxes = corners(rows[:, :4], step.format) / np.array([step.width, step.height] * 2, np.float32)
+            kept = suppressed(boxes, scores, classes, least=step.score, iou=step.iou, most=step.max)
+            sides = np.clip(boxes[kept], 0.0, 1.0).astype(float).round(5).tolist()
+            found.append(
+                [_class(int(classes[k]), scores[k], labels) | {"box": box} for k, box in zip(kept, sides, strict=True)]
+            )
+    except (ValueError, IndexError) as e:
+        raise RunError(
+            f"The outputs do not hold boxes as postprocess.json says: {e}.",
+            next_step="Compare the shapes of the outputs with the boxes step, and publish a new version.",
+        ) from e
+    return found
+
+
+def _scored(step: Boxes, rows: Array, named: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Return the score and the class of each box [n]. rows: [n, 4 …]. named: the other outputs of one sample."""
+    if step.scores is not None and step.classes is not None:
+        return named[step.scores].reshape(-1).astype(np.float32), named[step.classes].reshape(-1).astype(np.int64)
+    table = named[step.scores].astype(np.float32) if step.scores is not None else rows[:, 4:]
+    if step.sigmoid:
+        table = 0.5 * (1.0 + np.tanh(0.5 * table))
+    if step.objectness:
+        table = table[:, :1] * table[:, 1:]
+    if table.ndim != 2 or table.shape[0] != rows.shape[0] or table.shape[1] == 0:
+        raise ValueError(f"{list(rows.shape)} boxes, {list(table.shape)} scores")
+    return table.max(axis=1), table.argmax(axis=1)
 
 
 def _best(step: ArgMax | TopK, scores: Array, labels: tuple[str, ...]) -> Any:

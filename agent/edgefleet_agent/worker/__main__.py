@@ -1,13 +1,29 @@
 """Entry of one inference worker: `python -m edgefleet_agent.worker --control-fd N`."""
 
 import argparse
+import importlib
 import logging
 import os
 import signal
 import socket
 import sys
+from types import ModuleType
 
-from edgefleet_agent.worker.life import run_worker
+from edgefleet_agent.worker.gentle import gently
+from edgefleet_agent.worker.protocol import MAX_CONTROL_BYTES, BadControlMessageError, Start, decode_to_worker
+
+
+def _import_life() -> ModuleType:
+    return importlib.import_module("edgefleet_agent.worker.life")
+
+
+def _is_gentle(control: socket.socket) -> bool:
+    """Whether the first message, which stays where it is, asks for a start beside others that serve."""
+    try:
+        message = decode_to_worker(control.recv(MAX_CONTROL_BYTES, socket.MSG_PEEK))
+    except (OSError, BadControlMessageError):
+        return False  # what is wrong is said where it is read
+    return isinstance(message, Start) and message.gentle
 
 
 def main() -> int:
@@ -24,7 +40,9 @@ def main() -> int:
         control = socket.socket(fileno=arguments.control_fd)
     except OSError as e:
         parser.error(f"--control-fd {arguments.control_fd} is not a socket: {e}")
-    status = run_worker(control)
+    # numpy and a runtime are most of a start's work, so it is asked before they are imported whether there is a hurry
+    life = gently(_import_life) if _is_gentle(control) else _import_life()
+    status = life.run_worker(control)
     logging.shutdown()
     sys.stderr.flush()
     # threads inside native code cannot be joined: a drained worker must end whatever they do

@@ -2,7 +2,9 @@
 
 1. A request for this model and version is answered here; one for another goes to that worker (`forward.py`).
 2. Decoding, inference and encoding are one job of the engine: at most one hand-over per request (`engine.py` says when none).
-3. 400: the request does not fit, with what was expected. 404: no such model. 413, 415: body. 503: not ready or busy. 504: too slow.
+3. A caller may say how long it waits: `X-Edgefleet-Timeout-Ms`, or Triton's parameter `timeout`. Then it gets its 504 in time, and what
+   still waits when it has given up is not run at all.
+4. 400: the request does not fit, with what was expected. 404: no such model. 413, 415: body. 503: not ready or busy. 504: too slow.
 """
 
 import asyncio
@@ -10,13 +12,15 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import msgspec
 
 from edgefleet_agent import __version__
+from edgefleet_agent.clock import SystemClock
+from edgefleet_agent.worker import describe, wire
 from edgefleet_agent.worker import predict as predicting
-from edgefleet_agent.worker import wire
+from edgefleet_agent.worker.codec import InferCodec
 from edgefleet_agent.worker.engine import BusyError, DeadlineError, Engine, InlinePolicy
 from edgefleet_agent.worker.figures import Figures
 from edgefleet_agent.worker.forward import FORWARDED_HEADER, Forwarder, Routes, lane_of_version
@@ -34,12 +38,20 @@ from edgefleet_runtime.port import Array, InputError, RunError
 from edgefleet_runtime.preprocess import BadPayloadError
 
 SERVER_NAME = "edgefleet"
-EXTENSIONS = ["binary_tensor_data", "statistics", "model_repository", "edgefleet_predict"]
+EXTENSIONS = [
+    "binary_tensor_data",
+    "statistics",
+    "model_repository",
+    "model_configuration",
+    "classification",
+    "edgefleet_predict",
+]
+TIMEOUT_HEADER = b"x-edgefleet-timeout-ms"
 
 _MODEL_PATH = re.compile(
-    r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|predict|stats|flag))?"
+    r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|predict|stats|flag|config))?"
 )
-_PLATFORMS = {"ort": "onnx_onnxruntime", "litert": "tensorflowlite_litert", "tflite": "tensorflowlite"}
+_READ_ONLY = re.compile(r"/v2/repository/models/[^/]+/(load|unload)")
 
 
 class Api:
@@ -63,8 +75,20 @@ class Api:
         self._forwarder = forwarder
         self._mirror = Mirror(asyncio.get_running_loop(), lambda: _hello(served), figures)
         self._watch = watch
-        self._output_names = [s.name for s in served.runtime.outputs]
+        self._clock = SystemClock()
         start = served.start
+        self._own_parameters = {
+            "digest": start.digest,
+            "slot": start.slot,
+            "lane": start.lane,
+            "version": start.version,
+        }
+        self._codec = InferCodec(
+            served.runtime.inputs,
+            [s.name for s in served.runtime.outputs],
+            {"model_name": start.model, "model_version": start.version, "parameters": self._own_parameters},
+            served.postprocess.labels,
+        )
         self._infer_paths = {
             f"/v2/models/{start.model}/infer",
             f"/v2/models/{start.model}/versions/{start.version}/infer",
@@ -75,16 +99,24 @@ class Api:
         path = request.target.partition("?")[0]
         if request.method == "POST" and path in self._infer_paths and not self._may_split():
             return self._infer(request)
-        if path.startswith("/v2/models/"):
+        if path.startswith("/v2/models/") and path != "/v2/models/stats":
             return self._model_request(request, path)
         return self._server_request(request, path.rstrip("/"))
 
     # ---- the whole device
 
-    def _server_request(self, request: Request, path: str) -> Response:
+    def _server_request(self, request: Request, path: str) -> Response | Awaitable[Response]:
         table = self._routes.table()
         if path == "/v2/repository/index":
-            return json_response(200, self._index()) if request.method in {"GET", "POST"} else _not_allowed("GET, POST")
+            if request.method not in {"GET", "POST"}:
+                return _not_allowed("GET, POST")
+            return json_response(200, describe.index(self._routes.table(fresh=True)))
+        if path == "/v2/models/stats":
+            return self._all_statistics(request) if request.method in {"GET", "HEAD"} else _not_allowed("GET")
+        if _READ_ONLY.fullmatch(path):
+            return error_response(
+                403, "Models are loaded and unloaded by the device's desired document, not by callers."
+            )
         if path not in {"/v2", "/v2/health/live", "/v2/health/ready"}:
             return error_response(404, f"There is nothing at {path[:200] or '/'}; the API begins at /v2.")
         if request.method not in {"GET", "HEAD"}:
@@ -97,15 +129,17 @@ class Api:
         waiting = [name for name, route in table.models.items() if not _is_ready(route.lanes.get("active"))]
         return json_response(503 if waiting else 200, {"ready": not waiting})
 
-    def _index(self) -> list[dict[str, str]]:
-        rows = []
+    async def _all_statistics(self, request: Request) -> Response:
+        """Return the rows of every model; of another one its worker's own."""
+        rows = [self._statistics()]
         for name, route in sorted(self._routes.table(fresh=True).models.items()):
-            for lane, entry in sorted(route.lanes.items()):
-                state = {"ready": "READY", "starting": "LOADING", "failed": "UNAVAILABLE"}[entry.state]
-                rows.append(
-                    {"name": name, "version": entry.version, "state": state, "reason": entry.reason, "lane": lane}
-                )
-        return rows
+            lane = route.lanes.get("active")
+            if name != self._served.start.model and lane is not None and _is_ready(lane):
+                asked = Request("GET", f"/v2/models/{quote(name, safe='')}/stats", request.headers, b"")
+                answer = await self._forwarder.forward(asked, lane.socket)
+                if answer.status == 200:
+                    rows += msgspec.json.decode(answer.body)["model_stats"]
+        return json_response(200, {"model_stats": sorted(rows, key=lambda row: str(row["name"]))})
 
     # ---- one model
 
@@ -127,25 +161,29 @@ class Api:
             return self._forward_or_here(request, elsewhere)
         if elsewhere is not None:
             self._figures.passed_on()
-            return self._forwarder.forward(request, elsewhere.socket)
-        return self._answer(request, verb)
+            socket = elsewhere.socket if _is_ready(elsewhere) else None
+            look = self._look(model, version) if verb in {"infer", "predict"} else None
+            return self._forwarder.forward(request, socket, look)
+        return self._own(request, verb)
 
-    def _answer(self, request: Request, verb: str) -> Response | Awaitable[Response]:
+    def _own(self, request: Request, verb: str) -> Response | Awaitable[Response]:
+        """Return this worker's own answer."""
         match verb:
             case "infer":
                 return self._infer(request)
             case "predict":
-                return self._queued(self._predict_job(request), self._call(request))
+                return self._queued(self._predict_job(request), self._call(request), self._deadline_s(request))
             case "flag":
                 return self._flag(request)
+            case "ready":
+                return json_response(200, {"name": self._served.start.model, "ready": True})
+            case "stats":
+                return json_response(200, {"model_stats": [self._statistics()]})
+            case "config":
+                return json_response(200, describe.config(self._served))
             case _:
-                return json_response(200, self._told(self._served.start.model, verb))
-
-    def _told(self, model: str, verb: str) -> dict[str, Any]:
-        """Return what is told of the model without running it."""
-        if verb == "ready":
-            return {"name": model, "ready": True}
-        return self._statistics() if verb == "stats" else self._metadata()
+                route = self._routes.table().models.get(self._served.start.model)
+                return json_response(200, describe.metadata(self._served, route, self._own_parameters))
 
     def _elsewhere(self, request: Request, model: str, version: str | None, verb: str) -> LaneRoute | Response | None:
         """Return the lane that must answer, None when it is this worker, or an error."""
@@ -161,7 +199,7 @@ class Api:
         lane = route.lanes.get("active") if version is None else lane_of_version(route, version)
         if lane is None:
             return error_response(404, f"The model {model[:80]} has no version {(version or '')[:80]} on this device.")
-        if not _is_ready(lane):
+        if not _is_ready(lane) and verb not in {"infer", "predict"}:
             return error_response(503, f"The model {model[:80]} is not ready.", headers=[(b"Retry-After", b"1")])
         return lane
 
@@ -173,6 +211,18 @@ class Api:
                 404, f"There is no answer {trace_id[:64]!r} to keep: only the last few are remembered."
             )
         return json_response(200, {"kept": trace_id})
+
+    def _look(self, model: str, version: str | None) -> Callable[[], str | None]:
+        """Return what tells where a model or version listens now, None while it is not ready."""
+
+        def look() -> str | None:
+            route = self._routes.table(fresh=True).models.get(model)
+            if route is None:
+                return None
+            lane = route.lanes.get("active") if version is None else lane_of_version(route, version)
+            return lane.socket if lane is not None and _is_ready(lane) else None
+
+        return look
 
     def _may_split(self) -> bool:
         if self._served.start.lane != "active":
@@ -187,41 +237,23 @@ class Api:
             self._figures.passed_on()
             return response
         verb = "infer" if request.target.partition("?")[0].endswith("/infer") else "predict"
-        answer = self._answer(request, verb)
+        answer = self._own(request, verb)
         return answer if isinstance(answer, Response) else await answer
-
-    def _metadata(self) -> dict[str, Any]:
-        served = self._served
-        route = self._routes.table().models.get(served.start.model)
-        versions = sorted({r.version for r in route.lanes.values()}) if route else [served.start.version]
-        return {
-            "name": served.start.model,
-            "versions": versions,
-            "platform": _PLATFORMS.get(served.runtime.name, served.runtime.name),
-            "inputs": [wire.tensor_metadata(s) for s in served.runtime.inputs],
-            "outputs": [wire.tensor_metadata(s) for s in served.runtime.outputs],
-            "parameters": self._parameters(),
-        }
 
     def _statistics(self) -> dict[str, Any]:
         totals = self._figures.totals()
-        good = totals.n - totals.errors
-        row = {
-            "name": self._served.start.model,
-            "version": self._served.start.version,
-            "inference_count": good,
-            "execution_count": good,
-            "inference_stats": {
-                "success": {"count": good, "ns": int(totals.run_s * 1e9)},
-                "fail": {"count": totals.errors, "ns": int(totals.fail_s * 1e9)},
-                "compute_infer": {"count": good, "ns": int(totals.run_s * 1e9)},
-            },
-        }
-        return {"model_stats": [row]}
+        ago_s = time.monotonic() - totals.last_s if totals.last_s is not None else None
+        unix_ms = 0 if ago_s is None else int((self._clock.now().timestamp() - ago_s) * 1e3)
+        return describe.statistics(self._served, totals, unix_ms)
 
     # ---- inference
 
     def _infer(self, request: Request) -> Response | Awaitable[Response]:
+        encoding = request.header(b"content-encoding")
+        if encoding is not None and encoding != b"identity":
+            return error_response(
+                415, f"Bodies are not taken as {encoding[:20].decode('latin-1')}; send them as they are."
+            )
         length = request.header(wire.BINARY_HEADER)
         if length is not None and not length.isdigit():
             return error_response(400, "Inference-Header-Content-Length must be a number of bytes.")
@@ -229,22 +261,28 @@ class Api:
         job = self._infer_job(request.body, header_length)
         call = self._call(request)
         if not (self._engine.is_idle and self._inline.allows(len(request.body))):
-            return self._queued(job, call)
-        began = time.perf_counter()
+            return self._queued(job, call, self._deadline_s(request))
+        began, cpu = time.perf_counter(), time.thread_time()
         try:
             return job(call)
         except EdgefleetError as e:
             return self._failure(e)
         finally:
-            self._inline.took(time.perf_counter() - began)
+            self._inline.took(time.perf_counter() - began, time.thread_time() - cpu)
             self._mirror_after(call)
 
     def _call(self, request: Request) -> "_Call":
         return _Call(self._watch.trace_of(request.header(TRACE_HEADER)))
 
-    async def _queued(self, job: "Callable[[_Call], Response]", call: "_Call") -> Response:
+    def _deadline_s(self, request: Request) -> float:
+        """Return how long this request may take: as this device allows, or less where its caller gives up sooner."""
+        text = request.header(TIMEOUT_HEADER) or b""
+        limit_s = self._served.start.run_timeout_s
+        return min(limit_s, max(1, int(text)) / 1e3) if text.isdigit() and len(text) < 10 else limit_s
+
+    async def _queued(self, job: "Callable[[_Call], Response]", call: "_Call", deadline_s: float) -> Response:
         try:
-            return await self._engine.submit(lambda: job(call), self._served.start.run_timeout_s)
+            return await self._engine.submit(lambda: job(call), deadline_s)
         except EdgefleetError as e:
             call.is_abandoned = isinstance(e, DeadlineError)
             return self._failure(e)
@@ -288,16 +326,16 @@ class Api:
                 return error_response(500, sentence)
 
     def _infer_job(self, body: bytes, header_length: int | None) -> "Callable[[_Call], Response]":
-        start = self._served.start
-
         def job(call: _Call) -> Response:
-            request = wire.decode_request(body, header_length, self._served.runtime.inputs, self._output_names)
+            began = time.monotonic()
+            request = self._codec.decode(body, header_length)
+            decoded = time.monotonic()
+            if request.timeout_s is not None and decoded - call.since_s > request.timeout_s:
+                raise DeadlineError(f"The request waited longer than its timeout of {request.timeout_s:g} s.")
             outputs, nonfinite = self._run(call, request.inputs)
-            head: dict[str, Any] = {"model_name": start.model, "model_version": start.version}
-            if request.id:
-                head["id"] = request.id
-            head["parameters"] = self._parameters(nonfinite)
-            answer, json_length = wire.encode_response(head, outputs, request)
+            ran = time.monotonic()
+            answer, json_length = self._codec.encode(request, outputs, nonfinite)
+            self._figures.spent(began - call.since_s, decoded - began, time.monotonic() - ran)
             headers = [(b"X-Edgefleet-Trace", call.trace_id.encode())]
             if json_length is None:
                 return Response(200, answer, headers=headers)
@@ -311,7 +349,9 @@ class Api:
         content_type = (request.header(b"content-type") or b"").decode("latin-1")
 
         def job(call: _Call) -> Response:
+            began = time.monotonic()
             samples = predicting.decode_samples(self._served, content_type, request.body)
+            self._figures.spent(began - call.since_s, time.monotonic() - began, 0.0)
             nonfinite = 0
 
             def run(inputs: dict[str, Array]) -> dict[str, Array]:
@@ -353,26 +393,21 @@ class Api:
         return outputs, nonfinite
 
     def _parameters(self, nonfinite: int = 0) -> dict[str, Any]:
-        start = self._served.start
-        parameters: dict[str, Any] = {
-            "digest": start.digest,
-            "slot": start.slot,
-            "lane": start.lane,
-            "version": start.version,
-        }
-        if nonfinite:
-            parameters["nonfinite"] = nonfinite
-        return parameters
+        return {**self._own_parameters, "nonfinite": nonfinite} if nonfinite else dict(self._own_parameters)
 
 
 class _Call:
-    """One request in the engine. is_abandoned: its caller got a timeout; set by the event loop. answered: what was run for it."""
+    """One request in the engine. is_abandoned: its caller got a timeout; set by the event loop. answered: what was run for it.
 
-    __slots__ = ("answered", "is_abandoned", "trace_id")
+    since_s: when it came.
+    """
+
+    __slots__ = ("answered", "is_abandoned", "since_s", "trace_id")
 
     def __init__(self, trace_id: str) -> None:
         self.answered: list[Sample] = []
         self.is_abandoned = False
+        self.since_s = time.monotonic()
         self.trace_id = trace_id
 
 

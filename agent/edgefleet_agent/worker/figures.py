@@ -34,12 +34,19 @@ class _Counts:
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums since the worker started, for the statistics endpoint. run_s: time inside the runtime."""
+    """Sums since the worker started, for the statistics endpoint.
+
+    run_s: time inside the runtime. queue_s, input_s, output_s: waiting, decoding, encoding. last_s: monotonic, of the last answer.
+    """
 
     n: int
     errors: int
     run_s: float
     fail_s: float
+    queue_s: float = 0.0
+    input_s: float = 0.0
+    output_s: float = 0.0
+    last_s: float | None = None
 
 
 class Figures:
@@ -53,6 +60,10 @@ class Figures:
         self._run_s = 0.0
         self._fail_s = 0.0
         self.shadow: Callable[[], ShadowFigures] | None = None
+        self._queue_s = 0.0
+        self._input_s = 0.0
+        self._output_s = 0.0
+        self._last_s: float | None = None
 
     def answered(self, run_s: float, *, nonfinite: bool, classes: Iterable[int]) -> None:
         """Count one inference that got an answer. run_s: seconds inside the runtime."""
@@ -66,6 +77,13 @@ class Figures:
                     delta.classes[index] = delta.classes.get(index, 0) + 1
             self._n += 1
             self._run_s += run_s
+
+    def spent(self, queue_s: float, input_s: float, output_s: float) -> None:
+        """Note where else the time of one answered request went. Called where it ran, so by one thread at a time: no lock."""
+        self._queue_s += queue_s
+        self._input_s += input_s
+        self._output_s += output_s
+        self._last_s = time.monotonic()
 
     def failed(self, run_s: float = 0.0) -> None:
         """Count one inference that the runtime or the worker failed."""
@@ -106,7 +124,16 @@ class Figures:
     def totals(self) -> Totals:
         """Return the sums since start."""
         with self._lock:
-            return Totals(self._n, self._errors, self._run_s, self._fail_s)
+            return Totals(
+                self._n,
+                self._errors,
+                self._run_s,
+                self._fail_s,
+                self._queue_s,
+                self._input_s,
+                self._output_s,
+                self._last_s,
+            )
 
     def take(self) -> Stats:
         """Return the counts since the last call and begin anew."""

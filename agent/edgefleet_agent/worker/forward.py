@@ -2,11 +2,14 @@
 
 1. The request is passed on as it came, plus one header, so that a table that is wrong can never send it in a circle.
 2. An inference has no side effect, so one that meets a connection which the other side has just closed is sent once more.
-3. The table is read again when its file changes; the check costs one stat, at most ten times a second.
+3. A worker that cannot be reached may just have been replaced, or is started again: the table is asked anew for `HOLD_S` before the
+   caller is told.
+4. The table is read again when its file changes; the check costs one stat, at most ten times a second.
 """
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import h11
@@ -22,6 +25,8 @@ from edgefleet_agent.worker.protocol import (
 
 FORWARDED_HEADER = b"x-edgefleet-forwarded"
 MAX_IDLE_PER_WORKER = 8
+HOLD_S = 1.0
+_LOOK_S = 0.02
 _READ_BYTES = 256 * 1024
 _TABLE_CHECK_S = 0.1
 # hop-by-hop headers (RFC 9110 §7.6.1) and those that the other hop sets itself
@@ -121,15 +126,37 @@ class Forwarder:
         self._idle: dict[str, list[_Channel]] = {}
         self._timeout_s = timeout_s
 
-    async def forward(self, request: Request, socket_path: str) -> Response:
-        """Return the other worker's answer; 503 when it cannot be reached, 504 when it does not answer in time."""
+    async def forward(
+        self, request: Request, socket_path: str | None, look: Callable[[], str | None] | None = None
+    ) -> Response:
+        """Return the other worker's answer; 503 when it cannot be reached, 504 when it does not answer in time.
+
+        look: where that worker listens by the table as it is now, None while it is not ready; without it there is one try.
+        """
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._exchange(request, socket_path)
+                return await self._patiently(request, socket_path, look)
         except TimeoutError:
             return error_response(504, f"The model's worker did not answer within {self._timeout_s:g} s.")
         except (OSError, h11.RemoteProtocolError) as e:
             return error_response(503, f"The model's worker cannot be reached: {e}.", headers=[(b"Retry-After", b"1")])
+
+    async def _patiently(
+        self, request: Request, socket_path: str | None, look: Callable[[], str | None] | None
+    ) -> Response:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + HOLD_S
+        while True:
+            try:
+                if socket_path is None:
+                    raise ConnectionRefusedError("it is not ready")
+                return await self._exchange(request, socket_path)
+            except (OSError, h11.RemoteProtocolError):
+                if look is None or loop.time() >= give_up:
+                    raise
+            before, socket_path = socket_path, look()
+            if socket_path is None or socket_path == before:
+                await asyncio.sleep(_LOOK_S)
 
     async def _exchange(self, request: Request, socket_path: str) -> Response:
         pool = self._idle.setdefault(socket_path, [])

@@ -1,9 +1,11 @@
 """HTTP/1.1 on one accepted connection: h11 parses, this moves bytes, enforces limits and keeps order.
 
 1. One request at a time per connection; pipelined bytes wait in the parser while reading is paused.
-2. Limits: 64 KiB of headers, `max_body_bytes`, 10 s for a head, 60 s for a body, 75 s idle. Breaking one is answered, then closed.
-3. What comes over TCP from a web page of another origin is refused (`callers.py`).
-4. While draining, every answer says `Connection: close`; an idle connection is closed by `close_if_idle`.
+2. A connection begins plain: requests in the one form that `head.py` reads never meet h11 (ADR 0026). From the first other one on, the
+   connection is h11's to its end: between two requests there is no state that could be lost.
+3. Limits: 64 KiB of headers, `max_body_bytes`, 10 s for a head, 60 s for a body, 75 s idle. Breaking one is answered, then closed.
+4. What comes over TCP from a web page of another origin is refused (`callers.py`).
+5. While draining, every answer says `Connection: close`; an idle connection is closed by `close_if_idle`.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ import h11
 import msgspec
 
 from edgefleet_agent.worker.callers import refusal_of
+from edgefleet_agent.worker.head import END, Head, read_head
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +38,10 @@ class Request(msgspec.Struct, frozen=True):
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first header of that lower-case name."""
-        return next((value for key, value in self.headers if key == name), None)
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -85,15 +91,28 @@ class HttpServer:
             connection.close_if_idle()
 
 
+class _Known(msgspec.Struct, frozen=True):
+    """A plain head that this connection has sent: the next one is most often the same. refusal: of `callers`."""
+
+    raw: bytes
+    head: Head
+    refusal: str | None
+
+
 class HttpConnection(asyncio.Protocol):
-    """One connection."""
+    """One connection. While it is plain, `_h11` is None, `_rest` is what came and was not read, `_head` the request in progress."""
 
     def __init__(self, server: HttpServer) -> None:
         self._server = server
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._transport: asyncio.Transport | None = None
+        self._known: _Known | None = None
+        self._head: Head | None = None
+        self._rest = b""
+        self._has_ended = False
+        self._h11: h11.Connection | None = None
         self._request: h11.Request | None = None
         self._headers: list[tuple[bytes, bytes]] = []
+        self._head_began = False
         self._chunks: list[bytes] = []
         self._body_bytes = 0
         self._answering: asyncio.Task[None] | None = None
@@ -101,7 +120,6 @@ class HttpConnection(asyncio.Protocol):
         self._deadline = self._loop.time() + HEAD_TIMEOUT_S
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self._head_began = False
         self._is_tcp = False
 
     # ---- asyncio.Protocol
@@ -125,7 +143,16 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser."""
-        self._h11.receive_data(data)
+        if self._h11 is not None:
+            self._h11.receive_data(data)
+        elif self._head is not None and self._answering is None:
+            self._chunks.append(data)
+            self._body_bytes += len(data)
+            if self._body_bytes < self._head.body_bytes:
+                return
+            self._rest, self._chunks = b"".join(self._chunks), []
+        else:
+            self._rest = self._rest + data if self._rest else data
         if self._answering is None:
             self._advance()
         elif self._transport is not None:
@@ -134,7 +161,9 @@ class HttpConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Keep the write side open while an answer is being made."""
-        self._h11.receive_data(b"")
+        self._has_ended = True
+        if self._h11 is not None:
+            self._h11.receive_data(b"")
         if self._answering is None:
             self._advance()
         return self._answering is not None
@@ -142,6 +171,9 @@ class HttpConnection(asyncio.Protocol):
     # ---- reading
 
     def _advance(self) -> None:
+        while self._h11 is None:
+            if not self._advance_plain():
+                return
         try:
             while True:
                 event = self._h11.next_event()
@@ -156,8 +188,54 @@ class HttpConnection(asyncio.Protocol):
         except h11.RemoteProtocolError as e:
             self._refuse(e.error_status_hint, f"The request is not valid HTTP/1.1: {e}.")
 
+    def _advance_plain(self) -> bool:
+        """Read one plain request; True when there is more to do now: it was answered, or it is h11's (rule 2)."""
+        data, head = self._rest, self._head
+        if head is None:
+            if not data:
+                if self._has_ended:
+                    self._close()
+                return False
+            end = data.find(END) + len(END)
+            known = self._known
+            if known is None or data[:end] != known.raw:
+                known = self._known = self._read(data[:end])
+                if known is None:
+                    self._use_h11()
+                    return True
+            if known.refusal is not None:
+                self._refuse(403, known.refusal)
+                return False
+            head = self._head = known.head
+            if head.body_bytes > self._server.max_body_bytes:
+                self._refuse_size()
+                return False
+            data = data[end:]
+        if len(data) < head.body_bytes:
+            if self._has_ended:
+                self._refuse(400, "The request is not valid HTTP/1.1: it ended before its body did.")
+                return False
+            self._rest, self._chunks, self._body_bytes = b"", [data], len(data)
+            self._deadline = self._loop.time() + BODY_TIMEOUT_S
+            self._arm()
+            return False
+        self._rest = data[head.body_bytes :]
+        return self._dispatch(Request(head.method, head.target, head.headers, data[: head.body_bytes]))
+
+    def _read(self, raw: bytes) -> _Known | None:
+        head = read_head(raw) if len(raw) <= MAX_HEAD_BYTES else None
+        return _Known(raw, head, refusal_of(head.headers) if self._is_tcp else None) if head is not None else None
+
+    def _use_h11(self) -> None:
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._h11.receive_data(self._rest)
+        if self._has_ended:
+            self._h11.receive_data(b"")
+        self._rest = b""
+
     def _take(self, event: object) -> bool:
-        """Take one event; True when reading stops for now."""
+        """Take one event of h11; True when reading stops for now."""
+        assert self._h11 is not None
         if isinstance(event, h11.Request):
             self._request, self._chunks, self._body_bytes = event, [], 0
             self._headers = list(event.headers)  # once: each walk over h11's own sequence is slow
@@ -186,10 +264,15 @@ class HttpConnection(asyncio.Protocol):
                 return True
             self._chunks.append(bytes(event.data))
         elif isinstance(event, h11.EndOfMessage):
-            return not self._dispatch()
+            assert self._request is not None
+            body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+            self._chunks = []
+            method, target = self._request.method.decode("ascii"), self._request.target.decode("ascii")
+            return not self._dispatch(Request(method, target, self._headers, body))
         return False
 
     def _wait_for_more(self) -> None:
+        assert self._h11 is not None
         if self._request is None:
             idle = self._h11.trailing_data[0] == b""
             # the clock of a head starts with its first byte and is not moved by the next ones
@@ -198,13 +281,8 @@ class HttpConnection(asyncio.Protocol):
             self._head_began = not idle
         self._arm()
 
-    def _dispatch(self) -> bool:
+    def _dispatch(self, request: Request) -> bool:
         """Hand the request over; True when it is answered already and the next one may be read."""
-        event = self._request
-        assert event is not None
-        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks = []
-        request = Request(event.method.decode("ascii"), event.target.decode("ascii"), self._headers, body)
         try:
             answer = self._server.handler(request)
         except Exception:  # noqa: BLE001 - outermost loop of a connection: one bad request must not end the worker
@@ -230,7 +308,16 @@ class HttpConnection(asyncio.Protocol):
 
     def _respond(self, response: Response) -> bool:
         """Send the answer; True when the connection takes another request."""
-        self._send(response, close=self._server.draining)
+        head, self._head = self._head, None
+        if self._h11 is None:
+            closes = self._server.draining or (head is not None and head.closes)
+            self._write(_rendered(response, closes=closes))
+            if closes:
+                self._close()
+                return False
+            self._deadline = self._loop.time() + IDLE_TIMEOUT_S
+            return True
+        self._send(self._h11, response, close=self._server.draining)
         self._request, self._head_began = None, False
         try:
             self._h11.start_next_cycle()
@@ -239,7 +326,7 @@ class HttpConnection(asyncio.Protocol):
             return False
         return True
 
-    def _send(self, response: Response, *, close: bool) -> None:
+    def _send(self, parser: h11.Connection, response: Response, *, close: bool) -> None:
         headers = [
             (b"Content-Type", response.content_type),
             (b"Content-Length", str(len(response.body)).encode()),
@@ -248,10 +335,10 @@ class HttpConnection(asyncio.Protocol):
         if close:
             headers.append((b"Connection", b"close"))
         try:
-            parts = [self._h11.send(h11.Response(status_code=response.status, headers=headers))]
+            parts = [parser.send(h11.Response(status_code=response.status, headers=headers))]
             if not (self._request is not None and self._request.method == b"HEAD"):
-                parts.append(self._h11.send(h11.Data(data=response.body)))
-            parts.append(self._h11.send(h11.EndOfMessage()))
+                parts.append(parser.send(h11.Data(data=response.body)))
+            parts.append(parser.send(h11.EndOfMessage()))
         except h11.LocalProtocolError:
             self._close()
             return
@@ -259,8 +346,12 @@ class HttpConnection(asyncio.Protocol):
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer with an error and close: the rest of the connection cannot be trusted."""
-        if self._h11.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-            self._send(error_response(status, message), close=True)
+        response = error_response(status, message)
+        if self._h11 is None:
+            self._write(_rendered(response, closes=True))
+        elif self._h11.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            self._send(self._h11, response, close=True)
+        self._rest = b""
         self._close()
 
     def _refuse_size(self) -> None:
@@ -275,8 +366,15 @@ class HttpConnection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         """Close unless a request is being read or answered."""
-        if self._answering is None and self._request is None and self._h11.trailing_data[0] == b"":
+        if self._answering is None and not self._is_reading:
             self._close()
+
+    @property
+    def _is_reading(self) -> bool:
+        """Whether a request has begun to arrive."""
+        if self._h11 is None:
+            return self._head is not None or bool(self._rest)
+        return self._request is not None or self._h11.trailing_data[0] != b""
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -301,9 +399,18 @@ class HttpConnection(asyncio.Protocol):
         if self._answering is not None or self._loop.time() < self._deadline:
             later = self._loop.time() + 1.0 if self._answering is not None else self._deadline
             self._timer = self._loop.call_at(later, self._check_deadline)
-        elif self._request is not None:
+        elif self._request is not None or self._head is not None:
             self._refuse(408, f"The body did not arrive within {BODY_TIMEOUT_S:g} s.")
-        elif self._h11.trailing_data[0]:
+        elif self._is_reading:
             self._refuse(408, f"The head of the request did not arrive within {HEAD_TIMEOUT_S:g} s.")
         else:
             self._close()
+
+
+def _rendered(response: Response, *, closes: bool) -> bytes:
+    """Return the answer to a plain request as bytes. Header values are our own, or were read by h11 from another worker."""
+    parts = [b"HTTP/1.1 %d \r\nContent-Type: %b\r\n" % (response.status, response.content_type)]
+    parts += [b"%b: %b\r\n" % header for header in response.headers]
+    parts.append(b"Content-Length: %d\r\n%b\r\n" % (len(response.body), b"Connection: close\r\n" if closes else b""))
+    parts.append(response.body)
+    return b"".join(parts)

@@ -8,8 +8,10 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import msgspec
 
 from edgefleet_agent.worker.protocol import (
     MAX_CONTROL_BYTES,
@@ -59,12 +61,15 @@ class WorkerLink:
         self.control.close()
 
 
-def start_worker(start: Start, *, command: Sequence[str] = ()) -> WorkerLink:
+def start_worker(
+    start: Start, *, command: Sequence[str] = (), limited: Callable[[int], bool] | None = None
+) -> WorkerLink:
     """Start the process, send it `start`, return the link; does not wait for `Ready`.
 
     start.bundle_fd and start.listener_fds must be open here; they are inherited under the same numbers. command: the
-    interpreter and its prefix (default: this one), for devices that start Python through an emulator. The worker's stderr
-    is ours. Raises OSError.
+    interpreter and its prefix (default: this one), for devices that start Python through an emulator. limited: called with the
+    process id before the worker is told what to load; True says that its memory is limited, so that it need not do it by itself.
+    The worker's stderr is ours. Raises OSError.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -89,6 +94,8 @@ def start_worker(start: Start, *, command: Sequence[str] = ()) -> WorkerLink:
         theirs.close()
     ours.setblocking(False)
     link = WorkerLink(process, ours)
+    if limited is not None and limited(process.pid):
+        start = msgspec.structs.replace(start, memory_limit_bytes=None)
     link.send(start)
     return link
 

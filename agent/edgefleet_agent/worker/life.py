@@ -3,7 +3,7 @@
 1. Before the event loop: `Start` → limits → load → warm up → golden vectors → `Ready`. Whatever fails is said as `Failed`, exit 1.
 2. A thread watches the control socket from the first moment: when agentd is gone, the process ends, even inside native code.
 3. Drain: pending connections of its own socket are still taken, idle connections get `idle_grace_s` to bring a last request,
-   answers say `Connection: close`; the last figures are sent, exit 0.
+   answers say `Connection: close`; the last figures are sent, exit 0. SIGTERM while it drains ends the wait.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from edgefleet_agent.worker.background import give_way
 from edgefleet_agent.worker.engine import BusyError, Engine, InlinePolicy
 from edgefleet_agent.worker.figures import Figures
 from edgefleet_agent.worker.forward import Forwarder, Routes
+from edgefleet_agent.worker.gentle import gently
 from edgefleet_agent.worker.http import HttpServer
 from edgefleet_agent.worker.launch import listen_unix
 from edgefleet_agent.worker.loading import ServedModel, StartError, golden_message, load_served_model
@@ -97,6 +98,7 @@ def _receive_start(control: socket.socket) -> Start | None:
 
 def _prepare(start: Start, control: socket.socket) -> tuple[ServedModel, Golden]:
     """Return the loaded and proved model with its proof; tells agentd each step. Raises StartError."""
+    _offer_to_the_kernel()
     if start.background:
         give_way(f"shadow-{start.model}")
     if start.memory_limit_bytes is not None:
@@ -104,7 +106,7 @@ def _prepare(start: Start, control: socket.socket) -> tuple[ServedModel, Golden]
             resource.setrlimit(resource.RLIMIT_DATA, (start.memory_limit_bytes, start.memory_limit_bytes))
         except (ValueError, OSError) as e:
             raise StartError(ErrorClass.MEMORY, f"the memory limit cannot be set: {e}") from e
-    served = load_served_model(start)
+    served = gently(lambda: load_served_model(start)) if start.gentle else load_served_model(start)
     os.close(start.bundle_fd)  # a slot that is cleared must give its blocks back
     _send(control, Loaded(served.runtime.name, served.runtime.version, served.load_ms))
     try:
@@ -131,6 +133,12 @@ def _replay(served: ServedModel, control: socket.socket) -> None:
     except (OSError, EdgefleetError) as e:
         raise StartError(ErrorClass.INTERNAL, f"the recording cannot be replayed: {e}") from e
     _send(control, figures.take())
+
+
+def _offer_to_the_kernel() -> None:
+    """When the device runs out of memory, a worker ends before agentd does: it is started again, agentd is what starts it."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def _watch_agentd(control: socket.socket) -> None:
@@ -170,6 +178,7 @@ class _Worker:
         self._next_golden = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = False
+        self._is_hurried = False
 
     async def run(self) -> int:
         """Serve until drained."""
@@ -187,7 +196,7 @@ class _Worker:
         self._server.on_close = self._resume_accepting
         self._control.setblocking(False)
         loop.add_reader(self._control.fileno(), self._read_control)
-        loop.add_signal_handler(signal.SIGTERM, self._begin_drain, Drain())
+        loop.add_signal_handler(signal.SIGTERM, self._terminated)
         if start.own_socket_path:
             path = Path(start.own_socket_path)
             listener = listen_unix(path)
@@ -313,6 +322,10 @@ class _Worker:
 
     # ---- draining
 
+    def _terminated(self) -> None:
+        self._is_hurried = self._server.draining
+        self._begin_drain(Drain())
+
     def _begin_drain(self, drain: Drain) -> None:
         if not self._server.draining:
             self._server.draining = True
@@ -329,6 +342,8 @@ class _Worker:
         self._listeners.clear()
         grace_end = min(deadline, self._loop.time() + drain.idle_grace_s)
         while (self._server.connections or len(self._tasks) > 1) and self._loop.time() < deadline:
+            if self._is_hurried:
+                break
             if self._loop.time() >= grace_end:
                 self._server.close_idle()
             await asyncio.sleep(_POLL_S)

@@ -8,6 +8,7 @@
 """
 
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -17,10 +18,11 @@ import numpy as np
 from edgefleet_agent.datatypes import DATATYPES
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
-from edgefleet_runtime.port import Array, format_shape, shape_fits
+from edgefleet_runtime.port import Array, dtype_name, format_shape, shape_fits
 
 BINARY_HEADER = b"inference-header-content-length"
 MAX_RANK = 16
+_IS_LITTLE = sys.byteorder == "little"
 
 
 class BadRequestError(EdgefleetError):
@@ -53,12 +55,18 @@ class _Request(msgspec.Struct):
 
 
 class InferRequest(msgspec.Struct, frozen=True):
-    """A decoded request. outputs: name -> binary wanted, in the caller's order; None = all. binary_all: default for outputs."""
+    """A decoded request. outputs: name -> binary wanted, in the caller's order; None = all. binary_all: default for outputs.
+
+    timeout_s: how long its caller waits, None when it does not say. classes: output name -> how many of its best classes are
+    wanted in the place of its values (Triton's classification extension).
+    """
 
     id: str
     inputs: dict[str, Array]
     outputs: dict[str, bool] | None
     binary_all: bool
+    timeout_s: float | None = None
+    classes: dict[str, int] = {}
 
 
 _request_decoder = msgspec.json.Decoder(_Request)
@@ -110,7 +118,9 @@ def decode_request(
             next_step=f"Send {'; '.join(describe_tensor(by_name[m]) for m in missing)}.",
         )
     binary_all = request.parameters.get("binary_data_output") is True
-    return InferRequest(request.id, arrays, _wanted(request, output_names, binary_all), binary_all)
+    wanted = _wanted(request, output_names, binary_all)
+    timeout_s, classes = _timeout_s(request.parameters), _classes(request)
+    return InferRequest(request.id, arrays, wanted, binary_all, timeout_s, classes)
 
 
 def encode_response(
@@ -123,11 +133,11 @@ def encode_response(
         array = outputs[name]
         item: dict[str, Any] = {
             "name": name,
-            "datatype": DATATYPES.get(array.dtype.name, "BYTES"),
+            "datatype": DATATYPES.get(dtype_name(array.dtype), "BYTES"),
             "shape": list(array.shape),
         }
         if binary:
-            tail = _to_binary(array)
+            tail = to_binary(array)
             item["parameters"] = {"binary_data_size": len(tail)}
             tails.append(tail)
         else:
@@ -160,8 +170,31 @@ def _wanted(request: _Request, output_names: Sequence[str], binary_all: bool) ->
             raise BadRequestError(
                 f"Output {output.name[:80]} is not one of this model; it has {', '.join(output_names)}."
             )
+        _refuse_shared_memory(output.name, output.parameters)
         wanted[output.name] = output.parameters.get("binary_data", binary_all) is True
     return wanted
+
+
+def _classes(request: _Request) -> dict[str, int]:
+    """Return output name -> number of classes for the outputs that want them. Raises BadRequestError."""
+    found = {}
+    for output in request.outputs or []:
+        count = output.parameters.get("classification")
+        if count is not None:
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise BadRequestError(f"Output {output.name}: classification is a number of classes from 1 on.")
+            found[output.name] = count
+    return found
+
+
+def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
+    """Return the caller's `timeout`, which is in microseconds as Triton's clients send it. Raises BadRequestError."""
+    value = parameters.get("timeout")
+    if value is None or value == 0:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise BadRequestError(f"The parameter timeout is a whole number of microseconds, got {str(value)[:40]!r}.")
+    return value / 1e6
 
 
 def _decode_tensor(tensor: _Tensor, spec: TensorSpec, binary: memoryview) -> tuple[Array, memoryview]:
@@ -177,6 +210,7 @@ def _decode_tensor(tensor: _Tensor, spec: TensorSpec, binary: memoryview) -> tup
             f"Input {spec.name} must have the shape {format_shape(spec.shape)}, got {format_shape(shape[:MAX_RANK])}.",
             next_step=f"Send {describe_tensor(spec)}; a name in the shape stands for any length.",
         )
+    _refuse_shared_memory(spec.name, tensor.parameters)
     count = 1
     for length in shape:
         count *= length
@@ -249,6 +283,13 @@ def _as_array(values: list[Any], spec: TensorSpec) -> Array:
     return array
 
 
+def _refuse_shared_memory(name: str, parameters: Mapping[str, Any]) -> None:
+    if "shared_memory_region" in parameters:
+        raise BadRequestError(
+            f"{name[:80]}: shared memory is not an extension of this server; send the values as binary data."
+        )
+
+
 def _refuse_value(spec: TensorSpec, item: Any) -> NoReturn:
     raise BadRequestError(
         f"Input {spec.name} must hold {DATATYPES[spec.dtype]} values, got {str(item)[:40]!r}.",
@@ -283,11 +324,12 @@ def _strings_from_binary(raw: memoryview, spec: TensorSpec) -> Array:
     return np.array(values, dtype=object)
 
 
-def _to_binary(array: Array) -> bytes:
+def to_binary(array: Array) -> bytes:
+    """Return a tensor as the binary extension carries it (rule 1)."""
     if array.dtype.kind in "OSU":
         encoded = [v.encode() for v in _texts(array)]
         return b"".join(struct.pack("<I", len(e)) + e for e in encoded)
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    return array.tobytes() if _IS_LITTLE else array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def _texts(array: Array) -> list[str]:

@@ -296,6 +296,20 @@ def test_a_slow_model_is_answered_504_and_counted(rig: Rig) -> None:
     assert (stats.n, stats.timeouts, stats.errors) == (1, 1, 1)
 
 
+def test_a_caller_that_gives_up_is_not_worked_for(rig: Rig) -> None:
+    x = np.ones((8, 4), np.float32)
+    slow = bundle_bytes(crash_onnx(300), golden_inputs=x, golden_outputs={"y": x + np.float32(4)})
+    worker = rig.start(slow)
+    worker.serve()
+    assert rig.request("POST", "/v2/models/digits/infer", _tensor(), {"X-Edgefleet-Timeout-Ms": "1"})[0] == 504
+    hurried = json.dumps({**json.loads(_tensor()), "parameters": {"timeout": 1}}).encode()
+    # the run of the one before still goes on: this one waits longer than its microsecond
+    status, answer, _ = rig.request("POST", "/v2/models/digits/infer", hurried)
+    assert (status, "timeout of 1e-06 s" in answer["error"]) == (504, True)
+    worker.link.send(GetStats())
+    assert worker.until(Stats).timeouts == 2
+
+
 def test_client_says_when_nothing_listens(rig: Rig) -> None:
     with (
         Model("digits", socket=rig.folder / "none.sock") as model,

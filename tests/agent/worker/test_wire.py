@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefleet_agent.datatypes import DATATYPES
+from edgefleet_agent.worker.codec import MAX_KEPT, InferCodec
 from edgefleet_agent.worker.wire import BadRequestError, decode_request, encode_response
 from edgefleet_protocol.manifest import TensorSpec
 
@@ -115,3 +116,66 @@ def test_any_json_in_the_fields_is_answered_or_refused(
         except BadRequestError:
             continue
         assert request.inputs["x"].shape[1] == 2
+
+
+def _head(names: list[str], size: int, **more: object) -> bytes:
+    tensors = [
+        {"name": n, "shape": [2, 2], "datatype": "FP32", "parameters": {"binary_data_size": size}} for n in names
+    ]
+    return json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}, **more}).encode()
+
+
+def test_what_is_remembered_of_a_head_reads_the_next_body_alike() -> None:
+    specs = [TensorSpec(name=n, dtype="float32", shape=["n", 2]) for n in ("a", "b")]
+    codec = InferCodec(specs, ["y", "z"], {"model_name": "m", "parameters": {"lane": "active"}})
+    for pad in range(4):  # the tensors begin at any byte
+        for more in ({}, {"id": "7"}, {"outputs": [{"name": "z"}]}, {"parameters": {"timeout": 5000}}):
+            head = _head(["b", "a"], 16, **more) + b" " * pad
+            for round_ in range(3):
+                b, a = (np.random.default_rng(round_ + i).random((2, 2), dtype=np.float32) for i in (0, 9))
+                body = head + b.tobytes() + a.tobytes()
+                fresh = decode_request(body, len(head), specs, ["y", "z"])
+                found = codec.decode(body, len(head))
+                np.testing.assert_array_equal(found.inputs["a"], a)
+                np.testing.assert_array_equal(found.inputs["b"], b)
+                assert found.inputs["a"].flags.aligned
+                assert (found.id, found.outputs, found.binary_all, found.timeout_s) == (
+                    fresh.id,
+                    fresh.outputs,
+                    fresh.binary_all,
+                    fresh.timeout_s,
+                )
+                outputs = {"y": a, "z": b}
+                begun: dict[str, object] = {"model_name": "m"}
+                if fresh.id:
+                    begun["id"] = "7"
+                begun["parameters"] = {"lane": "active"}
+                assert codec.encode(found, outputs) == encode_response(begun, outputs, fresh)
+    for broken in (body[:-1], body + b"x"):
+        with pytest.raises(BadRequestError):
+            codec.decode(broken, len(head))
+
+
+def test_a_head_with_numbers_in_it_is_not_remembered() -> None:
+    codec = InferCodec(_spec("float32"), ["y"], {})
+    head = _request("float32", data=[0, 1, 2, 3])
+    assert codec.decode(head, len(head)).inputs["x"].tolist() == [[0, 1], [2, 3]]
+    with pytest.raises(BadRequestError, match="belong to no input"):
+        codec.decode(head + bytes(16), len(head))
+
+
+def test_kept_heads_are_bounded() -> None:
+    codec = InferCodec(_spec("float32"), ["y"], {})
+    for i in range(3 * MAX_KEPT):
+        head = _request("float32", parameters={"binary_data_size": 16}) + b" " * i
+        codec.decode(head + bytes(16), len(head))
+        codec.encode(codec.decode(head + bytes(16), len(head)), {"y": np.zeros(i, np.float32)})
+    assert len(codec._layouts) <= MAX_KEPT
+    assert len(codec._documents) <= MAX_KEPT
+
+
+@pytest.mark.parametrize("timeout", [-1, 1.5, "1", True, [1]])
+def test_a_timeout_that_is_none_is_refused(timeout: object) -> None:
+    body = json.loads(_request("float32", data=[0] * 4)) | {"parameters": {"timeout": timeout}}
+    with pytest.raises(BadRequestError, match="microseconds"):
+        decode_request(json.dumps(body).encode(), None, _spec("float32"), ["y"])

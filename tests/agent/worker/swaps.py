@@ -1,0 +1,110 @@
+"""Soak `swaps`: versions replace each other under load while a second model serves beside them.
+
+Every request must be answered, with 200, by a version that served while the request was under way. A caller asks once: what the
+agent's design loses, no client makes up for.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.agent.worker.supervised import House, answers, asking
+
+RATE = 200.0
+GRACE_S = 0.05
+"""Between two processes' clock readings of one event."""
+
+
+def main(n: int, seed: int, *, rate: float = RATE) -> dict[str, Any]:
+    """Swap n times and return what the callers saw."""
+    chance = random.Random(seed)
+    swaps: list[tuple[str, float, float, float]] = []  # version, trial began, may answer from, serves
+    with tempfile.TemporaryDirectory(prefix="ef-") as name:
+        folder = Path(name)
+        house = House(folder)
+        try:
+            house.serve("other", house.put("other", "A", "1.0.0", bundle_bytes(classifier_onnx(), name="other")))
+            began = time.monotonic()
+            house.serve("digits", house.put("digits", "A", "0", _bundle(0)))
+            swaps.append(("0", began, began, time.monotonic()))
+            with asking(house.port, rate, 1, folder / "answers", "digits", "other"):
+                time.sleep(1.0)
+                for i in range(1, n + 1):
+                    time.sleep(chance.uniform(0.1, 0.4))
+                    began = time.monotonic()
+                    ref = house.put("digits", "AB"[i % 2], str(i), _bundle(i))
+                    house.do(lambda ref=ref: house.serving.try_out("digits", ref))  # type: ignore[misc]
+                    house.wait_for("ready", "digits")
+                    ready = time.monotonic()
+                    house.do(lambda: house.serving.promote("digits"))
+                    house.wait_for("serving", "digits")
+                    swaps.append((str(i), began, ready, time.monotonic()))
+                    house.refs["digits"] = ref
+                time.sleep(1.0)
+            return _report(answers(folder / "answers"), swaps)
+        finally:
+            house.close()
+
+
+def _bundle(version: int) -> bytes:
+    return bundle_bytes(classifier_onnx(1.0 + version % 7), version=str(version))
+
+
+def _report(
+    found: list[tuple[str, str, int, float, float, int]], swaps: list[tuple[str, float, float, float]]
+) -> dict[str, Any]:
+    failed = [row for row in found if row[2] != 200]
+    since = {version: ready for version, _, ready, _ in swaps}
+    # an old one answers what it was asked before its successor served and its connections were told to close (Drain: 10 s)
+    until = {swaps[i][0]: swaps[i + 1][3] + 12.0 for i in range(len(swaps) - 1)}
+    wrong = [
+        row
+        for row in found
+        if row[2] == 200 and (row[1] != "1.0.0" if row[0] == "other" else not _served(row, since, until))
+    ]
+    order = [int(row[1]) for row in sorted(found, key=lambda row: row[4]) if row[0] == "digits" and row[2] == 200]
+    windows = [(began, serves + 0.6) for _, began, _, serves in swaps[1:]]
+    inside, outside = _latencies(found, windows)
+    p99_in, p99_out = _p99(inside), _p99(outside)
+    return {
+        "ok": not failed and not wrong and order[-1] == int(swaps[-1][0]),
+        "requests": len(found),
+        "failed": len(failed),
+        "failures": sorted({f"{row[2]} {row[1]}"[:200] for row in failed})[:5],
+        "wrong_version": len(wrong),
+        "p50_ms": round(float(np.median(outside)) * 1e3, 2),
+        "p99_steady_ms": round(p99_out * 1e3, 2),
+        "p99_in_swap_ms": round(p99_in * 1e3, 2),
+        "p99_ratio": round(p99_in / p99_out, 2),
+        "p99_ratio_goal": 2.0,
+        "worst_ms": round(max(inside + outside) * 1e3, 1),
+        "swap_s_p50": round(float(np.median([serves - began for _, began, _, serves in swaps[1:]])), 3),
+    }
+
+
+def _served(row: tuple[str, str, int, float, float, int], since: dict[str, float], until: dict[str, float]) -> bool:
+    version = row[1]
+    return version in since and row[4] >= since[version] - GRACE_S and row[3] <= until.get(version, float("inf"))
+
+
+def _latencies(
+    found: list[tuple[str, str, int, float, float, int]], windows: list[tuple[float, float]]
+) -> tuple[list[float], list[float]]:
+    inside, outside, at = [], [], 0
+    for row in sorted(found, key=lambda row: row[3]):
+        while at < len(windows) and windows[at][1] < row[3]:
+            at += 1
+        is_in = at < len(windows) and windows[at][0] <= row[4]
+        (inside if is_in else outside).append(row[4] - row[3])
+    return inside or [0.0], outside or [0.0]
+
+
+def _p99(values: list[float]) -> float:
+    return float(np.percentile(values, 99))
