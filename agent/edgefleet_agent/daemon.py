@@ -6,7 +6,6 @@
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -15,18 +14,17 @@ import os
 import queue
 import secrets
 import signal
-import socket
-import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from edgefleet_agent import __version__
+from edgefleet_agent.chores import Chores
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.control import Control, obey
 from edgefleet_agent.durable import read_record
-from edgefleet_agent.errors import AgentRunningError, PortTakenError, StateFileError
+from edgefleet_agent.errors import AgentRunningError, StateFileError
 from edgefleet_agent.facts import runtimes
 from edgefleet_agent.identity import load_identity
 from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchProgress, Notice, Refused, TaskKind
@@ -39,16 +37,18 @@ from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.link.mqtt import Connected, Disconnected, LinkOptions, MqttLink, Received
 from edgefleet_agent.link.outbox import Kind, Outbox
+from edgefleet_agent.listening import public_listeners
+from edgefleet_agent.logfile import Capture, LogFile
 from edgefleet_agent.loop import Loop, Timer
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.renewal import Renewal
 from edgefleet_agent.report import Reports
 from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.settings import AgentSettings
+from edgefleet_agent.systemd import Watchdog, notify
 from edgefleet_agent.telemetry.collect import SystemReader, disk_free_bytes, memory_available_bytes
 from edgefleet_agent.telemetry.window import interval_s, merge_payloads
 from edgefleet_agent.wiring import limits, worker_options
-from edgefleet_agent.worker.launch import listen_tcp, listen_unix
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.messages import Ack, Downlink, MetaRequest, decode, encode
@@ -56,7 +56,6 @@ from edgefleet_protocol.topics import Topics
 
 STATE_DELAY_S = 0.15
 PUMP_S = 5.0
-PORT_WAIT_S = 5.0
 BUSY_TICK_S = 0.5
 SILENCE_S = 180.0
 STOP_S = 5.0
@@ -82,7 +81,7 @@ class Daemon:
         self._runtimes = runtimes()
         self._system = SystemReader(state)
         self._prepare_folders()
-        self._listeners = self._listen()
+        self._listeners = public_listeners(settings, self._paths.sockets() / "infer.sock", self._clock)
         self._outbox = Outbox(self._paths.outbox, settings.outbox_bytes, merge_payloads)
         slots = Slots(self._paths.models)
         self._serving = ModelServing(
@@ -106,6 +105,10 @@ class Daemon:
             self._room,
             self._clock,
         )
+        self._chores = Chores(
+            self._loop, state, self._paths.tasks_done, self._clock, settings.python_command, self._reports.task
+        )
+        self._watchdog = Watchdog(self._loop.call_later, self._is_live)
         self._control_socket = self._paths.sockets() / "control.sock"
         self._control = Control(self._loop, self._control_socket, lambda request: obey(self._runner, request))
         options = LinkOptions(settings.keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
@@ -123,14 +126,18 @@ class Daemon:
         self._state_waits = False
         self._stops_asked = 0
         self._is_leaving = False
+        self._starts_again = False
         self._tick_timer: Timer | None = None
         self._golden_asked_s: dict[str, float] = {}
         self._heard_s = self._clock.monotonic_s()
 
     # ---- life
 
-    def run(self) -> None:
-        """Run until SIGTERM or SIGINT; what is in flight is finished first. Leaves no process behind."""
+    def run(self) -> bool:
+        """Run until SIGTERM or SIGINT; what is in flight is finished first. Leaves no process behind. True: start again."""
+        self._log = Capture(LogFile(self._paths.log))
+        self._loop.watch(self._log.fileno(), self._log.read)
+        self._chores.attach(lambda: self._runner.is_busy, self._restart, self._serving.restart)
         self._serving.attach(self._runner, self._active_ref)
         self._intake.attach(self)
         self._renewal.attach(self._link.recycle, self._reports.identity_renewed)
@@ -141,21 +148,25 @@ class Daemon:
         self._runner.recover()
         if self._desired is not None:
             self._runner.apply(self._desired)
+            self._chores.apply(self._desired.tasks)
         self._link.start()
         self._renewal.start()
         self._tick()
         self._telemetry_tick()
         self._report_soon()
+        self._watchdog.start()
         try:
             self._loop.run()
         finally:
             self._close()
+        return self._starts_again
 
     def _close(self) -> None:
         self._link.stop(encode(self._reports.presence(on=False)))
         self._intake.close()
         self._renewal.close()
         self._control.close()
+        self._chores.close()
         self._serving.close()
         self._runner.close()
         self._outbox.close()
@@ -163,6 +174,7 @@ class Daemon:
             listener.close()
         self._remove_run_files()
         self._loop.close()
+        self._log.close()
         os.close(self._lock)
 
     def _remove_run_files(self) -> None:
@@ -193,7 +205,9 @@ class Daemon:
         """Begin nothing any more, let workers finish what is in flight, at most STOP_S long."""
         log.info("stopping")
         self._is_leaving = True
+        notify("STOPPING=1")
         self._control.close()
+        self._chores.close()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         self._intake.close()
@@ -201,6 +215,13 @@ class Daemon:
         self._serving.leave(STOP_S, self._loop.stop)
         for listener in self._listeners:
             listener.close()
+
+    def _restart(self) -> None:
+        self._starts_again = True
+        self._leave()
+
+    def _is_live(self) -> bool:
+        return os.statvfs(self._paths.root).f_bsize > 0 and self._outbox.is_live()
 
     def _prepare_folders(self) -> None:
         for folder in (self._paths.run, self._paths.models, self._paths.sockets()):
@@ -212,22 +233,6 @@ class Daemon:
                 )
         for stale in self._paths.sockets().glob("*.sock"):
             stale.unlink(missing_ok=True)
-
-    def _listen(self) -> list[socket.socket]:
-        tcp = self._listen_tcp()
-        return [tcp, listen_unix(self._paths.sockets() / "infer.sock")]
-
-    def _listen_tcp(self) -> socket.socket:
-        """Return the public listener. After a kill of agentd an old worker may hold the port for a moment longer."""
-        host, port = self._settings.infer_host, self._settings.infer_port
-        give_up = self._clock.monotonic_s() + PORT_WAIT_S
-        while True:
-            try:
-                return listen_tcp(host, port)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE or self._clock.monotonic_s() > give_up:
-                    raise PortTakenError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
-            time.sleep(0.1)
 
     def _room(self) -> Room:
         return Room(
@@ -266,6 +271,7 @@ class Daemon:
             self._desired = desired
             self._reports.accepted(desired.gen)
             self._runner.apply(desired)
+            self._chores.apply(desired.tasks)
         elif kind == "hold":
             hold = read_record(HoldOk, self._paths.hold_ok)
             assert hold is not None

@@ -1,6 +1,6 @@
 """Where things lie in the state folder. One place, so that every process means the same file.
 
-agent.toml  identity/  identity/next/  tuf/  floor.a floor.b  desired.ok  hold.ok  queue/q.db  agent.lock
+agent.toml  identity/  identity/next/  tuf/  floor.a floor.b  desired.ok  hold.ok  queue/q.db  agent.lock  logs/agent.log  tasks.ok
 models/<name>/current.msgpack  models/<name>/{A,B}/{bundle,slot.msgpack,bundle.part,bundle.bits}  models/<name>/active -> A
 run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock
 """
@@ -53,6 +53,16 @@ class StatePaths:
     def outbox(self) -> Path:
         """SQLite file with everything still to be told to the server."""
         return self.root / "queue" / "q.db"
+
+    @property
+    def log(self) -> Path:
+        """What agentd and its children said, bounded (`logfile`)."""
+        return self.root / "logs" / "agent.log"
+
+    @property
+    def tasks_done(self) -> Path:
+        """Which tasks of desired documents were done, and with which outcome."""
+        return self.root / "tasks.ok"
 
     @property
     def lock(self) -> Path:

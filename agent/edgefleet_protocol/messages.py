@@ -107,6 +107,7 @@ class EventKind(StrEnum):
     QUARANTINED = "quarantined"
     OUTBOX_DROPPED = "outbox_dropped"
     IDENTITY_RENEWED = "identity_renewed"
+    TASK = "task"
 
 
 class _Message(msgspec.Struct, array_like=True, frozen=True, kw_only=True):

@@ -228,10 +228,10 @@ class Agent:
         assert found is not None
         return found
 
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run `edge-agent` on the agent's state folder."""
+    def command(self, *arguments: str, state: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `edge-agent` on the agent's state folder. state: False for a command that needs none."""
         return subprocess.run(
-            [DEVICE_PYTHON, "-m", "edgefleet_agent", *arguments, "--state", str(self.state)],
+            [DEVICE_PYTHON, "-m", "edgefleet_agent", *arguments, *(["--state", str(self.state)] if state else [])],
             env=dict(self.environment),
             check=False,
             capture_output=True,

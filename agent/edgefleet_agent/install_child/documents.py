@@ -30,6 +30,7 @@ from edgefleet_protocol.desired import (
     decode_desired,
     decode_hold,
 )
+from edgefleet_protocol.desired import Task as DesiredTask
 from edgefleet_protocol.digest import parse_sha256, sha256_hex
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import parse_model_name, parse_target_path
@@ -150,8 +151,12 @@ def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredO
         refused=refused,
         telemetry_profile=document.telemetry.profile,
         telemetry_until_s=_unix_s(until) if until is not None else 0,
-        tasks=[TaskWish(id=t.id, kind=t.kind, until_s=_unix_s(t.until) if t.until else 0) for t in document.tasks],
+        tasks=[_task(task) for task in document.tasks],
     )
+
+
+def _task(task: DesiredTask) -> TaskWish:
+    return TaskWish(id=task.id, kind=task.kind, until_s=_unix_s(task.until) if task.until else 0, args=task.args)
 
 
 def _refusal(name: str, ref: Ref, error: EdgefleetError) -> Refusal:

@@ -81,6 +81,10 @@ class Outbox:
         """Close the file."""
         self._db.close()
 
+    def is_live(self) -> bool:
+        """Whether the file answers."""
+        return self._db.execute("SELECT 1").fetchone() is not None
+
     @property
     def dropped(self) -> int:
         """How many messages were ever given up."""

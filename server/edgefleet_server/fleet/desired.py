@@ -17,7 +17,7 @@ from sqlalchemy.orm.attributes import flag_modified
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.desired import Desired, ModelDesired, Ref, TelemetryWish, encode_desired
+from edgefleet_protocol.desired import Desired, ModelDesired, Ref, Task, TelemetryWish, encode_desired
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db import Database
@@ -101,6 +101,20 @@ class DesiredBook:
                     signed.append(self._write(session, held, models, telemetry))
             return signed
 
+    def add_task(self, device_id: DeviceId, task: Task) -> SignedDesired:
+        """Put a task into a device's document and sign it. Raises DeviceRevokedError."""
+        with self._db.session() as session:
+            held = _locked(session, device_id)
+            return self._write(session, held, tasks=[*_tasks(held.row), task])
+
+    def drop_task(self, device_id: DeviceId, task_id: str) -> None:
+        """Leave a task out of a device's document from its next signing on: it is over, which is no reason to sign now."""
+        with self._db.session() as session:
+            row = store.desired_row(session, device_id, lock=True)
+            if row is not None:
+                row.tasks = [task for task in row.tasks if task["id"] != task_id]
+                session.add(row)
+
     def resign(self, device_id: DeviceId) -> SignedDesired:
         """Sign a device's document anew with the same content and a higher gen."""
         with self._db.session() as session:
@@ -131,6 +145,7 @@ class DesiredBook:
         held: "_Held",
         models: Mapping[str, ModelDesired] | None = None,
         telemetry: TelemetryWish | None = None,
+        tasks: Sequence[Task] | None = None,
     ) -> SignedDesired:
         """Sign and store a document whose device is locked; None keeps that part of the content."""
         row = held.row
@@ -145,12 +160,14 @@ class DesiredBook:
             expires=(now + DESIRED_LIFE).replace(microsecond=0),
             models=dict(_models(row) if models is None else models),
             telemetry=telemetry,
+            tasks=[t for t in (_tasks(row) if tasks is None else tasks) if t.until is None or t.until > now],
         )
         envelope = self._signing.sign_desired(encode_desired(document))
         fields: dict[str, Any] = {
             "gen": gen,
             "models": msgspec.to_builtins(document.models),
             "telemetry": msgspec.to_builtins(telemetry),
+            "tasks": msgspec.to_builtins(document.tasks),
             "envelope": envelope,
             "issued_at": document.issued,
             "expires_at": document.expires,
@@ -232,6 +249,10 @@ def _is_still_so(row: FleetDesired | None, change: ModelChange) -> bool:
 
 def _models(row: FleetDesired | None) -> dict[str, ModelDesired]:
     return {} if row is None else msgspec.convert(row.models, dict[str, ModelDesired])
+
+
+def _tasks(row: FleetDesired | None) -> list[Task]:
+    return [] if row is None else msgspec.convert(row.tasks, list[Task])
 
 
 def _is_same(before: ModelDesired, ref: Ref) -> bool:
