@@ -15,7 +15,7 @@ from edgefleet_agent import __version__, errors
 from edgefleet_agent.care.commands import add_care_parsers
 from edgefleet_agent.infer_args import add_infer_parser
 from edgefleet_agent.logs import set_up_logging
-from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.paths import StatePaths, default_state
 from edgefleet_agent.settings import load_settings
 from edgefleet_protocol.errors import EdgefleetError
 
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     rollback.add_argument("--reason", default="", help="why, for those who look at it later")
     rollback.set_defaults(run=_rollback)
     for command in (enroll, run, status, renew, rollback, *add_care_parsers(sub)):
-        command.add_argument("--state", type=Path, default=_default_state(), help="state folder (default: %(default)s)")
+        command.add_argument("--state", type=Path, default=default_state(), help="state folder (default: %(default)s)")
         command.add_argument("-o", "--output", choices=("text", "json"), default="text")
     _add_infer(sub)
     return parser
@@ -83,12 +83,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_infer(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     infer = add_infer_parser(sub)
-    infer.add_argument("--state", type=Path, default=_default_state(), help="state folder (default: %(default)s)")
+    infer.add_argument("--state", type=Path, default=default_state(), help="state folder (default: %(default)s)")
     infer.set_defaults(run=_infer)
-
-
-def _default_state() -> Path:
-    return Path(os.environ.get("EDGEFLEET_AGENT_STATE", "/var/lib/edgefleet-agent"))
 
 
 def _enroll(args: argparse.Namespace) -> int:
@@ -126,9 +122,11 @@ def _run(args: argparse.Namespace) -> int:
     settings = load_settings(StatePaths(args.state).settings)
     set_up_logging(settings.log_level, "agentd")
     from edgefleet_agent.daemon import Daemon
+    from edgefleet_agent.systemd import hand_on
 
     if Daemon(args.state, settings).run():
         # in place: the process id stays, so it works the same under systemd and without it
+        hand_on()
         os.execv(sys.executable, [sys.executable, "-m", "edgefleet_agent", "run", "--state", str(args.state)])  # noqa: S606
     return 0
 

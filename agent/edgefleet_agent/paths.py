@@ -8,6 +8,7 @@ run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock
 import hashlib
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,22 @@ MAX_SOCKET_PATH_BYTES = 100
 
 MAX_SOCKET_STEM = 16
 """Characters of a model name in the name of its worker's socket."""
+
+
+SYSTEM_STATE = Path("/var/lib/edgefleet-agent")
+
+
+def default_state(environment: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
+    """Return the state folder when none is named: EDGEFLEET_AGENT_STATE; root's, or one that the package made for this user; else
+    the user's own, `$XDG_STATE_HOME/edgefleet-agent` or `~/.local/state/edgefleet-agent` (XDG base directories 0.8).
+    """
+    if named := environment.get("EDGEFLEET_AGENT_STATE"):
+        return Path(named)
+    if (os.geteuid() if uid is None else uid) == 0 or os.access(SYSTEM_STATE, os.W_OK | os.X_OK):
+        return SYSTEM_STATE
+    home = environment.get("XDG_STATE_HOME", "")
+    base = Path(home) if Path(home).is_absolute() else Path(environment.get("HOME") or "~").expanduser() / ".local" / "state"
+    return base / "edgefleet-agent"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,10 @@ def watchdog_s(environment: Mapping[str, str] = os.environ, pid: int | None = No
         return 0.0
 
 
+_given: list[int] = []
+"""Descriptors as systemd gave them; kept open for a restart in place."""
+
+
 def given_sockets(environment: MutableMapping[str, str] = os.environ, pid: int | None = None) -> list[socket.socket]:
     """Return the listening stream sockets that systemd opened for us, non-blocking; children do not inherit the variables."""
     is_ours = environment.get("LISTEN_PID") == str(pid or os.getpid())
@@ -45,11 +49,20 @@ def given_sockets(environment: MutableMapping[str, str] = os.environ, pid: int |
         environment.pop(name, None)
     found = []
     for fd in range(FIRST_FD, FIRST_FD + (int(count) if count.isdigit() else 0)):
-        given = socket.socket(fileno=fd)
+        _given.append(fd)
+        os.set_inheritable(fd, False)
+        given = socket.socket(fileno=os.dup(fd))
         given.setblocking(False)
-        given.set_inheritable(False)
         found.append(given)
     return found
+
+
+def hand_on(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Give what systemd gave us to the program that replaces this one in the same process."""
+    for fd in _given:
+        os.set_inheritable(fd, True)
+    if _given:
+        environment.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(_given)))
 
 
 class Watchdog:

@@ -36,6 +36,7 @@ class WorkerOptions:
     body_bytes: int
     timeout_s: float
     command: tuple[str, ...] = ()
+    status_page: bool = False
 
 
 class Worker:
@@ -76,6 +77,7 @@ class Worker:
             memory_limit_bytes=options.memory_bytes or None,
             max_body_bytes=options.body_bytes,
             run_timeout_s=options.timeout_s,
+            status_page=options.status_page,
         )
         try:
             self._link: WorkerLink = start_worker(start, command=options.command)

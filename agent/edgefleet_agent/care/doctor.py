@@ -18,7 +18,7 @@ from edgefleet_agent.care.queue import queue
 from edgefleet_agent.care.sheet import sheet
 from edgefleet_agent.durable import read_record
 from edgefleet_agent.facts import runtimes
-from edgefleet_agent.identity import CA_FILE, CERT_FILE, KEY_FILE, Identity, load_identity
+from edgefleet_agent.identity import CA_FILE, CERT_FILE, KEY_FILE, NEXT_FOLDER, Identity, load_identity
 from edgefleet_agent.install.records import DesiredOk
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.settings import AgentSettings
@@ -52,7 +52,7 @@ def doctor(device: Device, settings: AgentSettings, clock: Clock) -> list[Findin
 def doctor_text(found: list[Finding]) -> str:
     """Return the findings as a table, then the next steps in full."""
     rows = [(f.check, f.level.value, f.what) for f in found]
-    steps = [f"{f.check}: {f.next}" for f in found if f.next]
+    steps = [f"{f.check}: {f.what}\n  {f.next}" for f in found if f.next]
     bad = sum(f.level is Level.BAD for f in found)
     last = f"{bad} of {len(found)} checks are bad" if bad else f"nothing bad in {len(found)} checks"
     return "\n".join(
@@ -179,18 +179,13 @@ def _inodes(folder: Path) -> int:
 def _permissions(device: Device) -> Finding:
     paths = device.paths
     owner = paths.root.stat().st_uid
-    private = [paths.identity / KEY_FILE, paths.identity]
-    known = [*private, paths.models, paths.run, paths.outbox.parent]
+    private = [paths.identity / KEY_FILE, paths.identity / NEXT_FOLDER / KEY_FILE]
+    known = [*private, paths.identity, paths.models, paths.run, paths.outbox.parent]
     there = [path for path in known if path.exists()]
-    loose = [str(path) for path in private if path.exists() and path.stat().st_mode & 0o077 and not _is_shut(path)]
+    loose = [str(path) for path in private if path.exists() and path.stat().st_mode & 0o077]
     foreign = [str(path) for path in there if path.stat().st_uid != owner]
     unwritable = [str(paths.root)] if not os.access(paths.root, os.W_OK) or _is_read_only(paths.root) else []
     return findings.permissions(loose, foreign, unwritable)
-
-
-def _is_shut(path: Path) -> bool:
-    """Whether a folder on the way keeps others out, or it is a folder whose secrets have their own mode."""
-    return path.is_dir() or any(not parent.stat().st_mode & 0o077 for parent in path.parents)
 
 
 def _is_read_only(folder: Path) -> bool:

@@ -127,7 +127,9 @@ def _check(device: Device, served: dict[str, Any]) -> dict[str, Any]:
     try:
         manifest, golden = _golden(device, served)
         with Model(str(served["model"]), socket=str(device.status["infer_socket"])) as model:
-            result = check_golden(Remote(model, tuple(manifest.inputs), tuple(manifest.outputs)), golden, manifest.tolerances)
+            result = check_golden(
+                Remote(model, tuple(manifest.inputs), tuple(manifest.outputs)), golden, manifest.tolerances
+            )
     except EdgefleetError as error:
         return {**row, **nothing, "ok": False, "reason": f"{error.code}: {error.message}"}
     except OSError as error:

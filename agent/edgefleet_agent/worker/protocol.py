@@ -46,6 +46,7 @@ class Start(Message, frozen=True, tag="start"):
     routes_path: file with a `RoutesTable` ("" = this worker knows only itself).
     threads: runtime threads for one inference. memory_limit_bytes: RLIMIT_DATA, None = no limit.
     run_timeout_s: a request that takes longer is answered 504 and counted as a timeout.
+    status_page: answer `GET /` with the page of `page.py`.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Start(Message, frozen=True, tag="start"):
     memory_limit_bytes: int | None = None
     max_body_bytes: int = 32 * 1024 * 1024
     run_timeout_s: float = 30.0
+    status_page: bool = False
     v: int = 1
 
 
