@@ -10,6 +10,9 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.support.device_python import PATIENCE
 
 ROOT = Path(__file__).parent
 SLOW = (
@@ -70,5 +73,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_configure() -> None:
     """Take Ctrl-C again when the tests were started in the background of a script: what they start would ignore it too."""
+    if PATIENCE > 1:
+        # the same properties with fewer examples: an emulator takes 20 times as long for each
+        settings.register_profile("patient", max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+        settings.load_profile("patient")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

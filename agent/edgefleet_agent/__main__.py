@@ -1,5 +1,6 @@
-"""`edge-agent`: enroll, renew, run, status, rollback, infer. Errors in three lines (what, why or where, next), exit codes as edgectl's.
+"""`edge-agent`: enroll, renew, run, status, rollback, infer, and the commands of `care`.
 
+Errors in three lines (what, why or where, next), exit codes as edgectl's:
 0 ok, 1 failed, 2 usage, 3 cancelled, 4 refused, 5 not found, 6 conflict, 7 unreachable, 130 interrupted.
 """
 
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from edgefleet_agent import __version__, errors
+from edgefleet_agent.care.commands import add_care_parsers
 from edgefleet_agent.infer_args import add_infer_parser
 from edgefleet_agent.logs import set_up_logging
-from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.paths import StatePaths, default_state
 from edgefleet_agent.settings import load_settings
 from edgefleet_protocol.errors import EdgefleetError
 
@@ -72,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     rollback.add_argument("model", nargs="?", default="", help="which model; may be left out when there is one")
     rollback.add_argument("--reason", default="", help="why, for those who look at it later")
     rollback.set_defaults(run=_rollback)
-    for command in (enroll, run, status, renew, rollback):
-        command.add_argument("--state", type=Path, default=_default_state(), help="state folder (default: %(default)s)")
+    for command in (enroll, run, status, renew, rollback, *add_care_parsers(sub)):
+        command.add_argument("--state", type=Path, default=default_state(), help="state folder (default: %(default)s)")
         command.add_argument("-o", "--output", choices=("text", "json"), default="text")
     _add_infer(sub)
     return parser
@@ -81,12 +83,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_infer(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     infer = add_infer_parser(sub)
-    infer.add_argument("--state", type=Path, default=_default_state(), help="state folder (default: %(default)s)")
+    infer.add_argument("--state", type=Path, default=default_state(), help="state folder (default: %(default)s)")
     infer.set_defaults(run=_infer)
-
-
-def _default_state() -> Path:
-    return Path(os.environ.get("EDGEFLEET_AGENT_STATE", "/var/lib/edgefleet-agent"))
 
 
 def _enroll(args: argparse.Namespace) -> int:
@@ -124,8 +122,12 @@ def _run(args: argparse.Namespace) -> int:
     settings = load_settings(StatePaths(args.state).settings)
     set_up_logging(settings.log_level, "agentd")
     from edgefleet_agent.daemon import Daemon
+    from edgefleet_agent.systemd import hand_on
 
-    Daemon(args.state, settings).run()
+    if Daemon(args.state, settings).run():
+        # in place: the process id stays, so it works the same under systemd and without it
+        hand_on()
+        os.execv(sys.executable, [sys.executable, "-m", "edgefleet_agent", "run", "--state", str(args.state)])  # noqa: S606
     return 0
 
 

@@ -6,7 +6,6 @@
 """
 
 import contextlib
-import errno
 import fcntl
 import json
 import logging
@@ -14,8 +13,6 @@ import os
 import queue
 import secrets
 import signal
-import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +20,11 @@ import msgspec
 
 from edgefleet_agent import __version__, wiring
 from edgefleet_agent.candidate.wiring import candidates
+from edgefleet_agent.chores import Chores
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.control import Control, obey
 from edgefleet_agent.durable import read_record
-from edgefleet_agent.errors import AgentRunningError, PortTakenError, StateFileError
+from edgefleet_agent.errors import AgentRunningError, StateFileError
 from edgefleet_agent.facts import runtimes
 from edgefleet_agent.identity import load_identity
 from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchProgress, Notice, Refused, TaskKind
@@ -43,15 +41,17 @@ from edgefleet_agent.link.drain import Drain, topic_chooser
 from edgefleet_agent.link.metered import look
 from edgefleet_agent.link.mqtt import Connected, Disconnected, LinkOptions, MqttLink, Received
 from edgefleet_agent.link.outbox import Kind
+from edgefleet_agent.listening import public_listeners
+from edgefleet_agent.logfile import Capture, LogFile
 from edgefleet_agent.loop import Loop, Timer
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.renewal import Renewal
 from edgefleet_agent.report import Reports
 from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.settings import AgentSettings
+from edgefleet_agent.systemd import Watchdog, notify
 from edgefleet_agent.telemetry.collect import SystemReader, disk_free_bytes
 from edgefleet_agent.telemetry.ticker import Ticker
-from edgefleet_agent.worker.launch import listen_tcp, listen_unix
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.messages import Ack, Downlink, MetaRequest, decode, encode
@@ -59,7 +59,6 @@ from edgefleet_protocol.topics import Topics
 
 STATE_DELAY_S = 0.15
 PUMP_S = 5.0
-PORT_WAIT_S = 5.0
 BUSY_TICK_S = 0.5
 SILENCE_S = 180.0
 STOP_S = 5.0
@@ -85,7 +84,7 @@ class Daemon:
         self._runtimes = runtimes()
         self._system = SystemReader(state)
         self._prepare_folders()
-        self._listeners = self._listen()
+        self._listeners = public_listeners(settings, self._paths.sockets() / "infer.sock", self._clock)
         self._outbox = wiring.open_outbox(settings, self._paths)
         slots = Slots(self._paths.models)
         self._serving = ModelServing(
@@ -111,6 +110,10 @@ class Daemon:
         )
         near = (self._runner, self._serving, self._reports, self._room)
         self._candidates = candidates(self._loop, self._paths, slots, self._intake, settings, self._clock, *near)
+        self._chores = Chores(
+            self._loop, state, self._paths.tasks_done, self._clock, settings.python_command, self._reports.task
+        )
+        self._watchdog = Watchdog(self._loop.call_later, self._is_live)
         self._control_socket = self._paths.sockets() / "control.sock"
         self._control = Control(self._loop, self._control_socket, lambda request: obey(self._runner, request))
         options = LinkOptions(settings.keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
@@ -133,6 +136,8 @@ class Daemon:
         self._keeper = Keeper(self._loop, self._clock, settings, self._paths, self._outbox, self._device, self._boot_id)
         self._keeper.send_to_all = self._serving.send_to_all
         self._keeper.pump, self._drain.more_samples = self._drain.pump, self._keeper.next_sample
+        self._keeper.finish = self._chores.finish
+        self._chores.give("capture", self._keeper.begin_fetch)
         self._downloads = daily(settings.download_daily_bytes, self._clock.monotonic_s())
         self._ticker = Ticker(self._loop, self._clock, self._device, settings.telemetry_interval_s, self._close_window)
         self._desired: DesiredOk | None = None
@@ -140,14 +145,18 @@ class Daemon:
         self._state_waits = False
         self._stops_asked = 0
         self._is_leaving = False
+        self._starts_again = False
         self._tick_timer: Timer | None = None
         self._golden_asked_s: dict[str, float] = {}
         self._heard_s = self._clock.monotonic_s()
 
     # ---- life
 
-    def run(self) -> None:
-        """Run until SIGTERM or SIGINT; what is in flight is finished first. Leaves no process behind."""
+    def run(self) -> bool:
+        """Run until SIGTERM or SIGINT; what is in flight is finished first. Leaves no process behind. True: start again."""
+        self._log = Capture(LogFile(self._paths.log))
+        self._loop.watch(self._log.fileno(), self._log.read)
+        self._chores.attach(lambda: self._runner.is_busy, self._restart, self._serving.restart)
         self._serving.attach(self._runner, self._active_ref)
         self._serving.listen(self._keeper)
         self._intake.attach(self)
@@ -160,22 +169,26 @@ class Daemon:
         if self._desired is not None:
             self._runner.apply(self._desired)
             self._candidates.apply(self._desired)
+            self._chores.apply(self._desired.tasks)
         self._link.start()
         self._renewal.start()
         wiring.recycler(self._settings, self._loop, self._serving).start(self._clock.monotonic_s)
         self._tick()
         self._ticker.start()
         self._report_soon()
+        self._watchdog.start()
         try:
             self._loop.run()
         finally:
             self._close()
+        return self._starts_again
 
     def _close(self) -> None:
         self._link.stop(encode(self._reports.presence(on=False)))
         self._intake.close()
         self._renewal.close()
         self._control.close()
+        self._chores.close()
         self._serving.close()
         self._runner.close()
         self._keeper.close()
@@ -184,6 +197,7 @@ class Daemon:
             listener.close()
         self._remove_run_files()
         self._loop.close()
+        self._log.close()
         os.close(self._lock)
 
     def _remove_run_files(self) -> None:
@@ -214,7 +228,9 @@ class Daemon:
         """Begin nothing any more, let workers finish what is in flight, at most STOP_S long."""
         log.info("stopping")
         self._is_leaving = True
+        notify("STOPPING=1")
         self._control.close()
+        self._chores.close()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         self._intake.close()
@@ -222,6 +238,13 @@ class Daemon:
         self._serving.leave(STOP_S, self._loop.stop)
         for listener in self._listeners:
             listener.close()
+
+    def _restart(self) -> None:
+        self._starts_again = True
+        self._leave()
+
+    def _is_live(self) -> bool:
+        return os.statvfs(self._paths.root).f_bsize > 0 and self._outbox.is_live()
 
     def _prepare_folders(self) -> None:
         for folder in (self._paths.run, self._paths.models, self._paths.sockets()):
@@ -233,22 +256,6 @@ class Daemon:
                 )
         for stale in self._paths.sockets().glob("*.sock"):
             stale.unlink(missing_ok=True)
-
-    def _listen(self) -> list[socket.socket]:
-        tcp = self._listen_tcp()
-        return [tcp, listen_unix(self._paths.sockets() / "infer.sock")]
-
-    def _listen_tcp(self) -> socket.socket:
-        """Return the public listener. After a kill of agentd an old worker may hold the port for a moment longer."""
-        host, port = self._settings.infer_host, self._settings.infer_port
-        give_up = self._clock.monotonic_s() + PORT_WAIT_S
-        while True:
-            try:
-                return listen_tcp(host, port)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE or self._clock.monotonic_s() > give_up:
-                    raise PortTakenError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
-            time.sleep(0.1)
 
     def _room(self) -> Room:
         return wiring.room(self._settings, self._paths.root, self._runtimes)
@@ -286,6 +293,7 @@ class Daemon:
             self._reports.accepted(desired.gen)
             self._runner.apply(desired)
             self._candidates.apply(desired)
+            self._chores.apply(desired.tasks)
         elif kind == "hold":
             hold = read_record(HoldOk, self._paths.hold_ok)
             assert hold is not None

@@ -123,3 +123,16 @@ class ControlError(EdgefleetError):
 
     code = "agent.control"
     default_next_step = "see the log of the agent; `edge-agent status` says what it does now"
+
+
+class DiagTooBigError(EdgefleetError):
+    """What a device has to tell does not fit into the archive, even without its log."""
+
+    code = "agent.diag_too_big"
+    default_next_step = "ask for single parts: `edge-agent models -o json`, `edge-agent logs`"
+
+
+class TaskRefusedError(EdgefleetError):
+    """The server does not take what a task made."""
+
+    code = "task.refused"

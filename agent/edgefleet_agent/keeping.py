@@ -18,7 +18,6 @@ from edgefleet_agent.loop import Loop
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.predictions import FLUSH_S, PredictionLog
 from edgefleet_agent.settings import AgentSettings
-from edgefleet_agent.tasks import Tasks
 from edgefleet_agent.worker.protocol import Captured, Predictions, SetCapture, ToAgentd
 from edgefleet_agent.workers import Worker
 from edgefleet_protocol.clock import Clock
@@ -60,14 +59,13 @@ class Keeper:
         self.store = CaptureStore(
             paths.captures, settings.capture_bytes, settings.capture_days, settings.capture_daily_bytes, now_s
         )
-        self._tasks = Tasks(paths.tasks, lambda: int(clock.now().timestamp()))
-        self._tasks.handlers["capture"] = self._begin_fetch
         self._fetches: list[tuple[TaskWish, list[str]]] = []
         self._seq = 0
         self._on_the_way: dict[int, tuple[str, str]] = {}
         self._rules = SetCapture()
         self.send_to_all: Callable[[SetCapture], None] = lambda _rules: None
         self.pump: Callable[[], None] = lambda: None
+        self.finish: Callable[[str], None] = lambda _task: None
         if not settings.capture_consent:
             self.store.clear()
 
@@ -85,7 +83,6 @@ class Keeper:
     def wish(self, desired: DesiredOk) -> None:
         """Follow a verified document."""
         self._set_rules(desired)
-        self._tasks.take(desired.tasks)
         self.store.expire(self._now_ms())
         self.pump()
 
@@ -154,7 +151,8 @@ class Keeper:
 
     # ---- the task
 
-    def _begin_fetch(self, wish: TaskWish) -> None:
+    def begin_fetch(self, wish: TaskWish) -> None:
+        """Begin a task `capture`; `finish` is called when the server has its last record."""
         args = wish.args
         limit = args.get("limit", DEFAULT_LIMIT)
         chosen = self.store.select(
@@ -163,6 +161,7 @@ class Keeper:
             min(limit, MAX_LIMIT) if isinstance(limit, int) else DEFAULT_LIMIT,
         )
         self._fetches.append((wish, [entry.name for entry in chosen]))
+        self.pump()
 
     def next_sample(self) -> None:
         """Put the next record that was asked for into the outbox, when the ones before are on their way."""
@@ -209,10 +208,7 @@ class Keeper:
             if name:
                 self.store.remove(name)
             if task:
-                try:
-                    self._tasks.finish(task)
-                except OSError as error:
-                    log.warning("task done and not noted", extra={"task": task, "reason": str(error)})
+                self.finish(task)
 
     def status(self) -> dict[str, object]:
         """Return what is captured, for `edge-agent status`."""

@@ -1,7 +1,7 @@
 """Where things lie in the state folder. One place, so that every process means the same file.
 
-agent.toml  identity/  identity/next/  tuf/  floor.a floor.b  desired.ok  hold.ok  queue/q.db  agent.lock
-predictions/*.log  capture/*.cap  capture.salt  tasks.done
+agent.toml  identity/  identity/next/  tuf/  floor.a floor.b  desired.ok  hold.ok  queue/q.db  agent.lock  logs/agent.log  tasks.ok
+predictions/*.log  capture/*.cap  capture.salt
 models/<name>/current.msgpack  models/<name>/{A,B}/{bundle,slot.msgpack,bundle.part,bundle.bits}  models/<name>/active -> A
 models/<model>/candidate.msgpack  shadow/<model>.msgpack
 run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock  run/<model>.recording
@@ -10,6 +10,7 @@ run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock
 import hashlib
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,26 @@ MAX_SOCKET_PATH_BYTES = 100
 
 MAX_SOCKET_STEM = 16
 """Characters of a model name in the name of its worker's socket."""
+
+
+SYSTEM_STATE = Path("/var/lib/edgefleet-agent")
+
+
+def default_state(environment: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
+    """Return the state folder when none is named: EDGEFLEET_AGENT_STATE; root's, or one that the package made for this user; else
+    the user's own, `$XDG_STATE_HOME/edgefleet-agent` or `~/.local/state/edgefleet-agent` (XDG base directories 0.8).
+    """
+    if named := environment.get("EDGEFLEET_AGENT_STATE"):
+        return Path(named)
+    if (os.geteuid() if uid is None else uid) == 0 or os.access(SYSTEM_STATE, os.W_OK | os.X_OK):
+        return SYSTEM_STATE
+    home = environment.get("XDG_STATE_HOME", "")
+    base = (
+        Path(home)
+        if Path(home).is_absolute()
+        else Path(environment.get("HOME") or "~").expanduser() / ".local" / "state"
+    )
+    return base / "edgefleet-agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +93,14 @@ class StatePaths:
         return self.root / "capture.salt"
 
     @property
-    def tasks(self) -> Path:
-        """Which tasks were done."""
-        return self.root / "tasks.done"
+    def log(self) -> Path:
+        """What agentd and its children said, bounded (`logfile`)."""
+        return self.root / "logs" / "agent.log"
+
+    @property
+    def tasks_done(self) -> Path:
+        """Which tasks of desired documents were done, and with which outcome."""
+        return self.root / "tasks.ok"
 
     @property
     def lock(self) -> Path:

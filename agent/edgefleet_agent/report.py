@@ -13,7 +13,7 @@ from edgefleet_agent import __version__
 from edgefleet_agent.identity import Identity
 from edgefleet_agent.install.child_protocol import Notice, Refused, TaskKind
 from edgefleet_agent.install.machine import HELD_CODE, TRANSIENT
-from edgefleet_agent.install.records import ModelRecord, Quarantine
+from edgefleet_agent.install.records import ModelRecord, Quarantine, TaskWish
 from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.install.wishes import HELD
 from edgefleet_agent.link.outbox import Kind, Outbox
@@ -94,6 +94,12 @@ class Reports:
     def identity_renewed(self, identity: Identity) -> None:
         """The device has connected with a new key."""
         self._event(EventKind.IDENTITY_RENEWED, detail={"cert_until_s": identity.cert_until_s})
+        self._soon()
+
+    def task(self, task: TaskWish, state: str, code: str, reason: str) -> None:
+        """A task of the document is a step further."""
+        detail = {"task": task.id, "task_kind": task.kind, "state": state}
+        self._event(EventKind.TASK, gen=self.gen, code=code, reason=reason, detail=detail)
         self._soon()
 
     def event(self, kind: EventKind, record: ModelRecord, *, code: str = "", reason: str = "") -> None:

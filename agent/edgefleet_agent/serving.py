@@ -353,6 +353,21 @@ class ModelServing:
         if self._candidates is not None:
             self._candidates.ask_stats()
 
+    def restart(self, model: str) -> bool:
+        """Put a new worker of the same version in the place of the active one, which drains once the new one serves.
+
+        False when there is none. No crash: nothing counts against the version.
+        """
+        lanes = self._lanes(model)
+        old, lanes.active = lanes.active, None
+        if old is None:
+            return False
+        lanes.draining.append(old)
+        if old.state != "serving":
+            old.kill()
+        self.serve(model, old.ref)
+        return True
+
     def ask_golden(self, model: str) -> None:
         """Ask the serving worker to answer one golden vector, in time."""
         lanes = self._lanes(model)

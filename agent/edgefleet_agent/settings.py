@@ -19,6 +19,7 @@ PREFIX = "EDGEFLEET_AGENT_"
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be set on a device.
 
+    status_page: where `GET /` of the inference port shows the status page; loopback = not when systemd opened another address.
     infer_host must be loopback. infer_port: 0 takes a free port, shown in `status`. telemetry_interval_s: overrides the
     profile of the desired document, 0 = follow it. python_command: how workers and install children are started where
     Python needs a prefix, for example an emulator. replace_s: a healthy version on probation is committed after this time
@@ -37,6 +38,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     infer_host: Literal["127.0.0.1", "::1"] = "127.0.0.1"
     infer_port: int = 8500
+    status_page: Literal["loopback", "always", "off"] = "loopback"
     infer_threads: int = 1
     infer_body_bytes: int = 32 * 1024 * 1024
     infer_timeout_s: float = 30.0

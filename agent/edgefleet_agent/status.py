@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from edgefleet_agent.care.sheet import cut
 from edgefleet_agent.errors import AgentNotRunningError
 from edgefleet_agent.identity import load_identity
 from edgefleet_agent.paths import StatePaths
@@ -25,21 +26,26 @@ def read_status(state: Path) -> dict[str, Any]:
 
 
 def status_text(status: dict[str, Any]) -> str:
-    """Return the status as lines for a person."""
+    """Return the status as lines for a person: at most 80 columns, but a path is never cut."""
     line = "connected to" if status["connected"] else "NOT connected to"
     lines = [
-        f"device   {status['device']}  profile {status['profile']}  agent {status['agent_version']}  pid {status['pid']}",
-        f"link     {line} {status['broker']}; {status['outbox']['messages']} messages waiting; document gen {status['gen']}",
-        f"infer    {status['infer_url']}  {status['infer_socket']}",
+        cut(f"device   {status['device']}  pid {status['pid']}  agent {status['agent_version']}"),
+        cut(f"profile  {status['profile']}"),
+        cut(
+            f"link     {line} {status['broker']}; {status['outbox']['messages']} messages waiting; gen {status['gen']}"
+        ),
+        f"infer    {status['infer_url']}",
+        f"socket   {status['infer_socket']}",
     ]
     if status["refused"]["code"]:
-        lines.append(f"refused  {status['refused']['code']}: {status['refused']['reason']}")
+        lines.append(cut(f"refused  {status['refused']['code']}: {status['refused']['reason']}"))
     for model in status["models"]:
-        what = model["active_target"] or "nothing"
+        parts = model["active_target"].split("/")
+        what = f"{model['model']}@{parts[1]}" if len(parts) > 1 else f"{model['model']}, nothing yet"
         serving = "serving" if model["serving"] else "not serving"
-        lines.append(f"model    {model['model']}  {model['phase']}  {what}  slot {model['slot'] or '-'}  {serving}")
+        lines.append(cut(f"model    {what}  {model['phase']}  slot {model['slot'] or '-'}  {serving}"))
         if model["error_code"]:
-            lines.append(f"         {model['error_code']}: {model['reason']}")
+            lines.append(cut(f"         {model['error_code']}: {model['reason']}"))
     return "\n".join(lines)
 
 

@@ -53,6 +53,7 @@ class WorkerOptions:
     cgroups: Cgroups | None = None
     command: tuple[str, ...] = ()
     log_predictions: bool = False
+    status_page: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ class Worker:
             keep_inputs=beside is not None and beside.keep_inputs,
             log_predictions=options.log_predictions,
             gentle=options.gentle,
+            status_page=options.status_page,
         )
         try:
             self._link: WorkerLink = start_worker(start, command=options.command, limited=self._limited)

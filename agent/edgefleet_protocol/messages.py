@@ -108,6 +108,7 @@ class EventKind(StrEnum):
     QUARANTINED = "quarantined"
     OUTBOX_DROPPED = "outbox_dropped"
     IDENTITY_RENEWED = "identity_renewed"
+    TASK = "task"
     CANDIDATE = "candidate"
 
 

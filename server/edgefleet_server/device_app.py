@@ -2,7 +2,8 @@
 
 Routes under `/device/v1`: `ca` (the CA certificate, so that a device can check it against its claim token before it says
 anything), `enroll` (claim token), and with a device token (`fleet/identity.py`): `renew`, `tuf/{file}`, `blobs/{sha256}`
-(Range), `desired`. TUF files are signed and public within the fleet, yet they need a token too: nobody else has business here.
+(Range), `desired`, `tasks/{id}/result`. TUF files are signed and public within the fleet, yet they need a token too: nobody
+else has business here.
 """
 
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import http_errors
 from edgefleet_server.body_limit import DEVICE_BODY_BYTES, BodyLimit
-from edgefleet_server.fleet.errors import BadDeviceTokenError
+from edgefleet_server.fleet.errors import BadDeviceTokenError, TaskResultTooLargeError
 from edgefleet_server.fleet.model import DeviceIdentity, Enrolment
 from edgefleet_server.fleet.schemas import EnrollIn, RenewIn
+from edgefleet_server.fleet.tasking import MAX_RESULT_BYTES
 from edgefleet_server.parts import Parts
 from edgefleet_server.registry.routes import blob_response
 
@@ -48,7 +50,8 @@ def create_device_app(parts: Parts) -> FastAPI:
     app = FastAPI(title="edgefleet device API", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.parts = parts
     http_errors.install(app)
-    app.add_middleware(BodyLimit, limit_bytes=DEVICE_BODY_BYTES)
+    # a result is read up to its own limit, by a device that has shown who it is
+    app.add_middleware(BodyLimit, limit_bytes=DEVICE_BODY_BYTES, unlimited=("PUT", f"{PREFIX}/tasks/"))
 
     def device_of(request: Request) -> DeviceIdentity:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -60,6 +63,7 @@ def create_device_app(parts: Parts) -> FastAPI:
 
     _add_identity_routes(app, parts, device_of)
     _add_content_routes(app, parts, device_of)
+    _add_task_routes(app, parts, device_of)
     return app
 
 
@@ -120,3 +124,27 @@ def _add_content_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> None
         if document is None:
             raise NoDesiredError("This device has no desired document.")
         return Response(document.envelope, media_type="application/json")
+
+
+def _add_task_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> None:
+    device = Depends(device_of)
+
+    @app.put(f"{PREFIX}/tasks/{{task_id}}/result", status_code=204, response_class=Response)
+    def put_result(
+        task_id: str, caller: Annotated[DeviceIdentity, device], data: Annotated[bytes, Depends(_bounded_body)]
+    ) -> Response:
+        """Take what the device has to say to one of its tasks; that ends the task."""
+        parts.fleet.tasks.take_result(caller.id, task_id, data)
+        return Response(status_code=204)
+
+
+async def _bounded_body(request: Request) -> bytes:
+    """Return the body. Raises TaskResultTooLargeError before more than MAX_RESULT_BYTES are held."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_RESULT_BYTES:
+            raise TaskResultTooLargeError(
+                f"The result is larger than {MAX_RESULT_BYTES} bytes.", next_step="Send less."
+            )
+    return bytes(body)

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId
 from tests.agent.field import eventually
 from tests.server.fleet.house import House
+from tests.support.device_python import DEVICE_PYTHON, PATIENCE
 
 Answer = Accepted | Refused | Fetched | FetchFailed
 
@@ -94,9 +94,9 @@ class ChildDriver:
             state_dir=str(self.state),
             device=self.device,
             repo_head=head,
-            meta_timeout_s=1.0,
-            block_timeout_s=1.0,
-            no_progress_s=5.0,
+            meta_timeout_s=PATIENCE,
+            block_timeout_s=PATIENCE,
+            no_progress_s=5 * PATIENCE,
         )
         return _Child(self, task)
 
@@ -107,11 +107,11 @@ class _Child:
         self.kill_after = 0
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock = ours
-        argv = [sys.executable, "-m", "edgefleet_agent.install_child"]
+        argv = [DEVICE_PYTHON, "-m", "edgefleet_agent.install_child"]
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)]
-        self.pid = os.posix_spawn(sys.executable, argv, dict(os.environ), file_actions=actions)
+        self.pid = os.posix_spawn(DEVICE_PYTHON, argv, dict(os.environ), file_actions=actions)
         theirs.close()
-        self._sock.settimeout(30)
+        self._sock.settimeout(30 * PATIENCE)
         self.send(task)
 
     def __enter__(self) -> "_Child":

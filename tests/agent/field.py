@@ -25,10 +25,20 @@ from edgefleet_server.fleet.model import ModelChange
 from edgefleet_server.gateway.broker.model import BrokerKind, find_mosquitto
 from tests.server.fleet.house import PROFILE, KeyedDevice
 from tests.server.gateway.conftest import Site
+from tests.support.device_python import DEVICE_PYTHON, IS_EMULATED, PATIENCE
 
-WAIT_S = 40.0
+WAIT_S = 40.0 * PATIENCE
 LIFE_LINE = (sys.executable, "-m", "edgefleet_server.gateway.broker.launch")
 """Becomes the agent and ends with us, also when we are killed."""
+PACE = {
+    "EDGEFLEET_AGENT_INFER_TIMEOUT_S": 30,
+    "EDGEFLEET_AGENT_CONNECT_TIMEOUT_S": 10,
+    "EDGEFLEET_AGENT_META_TIMEOUT_S": 10,
+    "EDGEFLEET_AGENT_BLOCK_TIMEOUT_S": 4,
+    "EDGEFLEET_AGENT_NO_PROGRESS_S": 120,
+    "EDGEFLEET_AGENT_SLOW_LIMIT_MARGIN_MS": 100,
+}
+"""What an emulated device gets more time for."""
 QUICK = {
     "EDGEFLEET_AGENT_INFER_PORT": "0",
     "EDGEFLEET_AGENT_PROBATION_S": "1",
@@ -36,6 +46,7 @@ QUICK = {
     "EDGEFLEET_AGENT_RECONNECT_MAX_S": "1",
     "EDGEFLEET_AGENT_DISK_RESERVE_BYTES": "0",
     "EDGEFLEET_AGENT_MEMORY_RESERVE_BYTES": "0",
+    **({name: str(value * PATIENCE) for name, value in PACE.items()} if IS_EMULATED else {}),
 }
 
 
@@ -137,7 +148,7 @@ class Agent:
                 [
                     *LIFE_LINE,
                     str(os.getpid()),
-                    sys.executable,
+                    DEVICE_PYTHON,
                     "-m",
                     "edgefleet_agent",
                     "run",
@@ -162,7 +173,7 @@ class Agent:
             return 0
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(timeout=20)
+            return self.process.wait(timeout=20 * PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
@@ -199,7 +210,7 @@ class Agent:
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=10 * PATIENCE) as response:
             answer: dict[str, Any] = json.load(response)
         return answer
 
@@ -217,15 +228,15 @@ class Agent:
         assert found is not None
         return found
 
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run `edge-agent` on the agent's state folder."""
+    def command(self, *arguments: str, state: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `edge-agent` on the agent's state folder. state: False for a command that needs none."""
         return subprocess.run(
-            [sys.executable, "-m", "edgefleet_agent", *arguments, "--state", str(self.state)],
+            [DEVICE_PYTHON, "-m", "edgefleet_agent", *arguments, *(["--state", str(self.state)] if state else [])],
             env=dict(self.environment),
             check=False,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=120 * PATIENCE,
         )
 
     def freeze(self, module: bytes) -> int:

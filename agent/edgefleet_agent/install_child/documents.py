@@ -30,6 +30,7 @@ from edgefleet_protocol.desired import (
     decode_desired,
     decode_hold,
 )
+from edgefleet_protocol.desired import Task as DesiredTask
 from edgefleet_protocol.digest import parse_sha256, sha256_hex
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import parse_model_name, parse_target_path
@@ -160,10 +161,7 @@ def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredO
         refused=refused,
         telemetry_profile=document.telemetry.profile,
         telemetry_until_s=_unix_s(until) if until is not None else 0,
-        tasks=[
-            TaskWish(id=t.id, kind=t.kind, until_s=_unix_s(t.until) if t.until else 0, args=t.args)
-            for t in document.tasks
-        ],
+        tasks=[_task(task) for task in document.tasks],
         candidates=candidates,
         refused_candidates=refused_candidates,
         capture_key=document.capture.key if document.capture is not msgspec.UNSET else "",
@@ -175,6 +173,10 @@ def _candidate(name: str, model: ModelDesired, ref: Ref, gen: int, repository: R
         raise BadMessageError(f"the document gives the candidate of {name} a share of {model.share_pct} %")
     wanted = _wanted(name, ref, gen, repository)
     return CandidateWish(wanted=wanted, mode=str(model.mode), share_pct=model.share_pct, salt=model.salt)
+
+
+def _task(task: DesiredTask) -> TaskWish:
+    return TaskWish(id=task.id, kind=task.kind, until_s=_unix_s(task.until) if task.until else 0, args=task.args)
 
 
 def _refusal(name: str, ref: Ref, error: EdgefleetError) -> Refusal:

@@ -121,6 +121,10 @@ class Outbox:
         self._write(list(self._fresh.values()))
         self._db.close()
 
+    def is_live(self) -> bool:
+        """Whether the file answers."""
+        return self._db.execute("SELECT 1").fetchone() is not None
+
     # ---- figures
 
     def __len__(self) -> int:

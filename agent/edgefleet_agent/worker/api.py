@@ -106,6 +106,8 @@ class Api:
     # ---- the whole device
 
     def _server_request(self, request: Request, path: str) -> Response | Awaitable[Response]:
+        if path == "" and self._served.start.status_page:
+            return self._status_page() if request.method in {"GET", "HEAD"} else _not_allowed("GET")
         table = self._routes.table()
         if path == "/v2/repository/index":
             if request.method not in {"GET", "POST"}:
@@ -128,6 +130,11 @@ class Api:
             return json_response(200, {"live": True})
         waiting = [name for name, route in table.models.items() if not _is_ready(route.lanes.get("active"))]
         return json_response(503 if waiting else 200, {"ready": not waiting})
+
+    def _status_page(self) -> Response:
+        from edgefleet_agent.worker.page import status_page  # nobody pays for it who does not look
+
+        return status_page(self._served.start.routes_path, {"model_stats": [self._statistics()]})
 
     async def _all_statistics(self, request: Request) -> Response:
         """Return the rows of every model; of another one its worker's own."""

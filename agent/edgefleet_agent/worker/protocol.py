@@ -48,6 +48,7 @@ class Start(Message, frozen=True, tag="start"):
     routes_path: file with a `RoutesTable` ("" = this worker knows only itself).
     threads: runtime threads for one inference. memory_limit_bytes: RLIMIT_DATA, None = no limit.
     run_timeout_s: a request that takes longer is answered 504 and counted as a timeout.
+    status_page: answer `GET /` with the page of `page.py`.
     gentle: load at a low priority, because another worker answers for this model meanwhile.
     log_predictions: tell agentd of each answer, in blocks.
 
@@ -76,6 +77,7 @@ class Start(Message, frozen=True, tag="start"):
     keep_inputs: bool = False
     log_predictions: bool = False
     gentle: bool = False
+    status_page: bool = False
     v: int = 1
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli import completion
+from edgefleet_cli.commands.device_task import add_task_commands
 from edgefleet_cli.contexts import write_private
 from edgefleet_cli.errors import UsageError
 from edgefleet_cli.event_view import EVENTS
@@ -279,3 +280,6 @@ def parse_labels(changes: list[str], *, removals: bool) -> dict[str, str | None]
             allowed = "k=v or k-" if removals else "k=v"
             raise UsageError(f"{change!r} is not a label", why=f"expected {allowed}", next_step="e.g. site=berlin")
     return labels
+
+
+add_task_commands(app)

@@ -127,10 +127,18 @@ class DesiredBook:
             return signed
 
     def add_task(self, device_id: DeviceId, task: Task) -> SignedDesired:
-        """Give a device a thing to do once. Raises DeviceRevokedError."""
+        """Put a task into a device's document and sign it. Raises DeviceRevokedError."""
         with self._db.session() as session:
             held = _locked(session, device_id)
             return self._write(session, held, tasks=[*_tasks(held.row), task])
+
+    def drop_task(self, device_id: DeviceId, task_id: str) -> None:
+        """Leave a task out of a device's document from its next signing on: it is over, which is no reason to sign now."""
+        with self._db.session() as session:
+            row = store.desired_row(session, device_id, lock=True)
+            if row is not None:
+                row.tasks = [task for task in row.tasks if task["id"] != task_id]
+                session.add(row)
 
     def resign(self, device_id: DeviceId) -> SignedDesired:
         """Sign a device's document anew with the same content and a higher gen."""

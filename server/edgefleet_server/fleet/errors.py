@@ -110,3 +110,39 @@ class CaptureKeyUnknownError(FleetError):
 
     code = "fleet.capture_key_unknown"
     default_next_step = "make one with `edgectl capture-key new --out capture.key`"
+
+
+class TaskUnknownError(FleetError):
+    """No task of this device has this id."""
+
+    code = "task.unknown"
+
+
+class TooManyTasksError(FleetError):
+    """The device has as many open tasks as it may have."""
+
+    code = "task.conflict"
+
+
+class TaskOverError(FleetError):
+    """The task is over; nothing more is taken for it."""
+
+    code = "task.over_conflict"
+
+
+class BadTaskError(FleetError):
+    """The arguments do not belong to this kind of task."""
+
+    code = "task.bad"
+
+
+class TaskResultMissingError(FleetError):
+    """The device has sent no result for this task, or it was removed when it was old."""
+
+    code = "task.result_missing"
+
+
+class TaskResultTooLargeError(FleetError):
+    """A result is larger than a device may send."""
+
+    code = "task.result_too_large"

@@ -246,3 +246,45 @@ class Group:
     devices: int
     created_at: datetime
     created_by: str
+
+
+class TaskState(StrEnum):
+    """How far a task is. Public: never renamed. The last four are the end."""
+
+    QUEUED = "queued"
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class TaskOrder:
+    """A task to be made: what a device shall do once. ttl: how long it may begin."""
+
+    kind: str
+    args: Mapping[str, Any]
+    ttl: timedelta = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """A task and how far it is; `gen` is of the document that carries it, in the answer that made it, else 0."""
+
+    id: str
+    device: str
+    kind: str
+    args: Mapping[str, Any]
+    state: TaskState
+    code: str
+    reason: str
+    created_at: datetime
+    created_by: str
+    until: datetime
+    changed_at: datetime
+    result_type: str
+    result_bytes: int
+    result_sha256: str
+    gen: int = 0

@@ -13,9 +13,17 @@ from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.fleet.beside import Beside
 from edgefleet_server.fleet.errors import CaptureKeyUnknownError
-from edgefleet_server.fleet.model import ClaimView, Deployment, EventFilter, Group
+from edgefleet_server.fleet.model import ClaimView, Deployment, EventFilter, Group, TaskView
 from edgefleet_server.fleet.sampling import CaptureKeyView
-from edgefleet_server.fleet.schemas import CaptureKeyIn, ClaimTokensOut, DeployIn, DeviceIn, EnrollmentIn, GroupIn
+from edgefleet_server.fleet.schemas import (
+    CaptureKeyIn,
+    ClaimTokensOut,
+    DeployIn,
+    DeviceIn,
+    EnrollmentIn,
+    GroupIn,
+    TaskIn,
+)
 from edgefleet_server.fleet.views import DeviceView, EventView, ReleaseDevice, Summary
 from edgefleet_server.paging import ListOf, PageRequest, Paging, T, cut_page
 from edgefleet_server.parts import Parts
@@ -48,6 +56,7 @@ def build_router(parts: Parts) -> APIRouter:
     _add_event_routes(router, parts)
     _add_group_routes(router, parts)
     _add_capture_key_routes(router, parts)
+    _add_task_routes(router, parts)
     return router
 
 
@@ -191,6 +200,34 @@ def _add_event_routes(router: APIRouter, parts: Parts) -> None:
     def get_fleet_summary(_caller: Viewer) -> Summary:
         """Return the fleet in numbers."""
         return fleet.reader.summary()
+
+
+def _add_task_routes(router: APIRouter, parts: Parts) -> None:
+    tasks = parts.fleet.tasks
+
+    @router.post("/devices/{device_id}/tasks", operation_id="create_device_task", status_code=201)
+    def create_task(device_id: str, wanted: TaskIn, caller: Operator) -> TaskView:
+        """Ask a device to do something once: send its diagnosis or its log, or restart. It learns so by its signed document."""
+        return tasks.create(device_id, wanted.order(), caller.name)
+
+    @router.get("/devices/{device_id}/tasks", operation_id="list_device_tasks")
+    def list_tasks(device_id: str, _caller: Viewer) -> ListOf[TaskView]:
+        """List the newest 50 tasks of a device and how far they are, newest first."""
+        found = tasks.tasks(device_id)
+        return ListOf(items=found, next_cursor=None, total=len(found))
+
+    @router.get("/devices/{device_id}/tasks/{task_id}", operation_id="get_device_task")
+    def get_task(device_id: str, task_id: str, _caller: Viewer) -> TaskView:
+        """Return one task and how far it is."""
+        return tasks.task(device_id, task_id)
+
+    @router.get(
+        "/devices/{device_id}/tasks/{task_id}/result", operation_id="get_device_task_result", response_class=Response
+    )
+    def get_result(device_id: str, task_id: str, _caller: Operator) -> Response:
+        """Return what the device sent: a gzipped tar for `diag`, text for `logs`."""
+        media_type, data = tasks.result(device_id, task_id)
+        return Response(data, media_type=media_type, headers={"X-Content-Type-Options": "nosniff"})
 
 
 def _add_group_routes(router: APIRouter, parts: Parts) -> None:

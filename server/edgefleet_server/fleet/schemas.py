@@ -1,10 +1,11 @@
 """Bodies of the fleet's routes: what comes in, and tokens. What goes out is `model` and `views` as they are."""
 
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from edgefleet_server.fleet.model import NewClaim
+from edgefleet_server.fleet.model import NewClaim, TaskOrder
 
 Label = Annotated[str, StringConstraints(max_length=127)]
 
@@ -56,6 +57,22 @@ class GroupIn(_In):
 
     name: str = Field(max_length=128)
     selector: str = Field(max_length=4096)
+
+
+class TaskIn(_In):
+    """A task for one device. lines, contains: of `logs`. what, model: of `restart` (the agent, or a model's worker)."""
+
+    kind: Literal["diag", "logs", "restart"]
+    ttl_s: int = Field(default=3_600, ge=10, le=7 * 86_400)
+    lines: int | None = Field(default=None, ge=1, le=5_000)
+    contains: str | None = Field(default=None, max_length=128)
+    what: Literal["agent", "worker"] | None = None
+    model: str | None = Field(default=None, max_length=63)
+
+    def order(self) -> TaskOrder:
+        """Return what is asked, with the arguments that were given."""
+        given = self.model_dump(include={"lines", "contains", "what", "model"}, exclude_none=True)
+        return TaskOrder(self.kind, given, timedelta(seconds=self.ttl_s))
 
 
 class EnrollIn(BaseModel):

@@ -1,8 +1,8 @@
 """The fleet as the rest of the server sees it.
 
 A façade over its parts: `enrolment` (claims, certificates), `desired` (signed documents), `holding` (the brake),
-`offering` (what rollouts ask), `reports` (what devices say), `happenings` (events), `groups`, `identity` (device tokens), `rules`
-(selectors). Thread-safe; calls block; every write joins the caller's transaction.
+`offering` (what rollouts ask), `reports` (what devices say), `tasking` (tasks), `happenings` (events), `groups`,
+`identity` (device tokens), `rules` (selectors). Thread-safe; calls block; every write joins the caller's transaction.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -56,6 +56,7 @@ from edgefleet_server.fleet.model import (
 from edgefleet_server.fleet.offering import OfferReader
 from edgefleet_server.fleet.reports import Answer, ReportBook
 from edgefleet_server.fleet.sampling import CaptureKeyBook, CaptureKeyView
+from edgefleet_server.fleet.tasking import TaskBook
 from edgefleet_server.fleet.views import FleetReader
 from edgefleet_server.registry.model import BundleView, ReleaseView
 from edgefleet_server.settings import ServerSettings
@@ -104,6 +105,7 @@ class FleetService:
         self._offers = OfferReader(db)
         self._brake = Brake(db, signing, clock)
         self._reports = ReportBook(db, clock)
+        self.tasks = TaskBook(db, self.desired, self._feed, clock)
         self._revocation_listeners: list[Callable[[DeviceId], None]] = []
 
     # ---- addresses that are known once the process listens
@@ -458,8 +460,8 @@ class FleetService:
         return self._feed.add(rows)
 
     def prune_events(self, now: datetime) -> int:
-        """Remove what devices told more than 90 days ago; return how many. For the engine tick."""
-        return self._feed.prune(now)
+        """Remove what devices told more than 90 days ago, and old results of tasks; return how many. For the engine tick."""
+        return self._feed.prune(now) + self.tasks.prune(now)
 
     # ---- what devices say
 
@@ -485,7 +487,9 @@ class FleetService:
 
     def take_events(self, events: Sequence[Event]) -> int:
         """Store events, each once; return how many were new."""
-        return self._reports.take_events(events)
+        with self._db.session():
+            self.tasks.hear(events)
+            return self._reports.take_events(events)
 
     def forget_presence(self) -> None:
         """Mark every device unheard of: after a restart nobody knows."""

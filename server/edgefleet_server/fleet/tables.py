@@ -75,7 +75,8 @@ class FleetDesired(SQLModel, table=True):
     gen: int = Field(sa_type=BigInteger)
     models: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     telemetry: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
-    tasks: list[Any] = Field(sa_column=Column(JSON, nullable=False))
+    tasks: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    """Tasks that are not over, as they stand in the document."""
     envelope: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     issued_at: datetime = Field(sa_type=UtcDateTime)
     expires_at: datetime = Field(sa_type=UtcDateTime)
@@ -150,3 +151,34 @@ class FleetCaptureKey(SQLModel, table=True):
     public_key: str = Field(max_length=64)
     set_at: datetime = Field(sa_type=UtcDateTime)
     set_by: str = Field(max_length=120)
+
+
+class FleetTask(SQLModel, table=True):
+    """A thing that one device was asked to do once, and how far it is. `state` is a `TaskState`; over when it is terminal."""
+
+    __tablename__ = "fleet_task"
+
+    id: str = Field(primary_key=True, max_length=32)
+    device_id: str = Field(max_length=63, index=True)
+    kind: str = Field(max_length=16)
+    args: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    state: str = Field(max_length=16)
+    code: str = Field(default="", max_length=64)
+    reason: str = Field(default="", sa_column=Column(Text, nullable=False))
+    created_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    created_by: str = Field(max_length=80)
+    until: datetime = Field(sa_type=UtcDateTime)
+    changed_at: datetime = Field(sa_type=UtcDateTime)
+    result_type: str = Field(default="", max_length=64)
+    result_bytes: int = Field(default=0)
+    result_sha256: str = Field(default="", max_length=64)
+
+
+class FleetTaskResult(SQLModel, table=True):
+    """What a device sent for a task. Its own table, so that lists of tasks never load it."""
+
+    __tablename__ = "fleet_task_result"
+
+    task_id: str = Field(primary_key=True, max_length=32)
+    at: datetime = Field(sa_type=UtcDateTime, index=True)
+    data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))

@@ -15,8 +15,9 @@ import pytest
 from edgefleet_agent.worker.launch import WorkerLink, listen_tcp, listen_unix, start_worker
 from edgefleet_agent.worker.protocol import Drain, Failed, Ready, Serve, Serving, Start, ToAgentd
 from edgefleet_protocol.digest import sha256_hex
+from tests.support.device_python import DEVICE_PYTHON, PATIENCE
 
-WAIT_S = 60.0
+WAIT_S = 60.0 * PATIENCE
 M = TypeVar("M", bound=ToAgentd)
 
 
@@ -99,7 +100,7 @@ class Rig:
         fd = os.open(path, os.O_RDONLY)
         try:
             start = Start(bundle_fd=fd, **{**fields, **overrides})
-            worker = RunningWorker(start_worker(start), start)
+            worker = RunningWorker(start_worker(start, command=(DEVICE_PYTHON,)), start)
         finally:
             os.close(fd)
         self.workers.append(worker)

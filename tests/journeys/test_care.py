@@ -1,0 +1,160 @@
+"""One device looked after: the commands on it, and signed tasks asked by `edgectl`, on the real server, broker and agent."""
+
+import io
+import json
+import tarfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgefleet_agent.durable import read_record
+from edgefleet_agent.identity import KEY_FILE
+from edgefleet_agent.install.records import TasksDone
+from edgefleet_agent.paths import StatePaths
+from tests.agent.field import eventually
+from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.journeys.road import PATIENCE_S, Road, Traveller
+
+pytestmark = pytest.mark.slow
+WIDTH = 80
+
+
+@pytest.fixture(scope="module")
+def device(road: Road) -> Traveller:
+    """One device that serves one model."""
+    made = Traveller(road, "device")
+    road.release("digits@1.0.0", bundle_bytes(classifier_onnx()))
+    made.told("digits", release="digits@1.0.0", phase="committed")
+    return made
+
+
+def asked(device: Traveller, *command: str, code: int = 0) -> Any:
+    """Run a command for people and for programs; return what the latter got."""
+    told = device.command(*command)
+    assert told.returncode == code, told.stdout + told.stderr
+    assert max(map(len, told.stdout.splitlines())) <= WIDTH or command[0] in ("logs", "doctor", "diag"), told.stdout
+    spoken = device.command(*command, "-o", "json")
+    assert spoken.returncode == code, spoken.stdout + spoken.stderr
+    return json.loads(spoken.stdout)
+
+
+def secrets_of(state: Path) -> list[bytes]:
+    """Return parts of the device's private key, as they lie on the disk and as they are inside."""
+    pem = (state / "identity" / KEY_FILE).read_bytes()
+    lines = [line for line in pem.splitlines() if line and not line.startswith(b"-")]
+    return [b"PRIVATE KEY", *lines]
+
+
+def in_archive(data: bytes) -> dict[str, bytes]:
+    """Return the members of a diagnosis."""
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
+        return {m.name: (tar.extractfile(m) or io.BytesIO()).read() for m in tar.getmembers()}
+
+
+def test_the_commands_tell_of_a_device_that_serves(device: Traveller) -> None:
+    (model,) = asked(device, "models")["models"]
+    active = next(slot for slot in model["slots"] if slot["role"] == "active")
+    assert (model["phase"], model["serving"], active["version"]) == ("committed", True, "1.0.0")
+    assert active["sha256"] == device.model()["active_sha256"]
+
+    assert asked(device, "self-test")["models"][0]["checked"] >= 1
+    figures = asked(device, "bench", "--n", "50")
+    assert 0 < figures["p50_ms"] <= figures["p95_ms"] <= figures["p99_ms"]
+    assert figures["per_s"] > 0
+    assert figures["worker_rss_bytes"] > 1_000_000
+
+    assert any("worker" in line or "agentd" in line for line in asked(device, "logs", "-n", "50")["lines"])
+    assert asked(device, "queue")["dropped"] == 0
+    status = asked(device, "status")
+    assert status["models"][0]["model"] == "digits"
+
+    bundle = device.state / "models" / "digits" / active["slot"] / "bundle"
+    found = device.command("bundle", "inspect", str(bundle), "-o", "json", state=False)
+    assert json.loads(found.stdout)["sha256"] == active["sha256"]
+    text = device.command("bundle", "inspect", str(bundle), state=False).stdout
+    assert max(map(len, text.splitlines())) <= WIDTH
+
+
+def test_doctor_finds_server_and_broker_and_says_what_is_wrong(device: Traveller) -> None:
+    found = {f["check"]: f for f in asked(device, "doctor")["findings"]}
+    assert {found[name]["level"] for name in ("clock", "certificate", "server", "broker", "agent", "runtimes")} == {
+        "ok"
+    }
+    key = device.state / "identity" / KEY_FILE
+    try:
+        key.chmod(0o644)
+        broken = {f["check"]: f for f in asked(device, "doctor", code=1)["findings"]}
+    finally:
+        key.chmod(0o600)
+    assert broken["permissions"]["level"] == "bad"
+    assert broken["permissions"]["next"]
+
+
+def test_a_diagnosis_holds_no_secret(device: Traveller, tmp_path: Path) -> None:
+    file = tmp_path / "diag.tar.gz"
+    with device.log.open("ab"):
+        (device.state / "logs" / "agent.log").open("ab").write(
+            (device.state / "identity" / KEY_FILE).read_bytes() + b"\nenroll efc1.c2VjcmV0c2VjcmV0 password=hunter2\n"
+        )
+    assert asked(device, "diag", "--out", str(file))["bytes"] == file.stat().st_size
+    assert file.stat().st_size <= 1_000_000
+    members = in_archive(file.read_bytes())
+    whole = b"\n".join(members.values())
+    for secret in [*secrets_of(device.state), b"c2VjcmV0", b"hunter2"]:
+        assert secret not in whole
+    assert json.loads(members["status.json"])["device"] == device.name
+    assert json.loads(members["doctor.json"])["findings"]
+
+
+def test_diag_and_logs_are_sent_when_the_server_asks(road: Road, device: Traveller, tmp_path: Path) -> None:
+    file = tmp_path / "remote.tar.gz"
+    task = road.edgectl("device", "diag", device.name, "--out", file)
+    assert (task["state"], task["result_bytes"]) == ("done", file.stat().st_size)
+    members = in_archive(file.read_bytes())
+    assert json.loads(members["status.json"])["device"] == device.name
+    for secret in secrets_of(device.state):
+        assert secret not in b"\n".join(members.values())
+
+    told = road.edgectl("device", "logs", device.name, "--lines", "20", "--contains", "task begins")
+    assert any(task["id"] in line for line in told["lines"])
+    listed = road.edgectl("device", "tasks", device.name)["items"]
+    assert {entry["state"] for entry in listed} == {"done"}
+    steps = [e["detail"]["detail"]["state"] for e in device.events_told() if e["kind"] == "task"]
+    assert {"accepted", "running", "done"} <= set(steps)
+    with road.server.client() as api:
+        audit = api.get("/api/v1/audit?limit=50").json()["items"]
+    assert any(device.name in f"{entry['action']} {entry['object']}" and "tasks" in f"{entry}" for entry in audit)
+
+
+def test_a_restart_happens_once_and_refuses_no_request(road: Road, device: Traveller) -> None:
+    worker = device.status()["workers"]["digits"]
+    statuses: list[int] = []
+    is_over = threading.Event()
+
+    def call() -> None:
+        while not is_over.is_set():
+            statuses.append(device.ask_four("digits").status_code)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    road.edgectl("device", "restart", device.name, "--model", "digits")
+    assert eventually(lambda: device.status()["workers"].get("digits") not in (worker, None), PATIENCE_S)
+    assert eventually(lambda: device.model()["serving"], PATIENCE_S)
+    is_over.set()
+    caller.join()
+    assert set(statuses) == {200}
+    assert device.record().crashes_s == []
+
+    boot = device.status()["boot_id"]
+    done = road.edgectl("device", "restart", device.name)
+    assert eventually(lambda: device.status().get("boot_id") not in (boot, None), PATIENCE_S)
+    boot = device.status()["boot_id"]
+    assert eventually(lambda: device.model().get("serving"), PATIENCE_S)
+    record = read_record(TasksDone, StatePaths(device.state).tasks_done)
+    assert record is not None
+    assert [entry.state for entry in record.done if entry.id == done["id"]] == ["done"]
+    # the next document brings whatever is still asked; what was done is not done again
+    road.edgectl("device", "logs", device.name, "-n", "1")
+    assert device.status()["boot_id"] == boot
