@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench.inference import _binary, _call, _model, machine
 from tests.agent.worker.models import bundle_bytes
 
-from bench.inference import _binary, _call, _model, machine
 from edgefleet_agent.worker.launch import WorkerLink, listen_unix, start_worker
 from edgefleet_agent.worker.protocol import (
     Drain,

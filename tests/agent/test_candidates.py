@@ -86,7 +86,7 @@ class Yard:
             room=lambda: Room(-1, -1, 0, 0, {"ort": "1"}),
             readings=lambda: self.readings,
         )
-        intake = cast(Intake, SimpleNamespace(cancel=lambda _model: None))
+        intake = cast("Intake", SimpleNamespace(cancel=lambda _model: None))
         return Candidates(ground, intake, SystemClock(), near)
 
     def write_routes(self) -> None:
@@ -99,8 +99,10 @@ class Yard:
     def want(self, mode: str | None = "shadow") -> None:
         wanted = Wanted(model="digits", target="t", sha256=self.sha256, length=1, leaves="l", gen=2)
         wishes = [CandidateWish(wanted=wanted, mode=mode, share_pct=50)] if mode is not None else []
-        fields = {"device": "d", "gen": 2, "raw_sha256": "", "issued_s": 0, "expires_s": 2**40}
-        self.candidates.apply(DesiredOk(**fields, wanted=[], idle_models=[], candidates=wishes))
+        document = DesiredOk(
+            device="d", gen=2, raw_sha256="", issued_s=0, expires_s=2**40, wanted=[], idle_models=[], candidates=wishes
+        )
+        self.candidates.apply(document)
 
     def until(self, is_true: Callable[[], bool]) -> None:
         """Run agentd's loop until it is so."""

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from edgefleet_runtime.compare import Likeness, compare_answers, iou
 
-A, B, C = ({"label": label, "index": i, "score": score} for i, (label, score) in enumerate(zip("abc", (0.7, 0.2, 0.1))))
+A, B, C = (
+    {"label": label, "index": i, "score": score}
+    for i, (label, score) in enumerate(zip("abc", (0.7, 0.2, 0.1), strict=True))
+)
 
 
 def box(label: str, *corners: float, score: float = 0.9) -> dict[str, Any]:

@@ -52,8 +52,20 @@ def _models(device: Json) -> str:
     for model in device.get("models") or []:
         running = model.get("release") or f"{model.get('model')} -"
         phase = model.get("phase")
-        shown.append(running if phase == "committed" else f"{running} ({phase})")
+        beside = _beside(model.get("candidate"))
+        shown.append((running if phase == "committed" else f"{running} ({phase})") + beside)
     return ", ".join(shown) or "-"
+
+
+def _beside(candidate: Json | None) -> str:
+    """Return what runs beside a model's active version, for its line."""
+    if not candidate:
+        return ""
+    share = f" {candidate.get('share_pct')} %" if candidate.get("mode") == "split" else ""
+    state = candidate.get("state")
+    return f" + {candidate.get('mode')}{share} {candidate.get('release')}" + (
+        "" if state == "running" else f" ({state})"
+    )
 
 
 def _desired(device: Json) -> str:

@@ -5,7 +5,7 @@ import pytest
 from edgefleet_protocol.desired import ModelDesired, Ref
 from edgefleet_protocol.ids import ModelName, ReleaseRef
 from edgefleet_server.fleet.beside import Beside, CandidateWish, salt_of, with_candidate
-from tests.server.fleet.house import House
+from tests.server.fleet.house import PROFILE, House
 
 OLD, NEW = (Ref(target=f"digits/{v}/p.bundle", sha256=v, length=1) for v in ("1.0.0", "1.1.0"))
 DIGITS = ModelName("digits")
@@ -42,8 +42,8 @@ def test_the_salt_is_the_releases_so_that_keys_stay_where_they_are() -> None:
 def two_releases(house: House) -> House:
     """A device that should run 1.0.0, and 1.1.0 beside it to choose from."""
     house.device()
-    first = house.release("digits@1.0.0")
-    house.release("digits@1.1.0")
+    first = house.release("digits@1.0.0", bundles={PROFILE: b"old"})
+    house.release("digits@1.1.0", bundles={PROFILE: b"new"})
     house.fleet.deploy(first, selector="")
     return house
 
