@@ -71,6 +71,11 @@ def test_a_shadow_compares_tells_the_server_and_a_crash_costs_no_answer(site: Si
     assert told is not None
     assert (told.release, told.mode, told.state) == ("digits@1.1.0", "shadow", "running")
 
+    told_here = json.loads(agent.command("shadow", "digits", "-o", "json").stdout)["candidates"][0]
+    assert (told_here["mode"], told_here["state"]) == ("shadow", "running")
+    assert "beside it: shadow digits/1.1.0/" in agent.command("shadow").stdout
+    assert agent.command("shadow", "other").returncode == 5
+
     pid = agent.status()["candidates"]["digits"]
     os.kill(pid, signal.SIGKILL)
     for _ in range(20):
@@ -78,14 +83,44 @@ def test_a_shadow_compares_tells_the_server_and_a_crash_costs_no_answer(site: Si
     assert eventually(lambda: agent.status().get("candidates", {}).get("digits") not in {None, pid})
     assert eventually(lambda: {"starting", "running"} <= states(agent))
 
-    assert [s.reason for s in beside(site, "1.0.0", "shadow").skipped] == ["it is the active version there"]
+    # the same candidate now answers its share: sticky by key, also when the share grows, and told lane by lane
+    assert beside(site, "1.1.0", "split", 30).skipped == []
+    assert eventually(lambda: candidate(agent).get("mode") == "split" and candidate(agent)["state"] == "running")
+    few = chosen(agent)
+    assert 0 < len(few) < 40
+    assert few == chosen(agent)
+    beside(site, "1.1.0", "split", 60)
+    assert eventually(lambda: candidate(agent).get("share_pct") == 60)
+    assert eventually(lambda: few < chosen(agent))
+    assert len(chosen(agent)) < 40
+    assert eventually(lambda: lanes(site, agent) == {"active", "candidate"})
+    os.kill(agent.status()["candidates"]["digits"], signal.SIGKILL)
+    assert all(keyed(agent, key)["parameters"]["lane"] in {"active", "candidate"} for key in sorted(few))
+
     assert beside(site, "1.1.0", "end").skipped == []
     assert eventually(lambda: not candidate(agent) and not agent.status()["candidates"])
-    assert agent.infer()["model_version"] == "1.0.0"
     deploy_known(site, "1.1.0")
     agent.wait("committed", "1.1.0")
     assert agent.comes_to_answer("1.1.0")
     assert agent.stop() == 0
+
+
+def chosen(agent: Agent) -> set[str]:
+    """Return those of 40 keys that the candidate answers; both versions must answer with their own name."""
+    found = set()
+    for i in range(40):
+        answer = keyed(agent, f"customer-{i}")
+        lane, version = answer["parameters"]["lane"], answer["model_version"]
+        assert (lane, version) in {("active", "1.0.0"), ("candidate", "1.1.0")}
+        if lane == "candidate":
+            found.add(f"customer-{i}")
+    return found
+
+
+def lanes(site: Site, agent: Agent) -> set[str]:
+    """Return the lanes from which the server has answers to requests of a split."""
+    windows = [w for _, w in site.house.telemetry.windows(agent.id, None, 8)[0] if w.n > 0 and not w.shadow]
+    return {w.lane for w in windows}
 
 
 def states(agent: Agent) -> set[str]:

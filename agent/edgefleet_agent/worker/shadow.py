@@ -14,7 +14,7 @@ from pathlib import Path
 from edgefleet_agent.worker.engine import BusyError, Engine
 from edgefleet_agent.worker.figures import Figures
 from edgefleet_agent.worker.frames import BadFrameError, FrameReader, Hello, Sample
-from edgefleet_agent.worker.keeping import Worst
+from edgefleet_agent.worker.keeping import Keep, Worst
 from edgefleet_agent.worker.launch import listen_unix
 from edgefleet_agent.worker.loading import ServedModel
 from edgefleet_protocol.comparison import (
@@ -30,6 +30,7 @@ from edgefleet_runtime.compare import Likeness, compare_answers
 from edgefleet_runtime.finite import total_nonfinite
 from edgefleet_runtime.postprocess import Postprocessor, build_postprocessor
 
+REASON = "disagreement"
 _READ_BYTES = 256 * 1024
 _log = logging.getLogger(__name__)
 
@@ -87,8 +88,10 @@ class ShadowSums:
 class Comparer:
     """Runs samples through the candidate and compares. Used from one thread at a time."""
 
-    def __init__(self, served: ServedModel, figures: Figures) -> None:
+    def __init__(self, served: ServedModel, figures: Figures, capture: Keep | None = None) -> None:
+        """Know the candidate. capture: is offered what is kept here, and follows its own policy."""
         start = served.start
+        self._capture = capture
         self._served = served
         self._figures = figures
         self.sums = ShadowSums()
@@ -144,8 +147,10 @@ class Comparer:
         worst = max(range(len(likenesses)), key=lambda i: likenesses[i].difference)
         difference = likenesses[worst].difference
         if self._keep.is_worth(difference):
-            reason = "shadow_disagreement" if likenesses[worst].agreed is False else "shadow_delta"
-            self._keep(reason, sample.inputs, {"active": old[worst], "candidate": new[worst]}, difference=difference)
+            answers = {"active": old[worst], "candidate": new[worst]}
+            self._keep(REASON, sample.inputs, answers, difference=difference)
+            if self._capture is not None:
+                self._capture(REASON, sample.inputs, answers, difference=difference)
             self.sums.kept = len(self._keep)
 
     def save(self) -> None:
