@@ -11,7 +11,7 @@ import pytest
 
 from edgefleet_agent.candidate import rules
 from edgefleet_agent.candidate.lane import CandidateOptions, Ground
-from edgefleet_agent.candidate.manager import Candidates, Neighbours
+from edgefleet_agent.candidate.candidates import Candidates, Neighbours
 from edgefleet_agent.candidate.pressure import PressureLimits, Readings
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.durable import encode_record

@@ -9,13 +9,18 @@ Rules:
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import msgspec
 
 from edgefleet_protocol.desired import ModelDesired, Ref
-from edgefleet_protocol.ids import ModelName
+from edgefleet_protocol.ids import DeviceId, ModelName
+from edgefleet_server.fleet.model import NewEvent, SignedDesired
+from edgefleet_server.registry.model import BundleView
+
+Written = tuple[SignedDesired, bool] | str
+"""A device's document and whether it was signed anew, or why it has no such candidate."""
 
 Mode = Literal["shadow", "split", "end"]
 
@@ -61,3 +66,27 @@ def with_candidate(models: Mapping[str, ModelDesired], wish: CandidateWish) -> d
         known, candidate=candidate, mode=beside.mode, share_pct=beside.share_pct, salt=beside.salt
     )
     return {**models, wish.model: after}
+
+
+def wishes_of(bundles: Mapping[DeviceId, BundleView], beside: Beside) -> dict[DeviceId, CandidateWish]:
+    """Return what each device's document is to say."""
+    wishes = {}
+    for device, bundle in bundles.items():
+        ref = Ref(target=bundle.target, sha256=bundle.sha256, length=bundle.length)
+        salt = salt_of(str(bundle.ref), beside.salt) if beside.mode == "split" else ""
+        wishes[device] = CandidateWish(bundle.ref.model, ref, replace(beside, salt=salt))
+    return wishes
+
+
+def events_of(
+    written: Mapping[DeviceId, Written], bundles: Mapping[DeviceId, BundleView], beside: Beside, by: str
+) -> list[NewEvent]:
+    """Return one event for each document that was signed anew."""
+    events = []
+    for device, done in written.items():
+        if isinstance(done, str) or not done[1]:
+            continue
+        ref = bundles[device].ref
+        detail = {"release": str(ref), "gen": done[0].gen, "by": by, "mode": beside.mode, "share_pct": beside.share_pct}
+        events.append(NewEvent("desired", device, ref.model, detail=detail))
+    return events
