@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from edgefleet_agent.candidate import rules
-from edgefleet_agent.candidate.lane import CandidateOptions, Ground
 from edgefleet_agent.candidate.candidates import Candidates, Neighbours
+from edgefleet_agent.candidate.lane import CandidateOptions, Ground
 from edgefleet_agent.candidate.pressure import PressureLimits, Readings
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.durable import encode_record

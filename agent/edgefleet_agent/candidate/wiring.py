@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from edgefleet_agent.candidate import readings
-from edgefleet_agent.candidate.lane import CandidateOptions, Ground
 from edgefleet_agent.candidate.candidates import Candidates, Neighbours
+from edgefleet_agent.candidate.lane import CandidateOptions, Ground
 from edgefleet_agent.candidate.pressure import PressureLimits
 from edgefleet_agent.install.intake import Intake
 from edgefleet_agent.install.preflight import Room
