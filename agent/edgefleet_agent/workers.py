@@ -48,12 +48,18 @@ class Beside:
     replay_path: str = ""
     kept_path: str = ""
     keep_inputs: bool = False
+    measure_s: float = 0.0
+
+    @property
+    def is_brief(self) -> bool:
+        """Whether it ends by itself: it compares a recording, or measures."""
+        return self.replay_path != "" or self.measure_s > 0
 
 
 class Worker:
     """One worker process. `state` is "starting", "ready", "serving" or "draining". cpu_s: as it said last.
 
-    replays: it compares a recording and ends.
+    is_brief: it does one thing (`beside`) and ends.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917
@@ -74,7 +80,8 @@ class Worker:
         self.cpu_s = 0.0
         self.failed: Failed | None = None
         lane = beside.lane if beside is not None else "active"
-        self.replays = beside is not None and beside.replay_path != ""
+        self.beside = beside
+        self.is_brief = beside is not None and beside.is_brief
         self.socket_path = worker_socket(options.sockets, model, lane, ref.slot)
         self._loop = loop
         self._on_message = on_message
@@ -88,7 +95,7 @@ class Worker:
             slot=ref.slot,
             bundle_fd=bundle_fd,
             listener_fds=options.listener_fds if beside is None else (),
-            own_socket_path="" if self.replays else str(self.socket_path),
+            own_socket_path="" if self.is_brief else str(self.socket_path),
             routes_path=str(options.routes),
             threads=options.threads,
             memory_limit_bytes=options.memory_bytes or None,
@@ -99,6 +106,7 @@ class Worker:
             replay_path=beside.replay_path if beside is not None else "",
             kept_path=beside.kept_path if beside is not None else "",
             keep_inputs=beside is not None and beside.keep_inputs,
+            measure_s=beside.measure_s if beside is not None else 0.0,
         )
         try:
             self._link: WorkerLink = start_worker(start, command=options.command)

@@ -129,3 +129,33 @@ def states(agent: Agent) -> set[str]:
 
 def deploy_known(site: Site, version: str) -> None:
     site.house.fleet.deploy(ReleaseRef.parse(f"digits@{version}"), selector="")
+
+
+def test_a_release_is_measured_on_a_device_that_does_not_run_it(site: Site, agent: Agent) -> None:
+    agent.environment = {**agent.environment, "EDGEFLEET_AGENT_MEASURE_S": "0.01"}
+    agent.start()
+    publish(site, "1.1.0", bundle_bytes(classifier_onnx(), version="1.1.0", extra=EXTRA))
+    for _ in range(2):  # asked again, it is measured again
+        assert beside(site, "1.1.0", "measure").skipped == []
+        assert eventually(lambda: candidate(agent).get("state") == "measured"), agent.log.read_text()[-3000:]
+    assert eventually(lambda: len(measured(site, agent)) == 6)
+    for window in measured(site, agent):
+        assert (window.model, window.version) == ("digits", "1.1.0")
+        assert window.latency_p50_ms is not None
+        assert window.latency_p50_ms > 0
+        assert window.worker_rss_bytes > 10_000_000
+    told = site.house.fleet.reader.device(agent.id).models[0]
+    assert (told.release, told.candidate and told.candidate.state) == (None, "measured")
+    bundles = site.house.registry.release(ReleaseRef.parse("digits@1.1.0")).bundles
+    observed = site.house.costs.performance(bundles)[0].observed
+    assert observed is not None
+    assert (observed.devices, observed.windows) == (1, 6)
+    assert beside(site, "1.1.0", "end").skipped == []
+    assert eventually(lambda: not candidate(agent))
+    assert site.house.fleet.reader.device(agent.id).desired.models == []
+    deploy_known(site, "1.1.0")
+    agent.wait("committed", "1.1.0")
+
+
+def measured(site: Site, agent: Agent) -> list[Any]:
+    return [w for _, w in site.house.telemetry.windows(agent.id, None, 50)[0] if w.lane == "measure"]

@@ -11,7 +11,8 @@ from sqlmodel import Session, col
 from edgefleet_server.telemetry.tables import TelemetryBatch, TelemetryWindow
 
 ROWS_A_STATEMENT = 1000
-ACTIVE_LANE = "active"
+TELLING_LANES = ("active", "measure")
+"""Whose windows say what a bundle costs on a device: real requests, or its golden inputs in a measurement."""
 
 Key = tuple[str, str, int]
 
@@ -130,7 +131,7 @@ def _loaded(digests: Sequence[str], since: datetime, min_answers: int) -> tuple[
     return (
         col(row.sha256).in_(digests),
         col(row.received_at) >= since,
-        col(row.lane) == ACTIVE_LANE,
+        col(row.lane).in_(TELLING_LANES),
         col(row.n) >= min_answers,
     )
 

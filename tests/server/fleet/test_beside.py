@@ -79,3 +79,20 @@ def test_a_dry_run_changes_nothing_and_another_active_version_ends_it(two_releas
     assert (model.release, model.candidate) == ("digits@1.1.0", None)
     skipped = fleet.deploy(new, selector="", beside=Beside("shadow")).skipped
     assert [one.reason for one in skipped] == ["it is the active version there"]
+
+
+def test_a_measurement_needs_nothing_active_and_takes_no_shadow_s_place() -> None:
+    one = with_candidate({}, wish("measure"))
+    assert isinstance(one, dict)
+    assert one["digits"] == ModelDesired(active=None, candidate=NEW, mode="measure")
+    two = with_candidate(one, wish("measure"))
+    assert isinstance(two, dict)
+    assert two["digits"].candidate is not None
+    assert two["digits"].candidate.attempt == 2
+    assert with_candidate(two, wish("end")) == {}
+    of_active = with_candidate({"digits": ModelDesired(active=NEW)}, wish("measure"))
+    assert isinstance(of_active, dict)
+    assert of_active["digits"] == ModelDesired(active=NEW, candidate=NEW, mode="measure")
+    assert with_candidate(of_active, wish("end")) == {"digits": ModelDesired(active=NEW)}
+    shadowed = {"digits": ModelDesired(active=OLD, candidate=NEW, mode="shadow")}
+    assert with_candidate(shadowed, wish("measure")) == "a shadow of another release runs there; end that first"

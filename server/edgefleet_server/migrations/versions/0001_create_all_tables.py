@@ -401,6 +401,7 @@ def upgrade() -> None:
         sa.Column("classes", sa.LargeBinary(), nullable=False),
         sa.Column("worker_rss_bytes", sa.BigInteger(), nullable=False),
         sa.Column("worker_cpu_s", sa.Float(), nullable=False),
+        sa.Column("joules_per_answer", sa.Float(), nullable=False),
         sa.Column("shadow", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_telemetry_window")),
     )
