@@ -53,12 +53,7 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
     """Convert a model for every profile, prove each result, sign it. Exit 0 all signed, 1 some refused, 6 other bytes."""
     session = Session.of(ctx)
     way = parse_strategy(strategy)
-    if no_wait and measure_on:
-        raise UsageError(
-            "--measure-on does not go with --no-wait",
-            why="there is nothing to measure before the conversion is over",
-            next_step="leave --no-wait away, or run `edgectl device measure` later",
-        )
+    _refuse_early_measurement(no_wait, measure_on)
     request = flags.make_request(
         model=model,
         name=name,
@@ -87,6 +82,15 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
     elif to is not None and release.get("bundles"):
         _deploy(session, str(release["ref"]), to, way)
     raise typer.Exit(code)
+
+
+def _refuse_early_measurement(no_wait: bool, measure_on: list[str] | None) -> None:
+    if no_wait and measure_on:
+        raise UsageError(
+            "--measure-on does not go with --no-wait",
+            why="there is nothing to measure before the conversion is over",
+            next_step="leave --no-wait away, or run `edgectl device measure` later",
+        )
 
 
 def _publish(
