@@ -1,8 +1,9 @@
 """What a shadow costs the version that serves: p99 with and without it, and failures while it is killed again and again.
 
 A real worker answers at a steady rate over one kept-alive connection; a real candidate runs beside it. Blocks with and without
-mirroring take turns, so that both see the same machine; the ratio of pooled p99s and the median over pairs of blocks are told, and what the
-serving worker itself spent of CPU a request, which a busy machine disturbs least. Then the candidate is killed `--kills` times under the same load. Goal (design agent.md §6, row 16): at most 10 % extra p99, 0 failures.
+mirroring take turns, so that both see the same machine; the ratio of pooled p99s and the median over pairs of blocks are told, and
+what the serving worker itself spent of CPU a request, which a busy machine disturbs least. Then the candidate is killed `--kills` times
+under the same load. Goal (design agent.md §6, row 16): at most 10 % extra p99, 0 failures.
 """
 
 import argparse
@@ -148,7 +149,9 @@ def measure(folder: Path, name: str, size: int, arguments: argparse.Namespace) -
         killed_bad, answered = under_kills(pair, connection, payload, arguments)
     pair.close()
     off, on_ = (np.concatenate([np.array(block) for block in blocks[key]]) for key in (False, True))
-    pairs = [np.percentile(b, 99) / np.percentile(a, 99) for a, b in zip(blocks[False], blocks[True], strict=True)]
+    pairs = [
+        float(np.percentile(b, 99) / np.percentile(a, 99)) for a, b in zip(blocks[False], blocks[True], strict=True)
+    ]
     figures = merge_shadows([shadow.shadow or ShadowFigures()])
     return {
         "input_bytes": size * 4,

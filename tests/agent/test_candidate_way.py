@@ -83,6 +83,10 @@ def test_a_shadow_compares_tells_the_server_and_a_crash_costs_no_answer(site: Si
     assert eventually(lambda: agent.status().get("candidates", {}).get("digits") not in {None, pid})
     assert eventually(lambda: {"starting", "running"} <= states(agent))
 
+    agent.kill()
+    agent.start()
+    assert eventually(lambda: candidate(agent).get("state") == "running"), agent.log.read_text()[-3000:]
+
     # the same candidate now answers its share: sticky by key, also when the share grows, and told lane by lane
     assert beside(site, "1.1.0", "split", 30).skipped == []
     assert eventually(lambda: candidate(agent).get("mode") == "split" and candidate(agent)["state"] == "running")

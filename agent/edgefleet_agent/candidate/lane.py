@@ -23,6 +23,10 @@ from edgefleet_protocol.messages import Window
 
 LANE = "candidate"
 MEASURE_LANE = "measure"
+START_S = 300.0
+"""A worker at the lowest priority on a busy device takes its time; one that takes longer hangs."""
+BRIEF_S = 1800.0
+"""The same for one that replays a recording or measures, and ends."""
 SHADOW_DRAIN_S = 2.0
 """A shadow has nobody's request in flight; this is for writing down what it kept."""
 
@@ -121,11 +125,22 @@ class Lane:
         self.worker = Worker(
             self._ground.loop, self._ground.workers, model, ref, fd, self._on_message, self._on_exit, beside
         )
+        self._watch(self.worker)
         self._wish = wish
         if wish.mode == "measure":
             self._sums = None  # its rounds are windows of their own
         elif self._sums is None or self._sums.sha256 != wanted.sha256:
             self._sums = LaneSums(wanted.sha256, version)
+
+    def _watch(self, worker: Worker) -> None:
+        """Kill a worker that does not become ready, or does not end, in time: its end is a crash like any other."""
+
+        def look() -> None:
+            if worker is self.worker and worker.state == "starting":
+                log.warning("candidate hangs", extra={"model": self._model, "pid": worker.pid})
+                worker.kill()
+
+        self._ground.loop.call_later(BRIEF_S if worker.is_brief else START_S, look)
 
     def stop(self) -> None:
         """Have the worker leave, if there is one."""

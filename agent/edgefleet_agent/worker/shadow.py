@@ -212,10 +212,13 @@ class ShadowConnection(asyncio.Protocol):
 class ShadowListener:
     """The socket on which copies come. Made and used in the event loop."""
 
-    def __init__(self, path: Path, served: ServedModel, figures: Figures, engine: Engine) -> None:
+    def __init__(
+        self, path: Path, served: ServedModel, figures: Figures, engine: Engine, capture: Keep | None = None
+    ) -> None:
+        """Listen at `path`. capture: see `Comparer`."""
         self._path = path
         self._engine = engine
-        self._comparer = Comparer(served, figures)
+        self._comparer = Comparer(served, figures, capture)
         figures.shadow = self._comparer.sums.take
         self._loop = asyncio.get_running_loop()
         self._listener = listen_unix(path)

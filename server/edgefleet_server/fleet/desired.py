@@ -238,7 +238,11 @@ def _changed(
         if change.active is None:
             models.pop(change.model, None)
         else:
-            models[change.model] = ModelDesired(active=change.active)
+            known = models.get(change.model)
+            is_same = known is not None and known.active is not None and known.active.sha256 == change.active.sha256
+            # what is tried beside a version goes on while that version is only offered anew
+            candidate = known if is_same and known is not None else ModelDesired(active=None)
+            models[change.model] = msgspec.structs.replace(candidate, active=change.active)
         telemetry = change.telemetry or telemetry
     return models, telemetry
 

@@ -1,10 +1,12 @@
 """A release beside the active one: which documents get it, what changes them, and what ends it."""
 
+import msgspec
 import pytest
 
 from edgefleet_protocol.desired import ModelDesired, Ref
 from edgefleet_protocol.ids import ModelName, ReleaseRef
 from edgefleet_server.fleet.beside import Beside, CandidateWish, salt_of, with_candidate
+from edgefleet_server.fleet.model import ModelChange
 from tests.server.fleet.house import PROFILE, House
 
 OLD, NEW = (Ref(target=f"digits/{v}/p.bundle", sha256=v, length=1) for v in ("1.0.0", "1.1.0"))
@@ -96,3 +98,15 @@ def test_a_measurement_needs_nothing_active_and_takes_no_shadow_s_place() -> Non
     assert with_candidate(of_active, wish("end")) == {"digits": ModelDesired(active=NEW)}
     shadowed = {"digits": ModelDesired(active=OLD, candidate=NEW, mode="shadow")}
     assert with_candidate(shadowed, wish("measure")) == "a shadow of another release runs there; end that first"
+
+
+def test_a_rollout_that_offers_the_same_version_again_leaves_the_candidate(two_releases: House) -> None:
+    fleet = two_releases.fleet
+    device = fleet.deploy(ReleaseRef.parse("digits@1.1.0"), selector="", beside=Beside("shadow")).set[0].device
+    before = fleet.wants([device], DIGITS)[device].active
+    assert before is not None
+    fleet.set_models([ModelChange(device, DIGITS, msgspec.structs.replace(before, attempt=2, rollout="r-1"))])
+    assert fleet.reader.device(device).desired.models[0].candidate is not None
+    other = msgspec.structs.replace(before, sha256="0" * 64)
+    fleet.set_models([ModelChange(device, DIGITS, other)])
+    assert fleet.reader.device(device).desired.models[0].candidate is None
