@@ -62,6 +62,15 @@ def test_boxes_find_their_best_partner_and_lonely_ones_count_as_no_overlap() -> 
     assert compare_answers(old, [new[1], new[0]]).agreed is True
 
 
+def test_nothing_found_by_both_is_the_same_and_by_one_is_not() -> None:
+    assert compare_answers([], [], op="boxes") == Likeness(True, 0.0)
+    assert compare_answers([], [box("a", 0, 0, 2, 2)], op="boxes").agreed is False
+    assert compare_answers([], [], op="threshold") == Likeness(True, 0.0)
+    assert compare_answers([], [A], op="threshold") == Likeness(False, 0.7)
+    assert compare_answers([A], [], op="threshold") == Likeness(False, 0.7)
+    assert compare_answers([], [], op="identity").agreed is None
+
+
 def test_overlap_of_boxes() -> None:
     assert iou((0, 0, 2, 2), (0, 0, 2, 2)) == 1.0
     assert iou((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)

@@ -130,10 +130,11 @@ class Comparer:
             self.sums.failed()
             _log.info("answers cannot be compared: %s", error)
             return
-        name = self._served.postprocess.declared.outputs[0].name
+        recipe = self._served.postprocess.declared.outputs[0]
+        name, op = recipe.name, str(type(recipe.steps[-1]).__struct_config__.tag)
         old_name = self._old.declared.outputs[0].name
         likenesses = [
-            compare_answers(a.get(old_name), b.get(name), top1=name in self._top1)
+            compare_answers(a.get(old_name), b.get(name), top1=name in self._top1, op=op)
             for a, b in zip(old_answers, new_answers, strict=False)
         ]
         self.sums.compared(sample.run_s, likenesses)
