@@ -74,7 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     rollback.add_argument("model", nargs="?", default="", help="which model; may be left out when there is one")
     rollback.add_argument("--reason", default="", help="why, for those who look at it later")
     rollback.set_defaults(run=_rollback)
-    for command in (enroll, run, status, renew, rollback, *add_care_parsers(sub)):
+    shadow = sub.add_parser("shadow", help="what runs beside the active version, and where the two disagree most")
+    shadow.add_argument("model", nargs="?", default="", help="which model; all without")
+    shadow.set_defaults(run=_shadow)
+    for command in (enroll, run, status, renew, rollback, shadow, *add_care_parsers(sub)):
         command.add_argument("--state", type=Path, default=default_state(), help="state folder (default: %(default)s)")
         command.add_argument("-o", "--output", choices=("text", "json"), default="text")
     _add_infer(sub)
@@ -154,6 +157,14 @@ def _rollback(args: argparse.Namespace) -> int:
     answer = roll_back(args.state, args.model, args.reason)
     _print(args, answer, rollback_text(answer))
     return 0 if answer["serving"] else 1
+
+
+def _shadow(args: argparse.Namespace) -> int:
+    from edgefleet_agent.shadow_cli import read_shadow, shadow_text
+
+    answer = read_shadow(args.state, args.model)
+    _print(args, answer, shadow_text(answer))
+    return 0
 
 
 def _print(args: argparse.Namespace, data: Any, text: str) -> None:

@@ -26,6 +26,7 @@ from edgefleet_protocol.messages import (
     Event,
     EventKind,
     ModelState,
+    Phase,
     Presence,
     State,
     SystemFigures,
@@ -50,7 +51,7 @@ class Reports:
         self._refused = Refused("", "", ErrorClass.INTERNAL.value)
         self.gen = 0
         self.conn_id = ""
-        self.candidate_of: Callable[[str], CandidateState | None] = lambda _model: None
+        self.candidates: Callable[[], Mapping[str, CandidateState]] = dict
 
     def unix_ms(self) -> int:
         """Return the device's time in milliseconds."""
@@ -172,25 +173,30 @@ class Reports:
 
     def state(self, runner: Runner, serving: ModelServing, facts: Mapping[str, Any], *, count: bool = True) -> State:
         """Return the whole state. count: False for a look that is not sent."""
-        modes = runner.modes()
         return State(
             device=self._device,
             gen=self.gen,
             boot_id=self._boot_id,
             seq=self._next("state") if count else 0,
             ts=self.unix_ms(),
-            models=[
-                msgspec.structs.replace(
-                    _model_state(record, modes[name].value, runner, serving), candidate=self.candidate_of(name)
-                )
-                for name, record in runner.records.items()
-            ],
+            models=self._models(runner, serving),
             agent_version=__version__,
             refused_gen=self._refused.gen,
             refused_code=self._refused.code,
             refused_reason=self._refused.reason[:MAX_REASON_CHARS],
             facts=dict(facts),
         )
+
+    def _models(self, runner: Runner, serving: ModelServing) -> list[ModelState]:
+        candidates, modes = dict(self.candidates()), runner.modes()
+        models = [
+            msgspec.structs.replace(
+                _model_state(r, modes[name].value, runner, serving), candidate=candidates.pop(name, None)
+            )
+            for name, r in runner.records.items()
+        ]
+        # a model that is only measured here has no record of an install
+        return models + [ModelState(model=m, phase=Phase.IDLE, candidate=one) for m, one in candidates.items()]
 
     def _event(self, kind: EventKind, *, reason: str = "", **fields: Any) -> None:
         seq, reason = self._next("event"), reason[:MAX_REASON_CHARS]

@@ -27,7 +27,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     shadow: how a shadow runs: beside what serves (live), or from a recording in a child that ends (sequential), or as memory allows.
     shadow_samples, shadow_bytes: limits of a recording; shadow_rest_s: from one replay to the next recording. shadow_keep_inputs:
     raw inputs may be kept with the worst disagreements. candidate_headroom_bytes: what must stay free beside a resident candidate.
-    The other shadow_… limits: above them it is suspended (0 = never for that reason).
+    measure_s: length of each of the three rounds of a measurement. The other shadow_… limits: beyond them it is suspended (0: never).
     telemetry_daily_bytes: what telemetry and samples may cost a day, on the wire, 0 = no limit; download_daily_bytes: the same
     for models. prediction_log_bytes: of the log of answers on this device, 0 = none; prediction_log_daily_bytes: what it may write a
     day. capture_consent: whether inputs may be sampled at all, as the bundle's privacy policy says and sealed to the tenant's key;
@@ -97,6 +97,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     shadow_temperature_celsius: float = 80.0
     shadow_battery_pct: float = 30.0
     shadow_resume_s: float = 60.0
+    measure_s: float = 2.0
     python_command: list[str] = []
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

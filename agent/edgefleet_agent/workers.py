@@ -66,12 +66,18 @@ class Beside:
     replay_path: str = ""
     kept_path: str = ""
     keep_inputs: bool = False
+    measure_s: float = 0.0
+
+    @property
+    def is_brief(self) -> bool:
+        """Whether it ends by itself: it compares a recording, or measures."""
+        return self.replay_path != "" or self.measure_s > 0
 
 
 class Worker:
     """One worker process. `state` is "starting", "ready", "serving" or "draining". cpu_s: as it said last.
 
-    replays: it compares a recording and ends.
+    is_brief: it does one thing (`beside`) and ends.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917
@@ -92,7 +98,8 @@ class Worker:
         self.cpu_s = 0.0
         self.failed: Failed | None = None
         lane = beside.lane if beside is not None else "active"
-        self.replays = beside is not None and beside.replay_path != ""
+        self.beside = beside
+        self.is_brief = beside is not None and beside.is_brief
         self.socket_path = worker_socket(options.sockets, model, lane, ref.slot)
         self._loop = loop
         self._on_message = on_message
@@ -109,7 +116,7 @@ class Worker:
             slot=ref.slot,
             bundle_fd=bundle_fd,
             listener_fds=options.listener_fds if beside is None else (),
-            own_socket_path="" if self.replays else str(self.socket_path),
+            own_socket_path="" if self.is_brief else str(self.socket_path),
             routes_path=str(options.routes),
             threads=options.threads,
             memory_limit_bytes=options.memory_bytes or None,
@@ -123,6 +130,7 @@ class Worker:
             log_predictions=options.log_predictions,
             gentle=options.gentle,
             status_page=options.status_page,
+            measure_s=beside.measure_s if beside is not None else 0.0,
         )
         try:
             self._link: WorkerLink = start_worker(start, command=options.command, limited=self._limited)

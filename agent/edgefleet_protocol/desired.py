@@ -44,11 +44,14 @@ class Ref(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelDesired(msgspec.Struct, frozen=True, kw_only=True):
-    """What one named model should be: the active bundle, and a candidate beside it in shadow or split mode."""
+    """What one named model should be: the active bundle, and a candidate beside it in shadow or split mode.
+
+    mode measure: the candidate is run on golden inputs once, told and ended; then `active` may be None.
+    """
 
     active: Ref | None
     candidate: Ref | None = None
-    mode: Literal["shadow", "split"] | None = None
+    mode: Literal["shadow", "split", "measure"] | None = None
     share_pct: int = 0
     salt: str = ""
 

@@ -123,6 +123,8 @@ class CandidatePhase(StrEnum):
     REPLAYING = "replaying"
     SUSPENDED = "suspended"
     FAILED = "failed"
+    MEASURING = "measuring"
+    MEASURED = "measured"
 
 
 class _Message(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
@@ -130,7 +132,7 @@ class _Message(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
 
 
 class CandidateState(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
-    """The bundle beside the active one. mode: shadow or split. state: a `CandidatePhase`; reason says why it is not running."""
+    """The bundle beside the active one. mode: shadow, split or measure. state: a `CandidatePhase`; reason says why it is not running."""
 
     target: str
     sha256: str
@@ -250,6 +252,7 @@ class Window(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     worker_rss_bytes: int = -1
     worker_cpu_s: float = 0.0
     shadow: ShadowFigures | None = None
+    joules_per_answer: float = -1.0
 
 
 class Telemetry(_Message, frozen=True, kw_only=True):

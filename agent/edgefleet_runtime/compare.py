@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 IOU_SAME = 0.5
+LISTING = ("top_k", "threshold")
 NOT_COMPARABLE = math.inf
 
 
@@ -35,14 +36,20 @@ class Likeness:
         return distance + (1.0 if self.agreed is False else 0.0)
 
 
-def compare_answers(old: Any, new: Any, *, top1: bool = False) -> Likeness:
-    """Return the likeness of two answers for the same output. top1: numbers are scores of classes."""
-    if _is_boxes(old) or _is_boxes(new):
+def compare_answers(old: Any, new: Any, *, top1: bool = False, op: str = "") -> Likeness:
+    """Return the likeness of two answers for the same output. top1: numbers are scores of classes.
+
+    op: of the step that shaped the new answer; it tells what an empty list is one of.
+    """
+    if op == "boxes" or _is_boxes(old) or _is_boxes(new):
         if isinstance(old, list) and isinstance(new, list):
             return _boxes(old, new)
         return Likeness(False, NOT_COMPARABLE)
     if isinstance(old, dict) and isinstance(new, dict):
         return _one(old, new)
+    if op in LISTING and isinstance(old, list) and isinstance(new, list) and not (old and new):
+        scores = [c.get("score") for c in (*old, *new) if isinstance(c, dict)]
+        return Likeness(old == new, max((_delta(score, 0.0) for score in scores), default=0.0))
     if _is_classes(old) and _is_classes(new):
         return _classes(old, new)
     return _numbers(old, new, top1=top1)

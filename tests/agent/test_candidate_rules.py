@@ -181,7 +181,10 @@ def test_readings_come_from_proc_and_sys(tmp_path: Path) -> None:
         file.write_text(text)
 
     assert readings.read(tmp_path / "none", tmp_path / "none") == Readings()
-    put("proc/pressure/memory", "some avg10=12.50 avg60=1.00 avg300=0.10 total=5\nfull avg10=0.00 avg60=0 avg300=0 total=0\n")
+    put(
+        "proc/pressure/memory",
+        "some avg10=12.50 avg60=1.00 avg300=0.10 total=5\nfull avg10=0.00 avg60=0 avg300=0 total=0\n",
+    )
     put("sys/class/thermal/thermal_zone0/temp", "41000\n")
     put("sys/class/thermal/thermal_zone1/temp", "82500\n")
     put("sys/class/power_supply/BAT0/type", "Battery\n")

@@ -71,6 +71,11 @@ def test_a_shadow_compares_tells_the_server_and_a_crash_costs_no_answer(site: Si
     assert told is not None
     assert (told.release, told.mode, told.state) == ("digits@1.1.0", "shadow", "running")
 
+    told_here = json.loads(agent.command("shadow", "digits", "-o", "json").stdout)["candidates"][0]
+    assert (told_here["mode"], told_here["state"]) == ("shadow", "running")
+    assert "beside it: shadow digits/1.1.0/" in agent.command("shadow").stdout
+    assert agent.command("shadow", "other").returncode == 5
+
     pid = agent.status()["candidates"]["digits"]
     os.kill(pid, signal.SIGKILL)
     for _ in range(20):
@@ -78,14 +83,48 @@ def test_a_shadow_compares_tells_the_server_and_a_crash_costs_no_answer(site: Si
     assert eventually(lambda: agent.status().get("candidates", {}).get("digits") not in {None, pid})
     assert eventually(lambda: {"starting", "running"} <= states(agent))
 
-    assert [s.reason for s in beside(site, "1.0.0", "shadow").skipped] == ["it is the active version there"]
+    agent.kill()
+    agent.start()
+    assert eventually(lambda: candidate(agent).get("state") == "running"), agent.log.read_text()[-3000:]
+
+    # the same candidate now answers its share: sticky by key, also when the share grows, and told lane by lane
+    assert beside(site, "1.1.0", "split", 30).skipped == []
+    assert eventually(lambda: candidate(agent).get("mode") == "split" and candidate(agent)["state"] == "running")
+    few = chosen(agent)
+    assert 0 < len(few) < 40
+    assert few == chosen(agent)
+    beside(site, "1.1.0", "split", 60)
+    assert eventually(lambda: candidate(agent).get("share_pct") == 60)
+    assert eventually(lambda: few < chosen(agent))
+    assert len(chosen(agent)) < 40
+    assert eventually(lambda: lanes(site, agent) == {"active", "candidate"})
+    os.kill(agent.status()["candidates"]["digits"], signal.SIGKILL)
+    assert all(keyed(agent, key)["parameters"]["lane"] in {"active", "candidate"} for key in sorted(few))
+
     assert beside(site, "1.1.0", "end").skipped == []
     assert eventually(lambda: not candidate(agent) and not agent.status()["candidates"])
-    assert agent.infer()["model_version"] == "1.0.0"
     deploy_known(site, "1.1.0")
     agent.wait("committed", "1.1.0")
     assert agent.comes_to_answer("1.1.0")
     assert agent.stop() == 0
+
+
+def chosen(agent: Agent) -> set[str]:
+    """Return those of 40 keys that the candidate answers; both versions must answer with their own name."""
+    found = set()
+    for i in range(40):
+        answer = keyed(agent, f"customer-{i}")
+        lane, version = answer["parameters"]["lane"], answer["model_version"]
+        assert (lane, version) in {("active", "1.0.0"), ("candidate", "1.1.0")}
+        if lane == "candidate":
+            found.add(f"customer-{i}")
+    return found
+
+
+def lanes(site: Site, agent: Agent) -> set[str]:
+    """Return the lanes from which the server has answers to requests of a split."""
+    windows = [w for _, w in site.house.telemetry.windows(agent.id, None, 8)[0] if w.n > 0 and not w.shadow]
+    return {w.lane for w in windows}
 
 
 def states(agent: Agent) -> set[str]:
@@ -94,3 +133,33 @@ def states(agent: Agent) -> set[str]:
 
 def deploy_known(site: Site, version: str) -> None:
     site.house.fleet.deploy(ReleaseRef.parse(f"digits@{version}"), selector="")
+
+
+def test_a_release_is_measured_on_a_device_that_does_not_run_it(site: Site, agent: Agent) -> None:
+    agent.environment = {**agent.environment, "EDGEFLEET_AGENT_MEASURE_S": "0.01"}
+    agent.start()
+    publish(site, "1.1.0", bundle_bytes(classifier_onnx(), version="1.1.0", extra=EXTRA))
+    for _ in range(2):  # asked again, it is measured again
+        assert beside(site, "1.1.0", "measure").skipped == []
+        assert eventually(lambda: candidate(agent).get("state") == "measured"), agent.log.read_text()[-3000:]
+    assert eventually(lambda: len(measured(site, agent)) == 6)
+    for window in measured(site, agent):
+        assert (window.model, window.version) == ("digits", "1.1.0")
+        assert window.latency_p50_ms is not None
+        assert window.latency_p50_ms > 0
+        assert window.worker_rss_bytes > 10_000_000
+    told = site.house.fleet.reader.device(agent.id).models[0]
+    assert (told.release, told.candidate and told.candidate.state) == (None, "measured")
+    bundles = site.house.registry.release(ReleaseRef.parse("digits@1.1.0")).bundles
+    observed = site.house.costs.performance(bundles)[0].observed
+    assert observed is not None
+    assert (observed.devices, observed.windows) == (1, 6)
+    assert beside(site, "1.1.0", "end").skipped == []
+    assert eventually(lambda: not candidate(agent))
+    assert site.house.fleet.reader.device(agent.id).desired.models == []
+    deploy_known(site, "1.1.0")
+    agent.wait("committed", "1.1.0")
+
+
+def measured(site: Site, agent: Agent) -> list[Any]:
+    return [w for _, w in site.house.telemetry.windows(agent.id, None, 50)[0] if w.lane == "measure"]

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from edgefleet_agent.candidate import rules
+from edgefleet_agent.candidate.candidates import Candidates, Neighbours
 from edgefleet_agent.candidate.lane import CandidateOptions, Ground
-from edgefleet_agent.candidate.manager import Candidates, Neighbours
 from edgefleet_agent.candidate.pressure import PressureLimits, Readings
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.durable import encode_record
@@ -26,7 +26,7 @@ from edgefleet_agent.worker.protocol import GetStats, LaneRoute, ModelRoute, Rou
 from edgefleet_agent.workers import WorkerOptions
 from edgefleet_protocol.comparison import ShadowFigures, merge_shadows
 from edgefleet_protocol.digest import sha256_hex
-from edgefleet_protocol.messages import Phase
+from edgefleet_protocol.messages import Phase, Window
 from tests.agent.worker.conftest import Rig
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 
@@ -40,6 +40,7 @@ OPTIONS = CandidateOptions(
     record_s=60.0,
     rest_s=60.0,
     headroom_bytes=0,
+    measure_s=0.01,
     limits=PressureLimits(memory_available_bytes=0, resume_s=0.2),
 )
 
@@ -69,13 +70,16 @@ class Yard:
         self.readings = Readings()
         self.events: list[tuple[str, str]] = []
         self.figures = ShadowFigures()
+        self.windows: list[Window] = []
         self.candidates = self._candidates(_replaced(OPTIONS, **options))
         self.write_routes()
 
     def _candidates(self, options: CandidateOptions) -> Candidates:
         workers = WorkerOptions((), self.paths.routes, self.paths.sockets(), 1, 0, MIB, 5.0)
         slots = Slots(self.paths.models)
-        ground = Ground(self.loop, self.paths, slots, workers, options, SystemClock().monotonic_s, self.write_routes)
+        ground = Ground(
+            self.loop, self.paths, slots, workers, options, SystemClock().monotonic_s, time.time, self.write_routes
+        )
         active = SlotRef(slot="A", target="o", sha256=self.active.start.digest, version="1.0.0", proven=True)
         record = ModelRecord(model="digits", phase=Phase.COMMITTED, active=active)
         near = Neighbours(
@@ -83,10 +87,11 @@ class Yard:
             lend=lambda _model: None,
             event=lambda _kind, _model, _sha, state, code, *_: self.events.append((state, code)),
             changed=lambda: None,
+            windows=self.windows.extend,
             room=lambda: Room(-1, -1, 0, 0, {"ort": "1"}),
             readings=lambda: self.readings,
         )
-        intake = cast(Intake, SimpleNamespace(cancel=lambda _model: None))
+        intake = cast("Intake", SimpleNamespace(cancel=lambda _model: None))
         return Candidates(ground, intake, SystemClock(), near)
 
     def write_routes(self) -> None:
@@ -96,11 +101,13 @@ class Yard:
             route = self.candidates.route("digits", route)
         write_routes(self.paths.routes, RoutesTable(models={"digits": route}))
 
-    def want(self, mode: str | None = "shadow") -> None:
-        wanted = Wanted(model="digits", target="t", sha256=self.sha256, length=1, leaves="l", gen=2)
+    def want(self, mode: str | None = "shadow", attempt: int = 1) -> None:
+        wanted = Wanted(model="digits", target="t", sha256=self.sha256, length=1, leaves="l", gen=2, attempt=attempt)
         wishes = [CandidateWish(wanted=wanted, mode=mode, share_pct=50)] if mode is not None else []
-        fields = {"device": "d", "gen": 2, "raw_sha256": "", "issued_s": 0, "expires_s": 2**40}
-        self.candidates.apply(DesiredOk(**fields, wanted=[], idle_models=[], candidates=wishes))
+        document = DesiredOk(
+            device="d", gen=2, raw_sha256="", issued_s=0, expires_s=2**40, wanted=[], idle_models=[], candidates=wishes
+        )
+        self.candidates.apply(document)
 
     def until(self, is_true: Callable[[], bool]) -> None:
         """Run agentd's loop until it is so."""
@@ -182,6 +189,23 @@ def test_a_sequential_shadow_records_replays_and_leaves_nothing_resident(yard: Y
     yard.want(None)
     assert not yard.paths.kept("digits").exists()
     assert not (yard.paths.models / "digits" / "candidate.msgpack").exists()
+
+
+def test_a_measurement_is_told_round_by_round_once_for_each_attempt(yard: Yard) -> None:
+    yard.want("measure")
+    yard.until(lambda: yard.state() == "measured")
+    assert yard.candidates.pids() == {}
+    assert len(yard.windows) == 3
+    for window in yard.windows:
+        assert (window.lane, window.sha256, window.version) == ("measure", yard.sha256, "1.1.0")
+        assert window.n >= 20
+        assert sum(window.latency[1:]) == window.n
+        assert window.worker_rss_bytes > 10 * MIB
+    yard.want("measure")
+    assert yard.state() == "measured"
+    yard.want("measure", attempt=2)
+    yard.until(lambda: yard.state() == "measured" and len(yard.windows) == 6)
+    assert list(yard.candidates.take_windows(0, 1)) == []
 
 
 def test_heat_takes_a_shadow_away_and_it_comes_back_when_it_is_cool(yard: Yard) -> None:

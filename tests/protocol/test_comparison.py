@@ -82,7 +82,7 @@ def test_edges_of_the_buckets() -> None:
     ],
 )
 def test_what_no_device_counts_is_refused(bad: ShadowFigures) -> None:
-    with pytest.raises(ValueError, match="range|agreed"):
+    with pytest.raises(ValueError, match=r"range|agreed"):
         check_shadow(bad)
 
 

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from edgefleet_runtime.compare import Likeness, compare_answers, iou
 
-A, B, C = ({"label": label, "index": i, "score": score} for i, (label, score) in enumerate(zip("abc", (0.7, 0.2, 0.1))))
+A, B, C = (
+    {"label": label, "index": i, "score": score}
+    for i, (label, score) in enumerate(zip("abc", (0.7, 0.2, 0.1), strict=True))
+)
 
 
 def box(label: str, *corners: float, score: float = 0.9) -> dict[str, Any]:
@@ -57,6 +60,15 @@ def test_boxes_find_their_best_partner_and_lonely_ones_count_as_no_overlap() -> 
     assert found.agreed is False
     assert sorted(found.overlaps) == pytest.approx([0.0, 9 / 11, 1.0])
     assert compare_answers(old, [new[1], new[0]]).agreed is True
+
+
+def test_nothing_found_by_both_is_the_same_and_by_one_is_not() -> None:
+    assert compare_answers([], [], op="boxes") == Likeness(True, 0.0)
+    assert compare_answers([], [box("a", 0, 0, 2, 2)], op="boxes").agreed is False
+    assert compare_answers([], [], op="threshold") == Likeness(True, 0.0)
+    assert compare_answers([], [A], op="threshold") == Likeness(False, 0.7)
+    assert compare_answers([A], [], op="threshold") == Likeness(False, 0.7)
+    assert compare_answers([], [], op="identity").agreed is None
 
 
 def test_overlap_of_boxes() -> None:

@@ -22,6 +22,11 @@ from edgefleet_agent.workers import Beside, Worker, WorkerOptions
 from edgefleet_protocol.messages import Window
 
 LANE = "candidate"
+MEASURE_LANE = "measure"
+START_S = 300.0
+"""A worker at the lowest priority on a busy device takes its time; one that takes longer hangs."""
+BRIEF_S = 1800.0
+"""The same for one that replays a recording or measures, and ends."""
 SHADOW_DRAIN_S = 2.0
 """A shadow has nobody's request in flight; this is for writing down what it kept."""
 
@@ -39,6 +44,7 @@ class CandidateOptions:
     record_s: float
     rest_s: float
     headroom_bytes: int
+    measure_s: float
     limits: PressureLimits
 
 
@@ -52,6 +58,7 @@ class Ground:
     workers: WorkerOptions
     options: CandidateOptions
     now_s: Callable[[], float]
+    clock_s: Callable[[], float]
     write_routes: Callable[[], None]
 
 
@@ -71,6 +78,8 @@ class Lane:
         self._recording_since_s: float | None = None
         self.worker: Worker | None = None
         self.ready_since_s: float | None = None
+        self.measured: list[Window] = []
+        """A window for each round of the last measurement."""
 
     # ---- the worker
 
@@ -82,7 +91,7 @@ class Lane:
     def runs(self, wish: CandidateWish) -> bool:
         """Whether a resident worker of this bundle in this mode is there."""
         worker, had = self.worker, self._wish
-        is_resident = worker is not None and not worker.replays and had is not None
+        is_resident = worker is not None and not worker.is_brief and had is not None
         return is_resident and had is not None and _kind(had) == _kind(wish)
 
     def follow(self, wish: CandidateWish) -> None:
@@ -92,12 +101,12 @@ class Lane:
             self._ground.write_routes()
 
     @property
-    def replays(self) -> bool:
-        """Whether a child compares a recording now."""
-        return self.worker is not None and self.worker.replays
+    def is_brief(self) -> bool:
+        """Whether a child compares a recording, or measures, now."""
+        return self.worker is not None and self.worker.is_brief
 
-    def start(self, wish: CandidateWish, slot: str, version: str, *, replay: bool) -> None:
-        """Start a worker in the place of another. Raises OSError."""
+    def start(self, wish: CandidateWish, slot: str, version: str, *, replay: bool = False) -> None:
+        """Start a worker in the place of another; replay: of a recording. Raises OSError."""
         self.stop()
         model, paths, is_shadow = self._model, self._ground.paths, wish.mode == "shadow"
         beside = Beside(
@@ -107,16 +116,31 @@ class Lane:
             replay_path=str(paths.recording(model)) if replay else "",
             kept_path=str(paths.kept(model)) if is_shadow else "",
             keep_inputs=self._ground.options.keep_inputs,
+            measure_s=self._ground.options.measure_s if wish.mode == "measure" else 0.0,
         )
+        self.measured = []
         wanted = wish.wanted
         ref = SlotRef(slot=slot, target=wanted.target, sha256=wanted.sha256, version=version)
         fd = self._ground.slots.open(model, slot)
         self.worker = Worker(
             self._ground.loop, self._ground.workers, model, ref, fd, self._on_message, self._on_exit, beside
         )
+        self._watch(self.worker)
         self._wish = wish
-        if self._sums is None or self._sums.sha256 != wanted.sha256:
+        if wish.mode == "measure":
+            self._sums = None  # its rounds are windows of their own
+        elif self._sums is None or self._sums.sha256 != wanted.sha256:
             self._sums = LaneSums(wanted.sha256, version)
+
+    def _watch(self, worker: Worker) -> None:
+        """Kill a worker that does not become ready, or does not end, in time: its end is a crash like any other."""
+
+        def look() -> None:
+            if worker is self.worker and worker.state == "starting":
+                log.warning("candidate hangs", extra={"model": self._model, "pid": worker.pid})
+                worker.kill()
+
+        self._ground.loop.call_later(BRIEF_S if worker.is_brief else START_S, look)
 
     def stop(self) -> None:
         """Have the worker leave, if there is one."""
@@ -134,13 +158,24 @@ class Lane:
             worker.drain(SHADOW_DRAIN_S)
 
     def _on_message(self, worker: Worker, message: ToAgentd) -> None:
-        if isinstance(message, Stats) and self._sums is not None and self._sums.sha256 == worker.ref.sha256:
+        if isinstance(message, Stats) and worker.beside is not None and worker.beside.measure_s > 0:
+            self._measured(worker, message)
+        elif isinstance(message, Stats) and self._sums is not None and self._sums.sha256 == worker.ref.sha256:
             self._sums.add(message, worker)
         if worker is self.worker and isinstance(message, Ready):
             worker.state = "serving"
             self.ready_since_s = self._ground.now_s()
             self._told_ready()
             self._ground.write_routes()
+
+    def _measured(self, worker: Worker, stats: Stats) -> None:
+        sums = LaneSums(worker.ref.sha256, worker.ref.version)
+        worker.cpu_s = 0.0
+        sums.add(stats, worker)
+        window = sums.closed(
+            self._model, MEASURE_LANE, int(self._ground.clock_s()), max(1, round(self._ground.options.measure_s))
+        )
+        self.measured.append(msgspec.structs.replace(window, joules_per_answer=stats.joules_per_answer))
 
     def _on_exit(self, worker: Worker, how: str) -> None:
         if worker in self._leaving:
@@ -149,7 +184,7 @@ class Lane:
             self.worker = None
             self.ready_since_s = None
             self._ground.write_routes()
-            if self._sums is not None and not (worker.replays and _is_good(how, worker.failed)):
+            if self._sums is not None and not (worker.is_brief and _is_good(how, worker.failed)):
                 self._sums.crashes += 1
             self._told_exit(worker, how)
 
@@ -211,7 +246,7 @@ class Lane:
                 record_samples=options.samples,
                 record_bytes=options.max_bytes,
             )
-        if worker is None or worker.state != "serving" or worker.replays:
+        if worker is None or worker.state != "serving" or worker.is_brief:
             return route
         ref = worker.ref
         mirror = str(self._mirror_path(ref.slot)) if wish.mode == "shadow" else ""

@@ -3,8 +3,9 @@
 1. A candidate lives in the slot that does not serve. It gets that slot only when what serves is proven, so that the way back it
    takes the place of is needed no more; an install of the active version always has precedence.
 2. A digest that failed here is not tried again until a newer document or another attempt asks for it.
-3. Split needs a resident worker. A shadow is resident where memory allows, else it is recorded and replayed (`Record`, `Replay`).
-4. Every count that bounds a loop is in the record and raised before the start it counts.
+3. A measurement needs no active version, and may be of the active one; it is made once for each attempt.
+4. Split needs a resident worker. A shadow is resident where memory allows, else it is recorded and replayed (`Record`, `Replay`).
+5. Every count that bounds a loop is in the record and raised before the start it counts.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class CandidateRecord(msgspec.Struct, frozen=True, kw_only=True):
     """`candidate.msgpack`: what agentd must remember of a candidate across a power cut.
 
     sha256, slot: the bundle and where it is or is being brought. starts: raised before each start, forgotten after a steady run.
-    failed_…: the digest that failed here and for which document; code, reason and error_class say why.
+    measured_…: what was measured last. failed_…: the digest that failed here and for which document; code, reason and error_class say why.
     """
 
     v: int = RECORD_VERSION
@@ -38,6 +39,8 @@ class CandidateRecord(msgspec.Struct, frozen=True, kw_only=True):
     failed_sha256: str = ""
     failed_gen: int = 0
     failed_attempt: int = 0
+    measured_sha256: str = ""
+    measured_attempt: int = 0
     error_class: ErrorClass | None = None
     code: str = ""
     reason: str = ""
@@ -96,7 +99,12 @@ class Replay:
     """Have a child compare the recording, and end."""
 
 
-Step = End | Stay | Bring | Run | Record | Replay
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Have a child run it on its golden inputs, and end."""
+
+
+Step = End | Stay | Bring | Run | Record | Replay | Measure
 
 
 def decide(wish: CandidateWish | None, mine: CandidateRecord, record: ModelRecord | None, facts: Facts) -> Step:  # noqa: PLR0911
@@ -104,6 +112,8 @@ def decide(wish: CandidateWish | None, mine: CandidateRecord, record: ModelRecor
     if wish is None:
         return End()
     wanted = wish.wanted
+    if wish.mode == "measure":
+        return _measure(wanted, mine, record, facts)
     if record is None or record.active is None:
         return Stay("waiting", "candidate.no_active", "no version of the model serves here yet")
     if record.active.sha256 == wanted.sha256:
@@ -126,6 +136,35 @@ def decide(wish: CandidateWish | None, mine: CandidateRecord, record: ModelRecor
         what = ", ".join(facts.pressure)
         return Stay("suspended", f"candidate.{facts.pressure[0]}", f"suspended under pressure: {what}")
     return _way(wish, facts)
+
+
+def _measure(wanted: Wanted, mine: CandidateRecord, record: ModelRecord | None, facts: Facts) -> Step:
+    if (mine.measured_sha256, mine.measured_attempt) == (wanted.sha256, wanted.attempt):
+        return Stay("measured", "", "")
+    if record is not None and (record.phase in machine.INSTALLING or machine.is_on_trial(record)):
+        return Stay("waiting", "candidate.install", "the active version is being installed or on trial")
+    if has_failed(mine, wanted):
+        return Stay("failed", mine.code, mine.reason)
+    if facts.held:
+        return Stay("waiting", machine.HELD_CODE, "held by the server")
+    if facts.retry_waits:
+        return Stay("waiting", mine.code or "candidate.retry", mine.reason or "it is tried again soon")
+    if not facts.in_slot:
+        return Bring(slot_for(wanted, record))
+    if facts.pressure:
+        return Stay("suspended", f"candidate.{facts.pressure[0]}", "not measured under pressure")
+    if facts.fits == "none":
+        return Stay("suspended", "candidate.memory", "there is not enough free memory for a second worker")
+    return Measure()
+
+
+def slot_for(wanted: Wanted, record: ModelRecord | None) -> str:
+    """Return where a candidate is, or is to be brought: the slot that does not serve, or the one that holds it as the active one."""
+    if record is None:
+        return "A"
+    if record.active is not None and record.active.sha256 == wanted.sha256:
+        return record.active.slot
+    return idle_slot(record)
 
 
 def _way(wish: CandidateWish, facts: Facts) -> Step:

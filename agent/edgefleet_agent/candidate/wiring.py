@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from edgefleet_agent.candidate import readings
+from edgefleet_agent.candidate.candidates import Candidates, Neighbours
 from edgefleet_agent.candidate.lane import CandidateOptions, Ground
-from edgefleet_agent.candidate.manager import Candidates, Neighbours
 from edgefleet_agent.candidate.pressure import PressureLimits
 from edgefleet_agent.install.intake import Intake
 from edgefleet_agent.install.preflight import Room
@@ -15,6 +15,7 @@ from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.report import Reports
 from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.settings import AgentSettings
+from edgefleet_agent.telemetry.collect import SystemReader
 from edgefleet_protocol.clock import Clock
 
 
@@ -35,6 +36,7 @@ def options(settings: AgentSettings) -> CandidateOptions:
         record_s=settings.shadow_record_s,
         rest_s=settings.shadow_rest_s,
         headroom_bytes=settings.candidate_headroom_bytes,
+        measure_s=settings.measure_s,
         limits=limits,
     )
 
@@ -52,16 +54,27 @@ def candidates(  # noqa: PLR0913, PLR0917
     room: Callable[[], Room],
 ) -> Candidates:
     """Return the candidates of an agent, known to what serves and to what reports."""
+    system = SystemReader(paths.root)
     near = Neighbours(
         records=lambda: runner.records,
         lend=runner.lend_idle_slot,
         event=reports.candidate,
         changed=reports.changed,
+        windows=lambda windows: reports.telemetry(windows, system.read(())),
         room=room,
         readings=readings.read,
     )
-    ground = Ground(loop, paths, slots, serving.options, options(settings), clock.monotonic_s, serving.write_routes)
+    ground = Ground(
+        loop,
+        paths,
+        slots,
+        serving.options,
+        options(settings),
+        clock.monotonic_s,
+        lambda: clock.now().timestamp(),
+        serving.write_routes,
+    )
     made = Candidates(ground, intake, clock, near)
     serving.attach_candidates(made)
-    reports.candidate_of = made.state
+    reports.candidates = made.states
     return made

@@ -134,14 +134,14 @@ def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredO
     for name, model in sorted(document.models.items()):
         if model.active is None:
             idle.append(parse_model_name(name))
-            continue
-        try:
-            wanted.append(_wanted(name, model.active, document.gen, repository))
-        except TransportError:
-            raise
-        except EdgefleetError as error:
-            refused.append(_refusal(name, model.active, error))
-        if model.candidate is None or model.mode is None:
+        else:
+            try:
+                wanted.append(_wanted(name, model.active, document.gen, repository))
+            except TransportError:
+                raise
+            except EdgefleetError as error:
+                refused.append(_refusal(name, model.active, error))
+        if model.candidate is None or model.mode is None or (model.active is None and model.mode != "measure"):
             continue
         try:
             candidates.append(_candidate(name, model, model.candidate, document.gen, repository))

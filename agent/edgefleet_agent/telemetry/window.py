@@ -140,4 +140,12 @@ def _sum(a: Window, b: Window) -> Window:
         worker_cpu_s=a.worker_cpu_s + b.worker_cpu_s,
         worker_rss_bytes=max(a.worker_rss_bytes, b.worker_rss_bytes),
         shadow=b.shadow if a.shadow is None else a.shadow if b.shadow is None else merge_shadows([a.shadow, b.shadow]),
+        joules_per_answer=_joules(a, b),
     )
+
+
+def _joules(a: Window, b: Window) -> float:
+    """Return the mean over the answers of both; -1 where neither is known."""
+    known = [one for one in (a, b) if one.joules_per_answer >= 0 and one.n > 0]
+    n = sum(one.n for one in known)
+    return sum(one.joules_per_answer * one.n for one in known) / n if n else -1.0

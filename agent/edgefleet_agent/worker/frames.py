@@ -8,6 +8,7 @@
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -140,7 +141,7 @@ def _raw(array: Array) -> tuple[str, bytes | memoryview]:
 
 def _array(tensor: _Tensor, raw: memoryview) -> Array:
     if tensor.dtype == _STRINGS:
-        values = msgspec.msgpack.decode(raw, type=list[str | bytes])
+        values = msgspec.msgpack.decode(raw, type=list[Any])  # str and bytes in one union are not for msgspec
         return np.array(values, dtype=object).reshape(tensor.shape)
     # copied: tensors begin at any byte, runtimes want them aligned
     return np.frombuffer(bytes(raw), dtype=np.dtype(tensor.dtype)).reshape(tensor.shape)

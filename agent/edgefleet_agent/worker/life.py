@@ -28,6 +28,7 @@ from edgefleet_agent.worker.gentle import gently
 from edgefleet_agent.worker.http import HttpServer
 from edgefleet_agent.worker.launch import listen_unix
 from edgefleet_agent.worker.loading import ServedModel, StartError, golden_message, load_served_model
+from edgefleet_agent.worker.measuring import measure
 from edgefleet_agent.worker.protocol import (
     MAX_CONTROL_BYTES,
     BadControlMessageError,
@@ -73,8 +74,8 @@ def run_worker(control: socket.socket) -> int:
         if start is None:
             return EXIT_AGENTD_GONE
         served, golden = _prepare(start, control)
-        if start.replay_path:
-            _replay(served, control)
+        if start.replay_path or start.measure_s > 0:
+            _brief(served, control)
             return EXIT_OK
     except StartError as e:
         _log.error("worker cannot serve: error_class=%s reason=%s", e.error_class, e.reason)
@@ -123,8 +124,14 @@ def _prepare(start: Start, control: socket.socket) -> tuple[ServedModel, Golden]
     return served, golden
 
 
-def _replay(served: ServedModel, control: socket.socket) -> None:
-    """Compare a recording and tell the figures. Raises StartError."""
+def _brief(served: ServedModel, control: socket.socket) -> None:
+    """Do what this worker was started for and is not resident after: measure, or replay a recording. Raises StartError."""
+    if served.start.measure_s > 0:
+        try:
+            measure(served, served.start.measure_s, lambda stats: _send(control, stats))
+        except (EdgefleetError, MemoryError) as e:
+            raise StartError(ErrorClass.LOAD, f"the measurement failed: {e}") from e
+        return
     figures = Figures()
     comparer = Comparer(served, figures)
     figures.shadow = comparer.sums.take

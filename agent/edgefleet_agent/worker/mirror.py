@@ -3,7 +3,8 @@
 1. Nothing here runs before the answer was handed to the connection, and nothing waits: a socket that is full is written on later.
 2. At most QUEUE samples wait, those on their way included; a newer one is then dropped and counted. A shadow that is slow, hangs or dies
    costs the primary a refused append.
-3. The shadow acknowledges each sample with one byte; two are on their way at most, so that it never waits for the next one.
+3. The shadow acknowledges each sample with one byte; two are on their way at most, so that it never waits for the next one. As long as
+   it keeps up, nobody is woken for that: acknowledgements are looked at with the next sample.
 4. A recording (`record`) ends at its count, its size or the first write that fails, and then gets its final name.
 """
 
@@ -39,6 +40,7 @@ class Mirror:
         self._path = ""
         self._unsent: list[memoryview] = []
         self._is_writing = False
+        self._is_reading = False
         self._on_the_way = 0
         self._connect_at_s = 0.0
         self._recorder: _Recorder | None = None
@@ -60,6 +62,7 @@ class Mirror:
 
     def offer(self, samples: list[Sample]) -> None:
         """Take copies of what was answered."""
+        self._take_acknowledgements()
         for sample in samples:
             if self._recorder is not None and self._recorder.is_open:
                 self._figures.mirrored(dropped=not self._recorder.write(sample))
@@ -86,6 +89,17 @@ class Mirror:
             parts = encode_sample(self._waiting.popleft())
             self._on_the_way += 1
             self._send([memoryview(part) for part in parts])
+        self._listen(wanted=bool(self._waiting))
+
+    def _listen(self, *, wanted: bool) -> None:
+        """Be woken by acknowledgements only while samples wait for them."""
+        if self._socket is None or wanted is self._is_reading:
+            return
+        self._is_reading = wanted
+        if wanted:
+            self._loop.add_reader(self._socket.fileno(), self._acknowledged)
+        else:
+            self._loop.remove_reader(self._socket.fileno())
 
     def _connected(self) -> bool:
         if not self._path or self._loop.time() < self._connect_at_s:
@@ -100,7 +114,6 @@ class Mirror:
             _log.debug("shadow cannot be reached: %s", error)
             return False
         self._socket = connection
-        self._loop.add_reader(connection.fileno(), self._acknowledged)
         self._send([memoryview(part) for part in encode_hello(self._hello())])
         return self._socket is not None
 
@@ -130,7 +143,12 @@ class Mirror:
         self._pump()
 
     def _acknowledged(self) -> None:
-        assert self._socket is not None
+        self._take_acknowledgements()
+        self._pump()
+
+    def _take_acknowledgements(self) -> None:
+        if self._socket is None:
+            return
         try:
             data = self._socket.recv(64)
         except (BlockingIOError, InterruptedError):
@@ -141,7 +159,6 @@ class Mirror:
             self._drop_socket()
             return
         self._on_the_way = max(0, self._on_the_way - len(data))
-        self._pump()
 
     def _drop_socket(self) -> None:
         self._lose(len(self._waiting) + self._on_the_way)
@@ -149,11 +166,12 @@ class Mirror:
         self._unsent = []
         connection, self._socket = self._socket, None
         if connection is not None:
-            self._loop.remove_reader(connection.fileno())
+            if self._is_reading:
+                self._loop.remove_reader(connection.fileno())
             if self._is_writing:
                 self._loop.remove_writer(connection.fileno())
             connection.close()
-        self._is_writing = False
+        self._is_writing = self._is_reading = False
 
     def _lose(self, count: int) -> None:
         self._waiting.clear()

@@ -55,6 +55,7 @@ class Start(Message, frozen=True, tag="start"):
     Of a candidate in shadow mode: background: give way to everything else. mirror_path: unix socket on which copies of answered
     requests come. replay_path: a recording of such copies; it is compared, told as one `Stats`, and the worker exits.
     kept_path: file for the disagreements that are kept; keep_inputs: with their raw inputs.
+    measure_s: measure golden inputs for so many seconds a round, tell each round as one `Stats`, and exit.
     """
 
     model: str
@@ -78,6 +79,7 @@ class Start(Message, frozen=True, tag="start"):
     log_predictions: bool = False
     gentle: bool = False
     status_page: bool = False
+    measure_s: float = 0.0
     v: int = 1
 
 
@@ -159,6 +161,7 @@ class Stats(Message, frozen=True, tag="stats"):
     latency: `LatencySketch.packed()` of the run alone, in seconds. classes: counts by class index when the bundle declares a
     classification, else empty. rss_bytes and cpu_s: absolute, of this process.
     mirrored: inputs that were had for a shadow; mirror_dropped: of those, not handed over. shadow: of a shadow itself.
+    joules_per_answer: of a measurement, -1 where the board has no sensor for it.
     """
 
     n: int = 0
@@ -174,6 +177,7 @@ class Stats(Message, frozen=True, tag="stats"):
     mirrored: int = 0
     mirror_dropped: int = 0
     shadow: ShadowFigures | None = None
+    joules_per_answer: float = -1.0
 
 
 class Predictions(Message, frozen=True, tag="predictions"):

@@ -14,7 +14,7 @@ from pathlib import Path
 from edgefleet_agent.worker.engine import BusyError, Engine
 from edgefleet_agent.worker.figures import Figures
 from edgefleet_agent.worker.frames import BadFrameError, FrameReader, Hello, Sample
-from edgefleet_agent.worker.keeping import Worst
+from edgefleet_agent.worker.keeping import Keep, Worst
 from edgefleet_agent.worker.launch import listen_unix
 from edgefleet_agent.worker.loading import ServedModel
 from edgefleet_protocol.comparison import (
@@ -30,6 +30,7 @@ from edgefleet_runtime.compare import Likeness, compare_answers
 from edgefleet_runtime.finite import total_nonfinite
 from edgefleet_runtime.postprocess import Postprocessor, build_postprocessor
 
+REASON = "disagreement"
 _READ_BYTES = 256 * 1024
 _log = logging.getLogger(__name__)
 
@@ -87,8 +88,10 @@ class ShadowSums:
 class Comparer:
     """Runs samples through the candidate and compares. Used from one thread at a time."""
 
-    def __init__(self, served: ServedModel, figures: Figures) -> None:
+    def __init__(self, served: ServedModel, figures: Figures, capture: Keep | None = None) -> None:
+        """Know the candidate. capture: is offered what is kept here, and follows its own policy."""
         start = served.start
+        self._capture = capture
         self._served = served
         self._figures = figures
         self.sums = ShadowSums()
@@ -127,10 +130,11 @@ class Comparer:
             self.sums.failed()
             _log.info("answers cannot be compared: %s", error)
             return
-        name = self._served.postprocess.declared.outputs[0].name
+        recipe = self._served.postprocess.declared.outputs[0]
+        name, op = recipe.name, str(type(recipe.steps[-1]).__struct_config__.tag)
         old_name = self._old.declared.outputs[0].name
         likenesses = [
-            compare_answers(a.get(old_name), b.get(name), top1=name in self._top1)
+            compare_answers(a.get(old_name), b.get(name), top1=name in self._top1, op=op)
             for a, b in zip(old_answers, new_answers, strict=False)
         ]
         self.sums.compared(sample.run_s, likenesses)
@@ -144,8 +148,10 @@ class Comparer:
         worst = max(range(len(likenesses)), key=lambda i: likenesses[i].difference)
         difference = likenesses[worst].difference
         if self._keep.is_worth(difference):
-            reason = "shadow_disagreement" if likenesses[worst].agreed is False else "shadow_delta"
-            self._keep(reason, sample.inputs, {"active": old[worst], "candidate": new[worst]}, difference=difference)
+            answers = {"active": old[worst], "candidate": new[worst]}
+            self._keep(REASON, sample.inputs, answers, difference=difference)
+            if self._capture is not None:
+                self._capture(REASON, sample.inputs, answers, difference=difference)
             self.sums.kept = len(self._keep)
 
     def save(self) -> None:
@@ -207,10 +213,13 @@ class ShadowConnection(asyncio.Protocol):
 class ShadowListener:
     """The socket on which copies come. Made and used in the event loop."""
 
-    def __init__(self, path: Path, served: ServedModel, figures: Figures, engine: Engine) -> None:
+    def __init__(
+        self, path: Path, served: ServedModel, figures: Figures, engine: Engine, capture: Keep | None = None
+    ) -> None:
+        """Listen at `path`. capture: see `Comparer`."""
         self._path = path
         self._engine = engine
-        self._comparer = Comparer(served, figures)
+        self._comparer = Comparer(served, figures, capture)
         figures.shadow = self._comparer.sums.take
         self._loop = asyncio.get_running_loop()
         self._listener = listen_unix(path)

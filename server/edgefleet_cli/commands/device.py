@@ -11,7 +11,7 @@ import typer
 from edgefleet_cli import completion
 from edgefleet_cli.commands.device_task import add_task_commands
 from edgefleet_cli.contexts import write_private
-from edgefleet_cli.errors import UsageError
+from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, UsageError
 from edgefleet_cli.event_view import EVENTS
 from edgefleet_cli.figures import age, error_text, pairs, size, text
 from edgefleet_cli.options import parse_duration_s
@@ -53,8 +53,20 @@ def _models(device: Json) -> str:
     for model in device.get("models") or []:
         running = model.get("release") or f"{model.get('model')} -"
         phase = model.get("phase")
-        shown.append(running if phase == "committed" else f"{running} ({phase})")
+        beside = _beside(model.get("candidate"))
+        shown.append((running if phase == "committed" else f"{running} ({phase})") + beside)
     return ", ".join(shown) or "-"
+
+
+def _beside(candidate: Json | None) -> str:
+    """Return what runs beside a model's active version, for its line."""
+    if not candidate:
+        return ""
+    share = f" {candidate.get('share_pct')} %" if candidate.get("mode") == "split" else ""
+    state = candidate.get("state")
+    return f" + {candidate.get('mode')}{share} {candidate.get('release')}" + (
+        "" if state == "running" else f" ({state})"
+    )
 
 
 def _desired(device: Json) -> str:
@@ -131,6 +143,24 @@ def events(
 
     session = Session.of(ctx)
     session.out.items(session.api.pages(f"/devices/{part(device_id)}/events", limit=limit), EVENTS)
+
+
+@app.command("measure")
+def measure(
+    ctx: typer.Context,
+    device_id: DeviceArgument,
+    ref: Annotated[str, typer.Argument(metavar="RELEASE", help="name@version.", autocompletion=completion.releases)],
+) -> None:
+    """Run a release on a device on its golden inputs, without deploying it, and tell latency, memory and energy. Exit 1 if not."""
+    from edgefleet_cli.api_client import part
+    from edgefleet_cli.measuring import DEFAULT_WAIT_S, MEASURED, Measurer, show_measured
+
+    session = Session.of(ctx)
+    release = session.api.get(f"/releases/{part(ref)}")
+    measurer = Measurer(session.api, session.out, session.clock)
+    row = measurer.measure(release, device_id, wait_s=session.options.timeout_s or DEFAULT_WAIT_S)
+    session.out.one(row, MEASURED, lambda entry: show_measured(session.out, [entry]))
+    raise typer.Exit(EXIT_OK if row["state"] == "measured" else EXIT_FAILED)
 
 
 @app.command("label")

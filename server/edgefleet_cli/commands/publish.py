@@ -8,11 +8,18 @@ import typer
 
 from edgefleet_cli import model_flags as flags
 from edgefleet_cli.commands.deploy import Strategy, note_skipped, parse_strategy
+from edgefleet_cli.errors import UsageError
 from edgefleet_cli.release_view import RELEASES, exit_code, is_over, show_result
 from edgefleet_cli.session import Session
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once the conversion is queued.")]
 To = Annotated[str | None, typer.Option("--to", metavar="SELECTOR", help="Deploy to these devices afterwards.")]
+MeasureOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--measure-on", metavar="DEVICE", help="Run the bundle of its profile on this device and tell what it costs."
+    ),
+]
 How = Annotated[
     str, typer.Option("--strategy", metavar="S", help="How to deploy: all (at once) or canary (in stages).")
 ]
@@ -42,10 +49,12 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
     no_wait: NoWait = False,
     to: To = None,
     strategy: How = "all",
+    measure_on: MeasureOn = None,
 ) -> None:
     """Convert a model for every profile, prove each result, sign it. Exit 0 all signed, 1 some refused, 6 other bytes."""
     session = Session.of(ctx)
     way = parse_strategy(strategy)
+    _refuse_early_measurement(no_wait, measure_on)
     request = flags.make_request(
         model=model,
         name=name,
@@ -67,7 +76,7 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
         max_drop=max_drop,
         reading=flags.import_flags(shape, value, allow_pickle),
     )
-    release = _publish(session, request, no_wait=no_wait, deploys=to is not None)
+    release = _publish(session, request, no_wait=no_wait, deploys=to is not None, measure_on=measure_on or [])
     code = exit_code(release)
     if no_wait and not is_over(release):
         session.out.note(f"queued; follow it with `edgectl release show {release['ref']}`")
@@ -77,7 +86,18 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
     raise typer.Exit(code)
 
 
-def _publish(session: Session, request: flags.ModelRequest, *, no_wait: bool, deploys: bool) -> dict[str, Any]:
+def _refuse_early_measurement(no_wait: bool, measure_on: list[str] | None) -> None:
+    if no_wait and measure_on:
+        raise UsageError(
+            "--measure-on does not go with --no-wait",
+            why="there is nothing to measure before the conversion is over",
+            next_step="leave --no-wait away, or run `edgectl device measure` later",
+        )
+
+
+def _publish(
+    session: Session, request: flags.ModelRequest, *, no_wait: bool, deploys: bool, measure_on: list[str]
+) -> dict[str, Any]:
     from edgefleet_cli.publishing import DEFAULT_WAIT_S, Publisher
 
     publisher = Publisher(session.api, session.out, session.clock)
@@ -96,12 +116,25 @@ def _publish(session: Session, request: flags.ModelRequest, *, no_wait: bool, de
                 f" `edgectl release cancel {release['ref']}`"
             )
             raise
+    if measure_on and release.get("bundles"):
+        release = {**release, "measured": _measured(session, release, measure_on)}
     session.out.one(release, RELEASES, lambda entry: _show(session, entry, deploys=deploys))
     return release
 
 
+def _measured(session: Session, release: dict[str, Any], devices: list[str]) -> list[dict[str, Any]]:
+    from edgefleet_cli.measuring import Measurer
+
+    measurer = Measurer(session.api, session.out, session.clock)
+    return [measurer.measure(release, device) for device in devices]
+
+
 def _show(session: Session, release: dict[str, Any], *, deploys: bool) -> None:
     show_result(session.out, release)
+    if release.get("measured"):
+        from edgefleet_cli.measuring import show_measured
+
+        show_measured(session.out, release["measured"])
     if is_over(release):
         session.out.note(f"what was tried, on one page: `edgectl release report {release['ref']}`")
     bundles = release.get("bundles") or []

@@ -1,7 +1,9 @@
 """Candidates beside the active version: which documents name one, and how they come to.
 
 Rules:
-- A document gets a candidate only for a model that it has an active bundle of, and never the active bundle itself.
+- A measurement needs no active bundle, may be of the active one, and never takes the place of a shadow or a split. Asked for again, it
+  is another attempt: the device measures once for each.
+- Otherwise a document gets a candidate only for a model that it has an active bundle of, and never the active bundle itself.
 - The salt of a split is made of the release's name unless one is given: the same keys go to the candidate on every device, and still
   do when the share is changed later. A larger share only adds keys to the candidate's lane, a smaller one only takes some away.
 - Whatever makes another bundle active (`deploy`, a rollout) ends the candidate of that model.
@@ -9,15 +11,20 @@ Rules:
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import msgspec
 
 from edgefleet_protocol.desired import ModelDesired, Ref
-from edgefleet_protocol.ids import ModelName
+from edgefleet_protocol.ids import DeviceId, ModelName
+from edgefleet_server.fleet.model import NewEvent, SignedDesired
+from edgefleet_server.registry.model import BundleView
 
-Mode = Literal["shadow", "split", "end"]
+Written = tuple[SignedDesired, bool] | str
+"""A device's document and whether it was signed anew, or why it has no such candidate."""
+
+Mode = Literal["shadow", "split", "measure", "end"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,10 @@ def salt_of(release: str, given: str = "") -> str:
 def with_candidate(models: Mapping[str, ModelDesired], wish: CandidateWish) -> dict[str, ModelDesired] | str:
     """Return the document's models with the wish carried out, or why that cannot be; the same models when nothing changes."""
     known = models.get(wish.model)
+    if wish.beside.mode == "measure":
+        return _with_measurement(models, wish, known)
+    if wish.beside.mode == "end" and known is not None and known.active is None:
+        return {model: desired for model, desired in models.items() if model != wish.model}
     if known is None or known.active is None:
         return f"no version of {wish.model} is active there"
     ref, beside = wish.ref, wish.beside
@@ -61,3 +72,39 @@ def with_candidate(models: Mapping[str, ModelDesired], wish: CandidateWish) -> d
         known, candidate=candidate, mode=beside.mode, share_pct=beside.share_pct, salt=beside.salt
     )
     return {**models, wish.model: after}
+
+
+def _with_measurement(
+    models: Mapping[str, ModelDesired], wish: CandidateWish, known: ModelDesired | None
+) -> dict[str, ModelDesired] | str:
+    before = known.candidate if known is not None else None
+    if known is not None and known.mode in ("shadow", "split"):
+        return f"a {known.mode} of another release runs there; end that first"
+    attempt = before.attempt + 1 if before is not None and before.sha256 == wish.ref.sha256 else 1
+    ref = msgspec.structs.replace(wish.ref, attempt=attempt)
+    active = known.active if known is not None else None
+    return {**models, wish.model: ModelDesired(active=active, candidate=ref, mode="measure")}
+
+
+def wishes_of(bundles: Mapping[DeviceId, BundleView], beside: Beside) -> dict[DeviceId, CandidateWish]:
+    """Return what each device's document is to say."""
+    wishes = {}
+    for device, bundle in bundles.items():
+        ref = Ref(target=bundle.target, sha256=bundle.sha256, length=bundle.length)
+        salt = salt_of(str(bundle.ref), beside.salt) if beside.mode == "split" else ""
+        wishes[device] = CandidateWish(bundle.ref.model, ref, replace(beside, salt=salt))
+    return wishes
+
+
+def events_of(
+    written: Mapping[DeviceId, Written], bundles: Mapping[DeviceId, BundleView], beside: Beside, by: str
+) -> list[NewEvent]:
+    """Return one event for each document that was signed anew."""
+    events = []
+    for device, done in written.items():
+        if isinstance(done, str) or not done[1]:
+            continue
+        ref = bundles[device].ref
+        detail = {"release": str(ref), "gen": done[0].gen, "by": by, "mode": beside.mode, "share_pct": beside.share_pct}
+        events.append(NewEvent("desired", device, ref.model, detail=detail))
+    return events

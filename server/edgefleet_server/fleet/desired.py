@@ -22,7 +22,7 @@ from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import store
-from edgefleet_server.fleet.beside import CandidateWish, with_candidate
+from edgefleet_server.fleet.beside import CandidateWish, Written, with_candidate
 from edgefleet_server.fleet.errors import DeviceRevokedError
 from edgefleet_server.fleet.model import ModelChange, OfferedBlob, SignedDesired, Wish
 from edgefleet_server.fleet.sampling import capture_wish
@@ -83,14 +83,12 @@ class DesiredBook:
         models[wish.model] = ModelDesired(active=wish.active)
         return self._write(session, held, models), True
 
-    def set_candidates(
-        self, wishes: Mapping[DeviceId, CandidateWish]
-    ) -> dict[DeviceId, tuple[SignedDesired, bool] | str]:
+    def set_candidates(self, wishes: Mapping[DeviceId, CandidateWish]) -> dict[DeviceId, Written]:
         """Run each wish's bundle beside the active one, or end that; return each document and whether it is new, or why not.
 
         Unknown and revoked devices are left out. Devices are locked as in `set_active`.
         """
-        done: dict[DeviceId, tuple[SignedDesired, bool] | str] = {}
+        done: dict[DeviceId, Written] = {}
         ids = list(wishes)
         with self._db.session() as session:
             for start in range(0, len(ids), LOCK_BATCH):
@@ -262,7 +260,11 @@ def _changed(
         if change.active is None:
             models.pop(change.model, None)
         else:
-            models[change.model] = ModelDesired(active=change.active)
+            known = models.get(change.model)
+            is_same = known is not None and known.active is not None and known.active.sha256 == change.active.sha256
+            # what is tried beside a version goes on while that version is only offered anew
+            candidate = known if is_same and known is not None else ModelDesired(active=None)
+            models[change.model] = msgspec.structs.replace(candidate, active=change.active)
         telemetry = change.telemetry or telemetry
     return models, telemetry
 

@@ -42,12 +42,13 @@ class DeployIn(_In):
     """Where to deploy: a selector ("" = every device) or one device.
 
     mode: beside the active version as a shadow, or with a share of its requests (split), or `end` that; null makes it active.
+    `measure` runs it on its golden inputs once, whatever is active.
     """
 
     selector: str | None = None
     device: str | None = None
     dry_run: bool = False
-    mode: Literal["shadow", "split", "end"] | None = None
+    mode: Literal["shadow", "split", "measure", "end"] | None = None
     share_pct: int = Field(default=0, ge=0, le=100)
     salt: str = Field(default="", max_length=64)
 

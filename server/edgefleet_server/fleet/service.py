@@ -6,7 +6,6 @@ A façade over its parts: `enrolment` (claims, certificates), `desired` (signed 
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -21,7 +20,7 @@ from edgefleet_protocol.messages import Event, Presence, State
 from edgefleet_protocol.profile import HardwareProfile
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import rules, store
-from edgefleet_server.fleet.beside import Beside, CandidateWish, salt_of
+from edgefleet_server.fleet.beside import Beside, events_of, wishes_of
 from edgefleet_server.fleet.desired import DesiredBook, Listener
 from edgefleet_server.fleet.enrolment import Enroller, root_documents
 from edgefleet_server.fleet.errors import (
@@ -338,32 +337,10 @@ class FleetService:
         self, bundles: Mapping[DeviceId, BundleView], beside: Beside, by: str
     ) -> tuple[dict[DeviceId, int], dict[DeviceId, str]]:
         """Write these devices' documents, all in one transaction; return their gens, and why some have none."""
-        wishes = {}
-        for device, bundle in bundles.items():
-            ref = Ref(target=bundle.target, sha256=bundle.sha256, length=bundle.length)
-            salted = replace(beside, salt=salt_of(str(bundle.ref), beside.salt) if beside.mode == "split" else "")
-            wishes[device] = CandidateWish(bundle.ref.model, ref, salted)
         with self._db.session():
-            written = self.desired.set_candidates(wishes)
-            gens = {device: done[0].gen for device, done in written.items() if not isinstance(done, str)}
-            self._feed.add(
-                [
-                    NewEvent(
-                        "desired",
-                        device,
-                        bundles[device].ref.model,
-                        detail={
-                            "release": str(bundles[device].ref),
-                            "gen": done[0].gen,
-                            "by": by,
-                            "mode": beside.mode,
-                            "share_pct": beside.share_pct,
-                        },
-                    )
-                    for device, done in written.items()
-                    if not isinstance(done, str) and done[1]
-                ]
-            )
+            written = self.desired.set_candidates(wishes_of(bundles, beside))
+            self._feed.add(events_of(written, bundles, beside, by))
+        gens = {device: done[0].gen for device, done in written.items() if not isinstance(done, str)}
         return gens, {device: done for device, done in written.items() if isinstance(done, str)}
 
     def _without_bundle(self, release: ReleaseView, one: DeviceFacts) -> Skipped:

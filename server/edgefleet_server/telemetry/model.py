@@ -30,7 +30,10 @@ class ShadowView:
 
 @dataclass(frozen=True)
 class WindowView:
-    """One window of one model. Latencies are milliseconds, within 1 %; None when nothing was counted."""
+    """One window of one model. Latencies are milliseconds, within 1 %; None when nothing was counted.
+
+    joules_per_answer: of a measurement, None where the board cannot tell.
+    """
 
     model: str
     lane: str
@@ -51,6 +54,7 @@ class WindowView:
     worker_rss_bytes: int
     worker_cpu_s: float
     shadow: ShadowView | None = None
+    joules_per_answer: float | None = None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ MAX_SECONDS: Final = 253_402_300_799  # the last second of the year 9999
 MAX_INT: Final = 2**62
 DROPPED: Final = ("events", "telemetry", "samples")
 MAX_INT32: Final = 2**31
+MAX_JOULES: Final = 1e9
 MAX_CLASSES: Final = 4096
 MAX_SEALED_BYTES: Final = 128 * 1024
 
@@ -142,6 +143,7 @@ class TelemetryService:
             "classes": msgspec.msgpack.encode(window.classes),
             "worker_rss_bytes": window.worker_rss_bytes,
             "worker_cpu_s": window.worker_cpu_s,
+            "joules_per_answer": window.joules_per_answer if 0 <= window.joules_per_answer < MAX_JOULES else -1.0,
             "shadow": None if window.shadow is None else msgspec.msgpack.encode(window.shadow),
         }
 
@@ -168,6 +170,7 @@ def view(row: TelemetryWindow) -> WindowView:
         classes=msgspec.msgpack.decode(row.classes, type=list[int]),
         worker_rss_bytes=row.worker_rss_bytes,
         worker_cpu_s=row.worker_cpu_s,
+        joules_per_answer=row.joules_per_answer if row.joules_per_answer >= 0 else None,
         shadow=None if row.shadow is None else shadow_view(msgspec.msgpack.decode(row.shadow, type=ShadowFigures)),
     )
 

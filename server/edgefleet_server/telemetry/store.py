@@ -16,7 +16,8 @@ from edgefleet_server.telemetry.tables import (
 )
 
 ROWS_A_STATEMENT = 1000
-ACTIVE_LANE = "active"
+TELLING_LANES = ("active", "measure")
+"""Whose windows say what a bundle costs on a device: real requests, or its golden inputs in a measurement."""
 
 Key = tuple[str, str, int]
 
@@ -135,7 +136,7 @@ def _loaded(digests: Sequence[str], since: datetime, min_answers: int) -> tuple[
     return (
         col(row.sha256).in_(digests),
         col(row.received_at) >= since,
-        col(row.lane) == ACTIVE_LANE,
+        col(row.lane).in_(TELLING_LANES),
         col(row.n) >= min_answers,
     )
 

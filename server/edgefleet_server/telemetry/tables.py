@@ -55,6 +55,7 @@ class TelemetryWindow(SQLModel, table=True):
     classes: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     worker_rss_bytes: int = Field(sa_type=BigInteger)
     worker_cpu_s: float
+    joules_per_answer: float = -1.0
     shadow: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
 
 

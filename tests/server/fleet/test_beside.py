@@ -1,11 +1,13 @@
 """A release beside the active one: which documents get it, what changes them, and what ends it."""
 
+import msgspec
 import pytest
 
 from edgefleet_protocol.desired import ModelDesired, Ref
 from edgefleet_protocol.ids import ModelName, ReleaseRef
 from edgefleet_server.fleet.beside import Beside, CandidateWish, salt_of, with_candidate
-from tests.server.fleet.house import House
+from edgefleet_server.fleet.model import ModelChange
+from tests.server.fleet.house import PROFILE, House
 
 OLD, NEW = (Ref(target=f"digits/{v}/p.bundle", sha256=v, length=1) for v in ("1.0.0", "1.1.0"))
 DIGITS = ModelName("digits")
@@ -42,8 +44,8 @@ def test_the_salt_is_the_releases_so_that_keys_stay_where_they_are() -> None:
 def two_releases(house: House) -> House:
     """A device that should run 1.0.0, and 1.1.0 beside it to choose from."""
     house.device()
-    first = house.release("digits@1.0.0")
-    house.release("digits@1.1.0")
+    first = house.release("digits@1.0.0", bundles={PROFILE: b"old"})
+    house.release("digits@1.1.0", bundles={PROFILE: b"new"})
     house.fleet.deploy(first, selector="")
     return house
 
@@ -79,3 +81,32 @@ def test_a_dry_run_changes_nothing_and_another_active_version_ends_it(two_releas
     assert (model.release, model.candidate) == ("digits@1.1.0", None)
     skipped = fleet.deploy(new, selector="", beside=Beside("shadow")).skipped
     assert [one.reason for one in skipped] == ["it is the active version there"]
+
+
+def test_a_measurement_needs_nothing_active_and_takes_no_shadow_s_place() -> None:
+    one = with_candidate({}, wish("measure"))
+    assert isinstance(one, dict)
+    assert one["digits"] == ModelDesired(active=None, candidate=NEW, mode="measure")
+    two = with_candidate(one, wish("measure"))
+    assert isinstance(two, dict)
+    assert two["digits"].candidate is not None
+    assert two["digits"].candidate.attempt == 2
+    assert with_candidate(two, wish("end")) == {}
+    of_active = with_candidate({"digits": ModelDesired(active=NEW)}, wish("measure"))
+    assert isinstance(of_active, dict)
+    assert of_active["digits"] == ModelDesired(active=NEW, candidate=NEW, mode="measure")
+    assert with_candidate(of_active, wish("end")) == {"digits": ModelDesired(active=NEW)}
+    shadowed = {"digits": ModelDesired(active=OLD, candidate=NEW, mode="shadow")}
+    assert with_candidate(shadowed, wish("measure")) == "a shadow of another release runs there; end that first"
+
+
+def test_a_rollout_that_offers_the_same_version_again_leaves_the_candidate(two_releases: House) -> None:
+    fleet = two_releases.fleet
+    device = fleet.deploy(ReleaseRef.parse("digits@1.1.0"), selector="", beside=Beside("shadow")).set[0].device
+    before = fleet.wants([device], DIGITS)[device].active
+    assert before is not None
+    fleet.set_models([ModelChange(device, DIGITS, msgspec.structs.replace(before, attempt=2, rollout="r-1"))])
+    assert fleet.reader.device(device).desired.models[0].candidate is not None
+    other = msgspec.structs.replace(before, sha256="0" * 64)
+    fleet.set_models([ModelChange(device, DIGITS, other)])
+    assert fleet.reader.device(device).desired.models[0].candidate is None

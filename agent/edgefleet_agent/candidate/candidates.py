@@ -24,7 +24,6 @@ from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchPr
 from edgefleet_agent.install.intake import Intake, Job
 from edgefleet_agent.install.preflight import Room, Unfit, check_disk, check_fit
 from edgefleet_agent.install.records import CandidateWish, DesiredOk, HoldOk, ModelRecord, SlotInfo, Wanted
-from edgefleet_agent.install.wishes import idle_slot
 from edgefleet_agent.worker.protocol import ModelRoute, Stats
 from edgefleet_agent.workers import Worker
 from edgefleet_protocol.clock import Clock
@@ -43,13 +42,14 @@ class Neighbours:
     """What the manager needs of the rest of agentd. All are called in the loop.
 
     records: what serves. lend: the idle slot of a model is about to be overwritten, so it is no way back any more. event: tell the
-    server once. changed: report soon.
+    server once. changed: report soon. windows: tell these now, apart from the usual ones.
     """
 
     records: Callable[[], dict[str, ModelRecord]]
     lend: Callable[[str], None]
     event: Callable[[EventKind, str, str, str, str, str, ErrorClass | None], None]
     changed: Callable[[], None]
+    windows: Callable[[list[Window]], None]
     room: Callable[[], Room]
     readings: Callable[[], Readings]
 
@@ -134,7 +134,7 @@ class Candidates:
     @property
     def is_busy(self) -> bool:
         """Whether a candidate is on its way, so that time matters now."""
-        return any(one.state in ("downloading", "starting", "replaying") for one in self._all.values())
+        return any(one.state in ("downloading", "starting", "replaying", "measuring") for one in self._all.values())
 
     def look(self, model: str) -> None:
         """Compare one candidate with what is wanted, and act."""
@@ -156,14 +156,17 @@ class Candidates:
             case rules.Record():
                 self._record(one)
             case rules.Replay():
-                if not one.lane.replays:
+                if not one.lane.is_brief:
                     self._start(one, replay=True)
+            case rules.Measure():
+                if not one.lane.is_brief:
+                    self._start(one)
         self._watch_steady(one)
 
     def _facts(self, one: _Candidate, record: ModelRecord | None) -> rules.Facts:
         if one.wish is None:
             return rules.Facts(None, held=False, in_slot=False, fits="none")
-        wanted, is_shadow = one.wish.wanted, one.wish.mode == "shadow"
+        wanted, is_shadow = one.wish.wanted, one.wish.mode != "split"
         now_s = self._now()
         one.pressure = weighed(one.pressure, self._near.readings(), self._options.limits, now_s=now_s, shadow=is_shadow)
         info = self._in_slot(one, wanted, record)
@@ -195,9 +198,7 @@ class Candidates:
 
     def _in_slot(self, one: _Candidate, wanted: Wanted, record: ModelRecord | None) -> SlotInfo | None:
         """Return what is in the idle slot if it is the wanted bundle, read whole once in each life of agentd."""
-        if record is None or record.active is None:
-            return None
-        slot = idle_slot(record)
+        slot = rules.slot_for(wanted, record)
         info = self._slots.info(wanted.model, slot)
         if info is None or info.sha256 != wanted.sha256 or one.bringing:
             return None
@@ -226,7 +227,8 @@ class Candidates:
         if unfit is not None:
             self._failed(one, unfit.error_class, unfit.code, unfit.reason)
             return
-        self._near.lend(wanted.model)
+        if wanted.model in self._near.records():
+            self._near.lend(wanted.model)
         one.is_checked = False
         one.record = self._write(msgspec.structs.replace(one.record, sha256=wanted.sha256, slot=slot, starts=0))
         one.bringing = wanted.sha256
@@ -258,9 +260,9 @@ class Candidates:
         if one.lane.runs(one.wish):
             one.lane.follow(one.wish)
         else:
-            self._start(one, replay=False)
+            self._start(one)
 
-    def _start(self, one: _Candidate, *, replay: bool) -> None:
+    def _start(self, one: _Candidate, *, replay: bool = False) -> None:
         assert one.wish is not None
         wanted = one.wish.wanted
         one.lane.stop()
@@ -269,7 +271,7 @@ class Candidates:
             reason = f"started {one.record.starts} times without a steady run; last: {one.record.reason or 'cut off'}"
             self._failed(one, ErrorClass.CRASH, "candidate.restarts", reason)
             return
-        slot = idle_slot(self._near.records()[wanted.model])
+        slot = rules.slot_for(wanted, self._near.records().get(wanted.model))
         info = self._slots.info(wanted.model, slot)
         assert info is not None  # by the decision that led here
         one.record = self._write(rules.started(one.record, wanted, slot))
@@ -278,7 +280,9 @@ class Candidates:
         except OSError as error:
             self._failed(one, ErrorClass.DISK, "candidate.not_started", str(error))
             return
-        self._tell(one, CandidatePhase.REPLAYING if replay else CandidatePhase.STARTING)
+        is_measure = one.wish.mode == "measure"
+        brief = CandidatePhase.MEASURING if is_measure else CandidatePhase.REPLAYING
+        self._tell(one, brief if replay or is_measure else CandidatePhase.STARTING)
 
     def _record(self, one: _Candidate) -> None:
         if not one.lane.is_recording:
@@ -291,10 +295,22 @@ class Candidates:
         if worker.failed is not None:
             failed = worker.failed
             self._failed(one, ErrorClass(failed.error_class), f"candidate.{failed.error_class}", failed.reason)
-        elif worker.replays and how == "exit status 0":
-            self._replayed(one)
+        elif worker.is_brief and how == "exit status 0":
+            self._measured(one) if one.lane.measured else self._replayed(one)
         else:
             self._crashed(one, how)
+
+    def _measured(self, one: _Candidate) -> None:
+        assert one.wish is not None
+        wanted = one.wish.wanted
+        self._near.windows(one.lane.measured)
+        one.retries = 0
+        one.record = self._write(
+            msgspec.structs.replace(
+                one.record, starts=0, measured_sha256=wanted.sha256, measured_attempt=wanted.attempt
+            )
+        )
+        self.look(one.model)
 
     def _replayed(self, one: _Candidate) -> None:
         one.rested_since_s = self._now()
@@ -389,6 +405,10 @@ class Candidates:
     def pids(self) -> dict[str, int]:
         """Return the process ids of the candidates' workers by model."""
         return {m: one.lane.worker.pid for m, one in self._all.items() if one.lane.worker is not None}
+
+    def states(self) -> dict[str, CandidateState]:
+        """Return what is reported of all candidates, by model."""
+        return {model: told for model in self._all if (told := self.state(model)) is not None}
 
     def state(self, model: str) -> CandidateState | None:
         """Return what is reported of a model's candidate."""
