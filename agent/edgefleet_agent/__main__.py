@@ -14,6 +14,7 @@ from edgefleet_agent import __version__, errors
 from edgefleet_agent.infer_args import add_infer_parser
 from edgefleet_agent.logs import set_up_logging
 from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.predictions_cli import add_predictions_parser
 from edgefleet_agent.settings import load_settings
 from edgefleet_protocol.errors import EdgefleetError
 
@@ -72,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     rollback.add_argument("model", nargs="?", default="", help="which model; may be left out when there is one")
     rollback.add_argument("--reason", default="", help="why, for those who look at it later")
     rollback.set_defaults(run=_rollback)
-    for command in (enroll, run, status, renew, rollback):
+    predictions = add_predictions_parser(sub)
+    for command in (enroll, run, status, renew, rollback, predictions):
         command.add_argument("--state", type=Path, default=_default_state(), help="state folder (default: %(default)s)")
         command.add_argument("-o", "--output", choices=("text", "json"), default="text")
     _add_infer(sub)
