@@ -17,7 +17,7 @@ from edgefleet_server.app import create_app
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.paging import PageRequest
 from tests.agent.field import Agent, deploy, eventually
-from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.agent.worker.models import CLASSES, bundle_bytes, classifier_onnx
 from tests.server.dashboard.serving import served
 from tests.server.fleet.apps import parts_of
 from tests.server.gateway.conftest import Site
@@ -125,7 +125,8 @@ def test_without_consent_nothing_is_captured_and_what_was_is_removed(site: Site,
 
 def test_the_prediction_log_names_each_answer_and_holds_no_input(agent: Agent, site: Site) -> None:
     agent.start()
-    deploy(site, "1.0.0", bundle_bytes(classifier_onnx()))
+    labels = "\n".join(f"class {i}" for i in range(CLASSES)).encode()
+    deploy(site, "1.0.0", bundle_bytes(classifier_onnx(), extra={"labels.txt": labels}))
     agent.wait("committed", "1.0.0")
     assert agent.comes_to_answer("1.0.0")
     for _ in range(5):
