@@ -1,11 +1,15 @@
 """Settings → what the parts of agentd are given. Its own file because `daemon` shall show only what happens."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from edgefleet_agent.install.trial import Limits
-from edgefleet_agent.link.outbox import Joins, Outbox
+from edgefleet_agent.link.drain import Drain
+from edgefleet_agent.link.mqtt import LinkOptions, MqttLink
+from edgefleet_agent.link.outbox import Joins, Kind, Outbox
+from edgefleet_agent.loop import Loop
 from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.renewal import Renewal
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.telemetry.window import begins_s, merge_payloads, pack_payloads
 from edgefleet_agent.workers import WorkerOptions
@@ -29,6 +33,21 @@ def worker_options(settings: AgentSettings, paths: StatePaths, listeners: Sequen
 def open_outbox(settings: AgentSettings, paths: StatePaths) -> Outbox:
     """Return the outbox of this device, which adds up and packs telemetry."""
     return Outbox(paths.outbox, settings.outbox_bytes, Joins(merge_payloads, pack_payloads, begins_s))
+
+
+def open_link(
+    settings: AgentSettings, renewal: Renewal, boot_id: str, wake: Callable[[], None], unix_ms: Callable[[], int]
+) -> MqttLink:
+    """Return the connection to the broker, not started."""
+    options = LinkOptions(settings.keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
+    return MqttLink(renewal.identity, renewal.candidates, boot_id, options, wake, unix_ms)
+
+
+def open_drain(
+    settings: AgentSettings, outbox: Outbox, link: MqttLink, topic_of: Callable[[Kind], str], loop: Loop
+) -> Drain:
+    """Return what hands the outbox's messages to the link."""
+    return Drain(outbox, link, topic_of, loop.monotonic_s, loop.call_later, settings.telemetry_daily_bytes)
 
 
 def limits(settings: AgentSettings) -> Limits:

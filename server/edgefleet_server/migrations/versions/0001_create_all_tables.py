@@ -1,5 +1,5 @@
 # ruff: noqa: PLR0915  # every table of the server, one statement each
-"""create all tables.
+"""Create all tables.
 
 Revision: 0001, after nothing.
 """
@@ -103,14 +103,6 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_conversion_jobs_key"), ["key"], unique=False)
         batch_op.create_index("ix_conversion_jobs_state", ["state", "id"], unique=False)
 
-    op.create_table(
-        "fleet_capture_key",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("public_key", sa.String(length=64), nullable=False),
-        sa.Column("set_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("set_by", sa.String(length=120), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_fleet_capture_key")),
-    )
     op.create_table(
         "fleet_claim",
         sa.Column("id", sa.String(length=32), nullable=False),
@@ -391,46 +383,6 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_telemetry_batch_received_at"), ["received_at"], unique=False)
 
     op.create_table(
-        "telemetry_capture",
-        sa.Column("device_id", sa.String(length=63), nullable=False),
-        sa.Column("record", sa.String(length=32), nullable=False),
-        sa.Column("fetch_id", sa.String(length=32), nullable=False),
-        sa.Column("model", sa.String(length=63), nullable=False),
-        sa.Column("sha256", sa.String(length=64), nullable=False),
-        sa.Column("reason", sa.String(length=32), nullable=False),
-        sa.Column("label", sa.Integer(), nullable=False),
-        sa.Column("trace_id", sa.String(length=64), nullable=False),
-        sa.Column("taken_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("seen", sa.BigInteger(), nullable=False),
-        sa.Column("key_id", sa.String(length=16), nullable=False),
-        sa.Column("size_bytes", sa.Integer(), nullable=False),
-        sa.Column("sealed", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("device_id", "record", name=op.f("pk_telemetry_capture")),
-    )
-    with op.batch_alter_table("telemetry_capture", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_telemetry_capture_fetch_id"), ["fetch_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_telemetry_capture_received_at"), ["received_at"], unique=False)
-
-    op.create_table(
-        "telemetry_capture_fetch",
-        sa.Column("id", sa.String(length=32), nullable=False),
-        sa.Column("device_id", sa.String(length=63), nullable=False),
-        sa.Column("model", sa.String(length=63), nullable=False),
-        sa.Column("reason", sa.String(length=32), nullable=False),
-        sa.Column("most", sa.Integer(), nullable=False),
-        sa.Column("received", sa.Integer(), nullable=False),
-        sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("asked_by", sa.String(length=120), nullable=False),
-        sa.Column("until", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("done_at", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_telemetry_capture_fetch")),
-    )
-    with op.batch_alter_table("telemetry_capture_fetch", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_telemetry_capture_fetch_asked_at"), ["asked_at"], unique=False)
-        batch_op.create_index(batch_op.f("ix_telemetry_capture_fetch_device_id"), ["device_id"], unique=False)
-
-    op.create_table(
         "telemetry_window",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("device_id", sa.String(length=63), nullable=False),
@@ -508,8 +460,6 @@ def downgrade() -> None:
     op.drop_table("bundles")
     op.drop_table("releases")
     op.drop_table("telemetry_window")
-    op.drop_table("telemetry_capture_fetch")
-    op.drop_table("telemetry_capture")
     op.drop_table("telemetry_batch")
     op.drop_table("signing_tuf_metadata")
     op.drop_table("signing_lock")
@@ -528,7 +478,6 @@ def downgrade() -> None:
     op.drop_table("fleet_device")
     op.drop_table("fleet_desired")
     op.drop_table("fleet_claim")
-    op.drop_table("fleet_capture_key")
     op.drop_table("conversion_jobs")
     op.drop_table("blobs")
     op.drop_table("audit")
