@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent
 SLOW = (
+    "agent/test_capture.py",
     "agent/test_going_back.py",
     "agent/test_hostile.py",
     "agent/test_install_child.py",
