@@ -441,7 +441,7 @@ class Daemon:
                 self._serving.ask_golden(model)
         if busy or self._runner.is_watching or self._ticker.is_closing:
             self._serving.ask_stats()
-        if self._link.is_connected and now - self._heard_s > SILENCE_S and len(self._outbox):
+        if self._link.is_connected and now - self._heard_s > SILENCE_S and self._outbox.awaits:
             # what we send is never confirmed though the client believes to be connected
             self._heard_s = now
             self._drain.relinked()

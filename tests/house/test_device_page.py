@@ -19,7 +19,8 @@ def _value(text: str) -> float | bool | str:
     try:
         return float(number) * {"": 1, "MiB": MIB, "MB": 1_000_000}[unit]
     except ValueError:
-        return {"true": True, "false": False, '""': ""}.get(text, text)
+        words: dict[str, bool | str] = {"true": True, "false": False, '""': ""}
+        return words.get(text, text)
 
 
 def test_the_page_names_settings_and_defaults_as_they_are() -> None:

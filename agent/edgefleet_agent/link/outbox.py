@@ -148,6 +148,11 @@ class Outbox:
         """How many messages were ever added into another one to save room."""
         return self._counts().get("merged", 0)
 
+    @property
+    def awaits(self) -> bool:
+        """Whether something was sent on this connection and is not confirmed."""
+        return bool(self._sent)
+
     def waiting(self, kind: Kind) -> int:
         """Return how many messages of a class wait."""
         return self._rows.get(kind, 0) + sum(key[0] == kind for key in self._fresh)
