@@ -27,8 +27,8 @@ class Tasks:
         self.handlers: dict[str, Callable[[TaskWish], None]] = {}
         try:
             done = read_record(_Done, path)
-        except StateFileError:
-            done = None  # a torn file: a task may be done once more, which every kind allows
+        except (StateFileError, OSError):
+            done = None  # torn or not readable: a task may be done once more, which every kind allows
         self._done = list(done.ids) if done is not None else []
 
     def take(self, wishes: Sequence[TaskWish]) -> None:

@@ -54,7 +54,7 @@ def opened(record: Captured) -> dict[str, Any]:
 
 def held(number: int, label: int = 0, size: int = 4) -> Held:
     """Return an answer with an input of so many floats."""
-    return Held(f"t{number}", number, label, {"x": np.zeros(size, np.float32)}, {})
+    return Held(f"t{number}", number, label, {"x": np.zeros(size, np.float32)}, {}, 4 * size)
 
 
 def test_every_answer_of_a_window_has_the_same_chance() -> None:
