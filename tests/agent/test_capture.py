@@ -13,7 +13,6 @@ from tests.server.gateway.conftest import Site
 
 POLICY = json.dumps({"fields": {"x": [{"do": "bin", "width": 0.5}]}, "low_confidence": 0}).encode()
 SENT = (1.2, 0.3, 0.9, 0.0)
-BINNED = [[1.0, 0.0, 0.5, 0.0]]
 
 
 def consents(agent: Agent, **more: str) -> None:
@@ -27,15 +26,19 @@ def consents(agent: Agent, **more: str) -> None:
     }
 
 
-def test_without_consent_nothing_is_captured_and_what_was_is_removed(site: Site, agent: Agent) -> None:
+def test_answers_are_logged_and_without_consent_no_input_is_kept(site: Site, agent: Agent) -> None:
     site.house.fleet.sampling.set(new_key()[1].hex(), "test")
     consents(agent)
     agent.start()
-    deploy(site, "1.0.0", bundle_bytes(classifier_onnx(), extra={"privacy.json": POLICY}))
+    labels = "\n".join(f"class {i}" for i in range(CLASSES)).encode()
+    deploy(site, "1.0.0", bundle_bytes(classifier_onnx(), extra={"labels.txt": labels, "privacy.json": POLICY}))
     agent.wait("committed", "1.0.0")
     assert agent.comes_to_answer("1.0.0")
+    for _ in range(5):
+        agent.infer(x=SENT)
     assert eventually(lambda: records(agent) > 0)
     assert agent.stop() == 0
+    check_log(agent)
     consents(agent, EDGEFLEET_AGENT_CAPTURE_KEY=new_key()[1].hex())
     agent.start()
     agent.wait("committed", "1.0.0")
@@ -49,15 +52,8 @@ def test_without_consent_nothing_is_captured_and_what_was_is_removed(site: Site,
     assert records(agent) == 0
 
 
-def test_the_prediction_log_names_each_answer_and_holds_no_input(agent: Agent, site: Site) -> None:
-    agent.start()
-    labels = "\n".join(f"class {i}" for i in range(CLASSES)).encode()
-    deploy(site, "1.0.0", bundle_bytes(classifier_onnx(), extra={"labels.txt": labels}))
-    agent.wait("committed", "1.0.0")
-    assert agent.comes_to_answer("1.0.0")
-    for _ in range(5):
-        agent.infer(x=(1.25, 0.5, 0.125, 0.0))
-    assert agent.stop() == 0
+def check_log(agent: Agent) -> None:
+    """The prediction log names each of the last answers and holds no input."""
     told = json.loads(agent.command("predictions", "digits", "-n", "5", "-o", "json").stdout)["predictions"]
     assert len(told) == 5
     assert {(p["model"], p["version"], p["lane"]) for p in told} == {("digits", "1.0.0", "active")}
@@ -66,7 +62,7 @@ def test_the_prediction_log_names_each_answer_and_holds_no_input(agent: Agent, s
     one = json.loads(agent.command("predictions", "--trace", told[2]["trace_id"], "-o", "json").stdout)["predictions"]
     assert one == [told[2]]
     assert told[0]["trace_id"] in agent.command("predictions").stdout
-    assert not contains(agent.state / "predictions", np.array([1.25, 0.5, 0.125, 0.0], np.float32).tobytes())
+    assert not contains(agent.state / "predictions", np.array(SENT, np.float32).tobytes())
 
 
 def records(agent: Agent) -> int:

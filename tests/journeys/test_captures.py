@@ -95,4 +95,3 @@ def test_what_a_device_captures_reaches_the_holder_of_the_key_and_nobody_else(ro
     actions = [row["action"] for row in audit]
     assert actions.count("get_capture") == 2
     assert {"set_capture_key", "fetch_captures"} <= set(actions)
-
