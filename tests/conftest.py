@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent
 SLOW = (
     "agent/test_candidate_way.py",
     "agent/test_candidates.py",
+    "agent/test_capture.py",
     "agent/test_going_back.py",
     "agent/test_hostile.py",
     "agent/test_install_child.py",

@@ -16,6 +16,7 @@ from edgefleet_agent.care.commands import add_care_parsers
 from edgefleet_agent.infer_args import add_infer_parser
 from edgefleet_agent.logs import set_up_logging
 from edgefleet_agent.paths import StatePaths, default_state
+from edgefleet_agent.predictions_cli import add_predictions_parser
 from edgefleet_agent.settings import load_settings
 from edgefleet_protocol.errors import EdgefleetError
 
@@ -77,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     shadow = sub.add_parser("shadow", help="what runs beside the active version, and where the two disagree most")
     shadow.add_argument("model", nargs="?", default="", help="which model; all without")
     shadow.set_defaults(run=_shadow)
-    for command in (enroll, run, status, renew, rollback, shadow, *add_care_parsers(sub)):
+    predictions = add_predictions_parser(sub)
+    for command in (enroll, run, status, renew, rollback, shadow, predictions, *add_care_parsers(sub)):
         command.add_argument("--state", type=Path, default=default_state(), help="state folder (default: %(default)s)")
         command.add_argument("-o", "--output", choices=("text", "json"), default="text")
     _add_infer(sub)

@@ -68,15 +68,21 @@ class CaptureStore:
         self._days = days
         self._budget: Bucket | None = daily(daily_bytes, now_s)
         self._entries: dict[str, Entry] = {}
-        for path in folder.glob(f"*{SUFFIX}") if folder.is_dir() else ():
-            entry = parse_name(path.name, path.stat().st_size)
-            if entry is None:
-                path.unlink(missing_ok=True)
-            else:
-                self._entries[entry.name] = entry
+        try:
+            self._read_names()
+        except OSError as error:  # a disk that cannot be read must not keep the agent from serving
+            log.warning("captures not readable", extra={"reason": str(error)})
         self.size_bytes = sum(entry.size_bytes for entry in self._entries.values())
         self.refused = 0
         self.evicted = 0
+
+    def _read_names(self) -> None:
+        for path in self._folder.glob(f"*{SUFFIX}"):
+            entry = parse_name(path.name, path.stat().st_size)
+            if entry is not None:
+                self._entries[entry.name] = entry
+            elif path.is_file():
+                path.unlink()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -134,7 +140,10 @@ class CaptureStore:
         entry = self._entries.pop(name, None)
         if entry is not None:
             self.size_bytes -= entry.size_bytes
-            (self._folder / name).unlink(missing_ok=True)
+            try:
+                (self._folder / name).unlink(missing_ok=True)
+            except OSError as error:  # it is told nobody any more; the next start finds it again
+                log.warning("record not removed", extra={"reason": str(error)})
 
     def expire(self, now_ms: int) -> None:
         """Remove what is older than the retention."""

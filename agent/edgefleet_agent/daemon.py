@@ -36,10 +36,9 @@ from edgefleet_agent.install.records import DesiredOk, HoldOk, SlotRef
 from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.keeping import Keeper
-from edgefleet_agent.link.budget import daily
-from edgefleet_agent.link.drain import Drain, topic_chooser
+from edgefleet_agent.link.drain import Downloads, topic_chooser
 from edgefleet_agent.link.metered import look
-from edgefleet_agent.link.mqtt import Connected, Disconnected, LinkOptions, MqttLink, Received
+from edgefleet_agent.link.mqtt import Connected, Disconnected, Received
 from edgefleet_agent.link.outbox import Kind
 from edgefleet_agent.listening import public_listeners
 from edgefleet_agent.logfile import Capture, LogFile
@@ -116,29 +115,15 @@ class Daemon:
         self._watchdog = Watchdog(self._loop.call_later, self._is_live)
         self._control_socket = self._paths.sockets() / "control.sock"
         self._control = Control(self._loop, self._control_socket, lambda request: obey(self._runner, request))
-        options = LinkOptions(settings.keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
-        self._link = MqttLink(
-            self._renewal.identity,
-            self._renewal.candidates,
-            self._boot_id,
-            options,
-            self._loop.wake,
-            self._reports.unix_ms,
-        )
-        self._drain = Drain(
-            self._outbox,
-            self._link,
-            topic_chooser(self._topics, self._device),
-            self._clock.monotonic_s,
-            self._loop.call_later,
-            settings.telemetry_daily_bytes,
-        )
+        self._link = wiring.open_link(settings, self._renewal, self._boot_id, self._loop.wake, self._reports.unix_ms)
+        chooser = topic_chooser(self._topics, self._device)
+        self._drain = wiring.open_drain(settings, self._outbox, self._link, chooser, self._loop)
         self._keeper = Keeper(self._loop, self._clock, settings, self._paths, self._outbox, self._device, self._boot_id)
         self._keeper.send_to_all = self._serving.send_to_all
         self._keeper.pump, self._drain.more_samples = self._drain.pump, self._keeper.next_sample
         self._keeper.finish = self._chores.finish
         self._chores.give("capture", self._keeper.begin_fetch)
-        self._downloads = daily(settings.download_daily_bytes, self._clock.monotonic_s())
+        self._downloads = Downloads(settings.download_daily_bytes, self._clock.monotonic_s)
         self._ticker = Ticker(self._loop, self._clock, self._device, settings.telemetry_interval_s, self._close_window)
         self._desired: DesiredOk | None = None
         self._state_timer_set = False
@@ -323,11 +308,8 @@ class Daemon:
 
     def send_blocks(self, request: bytes) -> None:
         """Ask for leaves, unless the day's downloads are used up; the child asks again."""
-        if self._downloads is not None:
-            self._downloads = self._downloads.now(self._clock.monotonic_s())
-            if self._downloads.level <= 0:
-                return
-        self._link.publish(self._topics.up_blk(self._device), request, 0)
+        if self._downloads.may_ask():
+            self._link.publish(self._topics.up_blk(self._device), request, 0)
 
     # ---- from the broker
 
@@ -370,8 +352,7 @@ class Daemon:
 
     def _on_message(self, item: Received) -> None:
         if item.topic == self._topics.dn_blk(self._device):
-            if self._downloads is not None:
-                self._downloads = self._downloads.less(len(item.payload))
+            self._downloads.took(len(item.payload))
             self._intake.blocks(item.payload)
         elif item.topic == self._topics.dn_meta(self._device):
             self._on_downlink(item.payload)
@@ -475,7 +456,7 @@ class Daemon:
                 self._serving.ask_golden(model)
         if busy or self._runner.is_watching or self._ticker.is_closing:
             self._serving.ask_stats()
-        if self._link.is_connected and now - self._heard_s > SILENCE_S and len(self._outbox):
+        if self._link.is_connected and now - self._heard_s > SILENCE_S and self._outbox.awaits:
             # what we send is never confirmed though the client believes to be connected
             self._heard_s = now
             self._drain.relinked()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgefleet_agent.captures import CaptureRecord, CaptureStore
+from edgefleet_agent.durable import write_file
 from edgefleet_agent.install.records import DesiredOk, TaskWish
 from edgefleet_agent.link.outbox import Kind, Outbox
 from edgefleet_agent.loop import Loop
@@ -27,6 +28,7 @@ MAX_LIMIT = 10_000
 DEFAULT_LIMIT = 100
 IN_OUTBOX = 2
 SALT_BYTES = 32
+HOUR_S = 3_600.0
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class Keeper:
         self.finish: Callable[[str], None] = lambda _task: None
         if not settings.capture_consent:
             self.store.clear()
+        loop.call_later(HOUR_S, self._hourly)
 
     @property
     def is_capturing(self) -> bool:
@@ -78,12 +81,16 @@ class Keeper:
         """Write what is pending."""
         self._log.flush()
 
+    def _hourly(self) -> None:
+        """Let records go after their days, also when no document comes for months."""
+        self.store.expire(self._now_ms())
+        self._loop.call_later(HOUR_S, self._hourly)
+
     # ---- from the document
 
     def wish(self, desired: DesiredOk) -> None:
         """Follow a verified document."""
         self._set_rules(desired)
-        self.store.expire(self._now_ms())
         self.pump()
 
     def _set_rules(self, desired: DesiredOk) -> None:
@@ -118,8 +125,7 @@ class Keeper:
             salt = b""
         if len(salt) != SALT_BYTES:
             salt = secrets.token_bytes(SALT_BYTES)
-            path.write_bytes(salt)
-            path.chmod(0o600)
+            write_file(path, salt)
         return salt
 
     # ---- from workers

@@ -42,6 +42,10 @@ class Loop:
         self._on_wake: Callback = _nothing
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
 
+    def monotonic_s(self) -> float:
+        """Return the loop's time."""
+        return self._clock.monotonic_s()
+
     @property
     def wake_fd(self) -> int:
         """Descriptor for `signal.set_wakeup_fd`."""

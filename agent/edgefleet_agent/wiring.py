@@ -1,21 +1,27 @@
 """Settings → what the parts of agentd are given. Its own file because `daemon` shall show only what happens."""
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from edgefleet_agent.cgroup import delegated
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.trial import Limits
-from edgefleet_agent.link.outbox import Joins, Outbox
+from edgefleet_agent.link.drain import Drain
+from edgefleet_agent.link.mqtt import LinkOptions, MqttLink
+from edgefleet_agent.link.outbox import Joins, Kind, Outbox
 from edgefleet_agent.loop import Loop
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.recycling import Memory, Recycler
+from edgefleet_agent.renewal import Renewal
 from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.telemetry.collect import disk_free_bytes, memory_available_bytes, rss_bytes
 from edgefleet_agent.telemetry.window import begins_s, merge_payloads, pack_payloads
 from edgefleet_agent.workers import WorkerOptions
+
+METERED_KEEPALIVE_S = 1_200
+"""Pings each minute would cost four times what the telemetry does (`./dev bench agent-wire`)."""
 
 
 def worker_options(settings: AgentSettings, paths: StatePaths, listeners: Sequence[socket.socket]) -> WorkerOptions:
@@ -74,6 +80,22 @@ def recycler(settings: AgentSettings, loop: Loop, serving: ModelServing) -> Recy
         return Memory(settings.worker_memory_bytes, spare)
 
     return Recycler(loop, serving.pids, rss_bytes, memory, serving.recycle)
+
+
+def open_link(
+    settings: AgentSettings, renewal: Renewal, boot_id: str, wake: Callable[[], None], unix_ms: Callable[[], int]
+) -> MqttLink:
+    """Return the connection to the broker, not started."""
+    keepalive_s = max(settings.keepalive_s, METERED_KEEPALIVE_S) if settings.metered == "yes" else settings.keepalive_s
+    options = LinkOptions(keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
+    return MqttLink(renewal.identity, renewal.candidates, boot_id, options, wake, unix_ms)
+
+
+def open_drain(
+    settings: AgentSettings, outbox: Outbox, link: MqttLink, topic_of: Callable[[Kind], str], loop: Loop
+) -> Drain:
+    """Return what hands the outbox's messages to the link."""
+    return Drain(outbox, link, topic_of, loop.monotonic_s, loop.call_later, settings.telemetry_daily_bytes)
 
 
 def limits(settings: AgentSettings) -> Limits:

@@ -147,7 +147,7 @@ class Postprocessor:
         values = real_values(self.specs[recipe.name], raw)
         for step in recipe.steps[:-1]:
             values = _transform(step, values)
-        best = float(np.atleast_1d(values.max(axis=-1)).min()) if values.ndim else float(values)
+        best = float(values.max(axis=-1).min()) if values.ndim else float(values)
         return best if 0.0 <= best <= 1.0 else None
 
     def _answer(self, recipe: OutputRecipe, outputs: Mapping[str, Array]) -> list[Any]:

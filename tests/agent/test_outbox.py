@@ -1,5 +1,6 @@
 """The outbox keeps what the server has not confirmed, within its bytes; windows add up without loss."""
 
+import itertools
 import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,8 +61,10 @@ def test_a_message_leaves_only_when_the_server_stored_it(tmp_path: Path) -> None
     box.add(Kind.EVENT, "b", 1, b"event")
     first = box.due(0.0, 10)
     assert [(w.kind, w.seq) for w in first] == [(Kind.EVENT, 1), (Kind.TELEMETRY, 1)]
+    assert not box.awaits
     for waiting in first:
         box.sent(waiting, 0.0)
+    assert box.awaits
     assert box.due(1.0, 10) == []
     assert [w.seq for w in box.due(21.0, 10)] == [1, 1]
     box.close()
@@ -70,7 +73,7 @@ def test_a_message_leaves_only_when_the_server_stored_it(tmp_path: Path) -> None
     assert box.ack(Kind.EVENT, "other boot", [1]) == 0
     assert box.ack(Kind.EVENT, "b", [1]) == 1
     assert box.ack(Kind.TELEMETRY, "b", [1, 2]) == 1
-    assert (len(box), box.size_bytes) == (0, 0)
+    assert (len(box), box.size_bytes, box.awaits) == (0, 0, False)
 
 
 def test_the_same_message_is_kept_once(tmp_path: Path) -> None:
@@ -280,6 +283,21 @@ def test_the_window_length_follows_the_document_while_it_is_in_force() -> None:
     assert interval_s("normal", 0, 100, 0, is_metered=True) == 3_600
     assert interval_s("live", 200, 100, 0, is_metered=True) == 60
     assert interval_s("live", 50, 100, 0, is_metered=True) == 3_600
+
+
+def test_what_is_not_confirmed_goes_again_less_and_less_often(tmp_path: Path) -> None:
+    box = outbox(tmp_path)
+    box.add(Kind.EVENT, "b", 1, b"event")
+    at, sent = 0.0, []
+    while at < 4 * 3_600:
+        for waiting in box.due(at, 1):
+            box.sent(waiting, at)
+            sent.append(at)
+        at += 10.0
+    assert sent[:5] == [0.0, 20.0, 60.0, 140.0, 300.0]
+    assert max(later - earlier for earlier, later in itertools.pairwise(sent)) <= 3_600.0
+    box.resend_all()
+    assert [w.seq for w in box.due(at, 1)] == [1]
 
 
 @given(st.text(min_size=1))

@@ -13,15 +13,21 @@ PAGE = ROOT / "docs" / "operate" / "device.md"
 MIB = 1024 * 1024
 
 
-def _number(text: str) -> float:
-    return float(text.removesuffix(" MiB")) * (MIB if text.endswith(" MiB") else 1)
+def _value(text: str) -> float | bool | str:
+    """Return a default as the page writes it: a number with or without a unit, true, false, or a word."""
+    number, _, unit = text.partition(" ")
+    try:
+        return float(number) * {"": 1, "MiB": MIB, "MB": 1_000_000}[unit]
+    except ValueError:
+        words: dict[str, bool | str] = {"true": True, "false": False, '""': ""}
+        return words.get(text, text)
 
 
 def test_the_page_names_settings_and_defaults_as_they_are() -> None:
     known = {field.name: field.default for field in msgspec.structs.fields(AgentSettings)}
     rows = re.findall(r"^\| (`[a-z_]+`(?:, `[a-z_]+`)*) \| ([^|]+) \|", PAGE.read_text("utf-8"), re.MULTILINE)
     told = {
-        name.strip("`"): _number(value)
+        name.strip("`"): _value(value)
         for names, values in rows
         if not names.startswith("`identity")
         for name, value in zip(names.split(", "), values.strip().split(", "), strict=True)

@@ -41,19 +41,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One answer in memory."""
+    """One answer in memory. size_bytes: of its inputs."""
 
     trace_id: str
     taken_ms: int
     label: int
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Any]
+    size_bytes: int
     note: str = ""
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the inputs."""
-        return sum(array.nbytes for array in self.inputs.values())
 
 
 class Reservoir:
@@ -123,7 +119,7 @@ class Capture:
     ) -> bool:
         """Look at one answer; True when it takes part in this window's sampling."""
         label = classes[0] if classes else -1
-        held = Held(trace_id, self._now_ms(), label, inputs, outputs)
+        held = Held(trace_id, self._now_ms(), label, inputs, outputs, _size(inputs))
         reason = self._reason(outputs)
         with self._lock:
             self._remember(held)
@@ -136,7 +132,7 @@ class Capture:
     ) -> None:
         """Offer an answer by hand: a disagreement of a shadow, a moment of drift. outputs: arrays, or answers by version."""
         note = f"difference {difference:g}" if difference else ""
-        held = Held(secrets.token_hex(_RECORD_ID_BYTES), self._now_ms(), -1, inputs, outputs, note)
+        held = Held(secrets.token_hex(_RECORD_ID_BYTES), self._now_ms(), -1, inputs, outputs, _size(inputs), note)
         with self._lock:
             self._offer(reason, held)
 
@@ -228,6 +224,10 @@ class Capture:
 
     def _now_ms(self) -> int:
         return int(self._clock.now().timestamp() * 1_000)
+
+
+def _size(inputs: Mapping[str, Array]) -> int:
+    return sum(array.nbytes for array in inputs.values())
 
 
 def _told(value: Any) -> Any:

@@ -11,16 +11,19 @@ import asyncio
 import re
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.predictions import Block, Row, pack_block
-from edgefleet_agent.worker.protocol import Predictions, Start, ToAgentd
+from edgefleet_agent.worker.protocol import Captured, Predictions, Start, ToAgentd
 from edgefleet_runtime.port import Array
 
 EVERY_S = 1.0
 MAX_ROWS = 512
+SEND_BYTES = 64 * 1024
+SEND_PAUSE_S = 0.05
 MAX_TRACE_CHARS = 64
 TRACE_HEADER = b"x-edgefleet-trace"
 _TRACE = re.compile(rb"[!-~]{1,64}")
@@ -50,7 +53,7 @@ class Tap(Protocol):
         """Seconds until there is something to tell; None: there is nothing."""
         ...
 
-    def end_window(self) -> Sequence[ToAgentd]:
+    def end_window(self) -> Sequence[Captured]:
         """Return what is to be told to agentd, and begin anew."""
         ...
 
@@ -67,8 +70,9 @@ class Watch:
         self._clock = SystemClock()
         self._prefix = secrets.token_hex(4)
         self._n = 0
-        self._rows: list[tuple[float, str, float, int, float, bool]] = []
-        self._lost = 0
+        # a deque: one thread may append while another takes from the front
+        self._rows: deque[tuple[float, str, float, int, float, bool]] = deque(maxlen=16 * MAX_ROWS)
+        self._outgoing: deque[Captured] = deque()
         self._is_due = False
         self.tap: Tap | None = None
 
@@ -95,8 +99,7 @@ class Watch:
         if self._start.log_predictions:
             top = classes[0] if classes else -1
             row = (time.perf_counter(), trace_id, run_s, top, _score(outputs[self._first_output], top), nonfinite)
-            if len(self._rows) < 16 * MAX_ROWS:
-                self._rows.append(row)
+            self._rows.append(row)
             has_more = True
         if has_more:
             self._wake()
@@ -126,6 +129,7 @@ class Watch:
         self.flush()
         left_s = self.tap.left_s if self.tap is not None else None
         if left_s is not None and left_s <= 0.0:
+            self._end_window()
             self._tell_captured()
         elif left_s is not None and not self._is_due:
             self._is_due = True
@@ -134,15 +138,27 @@ class Watch:
     def close(self) -> None:
         """Tell everything that is left. In the event loop."""
         self.flush()
-        self._tell_captured()
+        self._end_window()
+        while self._outgoing:
+            self._send(self._outgoing.popleft())
+
+    def _end_window(self) -> None:
+        if self.tap is not None:
+            self._outgoing.extend(self.tap.end_window())
 
     def _tell_captured(self) -> None:
-        for message in self.tap.end_window() if self.tap is not None else ():
+        """Send a socket's worth of records at a time: what does not fit there is lost, also what others want to say."""
+        sent = 0
+        while self._outgoing and sent < SEND_BYTES:
+            message = self._outgoing.popleft()
+            sent += len(message.sealed)
             self._send(message)
+        if self._outgoing:
+            self._loop.call_later(SEND_PAUSE_S, self._tell_captured)
 
     def flush(self) -> None:
         """Tell agentd what was answered. In the event loop."""
-        rows, self._rows = self._rows, []
+        rows = [self._rows.popleft() for _ in range(len(self._rows))]
         if rows:
             now, now_ms = time.perf_counter(), int(self._clock.now().timestamp() * 1_000)
             for begin in range(0, len(rows), MAX_ROWS):
@@ -162,8 +178,6 @@ class Watch:
 
 def _score(output: Array, top: int) -> float:
     """Return the model's number for the first sample's class, or its first number; 0 when there is none."""
-    if output.size == 0 or output.dtype.kind not in "iuf":
+    if output.size <= max(top, 0) or output.dtype.kind not in "iuf":
         return 0.0
-    if top < 0 or output.ndim == 0:
-        return round(float(output.flat[0]), 6)
-    return round(float(output.reshape(-1, output.shape[-1])[0, top]), 6)
+    return float(output.item(max(top, 0)))  # the first sample's classes come first

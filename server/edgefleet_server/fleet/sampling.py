@@ -7,7 +7,7 @@ anew in batches, so that a fleet hears of it within a minute or so, and no call 
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlmodel import Session, col
 
 from edgefleet_protocol.clock import Clock
@@ -70,7 +70,15 @@ class CaptureKeyBook:
 
     @staticmethod
     def _sign_all_soon(session: Session, now: datetime) -> None:
-        session.execute(update(FleetDesired).where(col(FleetDesired.resign_at) > now).values(resign_at=now))
+        # locked in order of id, as everywhere: else a batch that signs and this statement could wait for each other
+        device_id = col(FleetDesired.device_id)
+        later = select(device_id).where(col(FleetDesired.resign_at) > now).order_by(device_id).with_for_update()
+        session.execute(
+            update(FleetDesired)
+            .where(device_id.in_(later))
+            .values(resign_at=now)
+            .execution_options(synchronize_session=False)
+        )
 
 
 def capture_wish(session: Session) -> CaptureWish | None:
