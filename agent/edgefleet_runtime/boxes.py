@@ -44,7 +44,9 @@ def suppressed(boxes: Array, scores: Array, classes: Array, *, least: float, iou
 
     boxes: float [n, 4] corners. scores, classes: [n]. least: lowest score. most: how many at most. NaN scores never stay.
     """
-    candidates = [i for i in np.argsort(-scores, kind="stable").tolist() if scores[i] >= least and np.isfinite(boxes[i]).all()]
+    candidates = [
+        i for i in np.argsort(-scores, kind="stable").tolist() if scores[i] >= least and np.isfinite(boxes[i]).all()
+    ]
     kept: list[int] = []
     by_class: dict[int, list[int]] = {}
     for i in candidates:

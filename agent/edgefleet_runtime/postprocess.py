@@ -276,7 +276,9 @@ def _objects(step: Boxes, values: Array, named: Mapping[str, Array], labels: tup
             boxes = corners(rows[:, :4], step.format) / np.array([step.width, step.height] * 2, np.float32)
             kept = suppressed(boxes, scores, classes, least=step.score, iou=step.iou, most=step.max)
             sides = np.clip(boxes[kept], 0.0, 1.0).astype(float).round(5).tolist()
-            found.append([_class(int(classes[k]), scores[k], labels) | {"box": box} for k, box in zip(kept, sides, strict=True)])
+            found.append(
+                [_class(int(classes[k]), scores[k], labels) | {"box": box} for k, box in zip(kept, sides, strict=True)]
+            )
     except (ValueError, IndexError) as e:
         raise RunError(
             f"The outputs do not hold boxes as postprocess.json says: {e}.",

@@ -32,7 +32,9 @@ class Soak:
 SOAKS: dict[str, Soak] = {
     "agent-kill": Soak("tests.crash.agent_kill", 200, "kill -9 of an agent at a random moment of an install"),
     "worker-kill": Soak("tests.agent.worker.kills", 1000, "SIGKILL of the serving worker while callers ask"),
-    "swaps": Soak("tests.agent.worker.swaps", 1000, "a version that replaces another at 200 requests/s, with a second model"),
+    "swaps": Soak(
+        "tests.agent.worker.swaps", 1000, "a version that replaces another at 200 requests/s, with a second model"
+    ),
     "broker-links": Soak(
         "tests.broker.soak", 1000, "a link broken at random while messages flow both ways, on each broker"
     ),

@@ -1,0 +1,135 @@
+"""Frames of a camera, newest wins: a frame that came while the model was busy with another gives way to the next one.
+
+1. `/dev/video*`: V4L2 through linuxpy (extra `camera`; pure Python, nothing to compile), as Motion-JPEG, which nearly all cameras give
+   and which goes to `/predict` as it is.
+2. Any other path: a file of JPEG images one after the other (`.mjpeg`), a pipe of such, or `-`: what ffmpeg or rpicam-vid writes. So a
+   camera without Motion-JPEG is used through a pipe. Of a file every frame is taken, since nothing is lost by waiting.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from edgefleet_protocol.errors import EdgefleetError
+
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+_START, _END = b"\xff\xd8", b"\xff\xd9"
+_READ_BYTES = 64 * 1024
+
+
+class CameraError(EdgefleetError):
+    """The camera cannot be opened, or gives nothing that can be read."""
+
+    code = "camera.unusable"
+
+
+def frames(source: str, width: int, height: int) -> Iterator[bytes]:
+    """Yield JPEG frames of a source until it ends. width, height: asked of a V4L2 camera. Blocks. Raises CameraError."""
+    if source.startswith("/dev/video"):
+        return _v4l2(source, width, height)
+    return _stream(source)
+
+
+def split(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """Yield each JPEG image of a stream. read: as of a raw file, b"" at the end. Raises CameraError when one is too large.
+
+    The end marker cannot occur inside the image's data (0xff is followed by 0x00 there); it may inside an embedded preview, so a
+    camera's stream, which has none, is what this is for.
+    """
+    buffer = bytearray()
+    searched = 0
+    while chunk := read(_READ_BYTES):
+        buffer += chunk
+        while (start := buffer.find(_START)) >= 0 and (end := buffer.find(_END, max(start + 2, searched))) >= 0:
+            yield bytes(buffer[start : end + 2])
+            del buffer[: end + 2]
+            searched = 0
+        searched = max(0, len(buffer) - 1)  # the marker may be cut in two
+        if len(buffer) > MAX_FRAME_BYTES:
+            raise CameraError(
+                f"There is no whole JPEG image in {len(buffer)} bytes.",
+                next_step="give a stream of JPEG images (MJPEG)",
+            )
+
+
+def is_live(source: str) -> bool:
+    """Whether frames of a source come whether they are taken or not."""
+    return not Path(source).is_file()
+
+
+class Newest:
+    """Reads frames in a thread and keeps only the newest one. dropped: how many gave way."""
+
+    def __init__(self, source: Iterator[bytes]) -> None:
+        self.dropped = 0
+        self._source = source
+        self._frame: bytes | None = None
+        self._error: EdgefleetError | None = None
+        self._has_ended = False
+        self._changed = threading.Condition()
+        threading.Thread(target=self._read, name="camera", daemon=True).start()
+
+    def take(self) -> bytes | None:
+        """Return the newest frame that was not taken yet; waits for one; None at the end. Raises CameraError."""
+        with self._changed:
+            while self._frame is None and not self._has_ended:
+                self._changed.wait()
+            frame, self._frame = self._frame, None
+            if frame is None and self._error is not None:
+                raise self._error
+            return frame
+
+    def _read(self) -> None:
+        try:
+            for frame in self._source:
+                with self._changed:
+                    self.dropped += self._frame is not None
+                    self._frame = frame
+                    self._changed.notify()
+        except EdgefleetError as error:
+            self._error = error
+        except OSError as error:
+            self._error = CameraError(f"The camera stopped: {error}.", next_step="look whether it is still plugged in")
+        finally:
+            with self._changed:
+                self._has_ended = True
+                self._changed.notify()
+
+
+def _stream(source: str) -> Iterator[bytes]:
+    if source == "-":
+        yield from split(sys.stdin.buffer.read1)
+        return
+    try:
+        with Path(source).open("rb", buffering=0) as file:
+            yield from split(lambda n: file.read(n) or b"")
+    except OSError as error:
+        raise CameraError(f"{source} cannot be read: {error.strerror}.", next_step="check the path") from error
+
+
+def _v4l2(source: str, width: int, height: int) -> Iterator[bytes]:
+    try:
+        from linuxpy.video.device import Device, V4L2Error, VideoCapture
+    except ImportError as error:
+        raise CameraError(
+            "This device cannot read cameras: linuxpy is not installed.",
+            next_step="install edgefleet-agent[camera], or pipe Motion-JPEG into --camera -",
+        ) from error
+    try:
+        with Device(source) as device:
+            capture = VideoCapture(device)
+            capture.set_format(width, height, "MJPG")
+            kind = capture.get_format().pixel_format
+            if kind.name not in {"MJPEG", "JPEG"}:
+                raise CameraError(
+                    f"{source} gives {kind.name}, not Motion-JPEG.",
+                    next_step="convert it in a pipe: ffmpeg -i DEVICE -c:v mjpeg -f mjpeg - | edge-agent infer MODEL --camera -",
+                )
+            with capture:
+                for frame in capture:
+                    yield bytes(frame)
+    except (OSError, V4L2Error) as error:
+        raise CameraError(
+            f"{source} cannot be used: {error}.", next_step="check that it is a camera and that this user may read it"
+        ) from error
