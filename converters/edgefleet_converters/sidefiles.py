@@ -13,7 +13,7 @@ from edgefleet_converters.request import DataFiles
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.postprocess import build_postprocessor, parse_postprocess
-from edgefleet_runtime.preprocess import check_against, parse_preprocess
+from edgefleet_runtime.preprocess import Preprocess, check_against, parse_preprocess, probe
 
 _MAX_BYTES: Final = 16 * 1024 * 1024
 
@@ -35,6 +35,16 @@ def read_side_files(
     if files.reference and not holds_samples(files.reference):
         members["reference.msgpack"] = _checked_msgpack(_read(files.reference, "reference.msgpack"))
     return members
+
+
+def read_preprocess(files: DataFiles) -> Preprocess | None:
+    """Return what the preprocess.json says, None without one. Raises SideFileError. Reads the file."""
+    if not files.preprocess:
+        return None
+    try:
+        return parse_preprocess(_read(files.preprocess, "preprocess.json"))
+    except EdgefleetError as error:
+        raise SideFileError(error.message, next_step=error.next_step or "compare with examples/digits") from error
 
 
 def holds_samples(path: str) -> bool:
@@ -105,7 +115,9 @@ def _check_against_runtime(
     """Build the device's own pre- and postprocessor from the files; what it refuses here it would refuse on the device."""
     try:
         if "preprocess.json" in members:
-            check_against(parse_preprocess(members["preprocess.json"]), inputs)
+            declared = parse_preprocess(members["preprocess.json"])
+            check_against(declared, inputs)
+            probe(declared, inputs)
         post = members.get("postprocess.json")
         if post is not None or labels:
             build_postprocessor(parse_postprocess(post) if post is not None else None, tuple(labels), outputs)

@@ -1,4 +1,4 @@
-"""Workers under the agent's supervision: swaps, kills, replacement, one that does not leave. Full counts: `./dev soak swaps`, `worker-kill`."""
+"""Workers under the agent's supervision: swaps, kills, replacement, one that stays. Full counts: `./dev soak swaps`, `worker-kill`."""
 
 import os
 import signal
