@@ -25,7 +25,7 @@ def add_infer_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--move", action="store_true", help="one folder: answers to results.jsonl, files to done/ and failed/"
     )
     how.add_argument("--watch", action="store_true", help="as --move, and go on with files that come")
-    how.add_argument("--camera", metavar="SOURCE", help="/dev/video0, a file or pipe of JPEG images, or -")
+    how.add_argument("--camera", metavar="SOURCE", help="/dev/video0, a video, rtsp://…, a .mjpeg file, or -")
     parser.add_argument(
         "--every", type=float, default=0.0, metavar="SECONDS", help="camera: between two frames (default 0)"
     )

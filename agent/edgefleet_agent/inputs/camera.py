@@ -1,19 +1,25 @@
 """Frames of a camera, newest wins: a frame that came while the model was busy with another gives way to the next one.
 
-1. `/dev/video*`: V4L2 through linuxpy (extra `camera`; pure Python, nothing to compile), as Motion-JPEG, which nearly all cameras give
-   and which goes to `/predict` as it is.
-2. Any other path: a file of JPEG images one after the other (`.mjpeg`), a pipe of such, or `-`: what ffmpeg or rpicam-vid writes. So a
-   camera without Motion-JPEG is used through a pipe. Of a file every frame is taken, since nothing is lost by waiting.
+1. `-`, or a `.mjpeg` file or pipe: JPEG images one after the other, as `ffmpeg -f mjpeg` or rpicam-vid write them. Needs no library.
+2. `/dev/video*` (V4L2), a video file, an address (rtsp://…) or `lavfi:testsrc` (FFmpeg's virtual camera): PyAV, the extra `camera`. A
+   camera is asked for Motion-JPEG; its frames go to `/predict` as they are. Frames of any other coding are decoded and go as pixels.
+3. Of a file every frame is taken, since nothing is lost by waiting.
 """
 
+import io
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from edgefleet_protocol.errors import EdgefleetError
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
+Frame = tuple[str, bytes]
+"""Content type and body, as `/predict` takes them."""
+
+_JPEG, _PIXELS = "image/jpeg", "application/octet-stream"
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _READ_BYTES = 64 * 1024
 
@@ -24,11 +30,11 @@ class CameraError(EdgefleetError):
     code = "camera.unusable"
 
 
-def frames(source: str, width: int, height: int) -> Iterator[bytes]:
-    """Yield JPEG frames of a source until it ends. width, height: asked of a V4L2 camera. Blocks. Raises CameraError."""
-    if source.startswith("/dev/video"):
-        return _v4l2(source, width, height)
-    return _stream(source)
+def frames(source: str, width: int, height: int) -> Iterator[Frame]:
+    """Yield the frames of a source until it ends. width, height: asked of a V4L2 camera. Blocks. Raises CameraError."""
+    if source == "-" or source.endswith((".mjpeg", ".mjpg")):
+        return ((_JPEG, image) for image in _stream(source))
+    return _decoded(source, width, height)
 
 
 def split(read: Callable[[int], bytes]) -> Iterator[bytes]:
@@ -61,16 +67,16 @@ def is_live(source: str) -> bool:
 class Newest:
     """Reads frames in a thread and keeps only the newest one. dropped: how many gave way."""
 
-    def __init__(self, source: Iterator[bytes]) -> None:
+    def __init__(self, source: Iterator[Frame]) -> None:
         self.dropped = 0
         self._source = source
-        self._frame: bytes | None = None
+        self._frame: Frame | None = None
         self._error: EdgefleetError | None = None
         self._has_ended = False
         self._changed = threading.Condition()
         threading.Thread(target=self._read, name="camera", daemon=True).start()
 
-    def take(self) -> bytes | None:
+    def take(self) -> Frame | None:
         """Return the newest frame that was not taken yet; waits for one; None at the end. Raises CameraError."""
         with self._changed:
             while self._frame is None and not self._has_ended:
@@ -108,28 +114,40 @@ def _stream(source: str) -> Iterator[bytes]:
         raise CameraError(f"{source} cannot be read: {error.strerror}.", next_step="check the path") from error
 
 
-def _v4l2(source: str, width: int, height: int) -> Iterator[bytes]:
+def _decoded(source: str, width: int, height: int) -> Iterator[Frame]:
     try:
-        from linuxpy.video.device import Device, V4L2Error, VideoCapture
+        import av
     except ImportError as error:
         raise CameraError(
-            "This device cannot read cameras: linuxpy is not installed.",
+            f"{source} cannot be read: PyAV is not installed.",
             next_step="install edgefleet-agent[camera], or pipe Motion-JPEG into --camera -",
         ) from error
+    kind, options = None, {}
+    if source.startswith("/dev/video"):
+        kind, options = "v4l2", {"video_size": f"{width}x{height}", "input_format": "mjpeg"}
+    elif source.startswith("lavfi:"):
+        kind, source = "lavfi", source.removeprefix("lavfi:")
     try:
-        with Device(source) as device:
-            capture = VideoCapture(device)
-            capture.set_format(width, height, "MJPG")
-            kind = capture.get_format().pixel_format
-            if kind.name not in {"MJPEG", "JPEG"}:
-                raise CameraError(
-                    f"{source} gives {kind.name}, not Motion-JPEG.",
-                    next_step="convert it in a pipe: ffmpeg -i DEVICE -c:v mjpeg -f mjpeg - | edge-agent infer MODEL --camera -",
-                )
-            with capture:
-                for frame in capture:
-                    yield bytes(frame)
-    except (OSError, V4L2Error) as error:
+        with av.open(source, format=kind, options=options) as container:
+            if not container.streams.video:
+                raise CameraError(f"{source} holds no pictures.", next_step="give a camera or a video")
+            stream = container.streams.video[0]
+            is_jpeg = stream.codec_context.name == "mjpeg"
+            for packet in container.demux(stream):
+                if is_jpeg and packet.size:
+                    yield _JPEG, bytes(packet)
+                elif not is_jpeg:
+                    yield from ((_PIXELS, _saved(frame.to_ndarray(format="rgb24"))) for frame in packet.decode())
+    except (OSError, av.FFmpegError) as error:
         raise CameraError(
-            f"{source} cannot be used: {error}.", next_step="check that it is a camera and that this user may read it"
+            f"{source} cannot be used: {error}.", next_step="check that it is a camera or a video, and may be read"
         ) from error
+
+
+def _saved(pixels: Any) -> bytes:
+    """Return pixels [h, w, 3] as numpy saves them."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, pixels, allow_pickle=False)
+    return buffer.getvalue()

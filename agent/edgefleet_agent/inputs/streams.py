@@ -86,10 +86,10 @@ def _camera(args: argparse.Namespace, model: Model) -> Iterator[dict[str, Any]]:
     source = frames(args.camera, int(width), int(height))
     newest = Newest(source) if is_live(args.camera) else None
     taken = iter(newest.take, None) if newest is not None else source
-    for number, frame in enumerate(taken, 1):
+    for number, (media, frame) in enumerate(taken, 1):
         began = time.monotonic()
         dropped = newest.dropped if newest is not None else 0
-        yield {"frame": number, **_asked(model, frame, "image/jpeg"), "dropped": dropped}
+        yield {"frame": number, **_asked(model, frame, media), "dropped": dropped}
         if number == args.frames:
             return
         time.sleep(max(0.0, args.every - (time.monotonic() - began)))

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import paho.mqtt.client as paho
 import pytest
@@ -24,7 +26,7 @@ from edgefleet_agent.client import Model
 from edgefleet_agent.infer_args import add_infer_parser
 from edgefleet_agent.infer_cli import run_infer
 from edgefleet_agent.inputs.batch import Batch
-from edgefleet_agent.inputs.camera import CameraError, Newest, frames, split
+from edgefleet_agent.inputs.camera import CameraError, Frame, Newest, frames, split
 from edgefleet_agent.inputs.mqtt import MAX_BYTES, Bucket, MqttInput, MqttInputError, answer_topic
 from edgefleet_server.gateway.broker.model import find_mosquitto
 from tests.agent.field import eventually
@@ -227,23 +229,43 @@ def test_a_stream_is_cut_into_the_same_frames_however_it_arrives(size: int) -> N
 def test_the_newest_frame_wins_and_the_end_is_the_end() -> None:
     go, made = threading.Event(), threading.Event()
 
-    def source() -> Iterator[bytes]:
-        yield b"1"
+    def source() -> Iterator[Frame]:
+        yield "m", b"1"
         go.wait(WAIT_S)
-        yield from (b"2", b"3", b"4")
+        yield from (("m", b"2"), ("m", b"3"), ("m", b"4"))
         made.set()
 
     newest = Newest(source())
-    assert newest.take() == b"1"
+    assert newest.take() == ("m", b"1")
     go.set()
     made.wait(WAIT_S)
-    assert (newest.take(), newest.take()) == (b"4", None)
+    assert (newest.take(), newest.take()) == (("m", b"4"), None)
     assert newest.dropped == 2
 
 
-def test_a_camera_that_cannot_be_used_says_what_to_do() -> None:
+def test_a_virtual_camera_and_a_film_give_pixels(tmp_path: Path) -> None:
+    taken = list(frames("lavfi:testsrc=size=64x48:rate=5:duration=1", 0, 0))
+    assert {media for media, _ in taken} == {"application/octet-stream"}
+    pixels = [np.load(io.BytesIO(body)) for _, body in taken]
+    assert [p.shape for p in pixels] == [(48, 64, 3)] * 5
+    assert any((a != b).any() for a, b in pairwise(pixels))
+    film = tmp_path / "film.avi"
+    with av.open(str(film), "w") as container:
+        stream = container.add_stream("mjpeg", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for picture in pixels:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    again = list(frames(str(film), 0, 0))
+    assert [media for media, _ in again] == ["image/jpeg"] * 5
+    shown = np.asarray(Image.open(io.BytesIO(again[0][1])).convert("RGB"), np.float32)
+    assert np.abs(shown - pixels[0]).mean() < 20
+
+
+@pytest.mark.parametrize("source", ["/dev/video-none", "none.avi", "lavfi:nothing", "none.mjpeg"])
+def test_a_camera_that_cannot_be_used_says_what_to_do(source: str) -> None:
     with pytest.raises(CameraError) as told:
-        next(frames("/dev/video-none", 640, 480))
+        next(frames(source, 640, 480))
     assert told.value.next_step
 
 
