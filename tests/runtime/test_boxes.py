@@ -34,7 +34,7 @@ def told(post: Postprocessor, **outputs: Array) -> list[tuple[str, float, list[f
     return [(o["label"], round(o["score"], 3), o["box"]) for o in answer["b"]]
 
 
-EXPECTED = [
+EXPECTED: list[Any] = [
     ("cat", 0.9, pytest.approx([0.1, 0.1, 0.5, 0.5], abs=1e-5)),
     ("dog", 0.7, pytest.approx([0.1, 0.1, 0.5, 0.5], abs=1e-5)),
 ]

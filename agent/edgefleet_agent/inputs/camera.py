@@ -7,6 +7,7 @@
 """
 
 import io
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -105,7 +106,7 @@ class Newest:
 
 def _stream(source: str) -> Iterator[bytes]:
     if source == "-":
-        yield from split(sys.stdin.buffer.read1)
+        yield from split(lambda n: os.read(sys.stdin.fileno(), n))
         return
     try:
         with Path(source).open("rb", buffering=0) as file:

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import paho.mqtt.client as paho
@@ -94,7 +94,9 @@ def answer_topic(asked: str | None, model: str) -> str | None:
 
 def answer(model: Model, request: Request) -> dict[str, Any]:
     """Return the API's answer to one request, or what was wrong. Blocks. Raises InferenceUnreachableError."""
-    verb = "infer" if request.content_type == "application/json" and _is_v2(request.payload) else "predict"
+    verb: Literal["infer", "predict"] = (
+        "infer" if request.content_type == "application/json" and _is_v2(request.payload) else "predict"
+    )
     try:
         return model.post(verb, request.payload, request.content_type)
     except InferenceError as error:
@@ -126,7 +128,7 @@ class MqttInput:
 
     def run(self) -> None:
         """Answer until `stop`. Raises MqttInputError when the broker cannot be reached at first; later it is tried again."""
-        limits = Properties(PacketTypes.CONNECT)
+        limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         limits.MaximumPacketSize = MAX_PACKET_BYTES
         limits.ReceiveMaximum = MAX_WAITING
         try:
@@ -180,8 +182,9 @@ class MqttInput:
         if topic is None:
             log.warning("request dropped: its response topic is not allowed", extra={"model": name[:80]})
             return
-        media = getattr(properties, "ContentType", None) or media_of(message.payload)
-        request = Request(name, message.payload, media, topic, getattr(properties, "CorrelationData", None))
+        payload = bytes(message.payload)
+        media = getattr(properties, "ContentType", None) or media_of(payload)
+        request = Request(name, payload, media, topic, getattr(properties, "CorrelationData", None))
         now_s = time.monotonic()
         if len(message.payload) > MAX_BYTES:
             self._refuse(
@@ -200,7 +203,7 @@ class MqttInput:
             self._publish(request, _error(words, status))
 
     def _publish(self, request: Request, value: dict[str, Any]) -> None:
-        properties = Properties(PacketTypes.PUBLISH)
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.ContentType = "application/json"
         if request.correlation is not None:
             properties.CorrelationData = request.correlation

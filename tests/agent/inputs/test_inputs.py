@@ -314,7 +314,7 @@ class Caller:
     def ask(
         self, topic: str, payload: bytes, answer_to: str | None = "answers/1", correlation: bytes | None = b"c"
     ) -> None:
-        properties = Properties(PacketTypes.PUBLISH)
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if answer_to is not None:
             properties.ResponseTopic = answer_to
         if correlation is not None:

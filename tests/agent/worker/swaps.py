@@ -97,7 +97,9 @@ def _served(row: tuple[str, str, int, float, float, int], since: dict[str, float
 def _latencies(
     found: list[tuple[str, str, int, float, float, int]], windows: list[tuple[float, float]]
 ) -> tuple[list[float], list[float]]:
-    inside, outside, at = [], [], 0
+    inside: list[float] = []
+    outside: list[float] = []
+    at = 0
     for row in sorted(found, key=lambda row: row[3]):
         while at < len(windows) and windows[at][1] < row[3]:
             at += 1
