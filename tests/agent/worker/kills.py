@@ -6,6 +6,7 @@ agent's listener. Recovery is the time from the kill to the first answer to a re
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -41,14 +42,15 @@ def main(n: int, seed: int) -> dict[str, Any]:
         port = int(agent.status()["infer_url"].rsplit(":", 1)[1])
         pids = {0}
         with asking(port, RATE, 2, file, "digits"):
-            for _ in range(n):
-                assert eventually(lambda: agent.status()["workers"].get("digits", 0) not in pids), "no new worker"
-                pid = agent.status()["workers"]["digits"]
-                pids.add(pid)
-                time.sleep(chance.uniform(1.0, 1.2))
-                kills.append(time.monotonic())
-                os.kill(pid, signal.SIGKILL)
-                time.sleep(0.05)
+            with contextlib.suppress(KeyboardInterrupt):  # who has no hours gets the report of what was done
+                for _ in range(n):
+                    assert eventually(lambda: agent.status()["workers"].get("digits", 0) not in pids), "no new worker"
+                    pid = agent.status()["workers"]["digits"]
+                    pids.add(pid)
+                    time.sleep(chance.uniform(1.0, 1.2))
+                    kills.append(time.monotonic())
+                    os.kill(pid, signal.SIGKILL)
+                    time.sleep(0.05)
             time.sleep(2.0)
         alive = agent.process.poll() is None and agent.status()["pid"] == agentd
         return _report(answers(file), kills, alive=alive)
@@ -65,6 +67,7 @@ def _report(found: list[tuple[str, str, int, float, float, int]], kills: list[fl
     p50, p99 = (float(q) for q in np.percentile(recoveries, [50, 99]))
     return {
         "ok": alive and not lost and p99 < float("inf"),
+        "kills": len(kills),
         "requests": len(found),
         "lost": len(lost),
         "losses": sorted({f"{row[2]} {row[1]}"[:200] for row in lost})[:5],

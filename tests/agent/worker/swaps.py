@@ -6,6 +6,7 @@ agent's design loses, no client makes up for.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import tempfile
 import time
@@ -36,21 +37,27 @@ def main(n: int, seed: int, *, rate: float = RATE) -> dict[str, Any]:
             swaps.append(("0", began, began, time.monotonic()))
             with asking(house.port, rate, 1, folder / "answers", "digits", "other"):
                 time.sleep(1.0)
-                for i in range(1, n + 1):
-                    time.sleep(chance.uniform(0.1, 0.4))
-                    began = time.monotonic()
-                    ref = house.put("digits", "AB"[i % 2], str(i), _bundle(i))
-                    house.do(lambda ref=ref: house.serving.try_out("digits", ref))  # type: ignore[misc]
-                    house.wait_for("ready", "digits")
-                    ready = time.monotonic()
-                    house.do(lambda: house.serving.promote("digits"))
-                    house.wait_for("serving", "digits")
-                    swaps.append((str(i), began, ready, time.monotonic()))
-                    house.refs["digits"] = ref
+                with contextlib.suppress(KeyboardInterrupt):  # who has no hours gets the report of what was done
+                    for i in range(1, n + 1):
+                        time.sleep(chance.uniform(0.1, 0.4))
+                        swaps.append(_swap(house, i))
                 time.sleep(1.0)
             return _report(answers(folder / "answers"), swaps)
         finally:
             house.close()
+
+
+def _swap(house: House, number: int) -> tuple[str, float, float, float]:
+    """Put version `number` in the place of the one before; return it with when its trial began, when it could answer and when it served."""
+    began = time.monotonic()
+    ref = house.put("digits", "AB"[number % 2], str(number), _bundle(number))
+    house.do(lambda: house.serving.try_out("digits", ref))
+    house.wait_for("ready", "digits")
+    ready = time.monotonic()
+    house.do(lambda: house.serving.promote("digits"))
+    house.wait_for("serving", "digits")
+    house.refs["digits"] = ref
+    return str(number), began, ready, time.monotonic()
 
 
 def _bundle(version: int) -> bytes:
@@ -75,6 +82,7 @@ def _report(
     p99_in, p99_out = _p99(inside), _p99(outside)
     return {
         "ok": not failed and not wrong and order[-1] == int(swaps[-1][0]),
+        "swaps": len(swaps) - 1,
         "requests": len(found),
         "failed": len(failed),
         "failures": sorted({f"{row[2]} {row[1]}"[:200] for row in failed})[:5],
