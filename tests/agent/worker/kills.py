@@ -6,7 +6,6 @@ agent's listener. Recovery is the time from the kill to the first answer to a re
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
@@ -19,7 +18,7 @@ import numpy as np
 
 from tests.agent.field import deploy, eventually, started_agent
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
-from tests.agent.worker.supervised import answers, asking
+from tests.agent.worker.supervised import answers, asking, until_interrupted
 
 RATE = 50.0
 GOAL_S = 0.4
@@ -41,16 +40,16 @@ def main(n: int, seed: int) -> dict[str, Any]:
         agentd, file = agent.process.pid, Path(name, "answers")
         port = int(agent.status()["infer_url"].rsplit(":", 1)[1])
         pids = {0}
-        with asking(port, RATE, 2, file, "digits"):
-            with contextlib.suppress(KeyboardInterrupt):  # who has no hours gets the report of what was done
-                for _ in range(n):
-                    assert eventually(lambda: agent.status()["workers"].get("digits", 0) not in pids), "no new worker"
-                    pid = agent.status()["workers"]["digits"]
-                    pids.add(pid)
-                    time.sleep(chance.uniform(1.0, 1.2))
-                    kills.append(time.monotonic())
-                    os.kill(pid, signal.SIGKILL)
-                    time.sleep(0.05)
+        with asking(port, RATE, 2, file, "digits"), until_interrupted() as stop:
+            for _ in range(n):
+                assert eventually(lambda: agent.status()["workers"].get("digits", 0) not in pids), "no new worker"
+                pid = agent.status()["workers"]["digits"]
+                pids.add(pid)
+                if stop.wait(chance.uniform(1.0, 1.2)):
+                    break
+                kills.append(time.monotonic())
+                os.kill(pid, signal.SIGKILL)
+                time.sleep(0.05)
             time.sleep(2.0)
         alive = agent.process.poll() is None and agent.status()["pid"] == agentd
         return _report(answers(file), kills, alive=alive)

@@ -6,7 +6,6 @@ agent's design loses, no client makes up for.
 
 from __future__ import annotations
 
-import contextlib
 import random
 import tempfile
 import time
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
-from tests.agent.worker.supervised import House, answers, asking
+from tests.agent.worker.supervised import House, answers, asking, until_interrupted
 
 RATE = 200.0
 GRACE_S = 0.05
@@ -35,12 +34,12 @@ def main(n: int, seed: int, *, rate: float = RATE) -> dict[str, Any]:
             began = time.monotonic()
             house.serve("digits", house.put("digits", "A", "0", _bundle(0)))
             swaps.append(("0", began, began, time.monotonic()))
-            with asking(house.port, rate, 1, folder / "answers", "digits", "other"):
+            with asking(house.port, rate, 1, folder / "answers", "digits", "other"), until_interrupted() as stop:
                 time.sleep(1.0)
-                with contextlib.suppress(KeyboardInterrupt):  # who has no hours gets the report of what was done
-                    for i in range(1, n + 1):
-                        time.sleep(chance.uniform(0.1, 0.4))
-                        swaps.append(_swap(house, i))
+                for i in range(1, n + 1):
+                    if stop.wait(chance.uniform(0.1, 0.4)):
+                        break
+                    swaps.append(_swap(house, i))
                 time.sleep(1.0)
             return _report(answers(folder / "answers"), swaps)
         finally:
@@ -49,8 +48,8 @@ def main(n: int, seed: int, *, rate: float = RATE) -> dict[str, Any]:
 
 def _swap(house: House, number: int) -> tuple[str, float, float, float]:
     """Put version `number` in the place of the one before; return it with when its trial began, when it could answer and when it served."""
-    began = time.monotonic()
     ref = house.put("digits", "AB"[number % 2], str(number), _bundle(number))
+    began = time.monotonic()
     house.do(lambda: house.serving.try_out("digits", ref))
     house.wait_for("ready", "digits")
     ready = time.monotonic()
