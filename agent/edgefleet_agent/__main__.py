@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--state", type=Path, default=default_state(), help="state folder (default: %(default)s)")
         command.add_argument("-o", "--output", choices=("text", "json"), default="text")
     _add_infer(sub)
+    _add_mqtt(sub)
     return parser
 
 
@@ -90,6 +91,19 @@ def _add_infer(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     infer = add_infer_parser(sub)
     infer.add_argument("--state", type=Path, default=default_state(), help="state folder (default: %(default)s)")
     infer.set_defaults(run=_infer)
+
+
+def _add_mqtt(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    mqtt = sub.add_parser(
+        "mqtt", help="answer inference requests that come over a local MQTT broker, until told to stop"
+    )
+    mqtt.add_argument(
+        "--broker", default="mqtt://127.0.0.1:1883", help="mqtt://[USER:PASSWORD@]HOST[:PORT] (default: %(default)s)"
+    )
+    mqtt.add_argument("--rate", type=float, default=20.0, help="requests a second at most (default 20)")
+    mqtt.add_argument("--socket", help="unix socket of the inference API (default: this device's)")
+    mqtt.add_argument("--state", type=Path, default=default_state(), help="state folder (default: %(default)s)")
+    mqtt.set_defaults(run=_mqtt)
 
 
 def _enroll(args: argparse.Namespace) -> int:
@@ -143,6 +157,22 @@ def _infer(args: argparse.Namespace) -> int:
     if args.url is None and args.socket is None:
         args.socket = str(read_status(args.state)["infer_socket"])
     return run_infer(args)
+
+
+def _mqtt(args: argparse.Namespace) -> int:
+    from edgefleet_agent.client import Model
+    from edgefleet_agent.inputs.mqtt import run
+    from edgefleet_agent.status import read_status
+
+    set_up_logging("INFO", "mqtt")
+    socket = args.socket or str(read_status(args.state)["infer_socket"])
+
+    def model(wanted: str) -> Model:
+        name, _, version = wanted.partition("@")
+        return Model(name, socket=socket, version=version or None)
+
+    run(args.broker, model, args.rate)
+    return 0
 
 
 def _status(args: argparse.Namespace) -> int:

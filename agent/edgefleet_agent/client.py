@@ -17,7 +17,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 from edgefleet_agent.datatypes import DATATYPES
@@ -149,6 +149,13 @@ class Model:
                 "The content type of these bytes is not known.", status=0, next_step="pass content_type='image/png'"
             )
         return self._json("POST", f"{self._path}/predict", body, {"Content-Type": media})
+
+    def post(self, verb: Literal["infer", "predict"], body: bytes, content_type: str) -> dict[str, Any]:
+        """Return the answer to a body that is there already, of `predict` or a v2 request in JSON.
+
+        Raises InferenceError, InferenceUnreachableError.
+        """
+        return self._json("POST", f"{self._path}/{verb}", body, {"Content-Type": content_type})
 
     def infer(self, inputs: Mapping[str, Any], *, outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Return output name -> numpy array. inputs: name -> array of the model's dtype and shape.

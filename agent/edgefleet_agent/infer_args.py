@@ -12,10 +12,26 @@ def add_infer_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]")
     """
     parser = sub.add_parser("infer", help="ask a model on this device", description=DESCRIPTION)
     parser.add_argument("model", metavar="MODEL", help="name of the model, or name@version")
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="image, .csv, .json, .npy, a folder of them, or -")
+    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="image, .csv, .json, .npy, a folder of them, or -")
     parser.add_argument("--url", help="address of the device's inference API (default: this device's)")
     parser.add_argument("--socket", help="unix socket of the inference API")
     parser.add_argument("--content-type", help="what the input is, for - and for files without a known suffix")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="for one answer (default 30)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--lines", action="store_true", help="each line of standard input is one JSON body; each answer one line"
+    )
+    how.add_argument(
+        "--move", action="store_true", help="one folder: answers to results.jsonl, files to done/ and failed/"
+    )
+    how.add_argument("--watch", action="store_true", help="as --move, and go on with files that come")
+    how.add_argument("--camera", metavar="SOURCE", help="/dev/video0, a video, rtsp://…, a .mjpeg file, or -")
+    parser.add_argument(
+        "--every", type=float, default=0.0, metavar="SECONDS", help="camera: between two frames (default 0)"
+    )
+    parser.add_argument("--frames", type=int, default=0, metavar="N", help="camera: end after so many (default: never)")
+    parser.add_argument(
+        "--size", default="640x480", metavar="WxH", help="camera: frame size to ask for (default 640x480)"
+    )
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print the answers")
     return parser

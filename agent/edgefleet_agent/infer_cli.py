@@ -2,7 +2,8 @@
 
 1. A folder stands for all files in it that predict reads, in the order of their names; others are skipped and counted.
 2. One bad file does not stop the rest; exit 1 then, 0 when all were answered, 3 when nothing answers at that address.
-3. `-o json` prints one object: `{"model", "results": [{"input", "version", "predictions" | "error"}], "failed"}`.
+3. `--lines`, `--camera`, `--move` and `--watch` ask for what comes in and print one line an answer; with `-o json` a line is a JSON object.
+4. `-o json` prints one object: `{"model", "results": [{"input", "version", "predictions" | "error"}], "failed"}`.
 """
 
 import argparse
@@ -24,12 +25,16 @@ _MAX_TEXT = 100
 def run_infer(args: argparse.Namespace) -> int:
     """Ask for each input, print the answers, return the exit status."""
     name, _, version = args.model.partition("@")
+    if args.lines or args.camera or args.move or args.watch:
+        from edgefleet_agent.inputs.streams import run_stream
+
+        return run_stream(args)
     inputs, skipped, missing = _expand(args.inputs, args.content_type)
     if missing:
-        _complain(f"There is no file {missing[0]}.", "", "check the path")
+        complain(f"There is no file {missing[0]}.", "", "check the path")
         return EXIT_USAGE
     if not inputs:
-        _complain("There is nothing to ask.", f"{skipped} files have a suffix that predict does not read", "")
+        complain("There is nothing to ask.", f"{skipped} files have a suffix that predict does not read", "")
         return EXIT_USAGE
     results: list[dict[str, Any]] = []
     with Model(name, url=args.url, socket=args.socket, version=version or None, timeout_s=args.timeout) as model:
@@ -37,10 +42,10 @@ def run_infer(args: argparse.Namespace) -> int:
             try:
                 results.append(_ask(model, path, args.content_type))
             except InferenceUnreachableError as e:
-                _complain(e.message, "", e.next_step)
+                complain(e.message, "", e.next_step)
                 return EXIT_UNREACHABLE
             if args.output == "text":
-                _print_result(results[-1])
+                print_result(results[-1])
     failed = sum("error" in result for result in results)
     if args.output == "json":
         print(json.dumps({"model": name, "results": results, "failed": failed}))  # noqa: T201 - output of the command
@@ -83,7 +88,8 @@ def _expand(inputs: list[str], content_type: str | None) -> tuple[list[Path], in
     return files, skipped, missing
 
 
-def _print_result(result: dict[str, Any]) -> None:
+def print_result(result: dict[str, Any]) -> None:
+    """Print one answer for people, an error to standard error."""
     if "error" in result:
         print(f"{result['input']}: {result['error']}", file=sys.stderr)  # noqa: T201
         return
@@ -109,7 +115,8 @@ def _class_words(item: dict[str, Any]) -> str:
     return f"{label} {score}"
 
 
-def _complain(what: str, why: str, next_step: str) -> None:
+def complain(what: str, why: str, next_step: str) -> None:
+    """Write an error to standard error."""
     for prefix, text in (("error", what), ("why", why), ("next", next_step)):
         if text:
             print(f"{prefix}: {text}", file=sys.stderr)  # noqa: T201

@@ -202,11 +202,9 @@ class Worker:
     def _exited(self) -> None:
         self._readable()  # its last words
         status = self._link.process.wait()
-        if self._cgroups is not None:
-            if self.failed is None and self._cgroups.was_killed_for_memory(self._cgroup):
-                reason = f"the worker wanted more than its limit of {self._memory_bytes} bytes"
-                self.failed = Failed(error_class=ErrorClass.MEMORY.value, reason=reason)
-            self._cgroups.release(self._cgroup)
+        if self._cgroups is not None and self.failed is None and self._cgroups.was_killed_for_memory(self._cgroup):
+            reason = f"the worker wanted more than its limit of {self._memory_bytes} bytes"
+            self.failed = Failed(error_class=ErrorClass.MEMORY.value, reason=reason)
         self._release()
         self._on_exit(self, f"killed by signal {-status}" if status < 0 else f"exit status {status}")
 
@@ -220,3 +218,5 @@ class Worker:
         self._loop.unwatch(self._pidfd)
         self._link.close()
         os.close(self._pidfd)
+        if self._cgroups is not None:
+            self._cgroups.release(self._cgroup)

@@ -36,7 +36,7 @@ def overlap(box: Array, others: Array) -> Array:
     area = (box[2] - box[0]) * (box[3] - box[1])
     areas = (others[:, 2] - others[:, 0]) * (others[:, 3] - others[:, 1])
     union = np.clip(area, 0, None) + np.clip(areas, 0, None) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
 
 
 def suppressed(boxes: Array, scores: Array, classes: Array, *, least: float, iou: float, most: int) -> list[int]:

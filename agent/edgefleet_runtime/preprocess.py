@@ -238,6 +238,51 @@ def from_rows(declared: Preprocess, rows: Sequence[Mapping[str, Any]], specs: Se
     return inputs
 
 
+def from_samples(declared: Preprocess, raw: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Return the model's inputs made from many raw samples, by the same steps as from one; first axis = samples.
+
+    raw: input -> images [n, h, w] or [n, h, w, c], table rows [n, columns], or arrays [n, …]. This is how a converter gets from the
+    data that a device will see to the data that a model is judged on. Raises BadPayloadError, BadImageError, PreprocessError.
+    """
+    inputs = {}
+    for recipe in declared.inputs:
+        if recipe.name not in raw:
+            raise BadPayloadError(f"There are no raw samples for the input {recipe.name}.")
+        only = Preprocess(inputs=[recipe])
+        made = [from_array(only, sample, specs)[recipe.name] for sample in raw[recipe.name]]
+        if not made:
+            raise BadPayloadError(f"There are no samples for the input {recipe.name}.")
+        spec = next(s for s in specs if s.name == recipe.name)
+        inputs[recipe.name] = np.concatenate(made) if is_batched(spec) else np.stack(made)
+    return inputs
+
+
+def probe(declared: Preprocess, specs: Sequence[TensorSpec]) -> None:
+    """Raise PreprocessError when the steps cannot give what the model takes, whatever is sent.
+
+    Told by one made-up sample, where its size does not matter: a table row, or an image that a step brings to a fixed size.
+    """
+    for recipe in declared.inputs:
+        if isinstance(recipe, ColumnsInput):
+            sample = np.zeros((1, len(recipe.columns)), np.float32)
+        elif isinstance(recipe, ImageInput) and any(
+            isinstance(step, Pad | CentreCrop) or (isinstance(step, Resize) and not step.keep_aspect)
+            for step in recipe.steps
+        ):
+            crops = [s for s in recipe.steps if isinstance(s, Pad | CentreCrop)]
+            height, width = max([8, *(s.height for s in crops)]), max([8, *(s.width for s in crops)])
+            sample = np.zeros((height, width, 3), np.uint8)
+        else:
+            continue
+        try:
+            from_array(Preprocess(inputs=[recipe]), sample, specs)
+        except BadPayloadError as e:
+            raise PreprocessError(
+                f"preprocess.json does not give what the model takes. {e.message}",
+                next_step="Correct its steps (size, layout, cast) and publish a new version.",
+            ) from e
+
+
 def describe(declared: Preprocess, specs: Sequence[TensorSpec]) -> str:
     """Return in words what a caller has to send."""
     by_name = {s.name: s for s in specs}

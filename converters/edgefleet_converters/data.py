@@ -5,7 +5,9 @@ Rules (design README §4):
 1. Arrays are named as the model's inputs, first axis = samples; a model with one input may use `x`.
 2. Sample i is `a[i:i+1]` where the input's first dimension is 1 or open, else `a[i]` has the input's whole shape.
 3. Labels are `y` (one integer a sample) or `y.<output>`.
-4. Values are never changed silently: a wider float may become float32, a whole number may change its integer type; all else
+4. With a preprocess.json an array may hold raw samples instead, as a device gets them: `raw.<input>` or `raw`, images [n, h, w, c], rows
+   of a table [n, columns] or arrays. The device's own code makes the model's inputs of them: parity and metric are judged with it.
+5. Values are never changed silently: a wider float may become float32, a whole number may change its integer type; all else
    is refused. Real values for a quantised input are quantised as the device does it. NaN, infinity and pickled arrays are
    refused.
 """
@@ -34,8 +36,10 @@ from edgefleet_converters.errors import (
     LabelsError,
     ModelTooLargeError,
 )
+from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import is_batched
+from edgefleet_runtime.preprocess import Preprocess, from_samples
 from edgefleet_runtime.quantize import quantize_array
 
 Array = npt.NDArray[Any]
@@ -105,9 +109,39 @@ def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
                 )
 
 
-def load_samples(path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], role: str) -> SampleSet:
-    """Return the checked samples of an `.npz`; as `check_samples`."""
-    return check_samples(load_arrays(path, role), inputs, outputs, role)
+def load_samples(
+    path: Path,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    role: str,
+    preprocess: Preprocess | None = None,
+) -> SampleSet:
+    """Return the checked samples of an `.npz`; as `check_samples`. preprocess: of raw samples (rule 4)."""
+    return check_samples(_from_raw(load_arrays(path, role), inputs, role, preprocess), inputs, outputs, role)
+
+
+def _from_raw(
+    arrays: dict[str, Array], inputs: tuple[TensorSpec, ...], role: str, preprocess: Preprocess | None
+) -> dict[str, Array]:
+    """Return the arrays with the model's inputs in the place of raw samples. Raises DataNamesError, DataShapeError."""
+    names = {spec.name for spec in inputs}
+    raw = {key: a for key, a in arrays.items() if key not in names and (key == "raw" or key.startswith("raw."))}
+    if not raw:
+        return arrays
+    if preprocess is None:
+        raise DataNamesError(
+            f"the {role} data holds raw samples, and nothing says what becomes of them",
+            next_step="give --preprocess, or samples that are the model's inputs already",
+        )
+    named = {inputs[0].name if key == "raw" else key.removeprefix("raw."): a for key, a in raw.items()}
+    try:
+        made = from_samples(preprocess, named, inputs)
+    except EdgefleetError as error:
+        raise DataShapeError(
+            f"the raw {role} samples cannot be preprocessed: {error.message}",
+            next_step=error.next_step or "compare the samples with preprocess.json",
+        ) from error
+    return {**{key: array for key, array in arrays.items() if key not in raw}, **made}
 
 
 def check_samples(

@@ -29,6 +29,7 @@ from edgefleet_converters.data import (
 from edgefleet_converters.errors import DataEmptyError, DataShapeError
 from edgefleet_converters.recipe import Recipe
 from edgefleet_converters.request import DataFiles
+from edgefleet_converters.sidefiles import read_preprocess
 from edgefleet_protocol.manifest import TensorSpec
 
 Array = npt.NDArray[Any]
@@ -78,10 +79,13 @@ def prepare_evaluation(
 ) -> Evaluation:
     """Return the divided data. Raises a DataError. Reads files. open_size: for open dimensions of random input."""
     seed = recipe.seed
-    calibration = load_samples(Path(files.calibration), inputs, outputs, "calibration") if files.calibration else None
+    steps = read_preprocess(files)
+    calibration = (
+        load_samples(Path(files.calibration), inputs, outputs, "calibration", steps) if files.calibration else None
+    )
     shared = 0
     if files.eval:
-        judging = load_samples(Path(files.eval), inputs, outputs, "evaluation")
+        judging = load_samples(Path(files.eval), inputs, outputs, "evaluation", steps)
         source = "evaluation data"
         if calibration is not None:
             calibration, shared = without_shared(calibration, judging)

@@ -47,7 +47,7 @@ from edgefleet_converters.report_html.page import render
 from edgefleet_converters.request import ConversionRequest
 from edgefleet_converters.sandbox import Sandbox
 from edgefleet_converters.search import Chosen, Subject, search
-from edgefleet_converters.sidefiles import read_side_files
+from edgefleet_converters.sidefiles import read_preprocess, read_side_files
 from edgefleet_converters.source import FoundSource
 from edgefleet_converters.tflite.quantize.recipe import tflite_recipe
 from edgefleet_converters.workshop import Answers, ModelFile, Workshop, refuse_empty, refuse_nonfinite
@@ -306,7 +306,7 @@ class _Conversion:
                     ) from error
         assert reference is not None
         if files.reference and "reference.msgpack" not in side_files:
-            known = load_samples(Path(files.reference), inputs, outputs, "reference")
+            known = load_samples(Path(files.reference), inputs, outputs, "reference", read_preprocess(files))
             answers = self._workshop.answers(model, runtime, known, key="reference")
             side_files["reference.msgpack"] = build_reference(known.arrays, answers.outputs)
         return _Prepared(evaluation, reference, side_files)

@@ -13,7 +13,7 @@ from edgefleet_converters.request import DataFiles
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.postprocess import build_postprocessor, parse_postprocess
-from edgefleet_runtime.preprocess import check_against, default_preprocess, parse_preprocess
+from edgefleet_runtime.preprocess import Preprocess, check_against, default_preprocess, parse_preprocess, probe
 from edgefleet_runtime.privacy import check_against as check_policy
 from edgefleet_runtime.privacy import parse_privacy
 
@@ -41,6 +41,16 @@ def read_side_files(
     if files.reference and not holds_samples(files.reference):
         members["reference.msgpack"] = _checked_msgpack(_read(files.reference, "reference.msgpack"))
     return members
+
+
+def read_preprocess(files: DataFiles) -> Preprocess | None:
+    """Return what the preprocess.json says, None without one. Raises SideFileError. Reads the file."""
+    if not files.preprocess:
+        return None
+    try:
+        return parse_preprocess(_read(files.preprocess, "preprocess.json"))
+    except EdgefleetError as error:
+        raise SideFileError(error.message, next_step=error.next_step or "compare with examples/digits") from error
 
 
 def holds_samples(path: str) -> bool:
@@ -111,7 +121,9 @@ def _check_against_runtime(
     """Build the device's own pre- and postprocessor from the files; what it refuses here it would refuse on the device."""
     try:
         if "preprocess.json" in members:
-            check_against(parse_preprocess(members["preprocess.json"]), inputs)
+            declared = parse_preprocess(members["preprocess.json"])
+            check_against(declared, inputs)
+            probe(declared, inputs)
         if "privacy.json" in members:
             pre = members.get("preprocess.json")
             declared = parse_preprocess(pre) if pre is not None else default_preprocess(inputs)

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -25,7 +26,9 @@ from edgefleet_converters.data import (
 from edgefleet_converters.evaluation import prepare_evaluation
 from edgefleet_converters.recipe import FP32, Recipe
 from edgefleet_converters.request import DataFiles
+from edgefleet_converters.sidefiles import read_side_files
 from edgefleet_protocol.manifest import Quantization, TensorSpec
+from edgefleet_runtime.preprocess import from_array, from_samples, parse_preprocess
 from tests.converters.graphs import samples
 from tests.converters.hostile import npy
 
@@ -213,3 +216,50 @@ def test_random_samples_that_do_not_fit_into_memory_are_refused_by_name(size: in
     with pytest.raises(errors.ModelTooLargeError, match="do not fit into memory") as caught:
         random_samples(huge, 8, seed=0, open_size=1)
     assert "--shape" in caught.value.next_step
+
+
+STEPS = parse_preprocess(
+    b"""{"inputs": [{"name": "image", "from": "image", "steps": [{"op": "decode", "mode": "grayscale"},
+    {"op": "resize", "width": 8, "height": 8, "method": "area"}, {"op": "normalise", "mean": 127.5, "std": 127.5},
+    {"op": "layout", "to": "NCHW"}]}]}"""
+)
+
+
+def test_raw_samples_become_what_the_device_makes_of_them(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(3).integers(0, 256, (4, 30, 20, 3), np.uint8)
+    for name in ("raw", "raw.image"):
+        path = samples(tmp_path, f"{name}.npz", **{name: pictures}, y=np.arange(4))
+        got = load_samples(Path(path), IMAGE, SCORES, "evaluation", STEPS)
+        on_device = [from_array(STEPS, picture, IMAGE)["image"] for picture in pictures]
+        np.testing.assert_array_equal(got.arrays["image"], np.concatenate(on_device))
+        assert (got.arrays["image"].shape, got.labels[""].tolist()) == ((4, 1, 8, 8), [0, 1, 2, 3])
+    with pytest.raises(errors.DataNamesError, match="nothing says"):
+        read(path)
+    with pytest.raises(errors.DataShapeError, match="cannot be preprocessed"):
+        load_samples(Path(samples(tmp_path, "bad.npz", raw=ones(3, 5))), IMAGE, SCORES, "evaluation", STEPS)
+
+
+def test_an_evaluation_on_raw_samples_judges_preprocessed_ones(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(3).integers(0, 256, (12, 9, 9), np.uint8)
+    path = tmp_path / "preprocess.json"
+    path.write_bytes(msgspec.json.encode(STEPS))
+    files = DataFiles(eval=samples(tmp_path, "e.npz", raw=pictures), preprocess=str(path))
+    found = prepare_evaluation(files, IMAGE, SCORES, Recipe(candidates=[FP32]), open_size=1)
+    expected = from_samples(STEPS, {"image": pictures}, IMAGE)["image"]
+    np.testing.assert_array_equal(found.samples.arrays["image"][:12], expected)
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ('{"op": "resize", "width": 9, "height": 8}, {"op": "layout", "to": "NCHW"}', "shape"),
+        ('{"op": "resize", "width": 8, "height": 8}, {"op": "layout", "to": "NHWC"}', "shape"),
+        ('{"op": "resize", "width": 8, "height": 8, "method": "nearest"}, {"op": "layout", "to": "NCHW"}', "float32"),
+    ],
+)
+def test_steps_that_never_fit_are_refused_before_a_device_gets_them(tmp_path: Path, steps: str, words: str) -> None:
+    path = tmp_path / "preprocess.json"
+    first = '{"op": "decode", "mode": "grayscale"}'
+    path.write_text(f'{{"inputs": [{{"name": "image", "from": "image", "steps": [{first}, {steps}]}}]}}')
+    with pytest.raises(errors.SideFileError, match=words):
+        read_side_files(DataFiles(preprocess=str(path)), IMAGE, SCORES)

@@ -35,7 +35,9 @@ SOAKS: dict[str, Soak] = {
         "tests.agent.offline_soak", 30, "a day of three devices without a connection, then the drain"
     ),
     "worker-kill": Soak("tests.agent.worker.kills", 1000, "SIGKILL of the serving worker while callers ask"),
-    "swaps": Soak("tests.agent.worker.swaps", 1000, "a version that replaces another at 200 requests/s, with a second model"),
+    "swaps": Soak(
+        "tests.agent.worker.swaps", 1000, "a version that replaces another at 200 requests/s, with a second model"
+    ),
     "broker-links": Soak(
         "tests.broker.soak", 1000, "a link broken at random while messages flow both ways, on each broker"
     ),

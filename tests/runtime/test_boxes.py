@@ -16,13 +16,17 @@ from edgefleet_runtime.postprocess import PostprocessError, Postprocessor, build
 
 LABELS = ("cat", "dog")
 # two cats on top of each other, one dog in the same place, one faint cat
-CORNERS = np.array([[0.1, 0.1, 0.5, 0.5], [0.12, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]], np.float32)
+CORNERS = np.array(
+    [[0.1, 0.1, 0.5, 0.5], [0.12, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]], np.float32
+)
 SCORES = np.array([[0.9, 0.1], [0.8, 0.0], [0.2, 0.7], [0.1, 0.0]], np.float32)
 
 
 def built(step: dict[str, Any], **shapes: list[int | str]) -> Postprocessor:
     declared = parse_postprocess(json.dumps({"outputs": [{"name": "b", "steps": [{"op": "boxes", **step}]}]}).encode())
-    return build_postprocessor(declared, LABELS, [TensorSpec(name=n, dtype="float32", shape=s) for n, s in shapes.items()])
+    return build_postprocessor(
+        declared, LABELS, [TensorSpec(name=n, dtype="float32", shape=s) for n, s in shapes.items()]
+    )
 
 
 def told(post: Postprocessor, **outputs: Array) -> list[tuple[str, float, list[float]]]:
@@ -30,7 +34,7 @@ def told(post: Postprocessor, **outputs: Array) -> list[tuple[str, float, list[f
     return [(o["label"], round(o["score"], 3), o["box"]) for o in answer["b"]]
 
 
-EXPECTED = [
+EXPECTED: list[Any] = [
     ("cat", 0.9, pytest.approx([0.1, 0.1, 0.5, 0.5], abs=1e-5)),
     ("dog", 0.7, pytest.approx([0.1, 0.1, 0.5, 0.5], abs=1e-5)),
 ]
@@ -58,7 +62,11 @@ def test_objectness_and_sigmoid() -> None:
 
 def test_class_numbers_in_an_output_of_their_own() -> None:
     post = built({"format": "yxyx", "scores": "s", "classes": "c"}, b=[1, 4, 4], s=[1, 4], c=[1, 4])
-    outputs = {"b": CORNERS[:, [1, 0, 3, 2]][None], "s": SCORES.max(1)[None], "c": SCORES.argmax(1)[None].astype(np.float32)}
+    outputs = {
+        "b": CORNERS[:, [1, 0, 3, 2]][None],
+        "s": SCORES.max(1)[None],
+        "c": SCORES.argmax(1)[None].astype(np.float32),
+    }
     assert told(post, **outputs) == EXPECTED
 
 
@@ -105,5 +113,10 @@ def test_suppression_keeps_what_its_definition_keeps(found: list[tuple[float, ..
 
 
 def test_corners_of_every_format() -> None:
-    for box_format, row in (("xyxy", [1, 2, 3, 6]), ("yxyx", [2, 1, 6, 3]), ("xywh", [1, 2, 2, 4]), ("cxcywh", [2, 4, 2, 4])):
+    for box_format, row in (
+        ("xyxy", [1, 2, 3, 6]),
+        ("yxyx", [2, 1, 6, 3]),
+        ("xywh", [1, 2, 2, 4]),
+        ("cxcywh", [2, 4, 2, 4]),
+    ):
         assert corners(np.array([row], np.float32), box_format).tolist() == [[1, 2, 3, 6]]  # type: ignore[arg-type]

@@ -7,8 +7,10 @@
 4. JSON lacks NaN and infinities: they become null in a JSON answer and stay what they are in a binary one.
 """
 
+import contextlib
 import struct
 import sys
+from array import array as number_array
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -54,6 +56,23 @@ class _Request(msgspec.Struct):
     outputs: list[_WantedOutput] | None = None
 
 
+class _FloatTensor(msgspec.Struct):
+    name: str
+    shape: list[int] = []
+    datatype: str = ""
+    parameters: dict[str, Any] = {}
+    data: list[float] | None = None
+
+
+class _FloatRequest(msgspec.Struct):
+    """A request to a model whose inputs are all floating: read in one pass, a third less than numbers found first and read then."""
+
+    inputs: list[_FloatTensor]
+    id: str = ""
+    parameters: dict[str, Any] = {}
+    outputs: list[_WantedOutput] | None = None
+
+
 class InferRequest(msgspec.Struct, frozen=True):
     """A decoded request. outputs: name -> binary wanted, in the caller's order; None = all. binary_all: default for outputs.
 
@@ -70,6 +89,8 @@ class InferRequest(msgspec.Struct, frozen=True):
 
 
 _request_decoder = msgspec.json.Decoder(_Request)
+_float_request_decoder = msgspec.json.Decoder(_FloatRequest)
+_FLOATS = {"float16", "float32", "float64"}
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     "f": msgspec.json.Decoder(list[float]),
     "i": msgspec.json.Decoder(list[int]),
@@ -91,7 +112,8 @@ def decode_request(
             next_step="Give the number of bytes of the JSON that begins the body.",
         )
     try:
-        request = _request_decoder.decode(body if header_length is None else memoryview(body)[:header_length])
+        head = body if header_length is None else memoryview(body)[:header_length]
+        request = _floats_only(head, specs) or _request_decoder.decode(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         raise BadRequestError(
             f"The body is not an inference request: {e}.",
@@ -123,6 +145,14 @@ def decode_request(
     return InferRequest(request.id, arrays, wanted, binary_all, timeout_s, classes)
 
 
+def _floats_only(head: bytes | memoryview, specs: Sequence[TensorSpec]) -> _FloatRequest | None:
+    """Return the request when it is one of flat lists of numbers for floating inputs; whatever is wrong with it is said elsewhere."""
+    if all(spec.dtype in _FLOATS for spec in specs):
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return _float_request_decoder.decode(head)
+    return None
+
+
 def encode_response(
     head: dict[str, Any], outputs: Mapping[str, Array], request: InferRequest
 ) -> tuple[bytes, int | None]:
@@ -130,18 +160,18 @@ def encode_response(
     wanted = request.outputs if request.outputs is not None else dict.fromkeys(outputs, request.binary_all)
     described, tails = [], []
     for name, binary in wanted.items():
-        array = outputs[name]
+        value = outputs[name]
         item: dict[str, Any] = {
             "name": name,
-            "datatype": DATATYPES.get(dtype_name(array.dtype), "BYTES"),
-            "shape": list(array.shape),
+            "datatype": DATATYPES.get(dtype_name(value.dtype), "BYTES"),
+            "shape": list(value.shape),
         }
         if binary:
-            tail = to_binary(array)
+            tail = to_binary(value)
             item["parameters"] = {"binary_data_size": len(tail)}
             tails.append(tail)
         else:
-            item["data"] = _texts(array) if array.dtype.kind in "OSU" else array.ravel().tolist()
+            item["data"] = _texts(value) if value.dtype.kind in "OSU" else value.ravel().tolist()
         described.append(item)
     head["outputs"] = described
     document = _encoder.encode(head)
@@ -161,7 +191,7 @@ def tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": DATATYPES.get(spec.dtype, spec.dtype), "shape": shape}
 
 
-def _wanted(request: _Request, output_names: Sequence[str], binary_all: bool) -> dict[str, bool] | None:
+def _wanted(request: _Request | _FloatRequest, output_names: Sequence[str], binary_all: bool) -> dict[str, bool] | None:
     if not request.outputs:
         return None
     wanted: dict[str, bool] = {}
@@ -175,7 +205,7 @@ def _wanted(request: _Request, output_names: Sequence[str], binary_all: bool) ->
     return wanted
 
 
-def _classes(request: _Request) -> dict[str, int]:
+def _classes(request: _Request | _FloatRequest) -> dict[str, int]:
     """Return output name -> number of classes for the outputs that want them. Raises BadRequestError."""
     found = {}
     for output in request.outputs or []:
@@ -197,7 +227,7 @@ def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
     return value / 1e6
 
 
-def _decode_tensor(tensor: _Tensor, spec: TensorSpec, binary: memoryview) -> tuple[Array, memoryview]:
+def _decode_tensor(tensor: _Tensor | _FloatTensor, spec: TensorSpec, binary: memoryview) -> tuple[Array, memoryview]:
     expected = DATATYPES[spec.dtype]
     if tensor.datatype != expected:
         raise BadRequestError(
@@ -216,11 +246,15 @@ def _decode_tensor(tensor: _Tensor, spec: TensorSpec, binary: memoryview) -> tup
         count *= length
     size = tensor.parameters.get("binary_data_size")
     if size is None:
-        if tensor.data is _ABSENT:
+        if tensor.data is _ABSENT or tensor.data is None:
             raise BadRequestError(f"Input {spec.name} has neither data nor parameters.binary_data_size.")
-        flat = _from_json(tensor.data, spec)
+        flat = _as_array(tensor.data, spec) if isinstance(tensor.data, list) else _from_json(tensor.data, spec)
     else:
-        if tensor.data is not _ABSENT or not isinstance(size, int) or not 0 <= size <= len(binary):
+        if (
+            not (tensor.data is _ABSENT or tensor.data is None)
+            or not isinstance(size, int)
+            or not 0 <= size <= len(binary)
+        ):
             raise BadRequestError(
                 f"Input {spec.name}: binary_data_size is {size!r}, {len(binary)} bytes follow the JSON; data must be absent."
             )
@@ -274,13 +308,20 @@ def _as_array(values: list[Any], spec: TensorSpec) -> Array:
                 f"Input {spec.name} must hold {DATATYPES[spec.dtype]} values from {limits.min} to {limits.max}."
             )
         return np.array(values, dtype=dtype)
+    if dtype.kind == "b":
+        return np.array(values, dtype=dtype)
+    try:
+        # by way of the standard library's array: numpy looks at each element for what it might be
+        found = np.frombuffer(number_array("d", values or [0.0]))[: len(values)]
+    except OverflowError:
+        found = np.full(1, np.inf)
     with np.errstate(over="ignore"):
-        array = np.array(values, dtype=dtype)
-    if dtype.kind == "f" and not np.isfinite(array).all():
+        converted = found.astype(dtype)
+    if dtype.kind == "f" and not np.isfinite(converted).all():
         raise BadRequestError(
             f"Input {spec.name} holds a number beyond the {DATATYPES[spec.dtype]} range of {np.finfo(dtype).max:.4g}."
         )
-    return array
+    return converted
 
 
 def _refuse_shared_memory(name: str, parameters: Mapping[str, Any]) -> None:

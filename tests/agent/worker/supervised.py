@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -153,6 +154,17 @@ def asking(port: int, rate: float, tries: int, file: Path, *models: str) -> Iter
         yield
     finally:
         process.communicate(timeout=WAIT_S)
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C sets, so that who has no hours gets the report of what was done."""
+    stop = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def answers(file: Path) -> list[tuple[str, str, int, float, float, int]]:

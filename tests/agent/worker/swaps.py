@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
-from tests.agent.worker.supervised import House, answers, asking
+from tests.agent.worker.supervised import House, answers, asking, until_interrupted
 
 RATE = 200.0
 GRACE_S = 0.05
@@ -34,23 +34,29 @@ def main(n: int, seed: int, *, rate: float = RATE) -> dict[str, Any]:
             began = time.monotonic()
             house.serve("digits", house.put("digits", "A", "0", _bundle(0)))
             swaps.append(("0", began, began, time.monotonic()))
-            with asking(house.port, rate, 1, folder / "answers", "digits", "other"):
+            with asking(house.port, rate, 1, folder / "answers", "digits", "other"), until_interrupted() as stop:
                 time.sleep(1.0)
                 for i in range(1, n + 1):
-                    time.sleep(chance.uniform(0.1, 0.4))
-                    began = time.monotonic()
-                    ref = house.put("digits", "AB"[i % 2], str(i), _bundle(i))
-                    house.do(lambda ref=ref: house.serving.try_out("digits", ref))  # type: ignore[misc]
-                    house.wait_for("ready", "digits")
-                    ready = time.monotonic()
-                    house.do(lambda: house.serving.promote("digits"))
-                    house.wait_for("serving", "digits")
-                    swaps.append((str(i), began, ready, time.monotonic()))
-                    house.refs["digits"] = ref
+                    if stop.wait(chance.uniform(0.1, 0.4)):
+                        break
+                    swaps.append(_swap(house, i))
                 time.sleep(1.0)
             return _report(answers(folder / "answers"), swaps)
         finally:
             house.close()
+
+
+def _swap(house: House, number: int) -> tuple[str, float, float, float]:
+    """Put version `number` in the place of the one before; return it with when its trial began, when it could answer and when it served."""
+    ref = house.put("digits", "AB"[number % 2], str(number), _bundle(number))
+    began = time.monotonic()
+    house.do(lambda: house.serving.try_out("digits", ref))
+    house.wait_for("ready", "digits")
+    ready = time.monotonic()
+    house.do(lambda: house.serving.promote("digits"))
+    house.wait_for("serving", "digits")
+    house.refs["digits"] = ref
+    return str(number), began, ready, time.monotonic()
 
 
 def _bundle(version: int) -> bytes:
@@ -75,6 +81,7 @@ def _report(
     p99_in, p99_out = _p99(inside), _p99(outside)
     return {
         "ok": not failed and not wrong and order[-1] == int(swaps[-1][0]),
+        "swaps": len(swaps) - 1,
         "requests": len(found),
         "failed": len(failed),
         "failures": sorted({f"{row[2]} {row[1]}"[:200] for row in failed})[:5],
@@ -97,7 +104,9 @@ def _served(row: tuple[str, str, int, float, float, int], since: dict[str, float
 def _latencies(
     found: list[tuple[str, str, int, float, float, int]], windows: list[tuple[float, float]]
 ) -> tuple[list[float], list[float]]:
-    inside, outside, at = [], [], 0
+    inside: list[float] = []
+    outside: list[float] = []
+    at = 0
     for row in sorted(found, key=lambda row: row[3]):
         while at < len(windows) and windows[at][1] < row[3]:
             at += 1

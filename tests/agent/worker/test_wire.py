@@ -67,6 +67,7 @@ def test_bool_and_strings() -> None:
         ("bool", 1),
         ("float32", 1e39),
         ("float16", 1e5),
+        ("float64", 10**400),
     ],
 )
 def test_values_out_of_range_are_refused_not_wrapped(dtype: str, value: float) -> None:
@@ -179,3 +180,9 @@ def test_a_timeout_that_is_none_is_refused(timeout: object) -> None:
     body = json.loads(_request("float32", data=[0] * 4)) | {"parameters": {"timeout": timeout}}
     with pytest.raises(BadRequestError, match="microseconds"):
         decode_request(json.dumps(body).encode(), None, _spec("float32"), ["y"])
+
+
+def test_no_values_at_all() -> None:
+    for dtype in ("float32", "int32", "bool"):
+        body = {"inputs": [{"name": "x", "shape": [0, 2], "datatype": DATATYPES[dtype], "data": []}]}
+        assert decode_request(json.dumps(body).encode(), None, _spec(dtype), []).inputs["x"].shape == (0, 2)

@@ -1,0 +1,108 @@
+"""`edge-agent infer MODEL` for what comes in one by one: lines of standard input, frames of a camera, files of a folder.
+
+1. One answer a line, as soon as it is there. JSON lines: `{"line" | "frame" | "file", "version", "predictions" | "error"}`.
+2. Exit 1 when one of them failed, 0 when none did, 3 when the device cannot be reached, 2 for arguments that do not go together.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgefleet_agent.client import InferenceError, InferenceUnreachableError, Model, media_type_of
+from edgefleet_agent.clock import SystemClock
+from edgefleet_agent.infer_cli import EXIT_OK, EXIT_SOME_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, complain, print_result
+from edgefleet_agent.inputs.batch import Batch
+from edgefleet_agent.inputs.camera import CameraError, Newest, frames, is_live
+
+MAX_LINE_BYTES = 32 * 1024 * 1024
+
+
+def run_stream(args: argparse.Namespace) -> int:
+    """Ask for what comes until it ends; returns the exit status."""
+    folders = [Path(text) for text in args.inputs]
+    if (args.move or args.watch) and not (len(folders) == 1 and folders[0].is_dir()):
+        complain("--move and --watch work on one folder.", "", "name the folder")
+        return EXIT_USAGE
+    if (args.lines or args.camera) and args.inputs:
+        complain("--lines and --camera take no other inputs.", "", "leave the inputs out")
+        return EXIT_USAGE
+    failed = 0
+    name, _, version = args.model.partition("@")
+    try:
+        with Model(name, url=args.url, socket=args.socket, version=version or None, timeout_s=args.timeout) as model:
+            for result in _results(args, model, folders):
+                failed += "error" in result
+                _print(args, result)
+    except (InferenceUnreachableError, CameraError) as error:
+        complain(error.message, "", error.next_step)
+        return EXIT_UNREACHABLE if isinstance(error, InferenceUnreachableError) else EXIT_SOME_FAILED
+    return EXIT_SOME_FAILED if failed else EXIT_OK
+
+
+def _results(args: argparse.Namespace, model: Model, folders: list[Path]) -> Iterator[dict[str, Any]]:
+    if args.lines:
+        return _lines(model)
+    if args.camera:
+        return _camera(args, model)
+    batch = Batch(folders[0], lambda path: media_type_of(path) is not None or args.content_type is not None)
+
+    def ask(path: Path) -> dict[str, Any]:
+        return _asked(model, path.read_bytes(), args.content_type or media_type_of(path) or "application/json")
+
+    if args.move:
+        return batch.run(ask)
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: ended.set())
+    return batch.watch(ask, ended.wait, lambda: SystemClock().now().timestamp())
+
+
+def _asked(model: Model, body: bytes, media: str) -> dict[str, Any]:
+    """Return version and predictions, or the error. Raises InferenceUnreachableError."""
+    try:
+        answer = model.post("predict", body, media)
+    except InferenceError as error:
+        return {"error": error.message}
+    return {"version": answer.get("model_version"), "predictions": answer["predictions"]}
+
+
+def _lines(model: Model) -> Iterator[dict[str, Any]]:
+    number = 0
+    while line := sys.stdin.buffer.readline(MAX_LINE_BYTES):
+        number += 1
+        if line.strip():
+            yield {"line": number, **_asked(model, line, "application/json")}
+
+
+def _camera(args: argparse.Namespace, model: Model) -> Iterator[dict[str, Any]]:
+    width, _, height = args.size.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise CameraError(f"{args.size!r} is no size.", next_step="give it as 640x480")
+    source = frames(args.camera, int(width), int(height))
+    newest = Newest(source) if is_live(args.camera) else None
+    taken = iter(newest.take, None) if newest is not None else source
+    for number, (media, frame) in enumerate(taken, 1):
+        began = time.monotonic()
+        dropped = newest.dropped if newest is not None else 0
+        yield {"frame": number, **_asked(model, frame, media), "dropped": dropped}
+        if number == args.frames:
+            return
+        time.sleep(max(0.0, args.every - (time.monotonic() - began)))
+
+
+def _print(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    if args.output == "json":
+        sys.stdout.write(json.dumps(result) + "\n")
+    else:
+        label = next(
+            f"{key} {result[key]}" if key != "file" else result[key]
+            for key in ("line", "frame", "file")
+            if key in result
+        )
+        print_result({"input": label, **result})
+    sys.stdout.flush()
