@@ -67,8 +67,13 @@ def offer(agent: "Agent", ref: Ref | None, *, model: str = "digits", **fields: A
     return agent.site.house.fleet.set_models([ModelChange(agent.id, ModelName(model), wish)])[0].gen
 
 
-def write_identity(site: Site, device: KeyedDevice, state: Path, url: str = "https://127.0.0.1:1") -> None:
-    """Write what `edge-agent enroll` would have written. url: of the device listener, by default one that is not there."""
+def write_identity(
+    site: Site, device: KeyedDevice, state: Path, url: str = "https://127.0.0.1:1", broker_port: int = 0
+) -> None:
+    """Write what `edge-agent enroll` would have written.
+
+    url: of the device listener, by default one that is not there. broker_port: of a line to the broker, 0 = the broker's own.
+    """
     folder = state / "identity"
     folder.mkdir(parents=True)
     enrolment = device.enrolment
@@ -81,7 +86,7 @@ def write_identity(site: Site, device: KeyedDevice, state: Path, url: str = "htt
         tenant="acme",
         profile=PROFILE,
         broker_host=site.endpoint.host,
-        broker_port=site.endpoint.port,
+        broker_port=broker_port or site.endpoint.port,
         mqtt=site.endpoint.mqtt,
         url=url,
         enrolled_at="2026-11-25T00:00:00+00:00",

@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.agent.field import Agent, deploy, eventually, new_site
+from tests.agent.field import Agent, deploy, eventually, new_site, write_identity
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.crash.faults import Faults, faults
+from tests.crash.line import Line
 from tests.server.fleet.house import PROFILE
 
+QUICKEST = {"EDGEFLEET_AGENT_PROBATION_S": "0"}
 GOOD_S = 60.0
 PAD_BYTES = 150_000
 """Five leaves: enough for several block messages, little enough for hundreds of installs."""
@@ -23,8 +25,9 @@ PAD_BYTES = 150_000
 class Field:
     """One site, one agent under the shim, and the versions that were published so far."""
 
-    def __init__(self, agent: Agent, broken: Faults, seed: int) -> None:
+    def __init__(self, agent: Agent, broken: Faults, line: Line, seed: int) -> None:
         self.agent = agent
+        self.line = line
         self.faults = broken
         self.rng = random.Random(seed)
         self.digests: dict[str, str] = {}
@@ -65,11 +68,12 @@ class Field:
         digest = hashlib.sha256(slot.read_bytes()).hexdigest()
         if not digest == self.digests[version] == model["active_sha256"]:
             return "the active slot does not hold the bundle that is reported"
-        if not eventually(lambda: self._answers(version), 10.0):
+        if not eventually(lambda: self.answers(version), 10.0):
             return f"another version than {version} answers"
         return "" if not told or eventually(lambda: self._is_told(version, phase), 30.0) else self._told_wrong()
 
-    def _answers(self, version: str) -> bool:
+    def answers(self, version: str) -> bool:
+        """Whether that version answers a request now."""
         try:
             return bool(self.agent.infer()["model_version"] == version)
         except (OSError, KeyError):
@@ -84,21 +88,27 @@ class Field:
 
 
 @contextmanager
-def field(seed: int, *, record: bool = False, **environment: str) -> Iterator[Field]:
-    """Yield a running agent under the shim with a site of its own; both end with the block."""
+def field(seed: int, *, record: bool = False, shim: bool = True, **environment: str) -> Iterator[Field]:
+    """Yield a running agent with a site of its own and a line between them; all end with the block.
+
+    record: the shim writes down all points. shim: False runs the agent without it.
+    """
     with tempfile.TemporaryDirectory(prefix="ef-crash-") as name:
         site = new_site(Path(name, "server"))
         state = Path(name, "device")
+        device = site.house.device()
+        line = Line(site.endpoint.host, site.endpoint.port)
+        write_identity(site, device, state, broker_port=line.port)
         with faults(state) as broken:
-            agent = Agent(
-                site, state, None, **({"EDGEFLEET_AGENT_PROBATION_S": "0"} | broken.environment(record=record) | environment)
-            )
+            environment = QUICKEST | (broken.environment(record=record) if shim else {}) | environment
+            agent = Agent(site, state, device, **environment)
             try:
                 agent.start()
-                yield Field(agent, broken, seed)
+                yield Field(agent, broken, line, seed)
             finally:
                 broken.calm()
                 agent.stop()
+                line.close()
                 site.close()
 
 
