@@ -3,6 +3,7 @@
 import hashlib
 import random
 import secrets
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -127,8 +128,12 @@ def run(
 
 
 def note(result: dict[str, Any], problem: str, **where: Any) -> None:
-    """Count one round."""
+    """Count one round; a long test says on stderr how far it is."""
     if problem:
         result["failures"].append({**where, "problem": problem})
     else:
         result["good"] += 1
+    done = result["good"] + len(result["failures"])
+    if done % 20 == 0 or problem:
+        sys.stderr.write(f"{result['test']}: {done} of {result['n']}, {len(result['failures'])} wrong\n")
+        sys.stderr.flush()
