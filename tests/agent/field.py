@@ -67,13 +67,8 @@ def offer(agent: "Agent", ref: Ref | None, *, model: str = "digits", **fields: A
     return agent.site.house.fleet.set_models([ModelChange(agent.id, ModelName(model), wish)])[0].gen
 
 
-def write_identity(
-    site: Site, device: KeyedDevice, state: Path, url: str = "https://127.0.0.1:1", broker_port: int = 0
-) -> None:
-    """Write what `edge-agent enroll` would have written.
-
-    url: of the device listener, by default one that is not there. broker_port: of a line to the broker, 0 = the broker's own.
-    """
+def write_identity(site: Site, device: KeyedDevice, state: Path, url: str = "https://127.0.0.1:1") -> None:
+    """Write what `edge-agent enroll` would have written. url: of the device listener, by default one that is not there."""
     folder = state / "identity"
     folder.mkdir(parents=True)
     enrolment = device.enrolment
@@ -86,7 +81,7 @@ def write_identity(
         tenant="acme",
         profile=PROFILE,
         broker_host=site.endpoint.host,
-        broker_port=broker_port or site.endpoint.port,
+        broker_port=site.endpoint.port,
         mqtt=site.endpoint.mqtt,
         url=url,
         enrolled_at="2026-11-25T00:00:00+00:00",
@@ -95,6 +90,14 @@ def write_identity(
         cert_until_s=int(time.time()) + 90 * 86_400,
     )
     write_file(folder / RECORD_FILE, encode_record(identity))
+
+
+def move_broker(state: Path, port: int) -> None:
+    """Let the device believe that its broker is at another port of this machine."""
+    path = state / "identity" / RECORD_FILE
+    known = read_record(Identity, path)
+    assert known is not None
+    write_file(path, encode_record(msgspec.structs.replace(known, broker_port=port)))
 
 
 def new_site(folder: Path) -> Site:

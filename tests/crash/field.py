@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.agent.field import Agent, deploy, eventually, new_site, write_identity
+from tests.agent.field import Agent, deploy, eventually, move_broker, new_site, write_identity
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.crash.faults import Faults, faults
 from tests.crash.line import Line
@@ -99,7 +99,8 @@ def field(seed: int, *, record: bool = False, shim: bool = True, **environment: 
         state = Path(name, "device")
         device = site.house.device()
         line = Line(site.endpoint.host, site.endpoint.port)
-        write_identity(site, device, state, broker_port=line.port)
+        write_identity(site, device, state)
+        move_broker(state, line.port)
         with faults(state) as broken:
             environment = QUICKEST | (broken.environment(record=record) if shim else {}) | environment
             agent = Agent(site, state, device, **environment)

@@ -33,10 +33,11 @@ def _all_points(result: dict[str, Any], n: int, seed: int) -> None:
         while k < MAX_POINTS:
             mode = TEAR if index % 2 else KILL
             died, problem = _round(here, [(mode, round(k))])
-            if not died:
-                break  # the update had no such point any more
+            if not died and k > length:
+                break  # this update had no such point any more, nor had the one that was measured
             note(result, problem, point=round(k), torn=mode == TEAR)
             k, index = k + step, index + 1
+            result["died"] = result.get("died", 0) + died
         result["n"] = index
         result["each"] = step == 1.0
 
