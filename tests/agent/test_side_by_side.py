@@ -24,7 +24,10 @@ def test_models_live_side_by_side_and_one_is_removed_with_its_slots(site: Site, 
     newest = bring(site, agent, "letters", "3.1.0", 3.0)
     assert agent.infer("digits")["model_version"] == "1.0.0"
     assert eventually(lambda: agent.infer("letters")["model_version"] == "3.1.0")
-    assert {name: agent.model(name)["mode"] for name in ("digits", "letters")} == {"digits": "normal", "letters": "normal"}
+    assert {name: agent.model(name)["mode"] for name in ("digits", "letters")} == {
+        "digits": "normal",
+        "letters": "normal",
+    }
     folder = agent.state / "models" / "letters"
     assert {entry.name for entry in folder.iterdir()} == {"A", "B", "active", "current.msgpack"}
 

@@ -7,8 +7,8 @@ go through: no lock-out. The wall clock of the agent's processes is bent by the 
 import time
 from typing import Any
 
-from tests.crash.field import Field, field, note, run
 from tests.agent.field import eventually
+from tests.crash.field import Field, in_field, note, run
 
 YEAR_S = 365 * 86_400
 KINDS = ("1970", "ten years ahead", "a day back", "jump ahead in a download", "jump back in a download")
@@ -16,16 +16,16 @@ KINDS = ("1970", "ten years ahead", "a day back", "jump ahead in a download", "j
 
 def main(n: int, seed: int | None = None) -> dict[str, Any]:
     """Bend the clock n times, each way in turn."""
-    return run("F11 clock", n, seed, _clocks)
+    return run("F11 clock", n, seed, in_field(clocks))
 
 
-def _clocks(result: dict[str, Any], n: int, seed: int) -> None:
-    with field(seed) as here:
-        here.version = here.deploy()
-        assert here.problem(here.version) == ""
-        for i in range(n):
-            kind = KINDS[i % len(KINDS)]
-            note(result, _round(here, result, kind), round=i, kind=kind)
+def clocks(here: Field, result: dict[str, Any], n: int) -> None:
+    """Bend the clock n times."""
+    here.version = here.deploy()
+    assert here.problem(here.version) == ""
+    for i in range(n):
+        kind = KINDS[i % len(KINDS)]
+        note(result, _round(here, result, kind), round=i, kind=kind)
 
 
 def _round(here: Field, result: dict[str, Any], kind: str) -> str:
@@ -61,7 +61,7 @@ def _round(here: Field, result: dict[str, Any], kind: str) -> str:
 def _offset_s(kind: str) -> int:
     match kind:
         case "1970":
-            return -int(time.time())  # noqa: TID251  # to the beginning of unix time
+            return -int(time.time())  # to the beginning of unix time
         case "ten years ahead":
             return 10 * YEAR_S
         case "jump ahead in a download":

@@ -58,9 +58,7 @@ class Field:
 
         def there() -> bool:
             model = agent.model()
-            return bool(
-                model.get("phase") == phase and model.get("active_target") == target and model.get("serving")
-            )
+            return bool(model.get("phase") == phase and model.get("active_target") == target and model.get("serving"))
 
         if not eventually(there, GOOD_S):
             return f"ended as {agent.model()}\n{agent.log.read_text(errors='replace')[-2500:]}"
@@ -114,9 +112,7 @@ def field(seed: int, *, record: bool = False, shim: bool = True, **environment: 
                 site.close()
 
 
-def run(
-    name: str, n: int, seed: int | None, rounds: Callable[[dict[str, Any], int, int], None]
-) -> dict[str, Any]:
+def run(name: str, n: int, seed: int | None, rounds: Callable[[dict[str, Any], int, int], None]) -> dict[str, Any]:
     """Run the rounds of one test and return its figures. rounds: called with the figures, n and the seed; adds to `good`, `failures`."""
     seed = secrets.randbelow(1 << 31) if seed is None else seed
     result: dict[str, Any] = {"test": name, "n": n, "seed": seed, "good": 0, "wrong": 0, "failures": []}
@@ -128,6 +124,20 @@ def run(
     return result
 
 
+Rounds = Callable[[Field, dict[str, Any], int], None]
+"""Rounds of one test on a field that is there: called with the field, the figures, and how many."""
+
+
+def in_field(rounds: Rounds, **options: Any) -> Callable[[dict[str, Any], int, int], None]:
+    """Return the rounds with a field of their own. options: of `field`."""
+
+    def with_field(result: dict[str, Any], n: int, seed: int) -> None:
+        with field(seed, **options) as here:
+            rounds(here, result, n)
+
+    return with_field
+
+
 def note(result: dict[str, Any], problem: str, **where: Any) -> None:
     """Count one round; a long test says on stderr how far it is."""
     if problem:
@@ -136,5 +146,7 @@ def note(result: dict[str, Any], problem: str, **where: Any) -> None:
         result["good"] += 1
     done = result["good"] + len(result["failures"])
     if done % 20 == 0 or problem:
-        sys.stderr.write(f"{result['test']}: {done} of {result['n']}, {len(result['failures'])} wrong\n")
+        sys.stderr.write(
+            f"{result['test']}: {done} of {result['n']}, {len(result['failures'])} wrong {where} {problem}\n"
+        )
         sys.stderr.flush()

@@ -64,7 +64,7 @@ def act(fault: dict[str, Any], outputs: Any = None) -> Any:
         case "slow":
             time.sleep(amount)
         case "leak":
-            _kept.append(os.urandom(4096) * (int(amount) // 4096))
+            _kept.append(b"\1" * int(amount))
         case "oom":
             _kept.append(b"\1" * int(amount))
         case "kill-agent":

@@ -102,7 +102,7 @@ def _meddled_field(seed: int) -> Iterator[tuple[Field, Meddler]]:
         line = Line("127.0.0.1", meddler.port)
         move_broker(state, line.port)
         with faults(state) as broken:
-            agent = Agent(site, state, device, **QUICKEST, EDGEFLEET_AGENT_BLOCK_TIMEOUT_S="0.5")
+            agent = Agent(site, state, device, **QUICKEST, EDGEFLEET_AGENT_BLOCK_TIMEOUT_S="1")
             try:
                 agent.start()
                 yield Field(agent, broken, line, seed), meddler

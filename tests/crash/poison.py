@@ -55,7 +55,7 @@ POISONS: dict[str, Poison] = {
     "wrong output": Poison({"do": "wrong", "at": "run", "after": GOLDEN_RUNS}, ("serving.golden",), more_s=1.0),
     "slow": Poison({"do": "slow", "at": "run", "after": GOLDEN_RUNS, "amount": 0.02}, ("trial.slow",), act=200),
     "leak": Poison(
-        {"do": "leak", "at": "run", "after": GOLDEN_RUNS, "amount": 2 << 20}, ("trial.memory",), more_s=LEAK_S
+        {"do": "leak", "at": "run", "after": GOLDEN_RUNS, "amount": 1 << 20}, ("trial.memory",), more_s=LEAK_S
     ),
     "too big": Poison({"do": "oom", "at": "load", "amount": 3 << 30}, ("trial.memory",), phase="failed"),
     "hang": Poison(
@@ -83,14 +83,19 @@ def good(n: int, seed: int | None = None) -> dict[str, Any]:
 
 def _bad(result: dict[str, Any], n: int, seed: int, kinds: tuple[str, ...]) -> None:
     with poisoned_field(seed) as (here, acts), traffic(here):
-        first = here.deploy()
-        assert here.problem(first) == "", here.agent.model()
-        slowest = result.setdefault("after_evidence_s", {})
-        for i in range(n):
-            kind = kinds[i % len(kinds)]
-            problem, after_s = _bad_round(here, acts, kind, f"2.0.{i}", first)
-            note(result, problem, round=i, kind=kind)
-            slowest[kind] = max(slowest.get(kind, 0.0), round(after_s, 2))
+        here.version = here.deploy()
+        assert here.problem(here.version) == "", here.agent.model()
+        bad_versions(here, acts, result, n, kinds)
+
+
+def bad_versions(here: Field, acts: Path, result: dict[str, Any], n: int, kinds: tuple[str, ...]) -> None:
+    """Bring n bad versions over the good one."""
+    slowest = result.setdefault("after_evidence_s", {})
+    for i in range(n):
+        kind = kinds[i % len(kinds)]
+        problem, after_s = _bad_round(here, acts, kind, f"2.0.{i}", here.version)
+        note(result, problem, round=i, kind=kind)
+        slowest[kind] = max(slowest.get(kind, 0.0), round(after_s, 2))
 
 
 def _bad_round(here: Field, acts: Path, kind: str, version: str, first: str) -> tuple[str, float]:
@@ -99,11 +104,13 @@ def _bad_round(here: Field, acts: Path, kind: str, version: str, first: str) -> 
     after = chosen.fault.get("after", 0) + (here.rng.randrange(30) if chosen.act < 100 else 0)
     fault = {**chosen.fault, "after": after, "id": version}
     offer(agent, publish(agent.site, version, faulty_bundle(version, fault)))
-    seen = eventually(lambda: _phase_of(here, version) in ("golden", "warming", "probation", "rolled_back", "failed"), WAIT_S)
+    seen = eventually(
+        lambda: _phase_of(here, version) in ("golden", "warming", "probation", "rolled_back", "failed"), WAIT_S
+    )
     here.line.cut()
     try:
         ended = seen and eventually(lambda: _phase_of(here, version) == chosen.phase, WAIT_S)
-        gone = time.time()  # noqa: TID251  # the acts are noted by the wall clock of this machine
+        gone = time.time()  # the acts are noted by the wall clock of this machine
         record = agent.record()
         if not ended:
             return f"ended as {record}\n{agent.log.read_text()[-3000:]}", 0.0
@@ -128,22 +135,24 @@ def _phase_of(here: Field, version: str) -> str:
     return record.phase.value if is_it else ""
 
 
+def _wait_for(here: Field, version: str, *phases: str) -> bool:
+    return bool(eventually(lambda: _phase_of(here, version) in phases, WAIT_S))
+
+
 def _good(result: dict[str, Any], n: int, seed: int) -> None:
     with poisoned_field(seed, EDGEFLEET_AGENT_PROBATION_INFERENCES="20") as (here, _), traffic(here):
         assert here.problem(here.deploy()) == ""
         for i in range(n):
             version = here.deploy(pad_bytes=1000)
-            ended = eventually(lambda v=version: _phase_of(here, v) in ("committed", "rolled_back", "failed"), WAIT_S)
-            model = here.agent.model() if ended else {}
-            ok = ended and _phase_of(here, version) == "committed"
-            note(result, "" if ok else f"{model} {here.agent.record()}", round=i)
+            _wait_for(here, version, "committed", "rolled_back", "failed")
+            note(result, "" if _phase_of(here, version) == "committed" else str(here.agent.record()), round=i)
 
 
 @contextmanager
 def poisoned_field(seed: int, **environment: str) -> Iterator[tuple[Field, Path]]:
     """Yield a field whose runtime may misbehave, and the folder of the acts."""
     command = f"{sys.executable} {MISBEHAVE}"
-    settings = {
+    settings: dict[str, Any] = {
         "EDGEFLEET_AGENT_PYTHON_COMMAND": command,
         "EDGEFLEET_AGENT_PROBATION_S": "3600",
         "EDGEFLEET_AGENT_PROBATION_INFERENCES": str(PROVEN_N),

@@ -8,25 +8,28 @@ import hashlib
 from typing import Any
 
 from tests.agent.field import eventually
-from tests.crash.field import Field, field, note, run
+from tests.crash.field import Field, in_field, note, run
 
 BLOCK = 4096
+BOTH = 1
+"""Which round of ten damages both."""
 
 
 def main(n: int, seed: int | None = None) -> dict[str, Any]:
     """Damage slots n times."""
-    return run("F08 corrupt-slot", n, seed, _slots)
+    return run("F08 corrupt-slot", n, seed, in_field(rotten, shim=False, EDGEFLEET_AGENT_REPLACE_S="0"))
 
 
-def _slots(result: dict[str, Any], n: int, seed: int) -> None:
-    with field(seed, shim=False, EDGEFLEET_AGENT_REPLACE_S="0") as here:
-        older, newer = here.deploy(), here.deploy()
-        assert here.problem(newer) == ""
-        for i in range(n):
-            if here.agent.record().previous is None:  # spent by the round before
-                older, newer = newer, here.deploy()
-                assert here.problem(newer) == ""
-            note(result, _round(here, older, newer, both=i % 10 == 9), round=i, both=i % 10 == 9)
+def rotten(here: Field, result: dict[str, Any], n: int) -> None:
+    """Damage slots n times."""
+    older, newer = here.deploy(), here.deploy()
+    assert here.problem(newer) == ""
+    for i in range(n):
+        if here.agent.record().previous is None:  # spent by the round before
+            older, newer = newer, here.deploy()
+            assert here.problem(newer) == ""
+        both = i % 10 == BOTH
+        note(result, _round(here, older, newer, both=both), round=i, both=both)
 
 
 def _round(here: Field, older: str, newer: str, *, both: bool) -> str:

@@ -55,18 +55,23 @@ def main(n: int, seed: int | None = None) -> dict[str, Any]:
     return run("F03 crash-states", n, seed, _states)
 
 
-def _states(result: dict[str, Any], n: int, seed: int) -> None:
-    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # thousands of fsyncs that prove nothing
+def without_sync(n: int, seed: int | None = None) -> dict[str, Any]:
+    """The same, had the agent never synced anything: what the test of the test needs, since states must then be wrong."""
+    return run("crash-states without fsync", n, seed, lambda result, n, seed: _states(result, n, seed, forget="s"))
+
+
+def _states(result: dict[str, Any], n: int, seed: int, forget: str = "") -> None:
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # thousands of fsyncs that prove nothing
     with tempfile.TemporaryDirectory(prefix="ef-states-", dir=memory) as name:
         base = Path(name, "base")
         points, bundles = _recorded(base, seed)
         last = read_record(DesiredOk, Path(name, "end") / "desired.ok")
         assert last is not None
-        total = sum(1 for _ in _all(base, points))
+        total = sum(1 for _ in _all(base, points, forget))
         result["points"], result["states"], result["distinct"] = len(points), total, 0
         step, due = max(1.0, total / n), 0.0
         seen: set[bytes] = set()
-        for index, (point, cut) in enumerate(_all(base, points)):
+        for index, (point, cut, promised) in enumerate(_all(base, points, forget)):
             if index < due:
                 continue
             due += step
@@ -76,7 +81,7 @@ def _states(result: dict[str, Any], n: int, seed: int) -> None:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             written_out(state, folder)
-            note(result, _Check(folder, bundles, cut.disk.certain(), last).problem(), point=point, state=index)
+            note(result, _Check(folder, bundles, promised.certain(), last).problem(), point=point, state=index)
         result["distinct"] = len(seen)
         result["n"] = result["good"] + len(result["failures"])
 
@@ -115,14 +120,20 @@ def _bring(here: Field, bundles: dict[str, bytes], version: str, model: str) -> 
     here.agent.wait("committed", version, model)
 
 
-def _all(base: Path, points: list[Point]) -> Iterator[tuple[int, Cut]]:
-    """Yield (index of the point, one state) for each state, in order. A cut is true until the next one is asked for."""
-    disk = Disk()
-    disk.load(base)
+def _all(base: Path, points: list[Point], forget: str) -> Iterator[tuple[int, Cut, Disk]]:
+    """Yield (index of the point, one state, the disk whose certain content was promised) for each state, in order.
+
+    A cut is true until the next one is asked for. forget: kind of points that the disk of the states does not get to know.
+    """
+    promised, disk = Disk(), Disk()
+    for each in (promised, disk):
+        each.load(base)
     for index, point in enumerate(points):
-        disk.play(point)
+        promised.play(point)
+        if point.op != forget:
+            disk.play(point)
         for cut in disk.states():
-            yield index, cut
+            yield index, cut, promised
 
 
 class _Check:

@@ -31,7 +31,9 @@ class Soak:
 
 SOAKS: dict[str, Soak] = {
     "agent-kill": Soak("tests.crash.agent_kill", 200, "F01: kill -9 of an agent at a random moment of an install"),
-    "kill9-every-point": Soak("tests.crash.points", 100_000, "F02: kill -9 at a write, rename, fsync, unlink … of an update"),
+    "kill9-every-point": Soak(
+        "tests.crash.points", 100_000, "F02: kill -9 at a write, rename, fsync, unlink … of an update"
+    ),
     "crash-states": Soak("tests.crash.states", 6_000, "F03: a state that a power cut may leave of whole installs"),
     "double-fault": Soak("tests.crash.points:double", 100, "F05: kill -9 in an update, and again while it recovers"),
     "reboot-loop": Soak("tests.crash.reboots", 20, "F06: a version that kills the device at each start"),
@@ -41,7 +43,9 @@ SOAKS: dict[str, Soak] = {
     "read-only-eio": Soak("tests.crash.disk:bad", 100, "F10: a disk that turns read-only or gives EIO in an update"),
     "wrong-clock": Soak("tests.crash.clocks", 40, "F11: a device clock in 1970, years ahead, back, or jumping"),
     "broken-net": Soak("tests.crash.nets", 120, "F12: an update over one of six kinds of bad network"),
-    "poison-model": Soak("tests.crash.poison:poison", 100, "F18: a version that crashes, gives NaN, hangs, is too big or slow"),
+    "poison-model": Soak(
+        "tests.crash.poison:poison", 100, "F18: a version that crashes, gives NaN, hangs, is too big or slow"
+    ),
     "bad-bundles": Soak("tests.crash.poison", 40, "a version that turns bad in one of eight ways, without a network"),
     "good-updates": Soak("tests.crash.poison:good", 1_000, "a good update under load, which must not be rolled back"),
     "broker-links": Soak(
