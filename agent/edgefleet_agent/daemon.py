@@ -17,6 +17,7 @@ import secrets
 import signal
 import socket
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.link.mqtt import Connected, Disconnected, LinkOptions, MqttLink, Received
 from edgefleet_agent.link.outbox import Kind, Outbox
-from edgefleet_agent.loop import Loop, Timer
+from edgefleet_agent.loop import Loop, Timer, guarded
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.renewal import Renewal
 from edgefleet_agent.report import Reports
@@ -299,7 +300,8 @@ class Daemon:
             if isinstance(item, Received):
                 self._heard_s = self._clock.monotonic_s()
                 if not self._is_leaving:  # not acknowledged either: the broker sends it to the next run
-                    self._on_message(item)
+                    # acknowledged also when it failed, on a full disk say: a broker sends only so many that are not, then none
+                    guarded(partial(self._on_message, item))
                     self._link.ack(item)
             elif isinstance(item, Connected):
                 self._on_connected(item)
