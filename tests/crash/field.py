@@ -49,8 +49,8 @@ class Field:
         process = self.agent.process
         return process is None or process.poll() is not None
 
-    def problem(self, version: str, phase: str = "committed", *, told: bool = True) -> str:
-        """Return what is wrong when `version` should serve in that phase within GOOD_S, "" when all is well.
+    def problem(self, version: str, phase: str = "committed", *, told: bool = True, wait_s: float = GOOD_S) -> str:
+        """Return what is wrong when `version` should serve in that phase within wait_s, "" when all is well.
 
         The bytes of the slot are hashed, the device is asked for an answer, and the server's view is compared (told).
         """
@@ -60,7 +60,7 @@ class Field:
             model = agent.model()
             return bool(model.get("phase") == phase and model.get("active_target") == target and model.get("serving"))
 
-        if not eventually(there, GOOD_S):
+        if not eventually(there, wait_s):
             return f"ended as {agent.model()}\n{agent.log.read_text(errors='replace')[-2500:]}"
         model = agent.model()
         slot = agent.state / "models" / "digits" / model["slot"] / "bundle"

@@ -28,6 +28,8 @@ PROFILES = {
     "overtaken": Meddling(overtake=0.5),
     "broker restart": Meddling(),
 }
+WAIT_S = 300.0
+"""At 70 % loss one request for a leaf and its answer come through in one of eleven tries."""
 FLAP_S = 1.0
 """A tenth of the ten seconds of a bad mobile line, over a bundle that needs a tenth of the time."""
 MAX_EXTRA_RATIO = 0.15
@@ -51,7 +53,7 @@ def _round(here: Field, meddler: Meddler, kind: str, result: dict[str, Any]) -> 
     before, began = meddler.taken_bytes, time.monotonic()
     with _trouble(here, meddler, kind):
         version = here.deploy(PAD_BYTES)
-        problem = here.problem(version, told=False)
+        problem = here.problem(version, told=False, wait_s=WAIT_S)
     meddler.meddling = Meddling()
     bundle = here.agent.state / "models" / "digits" / here.agent.record().active.slot / "bundle"  # type: ignore[union-attr]
     extra = (meddler.taken_bytes - before) / bundle.stat().st_size - 1
