@@ -19,7 +19,7 @@ from tests.crash.field import QUICKEST, Field, note, run
 from tests.crash.line import Line
 from tests.crash.meddler import Meddler, Meddling
 
-PAD_BYTES = 600_000
+PAD_BYTES = 300_000
 PROFILES = {
     "30 % loss": Meddling(lose=0.3),
     "70 % loss": Meddling(lose=0.7),
@@ -104,7 +104,7 @@ def _meddled_field(seed: int) -> Iterator[tuple[Field, Meddler]]:
         line = Line("127.0.0.1", meddler.port)
         move_broker(state, line.port)
         with faults(state) as broken:
-            agent = Agent(site, state, device, **QUICKEST, EDGEFLEET_AGENT_BLOCK_TIMEOUT_S="1")
+            agent = Agent(site, state, device, **QUICKEST, EDGEFLEET_AGENT_BLOCK_TIMEOUT_S="2")
             try:
                 agent.start()
                 yield Field(agent, broken, line, seed), meddler
