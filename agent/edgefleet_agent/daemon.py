@@ -381,6 +381,7 @@ class Daemon:
         if not self._link.is_connected:
             return
         facts = {"disk_free_bytes": disk_free_bytes(self._paths.root), "runtimes": self._runtimes}
+        facts["modes"] = {model: mode.value for model, mode in self._runner.modes().items()}
         if self._runner.trouble:
             facts["disk_error"] = self._runner.trouble
         state = self._reports.state(self._runner, self._serving, facts)
@@ -390,6 +391,7 @@ class Daemon:
 
     def _write_status(self) -> None:
         state = self._reports.state(self._runner, self._serving, {}, count=False)
+        modes = self._runner.modes()
         address = self._listeners[0].getsockname()
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         identity = self._renewal.identity
@@ -410,7 +412,9 @@ class Daemon:
             "workers": self._serving.pids(),
             "disk_error": self._runner.trouble,
             "models": [
-                {name: _plain(getattr(model, name)) for name in model.__struct_fields__} for model in state.models
+                {name: _plain(getattr(model, name)) for name in model.__struct_fields__}
+                | {"mode": modes[model.model].value}
+                for model in state.models
             ],
         }
         temporary = self._paths.status.with_suffix(".tmp")

@@ -146,14 +146,13 @@ class Reports:
 
     def state(self, runner: Runner, serving: ModelServing, facts: Mapping[str, Any], *, count: bool = True) -> State:
         """Return the whole state. count: False for a look that is not sent."""
-        modes = runner.modes()
         return State(
             device=self._device,
             gen=self.gen,
             boot_id=self._boot_id,
             seq=self._next("state") if count else 0,
             ts=self.unix_ms(),
-            models=[_model_state(r, modes[name].value, runner, serving) for name, r in runner.records.items()],
+            models=[_model_state(r, runner, serving) for r in runner.records.values()],
             agent_version=__version__,
             refused_gen=self._refused.gen,
             refused_code=self._refused.code,
@@ -173,7 +172,7 @@ class Reports:
         return self._seqs[kind]
 
 
-def _model_state(record: ModelRecord, mode: str, runner: Runner, serving: ModelServing) -> ModelState:
+def _model_state(record: ModelRecord, runner: Runner, serving: ModelServing) -> ModelState:
     active, previous, wanted = record.active, record.previous, record.wanted
     error_class, code, reason = record.error_class, record.error_code, record.reason
     if (not code or error_class in TRANSIENT) and runner.is_held(record.model):
@@ -195,7 +194,6 @@ def _model_state(record: ModelRecord, mode: str, runner: Runner, serving: ModelS
         slot=active.slot if active else "",
         serving=serving.is_serving(record.model),
         rollout=wanted.rollout if wanted else "",
-        mode=mode,
     )
 
 
