@@ -60,6 +60,7 @@ class Worker:
         self.ref = ref
         self.state = "starting"
         self.golden_ok = False
+        self.golden_p95_s = 0.0
         self.cpu_s = 0.0
         self.failed: Failed | None = None
         self.socket_path = worker_socket(options.sockets, model, "active", ref.slot)
