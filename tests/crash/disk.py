@@ -62,13 +62,15 @@ def _round(here: Field, result: dict[str, Any]) -> str:
     ended[said or "silent"] = ended.get(said or "silent", 0) + 1
     problem = "agentd ended" if here.is_dead() else ""
     answers = {old, tried}
-    if not problem and not eventually(lambda: _version(here) in answers, 10.0):
+    if not problem and not eventually(lambda: _version(here) in answers, 30.0):
         problem = f"{_version(here)} answers, not {old}\n{agent.log.read_text(errors='replace')[-1500:]}"
     here.faults.arm(COUNT)
     if here.is_dead():
         agent.start()
-    here.version = here.deploy()
-    return problem or here.problem(here.version)
+    latest = here.deploy()
+    problem = problem or here.problem(latest)
+    here.version = _version(here) or old
+    return problem
 
 
 def _said(here: Field, tried: str) -> str:
