@@ -199,7 +199,9 @@ class Agent:
         assert eventually(there), f"{self.model(name)}\n{self.log.read_text()[-3000:]}"
         return self.model(name)
 
-    def infer(self, name: str = "digits", x: Sequence[float] = (1.0, 0.0, 0.0, 0.0)) -> dict[str, Any]:
+    def infer(
+        self, name: str = "digits", x: Sequence[float] = (1.0, 0.0, 0.0, 0.0), *, wait_s: float = 10.0
+    ) -> dict[str, Any]:
         """Ask the device for an inference of four numbers and return the answer."""
         body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": list(x)}]}
         request = urllib.request.Request(
@@ -207,7 +209,7 @@ class Agent:
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=wait_s) as response:
             answer: dict[str, Any] = json.load(response)
         return answer
 

@@ -58,12 +58,13 @@ def test_where_both_do_not_fit_the_old_worker_leaves_first_and_no_caller_is_refu
     def ask() -> None:
         while not over.is_set():
             try:
-                answered.append(agent.infer()["model_version"])
+                answered.append(agent.infer(wait_s=60.0)["model_version"])
             except urllib.error.HTTPError as error:
                 problems.append(f"{error.code} {error.read()[:200]!r}")
             except OSError as error:
                 problems.append(str(error))
 
+    # a caller waits for as long as a worker takes to start, which on a busy machine is long
     asking = threading.Thread(target=ask)
     asking.start()
     try:
