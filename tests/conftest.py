@@ -25,6 +25,7 @@ SLOW = (
     "agent/test_refusals.py",
     "agent/test_renew.py",
     "agent/test_replacing.py",
+    "agent/test_side_by_side.py",
     "agent/test_stops.py",
     "agent/test_whole_way.py",
     "agent/test_withdrawing.py",

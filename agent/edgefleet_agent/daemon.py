@@ -13,6 +13,7 @@ import os
 import queue
 import secrets
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from edgefleet_agent.link.mqtt import Connected, Disconnected, Received
 from edgefleet_agent.link.outbox import Kind
 from edgefleet_agent.listening import public_listeners
 from edgefleet_agent.logfile import Capture, LogFile
-from edgefleet_agent.loop import Loop, Timer
+from edgefleet_agent.loop import Loop, Timer, guarded
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.renewal import Renewal
 from edgefleet_agent.report import Reports
@@ -322,7 +323,8 @@ class Daemon:
             if isinstance(item, Received):
                 self._heard_s = self._clock.monotonic_s()
                 if not self._is_leaving:  # not acknowledged either: the broker sends it to the next run
-                    self._on_message(item)
+                    # acknowledged also when it failed, on a full disk say: a broker sends only so many that are not, then none
+                    guarded(partial(self._on_message, item))
                     self._link.ack(item)
             elif isinstance(item, Connected):
                 self._on_connected(item)
@@ -402,6 +404,7 @@ class Daemon:
         if not self._link.is_connected:
             return
         facts = {"disk_free_bytes": disk_free_bytes(self._paths.root), "runtimes": self._runtimes}
+        facts["modes"] = {model: mode.value for model, mode in self._runner.modes().items()}
         if self._runner.trouble:
             facts["disk_error"] = self._runner.trouble
         state = self._reports.state(self._runner, self._serving, facts)
@@ -411,6 +414,7 @@ class Daemon:
 
     def _write_status(self) -> None:
         state = self._reports.state(self._runner, self._serving, {}, count=False)
+        modes = self._runner.modes()
         address = self._listeners[0].getsockname()
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         identity = self._renewal.identity
@@ -433,7 +437,9 @@ class Daemon:
             "disk_error": self._runner.trouble,
             "candidates": self._candidates.pids(),
             "models": [
-                {name: _plain(getattr(model, name)) for name in model.__struct_fields__} for model in state.models
+                {name: _plain(getattr(model, name)) for name in model.__struct_fields__}
+                | {"mode": modes[model.model].value if model.model in modes else "none"}
+                for model in state.models
             ],
         }
         temporary = self._paths.status.with_suffix(".tmp")

@@ -94,11 +94,11 @@ class Loop:
                 if isinstance(key.data, tuple):
                     on_read, on_write = key.data
                     if mask & selectors.EVENT_WRITE:
-                        _guarded(on_write)
+                        guarded(on_write)
                     if mask & selectors.EVENT_READ:
-                        _guarded(on_read)
+                        guarded(on_read)
                 else:
-                    _guarded(key.data)
+                    guarded(key.data)
             self._run_timers()
 
     def stop(self) -> None:
@@ -132,11 +132,11 @@ class Loop:
             timer = heapq.heappop(self._timers)[2]
             callback, timer.callback = timer.callback, None
             if callback is not None:
-                _guarded(callback)
+                guarded(callback)
 
 
-def _guarded(callback: Callback) -> None:
-    """Run a callback of the outermost loop: a full disk or a bug in one act must not end what serves."""
+def guarded(callback: Callback) -> None:
+    """Run a callback of the outermost loop, or one of several acts in it: a full disk or a bug in one must not end what serves."""
     try:
         callback()
     except Exception:

@@ -188,11 +188,9 @@ class Reports:
         )
 
     def _models(self, runner: Runner, serving: ModelServing) -> list[ModelState]:
-        candidates, modes = dict(self.candidates()), runner.modes()
+        candidates = dict(self.candidates())
         models = [
-            msgspec.structs.replace(
-                _model_state(r, modes[name].value, runner, serving), candidate=candidates.pop(name, None)
-            )
+            msgspec.structs.replace(_model_state(r, runner, serving), candidate=candidates.pop(name, None))
             for name, r in runner.records.items()
         ]
         # a model that is only measured here has no record of an install
@@ -210,7 +208,7 @@ class Reports:
         return self._seqs[kind]
 
 
-def _model_state(record: ModelRecord, mode: str, runner: Runner, serving: ModelServing) -> ModelState:
+def _model_state(record: ModelRecord, runner: Runner, serving: ModelServing) -> ModelState:
     active, previous, wanted = record.active, record.previous, record.wanted
     error_class, code, reason = record.error_class, record.error_code, record.reason
     if (not code or error_class in TRANSIENT) and runner.is_held(record.model):
@@ -232,7 +230,6 @@ def _model_state(record: ModelRecord, mode: str, runner: Runner, serving: ModelS
         slot=active.slot if active else "",
         serving=serving.is_serving(record.model),
         rollout=wanted.rollout if wanted else "",
-        mode=mode,
     )
 
 

@@ -5,8 +5,8 @@
    request is refused; then the old one drains.
 3. An active worker that ends is started again at once, then after 0.2, 1, 5, 30 s (`agent.md` §5.3); what a crash means is the
    owner's decision, and when the owner cannot write it down (OSError), the worker is started again all the same.
-4. A worker that does not become ready within `start_s`, or leaves a golden vector unanswered for `golden_s`, hangs: it is killed,
-   and its end is a crash like any other.
+4. A worker that does not become ready within `start_s`, or leaves a golden vector unanswered for `golden_s` (a slow model for more),
+   hangs: it is killed, and its end is a crash like any other.
 """
 
 import logging
@@ -41,6 +41,8 @@ from edgefleet_protocol.messages import ErrorClass
 from edgefleet_protocol.sketch import LatencySketch
 
 ROUTES_AGAIN_S = 5.0
+GOLDEN_FACTOR = 20
+"""A golden vector may take so many times as long as the slowest that this worker ever answered."""
 BACKOFF_S = (0.0, 0.2, 1.0, 5.0, 30.0)
 """The first is none: callers wait in the backlog, and a worker that had served was killed or met a rare input."""
 
@@ -375,7 +377,8 @@ class ModelServing:
         if active is not None and active.state == "serving":
             active.send(CheckGolden(vectors=1))
             if lanes.probe is None:
-                limit_s = self._options.golden_s
+                # a slow model has a few answers before this one in its queue
+                limit_s = max(self._options.golden_s, GOLDEN_FACTOR * active.golden_p95_s)
                 lanes.probe = self._loop.call_later(
                     limit_s, lambda: self._hangs(active, f"no answer to a golden vector within {limit_s:g} s")
                 )
@@ -440,6 +443,7 @@ class ModelServing:
                 self._listener.on_ready(worker)
         if isinstance(message, Golden) and message.checked:
             worker.golden_ok = message.ok
+            worker.golden_p95_s = max(worker.golden_p95_s, message.latency_p95_ms / 1000)
         if worker is lanes.trial and lanes.is_recycling:
             if isinstance(message, Ready):
                 self.promote(worker.model)

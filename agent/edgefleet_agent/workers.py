@@ -95,6 +95,7 @@ class Worker:
         self.ref = ref
         self.state = "starting"
         self.golden_ok = False
+        self.golden_p95_s = 0.0
         self.cpu_s = 0.0
         self.failed: Failed | None = None
         lane = beside.lane if beside is not None else "active"

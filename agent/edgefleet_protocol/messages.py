@@ -144,11 +144,7 @@ class CandidateState(msgspec.Struct, array_like=True, frozen=True, kw_only=True)
 
 
 class ModelState(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
-    """One model on the device. Digests are sha256 of the bundle; empty strings mean none.
-
-    mode: none, normal, trial, degraded (crashes again and again with no way back) or safe (nothing whole to serve); "" from agents
-    that do not tell.
-    """
+    """One model on the device. Digests are sha256 of the bundle; empty strings mean none."""
 
     model: str
     phase: Phase
@@ -166,7 +162,6 @@ class ModelState(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     slot: str = ""
     serving: bool = False
     rollout: str = ""
-    mode: str = ""
     candidate: CandidateState | None = None
 
 

@@ -84,6 +84,16 @@ class ChildDriver:
                 child.send(Finish())
         return answer
 
+    def install_all(self, wishes: list[Wanted], slot: str) -> list[Answer]:
+        """Run one child that fetches several bundles, one after the other."""
+        answers: list[Answer] = []
+        with self._child("fetch", b"") as child:
+            for wanted in wishes:
+                child.send(Fetch(wanted, slot))
+                answers.append(child.answer())
+            child.send(Finish())
+        return answers
+
     def has_noted_leaves(self) -> bool:
         """Whether a child has noted some leaves that another one may go on from."""
         return any(self.state.glob(f"models/*/*/{BITS_FILE}"))

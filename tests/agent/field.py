@@ -103,6 +103,14 @@ def write_identity(site: Site, device: KeyedDevice, state: Path, url: str = "htt
     write_file(folder / RECORD_FILE, encode_record(identity))
 
 
+def move_broker(state: Path, port: int) -> None:
+    """Let the device believe that its broker is at another port of this machine."""
+    path = state / "identity" / RECORD_FILE
+    known = read_record(Identity, path)
+    assert known is not None
+    write_file(path, encode_record(msgspec.structs.replace(known, broker_port=port)))
+
+
 def new_site(folder: Path) -> Site:
     """Start a server side on mosquitto, or on the embedded broker where there is none."""
     folder.mkdir()
@@ -202,7 +210,9 @@ class Agent:
         assert eventually(there), f"{self.model(name)}\n{self.log.read_text()[-3000:]}"
         return self.model(name)
 
-    def infer(self, name: str = "digits", x: Sequence[float] = (1.0, 0.0, 0.0, 0.0)) -> dict[str, Any]:
+    def infer(
+        self, name: str = "digits", x: Sequence[float] = (1.0, 0.0, 0.0, 0.0), *, wait_s: float = 10.0
+    ) -> dict[str, Any]:
         """Ask the device for an inference of four numbers and return the answer."""
         body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": list(x)}]}
         request = urllib.request.Request(
@@ -210,7 +220,7 @@ class Agent:
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=10 * PATIENCE) as response:
+        with urllib.request.urlopen(request, timeout=wait_s * PATIENCE) as response:
             answer: dict[str, Any] = json.load(response)
         return answer
 

@@ -483,3 +483,96 @@ def test_both_versions_proven_stay_each_others_way_back() -> None:
     record = machine.begun(record, wanted("a", gen=3), "A", now_s=NOW)
     record = machine.switched(msgspec.structs.replace(record, phase=Phase.SWITCHING), ref("A", "a"), now_s=NOW)
     assert record.previous == active
+
+
+# ---- bounded attempts, removal, modes
+
+
+def test_a_version_that_never_gets_through_its_trial_is_quarantined_in_the_end() -> None:
+    record, wish = serving(), wanted("b")
+    for attempt in range(machine.MAX_BAD_TRIALS):
+        assert isinstance(wishes.decide(record, wish, now_s=NOW, held=False), wishes.Begin), attempt
+        record = machine.begun(record, wish, "B", now_s=NOW)
+        record = msgspec.structs.replace(record, phase=Phase.GOLDEN)
+        record = machine.failed(record, ErrorClass.MEMORY, "trial.memory", "out of memory")
+    assert isinstance(wishes.decide(record, wish, now_s=NOW, held=False), wishes.Stay)
+    # another attempt counts anew
+    again = wanted("b", attempt=2)
+    assert machine.begun(record, again, "B", now_s=NOW).bad_trials == 0
+    # faults before its trial do not count
+    record = machine.failed(machine.begun(serving(), wish, "B", now_s=NOW), ErrorClass.NETWORK, "c", "r")
+    assert record.bad_trials == 0
+
+
+def test_more_memory_than_declared_is_a_property_of_the_bundle() -> None:
+    record = msgspec.structs.replace(machine.begun(serving(), wanted("b"), "B", now_s=NOW), phase=Phase.GOLDEN)
+    record = machine.failed(record, ErrorClass.MEMORY, machine.OVER_MEMORY_CODE, "r")
+    assert wishes.quarantined(record, wanted("b")) is not None
+
+
+@pytest.mark.parametrize("phase", sorted(Phase))
+@pytest.mark.parametrize(("is_wanted", "running"), [(False, False), (True, False), (False, True)])
+def test_slots_go_only_when_what_follows_is_safe(phase: Phase, is_wanted: bool, running: bool) -> None:
+    gone = machine.dropped(serving(), now_s=NOW)
+    other = serving("c", phase=phase)
+    is_calm = phase not in machine.INSTALLING and phase is not Phase.PROBATION
+    allowed = machine.may_purge(gone, [other], wanted=is_wanted, running=running)
+    assert allowed == (is_calm and not is_wanted and not running)
+    assert not machine.may_purge(serving(), [], wanted=False, running=False)
+
+
+@pytest.mark.parametrize(
+    ("record", "mode"),
+    [
+        (ModelRecord(model="digits"), "none"),
+        (machine.begun(ModelRecord(model="digits"), wanted("a"), "A", now_s=NOW), "none"),
+        (serving(), "normal"),
+        (on_probation(), "trial"),
+        (msgspec.structs.replace(serving(), crashes_s=[NOW] * 3), "degraded"),
+        (msgspec.structs.replace(serving(), crashes_s=[NOW - 301] * 3), "normal"),
+        (msgspec.structs.replace(serving(), active=None), "safe"),
+        (machine.begun(msgspec.structs.replace(serving(), active=None), wanted("a"), "A", now_s=NOW), "safe"),
+    ],
+)
+def test_how_a_model_does_in_one_word(record: ModelRecord, mode: str) -> None:
+    assert machine.mode(record, crash_limit=3, crash_window_s=300, now_s=NOW) == mode
+
+
+EVENTS = st.sampled_from(["ok", "ok", "ok", "fault", "moment", "cut", "cut and clock", "withdrawn"])
+
+
+@given(st.lists(EVENTS, max_size=60), st.booleans())
+def test_cuts_anywhere_end_in_an_old_or_a_new_version_and_never_in_neither(fates: list[str], had_one: bool) -> None:
+    """A reboot in any phase goes on, or back, by the table: what served before serves until the switch, and the steps are bounded."""
+    way = {
+        Phase.DOWNLOADING: InstallEvent.FETCHED,
+        Phase.VERIFYING: InstallEvent.VERIFIED,
+        Phase.PREFLIGHT: InstallEvent.FITS,
+        Phase.GOLDEN: InstallEvent.GOLDEN_OK,
+        Phase.WARMING: InstallEvent.READY,
+    }
+    before = machine.proven(serving(), now_s=NOW) if had_one else ModelRecord(model="digits")
+    record = machine.begun(before, wanted("b", gen=3), wishes.idle_slot(before), now_s=NOW)
+    for i, fate in enumerate(fates):
+        now_s = NOW + i
+        if record.phase not in machine.INSTALLING:
+            break
+        if fate == "ok" and record.phase is Phase.SWITCHING:
+            record = machine.switched(record, ref(record.installing, "b"), now_s=now_s)
+        elif fate == "ok":
+            record = machine.advanced(record, way[record.phase], now_s=now_s)
+        elif fate in ("fault", "moment"):
+            error = ErrorClass.GOLDEN if fate == "fault" else ErrorClass.DISK
+            record = machine.failed(record, error, "c", "r")
+        elif fate == "withdrawn":
+            record = machine.withdrawn(record, now_s=now_s)
+        else:
+            record = machine.recovered(record, now_s=now_s if fate == "cut" else 0)
+            assert machine.TRANSITIONS[record.phase].recovery is record.phase
+        assert record.steps <= machine.MAX_STEPS
+        deadline = machine.phase_deadline_s(record)
+        assert (deadline is not None) == (record.phase in machine.INSTALLING)
+        new = record.phase in (Phase.PROBATION, Phase.COMMITTED) and record.active != before.active
+        assert record.active == (ref("B" if had_one else "A", "b") if new else before.active)
+        assert record.previous == (before.active if new else before.previous)
+    assert machine.recovered(machine.recovered(record, now_s=NOW), now_s=NOW) == machine.recovered(record, now_s=NOW)

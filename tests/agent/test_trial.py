@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_agent.install import machine, trial, wishes
-from edgefleet_agent.install.records import ModelRecord, Tally
-from edgefleet_agent.worker.protocol import Stats
+from edgefleet_agent.install.records import ModelRecord, SlotInfo, Tally
+from edgefleet_agent.worker.protocol import Golden, Stats
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_protocol.sketch import LatencySketch
 from tests.agent.test_machine import GOOD, LIMITS, NOW, SILENT, on_probation, ref, wanted
@@ -204,3 +204,69 @@ def test_more_bad_answers_never_help(n: int, bad: int, errors: int, more: int, a
     less = trial.judge(seen(n=n, nonfinite=bad, errors=errors), GOOD, LIMITS, now_s=NOW + age_s)
     worse = trial.judge(seen(n=n, nonfinite=bad + more, errors=errors + more), GOOD, LIMITS, now_s=NOW + age_s)
     assert order[type(less)] <= order[type(worse)]
+
+
+# ---- what a bundle declares, and what memory does
+
+
+INFO = SlotInfo(
+    model="digits",
+    version="b",
+    profile="p",
+    target="t",
+    sha256="b" * 64,
+    length=9,
+    runtime="ort",
+    latency_p95_ms=10.0,
+    peak_memory_bytes=100 << 20,
+)
+
+
+@pytest.mark.parametrize(
+    ("p50", "p95", "peak_mib", "code"),
+    [
+        (9, 20, 100, ""),
+        # one hiccup among eight vectors is no property of the model
+        (9, 90, 100, ""),
+        (12, 19, 100, ""),
+        (12, 21, 100, "trial.slow_golden"),
+        (12, 21, 101, "trial.over_declared"),
+        (9, 10, 101, "trial.over_declared"),
+    ],
+)
+def test_the_golden_test_holds_a_bundle_to_what_it_declares(p50: float, p95: float, peak_mib: int, code: str) -> None:
+    golden = Golden(ok=True, checked=8, latency_p50_ms=p50, latency_p95_ms=p95, peak_rss_bytes=peak_mib << 20)
+    found = trial.over_declared(golden, INFO, LIMITS)
+    assert (found.code if found is not None else "") == code
+    silent = msgspec.structs.replace(INFO, latency_p95_ms=0.0, peak_memory_bytes=0)
+    assert trial.over_declared(golden, silent, LIMITS) is None
+
+
+def test_a_leak_ends_a_trial_and_only_a_trial() -> None:
+    leaking = trial.Facts(serving=True, golden_ok=True, leak="rose by 9 MiB")
+    found = trial.judge(on_probation(), leaking, LIMITS, now_s=NOW + 10_000)
+    assert isinstance(found, trial.RollBack)
+    assert (found.error_class, found.code) == (ErrorClass.MEMORY, "trial.memory")
+    proven = machine.proven(on_probation(), now_s=NOW)
+    assert trial.judge(proven, leaking, LIMITS, now_s=NOW) == trial.KeepWatching()
+
+
+def test_whatever_sent_a_version_back_it_is_quarantined() -> None:
+    """Of the class MEMORY, which before the switch speaks of the moment only: without this it would be begun again at once."""
+    record = machine.rolled_back(on_probation(), ErrorClass.MEMORY, "trial.memory", "r", now_s=NOW)
+    assert [entry.sha256 for entry in record.quarantine] == ["b" * 64]
+
+
+@pytest.mark.parametrize(("starts", "previous", "code"), [(6, True, ""), (7, True, "serving.restarts"), (7, False, "")])
+def test_a_proven_version_during_whose_starts_the_device_dies(starts: int, previous: bool, code: str) -> None:
+    record = machine.proven(on_probation(), now_s=NOW)
+    record = msgspec.structs.replace(record, starts=starts, previous=record.previous if previous else None)
+    assert verdict(record) == code
+    assert trial.settled(record).starts == 0
+
+
+def test_a_stop_in_order_speaks_against_nobody() -> None:
+    young = msgspec.structs.replace(on_probation(), starts=2)
+    assert trial.left_in_order(young).starts == 1
+    assert trial.settled(young) is young
+    assert trial.left_in_order(machine.proven(young, now_s=NOW)).starts == 0

@@ -40,7 +40,7 @@ def without_time(record: ModelRecord) -> ModelRecord:
     """Return the record without what a withdrawn install, and the golden checks meanwhile, may change."""
     seen = msgspec.structs.replace(record.seen, golden_ok=0)
     return msgspec.structs.replace(
-        record, phase_since_s=0, steps=0, tries=0, wanted=None, served=None, gen=0, seen=seen
+        record, phase_since_s=0, steps=0, tries=0, strategy="", wanted=None, served=None, gen=0, seen=seen
     )
 
 

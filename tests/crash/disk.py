@@ -10,7 +10,8 @@ from typing import Any
 
 from tests.agent.field import eventually
 from tests.crash.faults import COUNT, FAIL, FOREVER
-from tests.crash.field import Field, field, note, run
+from tests.crash.field import Field, in_field, note, run
+from tests.crash.points import points_of_an_update
 
 BAD_S = 8.0
 """How long the disk stays bad when nothing is said about it: longer than any retry within one install."""
@@ -18,50 +19,39 @@ BAD_S = 8.0
 
 def full(n: int, seed: int | None = None) -> dict[str, Any]:
     """Let the disk be full from the k-th point on, for n points spread evenly over an update."""
-    return run("F09 disk-full", n, seed, _full)
+    return run("F09 disk-full", n, seed, in_field(full_disks))
 
 
 def bad(n: int, seed: int | None = None) -> dict[str, Any]:
     """Let the disk be read-only from a random point on, or give EIO at one or at all from there, n times."""
-    return run("F10 read-only-eio", n, seed, _bad)
+    return run("F10 read-only-eio", n, seed, in_field(bad_disks))
 
 
-def _full(result: dict[str, Any], n: int, seed: int) -> None:
-    with field(seed) as here:
-        length = result["points"] = _length(here)
-        step = max(1.0, length / n)
-        k, index, old = 1.0, 0, here.version
-        while k <= length:
-            here.faults.arm(FAIL, round(k), FOREVER, errno.ENOSPC)
-            problem, old = _round(here, result, old)
-            note(result, problem, point=round(k))
-            k, index = k + step, index + 1
-        result["n"] = index
+def full_disks(here: Field, result: dict[str, Any], n: int) -> None:
+    """Fill the disk n times."""
+    length = result["points"] = points_of_an_update(here)
+    step = max(1.0, length / n)
+    k, index = 1.0, 0
+    while k <= length:
+        here.faults.arm(FAIL, round(k), FOREVER, errno.ENOSPC)
+        note(result, _round(here, result), point=round(k))
+        k, index = k + step, index + 1
+    result["n"] = index
 
 
-def _bad(result: dict[str, Any], n: int, seed: int) -> None:
-    with field(seed) as here:
-        length = result["points"] = _length(here)
-        old = here.version
-        for i in range(n):
-            first = here.rng.randint(1, length)
-            error, last = ((errno.EROFS, FOREVER), (errno.EIO, first), (errno.EIO, FOREVER))[i % 3]
-            here.faults.arm(FAIL, first, last, error)
-            problem, old = _round(here, result, old)
-            note(result, problem, round=i, point=first, error=errno.errorcode[error], lasts=last != first)
+def bad_disks(here: Field, result: dict[str, Any], n: int) -> None:
+    """Break the disk n times."""
+    length = result["points"] = points_of_an_update(here)
+    for i in range(n):
+        first = here.rng.randint(1, length)
+        error, last = ((errno.EROFS, FOREVER), (errno.EIO, first), (errno.EIO, FOREVER))[i % 3]
+        here.faults.arm(FAIL, first, last, error)
+        note(result, _round(here, result), round=i, point=first, error=errno.errorcode[error], lasts=last != first)
 
 
-def _length(here: Field) -> int:
-    here.problem(here.deploy())
-    here.faults.arm(COUNT)
-    here.version = here.deploy()
-    assert here.problem(here.version) == ""
-    return here.faults.points
-
-
-def _round(here: Field, result: dict[str, Any], old: str) -> tuple[str, str]:
-    """One update over a bad disk. Returns what is wrong, and the version that serves afterwards."""
-    agent = here.agent
+def _round(here: Field, result: dict[str, Any]) -> str:
+    """One update over a bad disk. Returns what is wrong."""
+    agent, old = here.agent, here.version
     tried = here.deploy()
     until = time.monotonic() + BAD_S
     said = ""
@@ -72,13 +62,15 @@ def _round(here: Field, result: dict[str, Any], old: str) -> tuple[str, str]:
     ended[said or "silent"] = ended.get(said or "silent", 0) + 1
     problem = "agentd ended" if here.is_dead() else ""
     answers = {old, tried}
-    if not problem and not eventually(lambda: _version(here) in answers, 10.0):
+    if not problem and not eventually(lambda: _version(here) in answers, 30.0):
         problem = f"{_version(here)} answers, not {old}\n{agent.log.read_text(errors='replace')[-1500:]}"
     here.faults.arm(COUNT)
     if here.is_dead():
         agent.start()
     latest = here.deploy()
-    return problem or here.problem(latest), latest
+    problem = problem or here.problem(latest)
+    here.version = _version(here) or old
+    return problem
 
 
 def _said(here: Field, tried: str) -> str:

@@ -99,5 +99,3 @@ def faults(root: Path) -> Iterator[Faults]:
     """Yield faults for the processes of an agent whose state folder is `root`."""
     with tempfile.TemporaryDirectory(prefix="ef-faults-") as name:
         yield Faults(Path(name), root)
-
-

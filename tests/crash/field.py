@@ -3,6 +3,7 @@
 import hashlib
 import random
 import secrets
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -10,12 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.agent.field import Agent, deploy, eventually, new_site
+from tests.agent.field import Agent, deploy, eventually, move_broker, new_site, write_identity
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.crash.faults import Faults, faults
+from tests.crash.line import Line
 from tests.server.fleet.house import PROFILE
 
+QUICKEST = {"EDGEFLEET_AGENT_PROBATION_S": "0"}
 GOOD_S = 60.0
+"""By then a device must be well again; `over_60_s` counts the rounds that took longer, as happens where ten agents share a processor."""
+WAIT_S = 240.0
+"""When a round is given up."""
 PAD_BYTES = 150_000
 """Five leaves: enough for several block messages, little enough for hundreds of installs."""
 
@@ -23,12 +29,15 @@ PAD_BYTES = 150_000
 class Field:
     """One site, one agent under the shim, and the versions that were published so far."""
 
-    def __init__(self, agent: Agent, broken: Faults, seed: int) -> None:
+    def __init__(self, agent: Agent, broken: Faults, line: Line, seed: int) -> None:
         self.agent = agent
+        self.line = line
         self.faults = broken
         self.rng = random.Random(seed)
         self.digests: dict[str, str] = {}
         self.version = ""
+        """What served last, as far as was seen."""
+        self.over_60_s = 0
 
     def deploy(self, pad_bytes: int = PAD_BYTES, model: str = "digits") -> str:
         """Publish the next version, want it everywhere, and return its name."""
@@ -45,8 +54,8 @@ class Field:
         process = self.agent.process
         return process is None or process.poll() is not None
 
-    def problem(self, version: str, phase: str = "committed", *, told: bool = True) -> str:
-        """Return what is wrong when `version` should serve in that phase within GOOD_S, "" when all is well.
+    def problem(self, version: str, phase: str = "committed", *, told: bool = True, wait_s: float = WAIT_S) -> str:
+        """Return what is wrong when `version` should serve in that phase within wait_s, "" when all is well.
 
         The bytes of the slot are hashed, the device is asked for an answer, and the server's view is compared (told).
         """
@@ -54,22 +63,24 @@ class Field:
 
         def there() -> bool:
             model = agent.model()
-            return bool(
-                model.get("phase") == phase and model.get("active_target") == target and model.get("serving")
-            )
+            return bool(model.get("phase") == phase and model.get("active_target") == target and model.get("serving"))
 
-        if not eventually(there, GOOD_S):
+        began = time.monotonic()
+        found = eventually(there, wait_s)
+        self.over_60_s += time.monotonic() - began > GOOD_S
+        if not found:
             return f"ended as {agent.model()}\n{agent.log.read_text(errors='replace')[-2500:]}"
         model = agent.model()
         slot = agent.state / "models" / "digits" / model["slot"] / "bundle"
         digest = hashlib.sha256(slot.read_bytes()).hexdigest()
         if not digest == self.digests[version] == model["active_sha256"]:
             return "the active slot does not hold the bundle that is reported"
-        if not eventually(lambda: self._answers(version), 10.0):
+        if not eventually(lambda: self.answers(version), 30.0):
             return f"another version than {version} answers"
-        return "" if not told or eventually(lambda: self._is_told(version, phase), 30.0) else self._told_wrong()
+        return "" if not told or eventually(lambda: self._is_told(version, phase), 90.0) else self._told_wrong()
 
-    def _answers(self, version: str) -> bool:
+    def answers(self, version: str) -> bool:
+        """Whether that version answers a request now."""
         try:
             return bool(self.agent.infer()["model_version"] == version)
         except (OSError, KeyError):
@@ -84,27 +95,32 @@ class Field:
 
 
 @contextmanager
-def field(seed: int, *, record: bool = False, **environment: str) -> Iterator[Field]:
-    """Yield a running agent under the shim with a site of its own; both end with the block."""
+def field(seed: int, *, record: bool = False, shim: bool = True, **environment: str) -> Iterator[Field]:
+    """Yield a running agent with a site of its own and a line between them; all end with the block.
+
+    record: the shim writes down all points. shim: False runs the agent without it.
+    """
     with tempfile.TemporaryDirectory(prefix="ef-crash-") as name:
         site = new_site(Path(name, "server"))
         state = Path(name, "device")
+        device = site.house.device()
+        line = Line(site.endpoint.host, site.endpoint.port)
+        write_identity(site, device, state)
+        move_broker(state, line.port)
         with faults(state) as broken:
-            agent = Agent(
-                site, state, None, **({"EDGEFLEET_AGENT_PROBATION_S": "0"} | broken.environment(record=record) | environment)
-            )
+            environment = QUICKEST | (broken.environment(record=record) if shim else {}) | environment
+            agent = Agent(site, state, device, **environment)
             try:
                 agent.start()
-                yield Field(agent, broken, seed)
+                yield Field(agent, broken, line, seed)
             finally:
                 broken.calm()
                 agent.stop()
+                line.close()
                 site.close()
 
 
-def run(
-    name: str, n: int, seed: int | None, rounds: Callable[[dict[str, Any], int, int], None]
-) -> dict[str, Any]:
+def run(name: str, n: int, seed: int | None, rounds: Callable[[dict[str, Any], int, int], None]) -> dict[str, Any]:
     """Run the rounds of one test and return its figures. rounds: called with the figures, n and the seed; adds to `good`, `failures`."""
     seed = secrets.randbelow(1 << 31) if seed is None else seed
     result: dict[str, Any] = {"test": name, "n": n, "seed": seed, "good": 0, "wrong": 0, "failures": []}
@@ -116,9 +132,30 @@ def run(
     return result
 
 
+Rounds = Callable[[Field, dict[str, Any], int], None]
+"""Rounds of one test on a field that is there: called with the field, the figures, and how many."""
+
+
+def in_field(rounds: Rounds, **options: Any) -> Callable[[dict[str, Any], int, int], None]:
+    """Return the rounds with a field of their own. options: of `field`."""
+
+    def with_field(result: dict[str, Any], n: int, seed: int) -> None:
+        with field(seed, **options) as here:
+            rounds(here, result, n)
+            result["over_60_s"] = here.over_60_s
+
+    return with_field
+
+
 def note(result: dict[str, Any], problem: str, **where: Any) -> None:
-    """Count one round."""
+    """Count one round; a long test says on stderr how far it is."""
     if problem:
         result["failures"].append({**where, "problem": problem})
     else:
         result["good"] += 1
+    done = result["good"] + len(result["failures"])
+    if done % 20 == 0 or problem:
+        sys.stderr.write(
+            f"{result['test']}: {done} of {result['n']}, {len(result['failures'])} wrong {where} {problem}\n"
+        )
+        sys.stderr.flush()

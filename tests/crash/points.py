@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.agent.field import eventually
 from tests.crash.faults import COUNT, KILL, TEAR
-from tests.crash.field import Field, field, note, run
+from tests.crash.field import Field, in_field, note, run
 
 MAX_POINTS = 2_000
 DEAD_S = 40.0
@@ -17,44 +17,46 @@ DEAD_S = 40.0
 
 def main(n: int, seed: int | None = None) -> dict[str, Any]:
     """Kill at n points spread evenly over an update; n at or above their number means each of them."""
-    return run("F02 kill9-every-point", n, seed, _all_points)
+    return run("F02 kill9-every-point", n, seed, in_field(all_points))
 
 
 def double(n: int, seed: int | None = None) -> dict[str, Any]:
     """Kill at a random point, and again at a random point of what follows, n times."""
-    return run("F05 double-fault", n, seed, _double)
+    return run("F05 double-fault", n, seed, in_field(double_faults))
 
 
-def _all_points(result: dict[str, Any], n: int, seed: int) -> None:
-    with field(seed) as here:
-        length = result["points"] = _length(here)
-        step = max(1.0, length / n)
-        k, index = 1.0, 0
-        while k < MAX_POINTS:
-            mode = TEAR if index % 2 else KILL
-            died, problem = _round(here, [(mode, round(k))])
-            if not died:
-                break  # the update had no such point any more
-            note(result, problem, point=round(k), torn=mode == TEAR)
-            k, index = k + step, index + 1
-        result["n"] = index
-        result["each"] = step == 1.0
+def all_points(here: Field, result: dict[str, Any], n: int) -> None:
+    """Kill at n points, or at each."""
+    length = result["points"] = points_of_an_update(here)
+    step = max(1.0, length / n)
+    k, index = 1.0, 0
+    while k < MAX_POINTS:
+        mode = TEAR if index % 2 else KILL
+        died, problem = _round(here, [(mode, round(k))])
+        if not died and k > length:
+            break  # this update had no such point any more, nor had the one that was measured
+        note(result, problem, point=round(k), torn=mode == TEAR)
+        k, index = k + step, index + 1
+        result["died"] = result.get("died", 0) + died
+    result["n"] = index
+    result["each"] = step == 1.0
 
 
-def _double(result: dict[str, Any], n: int, seed: int) -> None:
-    with field(seed) as here:
-        length = result["points"] = _length(here)
-        for i in range(n):
-            plan = [(KILL, here.rng.randint(1, length)), (here.rng.choice((KILL, TEAR)), here.rng.randint(1, length // 2))]
-            _, problem = _round(here, plan)
-            note(result, problem, round=i, plan=plan)
+def double_faults(here: Field, result: dict[str, Any], n: int) -> None:
+    """Kill in an update and again in what follows."""
+    length = result["points"] = points_of_an_update(here)
+    for i in range(n):
+        plan = [(KILL, here.rng.randint(1, length)), (here.rng.choice((KILL, TEAR)), here.rng.randint(1, length // 2))]
+        _, problem = _round(here, plan)
+        note(result, problem, round=i, plan=plan)
 
 
-def _length(here: Field) -> int:
-    """Return the points of one whole update; the first two versions are brought to service on the way."""
+def points_of_an_update(here: Field) -> int:
+    """Return the points of one whole update; what serves afterwards is `here.version`."""
     here.problem(here.deploy())
     here.faults.arm(COUNT)
-    assert here.problem(here.deploy()) == ""
+    here.version = here.deploy()
+    assert here.problem(here.version) == "", here.agent.model()
     return here.faults.points
 
 

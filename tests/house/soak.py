@@ -22,7 +22,7 @@ Entry = Callable[[int, int], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Soak:
-    """One long test. module: where `main(n, seed)` is; n: the full count; about: what one of the n is."""
+    """One long test. module: where `main(n, seed)` is, or `module:name`; n: the full count; about: what one of the n is."""
 
     module: str
     n: int
@@ -30,7 +30,6 @@ class Soak:
 
 
 SOAKS: dict[str, Soak] = {
-    "agent-kill": Soak("tests.crash.agent_kill", 200, "kill -9 of an agent at a random moment of an install"),
     "offline-30-days": Soak(
         "tests.agent.offline_soak", 30, "a day of three devices without a connection, then the drain"
     ),
@@ -38,6 +37,24 @@ SOAKS: dict[str, Soak] = {
     "swaps": Soak(
         "tests.agent.worker.swaps", 1000, "a version that replaces another at 200 requests/s, with a second model"
     ),
+    "agent-kill": Soak("tests.crash.agent_kill", 200, "F01: kill -9 of an agent at a random moment of an install"),
+    "kill9-every-point": Soak(
+        "tests.crash.points", 100_000, "F02: kill -9 at a write, rename, fsync, unlink … of an update"
+    ),
+    "crash-states": Soak("tests.crash.states", 6_000, "F03: a state that a power cut may leave of whole installs"),
+    "double-fault": Soak("tests.crash.points:double", 100, "F05: kill -9 in an update, and again while it recovers"),
+    "reboot-loop": Soak("tests.crash.reboots", 20, "F06: a version that kills the device at each start"),
+    "corrupt-chunk": Soak("tests.crash.chunks", 1_000, "F07: a download with one damaged leaf"),
+    "corrupt-slot": Soak("tests.crash.slots", 200, "F08: a slot, or both, rotten at the start of the agent"),
+    "disk-full": Soak("tests.crash.disk:full", 100_000, "F09: a disk that is full from a write of an update on"),
+    "read-only-eio": Soak("tests.crash.disk:bad", 100, "F10: a disk that turns read-only or gives EIO in an update"),
+    "wrong-clock": Soak("tests.crash.clocks", 40, "F11: a device clock in 1970, years ahead, back, or jumping"),
+    "broken-net": Soak("tests.crash.nets", 120, "F12: an update over one of six kinds of bad network"),
+    "poison-model": Soak(
+        "tests.crash.poison:poison", 100, "F18: a version that crashes, gives NaN, hangs, is too big or slow"
+    ),
+    "bad-bundles": Soak("tests.crash.poison", 40, "a version that turns bad in one of eight ways, without a network"),
+    "good-updates": Soak("tests.crash.poison:good", 1_000, "a good update under load, which must not be rolled back"),
     "broker-links": Soak(
         "tests.broker.soak", 1000, "a link broken at random while messages flow both ways, on each broker"
     ),
@@ -66,7 +83,8 @@ SOAKS: dict[str, Soak] = {
 
 def load(soak: Soak) -> Entry:
     """Return the entry function of a soak. Raises ImportError or AttributeError when the table is wrong."""
-    return cast("Entry", import_module(soak.module).main)
+    module, _, name = soak.module.partition(":")
+    return cast("Entry", getattr(import_module(module), name or "main"))
 
 
 def run(name: str, n: int, seed: int) -> dict[str, Any]:

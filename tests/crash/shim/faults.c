@@ -61,7 +61,9 @@ __attribute__((constructor)) static void begin(void) {
 
 static int below(const char *path) {
     size_t n = strlen(root);
-    if (!shared || strncmp(path, root, n) || path[n] != '/') return 0;
+    if (!shared || strncmp(path, root, n)) return 0;
+    if (!path[n]) return 1;
+    if (path[n] != '/') return 0;
     const char *rest = path + n + 1, *dot = strrchr(rest, '.');
     return strncmp(rest, "run/", 4) && !(dot && !strcmp(dot, ".log"));
 }

@@ -1,0 +1,116 @@
+"""F12: updates over a broken network: messages lost, doubled and overtaken, a line that flaps, a broker that is restarted.
+
+Each must end on the new version; at 30 % loss the device may take at most 15 % more bytes than the bundle has.
+"""
+
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.agent.field import Agent, move_broker, new_site, write_identity
+from tests.crash.faults import faults
+from tests.crash.field import QUICKEST, Field, note, run
+from tests.crash.line import Line
+from tests.crash.meddler import Meddler, Meddling
+
+PAD_BYTES = 300_000
+PROFILES = {
+    "30 % loss": Meddling(lose=0.3),
+    "70 % loss": Meddling(lose=0.7),
+    "flaps": Meddling(),
+    "doubled": Meddling(double=0.5),
+    "overtaken": Meddling(overtake=0.5),
+    "broker restart": Meddling(),
+}
+LOSSY_S = 300.0
+"""At 70 % loss one request for a leaf and its answer come through in one of eleven tries."""
+FLAP_S = 1.0
+"""A tenth of the ten seconds of a bad mobile line, over a bundle that needs a tenth of the time."""
+MAX_EXTRA_RATIO = 0.15
+"""Where answers come within the block timeout: a processor that is shared by many makes them late, and late is asked for again."""
+
+
+def main(n: int, seed: int | None = None) -> dict[str, Any]:
+    """Update n times, over each kind of network in turn."""
+    return run("F12 broken-net", n, seed, _nets)
+
+
+def _nets(result: dict[str, Any], n: int, seed: int) -> None:
+    with _meddled_field(seed) as (here, meddler):
+        assert here.problem(here.deploy()) == ""
+        for i in range(n):
+            kind = list(PROFILES)[i % len(PROFILES)]
+            note(result, _round(here, meddler, kind, result), round=i, kind=kind)
+
+
+def _round(here: Field, meddler: Meddler, kind: str, result: dict[str, Any]) -> str:
+    meddler.meddling = PROFILES[kind]
+    before, began = meddler.taken_bytes, time.monotonic()
+    with _trouble(here, meddler, kind):
+        version = here.deploy(PAD_BYTES)
+        problem = here.problem(version, told=False, wait_s=LOSSY_S)
+    meddler.meddling = Meddling()
+    bundle = here.agent.state / "models" / "digits" / here.agent.record().active.slot / "bundle"  # type: ignore[union-attr]
+    extra = (meddler.taken_bytes - before) / bundle.stat().st_size - 1
+    seen = result.setdefault("kinds", {}).setdefault(kind, {"extra_ratio": 0.0, "seconds": 0.0})
+    seen["extra_ratio"] = max(seen["extra_ratio"], round(extra, 3))
+    seen["seconds"] = max(seen["seconds"], round(time.monotonic() - began, 1))
+    if not problem and kind == "30 % loss" and extra > MAX_EXTRA_RATIO:
+        problem = f"{extra:.0%} more bytes than the bundle has"
+    return problem or here.problem(version)
+
+
+@contextmanager
+def _trouble(here: Field, meddler: Meddler, kind: str) -> Iterator[None]:
+    """Make connections break while an update runs, where the kind of network says so."""
+    over = threading.Event()
+
+    def flap() -> None:
+        while not over.wait(FLAP_S):
+            meddler.cut()
+
+    def restart() -> None:
+        over.wait(here.rng.uniform(0.1, 1.0))
+        pid = here.agent.site.broker.pid
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+
+    work = {"flaps": flap, "broker restart": restart}.get(kind)
+    thread = threading.Thread(target=work) if work is not None else None
+    if thread is not None:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if thread is not None:
+            thread.join()
+
+
+@contextmanager
+def _meddled_field(seed: int) -> Iterator[tuple[Field, Meddler]]:
+    with tempfile.TemporaryDirectory(prefix="ef-net-") as name:
+        site = new_site(Path(name, "server"))
+        state, device = Path(name, "device"), site.house.device()
+        write_identity(site, device, state)
+        target = (site.endpoint.host, site.endpoint.port)
+        signing = site.house.signing
+        meddler = Meddler(target, (signing.server_cert_file, signing.server_key_file), state / "identity", seed)
+        line = Line("127.0.0.1", meddler.port)
+        move_broker(state, line.port)
+        with faults(state) as broken:
+            agent = Agent(site, state, device, **QUICKEST, EDGEFLEET_AGENT_BLOCK_TIMEOUT_S="4")
+            try:
+                agent.start()
+                yield Field(agent, broken, line, seed), meddler
+            finally:
+                agent.stop()
+                line.close()
+                meddler.close()
+                site.close()
