@@ -11,7 +11,9 @@ import pytest
 from tests.house.tree import ROOT
 
 MAX_WHEEL_BYTES = 300_000
-NEEDS_NUMPY = {f"edgefleet_agent.worker.{name}" for name in ("api", "life", "loading", "predict", "wire")}
+NEEDS_NUMPY = {f"edgefleet_agent.worker.{name}" for name in ("api", "life", "loading", "predict", "wire")} | {
+    "edgefleet_agent.care.measure"
+}
 IMPORT_ALL = """
 import importlib, pkgutil, edgefleet_agent, edgefleet_protocol
 for package in (edgefleet_agent, edgefleet_protocol):
