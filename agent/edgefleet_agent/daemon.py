@@ -105,10 +105,7 @@ class Daemon:
             self._room,
             self._clock,
         )
-        self._chores = Chores(
-            self._loop, state, self._paths.tasks_done, self._clock, settings.python_command, self._reports.task
-        )
-        self._watchdog = Watchdog(self._loop.call_later, self._is_live)
+        self._chores = Chores(self._loop, self._paths, self._clock, settings.python_command, self._reports.task)
         self._control_socket = self._paths.sockets() / "control.sock"
         self._control = Control(self._loop, self._control_socket, lambda request: obey(self._runner, request))
         options = LinkOptions(settings.keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
@@ -154,7 +151,7 @@ class Daemon:
         self._tick()
         self._telemetry_tick()
         self._report_soon()
-        self._watchdog.start()
+        Watchdog(self._loop.call_later, self._is_live).start()
         try:
             self._loop.run()
         finally:

@@ -31,7 +31,11 @@ def default_state(environment: Mapping[str, str] = os.environ, uid: int | None =
     if (os.geteuid() if uid is None else uid) == 0 or os.access(SYSTEM_STATE, os.W_OK | os.X_OK):
         return SYSTEM_STATE
     home = environment.get("XDG_STATE_HOME", "")
-    base = Path(home) if Path(home).is_absolute() else Path(environment.get("HOME") or "~").expanduser() / ".local" / "state"
+    base = (
+        Path(home)
+        if Path(home).is_absolute()
+        else Path(environment.get("HOME") or "~").expanduser() / ".local" / "state"
+    )
     return base / "edgefleet-agent"
 
 

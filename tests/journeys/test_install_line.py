@@ -1,5 +1,7 @@
 """`pipx install 'edgefleet-agent[onnx]' && edge-agent enroll TOKEN`: no root, no configuration file, a clean environment.
 
+First the agent's wheel alone: it starts, it is small, and nothing of the server is there.
+
 pipx is a venv and pip; here those two, with the agent's wheel from this tree, as a user who may write into a home folder only.
 """
 
@@ -22,6 +24,20 @@ from tests.house.tree import ROOT
 from tests.journeys.road import PATIENCE_S, Road
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
+MAX_WHEEL_BYTES = 300_000
+NEEDS_NUMPY = {f"edgefleet_agent.worker.{name}" for name in ("api", "life", "loading", "predict", "wire")} | {
+    "edgefleet_agent.care.measure"
+}
+IMPORT_ALL = """
+import importlib, pkgutil, edgefleet_agent, edgefleet_protocol
+for package in (edgefleet_agent, edgefleet_protocol):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not module.name.endswith("__main__"):
+            try:
+                importlib.import_module(module.name)
+            except ModuleNotFoundError as error:
+                print(module.name, error.name)
+"""
 NOBODY = pwd.getpwnam("nobody")
 
 
@@ -77,25 +93,39 @@ def home() -> Iterator[Home]:
         yield Home(folder)
 
 
+def stands_alone(home: Home, python: Path) -> None:
+    """Check the wheel without an extra: it starts, only numpy is missing, and nothing of the server is there."""
+    assert home.run(python.with_name("edge-agent"), "--version").startswith("edge-agent ")
+    missing = dict(line.split() for line in home.run(python, "-c", IMPORT_ALL).splitlines())
+    assert set(missing.values()) <= {"numpy"}
+    assert set(missing) <= NEEDS_NUMPY
+    probe = "import importlib.util as u; print([n for n in ('edgefleet_server', 'edgefleet_cli', 'fastapi') if u.find_spec(n)])"
+    assert home.run(python, "-c", probe).strip() == "[]"
+
+
 def test_a_user_without_rights_installs_enrols_and_serves(road: Road, home: Home, tmp_path: Path) -> None:
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
     subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT / "agent"], check=True, timeout=240)
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = tmp_path.glob("edgefleet_agent-*.whl")
+    assert wheel.stat().st_size <= MAX_WHEEL_BYTES
     shutil.copy(wheel, home.folder / wheel.name)
     shutil.copy(ROOT / "constraints.txt", home.folder / "constraints.txt")
     home.run(python_for_all(home.folder), "-m", "venv", home.venv)
-    install = (
+    python = home.venv / "bin" / "python"
+    pip_install = (
+        python,
         "-m",
         "pip",
         "--disable-pip-version-check",
         "-q",
         "install",
         "--no-compile",
-        "--no-cache-dir",
         "-c",
         "constraints.txt",
     )
-    home.run(home.venv / "bin" / "python", *install, f"{home.folder / wheel.name}[onnx]")
+    home.run(*pip_install, home.folder / wheel.name)
+    stands_alone(home, python)
+    home.run(*pip_install, f"{home.folder / wheel.name}[onnx]")
     edge_agent = home.venv / "bin" / "edge-agent"
 
     claim = road.edgectl("device", "enroll", "--profile", "generic-x86_64-ort")["tokens"][0]["token"]
