@@ -67,7 +67,7 @@ class Home:
             **self.user,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return str(done.stdout)
 
 
 def python_for_all(folder: Path) -> str:
