@@ -13,13 +13,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from edgefleet_agent.durable import read_record, write_record
 from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.install.records import TaskDone, TasksDone, TaskWish
 from edgefleet_agent.loop import Loop, Timer
+from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.tasks import Begin, GiveUp, next_step, noted, retry_in_s
 from edgefleet_protocol.clock import Clock
 
@@ -44,15 +44,14 @@ class Chores:
     def __init__(
         self,
         loop: Loop,
-        state: Path,
-        record: Path,
+        paths: StatePaths,
         clock: Clock,
         command: Sequence[str],
         tell: Tell,
     ) -> None:
         self._loop = loop
-        self._state = state
-        self._record = record
+        self._state = paths.root
+        self._record = paths.tasks_done
         self._clock = clock
         self._command = tuple(command) or (sys.executable,)
         self._tell = tell

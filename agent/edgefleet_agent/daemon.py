@@ -110,10 +110,7 @@ class Daemon:
         )
         near = (self._runner, self._serving, self._reports, self._room)
         self._candidates = candidates(self._loop, self._paths, slots, self._intake, settings, self._clock, *near)
-        self._chores = Chores(
-            self._loop, state, self._paths.tasks_done, self._clock, settings.python_command, self._reports.task
-        )
-        self._watchdog = Watchdog(self._loop.call_later, self._is_live)
+        self._chores = Chores(self._loop, self._paths, self._clock, settings.python_command, self._reports.task)
         self._control_socket = self._paths.sockets() / "control.sock"
         self._control = Control(self._loop, self._control_socket, lambda request: obey(self._runner, request))
         self._link = wiring.open_link(settings, self._renewal, self._boot_id, self._loop.wake, self._reports.unix_ms)
@@ -162,7 +159,7 @@ class Daemon:
         self._tick()
         self._ticker.start()
         self._report_soon()
-        self._watchdog.start()
+        Watchdog(self._loop.call_later, self._is_live).start()
         try:
             self._loop.run()
         finally:

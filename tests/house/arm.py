@@ -128,7 +128,7 @@ def root_file_system() -> Path:
     say(f"making {made}: Debian {SUITE} {ARCH} and {len(packages)} packages")
     root = new / "root"
     flags = ["--mode=root", "--variant=extract", f"--arch={ARCH}", f"--include={DEBIAN}", "--quiet"]
-    subprocess.run(["mmdebstrap", *flags, SUITE, str(root)], check=True)
+    subprocess.run(["mmdebstrap", *flags, SUITE, str(root), *_sources()], check=True)
     for name in ("lib", "bin", "sbin"):
         if not (root / name).exists():
             (root / name).symlink_to(f"usr/{name}")
@@ -137,6 +137,18 @@ def root_file_system() -> Path:
     new.rename(made)
     say(f"made in {time.monotonic() - started:.0f} s")
     return made
+
+
+def _sources() -> list[str]:
+    """Return the line of apt's own source for the suite, without updates, which may be half-way on a mirror; [] leaves it to mmdebstrap."""
+    wanted = ("--format", "$(REPO_URI)", f"Codename: {SUITE}", "Component: main", "Created-By: Packages")
+    try:
+        found = subprocess.run(
+            ["apt-get", "indextargets", *wanted], capture_output=True, text=True, check=True
+        ).stdout.split()
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [f"deb {found[0]} {SUITE} main"] if found else []
 
 
 def _add_packages(packages: Sequence[str], folder: Path) -> None:
@@ -199,7 +211,11 @@ def main(arguments: list[str] | None = None) -> int:
     flags += [f"--deselect={node}" for node in LEFT_OUT]
     chosen = (INSIDE_SHORT, OUTSIDE_SHORT) if args.short else (INSIDE, OUTSIDE)
     runs = {
-        "inside": ([str(python), "-m", "pytest", *flags, *chosen[0]], environment),
+        # the fixtures of a server side are not inside; of all conftests the topmost is enough there
+        "inside": (
+            [str(python), "-m", "pytest", "--noconftest", "-p", "tests.conftest", *flags, *chosen[0]],
+            environment,
+        ),
         "outside": (
             [sys.executable, "-m", "pytest", "-n", "0", *flags, *chosen[1]],
             {**environment, PYTHON_VARIABLE: str(python)},

@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
@@ -24,9 +23,10 @@ from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.clock import SystemClock
 from tests.agent.field import QUICK, Agent, eventually
 from tests.server.fleet.house import PROFILE, House
+from tests.support.device_python import DEVICE_PYTHON, PATIENCE
 from tests.support.servers import ServerProcess, init_server, server_process
 
-PATIENCE_S = 90.0
+PATIENCE_S = 90.0 * PATIENCE
 
 
 class Road:
@@ -104,8 +104,8 @@ class Traveller(Agent):
         self.process = None
         flags = [flag for key, value in (labels or {}).items() for flag in ("--label", f"{key}={value}")]
         claim = road.edgectl("device", "enroll", "--profile", profile, *flags)["tokens"][0]["token"]
-        command = [sys.executable, "-m", "edgefleet_agent", "enroll", "-", "--state", str(self.state), "-o", "json"]
-        done = subprocess.run(command, input=claim, capture_output=True, text=True, timeout=60, check=False)
+        command = [DEVICE_PYTHON, "-m", "edgefleet_agent", "enroll", "-", "--state", str(self.state), "-o", "json"]
+        done = subprocess.run(command, input=claim, capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
         assert done.returncode == 0, done.stderr
         self.name = str(json.loads(done.stdout)["device"])
         road.travellers.append(self)

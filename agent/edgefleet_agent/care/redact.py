@@ -12,7 +12,7 @@ GONE = "[redacted]"
 _TELLING = r"(?:[a-z0-9_-]*(?:password|passwd|secret|private_key|api_key|apikey|authorization|credential)[a-z0-9_-]*|token|key_pem)"
 _RULES = (
     (
-        re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL),
+        re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-{5}.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-{5}|\Z)", re.DOTALL),
         GONE,
     ),
     (re.compile(r"\befc1\.[A-Za-z0-9_=-]{4,}"), f"efc1.{GONE}"),

