@@ -23,6 +23,7 @@ from edgefleet_converters.check.compat import (
     check_shapes,
     check_versions,
     compiles,
+    edge_dtype,
     oldest_runtime,
 )
 from edgefleet_converters.check.mapping import predicted_mapping
@@ -231,7 +232,7 @@ class _Conversion:
         check_shapes(profile, tuple(msgspec.convert(base.facts["inputs"], list[TensorSpec])))
         self._say(profile.name, "compile", f"compiling to TFLite for {profile.runtime.name}")
         with self._workshop.stage("compile"):
-            file = self._workshop.compiled(base, oldest_runtime(profile))
+            file = self._workshop.compiled(base, oldest_runtime(profile), edge_dtype(profile))
         row.passes = [*base.facts["passes"], *file.facts["passes"]]
         self._say(profile.name, "quantize", "making candidates")
         subject = Subject(model, file, evaluation, reference, profile, recipe, self._request.options)

@@ -199,7 +199,20 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
 
 
 def _is_quantised(subject: Subject) -> bool:
-    return not _QUANTISED.isdisjoint(subject.base.facts["operators"])
+    """Say whether somebody quantised the model already. A compiled file has other operators than its ONNX source."""
+    model = subject.source if _is_compiled(subject) else subject.base
+    return not _QUANTISED.isdisjoint(name.rpartition("::")[2] for name in model.facts["operators"])
+
+
+def _is_compiled(subject: Subject) -> bool:
+    return "compiled_from" in subject.base.facts
+
+
+def _given_spec(subject: Subject) -> CandidateSpec:
+    """Return the one candidate of a quantised model: int8, or the form in which a compiled file computes it."""
+    if not _is_compiled(subject) or subject.base.facts["is_carried"]:
+        return AS_GIVEN
+    return msgspec.structs.replace(AS_GIVEN, precision=subject.base.facts["precision"])
 
 
 def _as_given(subject: Subject) -> list[CandidateSpec]:
@@ -207,18 +220,18 @@ def _as_given(subject: Subject) -> list[CandidateSpec]:
 
     Raises PrecisionError.
     """
-    precision, profile = subject.options.precision, subject.profile
-    if profile.quant.mode == "forbidden":
+    precision, profile, given = subject.options.precision, subject.profile, _given_spec(subject)
+    if profile.quant.mode == "forbidden" and given == AS_GIVEN:
         raise errors.PrecisionError(
             f"the model is quantised already, and profile {profile.name} forbids quantised models (quant.mode)",
             next_step="publish the float model",
         )
-    if precision not in ("auto", AS_GIVEN.precision):
+    if precision not in ("auto", given.precision):
         raise errors.PrecisionError(
             f"the model is quantised already and is served as it is; {precision} was asked for",
-            next_step=f"use --precision auto or {AS_GIVEN.precision}, or publish the float model",
+            next_step=f"use --precision auto or {given.precision}, or publish the float model",
         )
-    return [AS_GIVEN]
+    return [given]
 
 
 def _try(
@@ -294,7 +307,7 @@ def _measured(row: CandidateRow, measured: Measured) -> CandidateRow:
 
 def _fp32_figures(workshop: Workshop, subject: Subject) -> CandidateRow | None:
     """Return the simplified source's figures, for comparison; None where it cannot be measured."""
-    precision = AS_GIVEN.precision if _is_quantised(subject) else subject.base.facts.get("precision", "fp32")
+    precision = _given_spec(subject).precision if _is_quantised(subject) else subject.base.facts.get("precision", "fp32")
     row = CandidateRow(id="source", precision=precision, bytes=subject.base.bytes)
     try:
         return _measured(row, _measure(workshop, subject, subject.base))

@@ -247,20 +247,22 @@ class Workshop:
 
         return _once(self._made, memo, made)
 
-    def compiled(self, base: ModelFile, runtime: str) -> ModelFile:
+    def compiled(self, base: ModelFile, runtime: str, io_dtype: str = "float32") -> ModelFile:
         """Return the `.tflite` file that our compiler makes of an ONNX model for a runtime (`litert` or `tflite`).
+
+        io_dtype: float32, or int8 or uint8 for the edges of a source that is quantized already.
 
         Raises UnsupportedOperatorError, OperatorNotCompiledError, DynamicShapeError, CrashedError …
         """
 
         def made() -> ModelFile:
             out = self._new("compiled.tflite")
-            args = {"model": str(base.path), "runtime": runtime, "out": str(out)}
+            args = {"model": str(base.path), "runtime": runtime, "io_dtype": io_dtype, "out": str(out)}
             facts = self.sandbox.build("tflite_compile", args, what="compiling the model to TFLite").answer
             # A smaller form is made from the compiler's graph, not from the file: it needs the source and the runtime again.
             return self._file(out, facts | {"compiled_from": {"model": str(base.path), "runtime": runtime}})
 
-        return _once(self._made, f"compile:{base.sha256}:{runtime}", made)
+        return _once(self._made, f"compile:{base.sha256}:{runtime}:{io_dtype}", made)
 
     def candidate(
         self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet | None, inputs: tuple[TensorSpec, ...]

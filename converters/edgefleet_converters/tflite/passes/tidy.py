@@ -32,7 +32,7 @@ class DropUnused:
 
 
 class ShareEqual:
-    """Case 1: an operator equal to an earlier one (same inputs, options and result types) gives way to it.
+    """Case 1: an operator equal to an earlier one (same inputs, options, result types and scales) gives way to it.
 
     Case 2: one that makes a graph output stays, since outputs have names of their own.
     """
@@ -63,7 +63,7 @@ class ShareEqual:
             current = replace(op, inputs=tuple(map(new, op.inputs)))
             key = (
                 op.code, tuple(id(t) for t in current.inputs), tuple(sorted(op.options.items())),
-                tuple((t.dtype, t.shape) for t in op.outputs),
+                tuple((t.dtype, t.shape, t.quantization) for t in op.outputs),
             )  # fmt: skip
             twin = known.get(key)
             if twin is not None and not any(id(t) in outputs for t in op.outputs):
