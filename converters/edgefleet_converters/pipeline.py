@@ -32,7 +32,7 @@ from edgefleet_converters.check.user_metric import is_user_metric
 from edgefleet_converters.data import load_samples
 from edgefleet_converters.drift_reference import build_reference
 from edgefleet_converters.evaluation import Evaluation, prepare_evaluation
-from edgefleet_converters.gate import check_runtimes
+from edgefleet_converters.gate import check_runtimes, hold_compiled
 from edgefleet_converters.kept import kept_report, key_of
 from edgefleet_converters.pack import Contents, ModelFormat, build_bundle
 from edgefleet_converters.recipe import CandidateSpec, Recipe, default_recipe, load_recipe
@@ -234,8 +234,12 @@ class _Conversion:
         with self._workshop.stage("compile"):
             file = self._workshop.compiled(base, oldest_runtime(profile), edge_dtype(profile))
         row.passes = [*base.facts["passes"], *file.facts["passes"]]
-        self._say(profile.name, "quantize", "making candidates")
         subject = Subject(model, file, evaluation, reference, profile, recipe, self._request.options)
+        if not file.facts["is_carried"]:
+            self._say(profile.name, "gate", "holding the compiled float32 model against the source")
+            with self._workshop.stage("gate"):
+                hold_compiled(self._workshop, file, oldest_runtime(profile), subject.judged)
+        self._say(profile.name, "quantize", "making candidates")
         chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
         return self._bundle(profile, chosen, prepared, recipe, file.bytes, "tflite")
 

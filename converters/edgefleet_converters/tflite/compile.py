@@ -13,7 +13,7 @@ from edgefleet_converters.tflite.ir import Graph
 from edgefleet_converters.tflite.load import read_facts
 from edgefleet_converters.tflite.passes.fuse import FuseActivations
 from edgefleet_converters.tflite.passes.layout import CancelTransposes
-from edgefleet_converters.tflite.passes.tidy import DropUnused, ShareEqual
+from edgefleet_converters.tflite.passes.tidy import DropRoundTrips, DropUnused, ShareEqual
 from edgefleet_converters.tflite.quantize.carried import carried, in_int8
 from edgefleet_converters.tflite.runtimes import BY_ADAPTER, TfliteRuntime
 from edgefleet_converters.tflite.stored import told
@@ -21,7 +21,7 @@ from edgefleet_converters.tflite.trace import Tracer
 from edgefleet_converters.tflite.writer import write
 
 PASSES: Final[tuple[Pass[Graph], ...]] = (
-    DropUnused(), ShareEqual(), CancelTransposes(), ShareEqual(), DropUnused(), FuseActivations(),
+    DropRoundTrips(), DropUnused(), ShareEqual(), CancelTransposes(), ShareEqual(), DropUnused(), FuseActivations(),
 )  # fmt: skip
 
 

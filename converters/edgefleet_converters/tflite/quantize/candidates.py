@@ -11,13 +11,15 @@ import msgspec
 import onnx
 
 from edgefleet_converters.data import read_arrays
-from edgefleet_converters.errors import DtypeNotAllowedError, TransformError
+from edgefleet_converters.errors import DtypeNotAllowedError, RecipeKeyError, TransformError
+from edgefleet_converters.onnx.passes.equalise import Equalise
+from edgefleet_converters.passes.base import run_passes
 from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Array, Graph, Op
 from edgefleet_converters.tflite.load import read_facts
 from edgefleet_converters.tflite.quantize.affine import Range
-from edgefleet_converters.tflite.quantize.bias import channel_means
+from edgefleet_converters.tflite.quantize.bias import channel_means, corrected
 from edgefleet_converters.tflite.quantize.ranges import observe
 from edgefleet_converters.tflite.quantize.ready import made_ready
 from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
@@ -32,13 +34,13 @@ from edgefleet_runtime.port import ModelRuntime
 def candidate_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {model: ONNX file, runtime: `litert` or `tflite`, spec, calibration: npz|None, out}.
 
-    Writes the `.tflite` file to `out`; returns its facts. Raises TransformError when the recipe changes nothing in the model or
-    asks for a calibration that there is not, DtypeNotAllowedError when float32 would be left where none may be, and what
+    Writes the `.tflite` file to `out`; returns its facts. Raises TransformError when the recipe changes nothing in the model,
+    RecipeKeyError when it asks for what TFLite files are not made with, DtypeNotAllowedError when float32 would be left where none may be, and what
     compiling raises.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
     model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
-    graph = compile_model(model, BY_ADAPTER[args["runtime"]]).graph
+    graph = compiled_for(model, spec, args["runtime"])
     samples = read_arrays(Path(args["calibration"])) if args["calibration"] else {}
     data = write(made(graph, spec, samples, args["runtime"]))
     if data == write(graph):
@@ -51,7 +53,7 @@ def candidate_step(args: dict[str, Any]) -> dict[str, Any]:
 
 def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapter: str) -> Graph:
     """Return the graph that a candidate asks for. samples: calibration by input name, first axis = samples."""
-    _check_known(spec)
+    check_known(spec)
     if spec.method == "float16":
         return float16_weights(graph)
     if spec.method == "weights":
@@ -64,26 +66,41 @@ def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapte
         )
     if spec.method == "dynamic":
         return dynamic_range(graph, per_channel=spec.per_channel)
-    if spec.calibration == "Entropy":
-        raise TransformError(
-            "TFLite models are calibrated by MinMax or Percentile, not Entropy", next_step="set calibration: Percentile"
-        )
-
     graph = ready_for(graph, spec)
     ranges = observe(graph, lambda model: samples_of(model, samples), adapter, spec.calibration)
-    return static_form(graph, spec, ranges, adapter, _means(graph, spec, samples, adapter))
+    means = _means(graph, spec, samples, adapter)
+    if not spec.weight_bits:
+        # With weight_bits `static_form` corrects what it stores in 8 bits.
+        left = _float_ops(graph, spec)
+        kept = {t.name for op in graph.ops if id(op) in left for t in op.inputs if t is not None and t.data is not None}
+        graph = corrected(graph, means, frozenset(kept), per_channel=spec.per_channel)
+    return static_form(graph, spec, ranges, adapter, means)
 
 
-def _check_known(spec: CandidateSpec) -> None:
-    """Raise TransformError for a form that TFLite files are not made in here: another one would bear its name."""
-    other = f"weight_bits: {spec.weight_bits}" if spec.weight_bits not in (0, 8) else ""
-    if spec.method == "static" and spec.act_dtype == "uint16":
-        other = "act_dtype: uint16"
-    if other:
-        raise TransformError(
-            f"the candidate {spec.id} asks for {other}, which TFLite files are not made with here",
-            next_step="take weight_bits 0 or 8 and act_dtype int8 or int16, or leave --recipe away",
-        )
+def check_known(spec: CandidateSpec) -> None:
+    """Raise RecipeKeyError for a key that means nothing for a compiled TFLite file: another model would bear its name."""
+    for holds, key, cure in (
+        (spec.weight_bits not in (0, 8), f"weight_bits: {spec.weight_bits}", "take weight_bits 0 or 8"),
+        (spec.method in ("static", "mixed") and spec.act_dtype == "uint16", "act_dtype: uint16", "take act_dtype int8 or int16"),
+        (spec.reduce_range, "reduce_range: true", "leave it out: TFLite kernels sum products in 32 bits, where none saturates"),
+        (spec.half != "float16", f"half: {spec.half}", "leave it out: 16-bit weights of a TFLite file are float16"),
+    ):  # fmt: skip
+        if holds:
+            raise RecipeKeyError(
+                f"the candidate {spec.id} asks for {key}, which TFLite files are not made with here",
+                next_step=f"{cure}, or leave --recipe away",
+            )
+
+
+def compiled_for(model: onnx.ModelProto, spec: CandidateSpec, adapter: str) -> Graph:
+    """Return the float graph that a candidate is made of. Raises RecipeKeyError, and as `compile_model`.
+
+    Evening out channels is work on the float model, and the ONNX side's own pass does it: factors are powers of two, so float
+    answers stay the same.
+    """
+    check_known(spec)
+    even = run_passes(model, [Equalise()]).model if spec.equalise else model
+    return compile_model(even, BY_ADAPTER[adapter]).graph
 
 
 def _means(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapter: str) -> dict[int, Array]:

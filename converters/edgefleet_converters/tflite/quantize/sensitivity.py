@@ -20,14 +20,12 @@ from edgefleet_converters.data import read_arrays, stacked
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_converters.sensitivity import MARGIN, SEARCH_SAMPLES, Found, Harm, fewest, samples_to_rank, worst_first
-from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Array, Graph
 from edgefleet_converters.tflite.quantize.bias import channel_means
-from edgefleet_converters.tflite.quantize.candidates import samples_of, static_form
+from edgefleet_converters.tflite.quantize.candidates import compiled_for, samples_of, static_form
 from edgefleet_converters.tflite.quantize.kernels import kernel_of
 from edgefleet_converters.tflite.quantize.ranges import observe
 from edgefleet_converters.tflite.quantize.weights import large_constants, weight_only
-from edgefleet_converters.tflite.runtimes import BY_ADAPTER
 from edgefleet_converters.tflite.writer import write
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_runtime.port import ModelRuntime, load
@@ -37,11 +35,11 @@ def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {model: ONNX file, runtime, spec, samples: npz, metric, max_drop}. Returns a `Found`.
 
     samples: of the calibration. metric: None or a name; a user's own, and one that needs labels, is replaced by agreement.
-    max_drop: what the gate will allow. Raises TransformError when no choice holds.
+    max_drop: what the gate will allow. Raises TransformError when no choice holds, RecipeKeyError.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
     model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
-    graph = compile_model(model, BY_ADAPTER[args["runtime"]]).graph
+    graph = compiled_for(model, spec, args["runtime"])
     metric = args["metric"] if args["metric"] in METRICS and args["metric"] != "top1" else "agreement"
     search = _Search(
         graph, read_arrays(Path(args["samples"])), spec, args["runtime"], metric, MARGIN * float(args["max_drop"])
