@@ -307,7 +307,9 @@ def _measured(row: CandidateRow, measured: Measured) -> CandidateRow:
 
 def _fp32_figures(workshop: Workshop, subject: Subject) -> CandidateRow | None:
     """Return the simplified source's figures, for comparison; None where it cannot be measured."""
-    precision = _given_spec(subject).precision if _is_quantised(subject) else subject.base.facts.get("precision", "fp32")
+    precision = (
+        _given_spec(subject).precision if _is_quantised(subject) else subject.base.facts.get("precision", "fp32")
+    )
     row = CandidateRow(id="source", precision=precision, bytes=subject.base.bytes)
     try:
         return _measured(row, _measure(workshop, subject, subject.base))

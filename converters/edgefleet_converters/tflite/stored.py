@@ -167,9 +167,24 @@ class _Walk:
         if real is not None:
             return real.name if found is not None and found == (real.grid, real.dtype) else None
         stored = self._constants.get(name)
-        if stored is None or found is None or stored.dtype.name != found[1]:
+        if found is None or not zero:
+            return None
+        if stored is None:
+            return self._given(name, scale, zero, f"{name}/real/{scale}", *found)
+        if stored.dtype.name != found[1]:
             return None
         return self._freed(f"{name}/real/{scale}", stored, found[0], axis)
+
+    def _given(self, name: str, scale: str, zero: str, real: str, grid: Grid, _dtype: str) -> str | None:
+        """Add the real numbers of a value that comes in as stored ones: an input of the model, or the result of integer work."""
+        if len(grid.scale) != 1:
+            return None
+        read = f"{real}/read"
+        self._nodes.append(helper.make_node("DequantizeLinear", [name, scale, zero], [read]))
+        self.marks += 1
+        mark = {"scale": grid.scale[0], "zero": grid.zero[0]}
+        self._nodes.append(helper.make_node(MARK, [read], [real], name=real, domain=DOMAIN, **mark))
+        return real
 
     def _freed(self, name: str, stored: Array, grid: Grid, axis: int) -> str:
         """Add the real numbers of a stored constant."""
@@ -177,7 +192,9 @@ class _Walk:
         scale = np.array(grid.scale, np.float32).reshape(shape)
         zero = np.array(grid.zero, np.int32).reshape(shape) + _SHIFT[stored.dtype.name]
         self._grid_of[name] = grid
-        return self._constant(name, np.asarray((stored.astype(np.int32) - zero) * scale, np.float32).reshape(stored.shape))
+        return self._constant(
+            name, np.asarray((stored.astype(np.int32) - zero) * scale, np.float32).reshape(stored.shape)
+        )
 
     # --- QDQ ---------------------------------------------------------------------------------------------------------
 
@@ -213,7 +230,8 @@ class _Walk:
             return True
         stored = self._constants.get(name)
         if stored is None:
-            return False
+            found = self._grid(scale, zero) if zero else None
+            return found is not None and self._given(name, scale, zero, node.output[0], *found) is not None
         found = self._grid(scale, zero, stored.dtype.name) if stored.dtype.name in _SHIFT else None
         if found is None or (found[1] != stored.dtype.name):
             return False
@@ -249,7 +267,12 @@ class _Walk:
             return self.moving(node) if real is not None and not given else False
         value = (float(fill.reshape(())) - real.grid.zero[0] - _SHIFT[real.dtype]) * real.grid.scale[0]
         name = node.output[0]
-        inputs = [real.name, node.input[1], self._constant(f"{name}/fill", np.array(value, np.float32)), *node.input[3:]]
+        inputs = [
+            real.name,
+            node.input[1],
+            self._constant(f"{name}/fill", np.array(value, np.float32)),
+            *node.input[3:],
+        ]
         self._emit("Pad", inputs, f"{name}/real", node)
         self._real[name] = _Real(f"{name}/real", real.grid, real.dtype)
         return True

@@ -105,6 +105,7 @@ def told(compiled: Compiled, runtime: str, samples: list[dict[str, Array]]) -> A
 
 def in_float(compiled: Compiled) -> list[str]:
     """Return the operators that compute on float32."""
+
     def floats(op: Op) -> bool:
         return any(t is not None and t.dtype == "float32" for t in (*op.inputs, *op.outputs))
 
@@ -138,8 +139,11 @@ def test_weights_and_scales_are_the_sources_own_numbers(tmp_path: Path) -> None:
     graph = compile_as_given(source, RUNTIMES["litert-2.3"]).graph
     (conv,) = (op for op in graph.ops if op.code == "CONV_2D")
     x, weights, bias = conv.inputs
-    assert x is not None and weights is not None and bias is not None
-    assert x.quantization is not None and weights.quantization is not None and bias.quantization is not None
+    assert x is not None
+    assert weights is not None
+    assert bias is not None
+    assert x.quantization is not None
+    assert weights.quantization is not None
     assert np.array_equal(weights.constant, stored["w1_quantized"].transpose(0, 2, 3, 1))
     assert weights.quantization.scale == tuple(float(s) for s in stored["w1_scale"])
     assert weights.quantization.dimension == 0

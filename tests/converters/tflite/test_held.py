@@ -65,7 +65,9 @@ def choosing(folder: Path, *, narrow: bool) -> Path:
     """Return the example with ArgMax behind it. narrow: a Cast to int32 behind that."""
     model = onnx.load(DIGITS / "digits-1.1.0.onnx")
     last = model.graph.output[0].name
-    nodes = [helper.make_node("ArgMax", [last], ["digit" if not narrow else "place"], axis=1, keepdims=0, name="choose")]
+    nodes = [
+        helper.make_node("ArgMax", [last], ["digit" if not narrow else "place"], axis=1, keepdims=0, name="choose")
+    ]
     if narrow:
         nodes.append(helper.make_node("Cast", ["place"], ["digit"], to=TensorProto.INT32, name="narrow"))
     model.graph.node.extend(nodes)

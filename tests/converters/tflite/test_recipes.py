@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,7 +97,9 @@ def test_entropy_ranges_are_those_of_the_onnx_side(adapter: str) -> None:
     model = uneven()
     graph = compile_model(model, BY_ADAPTER[adapter]).graph
     found = observe(graph, lambda loaded: samples_of(loaded, {"x": x}), adapter, "Entropy")
-    theirs = tensor_ranges(model, Samples({"x": x}, [TensorSpec(name="x", dtype="float32", shape=[1, 6])]), method="Entropy")
+    theirs = tensor_ranges(
+        model, Samples({"x": x}, [TensorSpec(name="x", dtype="float32", shape=[1, 6])]), method="Entropy"
+    )
     mine = {"x": found[id(graph.inputs[0])], "y": found[id(graph.outputs[0])]}
     for name, bounds in mine.items():
         assert bounds == pytest.approx(theirs[name], rel=2e-2)

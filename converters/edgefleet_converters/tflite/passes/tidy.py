@@ -54,8 +54,8 @@ class DropRoundTrips:
         instead: dict[int, Tensor] = {}
         kept: list[Op] = []
         changed = False
-        for op in model.ops:
-            op = replace(op, inputs=tuple(instead.get(id(t), t) if t is not None else None for t in op.inputs))
+        for before in model.ops:
+            op = replace(before, inputs=tuple(instead.get(id(t), t) if t is not None else None for t in before.inputs))
             source, result = op.inputs[0] if op.inputs else None, op.outputs[0]
             if op.code == "CAST" and source is not None:
                 first = widened.get(id(source))
@@ -65,8 +65,9 @@ class DropRoundTrips:
                         instead[id(result)] = first
                         continue
                     sizes = constant(f"{result.name}/shape", np.array(result.shape, np.int32))
-                    op = Op("RESHAPE", (first, sizes), (result,), {"new_shape": result.shape}, op.source)
-                elif (source.dtype, result.dtype) == ("int32", "int64"):
+                    kept.append(Op("RESHAPE", (first, sizes), (result,), {"new_shape": result.shape}, op.source))
+                    continue
+                if (source.dtype, result.dtype) == ("int32", "int64"):
                     widened[id(result)] = source
             kept.append(op)
         return replace(model, ops=tuple(kept)), changed

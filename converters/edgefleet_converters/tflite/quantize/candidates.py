@@ -35,8 +35,8 @@ def candidate_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {model: ONNX file, runtime: `litert` or `tflite`, spec, calibration: npz|None, out}.
 
     Writes the `.tflite` file to `out`; returns its facts. Raises TransformError when the recipe changes nothing in the model,
-    RecipeKeyError when it asks for what TFLite files are not made with, DtypeNotAllowedError when float32 would be left where none may be, and what
-    compiling raises.
+    RecipeKeyError when it asks for what TFLite files are not made with, DtypeNotAllowedError when float32 would be left where
+    none may be, and what compiling raises.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
     model = onnx.load_model_from_string(Path(args["model"]).read_bytes())

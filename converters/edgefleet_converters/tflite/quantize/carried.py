@@ -60,7 +60,7 @@ def carried(graph: Graph, adapter: str, grids: Mapping[str, tuple[Grid, ...]], *
     """
     chains = tables.chains(graph, adapter, frozenset())
     graph, stands_for = tables.with_tables(graph, chains)
-    return _Carrier(graph, adapter, Sources(grids), {key: chain for key, chain in stands_for.items()}).run(io_dtype)
+    return _Carrier(graph, adapter, Sources(grids), stands_for).run(io_dtype)
 
 
 def in_int8(graph: Graph) -> int:
@@ -209,7 +209,9 @@ class _Carrier:
         grids = {self._ints[id(t)].quantization for t in flowing}
         constants = [t for t in op.inputs if t is not None and t.dtype == "float32" and t.data is not None]
         if not flowing and len(constants) == 1:
-            grids = {Quantization(g.scale, g.zero) for g in self._sources.of(op) if _on_grid(constants[0], g) is not None}
+            grids = {
+                Quantization(g.scale, g.zero) for g in self._sources.of(op) if _on_grid(constants[0], g) is not None
+            }
             grids = set(list(grids)[:1])
         own = next(iter(grids)) if len(grids) == 1 else None
         if op.code not in _MOVING | _JOINING:
@@ -353,7 +355,11 @@ class _Carrier:
         assert bias is not None
         assert stored.quantization is not None
         scales = affine.weight_scales(weights.constant, 3)
-        given = [stored, affine.weights_as(weights, scales, 3), affine.bias_as(bias, stored.quantization.scale[0], scales)]
+        given = [
+            stored,
+            affine.weights_as(weights, scales, 3),
+            affine.bias_as(bias, stored.quantization.scale[0], scales),
+        ]
         self._write(conv, list(given), result)
         return True
 
@@ -377,7 +383,9 @@ class _Carrier:
             return False
         if op.outputs[0].dtype == "float32" or len([t for t in op.inputs if t is not None and t.data is None]) != 1:
             return False
-        self._ops.append(replace(op, inputs=tuple(self._ints.get(id(t), t) if t is not None else None for t in op.inputs)))
+        self._ops.append(
+            replace(op, inputs=tuple(self._ints.get(id(t), t) if t is not None else None for t in op.inputs))
+        )
         return True
 
 
@@ -430,5 +438,7 @@ def _symmetric(tensor: Tensor, grid: Grid, axis: int | None) -> Tensor | None:
         whole = _whole(values, np.array(part).reshape(shape))
         if whole is not None and np.abs(whole).max(initial=0) <= 127:
             kind = Quantization(part, (0,) * len(part), axis or 0) if many else Quantization(part, (0,))
-            return replace(tensor, name=f"{tensor.name}_int8", dtype="int8", data=whole.astype(np.int8), quantization=kind)
+            return replace(
+                tensor, name=f"{tensor.name}_int8", dtype="int8", data=whole.astype(np.int8), quantization=kind
+            )
     return None
