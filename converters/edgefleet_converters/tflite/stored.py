@@ -304,7 +304,7 @@ class _Walk:
             at += 1
         result = self._grid(given[at], given[at + 1])
         axis = 0 if attributes_of(node).get("transB", 0) else form.axis
-        reals = [self._read(*triple, axis if i else 0) for i, triple in enumerate(triples)]
+        reals = [self._read(name, scale, zero, axis if i else 0) for i, (name, scale, zero) in enumerate(triples)]
         names = [name for name in reals if name is not None]
         if result is None or len(result[0].scale) != 1 or len(names) != len(reals):
             return False

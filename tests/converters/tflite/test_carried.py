@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[3]
 DIGITS = ROOT / "examples" / "digits"
 HERE = ["litert-2.3"] + (["tflite-2.14"] if sys.version_info < (3, 12) else [])
 PROFILES = ["generic-x86_64-litert"] + (["raspberry-pi-armv7-tflite"] if sys.version_info < (3, 12) else [])
-FORMS = {
+FORMS: dict[str, dict[str, Any]] = {
     "unsigned": {"acts": "QUInt8", "weights": "QInt8", "per_channel": True},
     "signed": {"acts": "QInt8", "weights": "QInt8", "per_channel": False},
     "operators": {"acts": "QUInt8", "weights": "QInt8", "per_channel": True, "form": "QOperator"},
@@ -58,7 +58,7 @@ def conv_net() -> onnx.ModelProto:
     random = np.random.default_rng(0)
 
     def weight(name: str, *shape: int) -> onnx.TensorProto:
-        values = random.standard_normal(shape) / np.sqrt(max(1, np.prod(shape[1:])))
+        values = random.standard_normal(shape) / np.sqrt(max(1, int(np.prod(shape[1:]))))
         return numpy_helper.from_array(values.astype(np.float32), name)
 
     def node(kind: str, inputs: str, output: str, **facts: Any) -> onnx.NodeProto:
