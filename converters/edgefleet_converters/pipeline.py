@@ -236,7 +236,6 @@ class _Conversion:
         row.passes = [*base.facts["passes"], *file.facts["passes"]]
         subject = Subject(model, file, evaluation, reference, profile, recipe, self._request.options)
         if not file.facts["is_carried"]:
-            self._say(profile.name, "gate", "holding the compiled float32 model against the source")
             with self._workshop.stage("gate"):
                 hold_compiled(self._workshop, file, oldest_runtime(profile), subject.judged)
         self._say(profile.name, "quantize", "making candidates")

@@ -201,7 +201,8 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
 def _is_quantised(subject: Subject) -> bool:
     """Say whether somebody quantised the model already. A compiled file has other operators than its ONNX source."""
     model = subject.source if _is_compiled(subject) else subject.base
-    return not _QUANTISED.isdisjoint(name.rpartition("::")[2] for name in model.facts["operators"])
+    names = {name.rpartition("::")[2] for name in model.facts["operators"]}
+    return bool(names & _QUANTISED) or any(name.startswith(("QLinear", "QGemm")) for name in names)
 
 
 def _is_compiled(subject: Subject) -> bool:

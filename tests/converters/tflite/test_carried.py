@@ -14,6 +14,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgefleet_converters.errors import ForeignOperatorError
+from edgefleet_converters.onnx.limits import OnnxLimits
+from edgefleet_converters.onnx.load import read_checked
 from edgefleet_converters.tflite.compile import Compiled, compile_as_given
 from edgefleet_converters.tflite.ir import Op
 from edgefleet_converters.tflite.runtimes import RUNTIMES
@@ -235,3 +238,14 @@ def test_another_precision_of_a_quantized_source_is_refused(tmp_path: Path) -> N
     assert refused.code == "convert.precision_unavailable"
     assert "quantised already" in refused.reason
     assert "--precision auto or int8" in refused.next
+
+
+def test_the_tools_own_operators_are_read_and_no_others_of_their_domain(tmp_path: Path) -> None:
+    source = quantized(conv_net(), images(16, 1), tmp_path, **FORMS["operators"])
+    assert "com.microsoft" in {node.domain for node in source.graph.node}
+    read = read_checked(tmp_path / "quantized.onnx", None, OnnxLimits())
+    assert len(read.graph.node) == len(source.graph.node)
+    next(node for node in source.graph.node if node.op_type == "QLinearAdd").op_type = "BiasGelu"
+    onnx.save(source, tmp_path / "other.onnx")
+    with pytest.raises(ForeignOperatorError, match="BiasGelu"):
+        read_checked(tmp_path / "other.onnx", None, OnnxLimits())
