@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import sys
 from pathlib import Path
@@ -213,10 +212,9 @@ def digits(folder: Path, **how: Any) -> Path:
 def test_a_quantized_source_is_served_as_it_is(tmp_path: Path) -> None:
     """int8 alone, not quantized again, held against the source; also where the edges must be integers."""
     coral = ["coral-tflite-edgetpu"] if sys.version_info < (3, 12) else []
-    micro = ["cortex-m-tflm"] if importlib.util.find_spec("tflite_micro") else []
     source = digits(tmp_path)
     data = {"calibration": str(DIGITS / "data" / "calibration.npz"), "eval": str(DIGITS / "data" / "eval.npz")}
-    report, _ = run(source, tmp_path / "out", [*PROFILES, *coral, *micro], data)
+    report, _ = run(source, tmp_path / "out", [*PROFILES, *coral], data)
     assert {row.profile: row.reason for row in report.refused} == {}
     images = np.load(DIGITS / "data" / "eval.npz")
     for row, told_of in zip(report.bundles, report.profiles, strict=True):
