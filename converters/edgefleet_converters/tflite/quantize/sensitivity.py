@@ -19,7 +19,16 @@ from edgefleet_converters.check.metrics import METRICS, judge
 from edgefleet_converters.data import read_arrays, stacked
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.recipe import CandidateSpec
-from edgefleet_converters.sensitivity import MARGIN, SEARCH_SAMPLES, Found, Harm, fewest, samples_to_rank, worst_first
+from edgefleet_converters.sensitivity import (
+    MARGIN,
+    SEARCH_SAMPLES,
+    Block,
+    Found,
+    Harm,
+    fewest_out,
+    ranked,
+    samples_to_rank,
+)
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Array, Graph
 from edgefleet_converters.tflite.quantize.bias import channel_means
@@ -75,7 +84,7 @@ class _Search:
         names, each = large_constants(self._graph), self._spec.per_channel
         weights, half = self._ladder(
             names,
-            alone=lambda name: weight_only(self._graph, kept=frozenset(names) - {name}, per_channel=each),
+            alone=lambda group: weight_only(self._graph, kept=frozenset(names).difference(group), per_channel=each),
             without=lambda kept: weight_only(self._graph, half=frozenset(kept), means=self._means, per_channel=each),
         )
         if half is None:
@@ -90,24 +99,24 @@ class _Search:
         ]  # fmt: skip
         nodes, out = self._ladder(
             layers,
-            alone=lambda name: self._static([n for n in layers if n != name], [], weight_bits=0),
+            alone=lambda group: self._static([n for n in layers if n not in group], [], weight_bits=0),
             without=lambda kept: self._static(kept, stored, weight_bits=8),
         )
         return Found(tuple(weights), half, tuple(nodes), len(nodes) if out is None else out)
 
     def _ladder(
-        self, names: list[str], *, alone: Callable[[str], Graph], without: Callable[[list[str]], Graph]
+        self, names: list[str], *, alone: Callable[[tuple[str, ...]], Graph], without: Callable[[list[str]], Graph]
     ) -> tuple[list[Harm], int | None]:
         """Return layers from the worst on, and how many of them must go; unranked when none must.
 
-        alone: the graph in which only this layer is quantized. without: all but these.
+        alone: the graph in which only these layers are quantized. without: all but these.
         """
         if not names or self._holds(without([])):
             return [Harm(name, 0.0, 0.0) for name in names], 0
         count = samples_to_rank(len(names), self._count)
-        ranked = worst_first([self._harm(name, alone(name), count) for name in names])
-        taken = fewest(len(names), lambda k: k > 0 and self._holds(without([harm.name for harm in ranked[:k]])))
-        return ranked, taken
+        blocks = ranked(names, lambda groups: [self._harm(group, alone(group), count) for group in groups])
+        worst = [harm for block in blocks for harm in block.layers()]
+        return worst, fewest_out(blocks, lambda k: self._holds(without([harm.name for harm in worst[:k]])))
 
     def _each(self, model: ModelRuntime) -> Iterable[Mapping[str, Array]]:
         return samples_of(model, self._samples)
@@ -118,16 +127,16 @@ class _Search:
         )
         return static_form(self._graph, spec, self._ranges, self._adapter, self._means)
 
-    def _harm(self, name: str, graph: Graph, count: int) -> Harm:
+    def _harm(self, names: tuple[str, ...], graph: Graph, count: int) -> Block:
         """Return what a graph does to the first `count` samples; one that does not run is as harmful as can be."""
         wanted = {key: array[:count] for key, array in self._reference.items()}
         try:
             got = self._answers(graph, count)
         except EdgefleetError:
-            return Harm(name, 1.0, 1e9)
+            return Block(names, 1.0, 1e9)
         apart = distance(self._metric, got, wanted)
         drop = judge(self._metric, got, wanted, {}).drop if np.isfinite(apart) else 1.0
-        return Harm(name, float(drop), min(apart, 1e9))
+        return Block(names, float(drop), min(apart, 1e9))
 
     def _holds(self, graph: Graph) -> bool:
         try:
