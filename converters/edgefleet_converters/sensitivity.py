@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from edgefleet_converters.errors import TransformError
 from edgefleet_converters.recipe import CandidateSpec
 
 MARGIN: Final = 0.7
@@ -192,3 +193,19 @@ def resolved(spec: CandidateSpec, found: Found) -> CandidateSpec:
 def most_out(layers: int) -> int:
     """Return how many of so many layers may be left out before int8 is not worth it; -1 when there are none."""
     return int((1 - MIN_STATIC_SHARE) * layers) if layers else -1
+
+
+def most_half(elements: Sequence[int], spare_bytes: int) -> int:
+    """Return how many weights, the worst first, may have 16 bits instead of 8 before `spare_bytes` are used up; -1 = none fits.
+
+    elements: of each weight, from the worst on; each takes one byte more.
+    """
+    return sum(total <= spare_bytes for total in accumulate(elements, initial=0)) - 1
+
+
+def not_worth(max_bytes: int) -> TransformError:
+    """Return the error of a search that can only end with a model that is too large for what it saves."""
+    return TransformError(
+        f"so many layers must stay in 16 bits or float that the model would have more than {max_bytes} bytes",
+        next_step="use --precision fp16, which is as small",
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from onnx import helper, numpy_helper
 
 from edgefleet_converters.check.distance import distance
 from edgefleet_converters.check.metrics import judge
+from edgefleet_converters.errors import TransformError
 from edgefleet_converters.onnx.prepare import prepared
 from edgefleet_converters.onnx.quantize import candidate
 from edgefleet_converters.onnx.sensitivity import Search, other_operators, regions
@@ -31,6 +33,7 @@ from edgefleet_converters.sensitivity import (
     cuts_of,
     fewest,
     fewest_out,
+    most_half,
     ranked,
     resolved,
     samples_to_rank,
@@ -170,6 +173,27 @@ def found(nodes: int, out: int, half: int = 0) -> Found:
     return Found(tuple(Harm(f"w{i}", 0.0, 0.0) for i in range(3)), half, layers, out)
 
 
+@given(elements=st.lists(st.integers(1, 1000), max_size=50), spare=st.integers(-10, 60_000))
+def test_no_more_weights_get_16_bits_than_fit(elements: list[int], spare: int) -> None:
+    most = most_half(elements, spare)
+    assert most == -1 if spare < 0 else sum(elements[:most]) <= spare
+    assert most == len(elements) or sum(elements[: most + 1]) > spare
+
+
+def test_the_search_ends_early_where_only_a_large_model_holds() -> None:
+    model, x = convolutions(seed=5), images(48)
+    ready, calibration, _ = prepared(model, MIXED, samples_of(x))
+    small = Search(ready, calibration, samples_of(x), MIXED, "mae", 1e-9, 10**9)
+    with pytest.raises(TransformError, match="even with 16-bit weights"):
+        small.run()
+    seen: list[onnx.ModelProto] = []
+    search = Search(ready, calibration, samples_of(x), MIXED, "mae", 1e-3, 100)
+    search._static = lambda *_: seen.append(model) or model  # type: ignore[method-assign, func-returns-value]
+    with pytest.raises(TransformError, match="more than 100 bytes"):
+        search.run()
+    assert not seen, "no layer was tried in int8"
+
+
 def test_what_was_found_becomes_a_recipe_without_a_search() -> None:
     static = resolved(MIXED, found(8, 2, half=1))
     assert (static.method, static.precision, static.exclude) == ("static", "int8", ["n0", "n1"])
@@ -194,12 +218,12 @@ def test_the_search_takes_out_the_layer_that_cannot_be_quantised() -> None:
     for name, values in (("w1", w1), ("b1", b1), ("w2", w2)):
         tensors[name].CopyFrom(numpy_helper.from_array(values, name))
     ready, calibration, _ = prepared(model, MIXED, samples_of(x))
-    outcome = Search(ready, calibration, samples_of(x), MIXED, "mae", 0.02).run()
+    outcome = Search(ready, calibration, samples_of(x), MIXED, "mae", 0.02, 10**9).run()
     assert outcome.nodes[0].name == "c2", "its input holds the one large channel"
     assert 1 <= outcome.out < 3
     made = candidate(ready, resolved(MIXED, outcome), calibration)
     assert judge("mae", {"y": answer(made, x)}, {"y": answer(model, x)}, {}).value <= 0.02
-    again = Search(ready, calibration, samples_of(x), MIXED, "mae", 0.02).run()
+    again = Search(ready, calibration, samples_of(x), MIXED, "mae", 0.02, 10**9).run()
     assert again == outcome, "no clock takes part"
 
 
@@ -255,6 +279,33 @@ def test_uneven_channels_are_rescued_by_equalisation(tmp_path: Path) -> None:
     assert rows["int8-static"].verdict == "rejected"
     assert rows["int8-static-equalised"].verdict == "passed"
     assert report.bundles[0].candidate == "int8-static-equalised"
+
+
+@pytest.mark.slow
+def test_exploring_measures_every_candidate_and_changes_no_byte(tmp_path: Path) -> None:
+    path = save(convolutions(), tmp_path)
+    x = np.concatenate([images(60), images(60, seed=2)])
+    data = {"calibration": samples(tmp_path, "c.npz", x=x[:60]), "eval": samples(tmp_path, "e.npz", x=x[60:])}
+    brief, _ = run(path, tmp_path / "brief", data=data, metric="mae", max_drop=0.05)
+    whole, events = run(path, tmp_path / "whole", data=data, metric="mae", max_drop=0.05, explore=True)
+    assert whole.bundles[0].sha256 == brief.bundles[0].sha256
+    tried = {row.id: row for row in brief.profiles[0].candidates if row.verdict != "not_tried"}
+    rows = {row.id: row for row in whole.profiles[0].candidates}
+    assert {row.verdict for row in rows.values()} <= {"passed", "rejected"}, "none is left untried"
+    assert {row.id for row in brief.profiles[0].candidates} <= set(rows)
+    assert len(tried) < len(rows)
+    for name, row in tried.items():
+        mine = rows[name]
+        assert (mine.verdict, mine.bytes, mine.metric) == (row.verdict, row.bytes, row.metric), name
+    passed = [row for row in rows.values() if row.verdict == "passed"]
+    assert all(row.latency_ms and row.peak_rss_bytes and row.cold_start_ms for row in passed)
+    assert rows["fp32"].verdict == "passed"
+    exact = [row for row in passed if row.metric is not None and row.metric.drop <= 0]
+    smallest = min(exact, key=lambda row: row.bytes or 0)
+    assert any(row.pareto for row in exact), f"no other loses less than {smallest.id}"
+    assert brief.bundles[0].candidate in rows
+    told = [event for event in events if event.get("stage") == "gate"]
+    assert len(told) >= len(rows), "the progress tells of each"
 
 
 def test_the_front_holds_what_nothing_beats() -> None:

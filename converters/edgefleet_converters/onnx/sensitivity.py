@@ -11,6 +11,7 @@ The samples are those of the calibration: what judges a candidate at the gate is
 against the source's own answers, so no labels are needed.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +38,9 @@ from edgefleet_converters.sensitivity import (
     Found,
     Harm,
     fewest_out,
+    most_half,
     most_out,
+    not_worth,
     ranked,
     samples_to_rank,
 )
@@ -52,10 +55,10 @@ _ELEMENTWISE: Final = _FUNCTIONS | {"Elu", "HardSigmoid", "HardSwish", "Tanh"}
 
 
 def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model, calibration, spec, samples: npz, inputs, metric, max_drop}. Returns a `Found`.
+    """Sandbox step. args: {model, calibration, spec, samples: npz, inputs, metric, max_drop, max_bytes}. Returns a `Found`.
 
     model, calibration: as `onnx.prepare` wrote them. metric: None or a name; a user's own is replaced by agreement. max_drop:
-    what the gate will allow.
+    what the gate will allow. max_bytes: a larger model is not worth the effort.
     Raises TransformError when no choice holds.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
@@ -64,6 +67,7 @@ def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
     search = Search(
         parse(Path(args["model"]).read_bytes()), Calibration.load(Path(args["calibration"])),
         Samples(read_arrays(Path(args["samples"])), inputs), spec, metric, MARGIN * float(args["max_drop"]),
+        int(args["max_bytes"]),
     )  # fmt: skip
     return dict(msgspec.to_builtins(search.run()))
 
@@ -73,13 +77,13 @@ class Search:
 
     def __init__(
         self, model: onnx.ModelProto, calibration: Calibration, samples: Samples, spec: CandidateSpec, metric: str,
-        max_drop: float,
+        max_drop: float, max_bytes: int,
     ) -> None:  # fmt: skip
-        """max_drop: how much of the metric may be lost on the samples."""
+        """max_drop: how much of the metric may be lost on the samples. max_bytes: of a model that is worth the effort."""
         self._model, self._calibration = model, calibration
         self._samples = samples.part(range(min(len(samples), SEARCH_SAMPLES)))
         self._feeds = list(self._samples)
-        self._spec, self._metric, self._max_drop = spec, metric, max_drop
+        self._spec, self._metric, self._max_drop, self._max_bytes = spec, metric, max_drop, max_bytes
         self._outputs = load("ort", serialise(model), threads=1).outputs
         self._reference = self._answers(model, self._feeds, together=True)
 
@@ -131,12 +135,28 @@ class Search:
         return regions(self._model, names) if form else [(name,) for name in names]
 
     def _worst_weights(self, names: list[str]) -> tuple[list[Harm], int | None]:
-        """Return weights from the worst on, and how many of them need 16 bits; unranked when none does."""
-        if not names or self._holds(self._weights()):
+        """Return weights from the worst on, and how many of them need 16 bits; unranked when none does.
+
+        Raises TransformError when so many do that the model is not worth the effort. Nodes in int8 would not make it smaller:
+        their weights are rounded as those that lose too much here, and their inputs as well.
+        """
+        plain = self._weights() if names else None
+        if plain is None or self._holds(plain):
             return [Harm(name, 0.0, 0.0) for name in names], 0
         blocks = self._ranked(names, lambda group: self._weights(kept=sorted(set(names).difference(group))))
         worst = [harm for block in blocks for harm in block.layers()]
-        return worst, fewest_out(blocks, lambda k: self._holds(self._weights(half=[h.name for h in worst[:k]])))
+
+        def holds(k: int) -> bool:
+            return self._holds(self._weights(half=[harm.name for harm in worst[:k]]))
+
+        elements = {tensor.name: math.prod(tensor.dims) for tensor in self._model.graph.initializer}
+        most = most_half([elements[harm.name] for harm in worst], self._max_bytes - plain.ByteSize())
+        if most == len(worst):
+            return worst, fewest_out(blocks, holds)
+        # The largest model that is worth it first: where that does not hold, no smaller one need be tried.
+        if most < 0 or not holds(most):
+            raise not_worth(self._max_bytes)
+        return worst, fewest_out(blocks, holds, most)
 
     def _ranked(self, names: list[str], alone: Callable[[tuple[str, ...]], onnx.ModelProto]) -> list[Block]:
         """Return layers in blocks, from the worst on. alone: the model in which only these layers are quantised."""

@@ -26,6 +26,8 @@ from edgefleet_converters.sensitivity import (
     Found,
     Harm,
     fewest_out,
+    most_half,
+    not_worth,
     ranked,
     samples_to_rank,
 )
@@ -43,18 +45,20 @@ from edgefleet_runtime.port import ModelRuntime, load
 
 
 def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model: ONNX file, runtime, spec, samples: npz, metric, max_drop}. Returns a `Found`.
+    """Sandbox step. args: {model: ONNX file, runtime, spec, samples: npz, metric, max_drop, max_bytes}. Returns a `Found`.
 
     samples: of the calibration. metric: None or a name; a user's own, and one that needs labels, is replaced by agreement.
-    max_drop: what the gate will allow. Raises TransformError when no choice holds.
+    max_drop: what the gate will allow. max_bytes: a larger model is not worth the effort. Raises TransformError when no choice
+    holds.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
     model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
     graph = compile_model(model, BY_ADAPTER[args["runtime"]]).graph
     metric = args["metric"] if args["metric"] in METRICS and args["metric"] != "top1" else "agreement"
     search = _Search(
-        graph, read_arrays(Path(args["samples"])), spec, args["runtime"], metric, MARGIN * float(args["max_drop"])
-    )
+        graph, read_arrays(Path(args["samples"])), spec, args["runtime"], metric, MARGIN * float(args["max_drop"]),
+        int(args["max_bytes"]),
+    )  # fmt: skip
     return dict(msgspec.to_builtins(search.run()))
 
 
@@ -69,10 +73,11 @@ class _Search:
         adapter: str,
         metric: str,
         max_drop: float,
+        max_bytes: int,
     ) -> None:
-        """max_drop: how much of the metric may be lost on the samples."""
+        """max_drop: how much of the metric may be lost on the samples. max_bytes: of a model that is worth the effort."""
         self._graph, self._spec, self._adapter = graph, spec, adapter
-        self._metric, self._max_drop = metric, max_drop
+        self._metric, self._max_drop, self._max_bytes = metric, max_drop, max_bytes
         self._samples = samples
         self._ranges = observe(graph, self._each, adapter, spec.calibration)
         self._means = channel_means(graph, self._each, adapter) if spec.correct_bias else {}
@@ -86,6 +91,7 @@ class _Search:
             names,
             alone=lambda group: weight_only(self._graph, kept=frozenset(names).difference(group), per_channel=each),
             without=lambda kept: weight_only(self._graph, half=frozenset(kept), means=self._means, per_channel=each),
+            most=self._most_half,
         )
         if half is None:
             raise TransformError(
@@ -105,18 +111,37 @@ class _Search:
         return Found(tuple(weights), half, tuple(nodes), len(nodes) if out is None else out)
 
     def _ladder(
-        self, names: list[str], *, alone: Callable[[tuple[str, ...]], Graph], without: Callable[[list[str]], Graph]
-    ) -> tuple[list[Harm], int | None]:
+        self, names: list[str], *, alone: Callable[[tuple[str, ...]], Graph], without: Callable[[list[str]], Graph],
+        most: Callable[[list[str]], int] = len,
+    ) -> tuple[list[Harm], int | None]:  # fmt: skip
         """Return layers from the worst on, and how many of them must go; unranked when none must.
 
-        alone: the graph in which only these layers are quantized. without: all but these.
+        alone: the graph in which only these layers are quantized. without: all but these. most: how many of the layers, the worst
+        first, may go before the model is not worth the effort. Raises TransformError when more would have to.
         """
         if not names or self._holds(without([])):
             return [Harm(name, 0.0, 0.0) for name in names], 0
         count = samples_to_rank(len(names), self._count)
         blocks = ranked(names, lambda groups: [self._harm(group, alone(group), count) for group in groups])
         worst = [harm for block in blocks for harm in block.layers()]
-        return worst, fewest_out(blocks, lambda k: self._holds(without([harm.name for harm in worst[:k]])))
+        limit = most([harm.name for harm in worst])
+
+        def holds(k: int) -> bool:
+            return self._holds(without([harm.name for harm in worst[:k]]))
+
+        if limit == len(worst):
+            return worst, fewest_out(blocks, holds)
+        # The largest model that is worth it first: where that does not hold, no smaller one need be tried.
+        if limit < 0 or not holds(limit):
+            raise not_worth(self._max_bytes)
+        return worst, fewest_out(blocks, holds, limit)
+
+    def _most_half(self, worst: list[str]) -> int:
+        elements = {
+            t.name: t.data.size for op in self._graph.ops for t in op.inputs if t is not None and t.data is not None
+        }
+        plain = write(weight_only(self._graph, per_channel=self._spec.per_channel))
+        return most_half([elements[name] for name in worst], self._max_bytes - len(plain))
 
     def _each(self, model: ModelRuntime) -> Iterable[Mapping[str, Array]]:
         return samples_of(model, self._samples)
