@@ -316,13 +316,18 @@ class Workshop:
     def _prepared(
         self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet, inputs: tuple[TensorSpec, ...]
     ) -> Prepared:
-        """Return the model with names, shapes and ranges. Running it on every sample takes long and is done once."""
+        """Return the model with names, shapes and ranges. Running it on every sample takes long and is done once.
+
+        An equalised model is always prepared behind the plain one, so that a recipe of it alone gives the same bytes.
+        """
 
         def made() -> Prepared:
+            lean = msgspec.structs.replace(spec, equalise=False)
+            plain = str(self._prepared(base, lean, calibration, inputs).calibration) if spec.equalise else None
             out, seen = self._new("prepared.onnx"), self._new("calibration.npz")
             args = {
                 "model": str(base.path), "spec": msgspec.to_builtins(spec), "samples": str(self._sample_file(calibration)),
-                "inputs": msgspec.to_builtins(inputs), "out": str(out), "calibration": str(seen),
+                "inputs": msgspec.to_builtins(inputs), "out": str(out), "calibration": str(seen), "plain": plain,
             }  # fmt: skip
             answer = self.sandbox.build("onnx_prepare", args, what="calibrating the model", patience=_LONG).answer
             return Prepared(self._file(out, answer), seen)
@@ -332,14 +337,14 @@ class Workshop:
 
     def sensitivity(
         self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet, inputs: tuple[TensorSpec, ...], *,
-        metric: str | None, max_drop: float,
+        metric: str | None, max_drop: float, max_bytes: int,
     ) -> Found:  # fmt: skip
-        """Return which layers `spec` (method mixed) should leave out. Raises TransformError when no choice holds."""
+        """Return which layers `spec` (method mixed) should leave out. Raises TransformError when no choice within `max_bytes` holds."""
 
         def compiled() -> Found:
             args = base.facts["compiled_from"] | {
                 "spec": msgspec.to_builtins(spec), "samples": str(self._sample_file(calibration)), "metric": metric,
-                "max_drop": max_drop,
+                "max_drop": max_drop, "max_bytes": max_bytes,
             }  # fmt: skip
             what = "ranking the layers by what int8 costs"
             answer = self.sandbox.build("tflite_sensitivity", args, what=what, patience=_LONG).answer
@@ -350,14 +355,14 @@ class Workshop:
             args = {
                 "model": str(ready.model.path), "calibration": str(ready.calibration), "spec": msgspec.to_builtins(spec),
                 "samples": str(self._sample_file(calibration)), "inputs": msgspec.to_builtins(inputs), "metric": metric,
-                "max_drop": max_drop,
+                "max_drop": max_drop, "max_bytes": max_bytes,
             }  # fmt: skip
             what = "ranking the layers by what int8 costs"
             answer = self.sandbox.build("onnx_sensitivity", args, what=what, patience=_LONG).answer
             return msgspec.convert(answer, Found)
 
         made_for = base.facts.get("compiled_from", {}).get("runtime", "")
-        memo = f"{base.sha256}:{made_for}:{msgspec.json.encode(spec, order='sorted').decode()}:{metric}:{max_drop}"
+        memo = f"{base.sha256}:{made_for}:{msgspec.json.encode(spec, order='sorted').decode()}:{metric}:{max_drop}:{max_bytes}"
         return _once(self._found, memo, compiled if made_for else found)
 
     def user_metric(

@@ -125,7 +125,8 @@ def quantized(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
     Raises TransformError and what onnxruntime raises.
     """
     from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    from edgefleet_converters.onnx.qdq import quantizer_of
 
     if spec.per_channel and opset_of(model) < _PER_CHANNEL_OPSET:
         raise TransformError(
@@ -139,7 +140,7 @@ def quantized(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
     own.CopyFrom(model)
     # Shapes are there already; without this word the quantizer writes the model to disk and infers them again.
     own.metadata_props.append(onnx.StringStringEntryProto(key=_INFERRED, value="onnxruntime.quant"))
-    quantizer = QDQQuantizer(
+    quantizer = quantizer_of(
         own, spec.per_channel, spec.reduce_range, kinds["int8"], kinds[spec.act_dtype], calibration.tensors_data(), [],
         sorted(excluded(model, spec)), list(spec.op_types) or quantizable_operators(),
         {"ActivationSymmetric": spec.act_dtype in ("int8", "int16"), "WeightSymmetric": True},

@@ -19,7 +19,18 @@ from edgefleet_converters.check.metrics import METRICS, judge
 from edgefleet_converters.data import read_arrays, stacked
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.recipe import CandidateSpec
-from edgefleet_converters.sensitivity import MARGIN, SEARCH_SAMPLES, Found, Harm, fewest, samples_to_rank, worst_first
+from edgefleet_converters.sensitivity import (
+    MARGIN,
+    SEARCH_SAMPLES,
+    Block,
+    Found,
+    Harm,
+    fewest_out,
+    most_half,
+    not_worth,
+    ranked,
+    samples_to_rank,
+)
 from edgefleet_converters.tflite.ir import Array, Graph
 from edgefleet_converters.tflite.quantize.bias import channel_means
 from edgefleet_converters.tflite.quantize.candidates import compiled_for, samples_of, static_form
@@ -32,18 +43,20 @@ from edgefleet_runtime.port import ModelRuntime, load
 
 
 def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model: ONNX file, runtime, spec, samples: npz, metric, max_drop}. Returns a `Found`.
+    """Sandbox step. args: {model: ONNX file, runtime, spec, samples: npz, metric, max_drop, max_bytes}. Returns a `Found`.
 
     samples: of the calibration. metric: None or a name; a user's own, and one that needs labels, is replaced by agreement.
-    max_drop: what the gate will allow. Raises TransformError when no choice holds, RecipeKeyError.
+    max_drop: what the gate will allow. max_bytes: a larger model is not worth the effort. Raises TransformError when no choice
+    holds, RecipeKeyError.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
     model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
     graph = compiled_for(model, spec, args["runtime"])
     metric = args["metric"] if args["metric"] in METRICS and args["metric"] != "top1" else "agreement"
     search = _Search(
-        graph, read_arrays(Path(args["samples"])), spec, args["runtime"], metric, MARGIN * float(args["max_drop"])
-    )
+        graph, read_arrays(Path(args["samples"])), spec, args["runtime"], metric, MARGIN * float(args["max_drop"]),
+        int(args["max_bytes"]),
+    )  # fmt: skip
     return dict(msgspec.to_builtins(search.run()))
 
 
@@ -58,10 +71,11 @@ class _Search:
         adapter: str,
         metric: str,
         max_drop: float,
+        max_bytes: int,
     ) -> None:
-        """max_drop: how much of the metric may be lost on the samples."""
+        """max_drop: how much of the metric may be lost on the samples. max_bytes: of a model that is worth the effort."""
         self._graph, self._spec, self._adapter = graph, spec, adapter
-        self._metric, self._max_drop = metric, max_drop
+        self._metric, self._max_drop, self._max_bytes = metric, max_drop, max_bytes
         self._samples = samples
         self._ranges = observe(graph, self._each, adapter, spec.calibration)
         self._means = channel_means(graph, self._each, adapter) if spec.correct_bias else {}
@@ -73,8 +87,9 @@ class _Search:
         names, each = large_constants(self._graph), self._spec.per_channel
         weights, half = self._ladder(
             names,
-            alone=lambda name: weight_only(self._graph, kept=frozenset(names) - {name}, per_channel=each),
+            alone=lambda group: weight_only(self._graph, kept=frozenset(names).difference(group), per_channel=each),
             without=lambda kept: weight_only(self._graph, half=frozenset(kept), means=self._means, per_channel=each),
+            most=self._most_half,
         )
         if half is None:
             raise TransformError(
@@ -88,24 +103,43 @@ class _Search:
         ]  # fmt: skip
         nodes, out = self._ladder(
             layers,
-            alone=lambda name: self._static([n for n in layers if n != name], [], weight_bits=0),
+            alone=lambda group: self._static([n for n in layers if n not in group], [], weight_bits=0),
             without=lambda kept: self._static(kept, stored, weight_bits=8),
         )
         return Found(tuple(weights), half, tuple(nodes), len(nodes) if out is None else out)
 
     def _ladder(
-        self, names: list[str], *, alone: Callable[[str], Graph], without: Callable[[list[str]], Graph]
-    ) -> tuple[list[Harm], int | None]:
+        self, names: list[str], *, alone: Callable[[tuple[str, ...]], Graph], without: Callable[[list[str]], Graph],
+        most: Callable[[list[str]], int] = len,
+    ) -> tuple[list[Harm], int | None]:  # fmt: skip
         """Return layers from the worst on, and how many of them must go; unranked when none must.
 
-        alone: the graph in which only this layer is quantized. without: all but these.
+        alone: the graph in which only these layers are quantized. without: all but these. most: how many of the layers, the worst
+        first, may go before the model is not worth the effort. Raises TransformError when more would have to.
         """
         if not names or self._holds(without([])):
             return [Harm(name, 0.0, 0.0) for name in names], 0
         count = samples_to_rank(len(names), self._count)
-        ranked = worst_first([self._harm(name, alone(name), count) for name in names])
-        taken = fewest(len(names), lambda k: k > 0 and self._holds(without([harm.name for harm in ranked[:k]])))
-        return ranked, taken
+        blocks = ranked(names, lambda groups: [self._harm(group, alone(group), count) for group in groups])
+        worst = [harm for block in blocks for harm in block.layers()]
+        limit = most([harm.name for harm in worst])
+
+        def holds(k: int) -> bool:
+            return self._holds(without([harm.name for harm in worst[:k]]))
+
+        if limit == len(worst):
+            return worst, fewest_out(blocks, holds)
+        # The largest model that is worth it first: where that does not hold, no smaller one need be tried.
+        if limit < 0 or not holds(limit):
+            raise not_worth(self._max_bytes)
+        return worst, fewest_out(blocks, holds, limit)
+
+    def _most_half(self, worst: list[str]) -> int:
+        elements = {
+            t.name: t.data.size for op in self._graph.ops for t in op.inputs if t is not None and t.data is not None
+        }
+        plain = write(weight_only(self._graph, per_channel=self._spec.per_channel))
+        return most_half([elements[name] for name in worst], self._max_bytes - len(plain))
 
     def _each(self, model: ModelRuntime) -> Iterable[Mapping[str, Array]]:
         return samples_of(model, self._samples)
@@ -116,16 +150,16 @@ class _Search:
         )
         return static_form(self._graph, spec, self._ranges, self._adapter, self._means)
 
-    def _harm(self, name: str, graph: Graph, count: int) -> Harm:
+    def _harm(self, names: tuple[str, ...], graph: Graph, count: int) -> Block:
         """Return what a graph does to the first `count` samples; one that does not run is as harmful as can be."""
         wanted = {key: array[:count] for key, array in self._reference.items()}
         try:
             got = self._answers(graph, count)
         except EdgefleetError:
-            return Harm(name, 1.0, 1e9)
+            return Block(names, 1.0, 1e9)
         apart = distance(self._metric, got, wanted)
         drop = judge(self._metric, got, wanted, {}).drop if np.isfinite(apart) else 1.0
-        return Harm(name, float(drop), min(apart, 1e9))
+        return Block(names, float(drop), min(apart, 1e9))
 
     def _holds(self, graph: Graph) -> bool:
         try:
