@@ -214,6 +214,6 @@ def test_the_region_of_a_layer_is_its_activation_function() -> None:
     model = model_of(nodes, weights, {"x": ["N", 3, 8, 8]}, {"y": ["N", 3, 8, 8]})
     assert set(region(model, "conv")) == {"conv", "gate", "product"}
     assert region(model, "next") == ("next",)
-    assert other_operators(model, MIXED) == ("Conv", "Mul", "Sigmoid")
+    assert other_operators(model, MIXED) == ("Add", "Conv", "Mul", "Sigmoid")
     plain = model_of(nodes[:1], weights, {"x": ["N", 3, 8, 8]}, {"c": ["N", 3, 8, 8]})
     assert other_operators(plain, MIXED) == (), "nothing to widen the search by"
