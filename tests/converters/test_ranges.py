@@ -84,9 +84,7 @@ def joined(*, other_reader: bool = False) -> onnx.ModelProto:
         helper.make_node("Add", ["s2", "t" if other_reader else "s2"], ["z"]),
     ]
     first = helper.make_node("Neg", ["x"], ["a"])
-    return model_of(
-        [first, *nodes], {"halves": np.array([2, 2])}, {"x": ["N", 4]}, {"y": ["N", 10], "z": ["N", 2]}
-    )
+    return model_of([first, *nodes], {"halves": np.array([2, 2])}, {"x": ["N", 4]}, {"y": ["N", 10], "z": ["N", 2]})
 
 
 def test_what_is_only_joined_is_written_in_the_scale_of_the_whole() -> None:

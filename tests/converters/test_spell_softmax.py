@@ -45,7 +45,14 @@ def test_a_short_axis_in_the_middle_is_spelled_with_the_same_answer(
 
 @pytest.mark.parametrize(
     ("shape", "axis"),
-    [([1, 16, 4, 40], -1), ([1, 16, 4, 40], None), ([1, 65, 40], 1), ([1, 16, 31], 1), ([1, "N", 40], 1), ([1, 16, "N"], 1)],
+    [
+        ([1, 16, 4, 40], -1),
+        ([1, 16, 4, 40], None),
+        ([1, 65, 40], 1),
+        ([1, 16, 31], 1),
+        ([1, "N", 40], 1),
+        ([1, 16, "N"], 1),
+    ],
     ids=["last", "default", "long", "short-rows", "open-axis", "open-rows"],
 )
 def test_another_softmax_stays(shape: list[int | str], axis: int | None) -> None:

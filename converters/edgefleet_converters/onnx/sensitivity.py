@@ -26,6 +26,7 @@ from edgefleet_converters.data import read_arrays, stacked
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.evaluation import FIRST_SAMPLES
 from edgefleet_converters.onnx.calibrate import Calibration, Samples, in_two, quantizable_operators, quiet_session
+from edgefleet_converters.onnx.layer_work import saved_by_layer
 from edgefleet_converters.onnx.load import parse, serialise
 from edgefleet_converters.onnx.quantize import candidate
 from edgefleet_converters.onnx.weights import weights_of
@@ -40,6 +41,7 @@ from edgefleet_converters.sensitivity import (
     samples_to_rank,
     worst_first,
 )
+from edgefleet_converters.worth import brought_back, by_worth
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import load
 
@@ -101,10 +103,11 @@ class Search:
                 return self._found(weights, half, nodes, 0, form)
         limit = most_out(len(names))
         if limit > 0:
-            nodes = self._ranked(names, lambda name, rest: self._static(rest))
+            nodes = by_worth(self._ranked(names, lambda name, rest: self._static(rest)), saved_by_layer(self._model))
         for form in forms if limit > 0 else ():
             out = self._fewest_out(nodes, stored, form, limit)
             if out is not None:
+                nodes, out = self._brought_back(nodes, out, stored, form)
                 return self._found(weights, half, nodes, out, form)
         return self._found(weights, half, nodes, len(nodes), ())
 
@@ -118,6 +121,18 @@ class Search:
 
         # The most careful choice first: where even that does not hold, as on many recognisers, nothing else need be tried.
         return fewest(limit, lambda k: k == limit or (k > 0 and holds(k))) if holds(limit) else None
+
+    def _brought_back(
+        self, nodes: list[Harm], out: int, stored: list[str], form: tuple[str, ...]
+    ) -> tuple[list[Harm], int]:
+        """Return the nodes with those that may come back to int8 moved behind those that must stay out, and their number."""
+
+        def holds(names: Sequence[str]) -> bool:
+            left = [Harm(name, 0.0, 0.0) for name in names]
+            return self._holds(self._static(sorted({n for r in self._regions(left, form) for n in r}), stored, form))
+
+        kept = brought_back(nodes[:out], saved_by_layer(self._model), holds)
+        return [*kept, *(harm for harm in nodes if harm not in kept)], len(kept)
 
     def _found(
         self, weights: list[Harm], half: int, nodes: list[Harm], out: int, form: tuple[str, ...]
