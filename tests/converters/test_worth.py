@@ -70,6 +70,7 @@ def test_a_layer_that_saves_nothing_is_not_brought_back() -> None:
 def test_work_is_counted_from_stated_shapes() -> None:
     tensors = {
         "w": np.ones((32, 16, 3, 3), np.float32), "t": np.ones((32, 8, 2, 2), np.float32), "m": np.ones((8, 6), np.float32),
+        "d": np.ones((16, 1, 3, 3), np.float32),
     }  # fmt: skip
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"], name="conv", pads=[1] * 4),
@@ -77,12 +78,14 @@ def test_work_is_counted_from_stated_shapes() -> None:
         helper.make_node("Transpose", ["u"], ["v"], name="turn", perm=[0, 2, 3, 1]),
         helper.make_node("MatMul", ["v", "m"], ["y"], name="product"),
         helper.make_node("Conv", ["hidden", "w"], ["z"], name="unknown"),
+        helper.make_node("Conv", ["x", "d"], ["e"], name="depthwise", pads=[1] * 4, group=16),
     ]
     model = model_of(nodes, tensors, {"x": ["N", 16, 4, 4]}, {"y": ["N", 8, 8, 6]})
-    for name, shape in (("c", [1, 32, 4, 4]), ("u", [1, 8, 8, 8]), ("v", [1, 8, 8, 8])):
+    for name, shape in (("c", [1, 32, 4, 4]), ("u", [1, 8, 8, 8]), ("v", [1, 8, 8, 8]), ("e", [1, 16, 4, 4])):
         model.graph.value_info.append(helper.make_tensor_value_info(name, 1, shape))
     assert saved_by_layer(model) == {
         "conv": time_saved(32 * 16 * 16 * 9, 16),
         "up": time_saved(32 * 16 * 8 * 4, 32),
         "product": time_saved(64 * 6 * 8, 8),
+        "depthwise": 16 * 16 * 9,
     }

@@ -11,7 +11,8 @@ from edgefleet_converters.worth import time_saved
 def saved_by_layer(model: onnx.ModelProto) -> dict[str, float]:
     """Return node name -> multiply-adds that int8 saves (`worth.time_saved`) of Conv, ConvTranspose, Gemm and MatMul with weights.
 
-    An open length (a batch) counts as 1. Layers whose shapes are not stated are left out.
+    An open length (a batch) counts as 1. Depthwise layers have int8 kernels of their own and count in full.
+    Layers whose shapes are not stated are left out.
     """
     stored = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     shapes = {
@@ -27,7 +28,8 @@ def saved_by_layer(model: onnx.ModelProto) -> dict[str, float]:
             continue
         facts = attributes_of(node)
         if node.op_type == "Conv":
-            found[node.name] = time_saved(math.prod(made) * math.prod(weights[1:]), weights[1])
+            macs = math.prod(made) * math.prod(weights[1:])
+            found[node.name] = float(macs) if weights[1] == 1 else time_saved(macs, weights[1])
         elif node.op_type == "ConvTranspose":
             found[node.name] = time_saved(
                 math.prod(given) * math.prod(weights[1:]), weights[0] // facts.get("group", 1)

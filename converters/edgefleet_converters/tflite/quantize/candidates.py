@@ -17,7 +17,7 @@ from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Array, Graph, Op
 from edgefleet_converters.tflite.load import read_facts
 from edgefleet_converters.tflite.quantize.affine import Range
-from edgefleet_converters.tflite.quantize.bias import channel_means
+from edgefleet_converters.tflite.quantize.bias import channel_means, corrected
 from edgefleet_converters.tflite.quantize.ranges import observe
 from edgefleet_converters.tflite.quantize.ready import made_ready
 from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
@@ -107,6 +107,12 @@ def static_form(
     graph: Graph, spec: CandidateSpec, ranges: Mapping[int, Range], adapter: str, means: Mapping[int, Array]
 ) -> Graph:
     """Return the static candidate of a graph whose ranges and means are known. Raises DtypeNotAllowedError."""
+    if spec.correct_bias and means:
+        kept = _float_ops(graph, spec)
+        whole = frozenset(
+            op.inputs[1].name for op in graph.ops if id(op) in kept and len(op.inputs) > 1 and op.inputs[1]
+        )
+        graph = corrected(graph, means, whole, per_channel=spec.per_channel)
     left = frozenset(_float_ops(graph, spec))
     act = "int16" if spec.act_dtype == "int16" else "int8"
     result = quantize_static(

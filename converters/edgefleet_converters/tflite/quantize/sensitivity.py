@@ -3,10 +3,12 @@
 Two ladders, as for ONNX models, on calibration samples only (`edgefleet_converters.sensitivity` has the order and the search):
 
 1. Weights: all in int8; those that hurt most go to float16 until the metric holds.
-2. Layers: all weighted ones static; the worst leave int8, and their weights are stored as ladder 1 found.
+2. Layers: all weighted ones static; the worst leave int8, and their weights are stored as ladder 1 found. First with what lies
+   between them in int8 too (`wide_operators`) and the head in float, each layer taken out with the activation function behind it:
+   fewer tensors then cross between int8 and float. Where that does not hold, weighted layers alone.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,16 @@ from edgefleet_converters.check.metrics import METRICS, judge
 from edgefleet_converters.data import read_arrays, stacked
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.recipe import CandidateSpec
-from edgefleet_converters.sensitivity import MARGIN, SEARCH_SAMPLES, Found, Harm, fewest, samples_to_rank, worst_first
+from edgefleet_converters.sensitivity import (
+    MARGIN,
+    SEARCH_SAMPLES,
+    Found,
+    Harm,
+    fewest,
+    most_out,
+    samples_to_rank,
+    worst_first,
+)
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Array, Graph
 from edgefleet_converters.tflite.quantize.bias import channel_means
@@ -27,8 +38,10 @@ from edgefleet_converters.tflite.quantize.candidates import samples_of, static_f
 from edgefleet_converters.tflite.quantize.kernels import kernel_of
 from edgefleet_converters.tflite.quantize.ranges import observe
 from edgefleet_converters.tflite.quantize.weights import large_constants, weight_only
+from edgefleet_converters.tflite.quantize.wide import region, saved_by_layer, wide_operators
 from edgefleet_converters.tflite.runtimes import BY_ADAPTER
 from edgefleet_converters.tflite.writer import write
+from edgefleet_converters.worth import brought_back, by_worth
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_runtime.port import ModelRuntime, load
 
@@ -65,6 +78,7 @@ class _Search:
         self._graph, self._spec, self._adapter = graph, spec, adapter
         self._metric, self._max_drop = metric, max_drop
         self._samples = samples
+        self._ranks: dict[tuple[str, ...], list[Harm]] = {}
         self._ranges = observe(graph, self._each, adapter, spec.calibration)
         self._means = channel_means(graph, self._each, adapter) if spec.correct_bias else {}
         self._count = min(SEARCH_SAMPLES, len(next(iter(samples.values()))))
@@ -88,12 +102,42 @@ class _Search:
             op.outputs[0].name for op in self._graph.ops
             if op.code in self._spec.op_types and kernel_of(op, self._adapter) is not None
         ]  # fmt: skip
-        nodes, out = self._ladder(
-            layers,
-            alone=lambda name: self._static([n for n in layers if n != name], [], weight_bits=0),
-            without=lambda kept: self._static(kept, stored, weight_bits=8),
+        form = wide_operators(self._graph, self._spec, self._adapter)
+        wide = self._wide(layers, stored, form) if form else None
+        if wide is not None:
+            nodes, out = wide
+            regions = tuple(region(self._graph, harm.name) for harm in nodes)
+            return Found(tuple(weights), half, tuple(nodes), out, form, regions)
+        nodes, plain = self._ladder(
+            layers, alone=self._alone(layers), without=lambda kept: self._static(kept, stored, weight_bits=8)
         )
-        return Found(tuple(weights), half, tuple(nodes), len(nodes) if out is None else out)
+        return Found(tuple(weights), half, tuple(nodes), len(nodes) if plain is None else plain)
+
+    def _alone(self, layers: list[str]) -> Callable[[str], Graph]:
+        return lambda name: self._static([n for n in layers if n != name], [], weight_bits=0)
+
+    def _wide(self, layers: list[str], stored: list[str], form: tuple[str, ...]) -> tuple[list[Harm], int] | None:
+        """Return the layers, the first to leave first, and how many must leave with `form` in int8; None where that does not hold."""
+        limit = most_out(len(layers))
+        behind = {name: region(self._graph, name) for name in layers}
+
+        def holds(names: Sequence[str]) -> bool:
+            out = sorted({each for name in names for each in behind[name]})
+            return self._holds(self._static(out, stored, weight_bits=8, form=form))
+
+        if holds([]):
+            return [Harm(name, 0.0, 0.0) for name in layers], 0
+        saved = saved_by_layer(self._graph)
+        nodes = by_worth(self._ranked(layers, self._alone(layers)), saved) if limit > 0 else []
+        names = [harm.name for harm in nodes]
+        # The most careful choice first: where even that does not hold, nothing else need be tried.
+        if limit <= 0 or not holds(names[:limit]):
+            return None
+        out = fewest(limit, lambda k: k == limit or (k > 0 and holds(names[:k])))
+        if out is None:
+            return None
+        kept = brought_back(nodes[:out], saved, holds)
+        return [*kept, *(harm for harm in nodes if harm not in kept)], len(kept)
 
     def _ladder(
         self, names: list[str], *, alone: Callable[[str], Graph], without: Callable[[list[str]], Graph]
@@ -104,18 +148,30 @@ class _Search:
         """
         if not names or self._holds(without([])):
             return [Harm(name, 0.0, 0.0) for name in names], 0
-        count = samples_to_rank(len(names), self._count)
-        ranked = worst_first([self._harm(name, alone(name), count) for name in names])
+        ranked = self._ranked(names, alone)
         taken = fewest(len(names), lambda k: k > 0 and self._holds(without([harm.name for harm in ranked[:k]])))
         return ranked, taken
+
+    def _ranked(self, names: list[str], alone: Callable[[str], Graph]) -> list[Harm]:
+        """Return layers from the worst on; the same ones are run once."""
+        key = tuple(names)
+        if key not in self._ranks:
+            count = samples_to_rank(len(names), self._count)
+            self._ranks[key] = worst_first([self._harm(name, alone(name), count) for name in names])
+        return self._ranks[key]
 
     def _each(self, model: ModelRuntime) -> Iterable[Mapping[str, Array]]:
         return samples_of(model, self._samples)
 
-    def _static(self, exclude: list[str], half: list[str], *, weight_bits: Any) -> Graph:
+    def _static(
+        self, exclude: list[str], half: list[str], *, weight_bits: Any, form: tuple[str, ...] = ()
+    ) -> Graph:  # fmt: skip
+        """Return the static graph without some layers. form: operators beside the weighted ones, with the head in float."""
         spec = msgspec.structs.replace(
-            self._spec, method="static", exclude=exclude, weights_half=half, weight_bits=weight_bits
-        )
+            self._spec, method="static", exclude=exclude, weights_half=half, weight_bits=weight_bits,
+            correct_bias=self._spec.correct_bias and weight_bits > 0, op_types=list(form) or self._spec.op_types,
+            head_float=bool(form),
+        )  # fmt: skip
         return static_form(self._graph, spec, self._ranges, self._adapter, self._means)
 
     def _harm(self, name: str, graph: Graph, count: int) -> Harm:
