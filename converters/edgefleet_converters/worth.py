@@ -16,7 +16,7 @@ RETURNS: Final = 8
 _FULL_DEPTH: Final = 12
 """Int8 products work on blocks of input channels; measured on x86 with VNNI, a layer of n channels saves about 1 - 12/n of its
 float32 time: 3 channels nothing (2 times slower), 16 a tenth to a third, 32 and more two thirds."""
-_LEAST_SHARE: Final = 1e-3
+_LEAST_SHARE: Final = 0.05
 """A layer counts for at least this part of the largest one's time, so that small ones do not come first for nothing."""
 
 
