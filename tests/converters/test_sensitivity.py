@@ -219,7 +219,8 @@ def test_the_search_takes_out_the_layer_that_cannot_be_quantised() -> None:
         tensors[name].CopyFrom(numpy_helper.from_array(values, name))
     ready, calibration, _ = prepared(model, MIXED, samples_of(x))
     outcome = Search(ready, calibration, samples_of(x), MIXED, "mae", 0.02, 10**9).run()
-    assert outcome.nodes[0].name == "c2", "its input holds the one large channel"
+    taken = [harm.name for harm in outcome.nodes[: outcome.out]]
+    assert "c2" in taken, "its input holds the one large channel"
     assert 1 <= outcome.out < 3
     made = candidate(ready, resolved(MIXED, outcome), calibration)
     assert judge("mae", {"y": answer(made, x)}, {"y": answer(model, x)}, {}).value <= 0.02
@@ -356,6 +357,6 @@ def test_the_region_of_a_layer_is_its_activation_function() -> None:
     conv, following = regions(model, ["conv", "next"])
     assert set(conv) == {"conv", "gate", "product"}
     assert following == ("next",)
-    assert other_operators(model, MIXED) == ("Conv", "Mul", "Sigmoid")
+    assert other_operators(model, MIXED) == ("Add", "Conv", "Mul", "Sigmoid")
     plain = model_of(nodes[:1], weights, {"x": ["N", 3, 8, 8]}, {"c": ["N", 3, 8, 8]})
     assert other_operators(plain, MIXED) == (), "nothing to widen the search by"

@@ -236,7 +236,7 @@ def channel_means(model: onnx.ModelProto, tensors: Sequence[str], samples: Sampl
     wanted = [name for name in names if name in made]
 
     def means(feed: dict[str, Array]) -> dict[str, Array]:
-        values = dict(zip(wanted, session.run(wanted, feed), strict=True))
+        values = dict(zip(wanted, session.run(wanted, feed) if wanted else [], strict=True))  # none asked for = all
         values |= {name: feed[name] for name in names if name in given}
         return {name: _channel_mean(value) for name, value in values.items() if value.ndim > 1}
 

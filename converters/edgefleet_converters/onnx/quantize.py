@@ -17,6 +17,7 @@ from edgefleet_converters.onnx.load import facts_of, operators_of, opset_of, par
 from edgefleet_converters.onnx.passes.correct_bias import CORRECTED, CorrectBias
 from edgefleet_converters.onnx.passes.fold import canonical
 from edgefleet_converters.onnx.passes.gemm_to_matmul import GemmToMatMul
+from edgefleet_converters.onnx.passes.spell_softmax import SpellSoftmax
 from edgefleet_converters.onnx.weights import store_weights, weights_of
 from edgefleet_converters.passes.base import run_passes
 from edgefleet_converters.recipe import CandidateSpec
@@ -55,6 +56,8 @@ def candidate(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
         made = _dynamic(model, spec)
     elif spec.method == "static":
         assert calibration is not None
+        if spec.op_types or spec.head_float:  # else every operator is to be in integers, which Softmax has a kernel for
+            model = run_passes(model, [SpellSoftmax()]).model
         made = quantized(model, spec, calibration)
     else:
         made = model

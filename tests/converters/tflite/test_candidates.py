@@ -16,11 +16,14 @@ from edgefleet_converters.sensitivity import Found, resolved
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Graph
 from edgefleet_converters.tflite.quantize.candidates import made
+from edgefleet_converters.tflite.quantize.ready import made_ready
 from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
 from edgefleet_converters.tflite.quantize.sensitivity import sensitivity_step
 from edgefleet_converters.tflite.quantize.weights import large_constants, weight_only
+from edgefleet_converters.tflite.quantize.wide import region, saved_by_layer, wide_operators
 from edgefleet_converters.tflite.runtimes import LITERT_23
 from edgefleet_converters.tflite.writer import write
+from edgefleet_converters.worth import time_saved
 from edgefleet_runtime.port import load
 from tests.converters.tflite.models import graph_of
 
@@ -110,8 +113,41 @@ def test_a_search_leaves_the_layer_out_that_int8_ruins(tmp_path: Path) -> None:
     assert [harm.name for harm in found.nodes[: found.out]] == [first]
     assert {harm.name for harm in found.nodes[found.out :]} == set(others)
     result = resolved(spec, found)
-    assert (result.method, result.exclude) == ("static", [first])
-    assert len(in_int8(result, before)) == len(others)
+    assert (result.method, result.exclude) == ("static", sorted(region(before, first)))
+    assert len(result.exclude) == 2, "the factor behind it leaves with it"
+    product = next(op.code for op in before.ops if op.code in WEIGHTED)
+    assert in_int8(result, before) == [product, "TANH"], "what lies between is in int8 too, and the head is not"
+
+
+def test_a_search_widens_by_what_moves_and_knows_what_int8_saves() -> None:
+    weights = {"w": RNG.standard_normal((32, 16, 3, 3)).astype(np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1] * 4),
+        helper.make_node("Sigmoid", ["c"], ["s"]),
+        helper.make_node("Mul", ["c", "s"], ["a"]),
+        helper.make_node("Concat", ["a", "x"], ["j"], axis=1),
+        helper.make_node("Erf", ["j"], ["y0"]),
+    ]
+    x = RNG.standard_normal((1, 16, 4, 4)).astype(np.float32)
+    before = compile_model(graph_of(nodes, {"x": x, **weights}, ("w",), ["y0"]), LITERT_23).graph
+    form = wide_operators(before, static(op_types=list(WEIGHTED)), "litert")
+    assert {"CONV_2D", "LOGISTIC", "MUL", "CONCATENATION"} <= set(form) <= {op.code for op in before.ops}
+    assert made_ready(before, float_ops=frozenset(id(op) for op in before.ops if op.code not in form)).ops == before.ops
+    layer, gate, product = (
+        next(op.outputs[0].name for op in before.ops if op.code == code) for code in ("CONV_2D", "LOGISTIC", "MUL")
+    )
+    assert set(region(before, layer)) == {layer, gate, product}
+    assert saved_by_layer(before) == {layer: time_saved(32 * 16 * 16 * 9, 16)}
+    assert wide_operators(weights_alone(), static(op_types=list(WEIGHTED)), "litert") == (), (
+        "no function, nothing to widen by"
+    )
+
+
+def weights_alone() -> Graph:
+    given = {"x": X[:1], "w": RNG.standard_normal((6, 8)).astype(np.float32)}
+    return compile_model(
+        graph_of([helper.make_node("MatMul", ["x", "w"], ["y0"])], given, ("w",), ["y0"]), LITERT_23
+    ).graph
 
 
 def test_weights_that_are_named_stay_in_16_bits() -> None:
@@ -138,3 +174,19 @@ def test_the_mean_error_of_rounded_weights_is_taken_out() -> None:
         return float(np.abs((got - x @ given["w"]).mean(axis=0)).max())
 
     assert off(correct_bias=True) < 0.1 * off()
+
+
+def test_the_biases_of_static_layers_are_corrected_and_those_left_out_only_where_they_are_rounded() -> None:
+    x = RNG.uniform(1, 2, (40, 64)).astype(np.float32)
+    given = {"x": x[:1], "w": RNG.standard_normal((64, 8)).astype(np.float32), "b": np.zeros(8, np.float32)}
+    model = graph_of([helper.make_node("Gemm", ["x", "w", "b"], ["y0"])], given, ("w", "b"), ["y0"])
+    before = compile_model(model, LITERT_23).graph
+    kept = [op.outputs[0].name for op in before.ops]
+
+    def off(**how: object) -> float:
+        small = load("litert", write(made(before, static(per_channel=True, **how), {"x": x}, "litert")))
+        got = np.concatenate([small.run({"x": row[None]})["y0"] for row in x])
+        return float(np.abs((got - x @ given["w"]).mean(axis=0)).max())
+
+    assert off(correct_bias=True) < 0.5 * off()
+    assert off(correct_bias=True, exclude=kept) < 1e-4, "what stays in float32 keeps its bias"

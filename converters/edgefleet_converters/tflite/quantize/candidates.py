@@ -124,6 +124,12 @@ def static_form(
     graph: Graph, spec: CandidateSpec, ranges: Mapping[int, Range], adapter: str, means: Mapping[int, Array]
 ) -> Graph:
     """Return the static candidate of a graph whose ranges and means are known. Raises DtypeNotAllowedError."""
+    if spec.correct_bias and means:
+        kept = _float_ops(graph, spec)
+        whole = frozenset(
+            op.inputs[1].name for op in graph.ops if id(op) in kept and len(op.inputs) > 1 and op.inputs[1]
+        )
+        graph = corrected(graph, means, whole, per_channel=spec.per_channel)
     left = frozenset(_float_ops(graph, spec))
     act = "int16" if spec.act_dtype == "int16" else "int8"
     result = quantize_static(

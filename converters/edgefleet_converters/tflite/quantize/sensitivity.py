@@ -3,10 +3,12 @@
 Two ladders, as for ONNX models, on calibration samples only (`edgefleet_converters.sensitivity` has the order and the search):
 
 1. Weights: all in int8; those that hurt most go to float16 until the metric holds.
-2. Layers: all weighted ones static; the worst leave int8, and their weights are stored as ladder 1 found.
+2. Layers: all weighted ones static; the worst leave int8, and their weights are stored as ladder 1 found. First with what lies
+   between them in int8 too (`wide_operators`) and the head in float, each layer taken out with the activation function behind it:
+   fewer tensors then cross between int8 and float. Where that does not hold, weighted layers alone.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from edgefleet_converters.sensitivity import (
     Harm,
     fewest_out,
     most_half,
+    most_out,
     not_worth,
     ranked,
     samples_to_rank,
@@ -37,7 +40,9 @@ from edgefleet_converters.tflite.quantize.candidates import compiled_for, sample
 from edgefleet_converters.tflite.quantize.kernels import kernel_of
 from edgefleet_converters.tflite.quantize.ranges import observe
 from edgefleet_converters.tflite.quantize.weights import large_constants, weight_only
+from edgefleet_converters.tflite.quantize.wide import region, saved_by_layer, wide_operators
 from edgefleet_converters.tflite.writer import write
+from edgefleet_converters.worth import brought_back, by_worth
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_runtime.port import ModelRuntime, load
 
@@ -77,6 +82,7 @@ class _Search:
         self._graph, self._spec, self._adapter = graph, spec, adapter
         self._metric, self._max_drop, self._max_bytes = metric, max_drop, max_bytes
         self._samples = samples
+        self._ranks: dict[tuple[str, ...], list[Block]] = {}
         self._ranges = observe(graph, self._each, adapter, spec.calibration)
         self._means = channel_means(graph, self._each, adapter) if spec.correct_bias else {}
         self._count = min(SEARCH_SAMPLES, len(next(iter(samples.values()))))
@@ -101,12 +107,43 @@ class _Search:
             op.outputs[0].name for op in self._graph.ops
             if op.code in self._spec.op_types and kernel_of(op, self._adapter) is not None
         ]  # fmt: skip
-        nodes, out = self._ladder(
-            layers,
-            alone=lambda group: self._static([n for n in layers if n not in group], [], weight_bits=0),
-            without=lambda kept: self._static(kept, stored, weight_bits=8),
+        form = wide_operators(self._graph, self._spec, self._adapter)
+        wide = self._wide(layers, stored, form) if form else None
+        if wide is not None:
+            nodes, out = wide
+            regions = tuple(region(self._graph, harm.name) for harm in nodes)
+            return Found(tuple(weights), half, tuple(nodes), out, form, regions)
+        nodes, plain = self._ladder(
+            layers, alone=self._alone(layers), without=lambda kept: self._static(kept, stored, weight_bits=8)
         )
-        return Found(tuple(weights), half, tuple(nodes), len(nodes) if out is None else out)
+        return Found(tuple(weights), half, tuple(nodes), len(nodes) if plain is None else plain)
+
+    def _alone(self, layers: list[str]) -> Callable[[tuple[str, ...]], Graph]:
+        return lambda group: self._static([n for n in layers if n not in group], [], weight_bits=0)
+
+    def _wide(self, layers: list[str], stored: list[str], form: tuple[str, ...]) -> tuple[list[Harm], int] | None:
+        """Return the layers, the first to leave first, and how many must leave with `form` in int8; None where that does not hold."""
+        limit = most_out(len(layers))
+        behind = {name: region(self._graph, name) for name in layers}
+
+        def holds(names: Sequence[str]) -> bool:
+            out = sorted({each for name in names for each in behind[name]})
+            return self._holds(self._static(out, stored, weight_bits=8, form=form))
+
+        if holds([]):
+            return [Harm(name, 0.0, 0.0) for name in layers], 0
+        saved = saved_by_layer(self._graph)
+        blocks = by_worth(self._ranked(layers, self._alone(layers)), saved) if limit > 0 else []
+        nodes = [harm for block in blocks for harm in block.layers()]
+        names = [harm.name for harm in nodes]
+        # The most careful choice first: where even that does not hold, nothing else need be tried.
+        if limit <= 0 or not holds(names[:limit]):
+            return None
+        out = fewest_out(blocks, lambda k: holds(names[:k]), limit)
+        if out is None:
+            return None
+        kept = brought_back(nodes[:out], saved, holds)
+        return [*kept, *(harm for harm in nodes if harm not in kept)], len(kept)
 
     def _ladder(
         self, names: list[str], *, alone: Callable[[tuple[str, ...]], Graph], without: Callable[[list[str]], Graph],
@@ -119,8 +156,7 @@ class _Search:
         """
         if not names or self._holds(without([])):
             return [Harm(name, 0.0, 0.0) for name in names], 0
-        count = samples_to_rank(len(names), self._count)
-        blocks = ranked(names, lambda groups: [self._harm(group, alone(group), count) for group in groups])
+        blocks = self._ranked(names, alone)
         worst = [harm for block in blocks for harm in block.layers()]
         limit = most([harm.name for harm in worst])
 
@@ -141,13 +177,28 @@ class _Search:
         plain = write(weight_only(self._graph, per_channel=self._spec.per_channel))
         return most_half([elements[name] for name in worst], self._max_bytes - len(plain))
 
+    def _ranked(self, names: list[str], alone: Callable[[tuple[str, ...]], Graph]) -> list[Block]:
+        """Return layers in blocks, from the worst on; the same ones are run once."""
+        key = tuple(names)
+        if key not in self._ranks:
+            count = samples_to_rank(len(names), self._count)
+            self._ranks[key] = ranked(
+                names, lambda groups: [self._harm(group, alone(group), count) for group in groups]
+            )
+        return self._ranks[key]
+
     def _each(self, model: ModelRuntime) -> Iterable[Mapping[str, Array]]:
         return samples_of(model, self._samples)
 
-    def _static(self, exclude: list[str], half: list[str], *, weight_bits: Any) -> Graph:
+    def _static(
+        self, exclude: list[str], half: list[str], *, weight_bits: Any, form: tuple[str, ...] = ()
+    ) -> Graph:  # fmt: skip
+        """Return the static graph without some layers. form: operators beside the weighted ones, with the head in float."""
         spec = msgspec.structs.replace(
-            self._spec, method="static", exclude=exclude, weights_half=half, weight_bits=weight_bits
-        )
+            self._spec, method="static", exclude=exclude, weights_half=half, weight_bits=weight_bits,
+            correct_bias=self._spec.correct_bias and weight_bits > 0, op_types=list(form) or self._spec.op_types,
+            head_float=bool(form),
+        )  # fmt: skip
         return static_form(self._graph, spec, self._ranges, self._adapter, self._means)
 
     def _harm(self, names: tuple[str, ...], graph: Graph, count: int) -> Block:
