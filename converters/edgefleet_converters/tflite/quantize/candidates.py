@@ -68,13 +68,7 @@ def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapte
         return dynamic_range(graph, per_channel=spec.per_channel)
     graph = ready_for(graph, spec)
     ranges = observe(graph, lambda model: samples_of(model, samples), adapter, spec.calibration)
-    means = _means(graph, spec, samples, adapter)
-    if not spec.weight_bits:
-        # With weight_bits `static_form` corrects what it stores in 8 bits.
-        left = _float_ops(graph, spec)
-        kept = {t.name for op in graph.ops if id(op) in left for t in op.inputs if t is not None and t.data is not None}
-        graph = corrected(graph, means, frozenset(kept), per_channel=spec.per_channel)
-    return static_form(graph, spec, ranges, adapter, means)
+    return static_form(graph, spec, ranges, adapter, _means(graph, spec, samples, adapter))
 
 
 def check_known(spec: CandidateSpec) -> None:
