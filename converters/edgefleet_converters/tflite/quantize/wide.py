@@ -10,7 +10,7 @@ from edgefleet_converters.worth import time_saved
 
 _FUNCTIONS: Final = frozenset({"LOGISTIC", "MUL", "RELU", "RELU6", "LEAKY_RELU", "HARD_SWISH", "TANH"})
 """Operators that activation functions are made of."""
-_MOVING: Final = frozenset({
+MOVING: Final = frozenset({
     "ADD", "CONCATENATION", "GATHER", "MAX_POOL_2D", "PAD", "PADV2", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR",
     "SLICE", "STRIDED_SLICE", "TRANSPOSE",
 })  # fmt: skip
@@ -26,7 +26,7 @@ def wide_operators(graph: Graph, spec: CandidateSpec, adapter: str) -> tuple[str
     """
     kernels = {op.code for op in graph.ops if kernel_of(op, adapter) is not None}
     functions = kernels & _FUNCTIONS
-    return tuple(sorted(functions | (kernels & _MOVING) | (kernels & set(spec.op_types)))) if functions else ()
+    return tuple(sorted(functions | (kernels & MOVING) | (kernels & set(spec.op_types)))) if functions else ()
 
 
 def region(graph: Graph, name: str) -> tuple[str, ...]:
