@@ -18,7 +18,7 @@ from edgefleet_converters.tflite.ir import Graph
 from edgefleet_converters.tflite.quantize.candidates import made
 from edgefleet_converters.tflite.quantize.ready import made_ready
 from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
-from edgefleet_converters.tflite.quantize.sensitivity import sensitivity_step
+from edgefleet_converters.tflite.quantize.sensitivity import _every_second, sensitivity_step
 from edgefleet_converters.tflite.quantize.weights import large_constants, weight_only
 from edgefleet_converters.tflite.quantize.wide import region, saved_by_layer, wide_operators
 from edgefleet_converters.tflite.runtimes import LITERT_23
@@ -190,3 +190,27 @@ def test_the_biases_of_static_layers_are_corrected_and_those_left_out_only_where
 
     assert off(correct_bias=True) < 0.5 * off()
     assert off(correct_bias=True, exclude=kept) < 1e-4, "what stays in float32 keeps its bias"
+
+
+def test_what_joins_stays_in_float_where_what_it_joins_does() -> None:
+    weights = {name: RNG.standard_normal((6, 8)).astype(np.float32) for name in ("w", "v", "u")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("MatMul", ["x", "v"], ["b"]),
+        helper.make_node("MatMul", ["x", "u"], ["c"]),
+        helper.make_node("Concat", ["a", "b"], ["j"], axis=1),
+        helper.make_node("Concat", ["b", "c"], ["k"], axis=1),
+        helper.make_node("Concat", ["j", "k"], ["l"], axis=1),
+        helper.make_node("Softmax", ["l"], ["y0"]),
+    ]
+    before = compile_model(graph_of(nodes, {"x": X[:1], **weights}, ("w", "v", "u"), ["y0"]), LITERT_23).graph
+    first = next(op for op in before.ops if op.code == before.ops[0].code).outputs[0].name
+    assert in_int8(static(), before).count("CONCATENATION") == 3
+    assert in_int8(static(exclude=[first]), before).count("CONCATENATION") == 1, "only the one of two int8 results"
+
+
+def test_a_search_judges_biases_on_samples_that_they_were_not_fitted_to() -> None:
+    samples = {"x": np.arange(16)}
+    assert _every_second(samples, 0)["x"].tolist() == list(range(0, 16, 2))
+    assert _every_second(samples, 1)["x"].tolist() == list(range(1, 16, 2))
+    assert _every_second({"x": np.arange(15)}, 1)["x"].tolist() == list(range(15)), "too few to be parted"

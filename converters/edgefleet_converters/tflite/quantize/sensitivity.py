@@ -89,7 +89,9 @@ class _Search:
         self._ranks: dict[tuple[str, ...], list[Block]] = {}
         self._ranges = observe(graph, self._each, adapter, spec.calibration)
         # biases fitted to the samples that judge them look better than they are: half of the samples for each
-        fitted, self._samples = (_every_second(samples, 0), _every_second(samples, 1)) if spec.correct_bias else ({}, samples)
+        fitted, self._samples = (
+            (_every_second(samples, 0), _every_second(samples, 1)) if spec.correct_bias else ({}, samples)
+        )
         self._means = channel_means(graph, lambda model: samples_of(model, fitted), adapter) if fitted else {}
         self._count = min(SEARCH_SAMPLES, len(next(iter(self._samples.values()))))
         self._reference = self._answers(graph, self._count)
