@@ -47,6 +47,8 @@ SLOW = (
     "converters/test_pipeline.py",
     "converters/test_silent_wrong.py",
     "converters/tflite/test_bundles.py",
+    "converters/tflite/test_carried.py",
+    "converters/tflite/test_held.py",
     "crash/",
     "examples/test_digits_haze.py",
     "house/test_docs.py",

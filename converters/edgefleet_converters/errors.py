@@ -268,6 +268,12 @@ class PrecisionError(RefusedError):
     code = "convert.precision_unavailable"
 
 
+class RecipeKeyError(RefusedError):
+    """A candidate of the recipe asks for what models of this kind are not made with; taking no notice would give another model."""
+
+    code = "convert.recipe_key"
+
+
 class LoadFailedError(RefusedError):
     """The runtime refuses to load the model."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 import numpy.typing as npt
 
 from edgefleet_converters.check.likeness import contract_breach, unlike
@@ -35,6 +36,8 @@ Array = npt.NDArray[Any]
 _EPSILON = 1e-9
 _BATCH = 3
 """Samples in one run of the second look, where the model takes batches; odd, so that no kernel's block is met by chance."""
+_PROBES: Final = 8
+"""Samples that a compiled float32 model is held on: a fault of a lowering shows in nearly every answer."""
 _ROUNDING: Final = 10.0
 """Times the difference of golden vectors that one of a hundred answers of a deep float32 model may have: the order of its sums."""
 _REPORT: Final = "this is a fault of the conversion: report it with the model; an -ort profile may serve it meanwhile"
@@ -116,6 +119,28 @@ def pass_gate(workshop: Workshop, model: ModelFile, profile: HardwareProfile, ju
     mine = {name: array[: evaluation.n] for name, array in comparable(first, reference).items()}
     figures = parity(mine, _judging(reference, first, evaluation))
     return Passed(first, metric_row(worst, evaluation), figures, tuple(proofs))
+
+
+def hold_compiled(workshop: Workshop, model: ModelFile, runtime: str, judged: Judged) -> None:
+    """Raise DiffersError unless a compiled float32 model gives the source's first answers again.
+
+    Done once before any smaller form is made: what int8 loses by rounding would hide a small fault of the compiler. Most answers must
+    be as near as golden vectors, and all within `_ROUNDING` of that. runtime: that the model was compiled for. Raises also what
+    running raises.
+    """
+    probes = judged.evaluation.samples.take(np.arange(min(_PROBES, judged.evaluation.samples.n)))
+    answers = workshop.answers(model, runtime, probes, key="compiled")
+    _refuse_breach(answers, judged.reference, "compiled float32", samples=probes.n)
+    refuse_nonfinite(answers, "the compiled float32 model")
+    wanted = {name: array[: probes.n] for name, array in _renamed(judged.reference, answers).items()}
+    mine = comparable(answers, judged.reference)
+    near, same = (len(usable_vectors(mine, wanted, "fp32", slack=slack)) for slack in (_ROUNDING, 1.0))
+    if near < probes.n or 2 * same <= probes.n:
+        raise DiffersError(
+            f"the compiled float32 model does not give the source's answers again in {answers.runtime} {answers.version}: "
+            f"{probes.n - same} of {probes.n} samples differ by more than float32 rounds, so no smaller form is made of it",
+            next_step=_REPORT,
+        )
 
 
 def look_again(

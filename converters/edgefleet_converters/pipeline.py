@@ -23,6 +23,7 @@ from edgefleet_converters.check.compat import (
     check_shapes,
     check_versions,
     compiles,
+    edge_dtype,
     oldest_runtime,
 )
 from edgefleet_converters.check.mapping import predicted_mapping
@@ -31,7 +32,7 @@ from edgefleet_converters.check.user_metric import is_user_metric
 from edgefleet_converters.data import load_samples
 from edgefleet_converters.drift_reference import build_reference
 from edgefleet_converters.evaluation import Evaluation, prepare_evaluation
-from edgefleet_converters.gate import check_runtimes
+from edgefleet_converters.gate import check_runtimes, hold_compiled
 from edgefleet_converters.kept import kept_report, key_of
 from edgefleet_converters.pack import Contents, ModelFormat, build_bundle
 from edgefleet_converters.recipe import CandidateSpec, Recipe, default_recipe, load_recipe
@@ -231,10 +232,13 @@ class _Conversion:
         check_shapes(profile, tuple(msgspec.convert(base.facts["inputs"], list[TensorSpec])))
         self._say(profile.name, "compile", f"compiling to TFLite for {profile.runtime.name}")
         with self._workshop.stage("compile"):
-            file = self._workshop.compiled(base, oldest_runtime(profile))
+            file = self._workshop.compiled(base, oldest_runtime(profile), edge_dtype(profile))
         row.passes = [*base.facts["passes"], *file.facts["passes"]]
-        self._say(profile.name, "quantize", "making candidates")
         subject = Subject(model, file, evaluation, reference, profile, recipe, self._request.options)
+        if not file.facts["is_carried"]:
+            with self._workshop.stage("gate"):
+                hold_compiled(self._workshop, file, oldest_runtime(profile), subject.judged)
+        self._say(profile.name, "quantize", "making candidates")
         chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
         return self._bundle(profile, chosen, prepared, recipe, file.bytes, "tflite")
 

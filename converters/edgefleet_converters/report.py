@@ -49,7 +49,8 @@ class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
 class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
     """What quantising only this layer did on a few samples. kind: weights (a tensor) or node; distance: `check.distance`.
 
-    kept: out of int8, as float where it is a node, in 16 bits where it is weights.
+    kept: out of int8, as float where it is a node, in 16 bits where it is weights. together: in a model of many layers, so many
+    neighbours were quantised at once, and this is the layer's equal part.
     """
 
     kind: str
@@ -57,6 +58,7 @@ class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
     drop: float
     distance: float
     kept: bool
+    together: int = 1
 
 
 class BundleRow(msgspec.Struct, frozen=True, kw_only=True):

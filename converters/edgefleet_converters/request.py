@@ -35,6 +35,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     max_drop: how much worse than the source a candidate may be, in the metric's own unit. shapes: fixed shapes of inputs, by
     name. values: inputs that always have one value; they leave the model's inputs. allow_pickle: whether a pickle may be read.
+    explore: prove and measure the candidates behind the chosen one too; what is chosen stays the same.
     """
 
     precision: WantedPrecision = "auto"
@@ -44,6 +45,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     shapes: dict[str, list[int]] = {}
     values: dict[str, float] = {}
     allow_pickle: bool = False
+    explore: bool = False
 
 
 class SourcePath(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 Candidates are tried tier by tier, smallest expected size first; the first tier with a passing candidate ends the search, and
 the smallest passing one of that tier is chosen (`_by_size`). Nothing measured with a clock takes part, so the choice is the same on every
-run.
+run. With `Options.explore` the tiers behind it are tried too, once the choice is made: for the report's table alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -105,12 +105,34 @@ def _search(workshop: Workshop, subject: Subject, report: ProfileReport, listene
                 listener(row)
                 continue
             later = [spec for spec in wanted if spec.tier in tiers[position + 1 :]]
-            report.candidates.extend(_not_tried(later, chosen))
+            if subject.options.explore:
+                _explore(workshop, subject, later, report, listener)
+            else:
+                report.candidates.extend(_not_tried(later, chosen))
             return _own_format(workshop, subject, chosen, report, listener)
     # A candidate that passed the gate and failed after it came nearer than any that lost accuracy. Where float32 itself is wrong,
     # no smaller form could be right.
     telling = accurate or faults
     raise _curable(_among(telling[0], [*accurate, *rejections]) if telling else _refusal(rejections), subject.profile)
+
+
+def _explore(
+    workshop: Workshop, subject: Subject, specs: list[CandidateSpec], report: ProfileReport, listener: CandidateListener
+) -> None:
+    """Add the rows of candidates that cannot be chosen any more."""
+    layers = report.layers
+    for spec in specs:
+        try:
+            rows = [row for _, row, _ in _attempts(workshop, subject, spec, report)]
+        except (
+            errors.SourceError
+        ) as error:  # a user's metric that fails on this candidate must not take the choice back
+            reason = error.message
+            rows = [CandidateRow(id=spec.id, precision=spec.precision, verdict="rejected", reason=reason)]
+        for row in rows:
+            report.candidates.append(row)
+            listener(row)
+    report.layers = layers or report.layers
 
 
 def _attempts(
@@ -127,7 +149,7 @@ def _attempts(
         with workshop.stage("sensitivity"):
             found: Found | None = workshop.sensitivity(
                 subject.base, spec, calibration, subject.reference.inputs, metric=options.metric,
-                max_drop=options.max_drop,
+                max_drop=options.max_drop, max_bytes=int(_WORTH_RATIO * subject.base.bytes),
             )  # fmt: skip
     except errors.ConversionError as error:
         row = CandidateRow(id=spec.id, precision=spec.precision, verdict="rejected", reason=error.message)
@@ -151,7 +173,14 @@ def _layers(found: Found) -> list[LayerRow]:
     rows = []
     for kind, harms, kept in (("weights", found.weights, found.half), ("node", found.nodes, found.out)):
         rows += [
-            LayerRow(kind=kind, name=harm.name, drop=harm.drop, distance=harm.distance, kept=index < kept)
+            LayerRow(
+                kind=kind,
+                name=harm.name,
+                drop=harm.drop,
+                distance=harm.distance,
+                kept=index < kept,
+                together=harm.together,
+            )
             for index, harm in enumerate(harms)
         ]
     return rows
@@ -199,7 +228,21 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
 
 
 def _is_quantised(subject: Subject) -> bool:
-    return not _QUANTISED.isdisjoint(subject.base.facts["operators"])
+    """Say whether somebody quantised the model already. A compiled file has other operators than its ONNX source."""
+    model = subject.source if _is_compiled(subject) else subject.base
+    names = {name.rpartition("::")[2] for name in model.facts["operators"]}
+    return bool(names & _QUANTISED) or any(name.startswith(("QLinear", "QGemm")) for name in names)
+
+
+def _is_compiled(subject: Subject) -> bool:
+    return "compiled_from" in subject.base.facts
+
+
+def _given_spec(subject: Subject) -> CandidateSpec:
+    """Return the one candidate of a quantised model: int8, or the form in which a compiled file computes it."""
+    if not _is_compiled(subject) or subject.base.facts["is_carried"]:
+        return AS_GIVEN
+    return msgspec.structs.replace(AS_GIVEN, precision=subject.base.facts["precision"])
 
 
 def _as_given(subject: Subject) -> list[CandidateSpec]:
@@ -207,18 +250,18 @@ def _as_given(subject: Subject) -> list[CandidateSpec]:
 
     Raises PrecisionError.
     """
-    precision, profile = subject.options.precision, subject.profile
-    if profile.quant.mode == "forbidden":
+    precision, profile, given = subject.options.precision, subject.profile, _given_spec(subject)
+    if profile.quant.mode == "forbidden" and given == AS_GIVEN:
         raise errors.PrecisionError(
             f"the model is quantised already, and profile {profile.name} forbids quantised models (quant.mode)",
             next_step="publish the float model",
         )
-    if precision not in ("auto", AS_GIVEN.precision):
+    if precision not in ("auto", given.precision):
         raise errors.PrecisionError(
             f"the model is quantised already and is served as it is; {precision} was asked for",
-            next_step=f"use --precision auto or {AS_GIVEN.precision}, or publish the float model",
+            next_step=f"use --precision auto or {given.precision}, or publish the float model",
         )
-    return [AS_GIVEN]
+    return [given]
 
 
 def _try(
@@ -294,7 +337,9 @@ def _measured(row: CandidateRow, measured: Measured) -> CandidateRow:
 
 def _fp32_figures(workshop: Workshop, subject: Subject) -> CandidateRow | None:
     """Return the simplified source's figures, for comparison; None where it cannot be measured."""
-    precision = AS_GIVEN.precision if _is_quantised(subject) else subject.base.facts.get("precision", "fp32")
+    precision = (
+        _given_spec(subject).precision if _is_quantised(subject) else subject.base.facts.get("precision", "fp32")
+    )
     row = CandidateRow(id="source", precision=precision, bytes=subject.base.bytes)
     try:
         return _measured(row, _measure(workshop, subject, subject.base))

@@ -4,23 +4,32 @@ One layer at a time is quantised and the harm is seen (`onnx.sensitivity` does t
 worst on, and the smallest number that holds is searched by doubling and halving: for n layers about 2·log2(n) models are
 judged, not n. The order is that of NNCF's accuracy control (rank, then revert the worst); the search differs.
 
-Nothing depends on a clock: `JUDGED` bounds the models that are judged and `RANKED_RUNS` the runs that rank.
+A model of more than `PROBES` layers is ranked in blocks of neighbours: each block is quantised alone, and the most harmful
+ones are halved until the probes are used up. A layer of a block that was never parted counts for its part of the block's harm,
+and the block leaves int8 as a whole.
+
+Nothing depends on a clock: `PROBES` bounds the models that rank, `RANKED_RUNS` their runs, `JUDGED` the models that are judged,
+each whatever the number of layers.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Final
 
 import msgspec
 
+from edgefleet_converters.errors import TransformError
 from edgefleet_converters.recipe import CandidateSpec
 
 MARGIN: Final = 0.7
 """The search allows this part of the loss that the gate allows: the gate's samples are others."""
 JUDGED: Final = 16
 """At most so many models are judged in one search."""
+PROBES: Final = 64
+"""At most so many models, in each of which some layers alone are quantised, rank the layers."""
 RANKED_RUNS: Final = 256
-"""At most about so many runs of the model rank its layers."""
+"""At most so many runs of the model rank its layers."""
 MIN_STATIC_SHARE: Final = 0.25
 """With fewer layers left, crossing between int8 and float costs more time than int8 saves."""
 MIN_RANKED_SAMPLES: Final = 4
@@ -31,27 +40,87 @@ SEARCH_SAMPLES: Final = 64
 
 @dataclass(frozen=True)
 class Harm:
-    """What quantising only this layer does. drop: of the metric; distance: as `check.distance`, both on a few samples."""
+    """What quantising only this layer does. drop: of the metric; distance: as `check.distance`, both on a few samples.
+
+    together: so many layers were quantised at once to see it, and drop and distance are this layer's equal part of what was seen.
+    """
 
     name: str
+    drop: float
+    distance: float
+    together: int = 1
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring layers, and what quantising all of them and nothing else does."""
+
+    names: tuple[str, ...]
     drop: float
     distance: float
 
     @property
     def size(self) -> float:
-        """The order's key: what the metric says, and what it cannot see yet."""
+        """What the metric says of all together, and what it cannot see yet; one layer among them may do as much."""
         return max(0.0, self.drop) + self.distance
 
+    def layers(self) -> list[Harm]:
+        """Return the layers, each with its equal part of the harm."""
+        n = len(self.names)
+        return [Harm(name, self.drop / n, self.distance / n, n) for name in self.names]
 
-def worst_first(harms: Sequence[Harm]) -> list[Harm]:
-    """Return the layers from the most to the least harmful; equal ones in their given order."""
-    return sorted(harms, key=lambda harm: -harm.size)
+
+def blocks_of(names: Sequence[str], probes: int = PROBES) -> list[tuple[str, ...]]:
+    """Return what is measured first: every layer alone, or half as many runs of neighbours as there are probes.
+
+    names: in the order in which the model computes them. Lengths differ by at most one.
+    """
+    n = len(names)
+    count = n if n <= probes else max(1, probes // 2)
+    return [tuple(names[i * n // count : (i + 1) * n // count]) for i in range(count)]
+
+
+def ranked(
+    names: Sequence[str], measure: Callable[[Sequence[tuple[str, ...]]], Sequence[Block]], probes: int = PROBES
+) -> list[Block]:
+    """Return all layers in blocks, the worst layer's block first; blocks of equal layers in the model's order.
+
+    measure: returns a `Block` for each group of names; it is asked for at most `probes` groups in all, two at a time after the
+    first ones.
+    """
+    blocks = list(measure(blocks_of(names, probes))) if names else []
+    left = probes - len(blocks)
+    while left >= 2:
+        place = max((i for i, b in enumerate(blocks) if len(b.names) > 1), key=lambda i: blocks[i].size, default=None)
+        if place is None or blocks[place].size <= 0:
+            break
+        whole = blocks[place].names
+        blocks[place : place + 1] = measure([whole[: len(whole) // 2], whole[len(whole) // 2 :]])
+        left -= 2
+    return sorted(blocks, key=lambda block: -block.size / len(block.names))
+
+
+def cuts_of(blocks: Sequence[Block], most: int | None = None) -> list[int]:
+    """Return how many layers may be taken out: none, the first block, the first two … all, or as many as `most`."""
+    ends = [0, *accumulate(len(block.names) for block in blocks)]
+    return ends if most is None else [*(end for end in ends if end < most), most]
 
 
 def samples_to_rank(layers: int, available: int) -> int:
-    """Return how many samples each layer is run on: fewer for a model of many layers."""
-    wanted = max(MIN_RANKED_SAMPLES, min(MAX_RANKED_SAMPLES, RANKED_RUNS // max(1, layers)))
+    """Return how many samples each probe is run on: fewer for a model of many layers."""
+    wanted = max(MIN_RANKED_SAMPLES, min(MAX_RANKED_SAMPLES, RANKED_RUNS // max(1, min(layers, PROBES))))
     return min(wanted, available)
+
+
+def fewest_out(blocks: Sequence[Block], holds: Callable[[int], bool], most: int | None = None) -> int | None:
+    """Return the smallest number of layers, whole blocks from the worst on, without which a model holds; as `fewest` else.
+
+    most: not more than these, which are known to hold.
+    """
+    cuts = cuts_of(blocks, most)
+    last = len(cuts) - 1
+    found = fewest(last, lambda i: (most is not None and i == last) or (i > 0 and holds(cuts[i])))
+    return None if found is None else cuts[found]
 
 
 def fewest(n: int, holds: Callable[[int], bool], *, judged: int = JUDGED) -> int | None:
@@ -124,3 +193,19 @@ def resolved(spec: CandidateSpec, found: Found) -> CandidateSpec:
 def most_out(layers: int) -> int:
     """Return how many of so many layers may be left out before int8 is not worth it; -1 when there are none."""
     return int((1 - MIN_STATIC_SHARE) * layers) if layers else -1
+
+
+def most_half(elements: Sequence[int], spare_bytes: int) -> int:
+    """Return how many weights, the worst first, may have 16 bits instead of 8 before `spare_bytes` are used up; -1 = none fits.
+
+    elements: of each weight, from the worst on; each takes one byte more.
+    """
+    return sum(total <= spare_bytes for total in accumulate(elements, initial=0)) - 1
+
+
+def not_worth(max_bytes: int) -> TransformError:
+    """Return the error of a search that can only end with a model that is too large for what it saves."""
+    return TransformError(
+        f"so many layers must stay in 16 bits or float that the model would have more than {max_bytes} bytes",
+        next_step="use --precision fp16, which is as small",
+    )

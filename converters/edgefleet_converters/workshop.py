@@ -247,20 +247,22 @@ class Workshop:
 
         return _once(self._made, memo, made)
 
-    def compiled(self, base: ModelFile, runtime: str) -> ModelFile:
+    def compiled(self, base: ModelFile, runtime: str, io_dtype: str = "float32") -> ModelFile:
         """Return the `.tflite` file that our compiler makes of an ONNX model for a runtime (`litert` or `tflite`).
+
+        io_dtype: float32, or int8 or uint8 for the edges of a source that is quantized already.
 
         Raises UnsupportedOperatorError, OperatorNotCompiledError, DynamicShapeError, CrashedError …
         """
 
         def made() -> ModelFile:
             out = self._new("compiled.tflite")
-            args = {"model": str(base.path), "runtime": runtime, "out": str(out)}
+            args = {"model": str(base.path), "runtime": runtime, "io_dtype": io_dtype, "out": str(out)}
             facts = self.sandbox.build("tflite_compile", args, what="compiling the model to TFLite").answer
             # A smaller form is made from the compiler's graph, not from the file: it needs the source and the runtime again.
             return self._file(out, facts | {"compiled_from": {"model": str(base.path), "runtime": runtime}})
 
-        return _once(self._made, f"compile:{base.sha256}:{runtime}", made)
+        return _once(self._made, f"compile:{base.sha256}:{runtime}:{io_dtype}", made)
 
     def candidate(
         self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet | None, inputs: tuple[TensorSpec, ...]
@@ -314,13 +316,18 @@ class Workshop:
     def _prepared(
         self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet, inputs: tuple[TensorSpec, ...]
     ) -> Prepared:
-        """Return the model with names, shapes and ranges. Running it on every sample takes long and is done once."""
+        """Return the model with names, shapes and ranges. Running it on every sample takes long and is done once.
+
+        An equalised model is always prepared behind the plain one, so that a recipe of it alone gives the same bytes.
+        """
 
         def made() -> Prepared:
+            lean = msgspec.structs.replace(spec, equalise=False)
+            plain = str(self._prepared(base, lean, calibration, inputs).calibration) if spec.equalise else None
             out, seen = self._new("prepared.onnx"), self._new("calibration.npz")
             args = {
                 "model": str(base.path), "spec": msgspec.to_builtins(spec), "samples": str(self._sample_file(calibration)),
-                "inputs": msgspec.to_builtins(inputs), "out": str(out), "calibration": str(seen),
+                "inputs": msgspec.to_builtins(inputs), "out": str(out), "calibration": str(seen), "plain": plain,
             }  # fmt: skip
             answer = self.sandbox.build("onnx_prepare", args, what="calibrating the model", patience=_LONG).answer
             return Prepared(self._file(out, answer), seen)
@@ -330,14 +337,14 @@ class Workshop:
 
     def sensitivity(
         self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet, inputs: tuple[TensorSpec, ...], *,
-        metric: str | None, max_drop: float,
+        metric: str | None, max_drop: float, max_bytes: int,
     ) -> Found:  # fmt: skip
-        """Return which layers `spec` (method mixed) should leave out. Raises TransformError when no choice holds."""
+        """Return which layers `spec` (method mixed) should leave out. Raises TransformError when no choice within `max_bytes` holds."""
 
         def compiled() -> Found:
             args = base.facts["compiled_from"] | {
                 "spec": msgspec.to_builtins(spec), "samples": str(self._sample_file(calibration)), "metric": metric,
-                "max_drop": max_drop,
+                "max_drop": max_drop, "max_bytes": max_bytes,
             }  # fmt: skip
             what = "ranking the layers by what int8 costs"
             answer = self.sandbox.build("tflite_sensitivity", args, what=what, patience=_LONG).answer
@@ -348,14 +355,14 @@ class Workshop:
             args = {
                 "model": str(ready.model.path), "calibration": str(ready.calibration), "spec": msgspec.to_builtins(spec),
                 "samples": str(self._sample_file(calibration)), "inputs": msgspec.to_builtins(inputs), "metric": metric,
-                "max_drop": max_drop,
+                "max_drop": max_drop, "max_bytes": max_bytes,
             }  # fmt: skip
             what = "ranking the layers by what int8 costs"
             answer = self.sandbox.build("onnx_sensitivity", args, what=what, patience=_LONG).answer
             return msgspec.convert(answer, Found)
 
         made_for = base.facts.get("compiled_from", {}).get("runtime", "")
-        memo = f"{base.sha256}:{made_for}:{msgspec.json.encode(spec, order='sorted').decode()}:{metric}:{max_drop}"
+        memo = f"{base.sha256}:{made_for}:{msgspec.json.encode(spec, order='sorted').decode()}:{metric}:{max_drop}:{max_bytes}"
         return _once(self._found, memo, compiled if made_for else found)
 
     def user_metric(

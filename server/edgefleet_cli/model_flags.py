@@ -72,6 +72,10 @@ PrivacyPolicy = Annotated[
 ]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Number format to offer.")]
 MaxDrop = Annotated[float, typer.Option("--max-drop", min=0.0, max=1.0, help="Loss of the metric that is still fine.")]
+Explore = Annotated[
+    bool,
+    typer.Option("--explore", help="Prove and measure every candidate, for a whole table; the choice stays the same."),
+]
 Shapes = Annotated[
     list[str] | None,
     typer.Option("--shape", metavar="NAME=1,3,224,224", help="Fixed shape of an input; may be given again."),
@@ -173,13 +177,14 @@ class ModelRequest:
     precision: str = Precision.AUTO.value
     metric: str | None = None
     max_drop: float = 0.01
+    explore: bool = False
     reading: ImportFlags = ImportFlags()
 
     @property
     def options(self) -> dict[str, Any]:
         """Return the options as API and converter take them."""
         given = {"precision": self.precision, "metric": self.metric, "max_drop": self.max_drop}
-        return given | self.reading.options()
+        return given | ({"explore": True} if self.explore else {}) | self.reading.options()
 
 
 def make_request(  # noqa: PLR0913 - the flags of the command
@@ -192,6 +197,7 @@ def make_request(  # noqa: PLR0913 - the flags of the command
     precision: Precision,
     metric: str | None,
     max_drop: float,
+    explore: bool = False,
     reading: ImportFlags = ImportFlags(),
 ) -> ModelRequest:
     """Return the checked request. Raises BadIdError, ProfileError or UnreadableFileError before anything is sent."""
@@ -217,5 +223,5 @@ def make_request(  # noqa: PLR0913 - the flags of the command
             named.append(str(parse_profile_name(given)))
     chosen = tuple(named) if profiles else None
     return ModelRequest(
-        model, name, version, chosen, tuple(from_files), data, precision.value, metric, max_drop, reading
+        model, name, version, chosen, tuple(from_files), data, precision.value, metric, max_drop, explore, reading
     )

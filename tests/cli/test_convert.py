@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_cli.model_flags import named_by
+from edgefleet_cli.model_flags import Precision, make_request, named_by
 from edgefleet_protocol.ids import parse_model_name, parse_version
 from tests.cli.conftest import Edgectl
 
@@ -83,6 +83,16 @@ def test_name_and_version_come_from_the_file_when_not_given(given: str, made: tu
     assert named_by(given, "own", "9") == ("own", "9")
     parse_model_name(made[0])
     parse_version(made[1])
+
+
+@pytest.mark.parametrize("explore", [True, False])
+def test_exploring_is_an_option_only_when_asked_for(explore: bool) -> None:
+    request = make_request(
+        model=str(_DIGITS / "digits-1.1.0.onnx"), name="digits", version="1", profiles=None, data={},
+        precision=Precision.AUTO, metric=None, max_drop=0.01, explore=explore,
+    )  # fmt: skip
+    assert request.options.get("explore", False) is explore
+    assert ("explore" in request.options) is explore, "a release without the flag stays what it was"
 
 
 def test_a_failed_conversion_leaves_no_empty_folder(edgectl: Edgectl, tmp_path: Path) -> None:

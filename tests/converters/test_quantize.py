@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgefleet_converters.errors import TransformError
+from edgefleet_converters.onnx import calibrate
 from edgefleet_converters.onnx.calibrate import Calibration, Samples
 from edgefleet_converters.onnx.passes.correct_bias import CorrectBias
 from edgefleet_converters.onnx.passes.equalise import Equalise
@@ -192,6 +194,26 @@ def test_equalisation_changes_no_answer_and_rescues_uneven_channels() -> None:
         model, calibration, _ = prepared(uneven, wanted, samples_of(x))
         errors[equalise] = np.abs(answer(candidate(model, wanted, calibration), x) - answer(uneven, x)).mean()
     assert errors[True] < errors[False] / 2
+
+
+def test_an_equalised_model_is_calibrated_anew_only_where_it_has_other_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = convolutions(spread=6), images()
+    even = spec(method="static", per_channel=True, equalise=True)
+    _, plain, _ = prepared(model, spec(method="static", per_channel=True), samples_of(x))
+    _, whole, _ = prepared(model, even, samples_of(x))
+    seen: list[str] = []
+    measure = calibrate._lowest_and_highest
+
+    def noted(shown: onnx.ModelProto, tensors: Sequence[str], found: Samples) -> dict[str, tuple[float, float]]:
+        seen.extend(tensors)
+        return measure(shown, tensors, found)
+
+    monkeypatch.setattr(calibrate, "_lowest_and_highest", noted)
+    _, quick, _ = prepared(model, even, samples_of(x), plain)
+    assert quick.ranges == whole.ranges
+    assert {name: list(mean) for name, mean in quick.means.items()} == {n: list(m) for n, m in whole.means.items()}
+    assert seen == ["c1", "c2", "f", "p", "r1", "r2"], "the tensors between the layers"
+    assert plain.ranges["c1"] != whole.ranges["c1"]
 
 
 def test_equalisation_needs_a_clear_way_between_two_layers() -> None:

@@ -74,3 +74,23 @@ def test_other_ranges_stay(model: onnx.ModelProto) -> None:
 
 def test_a_range_that_ends_below_the_floor_stays() -> None:
     assert cut(graph(helper.make_node("Relu", ["a"], ["y"])), {"a": (-9.0, -2.0)}) == {"a": (-9.0, -2.0)}
+
+
+def joined(*, other_reader: bool = False) -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Tanh", ["x"], ["t"]),
+        helper.make_node("Split", ["x", "halves"], ["s1", "s2"], axis=1),
+        helper.make_node("Concat", ["a", "t", "s1"], ["y"], axis=1),
+        helper.make_node("Add", ["s2", "t" if other_reader else "s2"], ["z"]),
+    ]
+    first = helper.make_node("Neg", ["x"], ["a"])
+    return model_of([first, *nodes], {"halves": np.array([2, 2])}, {"x": ["N", 4]}, {"y": ["N", 10], "z": ["N", 2]})
+
+
+def test_what_is_only_joined_is_written_in_the_scale_of_the_whole() -> None:
+    ranges = {"a": (-9.0, 5.0), "t": (-1.0, 1.0), "s1": (0.0, 2.0), "y": (-9.0, 5.5), "z": (0.0, 1.0)}
+    whole = {"a": (-9.0, 5.5), "t": (-9.0, 5.5)}
+    assert cut(joined(), ranges) == ranges | whole, "a part of a split keeps the scale of what was split"
+    assert cut(joined(other_reader=True), ranges) == ranges | {"a": (-9.0, 5.5)}
+    without = {name: pair for name, pair in ranges.items() if name != "y"}
+    assert cut(joined(), without) == without, "nothing is known of the whole"

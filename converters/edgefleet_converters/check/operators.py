@@ -75,7 +75,7 @@ def _check_flow(profile: HardwareProfile, node: Node) -> None:
         raise DtypeNotAllowedError(
             f"{where} works on {odd[0]} tensors, profile {profile.name} takes {', '.join(profile.tensor_dtypes)} "
             "(tensor_dtypes)",
-            next_step=f"export the model without {odd[0]} tensors, or choose another profile",
+            next_step=_without(odd[0], profile),
         )
     if profile.rank_max and int(node["rank"]) > profile.rank_max:
         raise RankTooHighError(
@@ -83,6 +83,13 @@ def _check_flow(profile: HardwareProfile, node: Node) -> None:
             f"{profile.name} takes {profile.rank_max} (rank_max)",
             next_step=f"reshape the tensors to at most {profile.rank_max} dimensions, or choose another profile",
         )
+
+
+def _without(dtype: str, profile: HardwareProfile) -> str:
+    """Return what to do about a type: places of 64 bits (ArgMax, Shape …) are computed in 32 when the model asks for no more."""
+    if dtype == "int64" and "int32" in profile.tensor_dtypes:
+        return "put a Cast to int32 behind the node that makes int64 (ArgMax, for one), or choose another profile"
+    return f"export the model without {dtype} tensors, or choose another profile"
 
 
 def _check_static(profile: HardwareProfile, facts: Mapping[str, Any]) -> None:

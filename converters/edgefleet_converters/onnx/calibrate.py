@@ -5,9 +5,12 @@ any choice of nodes.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -16,17 +19,21 @@ import numpy.typing as npt
 import onnx
 
 from edgefleet_converters.data import read_arrays, save_arrays
+from edgefleet_converters.onnx.walk import all_graphs
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.golden import slice_sample
 
 Array = npt.NDArray[Any]
 A = TypeVar("A")
 B = TypeVar("B")
+K = TypeVar("K")
 
 HISTOGRAM_SAMPLES: Final = 32
 """So many samples fill a histogram of a tensor well enough; each costs a hundred times what a minimum and maximum cost."""
 _CHUNK: Final = 4
 """Samples that a histogram calibrator holds at once: it keeps every tensor of them in memory."""
+_BINS: Final = 128
+"""Of onnxruntime's Entropy calibrator, when nothing else is said."""
 _THREADS: Final = 2
 """As many as the smallest machine that a converter runs on has processors."""
 BIAS_SAMPLES: Final = 32
@@ -47,6 +54,11 @@ class Calibration:
 
         data = {name: tuple(np.array(end, np.float32) for end in pair) for name, pair in self.ranges.items()}
         return TensorsData(CalibrationMethod.MinMax, data)
+
+    def without(self, tensors: Set[str]) -> "Calibration":
+        """Return what was seen of all but these tensors."""
+        ranges = {name: pair for name, pair in self.ranges.items() if name not in tensors}
+        return Calibration(ranges, {name: mean for name, mean in self.means.items() if name not in tensors})
 
     def save(self, path: Path) -> None:
         """Write an `.npz`."""
@@ -90,10 +102,13 @@ class Samples:
         return len(self._indices)
 
 
-def tensor_ranges(model: onnx.ModelProto, samples: Samples, *, method: str) -> dict[str, tuple[float, float]]:
+def tensor_ranges(
+    model: onnx.ModelProto, samples: Samples, *, method: str, known: Mapping[str, tuple[float, float]] | None = None
+) -> dict[str, tuple[float, float]]:
     """Return the range of each float tensor at an operator that can be quantised.
 
-    method: MinMax, Entropy or Percentile. Raises what onnxruntime raises. Runs the model on each sample.
+    method: MinMax, Entropy or Percentile. known: ranges that MinMax need not look for. Raises what onnxruntime raises. Runs the
+    model on each sample, as far as a tensor is to be seen.
     """
     from onnxruntime.quantization import CalibrationMethod
     from onnxruntime.quantization.calibrate import CalibraterBase, create_calibrator
@@ -105,7 +120,9 @@ def tensor_ranges(model: onnx.ModelProto, samples: Samples, *, method: str) -> d
         if kind is CalibrationMethod.MinMax:
             base = CalibraterBase(path, quantizable_operators())
             tensors, _ = base.select_tensors_to_calibrate(base.model)
-            return _lowest_and_highest(base.model, sorted(tensors), samples)
+            there = {name: known[name] for name in sorted(tensors) if known is not None and name in known}
+            wanted = sorted(set(tensors).difference(there))
+            return there | (_lowest_and_highest(base.model, wanted, samples) if wanted else {})
         calibrator = create_calibrator(
             path, quantizable_operators(), augmented_model_path=str(Path(folder) / "augmented.onnx"),
             calibrate_method=kind,
@@ -117,12 +134,30 @@ def tensor_ranges(model: onnx.ModelProto, samples: Samples, *, method: str) -> d
     return {name: (_number(data.range_value[0]), _number(data.range_value[1])) for name, data in found.items()}
 
 
+def entropy_ranges(rows: Iterable[Mapping[K, Array]]) -> dict[K, tuple[float, float]]:
+    """Return the ranges in which int8 keeps most of the values' information, as `tensor_ranges` finds them by Entropy.
+
+    rows: of one sample each, every key with finite float32 values that differ; at most `HISTOGRAM_SAMPLES` are read. For models that
+    onnxruntime does not run; the histograms are collected by its calibrator's own code, in the same portions.
+    """
+    from onnxruntime.quantization.calibrate import HistogramCollector
+
+    collector = HistogramCollector(
+        method="entropy", symmetric=False, num_bins=_BINS, num_quantized_bins=_BINS, percentile=100.0, scenario="same"
+    )  # fmt: skip
+    left = islice(rows, HISTOGRAM_SAMPLES)
+    with redirect_stdout(StringIO()):  # it prints what it does
+        while portion := list(islice(left, _CHUNK)):
+            collector.collect({key: [row[key] for row in portion] for key in portion[0]})
+        found = collector.compute_collection_result() if collector.histogram_dict else {}
+    return {key: (_number(bounds[0]), _number(bounds[1])) for key, bounds in found.items()}
+
+
 def _lowest_and_highest(
     model: onnx.ModelProto, tensors: Sequence[str], samples: Samples
 ) -> dict[str, tuple[float, float]]:
     """Return what onnxruntime's MinMax calibrator finds, in a session of our own: its own one optimises nothing and spins."""
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
+    shown = _ending_at(model, tensors)
     wanted = []
     for position, name in enumerate(tensors):
         for operator in ("ReduceMin", "ReduceMax"):
@@ -135,6 +170,22 @@ def _lowest_and_highest(
     rows = in_two(lambda feed: [_bounds(value) for value in session.run(wanted, feed)], list(samples))
     lows, highs = np.min(rows, axis=0), np.max(rows, axis=0)
     return {name: (float(lows[2 * i, 0]), float(highs[2 * i + 1, 1])) for i, name in enumerate(tensors)}
+
+
+def _ending_at(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """Return the model without outputs, and without the nodes that none of `tensors` needs."""
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    del shown.graph.output[:]
+    needed, kept = set(tensors), []
+    for node in reversed(model.graph.node):
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    if sum(1 for _ in all_graphs(model)) == 1:  # a subgraph may read any tensor: such a model stays whole
+        del shown.graph.node[:]
+        shown.graph.node.extend(reversed(kept))
+    return shown
 
 
 def _bounds(value: Array) -> tuple[float, float]:
@@ -174,22 +225,18 @@ def channel_means(model: onnx.ModelProto, tensors: Sequence[str], samples: Sampl
 
     The channels' axis is 1, as in [N, C] and in images [N, C, …]. Tensors that the model does not make are left out.
     """
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
     names = sorted(set(tensors))
-    there = {value.name for value in shown.graph.output}
+    shown = _ending_at(model, names)
     made = {output for node in shown.graph.node for output in node.output}
     given = {value.name for value in shown.graph.input}
     shown.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        for name in names
-        if name in made and name not in there
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name in made
     )
     session = quiet_session(shown)
     wanted = [name for name in names if name in made]
 
     def means(feed: dict[str, Array]) -> dict[str, Array]:
-        values = dict(zip(wanted, session.run(wanted, feed), strict=True))
+        values = dict(zip(wanted, session.run(wanted, feed) if wanted else [], strict=True))  # none asked for = all
         values |= {name: feed[name] for name in names if name in given}
         return {name: _channel_mean(value) for name, value in values.items() if value.ndim > 1}
 

@@ -11,6 +11,13 @@ from edgefleet_converters.onnx.walk import MAX_DEPTH, all_graphs, all_nodes, all
 
 _INFERENCE_BYTES: Final = 512 * 1024 * 1024
 STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml"})
+STORED_OPERATORS: Final = frozenset({
+    ("com.microsoft", name) for name in (
+        "QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearGlobalAveragePool", "QLinearAveragePool",
+        "QLinearSoftmax", "QLinearConcat", "QGemm",
+    )
+})  # fmt: skip
+"""(domain, operator) on stored numbers that onnxruntime has built in and its own quantization tool writes (QuantFormat.QOperator)."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ def check_domains(model: onnx.ModelProto) -> None:
     own = {(function.domain, function.name) for function in model.functions}
     for node in all_nodes(model):
         domain = node.domain
-        if domain in STANDARD_DOMAINS or (domain, node.op_type) in own:
+        if domain in STANDARD_DOMAINS or (domain, node.op_type) in own | STORED_OPERATORS:
             continue
         raise ForeignOperatorError(
             f"node {node.name or '(unnamed)'!r} uses the operator {domain}::{node.op_type}, which no standard runtime has",

@@ -22,7 +22,14 @@ from edgefleet_converters.errors import (
 )
 from edgefleet_converters.onnx.external import embed_external_data
 from edgefleet_converters.onnx.flow import flow_of
-from edgefleet_converters.onnx.limits import OnnxLimits, check_domains, check_limits, check_values, schema_known
+from edgefleet_converters.onnx.limits import (
+    STORED_OPERATORS,
+    OnnxLimits,
+    check_domains,
+    check_limits,
+    check_values,
+    schema_known,
+)
 from edgefleet_converters.onnx.passes.fix_inputs import FixInputs
 from edgefleet_converters.onnx.passes.fix_shapes import FixShapes
 from edgefleet_converters.onnx.walk import all_nodes, all_tensors
@@ -235,9 +242,8 @@ def _check_operators_known(model: onnx.ModelProto) -> None:
                 "model does not import",
                 next_step="export the model again",
             )
-        if versions[domain] <= onnx.defs.onnx_opset_version() and not schema_known(
-            node.op_type, domain, versions[domain]
-        ):
+        known = (domain, node.op_type) in STORED_OPERATORS or schema_known(node.op_type, domain, versions[domain])
+        if versions[domain] <= onnx.defs.onnx_opset_version() and not known:
             raise InvalidModelError(
                 f"node {node.name or '(unnamed)'!r} uses the operator {node.op_type!r}, which opset {versions[domain]} of "
                 f"{domain or 'ai.onnx'} does not have",

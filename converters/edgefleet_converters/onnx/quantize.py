@@ -17,6 +17,7 @@ from edgefleet_converters.onnx.load import facts_of, operators_of, opset_of, par
 from edgefleet_converters.onnx.passes.correct_bias import CORRECTED, CorrectBias
 from edgefleet_converters.onnx.passes.fold import canonical
 from edgefleet_converters.onnx.passes.gemm_to_matmul import GemmToMatMul
+from edgefleet_converters.onnx.passes.spell_softmax import SpellSoftmax
 from edgefleet_converters.onnx.weights import store_weights, weights_of
 from edgefleet_converters.passes.base import run_passes
 from edgefleet_converters.recipe import CandidateSpec
@@ -55,6 +56,8 @@ def candidate(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
         made = _dynamic(model, spec)
     elif spec.method == "static":
         assert calibration is not None
+        if spec.op_types or spec.head_float:  # else every operator is to be in integers, which Softmax has a kernel for
+            model = run_passes(model, [SpellSoftmax()]).model
         made = quantized(model, spec, calibration)
     else:
         made = model
@@ -125,7 +128,8 @@ def quantized(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
     Raises TransformError and what onnxruntime raises.
     """
     from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    from edgefleet_converters.onnx.qdq import quantizer_of
 
     if spec.per_channel and opset_of(model) < _PER_CHANNEL_OPSET:
         raise TransformError(
@@ -139,7 +143,7 @@ def quantized(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
     own.CopyFrom(model)
     # Shapes are there already; without this word the quantizer writes the model to disk and infers them again.
     own.metadata_props.append(onnx.StringStringEntryProto(key=_INFERRED, value="onnxruntime.quant"))
-    quantizer = QDQQuantizer(
+    quantizer = quantizer_of(
         own, spec.per_channel, spec.reduce_range, kinds["int8"], kinds[spec.act_dtype], calibration.tensors_data(), [],
         sorted(excluded(model, spec)), list(spec.op_types) or quantizable_operators(),
         {"ActivationSymmetric": spec.act_dtype in ("int8", "int16"), "WeightSymmetric": True},

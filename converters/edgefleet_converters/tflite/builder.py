@@ -11,7 +11,16 @@ from typing import Any, Final, NoReturn
 import numpy as np
 
 from edgefleet_converters.errors import ModelTooLargeError, OperatorNotCompiledError, UnsupportedOperatorError
-from edgefleet_converters.tflite.ir import Array, Graph, Op, Option, Shape, Tensor, constant
+from edgefleet_converters.tflite.ir import (
+    Array,
+    Graph,
+    Op,
+    Option,
+    Quantization,
+    Shape,
+    Tensor,
+    constant,
+)
 from edgefleet_converters.tflite.runtimes import TfliteRuntime
 from edgefleet_converters.tflite.versions import version_of
 
@@ -28,6 +37,8 @@ _TYPED_BY_INPUT: Final = {
     "CONV_3D_TRANSPOSE": 2,
 }
 """Operators whose kernel is chosen by another input than the first."""
+_FORMS: Final = ("QUANTIZE", "DEQUANTIZE")
+"""Between float32 and int8 in every runtime; `runtimes` lists operators on tensors without a scale."""
 
 
 class Builder:
@@ -63,6 +74,13 @@ class Builder:
                 next_step="shorten loops and sequences, or publish the model for an -ort profile",
             )
         return outputs
+
+    def stored(self, x: Tensor, quantization: Quantization) -> Tensor:
+        """Return a float32 value as it is on a grid of int8: QUANTIZE and DEQUANTIZE, which every runtime has."""
+        made = Tensor(self._name("QUANTIZE"), "int8", x.shape, quantization=quantization)
+        real = Tensor(self._name("DEQUANTIZE"), "float32", x.shape)
+        self._ops += [Op("QUANTIZE", (x,), (made,), {}, self.where), Op("DEQUANTIZE", (made,), (real,), {}, self.where)]
+        return real
 
     def const(self, value: Any, dtype: str = "") -> Tensor:
         """Return a constant. dtype: of the values, else that of the array."""
@@ -126,6 +144,8 @@ class Builder:
 
     def check(self, op: Op) -> None:
         """Raise UnsupportedOperatorError unless the runtime has the operator, for its type and in its version."""
+        if op.code in _FORMS:
+            return
         position = _TYPED_BY_INPUT.get(op.code, 0)
         typed = op.inputs[position]
         assert typed is not None

@@ -39,6 +39,7 @@ def convert(  # noqa: PLR0913, PLR0917 - the flags of the command
     privacy: flags.PrivacyPolicy = None,
     precision: flags.PrecisionOption = flags.Precision.AUTO,
     max_drop: flags.MaxDrop = 0.01,
+    explore: flags.Explore = False,
     recipe: flags.Recipe = None,
     shape: flags.Shapes = None,
     value: flags.Values = None,
@@ -66,6 +67,7 @@ def convert(  # noqa: PLR0913, PLR0917 - the flags of the command
         precision=precision,
         metric=metric,
         max_drop=max_drop,
+        explore=explore,
         reading=flags.import_flags(shape, value, allow_pickle),
     )
     folder = out or Path("bundles") / f"{own_name}-{own_version}"

@@ -42,6 +42,7 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
     privacy: flags.PrivacyPolicy = None,
     precision: flags.PrecisionOption = flags.Precision.AUTO,
     max_drop: flags.MaxDrop = 0.01,
+    explore: flags.Explore = False,
     recipe: flags.Recipe = None,
     shape: flags.Shapes = None,
     value: flags.Values = None,
@@ -74,6 +75,7 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
         precision=precision,
         metric=metric,
         max_drop=max_drop,
+        explore=explore,
         reading=flags.import_flags(shape, value, allow_pickle),
     )
     release = _publish(session, request, no_wait=no_wait, deploys=to is not None, measure_on=measure_on or [])

@@ -57,7 +57,10 @@ class DataIn(_In):
 
 
 class OptionsIn(_In):
-    """How to convert. shapes, values: of inputs, by name; allow_pickle: needs the server's setting of that name."""
+    """How to convert. shapes, values: of inputs, by name; allow_pickle: needs the server's setting of that name.
+
+    explore: prove and measure every candidate; the bundles stay the same.
+    """
 
     precision: Literal[
         "auto", "fp32", "fp16", "int8", "dynamic", "int8-weights", "int4-weights", "int16x8", "int16-weights",
@@ -69,10 +72,11 @@ class OptionsIn(_In):
     )
     values: dict[InputName, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict, max_length=64)
     allow_pickle: bool = False
+    explore: bool = False
 
     def as_given(self) -> dict[str, Any]:
         """Return the options; those that came later only when set, so that older releases keep their identity."""
-        later = {"shapes", "values", "allow_pickle"}
+        later = {"shapes", "values", "allow_pickle", "explore"}
         return {name: value for name, value in self.model_dump().items() if value or name not in later}
 
 

@@ -130,4 +130,6 @@ def test_a_model_too_large_for_this_compiler_refuses_one_profile_alone(
     path = tmp_path / "model.onnx"
     path.write_bytes(graph_of(nodes, inputs, [], ["y"]).SerializeToString())
     with pytest.raises(RefusedError, match="more than 1 operators"):
-        compile_step({"model": str(path), "runtime": "litert", "out": str(tmp_path / "out.tflite")})
+        compile_step(
+            {"model": str(path), "runtime": "litert", "io_dtype": "float32", "out": str(tmp_path / "out.tflite")}
+        )

@@ -16,7 +16,7 @@ from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Graph, Op, Tensor, constant
 from edgefleet_converters.tflite.passes.contract import broken, count
 from edgefleet_converters.tflite.passes.layout import CancelTransposes
-from edgefleet_converters.tflite.passes.tidy import DropUnused, ShareEqual
+from edgefleet_converters.tflite.passes.tidy import DropRoundTrips, DropUnused, ShareEqual
 from edgefleet_converters.tflite.runtimes import LITERT_23
 from tests.converters.tflite.models import graph_of
 
@@ -91,3 +91,17 @@ def test_a_graph_that_reads_what_is_not_made_is_no_result() -> None:
     assert "before it is made" in broken(graph, replace(graph, ops=graph.ops[3:]))
     assert broken(graph, replace(graph, outputs=(replace(total, name="other"),))) == "the outputs changed"
     assert broken(graph, graph) == ""
+
+
+def test_a_cast_to_64_bits_and_back_goes() -> None:
+    x, wide, narrow = (Tensor(name, dtype, (3,)) for name, dtype in (("x", "int32"), ("w", "int64"), ("n", "int32")))
+    y = Tensor("y", "int32", (3,))
+    ops = (Op("CAST", (x,), (wide,)), Op("CAST", (wide,), (narrow,)), Op("ABS", (narrow,), (y,)))
+    after, changed = DropRoundTrips().apply(Graph((x,), (y,), ops))
+    assert changed
+    assert DropRoundTrips().ensures(Graph((x,), (y,), ops), after) == ""
+    assert [op.code for op in after.ops] == ["CAST", "ABS"]  # the first has no reader left: `DropUnused` takes it
+    assert after.ops[1].inputs == (x,)
+    edge, _ = DropRoundTrips().apply(Graph((x,), (narrow,), ops[:2]))
+    assert [op.code for op in edge.ops] == ["CAST", "RESHAPE"]
+    assert edge.ops[1].outputs == (narrow,)

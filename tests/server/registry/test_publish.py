@@ -101,7 +101,7 @@ def test_options_that_came_later_do_not_make_an_old_release_another_one(any_hous
     old = {"precision": "auto", "metric": None, "max_drop": 0.01}
     assert OptionsIn().as_given() == old
     assert publish(any_house, release_body(MODEL, options=old)).status_code == 201
-    empty = old | {"shapes": {}, "values": {}, "allow_pickle": False}
+    empty = old | {"shapes": {}, "values": {}, "allow_pickle": False, "explore": False}
     assert publish(any_house, release_body(MODEL, options=empty)).status_code == 200
     fixed = publish(any_house, release_body(MODEL, options={"shapes": {"x": [1, 4]}, "values": {"sr": 16000}}))
     assert fixed.status_code == 409

@@ -50,7 +50,7 @@ class Equalise:
         pairs = _pairs(after)
         touched: set[str] = set()
         for _ in range(_SWEEPS):
-            moved = [names for first, second in pairs if (names := _move(first, second, values))]
+            moved = [names for first, second, _ in pairs if (names := _move(first, second, values))]
             touched.update(name for names in moved for name in names)
             if not moved:
                 break
@@ -64,8 +64,21 @@ class Equalise:
         return "" if all(bool(np.isfinite(numpy_helper.to_array(t)).all()) for t in floats) else "a weight overflowed"
 
 
-def _pairs(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, onnx.NodeProto]]:
-    """Return the pairs of layers whose weights are stored and used once."""
+def evened(before: onnx.ModelProto, after: onnx.ModelProto) -> set[str]:
+    """Return the names of the tensors that have other values in the equalised model: those between the layers of a changed pair.
+
+    A factor is a power of two and is taken back by the second layer, so all else keeps its values to the bit.
+    """
+    old, new = ({tensor.name: tensor for tensor in model.graph.initializer} for model in (before, after))
+    between: set[str] = set()
+    for first, second, names in _pairs(before):
+        if any(old[weight] != new[weight] for weight in (first.input[1], second.input[1])):
+            between.update(names)
+    return between
+
+
+def _pairs(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, onnx.NodeProto, tuple[str, ...]]]:
+    """Return the pairs of layers whose weights are stored and used once, each with the names of the tensors between them."""
     uses: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         for name in node.input:
@@ -81,8 +94,9 @@ def _pairs(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, onnx.NodeProto]
     for first in model.graph.node:
         if not own(first) or not _plain(first):
             continue
-        node, flat = first, False
+        node, flat, between = first, False, []
         while True:
+            between.append(node.output[0])
             users = uses.get(node.output[0], [])
             if len(users) != 1 or node.output[0] in outputs or any(node.output[1:]):
                 break
@@ -92,7 +106,7 @@ def _pairs(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, onnx.NodeProto]
                     node.op_type == "Gemm" if flat or first.op_type == "Gemm" else node.op_type == "Conv"
                 )
                 if fits and attributes_of(node).get("group", 1) == 1:
-                    pairs.append((first, node))
+                    pairs.append((first, node, tuple(between)))
                 break
             flat = flat or node.op_type == "Flatten"
             if node.op_type not in _HOMOGENEOUS and not (

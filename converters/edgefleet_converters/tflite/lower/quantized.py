@@ -10,7 +10,7 @@ import numpy as np
 
 from edgefleet_converters.tflite import maths, moves
 from edgefleet_converters.tflite.builder import Builder
-from edgefleet_converters.tflite.ir import Tensor
+from edgefleet_converters.tflite.ir import Quantization, Tensor
 from edgefleet_converters.tflite.lower.convolution import Window, convolved, window_of
 from edgefleet_converters.tflite.node import Lowering, Node
 
@@ -149,6 +149,11 @@ def qlinear_conv(b: Builder, n: Node) -> Sequence[Tensor]:
     factor = maths.mul(b, _float(b, x_scale, 0, 1), _float(b, w_scale, 1, x.rank))
     real = maths.mul(b, moves.cast(b, total, "float32"), factor)
     return [quantized(b, real, _float(b, scale, 0, 1), moves.reshape(b, zero, []), zero.dtype)]
+
+
+def stored(b: Builder, n: Node) -> Sequence[Tensor]:
+    """`Stored` of `tflite.stored`: the value as it is on the source's own grid."""
+    return [b.stored(n.input(0), Quantization((float(n.get("scale")),), (int(n.get("zero")),)))]
 
 
 LOWERINGS: dict[str, Lowering] = {

@@ -25,6 +25,7 @@ from edgefleet_converters.tflite.lower import (
     training,
 )
 from edgefleet_converters.tflite.node import Lowering, Node
+from edgefleet_converters.tflite.stored import DOMAIN, MARK
 
 FAMILIES: Final = (
     activations, control, convolution, detection, elementwise, generated, indexing, normalization, pooling, products,
@@ -55,5 +56,6 @@ LOWERINGS: Final[dict[tuple[str, str], Lowering]] = {
     **{("ai.onnx.ml", name): lowering for name, lowering in classical.LOWERINGS.items()},
     ("ai.onnx.ml", "ArrayFeatureExtractor"): indexing.array_feature_extractor,
     ("ai.onnx.ml", "Binarizer"): indexing.binarizer,
+    (DOMAIN, MARK): quantized.stored,
 }
 """(domain, operator) -> lowering."""

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
-from edgefleet_converters.tflite.ir import Graph, Op, Tensor
+import numpy as np
+
+from edgefleet_converters.tflite.ir import Graph, Op, Tensor, constant
 from edgefleet_converters.tflite.passes.contract import broken
 
 
@@ -31,8 +33,52 @@ class DropUnused:
         return broken(before, after)
 
 
+class DropRoundTrips:
+    """Case 1: a CAST to a wider type and back again goes (int32 -> int64 -> int32): ONNX has places in 64 bits, kernels in 32.
+
+    Case 2: a CAST back that makes a graph output stays, since outputs have names of their own; it then reads the first value.
+    Case 3: all others stay.
+    """
+
+    name = "drop-round-trips"
+    required = False
+
+    def requires(self, _model: Graph) -> str:
+        """Always runs."""
+        return ""
+
+    def apply(self, model: Graph) -> tuple[Graph, bool]:
+        """Return the graph without such pairs."""
+        outputs = {id(t) for t in model.outputs}
+        widened: dict[int, Tensor] = {}
+        instead: dict[int, Tensor] = {}
+        kept: list[Op] = []
+        changed = False
+        for before in model.ops:
+            op = replace(before, inputs=tuple(instead.get(id(t), t) if t is not None else None for t in before.inputs))
+            source, result = op.inputs[0] if op.inputs else None, op.outputs[0]
+            if op.code == "CAST" and source is not None:
+                first = widened.get(id(source))
+                if first is not None and result.dtype == first.dtype:
+                    changed = True
+                    if id(result) not in outputs:
+                        instead[id(result)] = first
+                        continue
+                    sizes = constant(f"{result.name}/shape", np.array(result.shape, np.int32))
+                    kept.append(Op("RESHAPE", (first, sizes), (result,), {"new_shape": result.shape}, op.source))
+                    continue
+                if (source.dtype, result.dtype) == ("int32", "int64"):
+                    widened[id(result)] = source
+            kept.append(op)
+        return replace(model, ops=tuple(kept)), changed
+
+    def ensures(self, before: Graph, after: Graph) -> str:
+        """Inputs, outputs and order are kept."""
+        return broken(before, after)
+
+
 class ShareEqual:
-    """Case 1: an operator equal to an earlier one (same inputs, options and result types) gives way to it.
+    """Case 1: an operator equal to an earlier one (same inputs, options, result types and scales) gives way to it.
 
     Case 2: one that makes a graph output stays, since outputs have names of their own.
     """
@@ -63,7 +109,7 @@ class ShareEqual:
             current = replace(op, inputs=tuple(map(new, op.inputs)))
             key = (
                 op.code, tuple(id(t) for t in current.inputs), tuple(sorted(op.options.items())),
-                tuple((t.dtype, t.shape) for t in op.outputs),
+                tuple((t.dtype, t.shape, t.quantization) for t in op.outputs),
             )  # fmt: skip
             twin = known.get(key)
             if twin is not None and not any(id(t) in outputs for t in op.outputs):

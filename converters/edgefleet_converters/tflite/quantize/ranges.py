@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from edgefleet_converters.onnx.calibrate import entropy_ranges
 from edgefleet_converters.tflite.ir import Array, Graph, Tensor
 from edgefleet_converters.tflite.quantize.affine import Range
 from edgefleet_converters.tflite.writer import write
@@ -57,8 +58,8 @@ def observe(
 ) -> dict[int, Range]:
     """Return id of tensor -> range, for the graph's inputs and each result that is float32.
 
-    samples: given the loaded model, the arrays of each sample by input name; called once a pass. method: `MinMax` or
-    `Percentile`. Raises ModelLoadError, RunError, InputError. Blocks for as long as the model runs on all samples.
+    samples: given the loaded model, the arrays of each sample by input name; called once a pass. method: `MinMax`, `Percentile`
+    or `Entropy`. Raises ModelLoadError, RunError, InputError. Blocks for as long as the model runs on all samples.
     """
     graph_with_outputs, made = watched(graph)
     if not made:
@@ -66,22 +67,25 @@ def observe(
     model = load(adapter, write(graph_with_outputs))
     inputs = [t for t in graph.inputs if t.dtype == "float32"]
 
-    def values() -> Iterable[tuple[int, Array]]:
+    def values() -> Iterable[dict[int, Array]]:
         for sample in samples(model):
-            yield from ((id(t), np.asarray(sample[t.name])) for t in inputs)
             answers = model.run(sample)
-            yield from ((id(t), answers[f"watched_{i}"]) for i, t in enumerate(made))
+            seen = {id(t): np.asarray(sample[t.name]) for t in inputs}
+            yield seen | {id(t): answers[f"watched_{i}"] for i, t in enumerate(made)}
 
     ranges: dict[int, Range] = {}
-    for key, array in values():
+    for key, array in (item for row in values() for item in row.items()):
         if array.size:
             low, high = ranges.get(key, (np.inf, -np.inf))
             # A NaN must show: min() and max() of Python would let it pass by.
             ranges[key] = (float(np.minimum(low, array.min())), float(np.maximum(high, array.max())))
     if method == "MinMax":
         return ranges
-    histograms = {key: _Histogram(*b) for key, b in ranges.items() if np.isfinite(b).all() and b[1] > b[0]}
-    for key, array in values():
-        if key in histograms:
-            histograms[key].add(array)
+    spread = {key: b for key, b in ranges.items() if np.isfinite(b).all() and b[1] > b[0]}
+    if method == "Entropy":
+        return ranges | entropy_ranges({key: row[key] for key in spread} for row in values())
+    histograms = {key: _Histogram(*b) for key, b in spread.items()}
+    for row in values():
+        for key in spread:
+            histograms[key].add(row[key])
     return ranges | {key: histogram.bounds() for key, histogram in histograms.items()}

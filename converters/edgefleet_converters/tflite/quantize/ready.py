@@ -41,7 +41,7 @@ def made_ready(graph: Graph, *, float_ops: frozenset[int] = frozenset()) -> Grap
         elif op.code == "DIV":
             ops.extend(_division(op))
         elif op.code == "AVERAGE_POOL_2D" and _is_corrected(op, readers.get(id(op.outputs[0]), [])):
-            ops.append(_as_convolution(op))
+            ops.append(as_convolution(op))
         else:
             ops.append(op)
     return replace(graph, ops=tuple(ops))
@@ -84,7 +84,8 @@ def _is_corrected(op: Op, readers: list[Op]) -> bool:
     return False
 
 
-def _as_convolution(op: Op) -> Op:
+def as_convolution(op: Op) -> Op:
+    """Return AVERAGE_POOL_2D without padding as a convolution with equal weights, which may write another scale than it reads."""
     height, width = int(op.options["filter_height"]), int(op.options["filter_width"])  # type: ignore[arg-type]
     channels = op.outputs[0].shape[3]
     name = op.outputs[0].name

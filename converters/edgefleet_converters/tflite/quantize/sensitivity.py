@@ -3,12 +3,14 @@
 Two ladders, as for ONNX models, on calibration samples only (`edgefleet_converters.sensitivity` has the order and the search):
 
 1. Weights: all in int8; those that hurt most go to float16 until the metric holds.
-2. Layers: all weighted ones static; the worst leave int8, and their weights are stored as ladder 1 found.
+2. Layers: all weighted ones static; the worst leave int8, and their weights are stored as ladder 1 found. First with what lies
+   between them in int8 too (`wide_operators`) and the head in float, each layer taken out with the activation function behind it:
+   fewer tensors then cross between int8 and float. Where that does not hold, weighted layers alone.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -19,34 +21,52 @@ from edgefleet_converters.check.metrics import METRICS, judge
 from edgefleet_converters.data import read_arrays, stacked
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.recipe import CandidateSpec
-from edgefleet_converters.sensitivity import MARGIN, SEARCH_SAMPLES, Found, Harm, fewest, samples_to_rank, worst_first
-from edgefleet_converters.tflite.compile import compile_model
+from edgefleet_converters.sensitivity import (
+    MARGIN,
+    SEARCH_SAMPLES,
+    Block,
+    Found,
+    Harm,
+    fewest_out,
+    most_half,
+    most_out,
+    not_worth,
+    ranked,
+    samples_to_rank,
+)
 from edgefleet_converters.tflite.ir import Array, Graph
 from edgefleet_converters.tflite.quantize.bias import channel_means
-from edgefleet_converters.tflite.quantize.candidates import samples_of, static_form
+from edgefleet_converters.tflite.quantize.candidates import compiled_for, samples_of, static_form
 from edgefleet_converters.tflite.quantize.kernels import kernel_of
 from edgefleet_converters.tflite.quantize.ranges import observe
 from edgefleet_converters.tflite.quantize.weights import large_constants, weight_only
-from edgefleet_converters.tflite.runtimes import BY_ADAPTER
+from edgefleet_converters.tflite.quantize.wide import region, saved_by_layer, wide_operators
 from edgefleet_converters.tflite.writer import write
+from edgefleet_converters.worth import brought_back, by_worth
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_runtime.port import ModelRuntime, load
 
 
 def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model: ONNX file, runtime, spec, samples: npz, metric, max_drop}. Returns a `Found`.
+    """Sandbox step. args: {model: ONNX file, runtime, spec, samples: npz, metric, max_drop, max_bytes}. Returns a `Found`.
 
     samples: of the calibration. metric: None or a name; a user's own, and one that needs labels, is replaced by agreement.
-    max_drop: what the gate will allow. Raises TransformError when no choice holds.
+    max_drop: what the gate will allow. max_bytes: a larger model is not worth the effort. Raises TransformError when no choice
+    holds, RecipeKeyError.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
     model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
-    graph = compile_model(model, BY_ADAPTER[args["runtime"]]).graph
+    graph = compiled_for(model, spec, args["runtime"])
     metric = args["metric"] if args["metric"] in METRICS and args["metric"] != "top1" else "agreement"
     search = _Search(
-        graph, read_arrays(Path(args["samples"])), spec, args["runtime"], metric, MARGIN * float(args["max_drop"])
-    )
+        graph, read_arrays(Path(args["samples"])), spec, args["runtime"], metric, MARGIN * float(args["max_drop"]),
+        int(args["max_bytes"]),
+    )  # fmt: skip
     return dict(msgspec.to_builtins(search.run()))
+
+
+FEWEST_PARTED: Final = 16
+"""With fewer samples the biases of a search are fitted to what judges them."""
 
 
 class _Search:
@@ -60,14 +80,20 @@ class _Search:
         adapter: str,
         metric: str,
         max_drop: float,
+        max_bytes: int,
     ) -> None:
-        """max_drop: how much of the metric may be lost on the samples."""
+        """max_drop: how much of the metric may be lost on the samples. max_bytes: of a model that is worth the effort."""
         self._graph, self._spec, self._adapter = graph, spec, adapter
-        self._metric, self._max_drop = metric, max_drop
+        self._metric, self._max_drop, self._max_bytes = metric, max_drop, max_bytes
         self._samples = samples
+        self._ranks: dict[tuple[str, ...], list[Block]] = {}
         self._ranges = observe(graph, self._each, adapter, spec.calibration)
-        self._means = channel_means(graph, self._each, adapter) if spec.correct_bias else {}
-        self._count = min(SEARCH_SAMPLES, len(next(iter(samples.values()))))
+        # biases fitted to the samples that judge them look better than they are: half of the samples for each
+        fitted, self._samples = (
+            (_every_second(samples, 0), _every_second(samples, 1)) if spec.correct_bias else ({}, samples)
+        )
+        self._means = channel_means(graph, lambda model: samples_of(model, fitted), adapter) if fitted else {}
+        self._count = min(SEARCH_SAMPLES, len(next(iter(self._samples.values()))))
         self._reference = self._answers(graph, self._count)
 
     def run(self) -> Found:
@@ -75,8 +101,9 @@ class _Search:
         names, each = large_constants(self._graph), self._spec.per_channel
         weights, half = self._ladder(
             names,
-            alone=lambda name: weight_only(self._graph, kept=frozenset(names) - {name}, per_channel=each),
+            alone=lambda group: weight_only(self._graph, kept=frozenset(names).difference(group), per_channel=each),
             without=lambda kept: weight_only(self._graph, half=frozenset(kept), means=self._means, per_channel=each),
+            most=self._most_half,
         )
         if half is None:
             raise TransformError(
@@ -88,46 +115,110 @@ class _Search:
             op.outputs[0].name for op in self._graph.ops
             if op.code in self._spec.op_types and kernel_of(op, self._adapter) is not None
         ]  # fmt: skip
-        nodes, out = self._ladder(
-            layers,
-            alone=lambda name: self._static([n for n in layers if n != name], [], weight_bits=0),
-            without=lambda kept: self._static(kept, stored, weight_bits=8),
+        form = wide_operators(self._graph, self._spec, self._adapter)
+        wide = self._wide(layers, stored, form) if form else None
+        if wide is not None:
+            nodes, out = wide
+            regions = tuple(region(self._graph, harm.name) for harm in nodes)
+            return Found(tuple(weights), half, tuple(nodes), out, form, regions)
+        nodes, plain = self._ladder(
+            layers, alone=self._alone(layers), without=lambda kept: self._static(kept, stored, weight_bits=8)
         )
-        return Found(tuple(weights), half, tuple(nodes), len(nodes) if out is None else out)
+        return Found(tuple(weights), half, tuple(nodes), len(nodes) if plain is None else plain)
+
+    def _alone(self, layers: list[str]) -> Callable[[tuple[str, ...]], Graph]:
+        return lambda group: self._static([n for n in layers if n not in group], [], weight_bits=0)
+
+    def _wide(self, layers: list[str], stored: list[str], form: tuple[str, ...]) -> tuple[list[Harm], int] | None:
+        """Return the layers, the first to leave first, and how many must leave with `form` in int8; None where that does not hold."""
+        limit = most_out(len(layers))
+        behind = {name: region(self._graph, name) for name in layers}
+
+        def holds(names: Sequence[str]) -> bool:
+            out = sorted({each for name in names for each in behind[name]})
+            return self._holds(self._static(out, stored, weight_bits=8, form=form))
+
+        if holds([]):
+            return [Harm(name, 0.0, 0.0) for name in layers], 0
+        saved = saved_by_layer(self._graph)
+        blocks = by_worth(self._ranked(layers, self._alone(layers)), saved) if limit > 0 else []
+        nodes = [harm for block in blocks for harm in block.layers()]
+        names = [harm.name for harm in nodes]
+        # The most careful choice first: where even that does not hold, nothing else need be tried.
+        if limit <= 0 or not holds(names[:limit]):
+            return None
+        out = fewest_out(blocks, lambda k: holds(names[:k]), limit)
+        if out is None:
+            return None
+        kept = brought_back(nodes[:out], saved, holds)
+        return [*kept, *(harm for harm in nodes if harm not in kept)], len(kept)
 
     def _ladder(
-        self, names: list[str], *, alone: Callable[[str], Graph], without: Callable[[list[str]], Graph]
-    ) -> tuple[list[Harm], int | None]:
+        self, names: list[str], *, alone: Callable[[tuple[str, ...]], Graph], without: Callable[[list[str]], Graph],
+        most: Callable[[list[str]], int] = len,
+    ) -> tuple[list[Harm], int | None]:  # fmt: skip
         """Return layers from the worst on, and how many of them must go; unranked when none must.
 
-        alone: the graph in which only this layer is quantized. without: all but these.
+        alone: the graph in which only these layers are quantized. without: all but these. most: how many of the layers, the worst
+        first, may go before the model is not worth the effort. Raises TransformError when more would have to.
         """
         if not names or self._holds(without([])):
             return [Harm(name, 0.0, 0.0) for name in names], 0
-        count = samples_to_rank(len(names), self._count)
-        ranked = worst_first([self._harm(name, alone(name), count) for name in names])
-        taken = fewest(len(names), lambda k: k > 0 and self._holds(without([harm.name for harm in ranked[:k]])))
-        return ranked, taken
+        blocks = self._ranked(names, alone)
+        worst = [harm for block in blocks for harm in block.layers()]
+        limit = most([harm.name for harm in worst])
+
+        def holds(k: int) -> bool:
+            return self._holds(without([harm.name for harm in worst[:k]]))
+
+        if limit == len(worst):
+            return worst, fewest_out(blocks, holds)
+        # The largest model that is worth it first: where that does not hold, no smaller one need be tried.
+        if limit < 0 or not holds(limit):
+            raise not_worth(self._max_bytes)
+        return worst, fewest_out(blocks, holds, limit)
+
+    def _most_half(self, worst: list[str]) -> int:
+        elements = {
+            t.name: t.data.size for op in self._graph.ops for t in op.inputs if t is not None and t.data is not None
+        }
+        plain = write(weight_only(self._graph, per_channel=self._spec.per_channel))
+        return most_half([elements[name] for name in worst], self._max_bytes - len(plain))
+
+    def _ranked(self, names: list[str], alone: Callable[[tuple[str, ...]], Graph]) -> list[Block]:
+        """Return layers in blocks, from the worst on; the same ones are run once."""
+        key = tuple(names)
+        if key not in self._ranks:
+            count = samples_to_rank(len(names), self._count)
+            self._ranks[key] = ranked(
+                names, lambda groups: [self._harm(group, alone(group), count) for group in groups]
+            )
+        return self._ranks[key]
 
     def _each(self, model: ModelRuntime) -> Iterable[Mapping[str, Array]]:
         return samples_of(model, self._samples)
 
-    def _static(self, exclude: list[str], half: list[str], *, weight_bits: Any) -> Graph:
+    def _static(
+        self, exclude: list[str], half: list[str], *, weight_bits: Any, form: tuple[str, ...] = ()
+    ) -> Graph:  # fmt: skip
+        """Return the static graph without some layers. form: operators beside the weighted ones, with the head in float."""
         spec = msgspec.structs.replace(
-            self._spec, method="static", exclude=exclude, weights_half=half, weight_bits=weight_bits
-        )
+            self._spec, method="static", exclude=exclude, weights_half=half, weight_bits=weight_bits,
+            correct_bias=self._spec.correct_bias and weight_bits > 0, op_types=list(form) or self._spec.op_types,
+            head_float=bool(form),
+        )  # fmt: skip
         return static_form(self._graph, spec, self._ranges, self._adapter, self._means)
 
-    def _harm(self, name: str, graph: Graph, count: int) -> Harm:
+    def _harm(self, names: tuple[str, ...], graph: Graph, count: int) -> Block:
         """Return what a graph does to the first `count` samples; one that does not run is as harmful as can be."""
         wanted = {key: array[:count] for key, array in self._reference.items()}
         try:
             got = self._answers(graph, count)
         except EdgefleetError:
-            return Harm(name, 1.0, 1e9)
+            return Block(names, 1.0, 1e9)
         apart = distance(self._metric, got, wanted)
         drop = judge(self._metric, got, wanted, {}).drop if np.isfinite(apart) else 1.0
-        return Harm(name, float(drop), min(apart, 1e9))
+        return Block(names, float(drop), min(apart, 1e9))
 
     def _holds(self, graph: Graph) -> bool:
         try:
@@ -141,3 +232,9 @@ class _Search:
         model = load(self._adapter, write(graph))
         rows = [model.run(sample) for sample, _ in zip(self._each(model), range(count), strict=False)]
         return {spec.name: stacked(spec, [np.asarray(row[spec.name]) for row in rows]) for spec in model.outputs}
+
+
+def _every_second(samples: Mapping[str, Array], start: int) -> dict[str, Array]:
+    """Return every second sample; all of them where there are too few to be parted."""
+    few = len(next(iter(samples.values()))) < FEWEST_PARTED
+    return {name: array if few else array[start::2] for name, array in samples.items()}

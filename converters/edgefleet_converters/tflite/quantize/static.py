@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from edgefleet_converters.tflite.ir import Array, Graph, Op, Quantization, Tensor, constant
+from edgefleet_converters.tflite.ir import Array, Graph, Op, Quantization, Tensor
 from edgefleet_converters.tflite.quantize import affine, tables
 from edgefleet_converters.tflite.quantize.affine import Range
 from edgefleet_converters.tflite.quantize.floats import before_cancellation, before_decisions
@@ -91,7 +91,7 @@ class _Rewriter:
         if io_dtype == "int8":
             self._ints[id(tensor)] = edge
             return edge
-        edge = replace(tensor, dtype="uint8", quantization=_unsigned(scale))
+        edge = replace(tensor, dtype="uint8", quantization=unsigned(scale))
         self._ints[id(tensor)] = self._quantized(edge, scale, tensor.name)
         return edge
 
@@ -99,13 +99,13 @@ class _Rewriter:
         stored = self._ints.get(id(tensor))
         if stored is None or stored.quantization is None or io_dtype == "float32":
             return self._as_float(tensor)
-        kind = stored.quantization if io_dtype == "int8" else _unsigned(stored.quantization)
+        kind = stored.quantization if io_dtype == "int8" else unsigned(stored.quantization)
         edge = replace(tensor, dtype=io_dtype, quantization=kind)
         made = [index for index, op in enumerate(self._ops) if any(t is stored for t in op.outputs)]
         if io_dtype == "uint8" or not made:
             self._ops.append(Op("QUANTIZE", (stored,), (edge,)))
             return edge
-        self._ops = [_renamed(op, stored, edge) for op in self._ops]
+        self._ops = [renamed(op, stored, edge) for op in self._ops]
         self._ints = {key: edge if held is stored else held for key, held in self._ints.items()}
         return edge
 
@@ -171,28 +171,8 @@ class _Rewriter:
         self._looked_up(op, index, first, tables.entries(chain, points, result, self._adapter), result)
 
     def _looked_up(self, op: Op, index: Tensor, first: int, entries: Array, result: Quantization) -> None:
-        """Write out = entries[index - first]."""
-        out = op.outputs[0]
-        wide, place = (Tensor(f"{out.name}/{what}", "int32", index.shape) for what in ("wide", "place"))
-        table = replace(constant(f"{out.name}/table", entries), quantization=result)
-        made = Tensor(f"{out.name}_int8", "int8", out.shape, quantization=result)
-        shift = constant(f"{out.name}/first", np.array(-first, np.int32))
-        self._ops += [
-            Op("CAST", (index,), (wide,), {"in_data_type": index.dtype, "out_data_type": "int32"}, op.source),
-            Op("ADD", (wide, shift), (place,), {"fused_activation_function": 0}, op.source),
-        ]  # fmt: skip
-        if index.dtype != "int8":
-            # 16 bits hold more numbers than the table has entries; 8 bits do not.
-            place = self._limited(place, len(entries) - 1)
-        self._ops.append(Op("GATHER", (table, place), (made,), {"axis": 0, "batch_dims": 0}, op.source))
-        self._ints[id(out)] = made
-
-    def _limited(self, place: Tensor, last: int) -> Tensor:
-        for code, limit in (("MAXIMUM", 0), ("MINIMUM", last)):
-            made = replace(place, name=f"{place.name}/{code.lower()}")
-            self._ops.append(Op(code, (place, constant(f"{made.name}/limit", np.array(limit, np.int32))), (made,)))
-            place = made
-        return place
+        ops, self._ints[id(op.outputs[0])] = tables.looked_up(op, index, first, entries, result)
+        self._ops += ops
 
     def _decided(self, op: Op) -> bool:
         """Write a choice on int8 values; False where it must be made in float32.
@@ -215,7 +195,7 @@ class _Rewriter:
         """Write the operator in int8; False, with nothing written, where a range is missing or the kernel's limits forbid it."""
         inputs = self._inputs_of(op, kernel)
         result = self._scales.get(id(op.outputs[0]))
-        if inputs is None or result is None or not _fits(op, inputs, result):
+        if inputs is None or result is None or not fits(op, inputs, result):
             return False
         if kernel.scales == "weighted":
             kernel = kernel if self._per_channel else replace(kernel, axis=None)
@@ -260,7 +240,7 @@ class _Rewriter:
         return affine.activation(_bounds(tensor), self._dtype) if affine.finite(_bounds(tensor)) else None
 
 
-def _renamed(op: Op, old: Tensor, new: Tensor) -> Op:
+def renamed(op: Op, old: Tensor, new: Tensor) -> Op:
     inputs = tuple(new if t is old else t for t in op.inputs)
     return replace(op, inputs=inputs, outputs=tuple(new if t is old else t for t in op.outputs))
 
@@ -349,7 +329,7 @@ def _factor(op: Op) -> float | None:
     return value if 1e-6 < abs(value) < 1e6 else None
 
 
-def _fits(op: Op, inputs: list[_Given], result: Quantization) -> bool:
+def fits(op: Op, inputs: list[_Given], result: Quantization) -> bool:
     """Say whether the kernel's fixed-point multipliers can hold these scales; it would end the process otherwise."""
     scales = [scale.scale[0] for _, scale in inputs if scale is not None]
     if op.code in _ADD_LIKE:
@@ -364,5 +344,5 @@ def _bounds(tensor: Tensor) -> Range:
     return (float(np.min(values)), float(np.max(values))) if values.size else (0.0, 0.0)
 
 
-def _unsigned(scale: Quantization) -> Quantization:
+def unsigned(scale: Quantization) -> Quantization:
     return Quantization(scale.scale, (scale.zero_point[0] + 128,))

@@ -165,6 +165,27 @@ def entries(chain: Chain, points: Array, result: Quantization, adapter: str) -> 
     return affine.stored(held, result)
 
 
+def looked_up(op: Op, index: Tensor, first: int, numbers: Array, result: Quantization) -> tuple[list[Op], Tensor]:
+    """Return the operators of out = numbers[index - first], and out as int8. op: whose first output that stands for."""
+    out = op.outputs[0]
+    wide, place = (Tensor(f"{out.name}/{what}", "int32", index.shape) for what in ("wide", "place"))
+    table = replace(constant(f"{out.name}/table", numbers), quantization=result)
+    made = Tensor(f"{out.name}_int8", "int8", out.shape, quantization=result)
+    shift = constant(f"{out.name}/first", np.array(-first, np.int32))
+    ops = [
+        Op("CAST", (index,), (wide,), {"in_data_type": index.dtype, "out_data_type": "int32"}, op.source),
+        Op("ADD", (wide, shift), (place,), {"fused_activation_function": 0}, op.source),
+    ]
+    if index.dtype != "int8":
+        # 16 bits hold more numbers than the table has entries; 8 bits do not.
+        for code, limit in (("MAXIMUM", 0), ("MINIMUM", len(numbers) - 1)):
+            kept = replace(place, name=f"{place.name}/{code.lower()}")
+            ops.append(Op(code, (place, constant(f"{kept.name}/limit", np.array(limit, np.int32))), (kept,)))
+            place = kept
+    ops.append(Op("GATHER", (table, place), (made,), {"axis": 0, "batch_dims": 0}, op.source))
+    return ops, made
+
+
 def with_tables(graph: Graph, found: list[Chain]) -> tuple[Graph, dict[int, Chain]]:
     """Return the graph with a stand-in for each chain, and id of stand-in -> chain. What nobody reads then is left out."""
     by_result = {id(chain.result): chain for chain in found}
