@@ -83,7 +83,7 @@ class Daemon:
         self._renewal = Renewal(self._loop, state, self._paths.identity, self._clock, settings)
         self._runtimes = runtimes()
         self._system = SystemReader(state)
-        self._prepare_folders()
+        wiring.prepare_folders(self._paths)
         self._listeners = public_listeners(settings, self._paths.sockets() / "infer.sock", self._clock)
         self._outbox = wiring.open_outbox(settings, self._paths)
         slots = Slots(self._paths.models)
@@ -228,17 +228,6 @@ class Daemon:
 
     def _is_live(self) -> bool:
         return os.statvfs(self._paths.root).f_bsize > 0 and self._outbox.is_live()
-
-    def _prepare_folders(self) -> None:
-        for folder in (self._paths.run, self._paths.models, self._paths.sockets()):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
-                raise StateFileError(
-                    f"{folder} belongs to another user; the agent's sockets and models must be its own",
-                    next_step=f"remove {folder}, or run the agent as its owner",
-                )
-        for stale in self._paths.sockets().glob("*.sock"):
-            stale.unlink(missing_ok=True)
 
     def _room(self) -> Room:
         return wiring.room(self._settings, self._paths.root, self._runtimes)

@@ -11,13 +11,13 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import replace
 
 from edgefleet_agent.install.records import SlotRef
 from edgefleet_agent.install.slots import Slots
-from edgefleet_agent.loop import Loop, Timer
-from edgefleet_agent.paths import worker_socket
+from edgefleet_agent.lanes import Lanes, route_of
+from edgefleet_agent.loop import Loop
+from edgefleet_agent.serving_sides import Candidates, Listener, Owner
 from edgefleet_agent.telemetry.collect import rss_bytes
 from edgefleet_agent.telemetry.window import Sums
 from edgefleet_agent.worker.protocol import (
@@ -25,7 +25,6 @@ from edgefleet_agent.worker.protocol import (
     Failed,
     GetStats,
     Golden,
-    LaneRoute,
     ModelRoute,
     Ready,
     RoutesTable,
@@ -49,85 +48,6 @@ BACKOFF_S = (0.0, 0.2, 1.0, 5.0, 30.0)
 log = logging.getLogger(__name__)
 
 
-class Owner(Protocol):
-    """Who decides what the workers' words mean. Called in the loop."""
-
-    def on_trial_message(self, model: str, message: ToAgentd) -> None:
-        """A worker on trial said something."""
-        ...
-
-    def on_trial_exit(self, model: str, how: str, failed: Failed | None) -> None:
-        """A worker on trial ended before it was promoted."""
-        ...
-
-    def on_active_golden(self, model: str, golden: Golden) -> None:
-        """The serving worker answered golden vectors."""
-        ...
-
-    def on_stats(self, model: str, sha256: str, stats: Stats) -> None:
-        """A worker that serves this digest, or has served it, told its figures."""
-        ...
-
-    def on_active_exit(self, model: str, how: str, failed: Failed | None) -> bool:
-        """The serving worker ended unasked; True to start it again."""
-        ...
-
-    def before_start(self, model: str) -> None:
-        """An active worker is about to be started: count it durably."""
-        ...
-
-    def on_serving(self, model: str) -> None:
-        """The active worker accepts requests."""
-        ...
-
-
-class Candidates(Protocol):
-    """What stands beside the active workers. Called in the loop."""
-
-    def route(self, model: str, route: ModelRoute) -> ModelRoute:
-        """Return the model's routes with its candidate."""
-        ...
-
-    def on_primary_stats(self, model: str, stats: Stats) -> None:
-        """An active worker told its figures."""
-        ...
-
-    def ask_stats(self) -> None:
-        """Ask the workers beside for theirs."""
-        ...
-
-    def close(self) -> None:
-        """End the workers beside."""
-        ...
-
-
-class Listener(Protocol):
-    """Who hears what workers tell of their answers. Called in the loop."""
-
-    def on_ready(self, worker: Worker) -> None:
-        """A worker can answer."""
-        ...
-
-    def hear(self, worker: Worker, message: ToAgentd) -> bool:
-        """Take a message; False when it is for somebody else."""
-        ...
-
-
-@dataclass(slots=True)
-class _Lanes:
-    active: Worker | None = None
-    trial: Worker | None = None
-    is_recycling: bool = False
-    draining: list[Worker] = field(default_factory=list)
-    restart: Timer | None = None
-    probe: Timer | None = None
-    when_gone: Callable[[], None] | None = None
-    made_room: SlotRef | None = None
-    failures: int = 0
-    serving_since_s: float | None = None
-    sums: Sums | None = None
-
-
 class ModelServing:
     """All models' workers."""
 
@@ -139,7 +59,7 @@ class ModelServing:
         self._slots = slots
         self._server_version = server_version
         self._now = monotonic_s
-        self._models: dict[str, _Lanes] = {}
+        self._models: dict[str, Lanes] = {}
         self._owner: Owner | None = None
         self._gone: Callable[[], None] | None = None
         self._ref_of: Callable[[str], SlotRef | None] = _no_ref
@@ -398,7 +318,7 @@ class ModelServing:
     def write_routes(self) -> None:
         """Replace the routing table."""
         models = {
-            m: ModelRoute(lanes={"active": _route(self._options, m, lanes)})
+            m: ModelRoute(lanes={"active": route_of(self._options, m, lanes)})
             for m, lanes in self._models.items()
             if lanes.active or lanes.made_room
         }
@@ -412,11 +332,11 @@ class ModelServing:
 
     # ---- inside
 
-    def _lanes(self, model: str) -> _Lanes:
-        return self._models.setdefault(model, _Lanes())
+    def _lanes(self, model: str) -> Lanes:
+        return self._models.setdefault(model, Lanes())
 
     @staticmethod
-    def _sums_for(lanes: _Lanes, ref: SlotRef) -> Sums:
+    def _sums_for(lanes: Lanes, ref: SlotRef) -> Sums:
         known = lanes.sums
         return known if known is not None and known.sha256 == ref.sha256 else Sums(ref.sha256, ref.version)
 
@@ -457,7 +377,7 @@ class ModelServing:
         elif worker is lanes.active:
             self._on_active(worker, lanes, message, owner)
 
-    def _on_active(self, worker: Worker, lanes: _Lanes, message: ToAgentd, owner: Owner) -> None:
+    def _on_active(self, worker: Worker, lanes: Lanes, message: ToAgentd, owner: Owner) -> None:
         if isinstance(message, Ready):
             self.write_routes()
             worker.send(Serve())
@@ -473,13 +393,13 @@ class ModelServing:
             owner.on_active_golden(worker.model, message)
 
     @staticmethod
-    def _stop_probe(lanes: _Lanes) -> None:
+    def _stop_probe(lanes: Lanes) -> None:
         if lanes.probe is not None:
             lanes.probe.cancel()
             lanes.probe = None
 
     @staticmethod
-    def _add_stats(worker: Worker, lanes: _Lanes, stats: Stats) -> None:
+    def _add_stats(worker: Worker, lanes: Lanes, stats: Stats) -> None:
         sums = lanes.sums
         if sums is None or sums.sha256 != worker.ref.sha256:
             return
@@ -526,11 +446,11 @@ class ModelServing:
             self._restart_or_not(worker.model, lanes, how, worker.failed)
 
     @staticmethod
-    def _path_in_use(worker: Worker, lanes: _Lanes) -> bool:
+    def _path_in_use(worker: Worker, lanes: Lanes) -> bool:
         others = [w for w in (lanes.active, lanes.trial) if w is not None and w is not worker]
         return any(other.socket_path == worker.socket_path for other in others)
 
-    def _restart_or_not(self, model: str, lanes: _Lanes, how: str, failed: Failed | None) -> None:
+    def _restart_or_not(self, model: str, lanes: Lanes, how: str, failed: Failed | None) -> None:
         assert self._owner is not None
         delay = BACKOFF_S[min(lanes.failures, len(BACKOFF_S) - 1)]
         lanes.failures += 1
@@ -542,7 +462,7 @@ class ModelServing:
         if goes_on and lanes.active is None:
             lanes.restart = self._loop.call_later(delay, lambda: self._again(model, lanes))
 
-    def _again(self, model: str, lanes: _Lanes) -> None:
+    def _again(self, model: str, lanes: Lanes) -> None:
         lanes.restart = None
         if lanes.active is None:
             ref = self._ref_of(model)
@@ -552,19 +472,3 @@ class ModelServing:
 
 def _no_ref(_model: str) -> SlotRef | None:
     return None
-
-
-def _route(options: WorkerOptions, model: str, lanes: _Lanes) -> LaneRoute:
-    active = lanes.active
-    if active is None:
-        ref = lanes.made_room
-        assert ref is not None
-        path = str(worker_socket(options.sockets, model, "active", ref.slot))
-        return LaneRoute(socket=path, version=ref.version, digest=ref.sha256, slot=ref.slot, state="starting")
-    return LaneRoute(
-        socket=str(active.socket_path),
-        version=active.ref.version,
-        digest=active.ref.sha256,
-        slot=active.ref.slot,
-        state="ready" if active.state in ("ready", "serving") else "starting",
-    )

@@ -1,10 +1,12 @@
 """Settings → what the parts of agentd are given. Its own file because `daemon` shall show only what happens."""
 
+import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from edgefleet_agent.cgroup import delegated
+from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.trial import Limits
 from edgefleet_agent.link.drain import Drain
@@ -115,3 +117,16 @@ def limits(settings: AgentSettings) -> Limits:
         slow_min_n=settings.slow_limit_min_n,
         leak_min_s=settings.leak_min_s,
     )
+
+
+def prepare_folders(paths: StatePaths) -> None:
+    """Make the folders that agentd needs, and remove sockets of a run before. Raises StateFileError, OSError."""
+    for folder in (paths.run, paths.models, paths.sockets()):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+            raise StateFileError(
+                f"{folder} belongs to another user; the agent's sockets and models must be its own",
+                next_step=f"remove {folder}, or run the agent as its owner",
+            )
+    for stale in paths.sockets().glob("*.sock"):
+        stale.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What is kept on the device: bounded, fair to rare cases, gone after its days; tasks are done once."""
+"""What is kept on the device: bounded, fair to rare cases, gone after its days."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_agent.captures import DAY_MS, CaptureRecord, CaptureStore, parse_name
-from edgefleet_agent.install.records import TaskWish
 from edgefleet_agent.predictions import (
     FILES,
     Block,
@@ -16,7 +15,6 @@ from edgefleet_agent.predictions import (
     pack_block,
     read_predictions,
 )
-from edgefleet_agent.tasks import Tasks
 
 
 def record(number: int, reason: str = "random", label: int = 0, taken_ms: int | None = None) -> CaptureRecord:
@@ -160,28 +158,3 @@ def test_the_log_is_asked_for_one_model_or_one_trace(tmp_path: Path) -> None:
     assert {p.model for p in read_predictions(tmp_path / "p", model="other")} == {"other"}
     assert [p.at_ms for p in read_predictions(tmp_path / "p", trace_id="t2000-1")] == [2_001]
     assert list(read_predictions(tmp_path / "none")) == []
-
-
-def test_a_task_is_begun_once_and_done_once_over_restarts(tmp_path: Path) -> None:
-    begun: list[str] = []
-    wishes = [
-        TaskWish(id="c-1", kind="capture", args={"limit": 3}),
-        TaskWish(id="x-1", kind="dance"),
-        TaskWish(id="c-2", kind="capture", until_s=50),
-    ]
-
-    def tasks() -> Tasks:
-        made = Tasks(tmp_path / "tasks.done", lambda: 100)
-        made.handlers["capture"] = lambda wish: begun.append(wish.id)
-        return made
-
-    first = tasks()
-    first.take(wishes)
-    first.take(wishes)
-    assert begun == ["c-1"]
-    again = tasks()
-    again.take(wishes)
-    assert begun == ["c-1", "c-1"], "not done before the restart: begun anew"
-    again.finish("c-1")
-    tasks().take(wishes)
-    assert begun == ["c-1", "c-1"]

@@ -23,6 +23,16 @@ def test_the_first_that_is_not_over_is_begun() -> None:
     assert next_step([wish("t-1")], done, NOW) is None
 
 
+def test_what_another_part_does_runs_beside_and_is_begun_once() -> None:
+    tasks = [wish("c-1", "capture", limit=3), wish("t-2")]
+    assert next_step(tasks, TasksDone(), NOW, ("capture",)) == Begin(tasks[0])
+    assert next_step(tasks, TasksDone(), NOW, ("capture",), ("c-1",)) == Begin(tasks[1]), "not waited for"
+    assert isinstance(next_step(tasks, TasksDone(), NOW), GiveUp), "of nobody's kind"
+    late = [wish("c-1", "capture", until_s=NOW)]
+    assert isinstance(next_step(late, TasksDone(), NOW, ("capture",)), GiveUp)
+    assert next_step(late, TasksDone(), NOW, ("capture",), ("c-1",)) is None, "begun in time, it goes on"
+
+
 @pytest.mark.parametrize(
     ("task", "state", "code"),
     [

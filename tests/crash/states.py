@@ -33,9 +33,9 @@ from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.install_child.floor import FloorFile
 from edgefleet_agent.install_child.slot_writer import SlotWriter
-from edgefleet_agent.link.outbox import Outbox
+from edgefleet_agent.link.outbox import Joins, Outbox
 from edgefleet_agent.paths import StatePaths
-from edgefleet_agent.telemetry.window import merge_payloads
+from edgefleet_agent.telemetry.window import begins_s, merge_payloads, pack_payloads
 from edgefleet_agent.worker.protocol import Golden, Ready
 from edgefleet_protocol.blocks import LEAF_BYTES, check_leaf, leaf_count, leaf_index
 from edgefleet_protocol.digest import sha256_hex
@@ -173,7 +173,7 @@ class _Check:
         floor = FloorFile(self.paths.root)
         if known.floor.serial and (floor.lost or floor.floor.gen < known.floor.gen):
             return f"floor lost: gen {floor.floor.gen}, certain was {known.floor.gen}"
-        Outbox(self.paths.outbox, 1 << 20, merge_payloads).close()
+        Outbox(self.paths.outbox, 1 << 20, Joins(merge_payloads, pack_payloads, begins_s)).close()
         return ""
 
     def _start(self) -> str:

@@ -210,7 +210,9 @@ class _Worker:
             self._own = (listener, path, path.stat().st_ino)
             self._listen(listener)
         if start.mirror_path:
-            self._shadow = ShadowListener(Path(start.mirror_path), self._served, self._figures, self._engine)
+            self._shadow = ShadowListener(
+                Path(start.mirror_path), self._served, self._figures, self._engine, capture=self._watch.keep
+            )
         _send(self._control, Ready())
         status = await self._done
         if self._shadow is not None:
