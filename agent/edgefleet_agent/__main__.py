@@ -5,6 +5,7 @@ Errors in three lines (what, why or where, next), exit codes as edgectl's:
 """
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -12,11 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from edgefleet_agent import __version__, errors
-from edgefleet_agent.care.commands import add_care_parsers
-from edgefleet_agent.infer_args import add_infer_parser
 from edgefleet_agent.logs import set_up_logging
 from edgefleet_agent.paths import StatePaths, default_state
-from edgefleet_agent.predictions_cli import add_predictions_parser
 from edgefleet_agent.settings import load_settings
 from edgefleet_protocol.errors import EdgefleetError
 
@@ -41,8 +39,8 @@ EXIT_CODES: dict[type[EdgefleetError], int] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit status."""
-    parser = _parser()
-    args = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    args = (_run_parser() if given[:1] == ["run"] else _parser()).parse_args(given)
     try:
         return int(args.run(args))
     except EdgefleetError as error:
@@ -57,7 +55,29 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(args, wrapped)
 
 
+def _run_parser() -> argparse.ArgumentParser:
+    """Return the parser of `run` alone: what all the others need would be a megabyte that agentd carries for good."""
+    parser = argparse.ArgumentParser("edge-agent", description="Runs verified models on this device.")
+    run = _add_run(parser.add_subparsers(required=True, metavar="COMMAND"))
+    _add_common(run)
+    return parser
+
+
+def _add_run(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    run = sub.add_parser("run", help="run the agent until it is told to stop")
+    run.set_defaults(run=_run)
+    return run
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--state", type=Path, default=default_state(), help="state folder (default: %(default)s)")
+    command.add_argument("-o", "--output", choices=("text", "json"), default="text")
+
+
 def _parser() -> argparse.ArgumentParser:
+    from edgefleet_agent.care.commands import add_care_parsers
+    from edgefleet_agent.predictions_cli import add_predictions_parser
+
     parser = argparse.ArgumentParser("edge-agent", description="Runs verified models on this device.")
     parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
     sub = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -65,8 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     enroll.add_argument("token", help="claim token (efc1.…), or - to read it from standard input")
     enroll.add_argument("--profile", help="hardware profile to ask for; the server decides")
     enroll.set_defaults(run=_enroll)
-    run = sub.add_parser("run", help="run the agent until it is told to stop")
-    run.set_defaults(run=_run)
+    run = _add_run(sub)
     status = sub.add_parser("status", help="what the running agent does")
     status.set_defaults(run=_status)
     renew = sub.add_parser("renew", help="get a certificate for a new key now; the agent does so by itself in time")
@@ -80,14 +99,15 @@ def _parser() -> argparse.ArgumentParser:
     shadow.set_defaults(run=_shadow)
     predictions = add_predictions_parser(sub)
     for command in (enroll, run, status, renew, rollback, shadow, predictions, *add_care_parsers(sub)):
-        command.add_argument("--state", type=Path, default=default_state(), help="state folder (default: %(default)s)")
-        command.add_argument("-o", "--output", choices=("text", "json"), default="text")
+        _add_common(command)
     _add_infer(sub)
     _add_mqtt(sub)
     return parser
 
 
 def _add_infer(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from edgefleet_agent.infer_args import add_infer_parser
+
     infer = add_infer_parser(sub)
     infer.add_argument("--state", type=Path, default=default_state(), help="state folder (default: %(default)s)")
     infer.set_defaults(run=_infer)
@@ -140,6 +160,7 @@ def _renew(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     settings = load_settings(StatePaths(args.state).settings)
     set_up_logging(settings.log_level, "agentd")
+    gc.collect()  # the parser holds itself
     from edgefleet_agent.daemon import Daemon
     from edgefleet_agent.systemd import hand_on
 

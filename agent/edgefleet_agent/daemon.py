@@ -7,6 +7,7 @@
 
 import contextlib
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ from typing import Any
 import msgspec
 
 from edgefleet_agent import __version__, wiring
-from edgefleet_agent.candidate.wiring import candidates
+from edgefleet_agent.beside import Beside
 from edgefleet_agent.chores import Chores
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.control import Control, obey
@@ -109,7 +110,8 @@ class Daemon:
             self._clock,
         )
         near = (self._runner, self._serving, self._reports, self._room)
-        self._candidates = candidates(self._loop, self._paths, slots, self._intake, settings, self._clock, *near)
+        beside = (self._loop, self._paths, slots, self._intake, settings, self._clock)
+        self._candidates = Beside(self._paths, lambda: wiring.candidates(*beside, *near))
         self._chores = Chores(self._loop, self._paths, self._clock, settings.python_command, self._reports.task)
         self._control_socket = self._paths.sockets() / "control.sock"
         self._control = Control(self._loop, self._control_socket, lambda request: obey(self._runner, request))
@@ -160,6 +162,7 @@ class Daemon:
         self._ticker.start()
         self._report_soon()
         Watchdog(self._loop.call_later, self._is_live).start()
+        gc.collect()  # what the imports left behind is room for what comes
         try:
             self._loop.run()
         finally:

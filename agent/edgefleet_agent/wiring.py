@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edgefleet_agent.cgroup import delegated
 from edgefleet_agent.errors import StateFileError
@@ -21,6 +22,9 @@ from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.telemetry.collect import disk_free_bytes, memory_available_bytes, rss_bytes
 from edgefleet_agent.telemetry.window import begins_s, merge_payloads, pack_payloads
 from edgefleet_agent.workers import WorkerOptions
+
+if TYPE_CHECKING:
+    from edgefleet_agent.candidate.candidates import Candidates
 
 METERED_KEEPALIVE_S = 1_200
 """Pings each minute would cost four times what the telemetry does (`./dev bench agent-wire`)."""
@@ -130,3 +134,10 @@ def prepare_folders(paths: StatePaths) -> None:
             )
     for stale in paths.sockets().glob("*.sock"):
         stale.unlink(missing_ok=True)
+
+
+def candidates(*parts: Any) -> "Candidates":
+    """Return the candidates of an agent; parts: as `candidate.wiring.candidates` takes them. Loaded here, and not before."""
+    from edgefleet_agent.candidate.wiring import candidates as made
+
+    return made(*parts)

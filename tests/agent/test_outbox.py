@@ -9,8 +9,9 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgefleet_agent.lanes import Lanes
 from edgefleet_agent.link.outbox import MEMORY_BYTES, SPILL_S, Joins, Kind, Outbox, Waiting
-from edgefleet_agent.serving import ModelServing, _Lanes
+from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.telemetry.window import (
     Sums,
     begins_s,
@@ -318,7 +319,7 @@ def test_classes_are_counted_by_index() -> None:
 
 def test_the_cpu_time_of_a_window_is_what_was_used_in_it() -> None:
     worker = cast("Any", SimpleNamespace(model="digits", ref=SimpleNamespace(sha256="a" * 64), cpu_s=0.0))
-    lanes = _Lanes(active=worker)
+    lanes = Lanes(active=worker)
     used = []
     for cpu_s in (5.0, 7.5):  # the worker tells the time of its whole life
         lanes.sums = Sums("a" * 64, "1")
