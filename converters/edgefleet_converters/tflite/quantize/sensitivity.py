@@ -35,10 +35,9 @@ from edgefleet_converters.sensitivity import (
     samples_to_rank,
 )
 from edgefleet_converters.tflite.ir import Array, Graph
-from edgefleet_converters.tflite.quantize.bias import channel_means
-from edgefleet_converters.tflite.quantize.candidates import compiled_for, samples_of, static_form
+from edgefleet_converters.tflite.quantize.calibration import Calibrator, samples_of
+from edgefleet_converters.tflite.quantize.candidates import compiled_for, static_form
 from edgefleet_converters.tflite.quantize.kernels import kernel_of
-from edgefleet_converters.tflite.quantize.ranges import observe
 from edgefleet_converters.tflite.quantize.weights import large_constants, weight_only
 from edgefleet_converters.tflite.quantize.wide import region, saved_by_layer, wide_operators
 from edgefleet_converters.tflite.writer import write
@@ -48,9 +47,10 @@ from edgefleet_runtime.port import ModelRuntime, load
 
 
 def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model: ONNX file, runtime, spec, samples: npz, metric, max_drop, max_bytes}. Returns a `Found`.
+    """Sandbox step. args: {model: ONNX file, runtime, spec, samples: npz, seen: folder|None, metric, max_drop, max_bytes}.
+    Returns a `Found`.
 
-    samples: of the calibration. metric: None or a name; a user's own, and one that needs labels, is replaced by agreement.
+    samples: of the calibration. seen: as for `candidate_step`. metric: None or a name; a user's own, and one that needs labels, is replaced by agreement.
     max_drop: what the gate will allow. max_bytes: a larger model is not worth the effort. Raises TransformError when no choice
     holds, RecipeKeyError.
     """
@@ -60,7 +60,7 @@ def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
     metric = args["metric"] if args["metric"] in METRICS and args["metric"] != "top1" else "agreement"
     search = _Search(
         graph, read_arrays(Path(args["samples"])), spec, args["runtime"], metric, MARGIN * float(args["max_drop"]),
-        int(args["max_bytes"]),
+        int(args["max_bytes"]), Path(args["seen"]) if args["seen"] else None,
     )  # fmt: skip
     return dict(msgspec.to_builtins(search.run()))
 
@@ -77,14 +77,16 @@ class _Search:
         metric: str,
         max_drop: float,
         max_bytes: int,
+        seen: Path | None,
     ) -> None:
         """max_drop: how much of the metric may be lost on the samples. max_bytes: of a model that is worth the effort."""
         self._graph, self._spec, self._adapter = graph, spec, adapter
         self._metric, self._max_drop, self._max_bytes = metric, max_drop, max_bytes
         self._samples = samples
         self._ranks: dict[tuple[str, ...], list[Block]] = {}
-        self._ranges = observe(graph, self._each, adapter, spec.calibration)
-        self._means = channel_means(graph, self._each, adapter) if spec.correct_bias else {}
+        calibrator = Calibrator(samples, adapter, seen)
+        self._ranges = calibrator.ranges(graph, spec.calibration)
+        self._means = calibrator.means(graph) if spec.correct_bias else {}
         self._count = min(SEARCH_SAMPLES, len(next(iter(samples.values()))))
         self._reference = self._answers(graph, self._count)
 
