@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import helper
 
 from edgefleet_converters.recipe import CandidateSpec
@@ -35,16 +37,17 @@ RECIPES: dict[str, dict[str, Any]] = {
     "weights": {"method": "weights", "precision": "int8-weights", "weight_bits": 8, "correct_bias": True},
     "int16": {"precision": "int16x8", "act_dtype": "int16"},
 }
-_RANDOM = np.random.default_rng(7)
-SAMPLES = _RANDOM.standard_t(2, (36, 6)).astype(np.float32)
+SAMPLES = np.random.default_rng(7).standard_t(2, (36, 6)).astype(np.float32)
 """More than the means are taken of."""
 
 
 def model() -> onnx.ModelProto:
     """Two layers, and a head whose sign and quotient are rewritten for int8 but where it stays float."""
+    random = np.random.default_rng(8)
+    uneven = np.array([1000.0, *[1.0] * 39], np.float32)
     values = {
-        "w": _RANDOM.standard_normal((6, 40)).astype(np.float32), "b": _RANDOM.standard_normal(40).astype(np.float32),
-        "v": _RANDOM.standard_normal((40, 40)).astype(np.float32), "c": _RANDOM.standard_normal(40).astype(np.float32),
+        "w": random.standard_normal((6, 40)).astype(np.float32) * uneven, "b": random.standard_normal(40).astype(np.float32),
+        "v": random.standard_normal((40, 40)).astype(np.float32) / uneven[:, None], "c": random.standard_normal(40).astype(np.float32),
         "three": np.array(3.0, np.float32),
     }  # fmt: skip
     nodes = [
@@ -125,3 +128,33 @@ def test_what_is_not_a_number_is_kept_as_that(tmp_path: Path) -> None:
 
 def test_nothing_is_run_without_samples_for_means() -> None:
     assert Calibrator({}, "litert").means(compile_model(model(), BY_ADAPTER["litert"]).graph) == {}
+
+
+def plainly(low: float, high: float, rows: list[np.ndarray[Any, Any]]) -> tuple[float, float]:
+    """Return the range that keeps 99.99 % of the values, all of them put in 2,048 bins."""
+    counts = sum(np.histogram(row, 2048, (low, high))[0] for row in rows)
+    below, total = np.cumsum(counts), int(np.sum(counts))
+    edge, width = total * (1 - 0.9999) / 2, (high - low) / 2048
+    last = min(int(np.searchsorted(below, total - edge)), 2047)
+    return low + int(np.searchsorted(below, edge)) * width, low + (last + 1) * width
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1), shape=st.sampled_from(["normal", "heavy", "cut", "constant", "steps", "moving"]),
+    count=st.integers(1, 6), size=st.sampled_from([1, 7, 900, 30_000]),
+)  # fmt: skip
+def test_percentile_is_that_of_all_values(seed: int, shape: str, count: int, size: int) -> None:
+    random = np.random.default_rng(seed)
+    rows = []
+    for index in range(count):
+        values = {
+            "normal": random.standard_normal(size), "heavy": random.standard_t(1, size), "cut": np.maximum(random.standard_normal(size), 0),
+            "constant": np.full(size, float(index)), "steps": random.integers(-3, 4, size).astype(float),
+            "moving": random.standard_normal(size) + 50.0 * index,
+        }[shape]  # fmt: skip
+        rows.append(values.astype(np.float32))
+    low, high = float(min(row.min() for row in rows)), float(max(row.max() for row in rows))
+    if low < high:
+        wanted = plainly(low, high, rows)
+        assert ranges.narrowed({0: (low, high)}, lambda: [{0: row} for row in rows], "Percentile") == {0: wanted}

@@ -8,6 +8,7 @@ which one operator differs is run itself. Within it tensors are known by their p
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -34,7 +35,9 @@ class Calibrator:
 
     def __init__(self, samples: Mapping[str, Array], adapter: str, folder: Path | None = None) -> None:
         """samples: by input name, first axis = samples. folder: what was seen of these samples is kept there; None = nowhere."""
-        self._samples, self._adapter, self._folder = samples, adapter, folder
+        self.samples: Final = samples
+        self.adapter: Final = adapter
+        self._folder = folder
         self._watches: dict[int, tuple[Graph, Watch]] = {}
         self._seen: dict[str, Mapping[str, Array]] = {}
 
@@ -44,13 +47,15 @@ class Calibrator:
         ends = self._known(watch, _ENDS, lambda: self._ends(graph, watch))
         if method == _ENDS or not ends:
             return _as_ranges(ends)
-        return _as_ranges(
-            self._known(watch, method, lambda: _as_arrays(narrowed(_as_ranges(ends), self._rows(watch), method)))
-        )
+
+        def run() -> dict[int, Array]:
+            return _as_arrays(narrowed(_as_ranges(ends), lambda: self._rows(watch), method))
+
+        return _as_ranges(self._known(watch, method, run))
 
     def means(self, graph: Graph) -> dict[int, Array]:
         """Return id of tensor -> means float64 [channels] of each input of an operator that `bias.corrected` corrects."""
-        if not self._samples:
+        if not self.samples:
             return {}
         watch = self._watch(graph)
 
@@ -72,15 +77,15 @@ class Calibrator:
         return _as_arrays(ranges)
 
     def _rows(self, watch: Watch) -> Iterable[Mapping[int, Array]]:
-        return watch.rows(lambda model: samples_of(model, self._samples))
+        return watch.rows(lambda model: samples_of(model, self.samples))
 
     def _watch(self, graph: Graph) -> Watch:
         # The graph is kept beside its watch, so that its id is not given to another.
-        return self._watches.setdefault(id(graph), (graph, Watch(graph, self._adapter)))[1]
+        return self._watches.setdefault(id(graph), (graph, Watch(graph, self.adapter)))[1]
 
     def _known(self, watch: Watch, what: str, see: Callable[[], Mapping[int, Array]]) -> dict[int, Array]:
         """Return what is kept of a graph; what is not is seen now, and kept."""
-        name = f"{sha256_hex(watch.data)}.{self._adapter}.{what}.npz"
+        name = f"{sha256_hex(watch.data)}.{self.adapter}.{what}.npz"
         if name not in self._seen:
             path = self._folder / name if self._folder else None
             if path is not None and path.exists():

@@ -32,9 +32,10 @@ from edgefleet_converters.tflite.writer import write
 def candidate_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {model: ONNX file, runtime: `litert` or `tflite`, spec, calibration: npz|None, seen: folder|None, out}.
 
-    seen: what earlier steps saw of the same samples, and where this one adds to it (`calibration`). Writes the `.tflite` file to `out`; returns its facts. Raises TransformError when the recipe changes nothing in the model,
-    RecipeKeyError when it asks for what TFLite files are not made with, DtypeNotAllowedError when float32 would be left where
-    none may be, and what compiling raises.
+    seen: what earlier steps saw of the same samples, and where this one adds to it (`calibration`). Writes the `.tflite` file to
+    `out`; returns its facts. Raises TransformError when the recipe changes nothing in the model, RecipeKeyError when it asks for
+    what TFLite files are not made with, DtypeNotAllowedError when float32 would be left where none may be, and what compiling
+    raises.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
     model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
@@ -53,7 +54,7 @@ def candidate_step(args: dict[str, Any]) -> dict[str, Any]:
 def made(
     graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapter: str, seen: Path | None = None
 ) -> Graph:
-    """Return the graph that a candidate asks for. samples: calibration by input name, first axis = samples. seen: as above."""
+    """Return the graph that a candidate asks for. samples: calibration by input name, first axis = samples. seen: as for the step."""
     check_known(spec)
     calibrator = Calibrator(samples, adapter, seen)
     if spec.method == "float16":

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -19,22 +19,57 @@ Row: TypeAlias = Mapping[int, Array]
 _BINS: Final = 2048
 _KEPT: Final = 0.9999
 """Share of the values that Percentile keeps inside the range."""
+_WIDER: Final = 10
+"""So many times as many values as are cut off are looked at: samples differ."""
 
 
 @dataclass
 class _Histogram:
+    """How many values lie in each bin from `low` to `high`, as far as `bounds` needs to know.
+
+    The bounds lie among few outer values, so of all samples but the first only those beyond `inner` are put in bins, which takes
+    nearly all of the time. inner: those two values and their bins; None = all values are put in bins.
+    """
+
     low: float
     high: float
+    whole: bool = False
     counts: Array = field(default_factory=lambda: np.zeros(_BINS, np.int64))
+    total: int = 0
+    inner: tuple[Any, Any, int, int] | None = None
 
     def add(self, values: Array) -> None:
-        self.counts += np.histogram(values, _BINS, (self.low, self.high))[0]
+        outer = values.reshape(-1)
+        if self.inner is not None:
+            outer = outer[(outer < self.inner[0]) | (outer > self.inner[1])]
+        self.counts += self._binned(outer)
+        if not self.total and not self.whole:
+            self.inner = self._inner(values.dtype)
+        self.total += values.size
 
-    def bounds(self) -> Range:
-        """Return where the outer halves of the share that is not kept begin."""
-        total, below = int(self.counts.sum()), np.cumsum(self.counts)
+    def _binned(self, values: Array) -> Array:
+        return np.histogram(values, _BINS, (self.low, self.high))[0]
+
+    def _inner(self, dtype: Any) -> tuple[Any, Any, int, int] | None:
+        """Return where a share that is `_WIDER` times what is cut off ends on either side of the first sample."""
+        below = np.cumsum(self.counts)
+        edge = below[-1] * _WIDER * (1 - _KEPT) / 2
+        width = (self.high - self.low) / _BINS
+        ends = np.array([self.low + int(np.searchsorted(below, at)) * width for at in (edge, below[-1] - edge)], dtype)
+        first, last = (int(self._binned(end.reshape(1)).argmax()) for end in ends)
+        return (ends[0], ends[1], first, last) if last - first > 1 else None
+
+    def bounds(self) -> Range | None:
+        """Return where the outer halves of the share that is not kept begin; None where too few values were put in bins."""
+        total, counts = self.total, self.counts.copy()
+        if self.inner is not None:
+            # The bins beyond the inner two are complete, those two hold no more than they should: what lies within goes between.
+            counts[self.inner[2] + 1] += total - int(counts.sum())
+        below = np.cumsum(counts)
         edge = total * (1 - _KEPT) / 2
         first, last = int(np.searchsorted(below, edge)), int(np.searchsorted(below, total - edge))
+        if self.inner is not None and not (first <= self.inner[2] and self.inner[3] <= last):
+            return None
         width = (self.high - self.low) / _BINS
         return self.low + first * width, self.low + (min(last, _BINS - 1) + 1) * width
 
@@ -92,16 +127,23 @@ def widened(ranges: dict[int, Range], row: Row) -> None:
             ranges[key] = (float(np.minimum(low, array.min())), float(np.maximum(high, array.max())))
 
 
-def narrowed(ranges: Mapping[int, Range], rows: Iterable[Row], method: str) -> dict[int, Range]:
-    """Return ranges from lowest to highest as `Percentile` or `Entropy` narrows them. rows: the samples once more."""
+def narrowed(ranges: Mapping[int, Range], rows: Callable[[], Iterable[Row]], method: str) -> dict[int, Range]:
+    """Return ranges from lowest to highest as `Percentile` or `Entropy` narrows them. rows: the samples once more, a call a pass."""
     spread = {key: b for key, b in ranges.items() if np.isfinite(b).all() and b[1] > b[0]}
     if method == "Entropy":
-        return {**ranges, **entropy_ranges({key: row[key] for key in spread} for row in rows)}
-    histograms = {key: _Histogram(*b) for key, b in spread.items()}
+        return {**ranges, **entropy_ranges({key: row[key] for key in spread} for row in rows())}
+    found = _percentiles(spread, rows(), whole=False)
+    unsure = {key: spread[key] for key, bounds in found.items() if bounds is None}
+    found |= _percentiles(unsure, rows(), whole=True) if unsure else {}
+    return {**ranges, **{key: bounds for key, bounds in found.items() if bounds is not None}}
+
+
+def _percentiles(spread: Mapping[int, Range], rows: Iterable[Row], *, whole: bool) -> dict[int, Range | None]:
+    histograms = {key: _Histogram(*b, whole=whole) for key, b in spread.items()}
     for row in rows:
-        for key in spread:
-            histograms[key].add(row[key])
-    return {**ranges, **{key: histogram.bounds() for key, histogram in histograms.items()}}
+        for key, histogram in histograms.items():
+            histogram.add(row[key])
+    return {key: histogram.bounds() for key, histogram in histograms.items()}
 
 
 def observe(graph: Graph, samples: Samples, adapter: str, method: str = "MinMax") -> dict[int, Range]:
@@ -113,4 +155,4 @@ def observe(graph: Graph, samples: Samples, adapter: str, method: str = "MinMax"
     watch, ranges = Watch(graph, adapter), dict[int, Range]()
     for row in watch.rows(samples):
         widened(ranges, row)
-    return ranges if method == "MinMax" else narrowed(ranges, watch.rows(samples), method)
+    return ranges if method == "MinMax" else narrowed(ranges, lambda: watch.rows(samples), method)

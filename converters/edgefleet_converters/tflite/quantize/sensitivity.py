@@ -50,18 +50,17 @@ def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {model: ONNX file, runtime, spec, samples: npz, seen: folder|None, metric, max_drop, max_bytes}.
     Returns a `Found`.
 
-    samples: of the calibration. seen: as for `candidate_step`. metric: None or a name; a user's own, and one that needs labels, is replaced by agreement.
-    max_drop: what the gate will allow. max_bytes: a larger model is not worth the effort. Raises TransformError when no choice
-    holds, RecipeKeyError.
+    samples: of the calibration. seen: as for `candidate_step`. metric: None or a name; a user's own, and one that needs labels,
+    is replaced by agreement. max_drop: what the gate will allow. max_bytes: a larger model is not worth the effort. Raises
+    TransformError when no choice holds, RecipeKeyError.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
     model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
     graph = compiled_for(model, spec, args["runtime"])
     metric = args["metric"] if args["metric"] in METRICS and args["metric"] != "top1" else "agreement"
-    search = _Search(
-        graph, read_arrays(Path(args["samples"])), spec, args["runtime"], metric, MARGIN * float(args["max_drop"]),
-        int(args["max_bytes"]), Path(args["seen"]) if args["seen"] else None,
-    )  # fmt: skip
+    seen = Path(args["seen"]) if args["seen"] else None
+    calibrator = Calibrator(read_arrays(Path(args["samples"])), args["runtime"], seen)
+    search = _Search(graph, calibrator, spec, metric, MARGIN * float(args["max_drop"]), int(args["max_bytes"]))
     return dict(msgspec.to_builtins(search.run()))
 
 
@@ -69,25 +68,16 @@ class _Search:
     """One search on one compiled graph."""
 
     def __init__(
-        self,
-        graph: Graph,
-        samples: Mapping[str, Array],
-        spec: CandidateSpec,
-        adapter: str,
-        metric: str,
-        max_drop: float,
-        max_bytes: int,
-        seen: Path | None,
+        self, graph: Graph, calibrator: Calibrator, spec: CandidateSpec, metric: str, max_drop: float, max_bytes: int
     ) -> None:
         """max_drop: how much of the metric may be lost on the samples. max_bytes: of a model that is worth the effort."""
-        self._graph, self._spec, self._adapter = graph, spec, adapter
+        self._graph, self._spec, self._adapter = graph, spec, calibrator.adapter
         self._metric, self._max_drop, self._max_bytes = metric, max_drop, max_bytes
-        self._samples = samples
+        self._samples = calibrator.samples
         self._ranks: dict[tuple[str, ...], list[Block]] = {}
-        calibrator = Calibrator(samples, adapter, seen)
         self._ranges = calibrator.ranges(graph, spec.calibration)
         self._means = calibrator.means(graph) if spec.correct_bias else {}
-        self._count = min(SEARCH_SAMPLES, len(next(iter(samples.values()))))
+        self._count = min(SEARCH_SAMPLES, len(next(iter(calibrator.samples.values()))))
         self._reference = self._answers(graph, self._count)
 
     def run(self) -> Found:
