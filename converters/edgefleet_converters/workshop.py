@@ -303,11 +303,11 @@ class Workshop:
 
     def _compiled_candidate(self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet | None) -> ModelFile:
         """Return the form of a compiled TFLite file that `spec` names, made of the compiler's own graph."""
-        asked = None
+        asked = seen = None
         if calibration is not None and (spec.method == "static" or spec.correct_bias):
-            asked = str(self._sample_file(calibration))
+            asked, seen = str(self._sample_file(calibration)), str(self._seen_folder(calibration))
         out = self._new("candidate.tflite")
-        asking = {"spec": msgspec.to_builtins(spec), "calibration": asked, "out": str(out)}
+        asking = {"spec": msgspec.to_builtins(spec), "calibration": asked, "seen": seen, "out": str(out)}
         args = base.facts["compiled_from"] | asking
         return self._file(
             out, self.sandbox.build("tflite_candidate", args, what=f"making the candidate {spec.id}").answer
@@ -343,8 +343,8 @@ class Workshop:
 
         def compiled() -> Found:
             args = base.facts["compiled_from"] | {
-                "spec": msgspec.to_builtins(spec), "samples": str(self._sample_file(calibration)), "metric": metric,
-                "max_drop": max_drop, "max_bytes": max_bytes,
+                "spec": msgspec.to_builtins(spec), "samples": str(self._sample_file(calibration)),
+                "seen": str(self._seen_folder(calibration)), "metric": metric, "max_drop": max_drop, "max_bytes": max_bytes,
             }  # fmt: skip
             what = "ranking the layers by what int8 costs"
             answer = self.sandbox.build("tflite_sensitivity", args, what=what, patience=_LONG).answer
@@ -394,6 +394,10 @@ class Workshop:
             # The set is kept beside its file, so that its id is not given to another.
             known = self._sample_files[id(samples)] = (samples, path)
         return known[1]
+
+    def _seen_folder(self, samples: SampleSet) -> Path:
+        """Return where the steps that compile a model keep what these samples told of it (`tflite.quantize.calibration`)."""
+        return self._sample_file(samples).with_suffix(".seen")
 
     def _new(self, name: str) -> Path:
         self._files += 1

@@ -105,7 +105,7 @@ def test_a_search_leaves_the_layer_out_that_int8_ruins(tmp_path: Path) -> None:
     spec = static(op_types=list(WEIGHTED), weight_bits=8, per_channel=True)
     args = {
         "model": str(tmp_path / "model.onnx"), "runtime": "litert", "samples": str(tmp_path / "x.npz"), "metric": "mae",
-        "max_drop": 0.1, "max_bytes": 10**9, "spec": msgspec.to_builtins(msgspec.structs.replace(spec, method="mixed")),
+        "seen": None, "max_drop": 0.1, "max_bytes": 10**9, "spec": msgspec.to_builtins(msgspec.structs.replace(spec, method="mixed")),
     }  # fmt: skip
     found = msgspec.convert(sensitivity_step(args), Found)
     before = compile_model(model, LITERT_23).graph

@@ -15,7 +15,8 @@ from edgefleet_converters.onnx.calibrate import Samples, tensor_ranges
 from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Graph
-from edgefleet_converters.tflite.quantize.candidates import compiled_for, made, samples_of
+from edgefleet_converters.tflite.quantize.calibration import samples_of
+from edgefleet_converters.tflite.quantize.candidates import compiled_for, made
 from edgefleet_converters.tflite.quantize.ranges import observe
 from edgefleet_converters.tflite.runtimes import BY_ADAPTER
 from edgefleet_converters.tflite.writer import write

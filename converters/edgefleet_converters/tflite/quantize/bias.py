@@ -4,7 +4,7 @@ A channel's weights are rounded up or down together more often than not, so its 
 shift is known: error of each weight · mean of what it multiplies. Padding is left out of the account.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -12,40 +12,34 @@ import numpy as np
 
 from edgefleet_converters.tflite.ir import Array, Graph, Op, Tensor
 from edgefleet_converters.tflite.quantize import affine
-from edgefleet_converters.tflite.quantize.ranges import watched
-from edgefleet_converters.tflite.writer import write
-from edgefleet_runtime.port import ModelRuntime, load
+from edgefleet_converters.tflite.quantize.ranges import Row
 
 CHANNEL_AXIS: Final[Mapping[str, int]] = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
 """Operator with a bias -> axis of its weights that the results' channels lie on."""
-_MOST_SAMPLES: Final = 32
+MOST_SAMPLES: Final = 32
 """A mean needs no more; each costs a run of the model."""
 
 
-def channel_means(
-    graph: Graph, samples: Callable[[ModelRuntime], Iterable[Mapping[str, Array]]], adapter: str
-) -> dict[int, Array]:
-    """Return id of tensor -> means float64 [channels] of each input of an operator that `corrected` corrects.
+class ChannelMeans:
+    """Means of each input of an operator that `corrected` corrects, over the samples that are added."""
 
-    samples: as for `ranges.observe`. Blocks while the model runs. Raises ModelLoadError, RunError, InputError.
-    """
-    needed = {id(op.inputs[0]): op.inputs[0] for op in graph.ops if _bias(op) is not None}
-    shown, made = watched(graph)
-    if not needed or not made:
-        return {}
-    model = load(adapter, write(shown))
-    names = {id(tensor): f"watched_{index}" for index, tensor in enumerate(made)}
-    sums: dict[int, Array] = {}
-    count = 0
-    for sample, _ in zip(samples(model), range(_MOST_SAMPLES), strict=False):
-        answers, count = model.run(sample), count + 1
-        for key, tensor in needed.items():
-            if tensor is None or (key not in names and tensor.name not in sample):
-                continue
-            values = answers[names[key]] if key in names else np.asarray(sample[tensor.name])
-            mean = values.reshape(-1, values.shape[-1]).mean(axis=0, dtype=np.float64)
-            sums[key] = sums[key] + mean if key in sums else mean
-    return {key: total / count for key, total in sums.items() if np.isfinite(total).all()}
+    def __init__(self, graph: Graph) -> None:
+        self._needed = {id(op.inputs[0]) for op in graph.ops if _bias(op) is not None}
+        self._sums: dict[int, Array] = {}
+        self._count = 0
+
+    def add(self, row: Row) -> None:
+        """Take one sample's values into account; those beyond `MOST_SAMPLES` are not."""
+        if self._count == MOST_SAMPLES:
+            return
+        self._count += 1
+        for key in self._needed.intersection(row):
+            mean = row[key].reshape(-1, row[key].shape[-1]).mean(axis=0, dtype=np.float64)
+            self._sums[key] = self._sums[key] + mean if key in self._sums else mean
+
+    def means(self) -> dict[int, Array]:
+        """Return id of tensor -> means float64 [channels]; tensors with a value that is not finite are left out."""
+        return {key: total / self._count for key, total in self._sums.items() if np.isfinite(total).all()}
 
 
 def corrected(

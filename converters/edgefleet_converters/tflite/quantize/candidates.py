@@ -3,7 +3,7 @@
 Names in `op_types` and `exclude` of a candidate are those of TFLite: operators, and of excluded ones the tensors they make.
 """
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Array, Graph, Op
 from edgefleet_converters.tflite.load import read_facts
 from edgefleet_converters.tflite.quantize.affine import Range
-from edgefleet_converters.tflite.quantize.bias import channel_means, corrected
-from edgefleet_converters.tflite.quantize.ranges import observe
+from edgefleet_converters.tflite.quantize.bias import corrected
+from edgefleet_converters.tflite.quantize.calibration import Calibrator
 from edgefleet_converters.tflite.quantize.ready import made_ready
 from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
 from edgefleet_converters.tflite.quantize.static import quantize_static
@@ -28,22 +28,22 @@ from edgefleet_converters.tflite.quantize.weights import dynamic_range, float16_
 from edgefleet_converters.tflite.quantize.wide import MOVING
 from edgefleet_converters.tflite.runtimes import BY_ADAPTER
 from edgefleet_converters.tflite.writer import write
-from edgefleet_runtime.golden import slice_sample
-from edgefleet_runtime.port import ModelRuntime
 
 
 def candidate_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model: ONNX file, runtime: `litert` or `tflite`, spec, calibration: npz|None, out}.
+    """Sandbox step. args: {model: ONNX file, runtime: `litert` or `tflite`, spec, calibration: npz|None, seen: folder|None, out}.
 
-    Writes the `.tflite` file to `out`; returns its facts. Raises TransformError when the recipe changes nothing in the model,
-    RecipeKeyError when it asks for what TFLite files are not made with, DtypeNotAllowedError when float32 would be left where
-    none may be, and what compiling raises.
+    seen: what earlier steps saw of the same samples, and where this one adds to it (`calibration`). Writes the `.tflite` file to
+    `out`; returns its facts. Raises TransformError when the recipe changes nothing in the model, RecipeKeyError when it asks for
+    what TFLite files are not made with, DtypeNotAllowedError when float32 would be left where none may be, and what compiling
+    raises.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
     model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
     graph = compiled_for(model, spec, args["runtime"])
     samples = read_arrays(Path(args["calibration"])) if args["calibration"] else {}
-    data = write(made(graph, spec, samples, args["runtime"]))
+    seen = Path(args["seen"]) if args["seen"] else None
+    data = write(made(graph, spec, samples, args["runtime"], seen))
     if data == write(graph):
         raise TransformError(
             "no operator of the model has a smaller form by this recipe", next_step="choose another precision or recipe"
@@ -52,9 +52,12 @@ def candidate_step(args: dict[str, Any]) -> dict[str, Any]:
     return read_facts(data)
 
 
-def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapter: str) -> Graph:
-    """Return the graph that a candidate asks for. samples: calibration by input name, first axis = samples."""
+def made(
+    graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapter: str, seen: Path | None = None
+) -> Graph:
+    """Return the graph that a candidate asks for. samples: calibration by input name, first axis = samples. seen: as for the step."""
     check_known(spec)
+    calibrator = Calibrator(samples, adapter, seen)
     if spec.method == "float16":
         return float16_weights(graph)
     if spec.method == "weights":
@@ -62,14 +65,14 @@ def made(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapte
             graph,
             half=frozenset(spec.weights_half),
             kept=frozenset(spec.weights_float),
-            means=_means(graph, spec, samples, adapter),
+            means=calibrator.means(graph) if spec.correct_bias else {},
             per_channel=spec.per_channel,
         )
     if spec.method == "dynamic":
         return dynamic_range(graph, per_channel=spec.per_channel)
     graph = ready_for(graph, spec)
-    ranges = observe(graph, lambda model: samples_of(model, samples), adapter, spec.calibration)
-    return static_form(graph, spec, ranges, adapter, _means(graph, spec, samples, adapter))
+    means = calibrator.means(graph) if spec.correct_bias else {}
+    return static_form(graph, spec, calibrator.ranges(graph, spec.calibration), adapter, means)
 
 
 def check_known(spec: CandidateSpec) -> None:
@@ -96,18 +99,6 @@ def compiled_for(model: onnx.ModelProto, spec: CandidateSpec, adapter: str) -> G
     check_known(spec)
     even = run_passes(model, [Equalise()]).model if spec.equalise else model
     return compile_model(even, BY_ADAPTER[adapter]).graph
-
-
-def _means(graph: Graph, spec: CandidateSpec, samples: Mapping[str, Array], adapter: str) -> dict[int, Array]:
-    return (
-        channel_means(graph, lambda model: samples_of(model, samples), adapter) if spec.correct_bias and samples else {}
-    )
-
-
-def samples_of(model: ModelRuntime, samples: Mapping[str, Array]) -> Iterable[Mapping[str, Array]]:
-    """Yield each sample as the model takes it. samples: by input name, first axis = samples."""
-    for index in range(len(next(iter(samples.values()), []))):
-        yield {s.name: slice_sample(s, samples[s.name], index) for s in model.inputs}
 
 
 def ready_for(graph: Graph, spec: CandidateSpec) -> Graph:

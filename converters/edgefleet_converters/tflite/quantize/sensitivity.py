@@ -35,10 +35,9 @@ from edgefleet_converters.sensitivity import (
     samples_to_rank,
 )
 from edgefleet_converters.tflite.ir import Array, Graph
-from edgefleet_converters.tflite.quantize.bias import channel_means
-from edgefleet_converters.tflite.quantize.candidates import compiled_for, samples_of, static_form
+from edgefleet_converters.tflite.quantize.calibration import Calibrator, samples_of
+from edgefleet_converters.tflite.quantize.candidates import compiled_for, static_form
 from edgefleet_converters.tflite.quantize.kernels import kernel_of
-from edgefleet_converters.tflite.quantize.ranges import observe
 from edgefleet_converters.tflite.quantize.weights import large_constants, weight_only
 from edgefleet_converters.tflite.quantize.wide import region, saved_by_layer, wide_operators
 from edgefleet_converters.tflite.writer import write
@@ -48,20 +47,20 @@ from edgefleet_runtime.port import ModelRuntime, load
 
 
 def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model: ONNX file, runtime, spec, samples: npz, metric, max_drop, max_bytes}. Returns a `Found`.
+    """Sandbox step. args: {model: ONNX file, runtime, spec, samples: npz, seen: folder|None, metric, max_drop, max_bytes}.
+    Returns a `Found`.
 
-    samples: of the calibration. metric: None or a name; a user's own, and one that needs labels, is replaced by agreement.
-    max_drop: what the gate will allow. max_bytes: a larger model is not worth the effort. Raises TransformError when no choice
-    holds, RecipeKeyError.
+    samples: of the calibration. seen: as for `candidate_step`. metric: None or a name; a user's own, and one that needs labels,
+    is replaced by agreement. max_drop: what the gate will allow. max_bytes: a larger model is not worth the effort. Raises
+    TransformError when no choice holds, RecipeKeyError.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
     model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
     graph = compiled_for(model, spec, args["runtime"])
     metric = args["metric"] if args["metric"] in METRICS and args["metric"] != "top1" else "agreement"
-    search = _Search(
-        graph, read_arrays(Path(args["samples"])), spec, args["runtime"], metric, MARGIN * float(args["max_drop"]),
-        int(args["max_bytes"]),
-    )  # fmt: skip
+    seen = Path(args["seen"]) if args["seen"] else None
+    calibrator = Calibrator(read_arrays(Path(args["samples"])), args["runtime"], seen)
+    search = _Search(graph, calibrator, spec, metric, MARGIN * float(args["max_drop"]), int(args["max_bytes"]))
     return dict(msgspec.to_builtins(search.run()))
 
 
@@ -73,26 +72,19 @@ class _Search:
     """One search on one compiled graph."""
 
     def __init__(
-        self,
-        graph: Graph,
-        samples: Mapping[str, Array],
-        spec: CandidateSpec,
-        adapter: str,
-        metric: str,
-        max_drop: float,
-        max_bytes: int,
+        self, graph: Graph, calibrator: Calibrator, spec: CandidateSpec, metric: str, max_drop: float, max_bytes: int
     ) -> None:
         """max_drop: how much of the metric may be lost on the samples. max_bytes: of a model that is worth the effort."""
-        self._graph, self._spec, self._adapter = graph, spec, adapter
+        self._graph, self._spec, self._adapter = graph, spec, calibrator.adapter
         self._metric, self._max_drop, self._max_bytes = metric, max_drop, max_bytes
-        self._samples = samples
+        self._samples = calibrator.samples
         self._ranks: dict[tuple[str, ...], list[Block]] = {}
-        self._ranges = observe(graph, self._each, adapter, spec.calibration)
-        # biases fitted to the samples that judge them look better than they are: half of the samples for each
-        fitted, self._samples = (
-            (_every_second(samples, 0), _every_second(samples, 1)) if spec.correct_bias else ({}, samples)
-        )
-        self._means = channel_means(graph, lambda model: samples_of(model, fitted), adapter) if fitted else {}
+        self._ranges = calibrator.ranges(graph, spec.calibration)
+        self._means: dict[int, Array] = {}
+        if spec.correct_bias:
+            # biases fitted to the samples that judge them look better than they are: half of the samples for each
+            fitted, self._samples = _every_second(calibrator.samples, 0), _every_second(calibrator.samples, 1)
+            self._means = Calibrator(fitted, calibrator.adapter).means(graph)
         self._count = min(SEARCH_SAMPLES, len(next(iter(self._samples.values()))))
         self._reference = self._answers(graph, self._count)
 
