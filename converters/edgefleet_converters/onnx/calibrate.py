@@ -232,11 +232,11 @@ def channel_means(model: onnx.ModelProto, tensors: Sequence[str], samples: Sampl
     shown.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name in made
     )
-    session = quiet_session(shown)
     wanted = [name for name in names if name in made]
+    session = quiet_session(shown) if wanted else None  # a graph without outputs is none
 
     def means(feed: dict[str, Array]) -> dict[str, Array]:
-        values = dict(zip(wanted, session.run(wanted, feed) if wanted else [], strict=True))  # none asked for = all
+        values = dict(zip(wanted, session.run(wanted, feed) if session is not None else [], strict=True))
         values |= {name: feed[name] for name in names if name in given}
         return {name: _channel_mean(value) for name, value in values.items() if value.ndim > 1}
 

@@ -79,13 +79,12 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
         reading=flags.import_flags(shape, value, allow_pickle),
     )
     release = _publish(session, request, no_wait=no_wait, deploys=to is not None, measure_on=measure_on or [])
-    code = exit_code(release)
     if no_wait and not is_over(release):
         session.out.note(f"queued; follow it with `edgectl release show {release['ref']}`")
-        code = 0
-    elif to is not None and release.get("bundles"):
+        raise typer.Exit(0)
+    if to is not None and release.get("bundles"):
         _deploy(session, str(release["ref"]), to, way)
-    raise typer.Exit(code)
+    raise typer.Exit(exit_code(release))
 
 
 def _refuse_early_measurement(no_wait: bool, measure_on: list[str] | None) -> None:
