@@ -25,7 +25,11 @@ def _value(text: str) -> float | bool | str:
 
 def test_the_page_names_settings_and_defaults_as_they_are() -> None:
     known = {field.name: field.default for field in msgspec.structs.fields(AgentSettings)}
-    rows = re.findall(r"^\| (`[a-z_]+`(?:, `[a-z_]+`)*) \| ([^|]+) \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| (`[a-z_]+`(?:, `[a-z_]+`)*) \| ([^|]+) \|",
+        PAGE.read_text("utf-8").split("## What happens to an update")[0],
+        re.MULTILINE,
+    )
     told = {
         name.strip("`"): _value(value)
         for names, values in rows

@@ -24,10 +24,25 @@ from tests.house.tree import ROOT
 from tests.journeys.road import PATIENCE_S, Road
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
-MAX_WHEEL_BYTES = 300_000
-NEEDS_NUMPY = {f"edgefleet_agent.worker.{name}" for name in ("api", "life", "loading", "predict", "wire")} | {
-    "edgefleet_agent.care.measure"
-}
+MAX_WHEEL_BYTES = 400_000
+_OF_THE_WORKER = (
+    *(
+        "api",
+        "capture",
+        "codec",
+        "describe",
+        "frames",
+        "keeping",
+        "lanes",
+        "life",
+        "loading",
+        "measuring",
+        "mirror",
+        "predict",
+    ),
+    *("shadow", "watch", "wire"),
+)
+NEEDS_NUMPY = {f"edgefleet_agent.worker.{name}" for name in _OF_THE_WORKER} | {"edgefleet_agent.care.measure"}
 IMPORT_ALL = """
 import importlib, pkgutil, edgefleet_agent, edgefleet_protocol
 for package in (edgefleet_agent, edgefleet_protocol):

@@ -458,7 +458,8 @@ def _connect(path: Path | str, pages: int) -> sqlite3.Connection:
     db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA cache_size = -256")
-    db.execute("PRAGMA wal_autocheckpoint = 800")
+    # a small file has a small log too: with the pages of one transaction more it stays within what the cap leaves for it
+    db.execute(f"PRAGMA wal_autocheckpoint = {min(800, pages * 3 // 4)}")
     db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES // 2}")
     page_bytes = int(db.execute("PRAGMA page_size").fetchone()[0])  # a file that an earlier version made keeps its own
     db.execute(f"PRAGMA max_page_count = {pages * _PAGE_BYTES // page_bytes}")
