@@ -66,15 +66,30 @@ SLOW = (
     "server/telemetry/test_costs.py",
     "server/test_main.py",
 )
+LONGEST = (
+    "journeys/test_rollouts.py",
+    "house/test_docs.py",
+    "journeys/test_demo.py",
+    "crash/",
+    "agent/test_going_back.py",
+    "converters/test_real_models.py",
+)
+"""Begun first, so that at the end no single file is waited for."""
 
 os.environ.pop("COLUMNS", None)  # a parallel run sets it for its workers; edgectl's tables would be cut to it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of the files above."""
+    """Mark every test of the files above, and put the longest files first, then the other slow ones."""
+    order: dict[Path, int] = {}
     for item in items:
-        if item.path.is_relative_to(ROOT) and item.path.relative_to(ROOT).as_posix().startswith(SLOW):
+        name = item.path.relative_to(ROOT).as_posix() if item.path.is_relative_to(ROOT) else ""
+        if name.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+        place = next((i for i, long in enumerate(LONGEST) if name.startswith(long)), len(LONGEST))
+        place += place == len(LONGEST) and item.get_closest_marker("slow") is None
+        order[item.path] = min(place, order.get(item.path, place))
+    items.sort(key=lambda item: order[item.path])
 
 
 def pytest_configure() -> None:

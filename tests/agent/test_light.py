@@ -1,5 +1,6 @@
 """agentd stays light: what it may not import, and what it may weigh when it is connected and idle."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,11 +26,18 @@ def test_agentd_imports_nothing_heavy() -> None:
     assert not {"importlib.metadata", "edgefleet_agent.client", "edgefleet_agent.renew"} & set(loaded)
 
 
-def test_a_connected_idle_agent_keeps_within_its_memory(agent: Agent, tmp_path: Path) -> None:
-    # msgspec takes this where it is installed; nothing that a device needs brings it, the tests' own packages do
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "bare" / "typing_extensions.py").write_text("raise ImportError(__name__)", "ascii")
-    agent.environment = {**agent.environment, "PYTHONPATH": str(tmp_path / "bare")}
+def test_what_paho_needs_for_a_proxy_is_imported_when_it_is_used() -> None:
+    code = (
+        "import sys, edgefleet_agent.daemon; print('http.client' in sys.modules); import urllib.request; "
+        "print(sorted(urllib.request.getproxies()), 'http.client' in sys.modules, type(urllib.request).__name__)"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    environment["mqtt_proxy"] = "http://127.0.0.1:9"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines() == ["False", "['mqtt'] True module"]
+
+
+def test_a_connected_idle_agent_keeps_within_its_memory(agent: Agent) -> None:
     agent.start()
     assert eventually(lambda: agent.status().get("connected") and agent.status().get("gen"))
     assert agent.process is not None
