@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -34,8 +35,9 @@ _HELP = """Ship ML models to edge devices: publish, deploy, watch.
 Start with `edgectl demo`, or `edgectl login URL` for a server that runs already."""
 
 
+@cache
 def build() -> Any:
-    """Return the click command for all of `edgectl`."""
+    """Return the click command for all of `edgectl`; made once a process, which costs most of what a small command does."""
     app = typer.Typer(
         name="edgectl",
         help=_HELP,

@@ -50,14 +50,14 @@ QUICK = {
 }
 
 
-def eventually(is_true: Callable[[], Any], wait_s: float = WAIT_S) -> Any:
-    """Return the first true value within the time, else the last one."""
+def eventually(is_true: Callable[[], Any], wait_s: float = WAIT_S, pause_s: float = 0.03) -> Any:
+    """Return the first true value within the time, else the last one. pause_s: between two looks."""
     until = time.monotonic() + wait_s
     while True:
         value = is_true()
         if value or time.monotonic() > until:
             return value
-        time.sleep(0.03)
+        time.sleep(pause_s)
 
 
 def deploy(site: Site, version: str, data: bytes, model: str = "digits") -> None:

@@ -15,9 +15,12 @@ from typing import Any
 
 import psutil
 
+from edgefleet_server.clock import SystemClock
+from edgefleet_server.rollout import store
+from edgefleet_server.rollout.draft import LOOK_FOR_LATE
 from tests.agent.field import eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx, nan_onnx
-from tests.journeys.road import PATIENCE_S, Road, Traveller
+from tests.journeys.road import ASK_AGAIN_S, PATIENCE_S, Road, Traveller
 from tests.server.fleet.house import PROFILE
 
 Json = dict[str, Any]
@@ -134,7 +137,7 @@ class Rolling:
             seen[0] = self.shown()
             return bool(is_so(seen[0]))
 
-        assert eventually(looks_so, PATIENCE_S), json.dumps([seen[0], self.devices()], indent=1)
+        assert eventually(looks_so, PATIENCE_S, ASK_AGAIN_S), json.dumps([seen[0], self.devices()], indent=1)
         return seen[0]
 
     def ends(self, state: str) -> Json:
@@ -149,8 +152,18 @@ class Rolling:
             seen.update(self.devices().get(device, {}))
             return all(key in seen and seen[key] == value for key, value in facts.items())
 
-        assert eventually(matches, PATIENCE_S), f"wanted {facts}, told {seen}, of {json.dumps(self.shown(), indent=1)}"
+        assert eventually(matches, PATIENCE_S, ASK_AGAIN_S), f"wanted {facts}, told {seen}, of {json.dumps(self.shown(), indent=1)}"
         return seen
+
+    def look_for_late(self) -> None:
+        """Bring forward the engine's next look at this rollout, which has ended and is looked at once a minute."""
+        now = SystemClock().now()
+        with self.road.house.db.session() as session:
+            row = store.rollout(session, self.id)
+            assert row.next_eval_at is not None
+            assert row.next_eval_at - now <= LOOK_FOR_LATE
+            row.next_eval_at = now
+            session.add(row)
 
     def page(self) -> str:
         """Return the web page of the rollout as a signed-in browser gets it."""

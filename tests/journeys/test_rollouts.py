@@ -62,6 +62,7 @@ def test_a_device_that_is_away_is_left_out_and_takes_it_up_when_it_returns(fleet
 
     gone.start()
     fleet.prove(release)
+    rollout.look_for_late()
     back = rollout.stands(gone.name, state="healthy")
     assert (back["reason"], back["running"], back["is_joiner"]) == ("", release, False)
     assert rollout.shown()["counts"]["unreachable"] == 0
