@@ -3,6 +3,7 @@
 import io
 import json
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -42,11 +43,13 @@ def _tensor(**changes: Any) -> bytes:
     return json.dumps({"inputs": [{k: v for k, v in tensor.items() if v is not None}]}).encode()
 
 
-@pytest.fixture
-def served(rig: Rig) -> Rig:
-    """A rig with one serving classifier."""
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """A rig with one serving classifier; no test ends it or looks at its figures."""
+    rig = Rig(tmp_path_factory.mktemp("served"))
     rig.start(bundle_bytes(classifier_onnx())).serve()
-    return rig
+    yield rig
+    rig.close()
 
 
 def test_server_and_model_metadata(served: Rig) -> None:
