@@ -24,7 +24,6 @@ EVERY_S = 1.0
 MAX_ROWS = 512
 SEND_BYTES = 64 * 1024
 SEND_PAUSE_S = 0.05
-MAX_TRACE_CHARS = 64
 TRACE_HEADER = b"x-edgefleet-trace"
 _TRACE = re.compile(rb"[!-~]{1,64}")
 
