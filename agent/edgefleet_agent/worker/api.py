@@ -383,12 +383,13 @@ class Api:
         try:
             outputs = self._served.runtime.run(inputs)
         except RunError:
-            self._figures.failed(time.perf_counter() - began)
+            if not call.is_abandoned:  # else counted as a timeout already
+                self._figures.failed(time.perf_counter() - began)
             raise
         elapsed_s = time.perf_counter() - began
         nonfinite = total_nonfinite(outputs.values())
         if call.is_abandoned:
-            return outputs, nonfinite  # counted as a timeout already
+            return outputs, nonfinite
         classes = self._served.postprocess.classes(outputs)
         # what NaN was asked with may be answered with NaN: that says nothing about the model
         is_broken = nonfinite > 0 and not total_nonfinite(inputs.values())
