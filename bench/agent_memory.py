@@ -51,7 +51,9 @@ def cpu_s(pid: int) -> float:
 
 def imported() -> dict[str, Any]:
     """Return what a fresh interpreter holds after the imports of `edge-agent run`."""
-    code = "import sys, edgefleet_agent.__main__ as m; m._parser(); import edgefleet_agent.daemon; print(*sys.modules)"
+    code = (
+        "import sys, edgefleet_agent.__main__ as m; m._run_parser(); import edgefleet_agent.daemon; print(*sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     modules = run.stdout.split()
     tops = {name.partition(".")[0] for name in modules}

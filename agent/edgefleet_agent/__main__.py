@@ -1,4 +1,4 @@
-"""`edge-agent`: enroll, renew, run, status, rollback, infer, and the commands of `care`.
+"""`edge-agent`: enroll, renew, run, status, rollback, shadow, predictions, infer, mqtt, and the commands of `care`.
 
 Errors in three lines (what, why or where, next), exit codes as edgectl's:
 0 ok, 1 failed, 2 usage, 3 cancelled, 4 refused, 5 not found, 6 conflict, 7 unreachable, 130 interrupted.

@@ -10,9 +10,14 @@ def add_infer_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
     The caller adds how to find the device and puts `url` or `socket` into the namespace given to `run_infer`.
     """
-    parser = sub.add_parser("infer", help="ask a model on this device", description=DESCRIPTION)
+    usage = "%(prog)s [options] MODEL [INPUT ...]"
+    parser = sub.add_parser("infer", help="ask a model on this device", description=DESCRIPTION, usage=usage)
     parser.add_argument("model", metavar="MODEL", help="name of the model, or name@version")
-    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="image, .csv, .json, .npy, a folder of them, or -")
+    inputs = parser.add_argument(
+        "inputs", metavar="INPUT", nargs="+", default=[], help="image, .csv, .json, .npy, a folder of them, or -"
+    )
+    # none is needed (--lines, --camera). Said here and not by "*": before Python 3.12 that takes no inputs behind an option
+    inputs.required = False
     parser.add_argument("--url", help="address of the device's inference API (default: this device's)")
     parser.add_argument("--socket", help="unix socket of the inference API")
     parser.add_argument("--content-type", help="what the input is, for - and for files without a known suffix")

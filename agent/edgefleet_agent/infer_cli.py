@@ -40,7 +40,7 @@ def run_infer(args: argparse.Namespace) -> int:
     with Model(name, url=args.url, socket=args.socket, version=version or None, timeout_s=args.timeout) as model:
         for path in inputs:
             try:
-                results.append(_ask(model, path, args.content_type))
+                results.append({"input": str(path), **ask_file(model, path, args.content_type)})
             except InferenceUnreachableError as e:
                 complain(e.message, "", e.next_step)
                 return EXIT_UNREACHABLE
@@ -54,13 +54,25 @@ def run_infer(args: argparse.Namespace) -> int:
     return EXIT_SOME_FAILED if failed else EXIT_OK
 
 
-def _ask(model: Model, path: Path, content_type: str | None) -> dict[str, Any]:
+def ask_file(model: Model, path: Path, content_type: str | None) -> dict[str, Any]:
+    """Return what `ask` does of a file, or of standard input for `-`; a file that cannot be read is an error of its own."""
     try:
-        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        answer = model.predict(data, content_type=content_type or media_type_of(path) or "application/json")
-    except (InferenceError, OSError) as e:
-        return {"input": str(path), "error": str(e)}
-    result = {"input": str(path), "version": answer.get("model_version"), "predictions": answer["predictions"]}
+        body = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as e:
+        return {"error": str(e)}
+    return ask(model, body, content_type or media_type_of(path) or "application/json")
+
+
+def ask(model: Model, body: bytes, content_type: str) -> dict[str, Any]:
+    """Return `version`, `predictions` and, where there are some, `nonfinite` of one answer; or `error`.
+
+    Raises InferenceUnreachableError.
+    """
+    try:
+        answer = model.post("predict", body, content_type)
+    except InferenceError as e:
+        return {"error": e.message}
+    result = {"version": answer.get("model_version"), "predictions": answer["predictions"]}
     if answer.get("parameters", {}).get("nonfinite"):
         result["nonfinite"] = answer["parameters"]["nonfinite"]
     return result

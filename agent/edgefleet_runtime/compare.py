@@ -78,8 +78,7 @@ def _one(old: Mapping[str, Any], new: Mapping[str, Any]) -> Likeness:
     delta = _delta(old.get("score"), new.get("score"))
     if "positive" in old:
         return Likeness(old["positive"] == new.get("positive"), delta)
-    same = old.get("label") == new.get("label")
-    return Likeness(same, delta if same else max(delta, 0.0))
+    return Likeness(old.get("label") == new.get("label"), delta)
 
 
 def _classes(old: list[Any], new: list[Any]) -> Likeness:

@@ -144,24 +144,26 @@ class Postprocessor:
         raw = outputs[recipe.name]
         if not isinstance(recipe.steps[-1], TopK | ArgMax) or raw.size == 0 or raw.dtype.kind not in "iuf":
             return None
-        values = real_values(self.specs[recipe.name], raw)
-        for step in recipe.steps[:-1]:
-            values = _transform(step, values)
+        values = self._transformed(recipe, raw)
         best = float(values.max(axis=-1).min()) if values.ndim else float(values)
         return best if 0.0 <= best <= 1.0 else None
 
     def _answer(self, recipe: OutputRecipe, outputs: Mapping[str, Array]) -> list[Any]:
-        values = real_values(self.specs[recipe.name], outputs[recipe.name])
-        for step in recipe.steps[:-1]:
-            values = _transform(step, values)
+        values = self._transformed(recipe, outputs[recipe.name])
         last = recipe.steps[-1]
+        labels = self.labels if recipe.labels else ()
         if isinstance(last, Boxes):
             named = {n: real_values(self.specs[n], outputs[n]) for n in (last.scores, last.classes) if n is not None}
-            return _objects(last, values, named, self.labels if recipe.labels else ())
+            return _objects(last, values, named, labels)
         if values.ndim == 0:
             values = values.reshape(1)
-        labels = self.labels if recipe.labels else ()
-        return [_shape_answer(recipe.steps[-1], values[i], labels) for i in range(values.shape[0])]
+        return [_shape_answer(last, values[i], labels) for i in range(values.shape[0])]
+
+    def _transformed(self, recipe: OutputRecipe, raw: Array) -> Array:
+        values = real_values(self.specs[recipe.name], raw)
+        for step in recipe.steps[:-1]:
+            values = _transform(step, values)
+        return values
 
 
 def parse_labels(data: bytes) -> tuple[str, ...]:
@@ -214,10 +216,11 @@ def build_postprocessor(
                 next_step="Correct the name and publish a new version.",
             )
         answer = recipe.steps[-1]
-        unknown = [n for n in (answer.scores, answer.classes) if n not in by_name] if isinstance(answer, Boxes) else []
-        if any(n is not None for n in unknown):
+        named = (answer.scores, answer.classes) if isinstance(answer, Boxes) else ()
+        unknown = [n for n in named if n is not None and n not in by_name]
+        if unknown:
             raise PostprocessError(
-                f"The boxes of {recipe.name} name the outputs {', '.join(str(n) for n in unknown if n)}; "
+                f"The boxes of {recipe.name} name the outputs {', '.join(unknown)}; "
                 f"the model has {', '.join(by_name)}.",
                 next_step="Correct the names and publish a new version.",
             )

@@ -185,14 +185,15 @@ def _through(rules: list[Rule] | None, name: str, array: Array, spec: TensorSpec
     """Return a field after its rules; None when it may not leave."""
     if rules is None:
         return None
-    for rule in rules:
+    for number, rule in enumerate(rules, 1):
         match rule:
             case Keep():
                 continue
             case Drop():
                 return None
             case Hash():
-                return _hashes(name, array, salt)
+                # nothing else can be applied to a hash (rule 2)
+                return _hashes(name, array, salt) if all(isinstance(r, Keep) for r in rules[number:]) else None
             case Bin(width=width):
                 if array.dtype.kind not in "iuf":
                     return None

@@ -44,6 +44,12 @@ def test_each_column_has_its_own_rule() -> None:
     assert dropped == ["note"]
 
 
+@pytest.mark.parametrize(("after", "stays"), [("keep", True), ("drop", False)])
+def test_what_stands_behind_a_hash_holds_too(after: str, stays: bool) -> None:
+    kept, _ = privacy.apply(policy(id=[{"do": "hash"}, {"do": after}]), COLUMNS, TABLE, {"x": ROWS}, SALT)
+    assert ("id" in kept) == stays
+
+
 def test_columns_that_cannot_be_told_apart_any_more_are_dropped() -> None:
     rules = policy(age=[{"do": "keep"}])
     assert privacy.apply(rules, COLUMNS, TABLE, {"x": ROWS[:, :3]}, SALT) == ({}, ["x"])

@@ -147,8 +147,7 @@ class MqttInput:
         finally:
             self._client.disconnect()
             self._client.loop_stop()
-            for model in self._models.values():
-                model.close()
+            self._forget()
 
     def stop(self) -> None:
         """End `run` after the request at hand. From any thread, and from a signal's handler."""
@@ -156,15 +155,19 @@ class MqttInput:
         threading.Thread(target=self._waiting.put, args=(None,), daemon=True).start()
 
     def _answer(self, request: Request) -> dict[str, Any]:
-        if len(self._models) > MAX_MODELS:
-            for known in self._models.values():
-                known.close()
-            self._models.clear()
-        model = self._models.setdefault(request.model, self._model(request.model))
+        if request.model not in self._models:
+            if len(self._models) >= MAX_MODELS:
+                self._forget()
+            self._models[request.model] = self._model(request.model)
         try:
-            return answer(model, request)
+            return answer(self._models[request.model], request)
         except InferenceUnreachableError as error:
             return _error(error.message, 503)
+
+    def _forget(self) -> None:
+        for model in self._models.values():
+            model.close()
+        self._models.clear()
 
     def _connected(self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:

@@ -14,9 +14,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgefleet_agent.client import InferenceError, InferenceUnreachableError, Model, media_type_of
+from edgefleet_agent.client import InferenceUnreachableError, Model, media_type_of
 from edgefleet_agent.clock import SystemClock
-from edgefleet_agent.infer_cli import EXIT_OK, EXIT_SOME_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, complain, print_result
+from edgefleet_agent.infer_cli import (
+    EXIT_OK,
+    EXIT_SOME_FAILED,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    ask,
+    ask_file,
+    complain,
+    print_result,
+)
 from edgefleet_agent.inputs.batch import Batch
 from edgefleet_agent.inputs.camera import CameraError, Newest, frames, is_live
 
@@ -52,23 +61,14 @@ def _results(args: argparse.Namespace, model: Model, folders: list[Path]) -> Ite
         return _camera(args, model)
     batch = Batch(folders[0], lambda path: media_type_of(path) is not None or args.content_type is not None)
 
-    def ask(path: Path) -> dict[str, Any]:
-        return _asked(model, path.read_bytes(), args.content_type or media_type_of(path) or "application/json")
+    def ask_one(path: Path) -> dict[str, Any]:
+        return ask_file(model, path, args.content_type)
 
     if args.move:
-        return batch.run(ask)
+        return batch.run(ask_one)
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: ended.set())
-    return batch.watch(ask, ended.wait, lambda: SystemClock().now().timestamp())
-
-
-def _asked(model: Model, body: bytes, media: str) -> dict[str, Any]:
-    """Return version and predictions, or the error. Raises InferenceUnreachableError."""
-    try:
-        answer = model.post("predict", body, media)
-    except InferenceError as error:
-        return {"error": error.message}
-    return {"version": answer.get("model_version"), "predictions": answer["predictions"]}
+    return batch.watch(ask_one, ended.wait, lambda: SystemClock().now().timestamp())
 
 
 def _lines(model: Model) -> Iterator[dict[str, Any]]:
@@ -76,7 +76,7 @@ def _lines(model: Model) -> Iterator[dict[str, Any]]:
     while line := sys.stdin.buffer.readline(MAX_LINE_BYTES):
         number += 1
         if line.strip():
-            yield {"line": number, **_asked(model, line, "application/json")}
+            yield {"line": number, **ask(model, line, "application/json")}
 
 
 def _camera(args: argparse.Namespace, model: Model) -> Iterator[dict[str, Any]]:
@@ -89,7 +89,7 @@ def _camera(args: argparse.Namespace, model: Model) -> Iterator[dict[str, Any]]:
     for number, (media, frame) in enumerate(taken, 1):
         began = time.monotonic()
         dropped = newest.dropped if newest is not None else 0
-        yield {"frame": number, **_asked(model, frame, media), "dropped": dropped}
+        yield {"frame": number, **ask(model, frame, media), "dropped": dropped}
         if number == args.frames:
             return
         time.sleep(max(0.0, args.every - (time.monotonic() - began)))

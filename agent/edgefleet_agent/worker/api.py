@@ -165,7 +165,7 @@ class Api:
         if isinstance(elsewhere, Response):
             return elsewhere
         if elsewhere is not None and model == start.model and version is None:
-            return self._forward_or_here(request, elsewhere)
+            return self._forward_or_here(request, elsewhere, verb)
         if elsewhere is not None:
             self._figures.passed_on()
             socket = elsewhere.socket if _is_ready(elsewhere) else None
@@ -237,13 +237,12 @@ class Api:
         route = self._routes.table().models.get(self._served.start.model)
         return route is not None and route.mode == "split"
 
-    async def _forward_or_here(self, request: Request, lane: LaneRoute) -> Response:
+    async def _forward_or_here(self, request: Request, lane: LaneRoute, verb: str) -> Response:
         """Let the candidate answer; when it cannot be reached or is overrun, the active version does."""
         response = await self._forwarder.forward(request, lane.socket)
         if response.status != 503:
             self._figures.passed_on()
             return response
-        verb = "infer" if request.target.partition("?")[0].endswith("/infer") else "predict"
         answer = self._own(request, verb)
         return answer if isinstance(answer, Response) else await answer
 
@@ -384,12 +383,13 @@ class Api:
         try:
             outputs = self._served.runtime.run(inputs)
         except RunError:
-            self._figures.failed(time.perf_counter() - began)
+            if not call.is_abandoned:  # else counted as a timeout already
+                self._figures.failed(time.perf_counter() - began)
             raise
         elapsed_s = time.perf_counter() - began
         nonfinite = total_nonfinite(outputs.values())
         if call.is_abandoned:
-            return outputs, nonfinite  # counted as a timeout already
+            return outputs, nonfinite
         classes = self._served.postprocess.classes(outputs)
         # what NaN was asked with may be answered with NaN: that says nothing about the model
         is_broken = nonfinite > 0 and not total_nonfinite(inputs.values())

@@ -69,12 +69,10 @@ class Reservoir:
         seen, kept = self._strata.get(key, (0, []))
         seen += 1
         place = len(kept) if len(kept) < self._per_stratum else self._chance.randrange(seen)
-        if place < len(kept):
-            self._bytes += held.size_bytes - kept[place].size_bytes
-            kept[place] = held
-        elif place < self._per_stratum and self._bytes + held.size_bytes <= HELD_BYTES:
-            self._bytes += held.size_bytes
-            kept.append(held)
+        size = self._bytes + held.size_bytes - sum(old.size_bytes for old in kept[place : place + 1])
+        if place < self._per_stratum and size <= HELD_BYTES:
+            self._bytes = size
+            kept[place : place + 1] = [held]
         self._strata[key] = (seen, kept)
 
     def take(self) -> list[tuple[str, int, Held]]:
@@ -162,11 +160,12 @@ class Capture:
     def _remember(self, held: Held) -> None:
         if held.size_bytes > RECENT_BYTES // 4:
             return
+        old = self._recent.pop(held.trace_id, None)
         self._recent[held.trace_id] = held
-        self._recent_bytes += held.size_bytes
+        self._recent_bytes += held.size_bytes - (old.size_bytes if old is not None else 0)
         while len(self._recent) > RECENT or self._recent_bytes > RECENT_BYTES:
-            _, old = self._recent.popitem(last=False)
-            self._recent_bytes -= old.size_bytes
+            _, oldest = self._recent.popitem(last=False)
+            self._recent_bytes -= oldest.size_bytes
 
     # ---- in the event loop
 

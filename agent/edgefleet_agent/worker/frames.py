@@ -7,7 +7,6 @@
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -53,8 +52,7 @@ class _SampleHead(msgspec.Struct, frozen=True, tag="sample", tag_field="t"):
     outputs: list[_Tensor]
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True, eq=False):
     """One answered inference. run_s: seconds inside the serving runtime."""
 
     inputs: Mapping[str, Array]

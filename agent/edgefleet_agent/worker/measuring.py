@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
 from edgefleet_agent.worker.figures import Figures, peak_rss_bytes
 from edgefleet_agent.worker.loading import ServedModel
 from edgefleet_agent.worker.protocol import Stats
@@ -44,15 +46,14 @@ def measure(served: ServedModel, seconds: float, tell: Callable[[Stats], None], 
                 break
         joules = meter.joules(time.perf_counter() - began)
         taken = figures.take()
-        told = Stats(
-            n=taken.n,
-            latency=taken.latency,
-            classes=taken.classes,
-            rss_bytes=peak_rss_bytes(),
-            cpu_s=time.process_time() - cpu,
-            joules_per_answer=-1.0 if joules is None or not taken.n else joules / taken.n,
+        tell(
+            msgspec.structs.replace(
+                taken,
+                rss_bytes=peak_rss_bytes(),
+                cpu_s=time.process_time() - cpu,
+                joules_per_answer=-1.0 if joules is None else joules / taken.n,
+            )
         )
-        tell(told)
 
 
 class EnergyMeter:

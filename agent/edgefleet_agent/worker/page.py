@@ -8,6 +8,7 @@
 
 import base64
 import hashlib
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,7 @@ def status_page(routes_path: str, statistics: dict[str, Any]) -> Response:
 
 def escape(value: object) -> str:
     """Return text that is text in HTML, also inside quotes."""
-    text = str(value)
-    for sign, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#39;")):
-        text = text.replace(sign, name)
-    return text
+    return html.escape(str(value))
 
 
 def _page(status: dict[str, Any], figures: list[dict[str, Any]]) -> str:

@@ -181,7 +181,7 @@ class Stats(Message, frozen=True, tag="stats"):
 
 
 class Predictions(Message, frozen=True, tag="predictions"):
-    """A block of the prediction log (`predictions.pack_block`) with n answers. Unasked, at most once a second."""
+    """A block of the prediction log (`predictions.pack_block`) with n answers. Unasked; those of a second come together."""
 
     body: bytes
     n: int

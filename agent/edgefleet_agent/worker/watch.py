@@ -24,7 +24,6 @@ EVERY_S = 1.0
 MAX_ROWS = 512
 SEND_BYTES = 64 * 1024
 SEND_PAUSE_S = 0.05
-MAX_TRACE_CHARS = 64
 TRACE_HEADER = b"x-edgefleet-trace"
 _TRACE = re.compile(rb"[!-~]{1,64}")
 
@@ -35,7 +34,7 @@ class Tap(Protocol):
     def answered(
         self, trace_id: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array], classes: Sequence[int]
     ) -> bool:
-        """Look at one answer; True when there is something to do in `flush`."""
+        """Look at one answer; True when there will be something to tell."""
         ...
 
     def keep(
@@ -126,7 +125,7 @@ class Watch:
 
     def _tick(self) -> None:
         self._is_due = False
-        self.flush()
+        self._flush()
         left_s = self.tap.left_s if self.tap is not None else None
         if left_s is not None and left_s <= 0.0:
             self._end_window()
@@ -137,7 +136,7 @@ class Watch:
 
     def close(self) -> None:
         """Tell everything that is left. In the event loop."""
-        self.flush()
+        self._flush()
         self._end_window()
         while self._outgoing:
             self._send(self._outgoing.popleft())
@@ -156,8 +155,7 @@ class Watch:
         if self._outgoing:
             self._loop.call_later(SEND_PAUSE_S, self._tell_captured)
 
-    def flush(self) -> None:
-        """Tell agentd what was answered. In the event loop."""
+    def _flush(self) -> None:
         rows = [self._rows.popleft() for _ in range(len(self._rows))]
         if rows:
             now, now_ms = time.perf_counter(), int(self._clock.now().timestamp() * 1_000)

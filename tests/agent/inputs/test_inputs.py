@@ -96,6 +96,25 @@ def test_a_folder_is_sorted_into_done_and_failed(
     assert {p.name for p in (folder / "done").iterdir()} == {"1.json", "1.1.json", "3.csv"}
 
 
+def test_a_file_that_cannot_be_read_fails_alone(
+    device: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "in"
+    fill(folder)
+    read = Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if path.name == "1.json":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert run("--move", str(folder), "--socket", str(device.socket_path), "-o", "json") == 1
+    told = lines(capsys.readouterr().out)
+    assert [(row["file"], "error" in row) for row in told] == [("1.json", True), ("2.csv", True), ("3.csv", False)]
+    assert "Permission denied" in told[0]["error"]
+
+
 @pytest.mark.parametrize("cut", ["before the move", "in the line", "before the line"])
 def test_a_cut_at_any_point_asks_nothing_twice_and_leaves_nothing_out(tmp_path: Path, cut: str) -> None:
     fill(tmp_path)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,13 +98,18 @@ class House:
         self.do(lambda: self.serving.serve(model, ref))
         self.wait_for("serving", model)
 
-    def swap(self, model: str, ref: SlotRef) -> None:
-        """Put a new version in the place of the one that serves, as the install machine does; returns when it serves."""
+    def swap(self, model: str, ref: SlotRef) -> float:
+        """Put a new version in the place of the one that serves, as the install machine does.
+
+        Returns when it serves; the time is the monotonic one at which it was ready.
+        """
         self.do(lambda: self.serving.try_out(model, ref))
         self.wait_for("ready", model)
+        ready = time.monotonic()
         self.refs[model] = ref
         self.do(lambda: self.serving.promote(model))
         self.wait_for("serving", model)
+        return ready
 
     def close(self) -> None:
         """End all workers and the loop."""

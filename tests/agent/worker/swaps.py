@@ -50,12 +50,7 @@ def _swap(house: House, number: int) -> tuple[str, float, float, float]:
     """Put version `number` in the place of the one before; return it with when its trial began, when it could answer and when it served."""
     ref = house.put("digits", "AB"[number % 2], str(number), _bundle(number))
     began = time.monotonic()
-    house.do(lambda: house.serving.try_out("digits", ref))
-    house.wait_for("ready", "digits")
-    ready = time.monotonic()
-    house.do(lambda: house.serving.promote("digits"))
-    house.wait_for("serving", "digits")
-    house.refs["digits"] = ref
+    ready = house.swap("digits", ref)
     return str(number), began, ready, time.monotonic()
 
 

@@ -1,15 +1,28 @@
 """The Open Inference Protocol as a caller sees it, on a real worker."""
 
+import asyncio
 import io
 import json
 import socket
-from typing import Any
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import pytest
 
 from edgefleet_agent.client import InferenceError, InferenceUnreachableError, Model
-from edgefleet_agent.worker.protocol import GetStats, Stats
+from edgefleet_agent.worker.api import TIMEOUT_HEADER, Api
+from edgefleet_agent.worker.engine import Engine, InlinePolicy
+from edgefleet_agent.worker.figures import Figures
+from edgefleet_agent.worker.forward import Forwarder, Routes
+from edgefleet_agent.worker.http import Request, Response
+from edgefleet_agent.worker.protocol import GetStats, RoutesTable, Start, Stats
+from edgefleet_agent.worker.watch import Watch
+from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_runtime.port import RunError
+from edgefleet_runtime.postprocess import build_postprocessor
 from tests.agent.worker.conftest import WAIT_S, Rig
 from tests.agent.worker.models import big_onnx, bundle_bytes, classifier_onnx, crash_onnx
 
@@ -42,11 +55,13 @@ def _tensor(**changes: Any) -> bytes:
     return json.dumps({"inputs": [{k: v for k, v in tensor.items() if v is not None}]}).encode()
 
 
-@pytest.fixture
-def served(rig: Rig) -> Rig:
-    """A rig with one serving classifier."""
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """A rig with one serving classifier; no test ends it or looks at its figures."""
+    rig = Rig(tmp_path_factory.mktemp("served"))
     rig.start(bundle_bytes(classifier_onnx())).serve()
-    return rig
+    yield rig
+    rig.close()
 
 
 def test_server_and_model_metadata(served: Rig) -> None:
@@ -293,6 +308,38 @@ def test_a_slow_model_is_answered_504_and_counted(rig: Rig) -> None:
     assert rig.infer([[1, 2, 3, 4]])[0] == 504
     worker.link.send(GetStats())
     stats = worker.until(Stats)
+    assert (stats.n, stats.timeouts, stats.errors) == (1, 1, 1)
+
+
+def test_what_fails_after_its_caller_gave_up_is_counted_once() -> None:
+    specs = (TensorSpec(name="x", dtype="float32", shape=["n", 4]),)
+    go = threading.Event()
+
+    def fail(_inputs: object) -> NoReturn:
+        go.wait(WAIT_S)
+        raise RunError("broken")
+
+    async def run() -> Stats:
+        loop = asyncio.get_running_loop()
+        start = Start("digits", "1.0.0", "d" * 64, "active", "A", bundle_fd=-1)
+        served = SimpleNamespace(
+            start=start,
+            runtime=SimpleNamespace(inputs=specs, outputs=specs, run=fail),
+            postprocess=build_postprocessor(None, (), specs),
+        )
+        engine, figures, routes = Engine(loop), Figures(), Routes("", RoutesTable(), loop)
+        watch = Watch(start, "x", lambda _message: None)
+        api = Api(cast("Any", served), engine, InlinePolicy(1e9), figures, routes, Forwarder(1.0), watch)
+        asked = Request("POST", "/v2/models/digits/infer", [(TIMEOUT_HEADER, b"1")], _tensor())
+        answer = api.handle(asked)
+        assert not isinstance(answer, Response)
+        assert (await answer).status == 504
+        go.set()
+        while not engine.is_idle:
+            await asyncio.sleep(0.001)
+        return figures.take()
+
+    stats = asyncio.run(run())
     assert (stats.n, stats.timeouts, stats.errors) == (1, 1, 1)
 
 

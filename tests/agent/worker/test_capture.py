@@ -14,7 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefleet_agent.predictions import unpack_block
-from edgefleet_agent.worker.capture import HELD_BYTES, MAX_STRATA, PER_STRATUM, RECENT, Capture, Held, Reservoir
+from edgefleet_agent.worker.capture import (
+    HELD_BYTES,
+    MAX_STRATA,
+    PER_STRATUM,
+    RECENT,
+    RECENT_BYTES,
+    Capture,
+    Held,
+    Reservoir,
+)
 from edgefleet_agent.worker.protocol import Captured, Predictions, SetCapture, Start, ToAgentd
 from edgefleet_agent.worker.watch import Watch
 from edgefleet_protocol.manifest import TensorSpec
@@ -87,6 +96,14 @@ def test_records_stand_for_all_that_was_offered(offers: list[tuple[str, int]]) -
     assert reservoir.take() == []
 
 
+def test_inputs_in_memory_are_bounded_also_where_a_larger_one_takes_a_place() -> None:
+    reservoir = Reservoir(random.Random(1))
+    for size in (1, HELD_BYTES // 40):
+        for number in range(4_000):
+            reservoir.offer("random", held(number, label=number % MAX_STRATA, size=size))
+    assert sum(one.size_bytes for _, _, one in reservoir.take()) <= HELD_BYTES
+
+
 def test_inputs_in_memory_are_bounded() -> None:
     reservoir = Reservoir(random.Random(1))
     for number in range(100):
@@ -133,6 +150,16 @@ def test_a_flag_finds_a_recent_answer_and_no_other() -> None:
     assert not made.flag("t0")
     assert made.flag(f"t{RECENT}")
     assert [(r.reason, r.trace_id) for r in made.end_window()] == [("flag", f"t{RECENT}")]
+
+
+def test_many_answers_of_one_trace_are_remembered_as_one_of_their_size() -> None:
+    made = capture()
+    x = {"x": np.ones((1, RECENT_BYTES // 16), np.float32)}
+    for _ in range(6):  # a predict of several samples has one trace
+        made.answered("t1", x, SURE, [0])
+    made.answered("t2", X, SURE, [0])
+    assert made.flag("t1")
+    assert made.flag("t2")
 
 
 def test_a_shadow_can_offer_what_it_disagrees_on() -> None:

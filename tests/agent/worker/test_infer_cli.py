@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,15 +20,37 @@ def _run(*arguments: str) -> int:
     return run_infer(parser.parse_args(["infer", *arguments]))
 
 
-@pytest.fixture
-def served(rig: Rig) -> Rig:
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """One model of table rows."""
+    rig = Rig(tmp_path_factory.mktemp("served"))
     extra = {
         "preprocess.json": json.dumps(COLUMNS).encode(),
         "postprocess.json": json.dumps(TOP).encode(),
         "labels.txt": LABELS,
     }
     rig.start(bundle_bytes(classifier_onnx(), extra=extra)).serve()
-    return rig
+    yield rig
+    rig.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "inputs"),
+    [
+        (["digits", "in", "--move"], ["in"]),
+        (["digits", "--move", "in"], ["in"]),
+        (["--move", "digits", "in"], ["in"]),
+        (["digits", "--url", "http://a", "1.csv", "2.csv", "-o", "json"], ["1.csv", "2.csv"]),
+        (["digits", "--content-type", "text/csv", "-"], ["-"]),
+        (["digits", "--lines"], []),
+        (["--lines", "digits"], []),
+    ],
+)
+def test_inputs_stand_before_options_or_behind_them(arguments: list[str], inputs: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_infer_parser(parser.add_subparsers())
+    parsed = parser.parse_args(["infer", *arguments])
+    assert (parsed.model, parsed.inputs) == ("digits", inputs)
 
 
 def test_a_folder_is_answered_file_by_file(served: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,16 @@ import pytest
 
 from edgefleet_agent.worker.keeping import read_kept
 from edgefleet_agent.worker.mirror import CONNECT_AGAIN_S
-from edgefleet_agent.worker.protocol import GetStats, LaneRoute, ModelRoute, RoutesTable, Stats, write_routes
+from edgefleet_agent.worker.protocol import (
+    CheckGolden,
+    GetStats,
+    Golden,
+    LaneRoute,
+    ModelRoute,
+    RoutesTable,
+    Stats,
+    write_routes,
+)
 from edgefleet_protocol.comparison import ShadowFigures, delta_quantile, merge_shadows
 from tests.agent.worker.conftest import Rig, RunningWorker
 from tests.agent.worker.models import big_onnx, bundle_bytes, classifier_onnx
@@ -88,6 +97,8 @@ def test_the_same_model_agrees_the_kernel_runs_it_last_and_what_does_not_read_co
     served = _stats(active)
     assert (served.n, served.mirrored, served.mirror_dropped) == (6, 6, 0)
 
+    shadow.link.send(CheckGolden())  # behind the last comparison: when it is answered, that one is acknowledged
+    shadow.until(Golden)
     os.kill(pid, signal.SIGSTOP)
     for _ in range(30):
         assert rig.infer(X)[0] == 200
