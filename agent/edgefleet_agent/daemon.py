@@ -145,7 +145,8 @@ class Daemon:
         """Run until SIGTERM or SIGINT; what is in flight is finished first. Leaves no process behind. True: start again."""
         self._log = Capture(LogFile(self._paths.log))
         self._loop.watch(self._log.fileno(), self._log.read)
-        self._chores.attach(lambda: self._runner.is_busy, self._restart, self._serving.restart)
+        restart_worker = partial(self._serving.recycle, reason="a task asks for it")
+        self._chores.attach(lambda: self._runner.is_busy, self._restart, restart_worker)
         self._serving.attach(self._runner, self._active_ref)
         self._serving.listen(self._keeper)
         self._intake.attach(self)
