@@ -159,7 +159,7 @@ class Daemon:
             self._follow(desired)
         self._link.start()
         self._renewal.start()
-        wiring.recycler(self._settings, self._loop, self._serving).start(self._clock.monotonic_s)
+        wiring.recycler(self._loop, self._serving, self._room).start(self._clock.monotonic_s)
         self._tick()
         self._ticker.start()
         self._report_soon()

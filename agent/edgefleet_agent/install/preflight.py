@@ -47,6 +47,12 @@ class Room:
     strategy: Literal["auto", "overlap", "stop_first"] = "auto"
     worker_limit_bytes: int = 0
 
+    @property
+    def spare_bytes(self) -> int:
+        """Memory beyond the reserve, -1 = unknown."""
+        available = self.memory_available_bytes
+        return max(0, available - self.memory_reserve_bytes) if available >= 0 else -1
+
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
