@@ -41,7 +41,7 @@ from edgefleet_protocol.blocks import LEAF_BYTES, check_leaf, leaf_count, leaf_i
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.messages import Phase
 from tests.agent.field import eventually, offer, publish
-from tests.agent.test_machine import LIMITS
+from tests.agent.records import LIMITS
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.crash.disk_model import Cut, Disk, Point, State, points_of, written_out
 from tests.crash.field import Field, field, note, run
