@@ -117,7 +117,9 @@ class Runner:
                     record, error_class=ErrorClass.DISK, error_code="slot.damaged", reason=reason
                 )
             self._book.recovered(found, record)
-            if is_damaged:  # told at once: the next install may begin in this moment, and writes its own state over this one
+            if (
+                is_damaged
+            ):  # told at once: the next install may begin in this moment, and writes its own state over this one
                 self._book.reporter.event(EventKind.PHASE, record, code=record.error_code, reason=record.reason)
             self._watch.start(record)
             self._resume(self.records[model])
