@@ -60,7 +60,7 @@ def delegated(mount: Path = MOUNT, own: Path = OWN) -> Cgroups | None:
         root = mount / entry.removeprefix("0::").strip("/")
         if root == mount or "memory" not in (root / "cgroup.controllers").read_text().split():
             return None
-        if root.name == _LEAF and (root.parent / _LEAF) == root:
+        if root.name == _LEAF:
             root = root.parent  # started again inside the unit
         (root / _LEAF).mkdir(exist_ok=True)
         for pid in (root / "cgroup.procs").read_text().split():

@@ -72,7 +72,7 @@ class Chores:
     def attach(
         self, is_busy: Callable[[], bool], restart_agent: Callable[[], None], restart_worker: Callable[[str], bool]
     ) -> None:
-        """Name who knows of installs, and what restarts the agent, and a model's worker (False: there is none)."""
+        """Name who knows of installs, and what restarts the agent, and a model's worker (False: none serves)."""
         self._is_busy, self._restart_agent, self._restart_worker = is_busy, restart_agent, restart_worker
 
     def give(self, kind: str, begin: Callable[[TaskWish], None]) -> None:

@@ -122,7 +122,6 @@ class Daemon:
         self._join_keeper()
         self._downloads = Downloads(settings.download_daily_bytes, self._clock.monotonic_s)
         self._ticker = Ticker(self._loop, self._clock, self._device, settings.telemetry_interval_s, self._close_window)
-        self._desired: DesiredOk | None = None
         self._state_timer_set = False
         self._state_waits = False
         self._stops_asked = 0
@@ -145,7 +144,8 @@ class Daemon:
         """Run until SIGTERM or SIGINT; what is in flight is finished first. Leaves no process behind. True: start again."""
         self._log = Capture(LogFile(self._paths.log))
         self._loop.watch(self._log.fileno(), self._log.read)
-        self._chores.attach(lambda: self._runner.is_busy, self._restart, self._serving.restart)
+        restart_worker = partial(self._serving.recycle, reason="a task asks for it")
+        self._chores.attach(lambda: self._runner.is_busy, self._restart, restart_worker)
         self._serving.attach(self._runner, self._active_ref)
         self._serving.listen(self._keeper)
         self._intake.attach(self)
@@ -153,15 +153,13 @@ class Daemon:
         self._loop.on_wake(self._woken)
         self._handle_signals()
         self._reports.boot()
-        self._load_desired()
+        desired = self._known_desired()
         self._runner.recover()
-        if self._desired is not None:
-            self._runner.apply(self._desired)
-            self._candidates.apply(self._desired)
-            self._chores.apply(self._desired.tasks)
+        if desired is not None:
+            self._follow(desired)
         self._link.start()
         self._renewal.start()
-        wiring.recycler(self._settings, self._loop, self._serving).start(self._clock.monotonic_s)
+        wiring.recycler(self._loop, self._serving, self._room).start(self._clock.monotonic_s)
         self._tick()
         self._ticker.start()
         self._report_soon()
@@ -239,22 +237,30 @@ class Daemon:
     def _room(self) -> Room:
         return wiring.room(self._settings, self._paths.root, self._runtimes)
 
-    def _load_desired(self) -> None:
+    def _known_desired(self) -> DesiredOk | None:
+        """Return the document of the run before; a hold of it is in force at once, before anything is resumed."""
+        desired = None
         try:
-            self._desired = read_record(DesiredOk, self._paths.desired_ok)
+            desired = read_record(DesiredOk, self._paths.desired_ok)
             hold = read_record(HoldOk, self._paths.hold_ok)
         except StateFileError as error:
             log.warning("verified document unreadable", extra={"reason": error.message})
-            return
-        if self._desired is not None:
-            self._intake.settle("desired", self._desired.raw_sha256)
-            self._ticker.desired = self._desired
-            self._keeper.wish(self._desired)
-            self._reports.gen = self._desired.gen
+            return desired
+        if desired is not None:
+            self._intake.settle("desired", desired.raw_sha256)
+            self._reports.gen = desired.gen
         if hold is not None:
             self._intake.settle("hold", hold.raw_sha256)
             self._runner.hold(hold)
             self._candidates.hold(hold)
+        return desired
+
+    def _follow(self, desired: DesiredOk) -> None:
+        self._ticker.desired = desired
+        self._keeper.wish(desired)
+        self._runner.apply(desired)
+        self._candidates.apply(desired)
+        self._chores.apply(desired.tasks)
 
     def _active_ref(self, model: str) -> SlotRef | None:
         record = self._runner.records.get(model)
@@ -267,12 +273,8 @@ class Daemon:
         if kind == "desired":
             desired = read_record(DesiredOk, self._paths.desired_ok)
             assert desired is not None
-            self._desired = self._ticker.desired = desired
-            self._keeper.wish(desired)
             self._reports.accepted(desired.gen)
-            self._runner.apply(desired)
-            self._candidates.apply(desired)
-            self._chores.apply(desired.tasks)
+            self._follow(desired)
         elif kind == "hold":
             hold = read_record(HoldOk, self._paths.hold_ok)
             assert hold is not None

@@ -1,13 +1,13 @@
 """Replaces a serving worker whose memory grows without end by a new one of the same slot, before the device suffers for it.
 
-1. For versions that are past their trial; on trial, a leak is a reason to go back (`install/trial.py`). The rule is `install/leak.py`.
+1. By the rule of `install/leak.py`. On trial the same is a reason to go back, long before it has lasted `MIN_AGE_S` (`install/watch.py`).
 2. No request is lost: the new worker is loaded and proved first, both accept for a moment, the old one drains (`serving`).
 3. A version that leaks fast is not replaced more often than every `MIN_AGE_S`.
 """
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 
 from edgefleet_agent.install import leak
 from edgefleet_agent.loop import Loop
@@ -20,23 +20,12 @@ LIMIT_SHARE = 0.9
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What a worker may have. limit_bytes: as set, 0 = none. spare_bytes: what the device has beyond its reserve, -1 = unknown."""
-
-    limit_bytes: int
-    spare_bytes: int
-
-
-def why(known: leak.Resident, memory: Memory) -> str:
+def why(known: leak.Resident, memory: leak.Memory) -> str:
     """Return why the worker of these readings is to be replaced, "" when it is not. Pure."""
     if not known.at or known.at[-1][0] - known.at[0][0] < MIN_AGE_S:
         return ""
-    if memory.limit_bytes:
-        return leak.leak(known, int(memory.limit_bytes * LIMIT_SHARE), is_hard=True, min_span_s=MIN_AGE_S)
-    if memory.spare_bytes < 0:
-        return ""
-    return leak.leak(known, known.at[-1][1] + memory.spare_bytes, is_hard=False, min_span_s=MIN_AGE_S)
+    memory = replace(memory, limit_bytes=int(memory.limit_bytes * LIMIT_SHARE))
+    return leak.leak(known, memory, min_span_s=MIN_AGE_S)
 
 
 class Recycler:
@@ -47,7 +36,7 @@ class Recycler:
         loop: Loop,
         pids: Callable[[], Mapping[str, int]],
         rss_bytes: Callable[[int], int],
-        memory: Callable[[], Memory],
+        memory: Callable[[], leak.Memory],
         recycle: Callable[[str, str], bool],
     ) -> None:
         self._loop = loop

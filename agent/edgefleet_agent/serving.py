@@ -80,7 +80,7 @@ class ModelServing:
         self._owner = owner
         self._ref_of = ref_of
 
-    def listen(self, listener: "Listener") -> None:
+    def listen(self, listener: Listener) -> None:
         """Name who hears of answers: prediction log and capture."""
         self._listener = listener
 
@@ -144,7 +144,10 @@ class ModelServing:
             trial.kill()
 
     def recycle(self, model: str, reason: str) -> bool:
-        """Replace the serving worker by a new one of the same slot, without a lost request; False when it cannot be done now."""
+        """Replace the serving worker by a new one of the same slot, without a lost request; False when it cannot be done now.
+
+        Nothing is counted against the version.
+        """
         lanes = self._lanes(model)
         if lanes.trial is not None or lanes.active is None or lanes.active.state != "serving" or self._gone is not None:
             return False
@@ -274,21 +277,6 @@ class ModelServing:
                 lanes.active.send(GetStats())
         if self._candidates is not None:
             self._candidates.ask_stats()
-
-    def restart(self, model: str) -> bool:
-        """Put a new worker of the same version in the place of the active one, which drains once the new one serves.
-
-        False when there is none. No crash: nothing counts against the version.
-        """
-        lanes = self._lanes(model)
-        old, lanes.active = lanes.active, None
-        if old is None:
-            return False
-        lanes.draining.append(old)
-        if old.state != "serving":
-            old.kill()
-        self.serve(model, old.ref)
-        return True
 
     def ask_golden(self, model: str) -> None:
         """Ask the serving worker to answer one golden vector, in time."""

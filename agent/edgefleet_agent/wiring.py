@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgefleet_agent.cgroup import delegated
 from edgefleet_agent.errors import StateFileError
+from edgefleet_agent.install.leak import Memory
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.trial import Limits
 from edgefleet_agent.link.drain import Drain
@@ -15,7 +16,7 @@ from edgefleet_agent.link.mqtt import LinkOptions, MqttLink
 from edgefleet_agent.link.outbox import Joins, Kind, Outbox
 from edgefleet_agent.loop import Loop
 from edgefleet_agent.paths import StatePaths
-from edgefleet_agent.recycling import Memory, Recycler
+from edgefleet_agent.recycling import Recycler
 from edgefleet_agent.renewal import Renewal
 from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.settings import AgentSettings
@@ -77,13 +78,12 @@ def open_outbox(settings: AgentSettings, paths: StatePaths) -> Outbox:
     return Outbox(paths.outbox, settings.outbox_bytes, Joins(merge_payloads, pack_payloads, begins_s))
 
 
-def recycler(settings: AgentSettings, loop: Loop, serving: ModelServing) -> Recycler:
+def recycler(loop: Loop, serving: ModelServing, room_now: Callable[[], Room]) -> Recycler:
     """Return who replaces workers that leak."""
 
     def memory() -> Memory:
-        available = memory_available_bytes()
-        spare = max(0, available - settings.memory_reserve_bytes) if available >= 0 else -1
-        return Memory(settings.worker_memory_bytes, spare)
+        now = room_now()
+        return Memory(now.worker_limit_bytes, now.spare_bytes)
 
     return Recycler(loop, serving.pids, rss_bytes, memory, serving.recycle)
 

@@ -12,9 +12,8 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from edgefleet_agent.cgroup import Cgroups
 from edgefleet_agent.install.records import SlotRef
@@ -57,9 +56,6 @@ class WorkerOptions:
     status_page: bool = False
 
 
-_START_FIELDS = ("background", "mirror_path", "replay_path", "kept_path", "keep_inputs", "measure_s")
-
-
 @dataclass(frozen=True, slots=True)
 class Beside:
     """What is particular to a worker beside the active one; the fields are those of `worker.protocol.Start`."""
@@ -71,10 +67,6 @@ class Beside:
     kept_path: str = ""
     keep_inputs: bool = False
     measure_s: float = 0.0
-
-    def start_fields(self) -> dict[str, Any]:
-        """Return what `Start` is told of it beside its lane."""
-        return {name: getattr(self, name) for name in _START_FIELDS}
 
     @property
     def is_brief(self) -> bool:
@@ -106,10 +98,10 @@ class Worker:
         self.golden_p95_s = 0.0
         self.cpu_s = 0.0
         self.failed: Failed | None = None
-        lane = beside.lane if beside is not None else "active"
         self.beside = beside
-        self.is_brief = beside is not None and beside.is_brief
-        self.socket_path = worker_socket(options.sockets, model, lane, ref.slot)
+        role = beside or Beside("active")
+        self.is_brief = role.is_brief
+        self.socket_path = worker_socket(options.sockets, model, role.lane, ref.slot)
         self._loop = loop
         self._on_message = on_message
         self._on_exit = on_exit
@@ -121,7 +113,6 @@ class Worker:
             model=model,
             version=ref.version,
             digest=ref.sha256,
-            lane=lane,
             slot=ref.slot,
             bundle_fd=bundle_fd,
             listener_fds=options.listener_fds if beside is None else (),
@@ -134,7 +125,7 @@ class Worker:
             log_predictions=options.log_predictions,
             gentle=options.gentle,
             status_page=options.status_page,
-            **(beside.start_fields() if beside is not None else {}),
+            **asdict(role),
         )
         try:
             self._link: WorkerLink = start_worker(start, command=options.command, limited=self._limited)

@@ -17,7 +17,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import Phase
 from edgefleet_protocol.verify import ExpiredError
 from tests.agent.child import ChildDriver
-from tests.agent.test_machine import GOOD, LIMITS, NOW, serving
+from tests.agent.records import GOOD, LIMITS, NOW, serving
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.fleet.house import PROFILE, House, TurnedClock
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.install.leak import MAX_READINGS, MIB, Resident, leak, read
+from edgefleet_agent.install.leak import MAX_READINGS, MIB, Memory, Resident, leak, read
 
 LIMIT = 200 * MIB
 
@@ -20,7 +20,7 @@ def readings(sizes: list[int], every_s: int = 1, pid: int = 7) -> Resident:
 
 
 def verdict(known: Resident, *, hard: bool = True, limit: int = LIMIT, span_s: float = 10) -> str:
-    return leak(known, limit, is_hard=hard, min_span_s=span_s)
+    return leak(known, Memory(limit, -1) if hard else Memory(0, 0), min_span_s=span_s)
 
 
 def test_steady_growth_is_a_leak_long_before_the_limit() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edgefleet_agent.install.preflight import MIB, UNDECLARED_BASE_BYTES, Room, Strategy, Unfit, check_disk, check_fit
 from edgefleet_agent.install.records import SlotInfo
 from edgefleet_protocol.messages import ErrorClass
-from tests.agent.test_machine import wanted
+from tests.agent.records import wanted
 
 INFO = SlotInfo(
     model="digits",

@@ -7,9 +7,9 @@ import pytest
 
 from edgefleet_agent.cgroup import Cgroups, delegated
 from edgefleet_agent.clock import SystemClock
-from edgefleet_agent.install.leak import MIB, Resident
+from edgefleet_agent.install.leak import MIB, Memory, Resident
 from edgefleet_agent.loop import Loop
-from edgefleet_agent.recycling import MIN_AGE_S, Memory, Recycler, why
+from edgefleet_agent.recycling import MIN_AGE_S, Recycler, why
 
 
 def readings(start_mib: float, per_hour_mib: float, minutes: int = 60) -> Resident:

@@ -10,7 +10,7 @@ from edgefleet_agent.install.records import ModelRecord, SlotInfo, Tally
 from edgefleet_agent.worker.protocol import Golden, Stats
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_protocol.sketch import LatencySketch
-from tests.agent.test_machine import GOOD, LIMITS, NOW, SILENT, on_probation, ref, wanted
+from tests.agent.records import GOOD, LIMITS, NOW, SILENT, on_probation, ref, serving, wanted
 
 
 def latencies(n: int, ms: float, outliers: int = 0) -> list[int]:
@@ -270,3 +270,38 @@ def test_a_stop_in_order_speaks_against_nobody() -> None:
     assert trial.left_in_order(young).starts == 1
     assert trial.settled(young) is young
     assert trial.left_in_order(machine.proven(young, now_s=NOW)).starts == 0
+
+
+# ---- time, crashes and what is not known
+
+
+def test_crashes_outside_the_window_are_forgotten() -> None:
+    record = serving("b", "B", Phase.PROBATION)
+    for at in (NOW, NOW + 400, NOW + 800):
+        record = trial.crashed(record, now_s=at, window_s=300)
+    assert record.crashes_s == [NOW + 800]
+
+
+@pytest.mark.parametrize(("serves", "golden_ok"), [(False, True), (True, False), (False, False)])
+def test_missing_evidence_never_commits(serves: bool, golden_ok: bool) -> None:
+    record = serving(phase=Phase.PROBATION)
+    seen = trial.Facts(serving=serves, golden_ok=golden_ok)
+    assert trial.judge(record, seen, LIMITS, now_s=NOW + 1_000) == trial.KeepWatching()
+    # nor may it stay on trial for ever: its wish gives it `verify_s`
+    ended = trial.judge(record, seen, LIMITS, now_s=NOW + 1_800 + trial.UNPROVEN_S)
+    assert isinstance(ended, trial.RollBack)
+    assert ended.code == "trial.unproven"
+
+
+def test_a_crash_delays_the_early_proof_and_the_wait_is_bounded() -> None:
+    record = trial.crashed(on_probation(), now_s=NOW, window_s=300)
+    assert trial.judge(record, GOOD, LIMITS, now_s=NOW + 30, replaced=True) == trial.KeepWatching()
+    at = NOW + wanted("b").verify_s
+    assert trial.judge(record, SILENT, LIMITS, now_s=at - 1, replaced=True) == trial.KeepWatching()
+    verdict = trial.judge(record, SILENT, LIMITS, now_s=at, replaced=True)
+    assert isinstance(verdict, trial.RollBack)
+    assert (verdict.error_class, verdict.code) == (ErrorClass.DEADLINE, "trial.unproven")
+    after = machine.rolled_back(record, verdict.error_class, verdict.code, verdict.reason, now_s=at)
+    assert after.active is not None
+    assert after.active.sha256 == "a" * 64
+    assert isinstance(wishes.decide(after, wanted("c", gen=3), now_s=at, held=False), wishes.Begin)

@@ -15,7 +15,6 @@ class Line:
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._is_whole = True
-        self.bytes_down = 0
         threading.Thread(target=self._accept, name="line", daemon=True).start()
 
     def cut(self) -> None:
@@ -26,6 +25,11 @@ class Line:
     def mend(self) -> None:
         """Pass connections on again."""
         self._is_whole = True
+
+    def lead_to(self, host: str, port: int) -> None:
+        """End what is open; what comes is passed on to there."""
+        self._target = (host, port)
+        self._end_all()
 
     def close(self) -> None:
         """Stop listening."""
@@ -58,14 +62,12 @@ class Line:
                 self._open |= {near, far}
             for source, sink in ((near, far), (far, near)):
                 source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=self._pass_on, args=(source, sink, source is far), daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
 
-    def _pass_on(self, source: socket.socket, sink: socket.socket, is_down: bool) -> None:
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
                 sink.sendall(data)
-                if is_down:
-                    self.bytes_down += len(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

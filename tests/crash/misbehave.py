@@ -3,9 +3,9 @@
 The agent is the real one, and so is the worker; only the native runtime's `run` and `load` are wrapped, for models that carry a
 fault: `EFFAULT{json}` anywhere in the file. Used through the setting `python_command`.
 
-fault: {"do", "at": "load" | "run", "after": n, "amount": x, "starts": [..]}. after: runs of this process that are still good (the
-golden test needs nine). starts: which starts of this model misbehave, from 1; without it all. do:
-  segv, exit      the process dies               hang      it never comes back         slow    it takes `amount` seconds more
+fault: {"do", "at": "load" | "run", "after": n, "amount": x, "id"}. after: runs of this process that are still good (the golden test
+needs nine). id: names the file of its acts. do:
+  segv            the process dies               hang      it never comes back         slow    it takes `amount` seconds more
   nan, wrong      the answers are so             leak      `amount` bytes stay         oom     `amount` bytes are asked for
   kill-agent      the whole agent is killed, as a device that restarts
 """
@@ -56,16 +56,12 @@ def act(fault: dict[str, Any], outputs: Any = None) -> Any:
     match fault["do"]:
         case "segv":
             os.kill(os.getpid(), signal.SIGSEGV)
-        case "exit":
-            os._exit(9)
         case "hang":
             while True:
                 time.sleep(3600)
         case "slow":
             time.sleep(amount)
-        case "leak":
-            _kept.append(b"\1" * int(amount))
-        case "oom":
+        case "leak" | "oom":
             _kept.append(b"\1" * int(amount))
         case "kill-agent":
             os.kill(0, signal.SIGKILL)
@@ -82,20 +78,9 @@ def load(name: str, model: bytes | memoryview, *args: Any, **kwargs: Any) -> Any
     if at < 0:
         return _load(name, model, *args, **kwargs)
     fault, _ = json.JSONDecoder().raw_decode(bytes(model)[at + len(MARK) :].decode("utf-8", "replace"))
-    if not _is_due(fault):
-        return _load(name, model, *args, **kwargs)
     if fault["at"] == "load":
         act(fault)
     return Misbehaving(_load(name, model, *args, **kwargs), fault)
-
-
-def _is_due(fault: dict[str, Any]) -> bool:
-    if "starts" not in fault:
-        return True
-    counter = Path(os.environ["MISBEHAVE_ACTS"]) / f"{fault['id']}.starts"
-    number = len(counter.read_text()) + 1 if counter.exists() else 1
-    counter.write_text("x" * number)
-    return number in fault["starts"]
 
 
 if __name__ == "__main__":

@@ -5,18 +5,13 @@ Each must end on the new version; at 30 % loss the device may take at most 15 % 
 
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from tests.agent.field import Agent, move_broker, new_site, write_identity
-from tests.crash.faults import faults
-from tests.crash.field import QUICKEST, Field, note, run
-from tests.crash.line import Line
+from tests.crash.field import Field, field, note, run
 from tests.crash.meddler import Meddler, Meddling
 
 PAD_BYTES = 300_000
@@ -95,22 +90,12 @@ def _trouble(here: Field, meddler: Meddler, kind: str) -> Iterator[None]:
 
 @contextmanager
 def _meddled_field(seed: int) -> Iterator[tuple[Field, Meddler]]:
-    with tempfile.TemporaryDirectory(prefix="ef-net-") as name:
-        site = new_site(Path(name, "server"))
-        state, device = Path(name, "device"), site.house.device()
-        write_identity(site, device, state)
-        target = (site.endpoint.host, site.endpoint.port)
-        signing = site.house.signing
-        meddler = Meddler(target, (signing.server_cert_file, signing.server_key_file), state / "identity", seed)
-        line = Line("127.0.0.1", meddler.port)
-        move_broker(state, line.port)
-        with faults(state) as broken:
-            agent = Agent(site, state, device, **QUICKEST, EDGEFLEET_AGENT_BLOCK_TIMEOUT_S="4")
-            try:
-                agent.start()
-                yield Field(agent, broken, line, seed), meddler
-            finally:
-                agent.stop()
-                line.close()
-                meddler.close()
-                site.close()
+    with field(seed, shim=False) as here:
+        endpoint, signing = here.agent.site.endpoint, here.agent.site.house.signing
+        server = (signing.server_cert_file, signing.server_key_file)
+        meddler = Meddler((endpoint.host, endpoint.port), server, here.agent.state / "identity", seed)
+        here.line.lead_to("127.0.0.1", meddler.port)
+        try:
+            yield here, meddler
+        finally:
+            meddler.close()

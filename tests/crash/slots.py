@@ -33,7 +33,7 @@ def rotten(here: Field, result: dict[str, Any], n: int) -> None:
 
 
 def _round(here: Field, older: str, newer: str, *, both: bool) -> str:
-    agent = here.agent
+    agent, told = here.agent, _times_told(here)
     agent.stop()
     record = agent.record()
     assert record.active is not None
@@ -48,10 +48,15 @@ def _round(here: Field, older: str, newer: str, *, both: bool) -> str:
     else:
         ok = eventually(lambda: agent.model().get("serving") and here.answers(older), 40.0)
         problem = "" if ok else f"the other slot does not serve: {agent.model()}\n{agent.log.read_text()[-2000:]}"
-    if not problem and agent.record().error_code not in ("slot.damaged", ""):
-        problem = f"told as {agent.record().error_code}"
     here.line.mend()
-    return problem or here.problem(newer)
+    problem = problem or here.problem(newer)
+    return problem or ("" if eventually(lambda: _times_told(here) > told, 40.0) else "the server was not told")
+
+
+def _times_told(here: Field) -> int:
+    reader, device = here.agent.site.house.fleet.reader, here.agent.id
+    found, _ = reader.events(device_id=device, kinds=("phase",), limit=100_000)
+    return sum(event.detail.get("code") == "slot.damaged" for event in found)
 
 
 def _rot(here: Field, slot: str) -> None:

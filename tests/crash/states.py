@@ -18,6 +18,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from edgefleet_protocol.blocks import LEAF_BYTES, check_leaf, leaf_count, leaf_i
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.messages import Phase
 from tests.agent.field import eventually, offer, publish
-from tests.agent.test_machine import LIMITS
+from tests.agent.records import LIMITS
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.crash.disk_model import Cut, Disk, Point, State, points_of, written_out
 from tests.crash.field import Field, field, note, run
@@ -52,38 +53,57 @@ AT_ONCE = dataclasses.replace(LIMITS, probation_s=0, probation_min_s=0)
 
 def main(n: int, seed: int | None = None) -> dict[str, Any]:
     """Check n states, spread evenly over all there are; all when n is larger."""
-    return run("F03 crash-states", n, seed, _states)
+
+    def rounds(result: dict[str, Any], n: int, seed: int) -> None:
+        with recorded(seed) as episode:
+            check(episode, result, n, seed)
+
+    return run("F03 crash-states", n, seed, rounds)
 
 
-def without_sync(n: int, seed: int | None = None) -> dict[str, Any]:
-    """The same, had the agent never synced anything: what the test of the test needs, since states must then be wrong."""
-    return run("crash-states without fsync", n, seed, lambda result, n, seed: _states(result, n, seed, forget="s"))
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """What an agent did to its disk. base: the state folder at the beginning. bundles: by digest. last: the last document."""
+
+    base: Path
+    points: list[Point]
+    bundles: dict[str, bytes]
+    last: DesiredOk
 
 
-def _states(result: dict[str, Any], n: int, seed: int, forget: str = "") -> None:
+@contextmanager
+def recorded(seed: int) -> Iterator[Episode]:
+    """Let an agent install, update and remove, and yield the record of it."""
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # thousands of fsyncs that prove nothing
     with tempfile.TemporaryDirectory(prefix="ef-states-", dir=memory) as name:
         base = Path(name, "base")
         points, bundles = _recorded(base, seed)
         last = read_record(DesiredOk, Path(name, "end") / "desired.ok")
         assert last is not None
-        total = sum(1 for _ in _all(base, points, forget))
-        result["points"], result["states"], result["distinct"] = len(points), total, 0
-        step, due = max(1.0, total / n), 0.0
-        seen: set[bytes] = set()
-        for index, (point, cut, promised) in enumerate(_all(base, points, forget)):
-            if index < due:
-                continue
-            due += step
-            state = cut.state(random.Random(seed + index))
-            seen.add(_digest(state))
-            folder = Path(name, "state")
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            written_out(state, folder)
-            note(result, _Check(folder, bundles, promised.certain(), last).problem(), point=point, state=index)
-        result["distinct"] = len(seen)
-        result["n"] = result["good"] + len(result["failures"])
+        yield Episode(base, points, bundles, last)
+
+
+def check(episode: Episode, result: dict[str, Any], n: int, seed: int, *, forget: str = "") -> None:
+    """Start from n states. forget: "s" for the states of an agent that never syncs: of them some must be wrong."""
+    base, points = episode.base, episode.points
+    total = sum(1 for _ in _all(base, points, forget))
+    result["points"], result["states"], result["distinct"] = len(points), total, 0
+    step, due = max(1.0, total / n), 0.0
+    seen: set[bytes] = set()
+    folder = base.parent / "state"
+    for index, (point, cut, promised) in enumerate(_all(base, points, forget)):
+        if index < due:
+            continue
+        due += step
+        state = cut.state(random.Random(seed + index))
+        seen.add(_digest(state))
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        written_out(state, folder)
+        problem = _Check(folder, episode.bundles, promised.certain(), episode.last).problem()
+        note(result, problem, point=point, state=index)
+    result["distinct"] = len(seen)
+    result["n"] = result["good"] + len(result["failures"])
 
 
 def _digest(state: State) -> bytes:

@@ -62,14 +62,21 @@ def test_the_shim_sees_every_write_that_the_kernel_counts(tmp_path: Path) -> Non
         assert shim.points > 150
 
 
-def test_whatever_a_power_cut_leaves_a_verified_version_serves() -> None:
-    result = states.main(150, SEED)
+@pytest.fixture(scope="module")
+def episode() -> Iterator[states.Episode]:
+    """What one agent did to its disk."""
+    with states.recorded(SEED) as found:
+        yield found
+
+
+def test_whatever_a_power_cut_leaves_a_verified_version_serves(episode: states.Episode) -> None:
+    result = run("states", 150, SEED, lambda result, n, seed: states.check(episode, result, n, seed))
     assert result["ok"], result
     assert result["states"] > 5_000
 
 
-def test_the_states_of_an_agent_that_never_syncs_are_found_wrong() -> None:
-    result = states.without_sync(12, SEED)
+def test_the_states_of_an_agent_that_never_syncs_are_found_wrong(episode: states.Episode) -> None:
+    result = run("unsynced", 12, SEED, lambda result, n, seed: states.check(episode, result, n, seed, forget="s"))
     assert result["failures"], result
 
 

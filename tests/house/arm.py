@@ -44,6 +44,7 @@ INSIDE = (
     "tests/runtime",
     "tests/protocol",
     "tests/agent/test_machine.py",
+    "tests/agent/test_wishes.py",
     "tests/agent/test_trial.py",
     "tests/agent/test_paths.py",
     "tests/agent/test_tasks.py",

@@ -138,7 +138,7 @@ def test_diag_and_logs_are_sent_when_the_server_asks(road: Road, device: Travell
 
 
 def test_a_restart_happens_once_and_refuses_no_request(road: Road, device: Traveller) -> None:
-    worker = device.status()["workers"]["digits"]
+    worker, starts = device.status()["workers"]["digits"], device.record().starts
     statuses: list[int] = []
     is_over = threading.Event()
 
@@ -155,6 +155,7 @@ def test_a_restart_happens_once_and_refuses_no_request(road: Road, device: Trave
     caller.join()
     assert set(statuses) == {200}
     assert device.record().crashes_s == []
+    assert device.record().starts <= starts, "it counts against the version"
 
     boot = device.status()["boot_id"]
     done = road.edgectl("device", "restart", device.name)

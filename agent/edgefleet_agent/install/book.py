@@ -62,7 +62,7 @@ class Book:
         if before is None or before.phase is not record.phase or before.error_code != record.error_code:
             code, reason = record.error_code or code, record.reason or reason
             self.reporter.event(EventKind.PHASE, record, code=code, reason=reason)
-        self.tell_quarantine(before, record)
+        self._tell_quarantine(before, record)
         self.reporter.changed()
         return record
 
@@ -74,7 +74,7 @@ class Book:
         if record != found:
             with _tolerant(record.model):
                 self._journal.write(record)
-            self.tell_quarantine(found, record)
+            self._tell_quarantine(found, record)
         self.records[record.model] = record
         return record
 
@@ -85,7 +85,7 @@ class Book:
             self.save(record)
         return record
 
-    def tell_quarantine(self, before: ModelRecord | None, record: ModelRecord) -> None:
+    def _tell_quarantine(self, before: ModelRecord | None, record: ModelRecord) -> None:
         """Report every digest that is quarantined now and was not before."""
         known = before.quarantine if before is not None else []
         for entry in record.quarantine:

@@ -29,6 +29,17 @@ class Resident:
     skipped: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a worker may have. limit_bytes: as declared or set, so that being above it is a fault by itself; 0 = none.
+
+    spare_bytes: what the device has beyond its reserve, the limit where there is none; -1 = unknown.
+    """
+
+    limit_bytes: int
+    spare_bytes: int
+
+
 def read(known: Resident, pid: int, now_s: int, rss_bytes: int) -> Resident:
     """Return the readings with one more; another process begins anew, and what cannot be read (0 or less) is left out."""
     if rss_bytes <= 0:
@@ -43,17 +54,14 @@ def read(known: Resident, pid: int, now_s: int, rss_bytes: int) -> Resident:
     return Resident(pid, at, known.every)
 
 
-def leak(known: Resident, limit_bytes: int, *, is_hard: bool, min_span_s: float) -> str:
-    """Return why the growth may not go on, "" when it may.
-
-    limit_bytes: what the worker may have. is_hard: the limit was declared or set, so that being above it is a fault by itself;
-    otherwise it is only what the device has left now. min_span_s: readings over less time say nothing about a slope.
-    """
-    if not known.at:
+def leak(known: Resident, memory: Memory, *, min_span_s: float) -> str:
+    """Return why the growth may not go on, "" when it may. min_span_s: readings over less time say nothing about a slope."""
+    if not known.at or (not memory.limit_bytes and memory.spare_bytes < 0):
         return ""
     began_s, _ = known.at[0]
     now_s, now_bytes = known.at[-1]
-    if is_hard and now_bytes > limit_bytes:
+    limit_bytes = memory.limit_bytes or now_bytes + memory.spare_bytes
+    if now_bytes > limit_bytes:
         return f"the worker has {now_bytes / MIB:.1f} MiB resident; its limit is {limit_bytes / MIB:.1f} MiB"
     span_s = now_s - began_s
     if len(known.at) < MIN_READINGS or span_s < max(1.0, min_span_s):

@@ -2,7 +2,7 @@
 
 1. A refusal says what is needed and for what, what there is, where, and what to do.
 2. Memory: a worker needs what its bundle declares, or, where nothing is declared, about `UNDECLARED_BASE_BYTES` and twice the file.
-   Only what is declared can refuse; a guess only chooses the strategy.
+   Only what is declared, and the reserve, can refuse; a guess only chooses the strategy.
 3. Overlap when the new worker fits beside the old one: no caller waits. Else stop-first: the old worker leaves before the new one
    is tried; callers wait in the listener's backlog for as long as a worker takes to start. If the trial fails, the old one is
    started again.
@@ -47,6 +47,12 @@ class Room:
     strategy: Literal["auto", "overlap", "stop_first"] = "auto"
     worker_limit_bytes: int = 0
 
+    @property
+    def spare_bytes(self) -> int:
+        """Memory beyond the reserve, -1 = unknown."""
+        available = self.memory_available_bytes
+        return max(0, available - self.memory_reserve_bytes) if available >= 0 else -1
+
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
@@ -89,7 +95,7 @@ def check_fit(info: SlotInfo, room: Room, old_bytes: int = 0) -> Unfit | Strateg
 
 def _memory(info: SlotInfo, room: Room, old_bytes: int) -> Unfit | Strategy:
     available, needed = room.memory_available_bytes, info.peak_memory_bytes + room.memory_reserve_bytes
-    if 0 <= available + old_bytes < needed and available >= 0:
+    if 0 <= available < needed - old_bytes:
         reason = (
             f"{available} bytes of memory available ({_mib(available)}) on {room.memory_where} and {_mib(old_bytes)} in the "
             f"worker that serves; the bundle declares a need of {info.peak_memory_bytes} and the reserve is "

@@ -110,12 +110,17 @@ class Runner:
         for model in self._journal.models():
             found = self._journal.read(model) or ModelRecord(model=model)
             record = machine.recovered(self._slots.surviving(found), now_s=self._book.now_s())
-            if found.active is not None and record.active != found.active:
+            is_damaged = found.active is not None and record.active != found.active
+            if is_damaged:
                 reason = "the active slot no longer held its bundle"
                 record = msgspec.structs.replace(
                     record, error_class=ErrorClass.DISK, error_code="slot.damaged", reason=reason
                 )
             self._book.recovered(found, record)
+            if (
+                is_damaged
+            ):  # told at once: the next install may begin in this moment, and writes its own state over this one
+                self._book.reporter.event(EventKind.PHASE, record, code=record.error_code, reason=record.reason)
             self._watch.start(record)
             self._resume(self.records[model])
 

@@ -124,11 +124,8 @@ class Watch:
             return ""
         info = self._slots.info(record.model, record.active.slot)
         room = self._room()
-        hard = (info.peak_memory_bytes if info is not None else 0) or room.worker_limit_bytes
-        if not hard and room.memory_available_bytes < 0:
-            return ""
-        limit = hard or known.at[-1][1] + max(0, room.memory_available_bytes - room.memory_reserve_bytes)
-        return leak.leak(known, limit, is_hard=bool(hard), min_span_s=self._limits.leak_min_s)
+        limit_bytes = (info.peak_memory_bytes if info is not None else 0) or room.worker_limit_bytes
+        return leak.leak(known, leak.Memory(limit_bytes, room.spare_bytes), min_span_s=self._limits.leak_min_s)
 
     def modes(self) -> Mapping[str, machine.Mode]:
         """Return how each model does."""

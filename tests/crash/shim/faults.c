@@ -1,8 +1,8 @@
 /* Preloaded into every process of an agent: counts, records and breaks what it does to its disk, and bends its clock.
  *
  * 1. Each libc call that changes a file, or makes a change durable, below FAULT_ROOT is one *point*: open with O_CREAT or O_TRUNC,
- *    write, pwrite, writev, rename, unlink, rmdir, mkdir, symlink, link, ftruncate, fallocate, fsync, fdatasync. Python and SQLite
- *    know no other way to the disk than libc, so no point is missed; `test_shim.py` compares with the kernel's own count of writes.
+ *    write, pwrite, writev, rename, unlink, rmdir, mkdir, symlink, ftruncate, fallocate, fsync, fdatasync. Python and SQLite know no
+ *    other way to the disk than libc, so no point is missed; `test_faults.py` compares with the kernel's own count of writes.
  * 2. Points are numbered over all processes by one counter in a shared file, FAULT_STATE, which the test maps as well.
  * 3. What is below `run/` (sockets, status) and `*.log` is true only while the agent runs and does not count.
  * 4. FAULT_LOG, if set, gets each point with its bytes, in order: what the crash-state enumerator works from.
