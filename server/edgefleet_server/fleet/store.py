@@ -1,6 +1,6 @@
 """The fleet's SQL. Every function works in the caller's session and never commits."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -235,8 +235,8 @@ def lock_live(session: Session, device_ids: Collection[str]) -> dict[str, int]:
     return {str(device_id): int(gen) for device_id, gen in session.execute(statement)}
 
 
-def lock_documents(session: Session, device_ids: Collection[str]) -> Iterator[tuple[FleetDesired, str | None]]:
-    """Lock the documents of devices that `lock_live` returned; yield each, read anew, with the public key for captures.
+def lock_documents(session: Session, device_ids: Collection[str]) -> Iterable[tuple[FleetDesired, str | None]]:
+    """Lock the documents of devices that `lock_live` returned; return each, read anew, with the public key for captures.
 
     The key may be read in the same statement because it changes only while no device is locked (`lock_devices`).
     """
@@ -248,8 +248,7 @@ def lock_documents(session: Session, device_ids: Collection[str]) -> Iterator[tu
         .with_for_update()
         .execution_options(populate_existing=True)
     )
-    for row, public_key in session.execute(statement):
-        yield row, public_key
+    return session.execute(statement).tuples()
 
 
 def lock_devices(session: Session) -> None:
