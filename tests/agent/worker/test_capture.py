@@ -135,6 +135,16 @@ def test_a_flag_finds_a_recent_answer_and_no_other() -> None:
     assert [(r.reason, r.trace_id) for r in made.end_window()] == [("flag", f"t{RECENT}")]
 
 
+def test_callers_who_repeat_a_trace_id_cost_no_other_its_place() -> None:
+    made = capture()
+    large = {"x": np.zeros((1, 150_000), np.float32)}
+    for _ in range(20):
+        made.answered("again", large, SURE, [0])
+    made.answered("t1", X, SURE, [0])
+    assert made.flag("again")
+    assert made.flag("t1")
+
+
 def test_a_shadow_can_offer_what_it_disagrees_on() -> None:
     made = capture()
     made.keep("disagreement", X, {"1": [{"label": "a"}], "2": [{"label": "b"}]}, difference=0.5)
