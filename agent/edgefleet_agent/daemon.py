@@ -147,7 +147,7 @@ class Daemon:
         restart_worker = partial(self._serving.recycle, reason="a task asks for it")
         self._chores.attach(lambda: self._runner.is_busy, self._restart, restart_worker)
         self._serving.attach(self._runner, self._active_ref)
-        self._serving.listen(self._keeper)
+        self._serving.listener = self._keeper
         self._intake.attach(self)
         self._renewal.attach(self._link.recycle, self._reports.identity_renewed)
         self._loop.on_wake(self._woken)

@@ -37,7 +37,6 @@ from edgefleet_agent.worker.protocol import (
 )
 from edgefleet_agent.workers import Worker, WorkerOptions
 from edgefleet_protocol.messages import ErrorClass
-from edgefleet_protocol.sketch import LatencySketch
 
 ROUTES_AGAIN_S = 5.0
 GOLDEN_FACTOR = 20
@@ -64,7 +63,8 @@ class ModelServing:
         self._gone: Callable[[], None] | None = None
         self._ref_of: Callable[[str], SlotRef | None] = _no_ref
         self._candidates: Candidates | None = None
-        self._listener: Listener | None = None
+        self.listener: Listener | None = None
+        """Who hears of answers, of the workers beside as well: prediction log and capture."""
 
     @property
     def options(self) -> WorkerOptions:
@@ -80,16 +80,14 @@ class ModelServing:
         self._owner = owner
         self._ref_of = ref_of
 
-    def listen(self, listener: Listener) -> None:
-        """Name who hears of answers: prediction log and capture."""
-        self._listener = listener
-
     def send_to_all(self, message: SetCapture) -> None:
         """Tell something to every worker that can answer."""
         for lanes in self._models.values():
             for worker in (lanes.active, lanes.trial):
                 if worker is not None and worker.state != "starting":
                     worker.send(message)
+        if self._candidates is not None:
+            self._candidates.send_to_all(message)
 
     # ---- what serves
 
@@ -343,12 +341,12 @@ class ModelServing:
         owner = self._owner
         assert owner is not None
         lanes = self._lanes(worker.model)
-        if self._listener is not None and self._listener.hear(worker, message):
+        if self.listener is not None and self.listener.hear(worker, message):
             return
         if isinstance(message, Ready):
             worker.state = "ready"
-            if self._listener is not None:
-                self._listener.on_ready(worker)
+            if self.listener is not None:
+                self.listener.on_ready(worker)
         if isinstance(message, Golden) and message.checked:
             worker.golden_ok = message.ok
             worker.golden_p95_s = max(worker.golden_p95_s, message.latency_p95_ms / 1000)
@@ -358,7 +356,8 @@ class ModelServing:
         elif worker is lanes.trial:
             owner.on_trial_message(worker.model, message)
         elif isinstance(message, Stats):
-            self._add_stats(worker, lanes, message)
+            if lanes.sums is not None and lanes.sums.sha256 == worker.ref.sha256:
+                lanes.sums.add(message, worker)
             if self._candidates is not None:
                 self._candidates.on_primary_stats(worker.model, message)
             owner.on_stats(worker.model, worker.ref.sha256, message)
@@ -385,25 +384,6 @@ class ModelServing:
         if lanes.probe is not None:
             lanes.probe.cancel()
             lanes.probe = None
-
-    @staticmethod
-    def _add_stats(worker: Worker, lanes: Lanes, stats: Stats) -> None:
-        sums = lanes.sums
-        if sums is None or sums.sha256 != worker.ref.sha256:
-            return
-        sums.n += stats.n
-        sums.errors += stats.errors
-        sums.timeouts += stats.timeouts
-        sums.nonfinite += stats.nonfinite
-        try:
-            sums.latency.merge(LatencySketch.unpacked(stats.latency))
-        except ValueError:
-            log.warning("worker sent a bad latency sketch", extra={"model": worker.model})
-        for index, count in enumerate(stats.classes):
-            sums.classes[index] = sums.classes.get(index, 0) + count
-        sums.rss_bytes = stats.rss_bytes
-        sums.cpu_s += stats.cpu_s - worker.cpu_s
-        worker.cpu_s = stats.cpu_s
 
     def _on_exit(self, worker: Worker, how: str) -> None:
         owner = self._owner

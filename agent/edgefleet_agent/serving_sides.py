@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from edgefleet_agent.worker.protocol import Failed, Golden, ModelRoute, Stats, ToAgentd
+from edgefleet_agent.worker.protocol import Failed, Golden, ModelRoute, SetCapture, Stats, ToAgentd
 from edgefleet_agent.workers import Worker
 
 
@@ -51,6 +51,10 @@ class Candidates(Protocol):
 
     def ask_stats(self) -> None:
         """Ask the workers beside for theirs."""
+        ...
+
+    def send_to_all(self, message: SetCapture) -> None:
+        """Tell something to every worker beside that can answer."""
         ...
 
     def close(self) -> None:

@@ -304,12 +304,22 @@ class Ack(_Message, frozen=True, kw_only=True):
     samples: list[int] = msgspec.field(default_factory=list)
 
 
+class CaptureReason(StrEnum):
+    """Why a record was kept. Stored and public: never renamed. DRIFT is said by nobody yet."""
+
+    RANDOM = "random"
+    LOW_CONFIDENCE = "low_confidence"
+    DISAGREEMENT = "disagreement"
+    DRIFT = "drift"
+    FLAG = "flag"
+
+
 class Sample(_Message, frozen=True, kw_only=True):
     """One captured record, sealed to the tenant's key (ADR 0030): only the holder of the private key can read `sealed`.
 
     (device, boot_id, seq) is unique; `record` names the record on the device. task: the id of the task that asked for it.
     left: how many records of that task come after this one; 0 with an empty `record` says that there was none.
-    reason: why it was kept (`random`, `low_confidence`, `disagreement`, `drift`, `flag`). seen: how many predictions of its
+    reason: why it was kept, a `CaptureReason`. seen: how many predictions of its
     reason and class it stands for. taken: unix milliseconds. key: first 16 hex of the sha256 of the public key.
     """
 

@@ -31,9 +31,9 @@ _WORDS = {
 def parse(*, shadow: bool, split: int | None, salt: str, end: bool, wait: bool, strategy: str) -> Json | None:
     """Return the body's mode, share_pct and salt, None without any of the flags. Raises UsageError."""
     chosen = [name for name, is_set in (("--shadow", shadow), ("--split", split is not None), ("--end", end)) if is_set]
+    if salt and split is None:
+        raise UsageError("--salt is only for a split", why="nothing else is divided", next_step="add --split PCT")
     if not chosen:
-        if salt:
-            raise UsageError("--salt is only for a split", why="nothing else is divided", next_step="add --split PCT")
         return None
     if len(chosen) > 1:
         raise UsageError(
@@ -48,8 +48,6 @@ def parse(*, shadow: bool, split: int | None, salt: str, end: bool, wait: bool, 
             why="a candidate is not installed as the active version",
             next_step="leave it away, and see `edgectl device show ID`",
         )
-    if split is None and salt:
-        raise UsageError("--salt is only for a split", why="nothing else is divided", next_step="add --split PCT")
     if split is not None:
         return {"mode": "split", "share_pct": split, "salt": salt}
     return {"mode": "shadow" if shadow else "end"}

@@ -10,7 +10,6 @@ import base64
 import io
 import json
 import math
-import os
 import re
 import zipfile
 import zlib
@@ -44,7 +43,7 @@ def make_key(path: Path) -> str:
     pem = secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_private(path, pem.decode("ascii"))
+        write_private(path, pem)
     except OSError as error:
         raise UsageError(f"cannot write {path}", why=str(error), next_step="give another file with --out") from error
     return public_of(secret.private_bytes_raw()).hex()
@@ -161,8 +160,5 @@ def _plain(value: Any) -> Any:
 
 
 def _write(path: Path, data: bytes) -> Path:
-    """Write a file that only its owner can read."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
+    write_private(path, data)
     return path

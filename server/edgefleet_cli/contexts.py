@@ -82,11 +82,11 @@ class ContextFile:
             ) from error
 
 
-def write_private(path: Path, text: str) -> None:
+def write_private(path: Path, content: str | bytes) -> None:
     """Write a file that only its owner can read; it appears whole or not at all. Raises OSError."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".edgectl-")  # mkstemp makes it 0600
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content if isinstance(content, bytes) else content.encode())
     Path(temporary).replace(path)
 
 

@@ -71,14 +71,13 @@ STATUS: Final[Mapping[str, int]] = {
     "conversion.over": 409,
     "conversion.report_unknown": 404,
     "conversion.report_broken": 500,
+    "telemetry.no_capture_key": 409,
     "server.database_unavailable": 503,
     "server.bad_settings": 500,
     "internal": 500,
 }
 
 _BY_ENDING: Final[tuple[tuple[str, int], ...]] = (
-    ("capture_unknown", 404),
-    ("no_capture_key", 409),
     ("unknown", 404),
     ("not_found", 404),
     ("missing", 404),

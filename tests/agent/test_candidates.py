@@ -22,11 +22,23 @@ from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.loop import Loop
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.worker.keeping import read_kept
-from edgefleet_agent.worker.protocol import GetStats, LaneRoute, ModelRoute, RoutesTable, Stats, write_routes
-from edgefleet_agent.workers import WorkerOptions
+from edgefleet_agent.worker.protocol import (
+    Captured,
+    GetStats,
+    LaneRoute,
+    ModelRoute,
+    Predictions,
+    RoutesTable,
+    SetCapture,
+    Stats,
+    ToAgentd,
+    write_routes,
+)
+from edgefleet_agent.workers import Worker, WorkerOptions
 from edgefleet_protocol.comparison import ShadowFigures, merge_shadows
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.messages import Phase, Window
+from edgefleet_protocol.sealed import new_key
 from tests.agent.worker.conftest import Rig
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 
@@ -43,6 +55,23 @@ OPTIONS = CandidateOptions(
     measure_s=0.01,
     limits=PressureLimits(memory_available_bytes=0, resume_s=0.2),
 )
+RULES = SetCapture(new_key()[1], bytes(32), "d-1", 0.0, 0.1)
+
+
+class Ear:
+    """Hears of answers, and lets them be captured from the start, as agentd's keeper does."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, ToAgentd]] = []
+
+    def on_ready(self, worker: Worker) -> None:
+        worker.send(RULES)
+
+    def hear(self, worker: Worker, message: ToAgentd) -> bool:
+        if isinstance(message, Captured | Predictions):
+            self.heard.append((worker.ref.version, message))
+            return True
+        return False
 
 
 class Yard:
@@ -70,16 +99,15 @@ class Yard:
         self.readings = Readings()
         self.events: list[tuple[str, str]] = []
         self.figures = ShadowFigures()
+        self.ear = Ear()
         self.windows: list[Window] = []
         self.candidates = self._candidates(_replaced(OPTIONS, **options))
         self.write_routes()
 
     def _candidates(self, options: CandidateOptions) -> Candidates:
-        workers = WorkerOptions((), self.paths.routes, self.paths.sockets(), 1, 0, MIB, 5.0)
-        slots = Slots(self.paths.models)
-        ground = Ground(
-            self.loop, self.paths, slots, workers, options, SystemClock().monotonic_s, time.time, self.write_routes
-        )
+        workers = WorkerOptions((), self.paths.routes, self.paths.sockets(), 1, 0, MIB, 5.0, log_predictions=True)
+        slots, clock_s = Slots(self.paths.models), SystemClock().monotonic_s
+        ground = Ground(self.loop, self.paths, slots, workers, options, clock_s, time.time, self.write_routes, self.ear)
         active = SlotRef(slot="A", target="o", sha256=self.active.start.digest, version="1.0.0", proven=True)
         record = ModelRecord(model="digits", phase=Phase.COMMITTED, active=active)
         near = Neighbours(
@@ -206,6 +234,27 @@ def test_a_measurement_is_told_round_by_round_once_for_each_attempt(yard: Yard) 
     yard.want("measure", attempt=2)
     yard.until(lambda: yard.state() == "measured" and len(yard.windows) == 6)
     assert list(yard.candidates.take_windows(0, 1)) == []
+
+
+def test_what_a_shadow_disagrees_on_is_offered_to_the_capture(yard: Yard) -> None:
+    yard.want()
+    yard.until(lambda: yard.state() == "running")
+    yard.infer(2)
+    yard.until(lambda: yard.ear.heard != [])
+    version, message = yard.ear.heard[0]
+    assert isinstance(message, Captured)
+    assert (version, message.reason) == ("1.1.0", "disagreement")
+
+
+def test_what_a_split_answers_is_told_to_the_prediction_log(yard: Yard) -> None:
+    yard.want("split")
+    yard.until(lambda: yard.state() == "running")
+    yard.rig.request("GET", "/v2/models/nothing")  # makes the worker look at the table now
+    answered = [yard.rig.infer([[1.0 + i, 0.0, 0.5, 0.0]])[1]["model_version"] for i in range(20)]
+    assert "1.1.0" in answered
+    told = answered.count("1.1.0")
+    yard.until(lambda: sum(m.n for _, m in yard.ear.heard if isinstance(m, Predictions)) == told)
+    assert {version for version, _ in yard.ear.heard} == {"1.1.0"}
 
 
 def test_heat_takes_a_shadow_away_and_it_comes_back_when_it_is_cool(yard: Yard) -> None:

@@ -4,14 +4,11 @@ import itertools
 import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.lanes import Lanes
 from edgefleet_agent.link.outbox import MEMORY_BYTES, SPILL_S, Joins, Kind, Outbox, Waiting
-from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.telemetry.window import (
     Sums,
     begins_s,
@@ -318,11 +315,10 @@ def test_classes_are_counted_by_index() -> None:
 
 
 def test_the_cpu_time_of_a_window_is_what_was_used_in_it() -> None:
-    worker = cast("Any", SimpleNamespace(model="digits", ref=SimpleNamespace(sha256="a" * 64), cpu_s=0.0))
-    lanes = Lanes(active=worker)
+    worker = SimpleNamespace(cpu_s=0.0)
     used = []
     for cpu_s in (5.0, 7.5):  # the worker tells the time of its whole life
-        lanes.sums = Sums("a" * 64, "1")
-        ModelServing._add_stats(worker, lanes, Stats(latency=LatencySketch().packed(), cpu_s=cpu_s))
-        used.append(lanes.sums.cpu_s)
+        sums = Sums("a" * 64, "1")
+        sums.add(Stats(latency=LatencySketch().packed(), cpu_s=cpu_s), worker)
+        used.append(sums.cpu_s)
     assert used == [5.0, 2.5]

@@ -24,7 +24,7 @@ from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchPr
 from edgefleet_agent.install.intake import Intake, Job
 from edgefleet_agent.install.preflight import Room, Unfit, check_disk, check_fit
 from edgefleet_agent.install.records import CandidateWish, DesiredOk, HoldOk, ModelRecord, SlotInfo, Wanted
-from edgefleet_agent.worker.protocol import ModelRoute, Stats
+from edgefleet_agent.worker.protocol import GetStats, ModelRoute, SetCapture, Stats
 from edgefleet_agent.workers import Worker
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.messages import CandidatePhase, CandidateState, ErrorClass, EventKind, Window
@@ -392,8 +392,12 @@ class Candidates:
 
     def ask_stats(self) -> None:
         """Ask every resident candidate for its figures."""
+        self.send_to_all(GetStats())
+
+    def send_to_all(self, message: GetStats | SetCapture) -> None:
+        """Tell something to every resident candidate."""
         for one in self._all.values():
-            one.lane.ask_stats()
+            one.lane.tell(message)
 
     def take_windows(self, t0: int, length_s: int) -> Iterator[Window]:
         """Yield each candidate's window and begin new ones. t0: unix seconds."""

@@ -1,23 +1,15 @@
 """Running figures of a candidate's lane: its worker's own, and the comparison with what serves. Pure sums."""
 
 import logging
-from typing import Protocol
 
 import msgspec
 
-from edgefleet_agent.telemetry.window import Sums
+from edgefleet_agent.telemetry.window import Cpu, Sums
 from edgefleet_agent.worker.protocol import Stats
 from edgefleet_protocol.comparison import ShadowFigures, merge_shadows
 from edgefleet_protocol.messages import Window
-from edgefleet_protocol.sketch import LatencySketch
 
 log = logging.getLogger(__name__)
-
-
-class Cpu(Protocol):
-    """A worker's CPU seconds as it said last."""
-
-    cpu_s: float
 
 
 class LaneSums(Sums):
@@ -29,21 +21,12 @@ class LaneSums(Sums):
 
     def add(self, stats: Stats, worker: Cpu) -> None:
         """Add what the candidate's worker told."""
-        self.n += stats.n
-        self.errors += stats.errors
-        self.timeouts += stats.timeouts
-        self.nonfinite += stats.nonfinite
-        try:
-            self.latency.merge(LatencySketch.unpacked(stats.latency))
-            if stats.shadow is not None:
+        super().add(stats, worker)
+        if stats.shadow is not None:
+            try:
                 self.shadow = merge_shadows([self.shadow or ShadowFigures(), stats.shadow])
-        except ValueError:
-            log.warning("candidate sent bad figures")
-        for index, count in enumerate(stats.classes):
-            self.classes[index] = self.classes.get(index, 0) + count
-        self.rss_bytes = stats.rss_bytes
-        self.cpu_s += stats.cpu_s - worker.cpu_s
-        worker.cpu_s = stats.cpu_s
+            except ValueError:
+                log.warning("candidate sent bad figures", extra={"sha256": self.sha256})
 
     def mirrored(self, offered: int, dropped: int) -> None:
         """Add what the serving worker had for it."""

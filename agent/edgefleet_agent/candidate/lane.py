@@ -17,7 +17,8 @@ from edgefleet_agent.install.records import CandidateWish, SlotRef
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.loop import Loop
 from edgefleet_agent.paths import StatePaths, worker_socket
-from edgefleet_agent.worker.protocol import Failed, GetStats, LaneRoute, ModelRoute, Ready, Stats, ToAgentd
+from edgefleet_agent.serving_sides import Listener
+from edgefleet_agent.worker.protocol import Failed, GetStats, LaneRoute, ModelRoute, Ready, SetCapture, Stats, ToAgentd
 from edgefleet_agent.workers import Beside, Worker, WorkerOptions
 from edgefleet_protocol.messages import Window
 
@@ -50,7 +51,7 @@ class CandidateOptions:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What all lanes stand on."""
+    """What all lanes stand on. listener: who hears of answers, these workers' as well as those of what serves."""
 
     loop: Loop
     paths: StatePaths
@@ -60,6 +61,7 @@ class Ground:
     now_s: Callable[[], float]
     clock_s: Callable[[], float]
     write_routes: Callable[[], None]
+    listener: Listener | None
 
 
 class Lane:
@@ -158,6 +160,9 @@ class Lane:
             worker.drain(SHADOW_DRAIN_S)
 
     def _on_message(self, worker: Worker, message: ToAgentd) -> None:
+        listener = self._ground.listener
+        if listener is not None and listener.hear(worker, message):
+            return
         if isinstance(message, Stats) and worker.beside is not None and worker.beside.measure_s > 0:
             self._measured(worker, message)
         elif isinstance(message, Stats) and self._sums is not None and self._sums.sha256 == worker.ref.sha256:
@@ -165,6 +170,8 @@ class Lane:
         if worker is self.worker and isinstance(message, Ready):
             worker.state = "serving"
             self.ready_since_s = self._ground.now_s()
+            if listener is not None:
+                listener.on_ready(worker)
             self._told_ready()
             self._ground.write_routes()
 
@@ -264,10 +271,10 @@ class Lane:
         if self._sums is not None:
             self._sums.mirrored(stats.mirrored, stats.mirror_dropped)
 
-    def ask_stats(self) -> None:
-        """Ask a resident worker for its figures."""
+    def tell(self, message: GetStats | SetCapture) -> None:
+        """Tell something to a resident worker that can answer."""
         if self.worker is not None and self.worker.state == "serving":
-            self.worker.send(GetStats())
+            self.worker.send(message)
 
     def take_window(self, t0: int, length_s: int) -> Window | None:
         """Return the window and begin a new one. t0: unix seconds."""

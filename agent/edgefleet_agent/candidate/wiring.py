@@ -73,6 +73,7 @@ def candidates(  # noqa: PLR0913, PLR0917
         clock.monotonic_s,
         lambda: clock.now().timestamp(),
         serving.write_routes,
+        serving.listener,
     )
     made = Candidates(ground, intake, clock, near)
     serving.attach_candidates(made)

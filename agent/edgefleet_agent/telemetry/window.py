@@ -1,11 +1,14 @@
 """Telemetry windows: pure sums. Everything in a window adds up, so windows merge without loss (`agent.md` §5.6)."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 
+from edgefleet_agent.worker.protocol import Stats
 from edgefleet_protocol.comparison import merge_shadows
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.messages import Telemetry, Window, decode, encode
@@ -16,6 +19,14 @@ MAX_CLASSES = 256
 MAX_WINDOWS = 64
 MAX_PAYLOAD_BYTES = 32 * 1024
 """Of one telemetry message (`mqtt.md` §4)."""
+
+log = logging.getLogger(__name__)
+
+
+class Cpu(Protocol):
+    """A worker's CPU seconds as it said last."""
+
+    cpu_s: float
 
 
 @dataclass(slots=True)
@@ -33,6 +44,22 @@ class Sums:
     classes: dict[int, int] = field(default_factory=dict)
     rss_bytes: int = -1
     cpu_s: float = 0.0
+
+    def add(self, stats: Stats, worker: Cpu) -> None:
+        """Add what a worker told since it told last. A bad latency sketch is logged and left out."""
+        self.n += stats.n
+        self.errors += stats.errors
+        self.timeouts += stats.timeouts
+        self.nonfinite += stats.nonfinite
+        try:
+            self.latency.merge(LatencySketch.unpacked(stats.latency))
+        except ValueError:
+            log.warning("worker sent a bad latency sketch", extra={"sha256": self.sha256})
+        for index, count in enumerate(stats.classes):
+            self.classes[index] = self.classes.get(index, 0) + count
+        self.rss_bytes = stats.rss_bytes
+        self.cpu_s += stats.cpu_s - worker.cpu_s
+        worker.cpu_s = stats.cpu_s
 
     def closed(self, model: str, lane: str, t0: int, length_s: int) -> Window:
         """Return the window. t0: unix seconds."""

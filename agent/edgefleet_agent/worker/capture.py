@@ -25,6 +25,7 @@ import msgspec
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.worker.loading import ServedModel
 from edgefleet_agent.worker.protocol import Captured, SetCapture
+from edgefleet_protocol.messages import CaptureReason
 from edgefleet_runtime import privacy
 from edgefleet_runtime.port import Array
 
@@ -139,7 +140,7 @@ class Capture:
         with self._lock:
             held = self._recent.get(trace_id)
             if held is not None:
-                self._offer("flag", held)
+                self._offer(CaptureReason.FLAG, held)
         return held is not None
 
     def _offer(self, reason: str, held: Held) -> None:
@@ -149,20 +150,20 @@ class Capture:
 
     def _reason(self, outputs: Mapping[str, Array]) -> str:
         if self.is_drifting:
-            return "drift"
+            return CaptureReason.DRIFT
         limit = self._served.privacy.low_confidence
         if limit > 0.0:
             confidence = self._served.postprocess.confidence(outputs)
             if confidence is not None and confidence < limit:
-                return "low_confidence"
-        return "random" if self._chance.random() < self._rules.random_ratio else ""
+                return CaptureReason.LOW_CONFIDENCE
+        return CaptureReason.RANDOM if self._chance.random() < self._rules.random_ratio else ""
 
     def _remember(self, held: Held) -> None:
         if held.size_bytes > RECENT_BYTES // 4:
             return
-        old = self._recent.pop(held.trace_id, None)
+        before = self._recent.pop(held.trace_id, None)  # a caller chooses its trace ids, and may repeat one
+        self._recent_bytes += held.size_bytes - (before.size_bytes if before is not None else 0)
         self._recent[held.trace_id] = held
-        self._recent_bytes += held.size_bytes - (old.size_bytes if old is not None else 0)
         while len(self._recent) > RECENT or self._recent_bytes > RECENT_BYTES:
             _, oldest = self._recent.popitem(last=False)
             self._recent_bytes -= oldest.size_bytes

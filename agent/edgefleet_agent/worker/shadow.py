@@ -25,12 +25,12 @@ from edgefleet_protocol.comparison import (
     pack_counts,
 )
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.messages import CaptureReason
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_runtime.compare import Likeness, compare_answers
 from edgefleet_runtime.finite import total_nonfinite
 from edgefleet_runtime.postprocess import Postprocessor, build_postprocessor
 
-REASON = "disagreement"
 _READ_BYTES = 256 * 1024
 _log = logging.getLogger(__name__)
 
@@ -149,9 +149,9 @@ class Comparer:
         difference = likenesses[worst].difference
         if self._keep.is_worth(difference):
             answers = {"active": old[worst], "candidate": new[worst]}
-            self._keep(REASON, sample.inputs, answers, difference=difference)
+            self._keep(CaptureReason.DISAGREEMENT, sample.inputs, answers, difference=difference)
             if self._capture is not None:
-                self._capture(REASON, sample.inputs, answers, difference=difference)
+                self._capture(CaptureReason.DISAGREEMENT, sample.inputs, answers, difference=difference)
             self.sums.kept = len(self._keep)
 
     def save(self) -> None:

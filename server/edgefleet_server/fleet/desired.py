@@ -25,7 +25,7 @@ from edgefleet_server.fleet import store
 from edgefleet_server.fleet.beside import CandidateWish, Written, with_candidate
 from edgefleet_server.fleet.errors import DeviceRevokedError
 from edgefleet_server.fleet.model import ModelChange, OfferedBlob, SignedDesired, Wish
-from edgefleet_server.fleet.sampling import capture_wish
+from edgefleet_server.fleet.sampling import capture_wish, remember_key
 from edgefleet_server.fleet.tables import FleetDesired
 from edgefleet_server.signing.service import SigningService
 
@@ -130,13 +130,11 @@ class DesiredBook:
             held = _locked(session, device_id)
             return self._write(session, held, tasks=[*_tasks(held.row), task])
 
-    def drop_task(self, device_id: DeviceId, task_id: str) -> None:
-        """Leave a task out of a device's document from its next signing on: it is over, which is no reason to sign now."""
+    def drop_tasks(self, over: Mapping[str, Collection[str]]) -> None:
+        """Leave each device's tasks that are over out of its document from the next signing on: no reason to sign now."""
         with self._db.session() as session:
-            row = store.desired_row(session, device_id, lock=True)
-            if row is not None:
-                row.tasks = [task for task in row.tasks if task["id"] != task_id]
-                session.add(row)
+            for row, _ in store.lock_documents(session, over) if over else ():
+                row.tasks = [task for task in row.tasks if task["id"] not in over[row.device_id]]
 
     def resign(self, device_id: DeviceId) -> SignedDesired:
         """Sign a device's document anew with the same content and a higher gen."""
@@ -248,7 +246,10 @@ def _locked(session: Session, device_id: str) -> _Held:
 def _locked_live(session: Session, device_ids: Collection[str]) -> list[_Held]:
     """Lock those of these devices that are known and not revoked, then their documents; return them in order of id."""
     gens = store.lock_live(session, device_ids)
-    rows = store.lock_documents(session, gens)
+    rows: dict[str, FleetDesired] = {}
+    for row, public_key in store.lock_documents(session, gens):
+        rows[row.device_id] = row
+        remember_key(session, public_key)
     return [_Held(DeviceId(device_id), gen, rows.get(device_id)) for device_id, gen in gens.items()]
 
 

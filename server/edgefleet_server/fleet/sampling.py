@@ -1,7 +1,8 @@
 """The tenant's capture key: the public half, named in every device's document (ADR 0030).
 
 Its own file because documents read it and operators set it. A change makes every document due for signing: the engine signs them
-anew in batches, so that a fleet hears of it within a minute or so, and no call blocks for a fleet.
+anew in batches, so that a fleet hears of it within a minute or so, and no call blocks for a fleet. It changes while every device is
+locked: who has locked one may read it at any time until the transaction ends.
 """
 
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.desired import CaptureWish
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.errors import BadCaptureKeyError
+from edgefleet_server.fleet.store import CAPTURE_KEY_ROW, lock_devices
 from edgefleet_server.fleet.tables import FleetCaptureKey, FleetDesired
 
-_ONLY = 1
+_WISH = "fleet_capture_wish"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class CaptureKeyBook:
     def key(self) -> CaptureKeyView | None:
         """Return the key, None when nothing shall be captured."""
         with self._db.read() as session:
-            row = session.get(FleetCaptureKey, _ONLY)
+            row = session.get(FleetCaptureKey, CAPTURE_KEY_ROW)
             return None if row is None else CaptureKeyView(row.public_key, row.set_at, row.set_by)
 
     def set(self, public_key: str, by: str) -> CaptureKeyView:
@@ -55,7 +57,7 @@ class CaptureKeyBook:
             )
         now = self._clock.now()
         with self._db.session() as session:
-            row = FleetCaptureKey(id=_ONLY, public_key=public_key.lower(), set_at=now, set_by=by[:120])
+            row = FleetCaptureKey(id=CAPTURE_KEY_ROW, public_key=public_key.lower(), set_at=now, set_by=by[:120])
             session.merge(row)
             self._sign_all_soon(session, now)
         return CaptureKeyView(public_key.lower(), now, by[:120])
@@ -63,14 +65,15 @@ class CaptureKeyBook:
     def remove(self) -> None:
         """Capture nothing any more; devices that hear of it stop. Again: changes nothing."""
         with self._db.session() as session:
-            row = session.get(FleetCaptureKey, _ONLY)
+            row = session.get(FleetCaptureKey, CAPTURE_KEY_ROW)
             if row is not None:
                 session.delete(row)
                 self._sign_all_soon(session, self._clock.now())
 
     @staticmethod
     def _sign_all_soon(session: Session, now: datetime) -> None:
-        # locked in order of id, as everywhere: else a batch that signs and this statement could wait for each other
+        # devices, then documents, each in order of id, as everywhere: else this and who signs could wait for each other
+        lock_devices(session)
         device_id = col(FleetDesired.device_id)
         later = select(device_id).where(col(FleetDesired.resign_at) > now).order_by(device_id).with_for_update()
         session.execute(
@@ -82,9 +85,14 @@ class CaptureKeyBook:
 
 
 def capture_wish(session: Session) -> CaptureWish | None:
-    """Return what a document signed in this transaction says of capture; looked up once a transaction."""
-    known: list[CaptureWish | None] | None = session.info.get("fleet_capture_wish")
-    if known is None:
-        row = session.get(FleetCaptureKey, _ONLY)
-        known = session.info["fleet_capture_wish"] = [None if row is None else CaptureWish(key=row.public_key)]
-    return known[0]
+    """Return what a document signed in this transaction says of capture; looked up once a transaction, after a device is locked."""
+    if _WISH not in session.info:
+        row = session.get(FleetCaptureKey, CAPTURE_KEY_ROW)
+        remember_key(session, None if row is None else row.public_key)
+    wish: CaptureWish | None = session.info[_WISH]
+    return wish
+
+
+def remember_key(session: Session, public_key: str | None) -> None:
+    """Note what was read together with something else, for `capture_wish` in the same transaction; None: there is no key."""
+    session.info[_WISH] = None if public_key is None else CaptureWish(key=public_key)

@@ -1,6 +1,6 @@
 """The fleet's SQL. Every function works in the caller's session and never commits."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.fleet.errors import DeviceUnknownError
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus, EventFilter, SignedDesired
 from edgefleet_server.fleet.tables import (
+    FleetCaptureKey,
     FleetClaim,
     FleetDesired,
     FleetDevice,
@@ -23,6 +24,7 @@ from edgefleet_server.fleet.tables import (
 )
 
 HOLD_ROW = 1
+CAPTURE_KEY_ROW = 1
 IN_CHUNK = 500
 
 
@@ -233,16 +235,25 @@ def lock_live(session: Session, device_ids: Collection[str]) -> dict[str, int]:
     return {str(device_id): int(gen) for device_id, gen in session.execute(statement)}
 
 
-def lock_documents(session: Session, device_ids: Collection[str]) -> dict[str, FleetDesired]:
-    """Lock the documents of devices that `lock_live` returned, read anew, by device."""
+def lock_documents(session: Session, device_ids: Collection[str]) -> Iterable[tuple[FleetDesired, str | None]]:
+    """Lock the documents of devices that `lock_live` returned; return each, read anew, with the public key for captures.
+
+    The key may be read in the same statement because it changes only while no device is locked (`lock_devices`).
+    """
+    key = select(col(FleetCaptureKey.public_key)).where(col(FleetCaptureKey.id) == CAPTURE_KEY_ROW).scalar_subquery()
     statement = (
-        select(FleetDesired)
+        select(FleetDesired, key)
         .where(col(FleetDesired.device_id).in_(device_ids))
         .order_by(col(FleetDesired.device_id))
         .with_for_update()
         .execution_options(populate_existing=True)
     )
-    return {row.device_id: row for row in session.execute(statement).scalars()}
+    return session.execute(statement).tuples()
+
+
+def lock_devices(session: Session) -> None:
+    """Lock every device, in order of id: whoever signs documents has ended, or begins after this transaction."""
+    session.execute(select(col(FleetDevice.id)).order_by(col(FleetDevice.id)).with_for_update())
 
 
 def documents(session: Session, device_ids: Sequence[str]) -> Iterator[tuple[DeviceId, int, dict[str, Any]]]:

@@ -153,6 +153,7 @@ class TaskBook:
             task_store.add_result(session, task_id, now, data)
             row.result_type, row.result_bytes, row.result_sha256 = RESULT_TYPES[row.kind], len(data), digest
             self._set(session, row, TaskState.DONE, "", "", now)
+            self._desired.drop_tasks({device_id: {row.id}})
             return _view(row, now)
 
     def hear(self, events: Sequence[Event]) -> None:
@@ -161,26 +162,31 @@ class TaskBook:
         if not told:
             return
         now = self._clock.now()
+        over: dict[str, set[str]] = {}
         with self._db.session() as session:
             for event in told:
-                row = task_store.task(session, str(event.detail.get("task", ""))[:32], lock=True)
-                word = event.detail.get("state")
-                if row is None or row.device_id != event.device or word not in _ORDER:
+                task_id, word = str(event.detail.get("task", ""))[:32], str(event.detail.get("state"))
+                row = task_store.task(session, task_id, lock=True)
+                if word not in _ORDER or (row is not None and row.device_id != event.device):
                     continue
-                waits_for_result = word == TaskState.DONE and row.kind in RESULT_TYPES and not row.result_bytes
-                if _ORDER[row.state] < min(_ORDER[word], _END) and not waits_for_result:
+                if row is not None:
+                    waits_for_result = word == TaskState.DONE and row.kind in RESULT_TYPES and not row.result_bytes
+                    if _ORDER[row.state] >= min(_ORDER[word], _END) or waits_for_result:
+                        continue
                     self._set(session, row, TaskState(word), event.code[:64], event.reason[:1000], now)
+                if _ORDER[word] >= _END:  # without a row it is a fetch of captures: its records say how far it is
+                    over.setdefault(event.device, set()).add(task_id)
+            self._desired.drop_tasks(over)
 
     def prune(self, now: datetime) -> int:
         """Remove results that are older than KEPT; return how many."""
         with self._db.session() as session:
             return task_store.prune_task_results(session, now - KEPT)
 
-    def _set(self, session: Session, row: FleetTask, state: TaskState, code: str, reason: str, now: datetime) -> None:
+    @staticmethod
+    def _set(session: Session, row: FleetTask, state: TaskState, code: str, reason: str, now: datetime) -> None:
         row.state, row.code, row.reason, row.changed_at = state.value, code, reason, now
         session.add(row)
-        if _ORDER[state] >= _END:
-            self._desired.drop_task(DeviceId(row.device_id), row.id)
 
 
 def _known(session: Session, device_id: str, task_id: str, *, lock: bool = False) -> FleetTask:

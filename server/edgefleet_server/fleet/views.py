@@ -36,7 +36,7 @@ class DesiredModel:
 
 @dataclass(frozen=True)
 class DesiredCandidate:
-    """What a document wants beside the active bundle. mode: shadow or split."""
+    """What a document wants beside the active bundle. mode: shadow, split or measure."""
 
     release: str
     target: str

@@ -18,7 +18,7 @@ from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.errors import CaptureUnknownError, NoCaptureKeyError
-from edgefleet_server.telemetry.model import CapturedRecord, CaptureFetch, CaptureView
+from edgefleet_server.telemetry.model import CaptureFetch, CaptureView
 from edgefleet_server.telemetry.tables import TelemetryCapture, TelemetryCaptureFetch
 
 FETCH_LIFE: Final = timedelta(days=1)
@@ -77,7 +77,7 @@ class CaptureService:
             rows, total = store.captures_page(session, device_id, fetch_id, after, limit)
             return [_view(row) for row in rows], total
 
-    def record(self, device_id: str, record: str) -> CapturedRecord:
+    def record(self, device_id: str, record: str) -> tuple[CaptureView, bytes]:
         """Return one record with its sealed bytes. Raises CaptureUnknownError."""
         with self._db.read() as session:
             row = store.capture(session, device_id, record)
@@ -86,7 +86,7 @@ class CaptureService:
                     f"There is no record {record} of the device {device_id}.",
                     next_step="List them: GET /devices/{id}/captures.",
                 )
-            return CapturedRecord(_view(row), row.sealed)
+            return _view(row), row.sealed
 
 
 def _fetch(row: TelemetryCaptureFetch, now: datetime) -> CaptureFetch:

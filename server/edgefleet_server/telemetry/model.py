@@ -171,11 +171,3 @@ class CaptureView:
     seen: int
     key: str
     bytes: int
-
-
-@dataclass(frozen=True)
-class CapturedRecord:
-    """One record as it came."""
-
-    view: CaptureView
-    sealed: bytes

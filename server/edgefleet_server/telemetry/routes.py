@@ -71,8 +71,8 @@ def _add_capture_routes(router: APIRouter, parts: Parts) -> None:
     @router.get("/devices/{device_id}/captures/{record}", operation_id="get_capture")
     def get_capture(device_id: str, record: str, caller: Operator, request: Request) -> CaptureOut:
         """Return one record as its device sealed it. Reading one is audited."""
-        found = parts.captures.record(device_id, record)
+        view, sealed = parts.captures.record(device_id, record)
         parts.access.record(
             f"{caller.name} ({caller.id})", "get_capture", request.url.path, 200, http_errors.request_id_of(request)
         )
-        return CaptureOut(**asdict(found.view), sealed=base64.b64encode(found.sealed).decode())
+        return CaptureOut(**asdict(view), sealed=base64.b64encode(sealed).decode())

@@ -8,7 +8,7 @@ import pytest
 from edgefleet_protocol.desired import decode_desired
 from edgefleet_protocol.envelope import parse_envelope
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_protocol.messages import Sample
+from edgefleet_protocol.messages import Event, EventKind, Sample
 from edgefleet_protocol.sealed import new_key
 from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.errors import BadCaptureKeyError
@@ -71,6 +71,21 @@ def test_a_fetch_is_a_signed_task_and_the_key_is_in_the_document(asked: Any) -> 
     assert desired_of(house, device).tasks == [], "a task that is over is not signed again"
 
 
+def test_a_fetch_leaves_the_document_when_its_device_says_that_it_is_over(asked: Any) -> None:
+    house, _, device, fetch = asked
+    stranger = house.device().id
+
+    def told(by: str, state: str, seq: int) -> list[str]:
+        detail = {"task": fetch, "task_kind": "capture", "state": state}
+        house.fleet.take_events([Event(device=by, boot_id="b", seq=seq, ts=0, kind=EventKind.TASK, detail=detail)])
+        house.fleet.desired.resign(DeviceId(device))
+        return [task.id for task in desired_of(house, device).tasks]
+
+    assert told(device, "accepted", 1) == [fetch]
+    assert told(stranger, "done", 1) == [fetch], "another device's word counts for nothing"
+    assert told(device, "done", 2) == []
+
+
 def test_records_count_once_and_the_last_one_ends_the_fetch(asked: Any) -> None:
     house, captures, device, fetch = asked
     first = sample(device, fetch, "r1", left=1, seen=40, label=7)
@@ -81,7 +96,7 @@ def test_records_count_once_and_the_last_one_ends_the_fetch(asked: Any) -> None:
     views, total = captures.records(device, fetch, None, 10)
     assert total == 2
     assert [(v.id, v.seen, v.label, v.bytes) for v in views] == [("r1", 40, 7, 6), ("r2", 1, -1, 6)]
-    assert captures.record(device, "r1").sealed == b"sealed"
+    assert captures.record(device, "r1")[1] == b"sealed"
 
 
 def test_nobody_gets_in_what_was_not_asked_for(asked: Any) -> None:

@@ -1,7 +1,4 @@
-"""captured records.
-
-Revision: 0003, after 0002.
-"""
+"""Captured records: the key that they are sealed to, fetches, and the records."""
 
 import sqlalchemy as sa
 from alembic import op
