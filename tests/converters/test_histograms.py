@@ -20,7 +20,9 @@ LINE = np.linspace(-1, 1, 8, dtype=np.float32)[None]
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 5), size=st.sampled_from([1, 5, 30, 400]), cut=st.booleans())
+@given(
+    seed=st.integers(0, 2**32 - 1), count=st.integers(1, 5), size=st.sampled_from([1, 5, 30, 400]), cut=st.booleans()
+)
 def test_ranges_are_those_of_onnxruntime(seed: int, count: int, size: int, cut: bool) -> None:
     random = np.random.default_rng(seed)
     rows = [np.tanh(random.standard_t(2, size) / 20).astype(np.float32) * 20 for _ in range(count)]
