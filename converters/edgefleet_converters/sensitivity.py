@@ -123,6 +123,31 @@ def fewest_out(blocks: Sequence[Block], holds: Callable[[int], bool], most: int 
     return None if found is None else cuts[found]
 
 
+def fewest_within(blocks: Sequence[Block], holds: Callable[[int], bool], most: int) -> int | None:
+    """Return as `fewest_out`, at most `most` layers; None when more would have to leave.
+
+    The most careful choice is judged first: where even that does not hold, as on many recognisers, nothing else need be tried.
+    """
+    return fewest_out(blocks, holds, most) if most >= 0 and holds(most) else None
+
+
+def fewest_worth(blocks: Sequence[Block], holds: Callable[[int], bool], most: int, max_bytes: int) -> int | None:
+    """Return as `fewest_out`; None when no choice holds.
+
+    most: how many layers, whole blocks or not, may leave before the model has more than `max_bytes`. Raises TransformError when
+    more would have to.
+    """
+    if most == sum(len(block.names) for block in blocks):
+        return fewest_out(blocks, holds)
+    found = fewest_within(blocks, holds, most)
+    if found is None:
+        raise TransformError(
+            f"so many layers must stay in 16 bits or float that the model would have more than {max_bytes} bytes",
+            next_step="use --precision fp16, which is as small",
+        )
+    return found
+
+
 def fewest(n: int, holds: Callable[[int], bool], *, judged: int = JUDGED) -> int | None:
     """Return the smallest k in 0 … n for which `holds(k)`, as far as `judged` calls can tell; None when none held.
 
@@ -203,9 +228,9 @@ def most_half(elements: Sequence[int], spare_bytes: int) -> int:
     return sum(total <= spare_bytes for total in accumulate(elements, initial=0)) - 1
 
 
-def not_worth(max_bytes: int) -> TransformError:
-    """Return the error of a search that can only end with a model that is too large for what it saves."""
+def nothing_holds() -> TransformError:
+    """Return the error of a search whose most careful weights lose too much."""
     return TransformError(
-        f"so many layers must stay in 16 bits or float that the model would have more than {max_bytes} bytes",
-        next_step="use --precision fp16, which is as small",
+        "the model loses more than is allowed even with 16-bit weights alone",
+        next_step="use --precision auto or fp32, or allow more loss with --max-drop",
     )

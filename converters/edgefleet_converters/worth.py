@@ -39,26 +39,28 @@ def by_worth(blocks: Sequence[Block], saved: Mapping[str, float]) -> list[Block]
 
 
 def brought_back(
-    taken: Sequence[Harm], saved: Mapping[str, float], holds: Callable[[Sequence[str]], bool], *, judged: int = RETURNS
-) -> list[Harm]:
-    """Return those of the layers taken out that must stay out, in their order.
+    nodes: Sequence[Harm], out: int, saved: Mapping[str, float], holds: Callable[[Sequence[str]], bool], *,
+    judged: int = RETURNS,
+) -> tuple[list[Harm], int]:  # fmt: skip
+    """Return the layers with those that must stay out first, each part in its order, and how many must. The first `out` are out.
 
     holds: says of the names that stay out whether the model holds; asked at most `judged` times. Layers whose return saves most
     for the harm it brings are tried first, half of the rest at once, then half of what did not hold.
     """
+    taken = nodes[:out]
     alone = by_worth([Block((harm.name,), harm.drop, harm.distance) for harm in taken], saved)
     left = [block.names[0] for block in reversed(alone) if saved.get(block.names[0], 0.0) > 0]
-    out = {harm.name for harm in taken}
+    stay = {harm.name for harm in taken}
     size = (len(left) + 1) // 2
     while left and judged > 0:
         group = set(left[:size])
         judged -= 1
-        if holds([harm.name for harm in taken if harm.name in out - group]):
-            out -= group
+        if holds([harm.name for harm in taken if harm.name in stay - group]):
+            stay -= group
             left = left[size:]
             size = min(len(left), size)
         elif size > 1:
             size //= 2
         else:
             left = left[1:]
-    return [harm for harm in taken if harm.name in out]
+    return sorted(nodes, key=lambda harm: harm.name not in stay), len(stay)

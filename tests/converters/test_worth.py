@@ -61,7 +61,10 @@ def test_what_must_stay_out_stays_and_what_holds_comes_back(
         asked.append(out)
         return needed <= set(out)
 
-    kept = brought_back(harms, dict.fromkeys(names, 1.0), holds, judged=judged)
+    nodes, out = brought_back(harms, len(harms), dict.fromkeys(names, 1.0), holds, judged=judged)
+    kept = nodes[:out]
+    assert sorted(nodes, key=harms.index) == harms, "each layer once"
+    assert nodes[out:] == [harm for harm in harms if harm not in kept]
     assert needed <= {harm.name for harm in kept}, "the result holds"
     assert kept == [harm for harm in harms if harm in kept], "in their order"
     assert len(asked) <= judged
@@ -73,7 +76,8 @@ def test_what_must_stay_out_stays_and_what_holds_comes_back(
 
 def test_a_layer_that_saves_nothing_is_not_brought_back() -> None:
     harms = [Harm("first", 0.0, 1.0), Harm("second", 0.0, 0.5)]
-    assert brought_back(harms, {"first": 0.0, "second": 5.0}, lambda out: True) == harms[:1]
+    assert brought_back(harms, 2, {"first": 0.0, "second": 5.0}, lambda out: True) == (harms, 1)
+    assert brought_back(harms, 0, {"first": 5.0, "second": 5.0}, lambda out: True) == (harms, 0), "none was taken out"
 
 
 def test_work_is_counted_from_stated_shapes() -> None:

@@ -32,8 +32,6 @@ HISTOGRAM_SAMPLES: Final = 32
 """So many samples fill a histogram of a tensor well enough; each costs a hundred times what a minimum and maximum cost."""
 _CHUNK: Final = 4
 """Samples that a histogram calibrator holds at once: it keeps every tensor of them in memory."""
-_BINS: Final = 128
-"""Of onnxruntime's Entropy calibrator, when nothing else is said."""
 _THREADS: Final = 2
 """As many as the smallest machine that a converter runs on has processors."""
 BIAS_SAMPLES: Final = 32
@@ -113,6 +111,8 @@ def tensor_ranges(
     from onnxruntime.quantization import CalibrationMethod
     from onnxruntime.quantization.calibrate import CalibraterBase, create_calibrator
 
+    from edgefleet_converters.onnx.histograms import Histograms
+
     kind = CalibrationMethod[method]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -127,6 +127,8 @@ def tensor_ranges(
             path, quantizable_operators(), augmented_model_path=str(Path(folder) / "augmented.onnx"),
             calibrate_method=kind,
         )  # fmt: skip
+        if kind is CalibrationMethod.Entropy:
+            calibrator.collector = Histograms()
         count = min(len(samples), HISTOGRAM_SAMPLES)
         for start in range(0, count, _CHUNK):
             calibrator.collect_data(samples.part(range(start, min(start + _CHUNK, count))))
@@ -138,13 +140,11 @@ def entropy_ranges(rows: Iterable[Mapping[K, Array]]) -> dict[K, tuple[float, fl
     """Return the ranges in which int8 keeps most of the values' information, as `tensor_ranges` finds them by Entropy.
 
     rows: of one sample each, every key with finite float32 values that differ; at most `HISTOGRAM_SAMPLES` are read. For models that
-    onnxruntime does not run; the histograms are collected by its calibrator's own code, in the same portions.
+    onnxruntime does not run; the histograms are collected as there, in the same portions.
     """
-    from onnxruntime.quantization.calibrate import HistogramCollector
+    from edgefleet_converters.onnx.histograms import Histograms
 
-    collector = HistogramCollector(
-        method="entropy", symmetric=False, num_bins=_BINS, num_quantized_bins=_BINS, percentile=100.0, scenario="same"
-    )  # fmt: skip
+    collector = Histograms()
     left = islice(rows, HISTOGRAM_SAMPLES)
     with redirect_stdout(StringIO()):  # it prints what it does
         while portion := list(islice(left, _CHUNK)):

@@ -13,6 +13,7 @@ against the source's own answers, so no labels are needed.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,6 @@ import onnx
 from edgefleet_converters.check.distance import distance, magnified
 from edgefleet_converters.check.metrics import METRICS, is_lost, judge
 from edgefleet_converters.data import read_arrays, stacked
-from edgefleet_converters.errors import TransformError
 from edgefleet_converters.evaluation import FIRST_SAMPLES
 from edgefleet_converters.onnx.calibrate import Calibration, Samples, in_two, quantizable_operators, quiet_session
 from edgefleet_converters.onnx.layer_work import saved_by_layer
@@ -38,10 +38,11 @@ from edgefleet_converters.sensitivity import (
     Block,
     Found,
     Harm,
-    fewest_out,
+    fewest_within,
+    fewest_worth,
     most_half,
     most_out,
-    not_worth,
+    nothing_holds,
     ranked,
     samples_to_rank,
 )
@@ -94,10 +95,7 @@ class Search:
         """Return what was found. Raises TransformError when even 16-bit weights alone do not hold."""
         weights, half = self._worst_weights([weight.name for weight in weights_of(self._model)])
         if half is None:
-            raise TransformError(
-                "the model loses more than is allowed even with 16-bit weights alone",
-                next_step="use --precision auto or fp32, or allow more loss with --max-drop",
-            )
+            raise nothing_holds()
         stored = [harm.name for harm in weights[:half]]
         names = self._static_nodes()
         wide = other_operators(self._model, self._spec)
@@ -110,36 +108,23 @@ class Search:
         blocks = (
             self._ranked(names, lambda group: self._static(sorted(set(names).difference(group)))) if limit > 0 else []
         )
-        blocks = by_worth(blocks, saved_by_layer(self._model))
+        saved = saved_by_layer(self._model)
+        blocks = by_worth(blocks, saved)
         nodes = [harm for block in blocks for harm in block.layers()] or nodes
         for form in forms if limit > 0 else ():
-            out = self._fewest_out(blocks, stored, form, limit)
+            out = fewest_within(blocks, partial(self._holds_without_first, stored, form, nodes), limit)
             if out is not None:
-                nodes, out = self._brought_back(nodes, out, stored, form)
+                nodes, out = brought_back(nodes, out, saved, partial(self._holds_without, stored, form))
                 return self._found(weights, half, nodes, out, form)
         return self._found(weights, half, nodes, len(nodes), ())
 
-    def _fewest_out(self, blocks: list[Block], stored: list[str], form: tuple[str, ...], limit: int) -> int | None:
-        """Return how many of the worst nodes must leave the static part; None when more than `limit` would have to."""
-        regions = self._regions([name for block in blocks for name in block.names], form)
+    def _holds_without(self, stored: list[str], form: tuple[str, ...], names: Sequence[str]) -> bool:
+        """Say whether the static model holds when nodes, with what leaves with them, are left out."""
+        out = sorted({name for region in self._regions(names, form) for name in region})
+        return self._holds(self._static(out, stored, form))
 
-        def holds(k: int) -> bool:
-            names = sorted({name for each in regions[:k] for name in each})
-            return self._holds(self._static(names, stored, form))
-
-        # The most careful choice first: where even that does not hold, as on many recognisers, nothing else need be tried.
-        return fewest_out(blocks, holds, limit) if holds(limit) else None
-
-    def _brought_back(
-        self, nodes: list[Harm], out: int, stored: list[str], form: tuple[str, ...]
-    ) -> tuple[list[Harm], int]:
-        """Return the nodes with those that may come back to int8 moved behind those that must stay out, and their number."""
-
-        def holds(names: Sequence[str]) -> bool:
-            return self._holds(self._static(sorted({n for r in self._regions(names, form) for n in r}), stored, form))
-
-        kept = brought_back(nodes[:out], saved_by_layer(self._model), holds)
-        return [*kept, *(harm for harm in nodes if harm not in kept)], len(kept)
+    def _holds_without_first(self, stored: list[str], form: tuple[str, ...], nodes: Sequence[Harm], k: int) -> bool:
+        return self._holds_without(stored, form, [harm.name for harm in nodes[:k]])
 
     def _found(
         self, weights: list[Harm], half: int, nodes: list[Harm], out: int, form: tuple[str, ...]
@@ -167,12 +152,7 @@ class Search:
 
         elements = {tensor.name: math.prod(tensor.dims) for tensor in self._model.graph.initializer}
         most = most_half([elements[harm.name] for harm in worst], self._max_bytes - plain.ByteSize())
-        if most == len(worst):
-            return worst, fewest_out(blocks, holds)
-        # The largest model that is worth it first: where that does not hold, no smaller one need be tried.
-        if most < 0 or not holds(most):
-            raise not_worth(self._max_bytes)
-        return worst, fewest_out(blocks, holds, most)
+        return worst, fewest_worth(blocks, holds, most, self._max_bytes)
 
     def _ranked(self, names: list[str], alone: Callable[[tuple[str, ...]], onnx.ModelProto]) -> list[Block]:
         """Return layers in blocks, from the worst on. alone: the model in which only these layers are quantised."""

@@ -16,7 +16,7 @@ from edgefleet_converters.tflite.ir import Graph
 from edgefleet_converters.tflite.quantize import affine
 from edgefleet_converters.tflite.quantize.ranges import observe
 from edgefleet_converters.tflite.quantize.ready import made_ready
-from edgefleet_converters.tflite.quantize.static import quantize_static
+from edgefleet_converters.tflite.quantize.static import Form, quantize_static
 from edgefleet_converters.tflite.quantize.weights import dynamic_range, float16_weights, weight_only
 from edgefleet_converters.tflite.runtimes import RUNTIMES, TfliteRuntime
 from edgefleet_converters.tflite.writer import write
@@ -38,7 +38,9 @@ def floats(*shape: int, seed: int = 0) -> Array:
 
 def quantized(model: onnx.ModelProto, runtime: TfliteRuntime, arrays: dict[str, Array], **how: Any) -> Graph:
     graph = made_ready(compile_model(model, runtime).graph)
-    return quantize_static(graph, observe(graph, lambda _model: [arrays], runtime.adapter), runtime.adapter, **how)
+    return quantize_static(
+        graph, observe(graph, lambda _model: [arrays], runtime.adapter), runtime.adapter, Form(**how)
+    )
 
 
 def in_int8(graph: Graph) -> set[str]:

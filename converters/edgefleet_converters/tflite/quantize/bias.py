@@ -42,16 +42,6 @@ class ChannelMeans:
         return {key: total / self._count for key, total in self._sums.items() if np.isfinite(total).all()}
 
 
-def corrected(
-    graph: Graph, means: Mapping[int, Array], skip: frozenset[str] = frozenset(), *, per_channel: bool = True
-) -> Graph:
-    """Return the graph with the biases that suit weights rounded to int8, by channel or as a whole.
-
-    skip: names of weights that are not rounded.
-    """
-    return replace(graph, ops=tuple(_corrected(op, means, skip, per_channel) for op in graph.ops))
-
-
 def _bias(op: Op) -> Tensor | None:
     """Return the constant float32 bias of an operator with constant float32 weights; None where one is missing."""
     if op.code not in CHANNEL_AXIS or len(op.inputs) < 3:
@@ -62,18 +52,21 @@ def _bias(op: Op) -> Tensor | None:
     return bias if weights.dtype == bias.dtype == "float32" and weights.data.size else None
 
 
-def _corrected(op: Op, means: Mapping[int, Array], skip: frozenset[str], per_channel: bool) -> Op:
+def corrected(op: Op, means: Mapping[int, Array], axis: int | None) -> Op:
+    """Return the operator with the bias that suits weights rounded to int8; as it is where one is missing.
+
+    means: as `ChannelMeans.means`. axis: of the weights, along which each place has a scale of its own; None = one scale for all.
+    """
     bias, weights = _bias(op), op.inputs[1] if len(op.inputs) > 1 else None
-    if bias is None or weights is None or id(op.inputs[0]) not in means or weights.name in skip:
+    if bias is None or weights is None or id(op.inputs[0]) not in means:
         return op
-    axis, mean = CHANNEL_AXIS[op.code], means[id(op.inputs[0])]
-    own = axis if per_channel else None
-    scales = affine.weight_scales(weights.constant, own)
-    spread = scales.reshape([-1 if i == own else 1 for i in range(weights.rank)])
-    error = weights.constant.astype(np.float64) - affine.weights_as(weights, scales, own).constant * spread
+    channels, mean = CHANNEL_AXIS[op.code], means[id(op.inputs[0])]
+    scales = affine.weight_scales(weights.constant, axis)
+    spread = scales.reshape([-1 if i == axis else 1 for i in range(weights.rank)])
+    error = weights.constant.astype(np.float64) - affine.weights_as(weights, scales, axis).constant * spread
     if error.shape[-1] != len(mean):
         return op  # in groups each result sees a part of the channels
     products = error * mean
-    shift = products.sum(axis=tuple(i for i in range(weights.rank) if i != axis))
+    shift = products.sum(axis=tuple(i for i in range(weights.rank) if i != channels))
     moved = replace(bias, name=f"{bias.name}/corrected", data=(bias.constant + shift).astype(np.float32))
     return replace(op, inputs=(op.inputs[0], weights, moved, *op.inputs[3:]))

@@ -19,11 +19,10 @@ from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Array, Graph, Op
 from edgefleet_converters.tflite.load import read_facts
 from edgefleet_converters.tflite.quantize.affine import Range
-from edgefleet_converters.tflite.quantize.bias import corrected
 from edgefleet_converters.tflite.quantize.calibration import Calibrator
 from edgefleet_converters.tflite.quantize.ready import made_ready
 from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
-from edgefleet_converters.tflite.quantize.static import quantize_static
+from edgefleet_converters.tflite.quantize.static import Form, quantize_static
 from edgefleet_converters.tflite.quantize.weights import dynamic_range, float16_weights, weight_only
 from edgefleet_converters.tflite.quantize.wide import MOVING
 from edgefleet_converters.tflite.runtimes import BY_ADAPTER
@@ -110,17 +109,9 @@ def static_form(
     graph: Graph, spec: CandidateSpec, ranges: Mapping[int, Range], adapter: str, means: Mapping[int, Array]
 ) -> Graph:
     """Return the static candidate of a graph whose ranges and means are known. Raises DtypeNotAllowedError."""
-    if spec.correct_bias and means:
-        kept = _float_ops(graph, spec)
-        whole = frozenset(
-            op.inputs[1].name for op in graph.ops if id(op) in kept and len(op.inputs) > 1 and op.inputs[1]
-        )
-        graph = corrected(graph, means, whole, per_channel=spec.per_channel)
+    form = Form(spec.io_dtype, "int16" if spec.act_dtype == "int16" else "int8", spec.per_channel)
     left = frozenset(_float_ops(graph, spec))
-    act = "int16" if spec.act_dtype == "int16" else "int8"
-    result = quantize_static(
-        graph, ranges, adapter, float_ops=left, io_dtype=spec.io_dtype, act_dtype=act, per_channel=spec.per_channel
-    )
+    result = quantize_static(graph, ranges, adapter, form, float_ops=left, means=means if spec.correct_bias else {})
     if spec.io_dtype != "float32":
         _check_whole(result)
     if not spec.weight_bits:

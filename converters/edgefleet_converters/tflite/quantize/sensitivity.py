@@ -19,7 +19,6 @@ import onnx
 from edgefleet_converters.check.distance import distance
 from edgefleet_converters.check.metrics import METRICS, judge
 from edgefleet_converters.data import read_arrays, stacked
-from edgefleet_converters.errors import TransformError
 from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_converters.sensitivity import (
     MARGIN,
@@ -27,10 +26,11 @@ from edgefleet_converters.sensitivity import (
     Block,
     Found,
     Harm,
-    fewest_out,
+    fewest_within,
+    fewest_worth,
     most_half,
     most_out,
-    not_worth,
+    nothing_holds,
     ranked,
     samples_to_rank,
 )
@@ -98,10 +98,7 @@ class _Search:
             most=self._most_half,
         )
         if half is None:
-            raise TransformError(
-                "the model loses more than is allowed even with 16-bit weights alone",
-                next_step="use --precision auto or fp32, or allow more loss with --max-drop",
-            )
+            raise nothing_holds()
         stored = [harm.name for harm in weights[:half]]
         layers = [
             op.outputs[0].name for op in self._graph.ops
@@ -136,14 +133,8 @@ class _Search:
         blocks = by_worth(self._ranked(layers, self._alone(layers)), saved) if limit > 0 else []
         nodes = [harm for block in blocks for harm in block.layers()]
         names = [harm.name for harm in nodes]
-        # The most careful choice first: where even that does not hold, nothing else need be tried.
-        if limit <= 0 or not holds(names[:limit]):
-            return None
-        out = fewest_out(blocks, lambda k: holds(names[:k]), limit)
-        if out is None:
-            return None
-        kept = brought_back(nodes[:out], saved, holds)
-        return [*kept, *(harm for harm in nodes if harm not in kept)], len(kept)
+        out = fewest_within(blocks, lambda k: holds(names[:k]), limit) if limit > 0 else None
+        return None if out is None else brought_back(nodes, out, saved, holds)
 
     def _ladder(
         self, names: list[str], *, alone: Callable[[tuple[str, ...]], Graph], without: Callable[[list[str]], Graph],
@@ -158,17 +149,11 @@ class _Search:
             return [Harm(name, 0.0, 0.0) for name in names], 0
         blocks = self._ranked(names, alone)
         worst = [harm for block in blocks for harm in block.layers()]
-        limit = most([harm.name for harm in worst])
 
         def holds(k: int) -> bool:
             return self._holds(without([harm.name for harm in worst[:k]]))
 
-        if limit == len(worst):
-            return worst, fewest_out(blocks, holds)
-        # The largest model that is worth it first: where that does not hold, no smaller one need be tried.
-        if limit < 0 or not holds(limit):
-            raise not_worth(self._max_bytes)
-        return worst, fewest_out(blocks, holds, limit)
+        return worst, fewest_worth(blocks, holds, most([harm.name for harm in worst]), self._max_bytes)
 
     def _most_half(self, worst: list[str]) -> int:
         elements = {

@@ -4,7 +4,7 @@ The graph's inputs and outputs keep their names and, with `io_dtype` float32, th
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from edgefleet_converters.tflite.ir import Array, Graph, Op, Quantization, Tensor
 from edgefleet_converters.tflite.quantize import affine, tables
 from edgefleet_converters.tflite.quantize.affine import Range
+from edgefleet_converters.tflite.quantize.bias import corrected
 from edgefleet_converters.tflite.quantize.floats import before_cancellation, before_decisions
 from edgefleet_converters.tflite.quantize.kernels import DECIDING_INT8, Kernel, bias_position, kernel_of
 from edgefleet_converters.tflite.quantize.tables import TABLE, Chain
@@ -26,31 +27,48 @@ _NARROW: Final = 0.5
 _POSITION_OF_DATA: Final = {"TRANSPOSE_CONV": 2}
 
 
-def quantize_static(graph: Graph, ranges: Mapping[int, Range], adapter: str, *, float_ops: frozenset[int] = frozenset(),
-                    io_dtype: str = "float32", act_dtype: str = "int8", per_channel: bool = True) -> Graph:  # fmt: skip
-    """Return the graph in int8. ranges: of `ranges.observe`. float_ops: ids of operators that stay float32.
+@dataclass(frozen=True)
+class Form:
+    """How a static model stores numbers.
 
     io_dtype: float32, int8 or uint8: type of the graph's inputs and outputs that were float32. With integers there, the file is
     for a board that has no float32 at all: decisions, sums that cancel and steep functions are taken in int8 too.
     act_dtype: int8, or int16 for activations of 16 bits beside weights of 8; only with float32 inputs and outputs.
     per_channel: whether weights have a scale each channel where the kernel takes that, or one in all.
     """
-    whole = io_dtype != "float32"
-    return _Rewriter(graph, ranges, adapter, float_ops, whole=whole, act_dtype=act_dtype, per_channel=per_channel).run(
-        io_dtype
-    )
+
+    io_dtype: str = "float32"
+    act_dtype: str = "int8"
+    per_channel: bool = True
+
+
+_PLAIN: Final = Form()
+
+
+def quantize_static(
+    graph: Graph, ranges: Mapping[int, Range], adapter: str, form: Form = _PLAIN, *,
+    float_ops: frozenset[int] = frozenset(), means: Mapping[int, Array] | None = None,
+) -> Graph:  # fmt: skip
+    """Return the graph in int8. ranges: of `ranges.observe`. float_ops: ids of operators that stay float32.
+
+    means: of `bias.ChannelMeans`, for biases that take the mean error of rounded weights out.
+    """
+    return _Rewriter(graph, ranges, adapter, form, float_ops, means or {}).run()
 
 
 class _Rewriter:
     """One graph on its way. A value may exist as float32, as int8, or as both."""
 
-    def __init__(self, graph: Graph, ranges: Mapping[int, Range], adapter: str, float_ops: frozenset[int],
-                 *, whole: bool, act_dtype: str, per_channel: bool) -> None:  # fmt: skip
+    def __init__(
+        self, graph: Graph, ranges: Mapping[int, Range], adapter: str, form: Form, float_ops: frozenset[int],
+        means: Mapping[int, Array],
+    ) -> None:  # fmt: skip
         self._adapter = adapter
         self._ranges = ranges
-        self._whole = whole
-        self._dtype = act_dtype
-        self._per_channel = per_channel
+        self._means = means
+        self._form = form
+        self._whole = whole = form.io_dtype != "float32"
+        self._dtype = act_dtype = form.act_dtype
         self._graph = graph
         self._chains: dict[int, Chain] = {}
         self._float_ops = float_ops
@@ -70,8 +88,9 @@ class _Rewriter:
         self._again: dict[tuple[int, Quantization], Tensor] = {}
         self._ops: list[Op] = []
 
-    def run(self, io_dtype: str) -> Graph:
+    def run(self) -> Graph:
         """Rewrite all operators and close the edges."""
+        io_dtype = self._form.io_dtype
         inputs = tuple(self._input(t, io_dtype) for t in self._graph.inputs)
         for op in self._graph.ops:
             kernel = None if id(op) in self._float_ops else kernel_of(op, self._adapter, self._dtype)
@@ -198,8 +217,9 @@ class _Rewriter:
         if inputs is None or result is None or not fits(op, inputs, result):
             return False
         if kernel.scales == "weighted":
-            kernel = kernel if self._per_channel else replace(kernel, axis=None)
-            inputs = _weighted(op, kernel, inputs, "int64" if self._dtype == "int16" else "int32")
+            kernel = kernel if self._form.per_channel else replace(kernel, axis=None)
+            suited = corrected(op, self._means, kernel.axis)
+            inputs = _weighted(suited, kernel, inputs, "int64" if self._dtype == "int16" else "int32")
         given = [t if t is None or not isinstance(s, Quantization) else self._as_int8(t, s) for t, s in inputs]
         name = f"{op.outputs[0].name}_{self._dtype}"
         out = replace(op.outputs[0], name=name, dtype=self._dtype, quantization=result)

@@ -32,13 +32,15 @@ def weight_only(
     """Return the graph with float32 weights stored as int8. Those of products have one scale a channel, others one in all; without
     `per_channel` all have one.
 
-    half, kept: names of constants that are stored as float16, and left as they are. means: of `bias.channel_means`, for biases
+    half, kept: names of constants that are stored as float16, and left as they are. means: of `bias.ChannelMeans`, for biases
     that take the mean error of the rounding out.
     """
-    if means:
-        large = frozenset(large_constants(graph))
-        small_ones = frozenset(t.name for op in graph.ops for t in op.inputs if t is not None and t.name not in large)
-        graph = corrected(graph, means, half | kept | small_ones, per_channel=per_channel)
+
+    def suited(op: Op) -> Op:
+        weights = op.inputs[_WEIGHTS] if len(op.inputs) > _WEIGHTS else None
+        if not means or weights is None or not _is_large(weights) or weights.name in half | kept:
+            return op
+        return corrected(op, means, _channel_axis(op, weights) if per_channel else None)
 
     def small(tensor: Tensor, op: Op, position: int) -> Tensor | None:
         if tensor.name in kept:
@@ -48,7 +50,7 @@ def weight_only(
         axis = _channel_axis(op, tensor) if position == _WEIGHTS and per_channel else None
         return affine.weights_as(tensor, affine.weight_scales(tensor.constant, axis), axis)
 
-    return _unpacked(graph, small)
+    return _unpacked(replace(graph, ops=tuple(map(suited, graph.ops))), small)
 
 
 def float16_weights(graph: Graph) -> Graph:
