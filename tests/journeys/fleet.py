@@ -152,7 +152,9 @@ class Rolling:
             seen.update(self.devices().get(device, {}))
             return all(key in seen and seen[key] == value for key, value in facts.items())
 
-        assert eventually(matches, PATIENCE_S, ASK_AGAIN_S), f"wanted {facts}, told {seen}, of {json.dumps(self.shown(), indent=1)}"
+        assert eventually(matches, PATIENCE_S, ASK_AGAIN_S), (
+            f"wanted {facts}, told {seen}, of {json.dumps(self.shown(), indent=1)}"
+        )
         return seen
 
     def look_for_late(self) -> None:
@@ -192,6 +194,22 @@ def kill_whole(device: Traveller) -> None:
         process.kill()
     device.process.wait()
     psutil.wait_procs(family, timeout=10)
+
+
+def halt_download(device: Traveller, model: str) -> None:
+    """Stop the process that downloads a model, in the middle: on a fast machine the whole takes less than a look at it."""
+
+    def halted() -> bool:
+        if device.model(model).get("phase") != "downloading":
+            return False
+        assert device.process is not None
+        children = psutil.Process(device.process.pid).children(recursive=True)
+        for child in (found for found in children if "edgefleet_agent.install_child" in found.cmdline()):
+            child.send_signal(signal.SIGSTOP)
+            return True
+        return False
+
+    assert eventually(halted, PATIENCE_S), device.log.read_text()[-3000:]
 
 
 def rolled_back_by_hand(device: Traveller, model: str, reason: str) -> Json:

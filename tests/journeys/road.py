@@ -127,7 +127,9 @@ class Traveller(Agent):
             seen.update(found[0] if found else {})
             return bool(found) and all(found[0][key] == value for key, value in facts.items())
 
-        assert eventually(matches, PATIENCE_S, ASK_AGAIN_S), f"wanted {facts}, shown {seen}\n{self.log.read_text()[-3000:]}"
+        assert eventually(matches, PATIENCE_S, ASK_AGAIN_S), (
+            f"wanted {facts}, shown {seen}\n{self.log.read_text()[-3000:]}"
+        )
         return seen
 
     def events_told(self) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from tests.journeys.fleet import (
     Fleet,
     bundle,
     enrolled,
+    halt_download,
     kill_whole,
     nan_bundle,
     rolled_back_by_hand,
@@ -151,6 +152,7 @@ def test_a_pause_stops_a_download_and_a_resume_offers_it_anew(fleet: Fleet, road
     base = slow.base("paused")
     release = slow.publish("paused@1.1.0", bundle("paused", "1.1.0", pad=60_000_000))
     rollout = slow.roll(release, ALL)
+    halt_download(device, "paused")
     rollout.stands(device.name, state="downloading", attempt=1)
     paused = rollout.act("pause", "--reason", "lunch")
     assert (paused["state"], paused["is_braked"]) == ("paused", True)
