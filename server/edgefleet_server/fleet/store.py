@@ -248,7 +248,7 @@ def lock_documents(session: Session, device_ids: Collection[str]) -> Iterable[tu
         .with_for_update()
         .execution_options(populate_existing=True)
     )
-    return session.execute(statement).tuples()
+    return [(row[0], row[1]) for row in session.execute(statement)]
 
 
 def lock_devices(session: Session) -> None:
