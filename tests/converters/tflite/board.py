@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from onnx import numpy_helper
 
 from edgefleet_converters.errors import UnsupportedOperatorError
 from edgefleet_converters.tflite.compile import compile_model
+from edgefleet_converters.tflite.ir import Graph
 from edgefleet_converters.tflite.runtimes import RUNTIMES, TfliteRuntime
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_runtime.port import load
@@ -99,10 +101,17 @@ def _stored(folder: Path, kind: str) -> list[Array]:
     ]
 
 
+def named_twice(graph: Graph) -> list[str]:
+    """Return the names that several tensors have. Other tools, and an engineer who reads the file, tell tensors by name."""
+    tensors = {id(t): t for op in graph.ops for t in (*op.inputs, *op.outputs) if t is not None}
+    names = Counter(tensor.name for tensor in tensors.values())
+    return sorted(name for name, times in names.items() if times > 1)
+
+
 def judge(case: Case, runtime: TfliteRuntime) -> tuple[str, str]:
     """Compile and run a case in this process. Returns (outcome, detail)."""
     try:
-        data = compile_model(case.model, runtime).data
+        compiled = compile_model(case.model, runtime)
     except UnsupportedOperatorError as error:
         return "refused", error.message
     except EdgefleetError as error:
@@ -113,8 +122,10 @@ def judge(case: Case, runtime: TfliteRuntime) -> tuple[str, str]:
             trace = trace.tb_next
         where = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else ""
         return "failed", f"{type(error).__name__} at {where}: {error}"
+    if twice := named_twice(compiled.graph):
+        return "failed", f"tensors of one name: {twice}"
     try:
-        model = load(runtime.adapter, data)
+        model = load(runtime.adapter, compiled.data)
     except EdgefleetError as error:
         return "failed", f"load: {error.message}"
     names = [v.name for v in case.model.graph.input if v.name not in {t.name for t in case.model.graph.initializer}]

@@ -18,6 +18,7 @@ from edgefleet_converters.tflite.passes.contract import broken, count
 from edgefleet_converters.tflite.passes.layout import CancelTransposes
 from edgefleet_converters.tflite.passes.tidy import DropRoundTrips, DropUnused, ShareEqual
 from edgefleet_converters.tflite.runtimes import LITERT_23
+from tests.converters.tflite.board import named_twice
 from tests.converters.tflite.models import graph_of
 
 Array = npt.NDArray[Any]
@@ -47,6 +48,20 @@ def net(*middle: onnx.NodeProto, last: str = "r") -> onnx.ModelProto:
 )
 def test_only_the_outermost_transposes_stay(middle: list[onnx.NodeProto]) -> None:
     assert count(compile_model(net(*middle), LITERT_23).graph, "TRANSPOSE") == 2
+
+
+def test_a_constant_turned_in_two_ways_becomes_two_tensors_of_different_names() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"]),
+        helper.make_node("Mul", ["a", "s"], ["m"]),
+        helper.make_node("Transpose", ["m"], ["t"], perm=[0, 3, 2, 1]),
+        helper.make_node("Mul", ["t", "s"], ["y"]),
+    ]
+    inputs = {
+        "x": np.zeros((1, 3, 8, 8), np.float32), "w": np.ones((4, 3, 3, 3), np.float32),
+        "s": np.arange(6, dtype=np.float32).reshape(1, 6, 1),
+    }  # fmt: skip
+    assert named_twice(compile_model(graph_of(nodes, inputs, ["w", "s"], ["y"]), LITERT_23).graph) == []
 
 
 def test_an_activation_is_done_by_the_kernel_before_it() -> None:

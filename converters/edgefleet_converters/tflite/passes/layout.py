@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from edgefleet_converters.tflite.ir import Graph, Op, Option, Shape, Tensor, constant
+from edgefleet_converters.tflite.ir import Array, Graph, Op, Option, Shape, Tensor, constant
 from edgefleet_converters.tflite.passes.contract import broken, count
 
 ELEMENTWISE: Final = {
@@ -61,6 +61,7 @@ class _Walk:
         self._outputs = {id(t) for t in graph.outputs}
         self._turned: dict[int, tuple[Tensor, Shape]] = {}
         self._instead: dict[int, Tensor] = {}
+        self._constants: dict[str, dict[tuple[Shape, bytes], Tensor]] = {}
         self._names = 0
 
     def visit(self, op: Op) -> None:
@@ -130,12 +131,20 @@ class _Walk:
                 inputs.append(self._reshaped(tensor, perm, op))
             elif tensor.data is not None:
                 wide = tensor.data.reshape([1] * (len(perm) - tensor.rank) + list(tensor.shape))
-                inputs.append(constant(f"{tensor.name}/turned", wide.transpose(np.argsort(perm))))
+                inputs.append(self._constant(tensor, wide.transpose(np.argsort(perm))))
             else:
                 return False
         if op.outputs[0].rank != len(perm):
             return False
         return self._done(op, tuple(inputs), perm, dict(op.options))
+
+    def _constant(self, source: Tensor, data: Array) -> Tensor:
+        """Return a turned constant, the same one for each reader that turns it alike: names of tensors are unique."""
+        made = self._constants.setdefault(source.name, {})
+        key = (data.shape, data.tobytes())
+        if key not in made:
+            made[key] = constant(f"{source.name}/turned{f'-{len(made) + 1}' if made else ''}", data)
+        return made[key]
 
     def _reshaped(self, tensor: Tensor, perm: Shape, op: Op) -> Tensor:
         """Return a tensor before the transpose `perm`; only axes of one move, so a reshape says it."""
@@ -164,7 +173,7 @@ class _Walk:
                 continue
             new = np.empty_like(table.data)
             new[list(perm)] = table.data
-            moved.append(constant(f"{table.name}/turned", new))
+            moved.append(self._constant(table, new))
         return self._done(op, tuple(moved), perm, dict(op.options))
 
     def _reduced(self, op: Op, source: Tensor, perm: Shape) -> bool:
@@ -174,7 +183,7 @@ class _Walk:
         gone = {perm[int(a) % len(perm)] for a in axes.data.reshape(-1)}
         left = [p for p in perm if p not in gone]
         order = tuple(sorted(left).index(p) for p in left)
-        new = constant(f"{axes.name}/turned", np.array(sorted(gone), np.int32))
+        new = self._constant(axes, np.array(sorted(gone), np.int32))
         return self._done(op, (source, new), order, dict(op.options))
 
     def _done(self, op: Op, inputs: tuple[Tensor, ...], perm: Shape, options: dict[str, Option]) -> bool:
