@@ -26,6 +26,7 @@ from edgefleet_cli.commands import (
     system,
     token,
     tool,
+    undo,
 )
 from edgefleet_cli.demo import command as demo
 from edgefleet_cli.options import attach_global_options
@@ -69,6 +70,7 @@ def build() -> Any:
     app.command("publish")(publish.publish)
     app.command("convert")(convert.convert)
     app.command("deploy")(deploy.deploy)
+    app.command("undo")(undo.undo)
     app.command("dashboard")(dashboard.dashboard)
     app.command("events")(event.events)
     app.command("version")(system.version)
