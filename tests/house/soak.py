@@ -66,6 +66,9 @@ SOAKS: dict[str, Soak] = {
         1_000,
         "a rollout of the corpus in virtual time, with devices that do what they like",
     ),
+    "rollout-explorer": Soak(
+        "tests.server.rollout.explorer", 1_200_000, "a state of rollout, stages and devices of a small fleet"
+    ),
     "cost-intervals": Soak(
         "tests.profiles.intervals", 500, "a simulated fleet that is asked what one more model will cost"
     ),
