@@ -23,6 +23,7 @@ from edgefleet_cli.commands import (
     release,
     rollout,
     server,
+    sim,
     system,
     token,
     tool,
@@ -70,6 +71,7 @@ def build() -> Any:
     app.command("publish")(publish.publish)
     app.command("convert")(convert.convert)
     app.command("deploy")(deploy.deploy)
+    app.command("sim")(sim.sim)
     app.command("undo")(undo.undo)
     app.command("dashboard")(dashboard.dashboard)
     app.command("events")(event.events)

@@ -69,6 +69,8 @@ SOAKS: dict[str, Soak] = {
     "rollout-explorer": Soak(
         "tests.server.rollout.explorer", 1_200_000, "a state of rollout, stages and devices of a small fleet"
     ),
+    "sim": Soak("tests.sim.soak", 10_000, "a simulated rollout on a bad wire, with replicas and devices that crash"),
+    "sim-blast": Soak("tests.sim.soak:blasts", 40, "a release that fails on each of 10,000 simulated devices"),
     "cost-intervals": Soak(
         "tests.profiles.intervals", 500, "a simulated fleet that is asked what one more model will cost"
     ),

@@ -49,7 +49,7 @@ from edgefleet_server.rollout.tables import Rollout, RolloutDecision
 BRAKE_LIFE: Final = timedelta(days=7)
 """How long a stopped rollout stays named by the brake: as long as a document that offered it may live."""
 LIVE_AT_MOST: Final = timedelta(days=7)
-_BRAKED: Final = frozenset(
+BRAKED: Final = frozenset(
     {
         RolloutState.PAUSED,
         RolloutState.ROLLING_BACK,
@@ -185,7 +185,7 @@ def _ref(bundle: Bundle, *, rollout: str | None = None, attempt: int = 1, deadli
 
 def _move_rollout(row: Rollout, effect: RolloutMoved, actor: str, now: datetime) -> NewEvent:
     row.state, row.code, row.reason = effect.after.value, effect.code, effect.reason
-    row.is_braked = effect.after in _BRAKED
+    row.is_braked = effect.after in BRAKED
     row.ended_at = now if effect.after in ROLLOUT_FINAL else None  # one that is reopened is held by the brake again
     return event_of(
         row, "rollout", effect.before.value, effect.after.value, actor, code=effect.code, reason=effect.reason

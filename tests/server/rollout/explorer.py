@@ -143,7 +143,10 @@ FLEETS: Final = (
     Fleet(
         "two-strata-and-a-joiner",
         ("rpi", "jet", "rpi"),
-        ({"name": "first", "size": {"count": 1}, "soak": "0s"}, {"name": "rest", "size": {"percent": 100}, "soak": "1h"}),
+        (
+            {"name": "first", "size": {"count": 1}, "soak": "0s"},
+            {"name": "rest", "size": {"percent": 100}, "soak": "1h"},
+        ),
         on_fail="pause",
         late=1,
     ),
@@ -253,7 +256,10 @@ class Explorer:
         said = replace(said, last_seen=node.now)
         if document.gen > max(said.reported_gen, said.refused_gen):
             yield "takes it up", self._taken_up(said, document)
-            yield "refuses", replace(said, refused_gen=document.gen, refused_code="verify.signature", refused_reason="x")
+            yield (
+                "refuses",
+                replace(said, refused_gen=document.gen, refused_code="verify.signature", refused_reason="x"),
+            )
         if said.phase in (Phase.DOWNLOADING, Phase.SWITCHING):
             further = Phase.SWITCHING if said.phase is Phase.DOWNLOADING else Phase.PROBATION
             active = new.sha256 if further is Phase.PROBATION else said.active_sha256
@@ -474,7 +480,9 @@ class _Carrying:
         self._check(is_running, f"offered while {self.node.state}, {self.state}")
         lane = sorted((c for c in self.cells.values() if c.stratum == one.stratum), key=lambda cell: cell.stage)
         value = rank(self.explorer.salt, one.device)
-        reaching = next((cell.stage for cell in lane if cell.state is not StageState.PENDING and value < cell.cut), None)
+        reaching = next(
+            (cell.stage for cell in lane if cell.state is not StageState.PENDING and value < cell.cut), None
+        )
         self._check(reaching == one.stage, f"offered beyond its cut: stage {one.stage}, its rank says {reaching}")
         self._check(not any(cell.state is StageState.FAILED for cell in lane), "offered in a stratum that failed")
 
@@ -501,6 +509,8 @@ class _Carrying:
     def _runs(self, one: Assignment) -> bool:
         place = self.explorer.place[one.device]
         said = self.node.reports[place]
+        if self.node.documents[place].bundle == self.explorer.other[place]:
+            return said.phase is not Phase.ROLLED_BACK  # it had run it for its soak when something else was deployed
         return said.active_sha256 == self.explorer.new[place].sha256 and said.phase is Phase.COMMITTED
 
     def _check_end(self) -> None:

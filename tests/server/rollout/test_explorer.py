@@ -56,7 +56,7 @@ def broken_by(state: RolloutState, cell: StageState, one: AssignmentState, *effe
     explorer = Explorer(FLEETS[0])
     node = node_of(explorer, state, cell, one)
     with pytest.raises(BrokenInvariantError) as caught:
-        explorer._carry(node, step, Plan(tuple(effects), None))  # type: ignore[arg-type]  # noqa: SLF001
+        explorer._carry(node, step, Plan(tuple(effects), None))  # type: ignore[arg-type]
     return str(caught.value).splitlines()[0]
 
 
@@ -86,7 +86,7 @@ def test_a_device_that_runs_it_and_is_not_named_is_noticed() -> None:
     node = replace(node, reports=(said,), assignments=(replace(one, exposed_at=node.now),))
     ended = RolloutMoved(RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, "x", "it was bad")
     with pytest.raises(BrokenInvariantError, match="is not named"):
-        explorer._carry(node, "tick", Plan((ended,), None))  # noqa: SLF001
+        explorer._carry(node, "tick", Plan((ended,), None))
 
 
 def test_states_that_differ_in_counters_and_old_times_only_are_one() -> None:
