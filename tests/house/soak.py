@@ -61,6 +61,9 @@ SOAKS: dict[str, Soak] = {
     "server-kill": Soak(
         "tests.crash.server_kill", 10, "kill -9 of a server at a random moment of a rollout, on each kind of database"
     ),
+    "replicas": Soak(
+        "tests.crash.replicas", 600, "a second with three replicas, one killed every five, and one database crash"
+    ),
     "rollout-simulation": Soak(
         "tests.server.rollout.scenarios",
         1_000,

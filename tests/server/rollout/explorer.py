@@ -19,7 +19,7 @@ from __future__ import annotations
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -72,7 +72,7 @@ LONG_AGO: Final = 8
 """Hours after which nothing depends on how long ago something was: the longest wait is four times `verify`."""
 NO_DOCUMENT: Final = (0, "", 0)
 _S = AssignmentState
-_EDGES: Final = {
+_EDGES: Final[Mapping[str, Set[tuple[object, object]]]] = {
     "rollout": {(a, b) for (a, _), b in ROLLOUT_TRANSITIONS.items()},
     "cell": {(a, b) for (a, _), b in STAGE_TRANSITIONS.items()},
     "assignment": {(a, b) for (a, _), b in ASSIGNMENT_TRANSITIONS.items()},
