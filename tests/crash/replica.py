@@ -1,4 +1,4 @@
-"""One replica of the engine as a process: `python -m tests.crash.replica URL FOLDER OWNER`. It runs until it is killed.
+"""One replica of the engine as a process: `python -m tests.crash.replica URL FOLDER OWNER`. It runs until it is killed, or its stdin ends.
 
 It is the shipped engine thread (`ticking.Ticker`) on the shipped services; only the listeners of a whole server are left out, so
 that three of them start in a moment and `kill -9` hits nothing but the engine. Its owner name, as in a server, is its own.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from pathlib import Path
 
 from edgefleet_server.clock import SystemClock
@@ -27,7 +26,7 @@ def main() -> None:
     Ticker(parts_of(house)).start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    threading.Event().wait()
+    sys.stdin.read()  # whoever started it is gone when this ends
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class Replicas:
         self._started += 1
         owner = f"replica-{self._started}"
         command = [sys.executable, "-m", "tests.crash.replica", self._url, str(self._folder), owner]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log)
         self.running.append((owner, process))
 
     def wait(self) -> None:
@@ -85,8 +85,9 @@ class Replicas:
         owner, process = self.running.pop(place)
         process.kill()
         process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
         return owner
 
     def close(self) -> None:

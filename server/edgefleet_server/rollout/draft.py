@@ -43,7 +43,9 @@ from edgefleet_server.rollout.model import (
 )
 
 BATCH: Final = 200
-"""Documents that one tick signs for one rollout at most: a tick stays short, and the next one follows at once."""
+"""Documents that one tick signs for a rollout of up to 4,000 devices: a tick stays short, and the next one follows at once."""
+BATCH_SHARE: Final = 0.05
+"""Of a larger one a tick signs this share: it reads every device first, and must not read them a thousand times."""
 LOOK_AGAIN: Final = timedelta(seconds=2)
 LOOK_FOR_LATE: Final = timedelta(minutes=1)
 NOT_BACK: Final = "not confirmed to be back"
@@ -94,6 +96,11 @@ class Draft:
         self.cells = {(c.stratum, c.stage): c for c in snapshot.cells}
         self.is_cut_short = False
 
+    @property
+    def batch(self) -> int:
+        """Documents that this tick may sign."""
+        return max(BATCH, int(max(len(self.snapshot.members), len(self.assignments)) * BATCH_SHARE))
+
     def listen(self) -> None:
         """Move assignments by what devices said and by deadlines."""
         self._take_no_account_of_absence()
@@ -141,8 +148,8 @@ class Draft:
                 self.move(moved(a, _E.CANCEL, self.now, reason="its stratum was stopped", ended_at=self.now), a)
         todo = [a for a in self.assignments.values() if a.stratum in failed and needs_giving_back(a)]
         todo.sort(key=lambda a: (a.exposed_at or a.offered_at or self.now, a.device), reverse=True)
-        self.is_cut_short |= len(todo) > BATCH
-        for a in todo[:BATCH]:
+        self.is_cut_short |= len(todo) > self.batch
+        for a in todo[: self.batch]:
             self._give_back(a)
         self._give_up_waiting()
 

@@ -91,11 +91,12 @@ class RolloutService:
         with self._db.session() as session:
             store.lock_making(session, ref.model)
             self._fleet.pin_groups(spec.selector)
-            planned = self._plan(spec, salt, self.loader.members(spec.selector))
+            members = self.loader.members(spec.selector)
+            planned = self._plan(spec, salt, members)
             problems = [finding for finding in planned.findings if finding.level == "error"]
             if problems:
                 raise LintError(planned.findings)
-            self._refuse_overlap(session, spec, ref)
+            self._refuse_overlap(session, members, ref)
             row = self._insert(session, spec, ref, salt, by)
         self._wake()
         return RolloutId(row.id)
@@ -136,9 +137,9 @@ class RolloutService:
         held = {device: {one.active_sha256, one.previous_sha256} for device, one in said.items()}
         return replace(made, cost=cost_of(members, self.loader.bundles(ref), held))
 
-    def _refuse_overlap(self, session: Session, spec: Spec, ref: ReleaseRef) -> None:
+    def _refuse_overlap(self, session: Session, members: Sequence[Member], ref: ReleaseRef) -> None:
         """Two open rollouts of one model must not want the same device: each would undo the other."""
-        mine: set[DeviceId] = {member.device for member in self.loader.members(spec.selector)}
+        mine: set[DeviceId] = {member.device for member in members}
         for other in store.active(session, ref.model):
             theirs = {one.device for one in store.assignments(session, other.id)}
             theirs |= {member.device for member in self.loader.members(other.selector)}
