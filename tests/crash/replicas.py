@@ -3,8 +3,8 @@
 Rollouts of good and of bad releases go out one after the other to devices that take signed documents and answer with real reports.
 Every five seconds one replica, drawn at random, gets `kill -9` and is started again; half-way the database is stopped as a crash
 would stop it. When a rollout has ended, `fleet_sim_audit` compares the event log with the tables and draws every decision anew: no
-transition may be lost or doubled, no stage skipped, no device beyond its cut. A killed replica that held a rollout's lease must be
-followed by another one, which raises the fence, within 15 s. `main(n, seed)` does so for `n` seconds.
+transition may be lost or doubled, no stage skipped, no device beyond its cut. After each kill the open rollout must be claimed again,
+which raises its fence, within 15 s, whether the killed replica held its lease or not. `main(n, seed)` does so for `n` seconds.
 """
 
 from __future__ import annotations
@@ -145,9 +145,9 @@ class Site:
         row = self._row()
         self.replicas.kill(place)
         self.figures.kills += 1
-        if row is not None and row.lease_owner == owner and row.lease_until is not None:
+        if row is not None and row.state not in _OVER:
             self._waits[row.id] = (time.monotonic(), row.fence)
-            self.figures.kills_with_lease += 1
+            self.figures.kills_with_lease += row.lease_owner == owner and row.lease_until is not None
         self.replicas.start()
 
     def _row(self) -> Rollout | None:

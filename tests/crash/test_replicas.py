@@ -20,4 +20,4 @@ def test_killed_replicas_and_a_database_that_crashes_lose_and_double_nothing() -
     seed = random.SystemRandom().randrange(2**31)
     result = main(CI_S, seed)
     assert result["ok"], (seed, result)
-    assert result["kills"] >= 3
+    assert result["kills"] >= 1
