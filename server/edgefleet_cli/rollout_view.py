@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from edgefleet_cli.errors import EXIT_OK, EXIT_ROLLOUT_FAILED, EXIT_TIMEOUT
-from edgefleet_cli.figures import age, counted, duration, moment, text
+from edgefleet_cli.figures import age, counted, duration, moment, size, text
 from edgefleet_cli.output import Column, Output, Sheet
 
 Json = dict[str, Any]
@@ -238,7 +238,20 @@ def show_short_plan(out: Output, plan: Json) -> None:
     rows = plan_rows(plan)
     if rows:
         out.table(rows, PLAN_ROWS)
+    if plan.get("cost"):
+        out.note(cost_text(plan["cost"]))
     show_findings(out, plan)
+
+
+def cost_text(cost: Json) -> str:
+    """Return what a plan costs: `12.0 MB to download on 40 devices; 2 devices hold it already, 0 bytes`."""
+    downloads, kept = cost.get("downloads") or 0, cost.get("kept") or 0
+    told = (
+        f"{size(cost.get('bytes') or 0)} to download on {counted(downloads, 'device')}"
+        if downloads
+        else "nothing to download"
+    )
+    return f"{told}; {counted(kept, 'device')} hold it in a slot already, 0 bytes" if kept else told
 
 
 def show_findings(out: Output, plan: Json) -> None:

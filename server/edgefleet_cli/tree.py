@@ -23,9 +23,11 @@ from edgefleet_cli.commands import (
     release,
     rollout,
     server,
+    sim,
     system,
     token,
     tool,
+    undo,
 )
 from edgefleet_cli.demo import command as demo
 from edgefleet_cli.options import attach_global_options
@@ -69,6 +71,8 @@ def build() -> Any:
     app.command("publish")(publish.publish)
     app.command("convert")(convert.convert)
     app.command("deploy")(deploy.deploy)
+    app.command("sim")(sim.sim)
+    app.command("undo")(undo.undo)
     app.command("dashboard")(dashboard.dashboard)
     app.command("events")(event.events)
     app.command("version")(system.version)

@@ -64,6 +64,7 @@ STATUS: Final[Mapping[str, int]] = {
     "rollout.active_exists": 409,
     "rollout.illegal_state": 409,
     "rollout.reason_needed": 422,
+    "rollout.nothing_to_undo": 409,
     "rollout.lease_lost": 503,
     "registry.error": 500,
     "access.error": 500,

@@ -272,6 +272,7 @@ def plan(**changes: Any) -> Json:
                 "next": "take at least 2",
             }
         ],
+        "cost": {"downloads": 4, "kept": 1, "bytes": 4_000_000, "strata": []},
         "strata": [
             {"stratum": "generic-x86_64-ort-small", "population": 4, "bundle": "digits/1.1.0/generic-x86_64-ort-small"},
             {"stratum": "raspberry-pi-4-ort", "population": 1, "bundle": None},

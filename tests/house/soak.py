@@ -61,11 +61,19 @@ SOAKS: dict[str, Soak] = {
     "server-kill": Soak(
         "tests.crash.server_kill", 10, "kill -9 of a server at a random moment of a rollout, on each kind of database"
     ),
+    "replicas": Soak(
+        "tests.crash.replicas", 600, "a second with three replicas, one killed every five, and one database crash"
+    ),
     "rollout-simulation": Soak(
         "tests.server.rollout.scenarios",
         1_000,
         "a rollout of the corpus in virtual time, with devices that do what they like",
     ),
+    "rollout-explorer": Soak(
+        "tests.server.rollout.explorer", 1_200_000, "a state of rollout, stages and devices of a small fleet"
+    ),
+    "sim": Soak("tests.sim.soak", 10_000, "a simulated rollout on a bad wire, with replicas and devices that crash"),
+    "sim-blast": Soak("tests.sim.soak:blasts", 40, "a release that fails on each of 10,000 simulated devices"),
     "cost-intervals": Soak(
         "tests.profiles.intervals", 500, "a simulated fleet that is asked what one more model will cost"
     ),

@@ -13,6 +13,7 @@ PACKAGES = (
     "agent/edgefleet_agent",
     "server/edgefleet_server",
     "server/edgefleet_cli",
+    "server/edgefleet_sim",
     "converters/edgefleet_converters",
     "firmware-profiles/edgefleet_profiles",
 )

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -25,8 +27,10 @@ def binaries() -> Path | None:
 class PostgresServer:
     """One running server. `new_database` makes an empty database and returns its URL."""
 
-    def __init__(self, folder: Path, bin_dir: Path) -> None:
+    def __init__(self, folder: Path, bin_dir: Path, *, is_durable: bool = False) -> None:
+        """Wire it. is_durable: what was committed is there after a crash of the server (`restart`)."""
         self._folder = folder
+        self._is_durable = is_durable
         self._bin = bin_dir
         self._as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
         self._user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
@@ -38,9 +42,17 @@ class PostgresServer:
             os.chown(self._folder, owner.pw_uid, owner.pw_gid)
         data = str(self._folder / "data")
         self._run("initdb", "-D", data, "-A", "trust", "-U", self._user, "-E", "UTF8", "--no-sync", "--locale=C")
-        options = (
-            f"-k {self._folder} -c listen_addresses='' -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
-        )
+        self._start(data)
+
+    def restart(self) -> None:
+        """Stop it at once, as a crash would, and start it again: it recovers from its log."""
+        data = str(self._folder / "data")
+        self._run("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+        self._start(data)
+
+    def _start(self, data: str) -> None:
+        quick = "" if self._is_durable else " -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+        options = f"-k {self._folder} -c listen_addresses=''{quick}"
         self._run("pg_ctl", "-D", data, "-w", "-l", str(self._folder / "log"), "-o", options, "start")
 
     def stop(self) -> None:
@@ -70,6 +82,22 @@ class PostgresServer:
         )
         if check and done.returncode != 0:
             raise RuntimeError(f"{program} failed: {done.stderr.decode(errors='replace')}")
+
+
+@contextmanager
+def own_server() -> Iterator[PostgresServer]:
+    """Yield a durable server of its own, for tests that restart it. Raises RuntimeError where PostgreSQL is not installed."""
+    bin_dir = binaries()
+    if bin_dir is None:
+        raise RuntimeError("PostgreSQL is not installed")
+    folder = Path(tempfile.mkdtemp(prefix="efpg-", dir="/tmp"))
+    folder.chmod(0o755)
+    server = PostgresServer(folder, bin_dir, is_durable=True)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
 
 
 @cache

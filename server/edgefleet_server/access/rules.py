@@ -62,6 +62,7 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/fleet/summary"): Role.VIEWER,
     ("POST", "/rollouts"): Role.OPERATOR,
     ("POST", "/rollouts:plan"): Role.VIEWER,
+    ("POST", "/rollouts:undo"): Role.OPERATOR,
     ("GET", "/rollouts"): Role.VIEWER,
     ("GET", "/rollouts/{rollout_id}"): Role.VIEWER,
     ("GET", "/rollouts/{rollout_id}/plan"): Role.VIEWER,

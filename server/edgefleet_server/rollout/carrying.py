@@ -19,7 +19,7 @@ from edgefleet_server.fleet.model import ModelChange, NewEvent
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout import rules, store
 from edgefleet_server.rollout.loading import Loader
-from edgefleet_server.rollout.machines import ROLLOUT_FINAL
+from edgefleet_server.rollout.machines import EXPOSED_STATES, ROLLOUT_FINAL
 from edgefleet_server.rollout.model import (
     Advance,
     Assignment,
@@ -49,7 +49,7 @@ from edgefleet_server.rollout.tables import Rollout, RolloutDecision
 BRAKE_LIFE: Final = timedelta(days=7)
 """How long a stopped rollout stays named by the brake: as long as a document that offered it may live."""
 LIVE_AT_MOST: Final = timedelta(days=7)
-_BRAKED: Final = frozenset(
+BRAKED: Final = frozenset(
     {
         RolloutState.PAUSED,
         RolloutState.ROLLING_BACK,
@@ -137,7 +137,9 @@ class Carrier:
     def _note_previous(self, row: Rollout, snapshot: Snapshot, outcome: _Outcome) -> None:
         """Note what devices run that are new or offered the release (anew): what they would be rolled back to."""
         offered = {device for device, wish in outcome.documents.items() if isinstance(wish, Offer)}
-        asked = sorted(outcome.new | offered)
+        # who is new and has the release already was adopted by an undo, which knows where it goes back to
+        adopted = {device for device in outcome.new if outcome.assignments[device].state in EXPOSED_STATES}
+        asked = sorted((outcome.new - adopted) | offered)
         if not asked:
             return
         bad = {
@@ -183,9 +185,8 @@ def _ref(bundle: Bundle, *, rollout: str | None = None, attempt: int = 1, deadli
 
 def _move_rollout(row: Rollout, effect: RolloutMoved, actor: str, now: datetime) -> NewEvent:
     row.state, row.code, row.reason = effect.after.value, effect.code, effect.reason
-    row.is_braked = effect.after in _BRAKED
-    if effect.after in ROLLOUT_FINAL:
-        row.ended_at = now
+    row.is_braked = effect.after in BRAKED
+    row.ended_at = now if effect.after in ROLLOUT_FINAL else None  # one that is reopened is held by the brake again
     return event_of(
         row, "rollout", effect.before.value, effect.after.value, actor, code=effect.code, reason=effect.reason
     )

@@ -43,7 +43,9 @@ from edgefleet_server.rollout.model import (
 )
 
 BATCH: Final = 200
-"""Documents that one tick signs for one rollout at most: a tick stays short, and the next one follows at once."""
+"""Documents that one tick signs for a rollout of up to 4,000 devices: a tick stays short, and the next one follows at once."""
+BATCH_SHARE: Final = 0.05
+"""Of a larger one a tick signs this share: it reads every device first, and must not read them a thousand times."""
 LOOK_AGAIN: Final = timedelta(seconds=2)
 LOOK_FOR_LATE: Final = timedelta(minutes=1)
 NOT_BACK: Final = "not confirmed to be back"
@@ -94,6 +96,11 @@ class Draft:
         self.cells = {(c.stratum, c.stage): c for c in snapshot.cells}
         self.is_cut_short = False
 
+    @property
+    def batch(self) -> int:
+        """Documents that this tick may sign."""
+        return max(BATCH, int(max(len(self.snapshot.members), len(self.assignments)) * BATCH_SHARE))
+
     def listen(self) -> None:
         """Move assignments by what devices said and by deadlines."""
         self._take_no_account_of_absence()
@@ -134,14 +141,24 @@ class Draft:
         """Write the former release back where a stratum failed (or everywhere, when the rollout goes back)."""
         failed = {lane.stratum for lane in self.lanes() if self._is_going_back(lane)}
         for a in list(self.assignments.values()):
-            if a.stratum in failed and a.state is _S.ELIGIBLE:
+            if a.stratum in failed and a.state is _S.ELIGIBLE and self._switched_after_all(a):
+                late = moved(a, _E.ACK, self.now, exposed_at=self.now, back_gen=a.gen + 1, back_at=self.now)
+                self.move(late, a)  # what it goes back to stands in its document since the offer was withdrawn
+            elif a.stratum in failed and a.state is _S.ELIGIBLE:
                 self.move(moved(a, _E.CANCEL, self.now, reason="its stratum was stopped", ended_at=self.now), a)
         todo = [a for a in self.assignments.values() if a.stratum in failed and needs_giving_back(a)]
         todo.sort(key=lambda a: (a.exposed_at or a.offered_at or self.now, a.device), reverse=True)
-        self.is_cut_short |= len(todo) > BATCH
-        for a in todo[:BATCH]:
+        self.is_cut_short |= len(todo) > self.batch
+        for a in todo[: self.batch]:
             self._give_back(a)
         self._give_up_waiting()
+
+    def _switched_after_all(self, a: Assignment) -> bool:
+        """Whether a device whose offer was withdrawn runs the release: it had switched when the pause reached it."""
+        report = self.snapshot.reports.get(a.device)
+        before = "" if a.previous is None else a.previous.sha256
+        digest = self._terms(a).digest
+        return a.gen > 0 and digest != before and report is not None and report.active_sha256 == digest
 
     def asks_for_release(self, a: Assignment) -> bool:
         """Whether the device's document still names the release: what somebody else wrote over it is never touched."""
@@ -162,14 +179,14 @@ class Draft:
             return
         self.effects.append(GiveBack(a.device, is_rollback=True))
         after = replace(a, back_at=self.now)
-        if a.state is _S.OFFERED:
+        if a.state is _S.OFFERED and not self._switched_after_all(a):
             reason = "its stratum was stopped before it took up its document"
             after = moved(
                 after, _E.CANCEL, self.now, reason=reason, ended_at=self.now, back_done_at=self.now, deadline=None
             )
             self.move(after, a)
             return
-        if a.state is _S.UNREACHABLE:
+        if a.state is _S.UNREACHABLE and not self._switched_after_all(a):
             after = replace(after, back_done_at=self.now)
         self._note(after)
 

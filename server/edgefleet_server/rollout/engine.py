@@ -5,6 +5,7 @@ begins by locking the row with that fence. Who has lost it (a lease that ran out
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from edgefleet_protocol.clock import Clock
@@ -27,6 +28,11 @@ class RolloutEngine:
         self._service = service
         self._clock = clock
         self._owner = owner
+        self._lag_listeners: list[Callable[[float], None]] = []
+
+    def on_lag(self, listener: Callable[[float], None]) -> None:
+        """Call `listener` at each look with how many seconds ago it was due."""
+        self._lag_listeners.append(listener)
 
     def tick(self, *, is_woken: bool = False) -> int:
         """Do one tick of each rollout that is due; return how many. is_woken: devices reported, so all open ones are.
@@ -65,6 +71,8 @@ class RolloutEngine:
             now = self._clock.now()
             if row.next_eval_at is not None and row.next_eval_at < now:
                 snapshot = replace(snapshot, missed=now - row.next_eval_at)
+                for listener in self._lag_listeners:
+                    listener(snapshot.missed.total_seconds())
             made = plan_tick(snapshot, now)
             service.carrier.carry(session, row, snapshot, made, actor="engine", now=now)
         if made.effects:

@@ -84,6 +84,12 @@ class ReasonNeededError(RolloutError):
     code = "rollout.reason_needed"
 
 
+class NothingToUndoError(RolloutError):
+    """No device of the model can go back to anything."""
+
+    code = "rollout.nothing_to_undo"
+
+
 class LeaseLostError(RolloutError):
     """Another server took the rollout over, because this one was silent too long; nothing was written."""
 

@@ -163,8 +163,11 @@ def _refused(a: Assignment, report: Report, now: datetime, steps: Heard) -> Assi
 
 
 def _regressed(a: Assignment, report: Report, digest: str, now: datetime, steps: Heard) -> Assignment:
-    """A device that was healthy no longer runs the release though its document still asks for it."""
-    if report.wanted_by_server != digest or report.active_sha256 == digest or report.reported_gen < a.gen:
+    """A device that was healthy no longer runs the release though its document still asks for it, or says that it went back."""
+    if report.active_sha256 == digest or report.reported_gen < a.gen:
+        return a
+    went_back = report.phase is Phase.ROLLED_BACK and report.wanted_sha256 == digest and report.attempt == a.attempt
+    if report.wanted_by_server != digest and not went_back:
         return a
     error_class = report.error_class.value if report.error_class is not None else ErrorClass.INTERNAL.value
     reason = report.reason or "it no longer runs the release"

@@ -92,6 +92,7 @@ def _report(said: ModelReport, want: WantedRef | None) -> Report:
         reported_gen=said.reported_gen,
         phase=said.phase,
         active_sha256=said.active_sha256,
+        previous_sha256=said.previous_sha256,
         wanted_sha256=said.wanted_sha256,
         attempt=said.attempt,
         gen=said.gen,

@@ -284,6 +284,7 @@ class Report:
     reported_gen: int = 0
     phase: Phase | None = None
     active_sha256: str = ""
+    previous_sha256: str = ""
     wanted_sha256: str = ""
     attempt: int = 0
     gen: int = 0

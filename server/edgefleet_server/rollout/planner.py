@@ -17,7 +17,7 @@ from typing import Final
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import rules
-from edgefleet_server.rollout.draft import BATCH, Draft, Lane
+from edgefleet_server.rollout.draft import Draft, Lane
 from edgefleet_server.rollout.facts import OUTSIDE, facts_of, soak_end
 from edgefleet_server.rollout.hearing import moved
 from edgefleet_server.rollout.machines import CELL_OPEN, EXPOSED_STATES, IN_FLIGHT, AssignmentEvent, StageEvent
@@ -70,7 +70,7 @@ class _Walk(Draft):
 
     def __init__(self, snapshot: Snapshot, now: datetime) -> None:
         super().__init__(snapshot, now)
-        self._left_to_offer = BATCH
+        self._left_to_offer = self.batch
         self._known_ranks: dict[ProfileName, dict[DeviceId, int]] = {}
         self._stratum_now = {m.device: m.stratum for m in snapshot.members}
 

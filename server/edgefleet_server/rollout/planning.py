@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Final, Literal
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_server.rollout.costing import NO_COST, PlanCost
 from edgefleet_server.rollout.evidence import log_e_promote, threshold
 from edgefleet_server.rollout.membership import count_below, cut_of, rank, shares, stage_of
 from edgefleet_server.rollout.model import Bundle, InstallGate, Member, Promote, Rule, Spec, StageSpec
@@ -113,6 +114,7 @@ class PlanView:
     strata: tuple[StratumView, ...]
     stages: tuple[PlannedStage, ...]
     excluded: tuple[ExcludedDevice, ...]
+    cost: PlanCost = NO_COST
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.paging import ListOf, Paging, cut_page
 from edgefleet_server.parts import Parts
 from edgefleet_server.rollout.planning import PlanView
-from edgefleet_server.rollout.schemas import CommandIn, SpecIn
+from edgefleet_server.rollout.schemas import CommandIn, SpecIn, UndoIn
+from edgefleet_server.rollout.undoing import UndoView
 from edgefleet_server.rollout.views import DecisionView, RolloutDevice, RolloutView
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
@@ -109,3 +110,8 @@ def _add_steering(router: APIRouter, parts: Parts) -> None:
     def promote_rollout(rollout_id: str, said: CommandIn, caller: Operator) -> RolloutView:
         """Let the open stage pass on a person's word, with a reason."""
         return steer(rollout_id, lambda: rollouts.promote(rollout_id, caller.name, said.reason, said.stratum))
+
+    @router.post("/rollouts:undo", operation_id="undo_model")
+    def undo_model(said: UndoIn, caller: Operator) -> UndoView:
+        """Take every device of a model back to what it ran before; with `dry_run` only tell what that would do."""
+        return rollouts.undo(said.name, caller.name, said.reason, dry_run=said.dry_run)

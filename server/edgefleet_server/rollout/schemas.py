@@ -15,4 +15,14 @@ class CommandIn(BaseModel):
     stratum: str | None = Field(default=None, max_length=63)
 
 
+class UndoIn(BaseModel):
+    """What to undo: a model's name, or one release of it (`name@version`). dry_run: only tell what it would do."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(max_length=127)
+    reason: str = Field(default="", max_length=500)
+    dry_run: bool = False
+
+
 SpecIn = dict[str, Any]

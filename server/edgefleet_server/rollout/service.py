@@ -6,18 +6,20 @@ of the engine that began before it writes nothing.
 
 import base64
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.ids import DeviceId, ReleaseRef, RolloutId
+from edgefleet_protocol.ids import DeviceId, ReleaseRef, RolloutId, parse_model_name
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.rollout import control, store
+from edgefleet_server.rollout import control, store, undoing
 from edgefleet_server.rollout.carrying import Carrier, event_of
+from edgefleet_server.rollout.costing import cost_of
 from edgefleet_server.rollout.errors import ActiveExistsError, IllegalStateError, LintError, ReasonNeededError
 from edgefleet_server.rollout.facts import UNCOUNTED
 from edgefleet_server.rollout.loading import Loader
@@ -28,11 +30,13 @@ from edgefleet_server.rollout.machines import (
 )
 from edgefleet_server.rollout.model import Member, Plan, RolloutState, Snapshot, Spec
 from edgefleet_server.rollout.planning import PlanView, plan
-from edgefleet_server.rollout.spec import dump_spec, parse_spec
+from edgefleet_server.rollout.spec import API_VERSION, KIND, dump_spec, parse_spec
 from edgefleet_server.rollout.tables import Rollout
+from edgefleet_server.rollout.undoer import Undoer, steered
 from edgefleet_server.rollout.views import RolloutReader
 
 SALT_BYTES: Final = 16
+_NAME_CHARS: Final = 63
 
 
 class RolloutService:
@@ -46,6 +50,7 @@ class RolloutService:
         self.loader = Loader(fleet, registry)
         self.carrier = Carrier(fleet, self.loader)
         self.reader = RolloutReader(db, fleet, clock)
+        self._undoer = Undoer(fleet, registry, self.loader)
         self._wakers: list[Callable[[], None]] = []
         fleet.add_group_guard(self._uses_group)
 
@@ -57,7 +62,9 @@ class RolloutService:
 
     def plan(self, document: Any) -> PlanView:
         """Return what a spec would do now, with its findings. Raises BadSpecError and what the registry raises."""
-        return self._plan(parse_spec(document), _new_salt())
+        spec = parse_spec(document)
+        members = self.loader.members(spec.selector)
+        return self._with_cost(self._plan(spec, _new_salt(), members), spec, members)
 
     def plan_of(self, rollout_id: str) -> PlanView:
         """Return who belongs to which stage of a rollout, and why. Raises RolloutUnknownError.
@@ -73,7 +80,8 @@ class RolloutService:
             cuts = {
                 (one.stage, one.stratum): one.cut for one in store.cells(session, row.id) if one.opened_at is not None
             }
-            return plan(spec, row.salt, members, self.loader.bundles(ReleaseRef.parse(spec.release)), cuts)
+            made = plan(spec, row.salt, members, self.loader.bundles(ReleaseRef.parse(spec.release)), cuts)
+            return self._with_cost(made, spec, members)
 
     def create(self, document: Any, by: str) -> RolloutId:
         """Start a rollout; return its id. Raises BadSpecError, LintError, ActiveExistsError and what the registry raises."""
@@ -83,11 +91,12 @@ class RolloutService:
         with self._db.session() as session:
             store.lock_making(session, ref.model)
             self._fleet.pin_groups(spec.selector)
-            planned = self._plan(spec, salt)
+            members = self.loader.members(spec.selector)
+            planned = self._plan(spec, salt, members)
             problems = [finding for finding in planned.findings if finding.level == "error"]
             if problems:
                 raise LintError(planned.findings)
-            self._refuse_overlap(session, spec, ref)
+            self._refuse_overlap(session, members, ref)
             row = self._insert(session, spec, ref, salt, by)
         self._wake()
         return RolloutId(row.id)
@@ -118,13 +127,19 @@ class RolloutService:
         self._fleet.add_events(events)
         return row
 
-    def _plan(self, spec: Spec, salt: str) -> PlanView:
-        bundles = self.loader.bundles(ReleaseRef.parse(spec.release))
-        return plan(spec, salt, self.loader.members(spec.selector), bundles)
+    def _plan(self, spec: Spec, salt: str, members: Sequence[Member]) -> PlanView:
+        return plan(spec, salt, members, self.loader.bundles(ReleaseRef.parse(spec.release)))
 
-    def _refuse_overlap(self, session: Session, spec: Spec, ref: ReleaseRef) -> None:
+    def _with_cost(self, made: PlanView, spec: Spec, members: Sequence[Member]) -> PlanView:
+        """Return a plan that also says what the devices have to download."""
+        ref = ReleaseRef.parse(spec.release)
+        said = self.loader.reports([one.device for one in members], ref.model)
+        held = {device: {one.active_sha256, one.previous_sha256} for device, one in said.items()}
+        return replace(made, cost=cost_of(members, self.loader.bundles(ref), held))
+
+    def _refuse_overlap(self, session: Session, members: Sequence[Member], ref: ReleaseRef) -> None:
         """Two open rollouts of one model must not want the same device: each would undo the other."""
-        mine: set[DeviceId] = {member.device for member in self.loader.members(spec.selector)}
+        mine: set[DeviceId] = {member.device for member in members}
         for other in store.active(session, ref.model):
             theirs = {one.device for one in store.assignments(session, other.id)}
             theirs |= {member.device for member in self.loader.members(other.selector)}
@@ -174,6 +189,39 @@ class RolloutService:
 
         self._steer(rollout_id, by, "promote", make)
 
+    def undo(self, name: str, by: str, reason: str, *, dry_run: bool) -> undoing.UndoView:
+        """Take every device of a model (`name`), or of one release (`name@version`), back to what it ran before.
+
+        dry_run: only tell what it would do. Raises NothingToUndoError, InvalidNameError.
+        """
+        only = ReleaseRef.parse(name) if "@" in name else None
+        model = only.model if only is not None else parse_model_name(name)
+        said = _said("undone", by, reason)
+        with self._db.session() as session:
+            store.lock_making(session, model)
+            found = self._undoer.look(session, model, only)
+            rollouts = [] if dry_run else self._carry_undo(session, found, by, said)
+        if not dry_run:
+            self._wake()
+        return undoing.view_of(model, found, dry_run=dry_run, rollouts=rollouts)
+
+    def _carry_undo(self, session: Session, found: undoing.Undo, by: str, said: str) -> list[str]:
+        now = self._clock.now()
+        done: list[str] = []
+        for rollout_id in steered(found.ways):
+            row = store.rollout(session, rollout_id, lock=True)
+            row.fence += 1
+            snapshot = self.loader.snapshot(session, row)
+            self.carrier.carry(session, row, snapshot, undoing.plan_reopening(snapshot, now, said), actor=by, now=now)
+            done.append(row.id)
+        for release, ways in undoing.adopted(found.ways):
+            row = self._insert(session, parse_spec(_undo_spec(release)), ReleaseRef.parse(release), _new_salt(), by)
+            snapshot = self.loader.snapshot(session, row)
+            made = undoing.plan_adoption(snapshot, now, said, ways)
+            self.carrier.carry(session, row, snapshot, made, actor=by, now=now)
+            done.append(row.id)
+        return done
+
     def _steer(self, rollout_id: str, by: str, verb: str, make: Callable[[Snapshot], Plan]) -> None:
         with self._db.session() as session:
             row = store.rollout(session, rollout_id, lock=True)
@@ -203,6 +251,14 @@ class RolloutService:
 
 def _said(what: str, by: str, reason: str) -> str:
     return f"{what} by {by}: {reason.strip()}" if reason.strip() else f"{what} by {by}"
+
+
+def _undo_spec(release: str) -> dict[str, Any]:
+    """Return the spec of a rollout that only takes a release back from who has it."""
+    model, _, version = release.partition("@")
+    stages = [{"name": "undo", "size": {"percent": 100}, "soak": "0s", "promote": "all_healthy"}]
+    spec = {"release": release, "selector": f"model.{model}={version}", "stages": stages}
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": f"undo-{model}"[:_NAME_CHARS]}, "spec": spec}
 
 
 def _new_id() -> str:

@@ -1,0 +1,220 @@
+"""Rollouts of a large fleet on PostgreSQL: how long one takes to make, how late many are looked at, how fast documents go out and back.
+
+Prints one JSON object. All services are real, the database is a PostgreSQL of its own, no broker: what is counted as offered or taken
+back is the signed document handed to the outbound listener after the commit. Figures, with what they are held to:
+- create_ms: one rollout over all devices (100 at 100,000 devices);
+- first_offer_s: from its making to the first signed document; offered_per_s: documents a second until all have one (5,000);
+- back_s: an abort with rollback, until every device, online and answering at once, is confirmed to be back (60 at 100,000);
+- lag_p99_s: of `--rollouts` rollouts that are all due, how late each was looked at by `--replicas` engine threads (2 at 500).
+`within` says of each whether it holds at the size that was measured; a smaller size than the goal's proves nothing about it.
+
+    python bench/rollout_scale.py [--devices 100000] [--rollouts 500] [--replicas 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import bindparam, update
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench.rollout import _enrol as enrol  # noqa: E402
+from tests.server.fleet.house import PROFILE, START, House, TurnedClock  # noqa: E402
+from tests.support.postgres import own_server  # noqa: E402
+
+from edgefleet_protocol.ids import DeviceId, ModelName  # noqa: E402
+from edgefleet_protocol.messages import ModelState, Phase, State  # noqa: E402
+from edgefleet_server.clock import SystemClock  # noqa: E402
+from edgefleet_server.fleet.model import SignedDesired  # noqa: E402
+from edgefleet_server.fleet.tables import FleetDevice  # noqa: E402
+from edgefleet_server.rollout.engine import RolloutEngine  # noqa: E402
+from edgefleet_server.rollout.service import RolloutService  # noqa: E402
+
+GOALS = {"create_ms": 100.0, "offered_per_s": 5_000.0, "back_s": 60.0, "lag_p99_s": 2.0}
+MOST_S = 3_600.0
+
+
+def main() -> int:
+    """Run the benchmark and print its figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--devices", type=int, default=100_000)
+    parser.add_argument("--rollouts", type=int, default=500)
+    parser.add_argument("--replicas", type=int, default=3)
+    args = parser.parse_args()
+    result: dict[str, Any] = {"bench": "rollout_scale", "devices": args.devices, "rollouts": args.rollouts}
+    with own_server() as server:
+        with tempfile.TemporaryDirectory(prefix="edgefleet-bench-") as folder:
+            result |= _one_large(server.new_database(), Path(folder), args.devices)
+        with tempfile.TemporaryDirectory(prefix="edgefleet-bench-") as folder:
+            result |= _many(server.new_database(), Path(folder), args.rollouts, args.replicas)
+    result["goals"] = GOALS
+    result["within"] = {
+        name: result[name] >= goal if name == "offered_per_s" else result[name] <= goal for name, goal in GOALS.items()
+    }
+    result["ok"] = all(result["within"].values())
+    result["machine"] = {
+        "cpus": os.cpu_count(),
+        "load": [round(one, 1) for one in os.getloadavg()],
+        "arch": platform.machine(),
+        "python": platform.python_version(),
+    }
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+def _one_large(url: str, folder: Path, devices: int) -> dict[str, Any]:
+    house = House(url, folder / "house", TurnedClock())
+    try:
+        rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock)
+        engine = RolloutEngine(house.db, house.fleet, rollouts, house.clock, "bench")
+        for version in ("1", "2"):
+            house.release(f"m@{version}", bundles={PROFILE: version.encode() * 100})
+        ids = enrol(house, devices)
+        sent: dict[DeviceId, int] = {}
+        house.fleet.on_desired(lambda signed: _note(sent, signed))
+        stages = [{"name": "all", "size": {"percent": 100}, "soak": "1h"}]
+        began = time.perf_counter()
+        rollout = rollouts.create({"release": "m@2", "selector": "", "stages": stages}, "bench")
+        create_s = time.perf_counter() - began
+        first_s = 0.0
+        while len(sent) < devices and time.perf_counter() - began < MOST_S:
+            engine.tick(is_woken=True)
+            first_s = first_s or (time.perf_counter() - began if sent else 0.0)
+        offer_s = time.perf_counter() - began - create_s
+        _report(house, sent, ids, "2")
+        engine.tick(is_woken=True)
+        back_s, back_sent = _take_back(house, rollouts, engine, rollout, ids)
+        state = rollouts.reader.rollout(rollout).state
+    finally:
+        house.db.dispose()
+    return {
+        "create_ms": round(create_s * 1000, 1),
+        "first_offer_s": round(first_s, 2),
+        "offered_per_s": round(devices / offer_s, 1),
+        "back_s": round(back_s, 1),
+        "taken_back_per_s": round(back_sent / back_s, 1),
+        "ended": state,
+    }
+
+
+def _note(sent: dict[DeviceId, int], signed: Sequence[SignedDesired]) -> None:
+    sent.update((one.device, one.gen) for one in signed)
+
+
+def _take_back(
+    house: House, rollouts: RolloutService, engine: RolloutEngine, rollout: str, ids: list[DeviceId]
+) -> tuple[float, int]:
+    """Abort with a rollback; each device answers as soon as its document is there. Return seconds and documents."""
+    sent: dict[DeviceId, int] = {}
+    answered: set[DeviceId] = set()
+    stop = house.fleet.on_desired(lambda signed: _note(sent, signed))
+    began = time.perf_counter()
+    rollouts.abort(rollout, "bench", "it is bad", rollback=True)
+    answering_s = 0.0
+    while time.perf_counter() - began < MOST_S:
+        engine.tick(is_woken=True)
+        fresh = [device for device in sent if device not in answered]
+        at = time.perf_counter()
+        _report(house, sent, fresh, "")
+        answering_s += time.perf_counter() - at  # the devices' own words are not the server's time
+        answered.update(fresh)
+        house.clock.turn(seconds=2)
+        if rollouts.reader.rollout(rollout).state in ("rolled_back", "rollback_incomplete"):
+            break
+    stop()
+    return time.perf_counter() - began - answering_s, len(sent)
+
+
+def _report(house: House, gens: dict[DeviceId, int], ids: Sequence[DeviceId], version: str) -> None:
+    """Write what devices report, in one statement: taking reports one by one is measured in `bench/rollout.py`."""
+    wants = house.fleet.wants(ids, ModelName("m"))
+    rows = []
+    for device in ids:
+        want = wants.get(device)
+        active = None if want is None else want.active
+        is_on = bool(version) and active is not None
+        said = ModelState(
+            model="m",
+            phase=Phase.COMMITTED if is_on else Phase.IDLE,
+            active_target=active.target if is_on and active else "",
+            active_sha256=active.sha256 if is_on and active else "",
+            wanted_sha256=active.sha256 if is_on and active else "",
+            attempt=1,
+            gen=gens[device],
+        )
+        state = State(device=device, gen=gens[device], boot_id="b", seq=gens[device], ts=0, models=[said])
+        plain = msgspec.to_builtins(state)
+        rows.append({"one": device, "gen": gens[device], "reported": plain})
+    if not rows:
+        return
+    statement = (
+        update(FleetDevice)
+        .where(FleetDevice.id == bindparam("one"))  # type: ignore[arg-type]
+        .values(reported_gen=bindparam("gen"), reported=bindparam("reported"), last_seen=START)
+    )
+    with house.db.session() as session:
+        session.connection().execute(statement, rows)
+
+
+def _many(url: str, folder: Path, count: int, replicas: int) -> dict[str, Any]:
+    """Make many small rollouts, let engine threads look at all of them for some rounds; return how late they did."""
+    house = House(url, folder / "house", SystemClock())
+    try:
+        rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock)
+        ids = enrol(house, count)
+        with house.db.session() as session:
+            rows = [{"one": one, "labels": {"n": str(place)}} for place, one in enumerate(ids)]
+            session.connection().execute(
+                update(FleetDevice).where(FleetDevice.id == bindparam("one")).values(labels=bindparam("labels")),  # type: ignore[arg-type]
+                rows,
+            )
+        house.release("m@1", bundles={PROFILE: b"1" * 100})
+        stages = [{"name": "all", "size": {"percent": 100}, "soak": "1h"}]
+        for one in ids:
+            rollouts.create({"release": "m@1", "selector": f"id={one}", "stages": stages}, "bench")
+        lags: list[float] = []
+        engines = [RolloutEngine(house.db, house.fleet, rollouts, house.clock, f"bench-{n}") for n in range(replicas)]
+        for engine in engines:
+            engine.on_lag(lags.append)
+        stop = threading.Event()
+        threads = [threading.Thread(target=_tick, args=(engine, stop)) for engine in engines]
+        for thread in threads:
+            thread.start()
+        began = time.perf_counter()
+        while len(lags) < count * 4 and time.perf_counter() - began < MOST_S:
+            time.sleep(0.05)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    finally:
+        house.db.dispose()
+    late = sorted(lags[count:])  # the first look of each comes after all of them were made
+    return {
+        "looks": len(late),
+        "looks_per_s": round(len(lags) / (time.perf_counter() - began), 1),
+        "lag_p50_s": round(late[len(late) // 2], 3),
+        "lag_p99_s": round(late[int(len(late) * 0.99)], 3),
+    }
+
+
+def _tick(engine: RolloutEngine, stop: threading.Event) -> None:
+    while not stop.is_set():
+        if not engine.tick():
+            time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

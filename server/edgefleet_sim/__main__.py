@@ -1,0 +1,94 @@
+"""`python -m edgefleet_sim`: a request as JSON on stdin, the answer as one JSON object on stdout.
+
+Request: `{"scenario": {…}, "story": bool, "shrink": bool}` for one run, or `{"runs": n, "seed": s, "trouble": x}` for many drawn ones.
+Exit 0: nothing was broken; 1: something was; 2: the request cannot be used, `{"error": {"message", "why", "next"}}` says why.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_sim.scenario import Scenario, drawn
+from edgefleet_sim.shrinking import shrink
+from edgefleet_sim.world import simulate
+
+MAX_BROKEN_SHOWN = 20
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked for. runs: 0 = the one scenario."""
+
+    scenario: Scenario = Scenario()
+    story: bool = False
+    shrink: bool = False
+    runs: int = 0
+    seed: int = 0
+    trouble: float = 0.3
+
+
+def answer(request: Request) -> dict[str, Any]:
+    """Return what came of a request; `broken` is empty when every promise was kept."""
+    if request.runs:
+        return many(request.runs, request.seed, request.trouble)
+    scenario = request.scenario
+    result = simulate(scenario)
+    told = {"scenario": msgspec.to_builtins(scenario), **result.as_json(story=request.story)}
+    if result.broken and request.shrink:
+        told["shrunk"] = msgspec.to_builtins(shrink(scenario))
+    return told
+
+
+def many(n: int, seed: int, trouble: float = 0.3) -> dict[str, Any]:
+    """Run the scenarios of `n` seeds from `seed` on; return how they ended, and each that broke a promise with its seed."""
+    ended: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
+    broken: list[dict[str, Any]] = []
+    failover_s = 0.0
+    for number in range(seed, seed + n):
+        result = simulate(drawn(number, trouble=trouble))
+        ended[result.state] += 1
+        totals.update(
+            {
+                "commits": result.commits,
+                "refused_by_fence": result.refused,
+                "replica_crashes": result.crashes,
+                "device_crashes": result.device_crashes,
+                "exposed": result.exposed,
+            }
+        )
+        failover_s = max([failover_s, *result.failovers_s])
+        if result.broken:
+            broken.append({"seed": number, "problems": result.broken[:5]})
+    return {
+        "runs": n,
+        "seed": seed,
+        "trouble": trouble,
+        "ended": dict(sorted(ended.items())),
+        **totals,
+        "failover_s_max": round(failover_s, 1),
+        "broken": broken[:MAX_BROKEN_SHOWN],
+        "broken_runs": len(broken),
+    }
+
+
+def main() -> int:
+    """Answer the request on stdin."""
+    try:
+        told = answer(msgspec.json.decode(sys.stdin.buffer.read() or b"{}", type=Request))
+    except (msgspec.DecodeError, EdgefleetError) as error:
+        next_step = getattr(error, "next_step", "") or "correct the field that is named"
+        told = {"error": {"message": "the simulation cannot be run", "why": str(error), "next": next_step}}
+        sys.stdout.write(json.dumps(told) + "\n")
+        return 2
+    sys.stdout.write(json.dumps(told) + "\n")
+    return 1 if told["broken"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

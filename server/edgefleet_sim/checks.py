@@ -1,0 +1,202 @@
+"""What must hold at every commit and at the end, checked against what devices really did, not against what the server believes.
+
+At every commit: transitions start from what is stored and are in their tables; an offer is made only while the rollout runs, to a
+device below the cut of an open stage; a stage passes on devices that really ran the release for its soak; what is taken back is
+taken back newest exposed first. At the end: the log of each rollout, stage and device is one chain without a gap or a doubled step;
+stages opened in order; the rollout and each device have an outcome and a reason; who can be reached runs what its document names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Final
+
+from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.machines import (
+    ASSIGNMENT_FINAL,
+    ASSIGNMENT_TRANSITIONS,
+    CELL_OPEN,
+    ROLLOUT_FINAL,
+    ROLLOUT_TRANSITIONS,
+    STAGE_TRANSITIONS,
+)
+from edgefleet_server.rollout.membership import rank
+from edgefleet_server.rollout.model import (
+    Advance,
+    AssignmentMoved,
+    CellMoved,
+    GiveBack,
+    Judged,
+    Offer,
+    Plan,
+    RolloutMoved,
+    RolloutState,
+    StageState,
+    Strength,
+)
+from edgefleet_sim.device import SimDevice
+from edgefleet_sim.rows import Rows
+
+INITIAL: Final = {"rollout": "running", "stage": "pending", "assignment": "eligible"}
+EDGES: Final[Mapping[str, frozenset[tuple[str, str]]]] = {
+    "rollout": frozenset((a.value, b.value) for (a, _), b in ROLLOUT_TRANSITIONS.items()),
+    "stage": frozenset((a.value, b.value) for (a, _), b in STAGE_TRANSITIONS.items()),
+    "assignment": frozenset((a.value, b.value) for (a, _), b in ASSIGNMENT_TRANSITIONS.items()),
+}
+PASSED: Final = frozenset({StageState.PASSED.value, StageState.SKIPPED.value})
+_S: Final = AssignmentState
+
+
+class BrokenPromiseError(AssertionError):
+    """The server did what it must never do."""
+
+
+def check_plan(rows: Rows, plan: Plan, devices: Mapping[DeviceId, SimDevice], now: datetime) -> None:
+    """Check a plan before it is carried out. Raises BrokenPromiseError."""
+    for problem in _about_plan(rows, plan, devices, now):
+        raise BrokenPromiseError(problem)
+
+
+def _about_plan(rows: Rows, plan: Plan, devices: Mapping[DeviceId, SimDevice], now: datetime) -> Iterator[str]:
+    state = rows.state
+    cells = {key: cell.state for key, cell in rows.cells.items()}
+    ones = {device: one.state for device, one in rows.assignments.items()}
+    backs: list[datetime] = []
+    for effect in plan.effects:
+        match effect:
+            case RolloutMoved():
+                if effect.before is not state or (effect.before.value, effect.after.value) not in EDGES["rollout"]:
+                    yield f"the rollout is {state} and moves from {effect.before} to {effect.after}"
+                state = effect.after
+            case CellMoved():
+                key = (effect.cell.stage, effect.cell.stratum)
+                if effect.before is not cells.get(key, StageState.PENDING):
+                    yield f"stage {key} is {cells.get(key)} and moves from {effect.before}"
+                cells[key] = effect.cell.state
+            case AssignmentMoved():
+                one = effect.assignment
+                if effect.before is not ones.get(one.device, _S.ELIGIBLE):
+                    yield f"{one.device} is {ones.get(one.device)} and moves from {effect.before}"
+                ones[one.device] = one.state
+            case GiveBack() if effect.is_rollback:
+                known = rows.assignments[effect.device]
+                backs.append(known.exposed_at or known.offered_at or now)
+            case Judged() if isinstance(effect.decision, Advance):
+                yield from _about_promotion(rows, effect, devices, now)
+            case _:
+                pass
+    if backs != sorted(backs, reverse=True):
+        yield "devices were not taken back newest exposed first"
+    yield from _about_offers(rows, plan, state)
+
+
+def _about_offers(rows: Rows, plan: Plan, state: RolloutState) -> Iterator[str]:
+    offers = [effect.device for effect in plan.effects if isinstance(effect, Offer)]
+    if not offers:
+        return
+    if rows.state is not RolloutState.RUNNING or state is not RolloutState.RUNNING:
+        yield f"offered while the rollout is {rows.state}, then {state}"
+    cells = dict(rows.cells)
+    moved = {e.assignment.device: e.assignment for e in plan.effects if isinstance(e, AssignmentMoved)}
+    for effect in plan.effects:
+        if isinstance(effect, CellMoved):
+            cells[effect.cell.stage, effect.cell.stratum] = effect.cell
+    for device in offers:
+        one = moved[device]
+        cell = cells[one.stage, one.stratum]
+        is_let_through = cell.state is StageState.PASSED
+        if cell.state not in CELL_OPEN and not is_let_through:
+            yield f"{device} was offered the release in stage {one.stage}, which is {cell.state}"
+        if rank(rows.salt, device) >= cell.cut:
+            yield f"{device} was offered the release beyond the cut of stage {one.stage}"
+
+
+def _about_promotion(rows: Rows, judged: Judged, devices: Mapping[DeviceId, SimDevice], now: datetime) -> Iterator[str]:
+    facts = judged.facts
+    stratum = ProfileName(facts.stratum)
+    digest = rows.bundles[stratum].sha256
+    ran = 0
+    for one in rows.assignments.values():
+        device = devices[one.device]
+        since = device.switched_at.get(digest)
+        soak = rows.spec.stages[one.stage].soak
+        ran += one.stratum == stratum and digest in device.committed and since is not None and since + soak <= now
+    if not 0 < facts.counts.healthy <= ran:
+        yield f"stage {facts.stage} of {stratum} passed on {facts.counts.healthy} healthy devices, {ran} really were"
+
+
+def problems(rows: Rows, devices: Mapping[DeviceId, SimDevice]) -> list[str]:
+    """Return what is wrong with a rollout that has ended and settled."""
+    return [*_about_chains(rows), *_about_order(rows), *_about_outcomes(rows), *_about_devices(rows, devices)]
+
+
+def _about_chains(rows: Rows) -> Iterator[str]:
+    """No transition is lost or doubled: the log is one chain from the first state to the stored one."""
+    names = {stage: spec.name for stage, spec in enumerate(rows.spec.stages)}
+    ends = {("rollout", ""): rows.state.value}
+    ends |= {("stage", f"{names[cell.stage]}/{cell.stratum}"): cell.state.value for cell in rows.cells.values()}
+    ends |= {("assignment", device): one.state.value for device, one in rows.assignments.items()}
+    chains = dict(rows.chains())
+    for (kind, key), end in ends.items():
+        at = INITIAL[kind]
+        for event in chains.get((kind, key), []):
+            if event.before != at:
+                yield f"{kind} {key}: goes from {event.before} to {event.after}, but it was {at}"
+            if (event.before, event.after) not in EDGES[kind]:
+                yield f"{kind} {key}: goes from {event.before} to {event.after}, which no table has"
+            at = event.after
+        if at != end:
+            yield f"{kind} {key}: the log ends at {at}, the rows say {end}"
+
+
+def _about_order(rows: Rows) -> Iterator[str]:
+    """No stage is skipped or doubled: each opens after the one before it passed, and passes once."""
+    chains = dict(rows.chains())
+    order = {id(event): place for place, event in enumerate(rows.events)}
+    for stage, stratum in rows.cells:
+        events = chains.get(("stage", f"{rows.spec.stages[stage].name}/{stratum}"), [])
+        opened = [order[id(e)] for e in events if e.before == "pending" and e.after == "exposing"]
+        passed = [e for e in events if e.after in PASSED]
+        if len(opened) > 1 or len(passed) > 1:
+            yield f"stage {stage} of {stratum} opened {len(opened)} times and passed {len(passed)} times"
+        if stage and opened:
+            former = chains.get(("stage", f"{rows.spec.stages[stage - 1].name}/{stratum}"), [])
+            if not any(e.after in PASSED and order[id(e)] < opened[0] for e in former):
+                yield f"stage {stage} of {stratum} opened before stage {stage - 1} had passed"
+    for device, one in rows.assignments.items():
+        offers = [e for e in chains.get(("assignment", device), []) if e.after == "offered"]
+        if len(offers) != one.attempt:
+            yield f"{device} was offered the release {len(offers)} times, the rows say {one.attempt}"
+
+
+def _about_outcomes(rows: Rows) -> Iterator[str]:
+    if rows.state not in ROLLOUT_FINAL:
+        yield f"the rollout has not ended: {rows.state} ({rows.reason})"
+    elif not rows.reason:
+        yield f"the rollout ended {rows.state} without a reason"
+    for device, one in rows.assignments.items():
+        if one.state not in ASSIGNMENT_FINAL and one.state is not _S.UNREACHABLE:
+            is_let_be = rows.cells and any(
+                cell.strength is Strength.OVERRIDE for cell in rows.cells.values() if cell.stratum == one.stratum
+            )
+            is_on_its_way = rows.state is RolloutState.ROLLBACK_INCOMPLETE or is_let_be
+            if not is_on_its_way:
+                yield f"{device} ended {one.state}: no outcome"
+        if one.state is not _S.HEALTHY and not one.reason and one.state in ASSIGNMENT_FINAL:
+            yield f"{device} ended {one.state} without a reason"
+
+
+def _about_devices(rows: Rows, devices: Mapping[DeviceId, SimDevice]) -> Iterator[str]:
+    """Who can be reached runs what its document names, or says why not."""
+    for device in devices.values():
+        if device.is_dead or not device.is_up:
+            continue
+        wanted = rows.documents[device.id].active
+        if device.document.gen != rows.documents[device.id].gen:
+            yield f"{device.id} has document {device.document.gen}, the newest is {rows.documents[device.id].gen}"
+        elif wanted is not None and device.active != wanted.sha256 and not device.record.reason:
+            is_held = wanted.sha256 in device.hold.digests or device.document.rollout in device.hold.rollouts
+            if not is_held:
+                yield f"{device.id} runs {device.active[:12]}, is told to run {wanted.sha256[:12]}, and gives no reason"

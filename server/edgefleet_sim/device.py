@@ -1,0 +1,360 @@
+"""One simulated device: the shipped `wishes` decides, the shipped `machine` keeps its record; what hardware does is drawn.
+
+Kept over a crash is what agentd keeps on disk: the record, the newest document it accepted, the brake. All else begins anew.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+from edgefleet_agent.install import machine, wishes
+from edgefleet_agent.install.records import ModelRecord, SlotRef, Wanted
+from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_protocol.messages import ErrorClass, Phase
+from edgefleet_server.rollout.model import Bundle, Report
+
+BEAT_S: Final = 900.0
+"""A device tells its whole state at least so often (the `normal` telemetry window)."""
+BEFORE_SWITCH: Final = (ErrorClass.GOLDEN, ErrorClass.LOAD, ErrorClass.SIGNATURE, ErrorClass.INTERNAL)
+_DONE: Final = {
+    Phase.DOWNLOADING: machine.InstallEvent.FETCHED,
+    Phase.VERIFYING: machine.InstallEvent.VERIFIED,
+    Phase.PREFLIGHT: machine.InstallEvent.FITS,
+    Phase.GOLDEN: machine.InstallEvent.GOLDEN_OK,
+    Phase.WARMING: machine.InstallEvent.READY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A device's document. active: None = the model is dropped. rollout: "" = nobody's."""
+
+    gen: int
+    active: Bundle | None
+    rollout: str = ""
+    attempt: int = 1
+    download_s: int = 3_600
+    apply_s: int = 600
+    verify_s: int = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The brake: what must not be switched to."""
+
+    seq: int = 0
+    rollouts: frozenset[str] = frozenset()
+    digests: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One report on the wire."""
+
+    boot: int
+    seq: int
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Nature:
+    """What a device does with the release under test. fails: with this class, None = it is good there."""
+
+    fails: ErrorClass | None = None
+    is_slow: bool = False
+    dies: bool = False
+    away_s: tuple[float, float] = (0.0, 0.0)
+    skew_s: float = 0.0
+
+
+class Air(Protocol):
+    """What a device needs of the world."""
+
+    @property
+    def now(self) -> datetime:
+        """The true time."""
+
+    def at(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Call `act` after so long."""
+
+    def say(self, device: DeviceId, said: Said) -> None:
+        """Send a report."""
+
+    def connected(self, device: DeviceId) -> None:
+        """A device's connection is there (again): the broker hands out what is retained."""
+
+    def gone(self, device: DeviceId) -> None:
+        """A device's connection broke."""
+
+    def told(self, line: str) -> None:
+        """Note a line of the story."""
+
+
+class SimDevice:
+    """One device. `record` is its disk; `ran` has since when it ran each digest that it committed, for the checks."""
+
+    def __init__(
+        self,
+        device: DeviceId,
+        stratum: ProfileName,
+        old: Bundle,
+        under_test: str,
+        nature: Nature,
+        chance: random.Random,
+    ) -> None:
+        self.id = device
+        self.stratum = stratum
+        self.nature = nature
+        self.is_up = True
+        self.is_dead = False
+        self.document = Document(0, old)
+        self.hold = Hold()
+        self.switched_at: dict[str, datetime] = {}
+        self.committed: set[str] = {old.sha256}
+        self.downloads = 0
+        self.crashes = 0
+        self._under_test = under_test
+        self._chance = chance
+        self._boot, self._seq = 1, 0
+        self._work = 0
+        self._retries = 0
+        ref = SlotRef(slot="A", target=old.target, sha256=old.sha256, version="old", proven=True)
+        self.record = ModelRecord(model="digits", phase=Phase.COMMITTED, active=ref)
+
+    # ---- being there
+
+    def begin(self, air: Air) -> None:
+        """Come up as this device does."""
+        start_s, back_s = self.nature.away_s
+        if back_s:
+            air.at(start_s, lambda: self._go_away(air))
+            air.at(back_s, lambda: self._come_back(air))
+        air.at(self._chance.uniform(0, BEAT_S), lambda: self._beat(air))
+
+    def _beat(self, air: Air) -> None:
+        self._send(air)
+        if not self.is_dead:
+            air.at(BEAT_S, lambda: self._beat(air))
+
+    def _go_away(self, air: Air) -> None:
+        self.is_up = False
+        air.gone(self.id)
+
+    def _come_back(self, air: Air) -> None:
+        if not self.is_dead:
+            self.is_up = True
+            air.connected(self.id)
+            self._send(air)
+
+    def crash(self, air: Air) -> None:
+        """Lose the power; come up again after a while with what is on disk."""
+        if self.is_dead or not self.is_up:
+            return
+        self.crashes += 1
+        self._work += 1
+        self.is_up = False
+        air.gone(self.id)
+        air.at(self._chance.uniform(5, 90), lambda: self._boot_up(air))
+
+    def _boot_up(self, air: Air) -> None:
+        if self.is_dead:
+            return
+        self.is_up = True
+        self._boot, self._seq = self._boot + 1, 0
+        self.record = machine.recovered(self.record, now_s=self._now_s(air))
+        air.connected(self.id)
+        self._look(air)
+        self._send(air)
+
+    def again(self, air: Air) -> None:
+        """Say again what was lost on its way."""
+        self._send(air)
+
+    # ---- what the server sends
+
+    def take(self, air: Air, document: Document) -> None:
+        """Take a document: only a newer one counts."""
+        if self.is_up and document.gen > self.document.gen:
+            self.document = document
+            self._retries = 0
+            self._look(air)
+            self._send(air)
+
+    def take_hold(self, air: Air, hold: Hold) -> None:
+        """Take the brake."""
+        if self.is_up and hold.seq > self.hold.seq:
+            self.hold = hold
+            self._look(air)
+            self._send(air)
+
+    # ---- deciding and doing: the shipped rules
+
+    def _wanted(self) -> Wanted | None:
+        active, document = self.document.active, self.document
+        if active is None:
+            return None
+        return Wanted(
+            model="digits",
+            target=active.target,
+            sha256=active.sha256,
+            length=active.length,
+            leaves="",
+            gen=document.gen,
+            rollout=document.rollout,
+            attempt=document.attempt,
+            download_s=document.download_s,
+            apply_s=document.apply_s,
+            verify_s=document.verify_s,
+        )
+
+    def _is_held(self, wanted: Wanted | None) -> bool:
+        return wanted is not None and (wanted.rollout in self.hold.rollouts or wanted.sha256 in self.hold.digests)
+
+    def _look(self, air: Air) -> None:
+        """Compare what is wanted with what there is, and begin what follows from it."""
+        for _ in range(4):
+            wanted = self._wanted()
+            now_s = self._now_s(air)
+            decision = wishes.decide(self.record, wanted, now_s=now_s, held=self._is_held(wanted))
+            match decision:
+                case wishes.Begin():
+                    has_it = self.record.previous is not None and self.record.previous.sha256 == decision.wanted.sha256
+                    self.downloads += not has_it
+                    self.record = machine.begun(self.record, decision.wanted, decision.slot, now_s=now_s)
+                case wishes.Withdraw():
+                    self.record = machine.withdrawn(self.record, now_s=now_s)
+                    continue
+                case wishes.Follow():
+                    self.record = machine.followed(self.record, decision.wanted, now_s=now_s)
+                case wishes.Drop():
+                    self.record = machine.dropped(self.record, now_s=now_s)
+                case wishes.Stay() | wishes.Wait():
+                    pass
+            break
+        self._go_on(air)
+
+    def _go_on(self, air: Air) -> None:
+        """Do the next thing of the phase that the record is in."""
+        self._work += 1
+        work, phase = self._work, self.record.phase
+        wanted = self.record.wanted
+        if wanted is None or (phase not in machine.INSTALLING and not machine.is_on_trial(self.record)):
+            return
+        limit_s = {Phase.DOWNLOADING: wanted.download_s}.get(phase, wanted.apply_s)
+        if phase not in machine.INSTALLING:
+            limit_s = wanted.verify_s
+        part = self._chance.uniform(1.05, 1.6) if self.nature.is_slow and self._is_under_test() else 0.0
+        span_s = limit_s * (part or self._chance.uniform(0.01, 0.12))
+        air.at(span_s, lambda: self._step(air, work))
+
+    def _is_under_test(self) -> bool:
+        wanted = self.record.wanted
+        return wanted is not None and wanted.sha256 == self._under_test
+
+    def _step(self, air: Air, work: int) -> None:
+        if work != self._work or self.is_dead:
+            return
+        now_s, record = self._now_s(air), self.record
+        due_s = machine.phase_deadline_s(record)
+        if due_s is not None and now_s >= due_s:
+            self._failed(air, ErrorClass.DEADLINE)
+            return
+        fault = self.nature.fails if self._is_under_test() else None
+        if record.phase in _DONE:
+            if fault in BEFORE_SWITCH and record.phase is Phase.GOLDEN:
+                self._failed(air, fault)
+                return
+            self.record = machine.advanced(record, _DONE[record.phase], now_s=now_s)
+        elif record.phase is Phase.SWITCHING:
+            self._switch(air, now_s)
+            if self.is_dead:
+                return
+        elif machine.is_on_trial(record):
+            assert record.active is not None, "a trial has something that serves"
+            if fault is not None and fault not in BEFORE_SWITCH and record.active.sha256 == self._under_test:
+                self._rolled_back(air, fault, now_s)
+                return
+            self.record = machine.proven(record, now_s=now_s)
+            self.committed.add(record.active.sha256)
+            air.told(f"{self.id} proved {record.active.version}")
+            self._look(air)
+            self._send(air)
+            return
+        self._send(air)
+        self._look(air)
+
+    def _switch(self, air: Air, now_s: int) -> None:
+        wanted = self.record.wanted
+        assert wanted is not None, "an install has a wish"
+        version = wanted.target.split("/")[1]
+        ref = SlotRef(slot=self.record.installing, target=wanted.target, sha256=wanted.sha256, version=version)
+        self.record = machine.switched(self.record, ref, now_s=now_s)
+        self.switched_at[wanted.sha256] = air.now
+        air.told(f"{self.id} switched to {version}")
+        if self.nature.dies and self._is_under_test():
+            self.is_dead, self.is_up = True, False
+            air.told(f"{self.id} died")
+            air.gone(self.id)
+
+    def _failed(self, air: Air, fault: ErrorClass) -> None:
+        self.record = machine.failed(self.record, fault, f"sim.{fault}", f"{fault} on {self.id}")
+        air.told(f"{self.id} failed: {fault}")
+        if fault in machine.TRANSIENT:
+            wait_s = machine.RETRY_DELAYS_S[min(self._retries, len(machine.RETRY_DELAYS_S) - 1)]
+            self._retries += 1
+            self._work += 1
+            work = self._work
+            air.at(wait_s, lambda: self._look(air) if work == self._work and not self.is_dead else None)
+        self._send(air)
+
+    def _rolled_back(self, air: Air, fault: ErrorClass, now_s: int) -> None:
+        self.record = machine.rolled_back(self.record, fault, f"sim.{fault}", f"{fault} on {self.id}", now_s=now_s)
+        air.told(f"{self.id} went back by itself: {fault}")
+        self._look(air)
+        self._send(air)
+
+    def _now_s(self, air: Air) -> int:
+        return int((air.now + timedelta(seconds=self.nature.skew_s)).timestamp())
+
+    # ---- reporting
+
+    @property
+    def active(self) -> str:
+        """Digest of what serves, "" for nothing."""
+        return "" if self.record.active is None else self.record.active.sha256
+
+    def _send(self, air: Air) -> None:
+        if self.is_up and not self.is_dead:
+            self._seq += 1
+            air.say(self.id, Said(self._boot, self._seq, self._report(air)))
+
+    def _report(self, air: Air) -> Report:
+        record = self.record
+        error_class, code, reason = record.error_class, record.error_code, record.reason
+        wanted = self._wanted()
+        is_waiting = wanted is not None and self.active != wanted.sha256
+        if is_waiting and self._is_held(wanted) and (not code or error_class in machine.TRANSIENT):
+            error_class, code, reason = ErrorClass.DEADLINE, machine.HELD_CODE, wishes.HELD.reason
+        return Report(
+            reported_gen=self.document.gen,
+            phase=record.phase,
+            active_sha256=self.active,
+            previous_sha256="" if record.previous is None else record.previous.sha256,
+            wanted_sha256="" if record.wanted is None else record.wanted.sha256,
+            attempt=0 if record.wanted is None else record.wanted.attempt,
+            gen=record.gen,
+            error_class=error_class,
+            error_code=code,
+            reason=reason,
+            is_online=True,
+            last_seen=air.now,
+        )
+
+
+def silent(report: Report) -> Report:
+    """Return what the server knows of a device whose connection broke."""
+    return replace(report, is_online=False)

@@ -1,0 +1,225 @@
+"""The server's rows in memory: what the database holds of one rollout, its documents, its brake and its event log.
+
+A plan is carried out whole or not at all, under the fence of who claimed the rollout: the rules of `rollout.store.claim`,
+`hold_fence` and `rollout.carrying`. Every transition leaves one event. Nothing is sent from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
+from edgefleet_server.rollout.carrying import BRAKED
+from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
+from edgefleet_server.rollout.model import (
+    Assignment,
+    AssignmentMade,
+    AssignmentMoved,
+    AssignmentNoted,
+    Bundle,
+    Cell,
+    CellMade,
+    CellMoved,
+    CellNoted,
+    GiveBack,
+    Judged,
+    Member,
+    Offer,
+    Plan,
+    Report,
+    RolloutMoved,
+    RolloutState,
+    Snapshot,
+    Spec,
+    StageState,
+)
+from edgefleet_server.rollout.store import LEASE
+from edgefleet_sim.device import Document, Hold, Said
+
+ROLLOUT: Final = RolloutId("r-sim")
+NO_HOLD: Final = Hold()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One transition: kind `rollout`, `stage` or `assignment`; key: which stage or device; by: who made it."""
+
+    at: datetime
+    kind: str
+    key: str
+    before: str
+    after: str
+    by: str
+    reason: str = ""
+
+    def line(self, start: datetime) -> str:
+        """Return it as a line of a transcript."""
+        took_s = (self.at - start).total_seconds()
+        what = " ".join(word for word in (self.kind, self.key) if word)
+        return f"{took_s:9.1f}  {what}: {self.before} -> {self.after}" + (f" ({self.reason})" if self.reason else "")
+
+
+@dataclass
+class Rows:
+    """All rows of one rollout. seqs: boot and number of the newest report of each device."""
+
+    spec: Spec
+    salt: str
+    bundles: Mapping[ProfileName, Bundle]
+    members: dict[DeviceId, Member] = field(default_factory=dict)
+    documents: dict[DeviceId, Document] = field(default_factory=dict)
+    reports: dict[DeviceId, Report] = field(default_factory=dict)
+    seqs: dict[DeviceId, tuple[int, int]] = field(default_factory=dict)
+    state: RolloutState = RolloutState.RUNNING
+    code: str = ""
+    reason: str = "started"
+    cells: dict[tuple[int, ProfileName], Cell] = field(default_factory=dict)
+    assignments: dict[DeviceId, Assignment] = field(default_factory=dict)
+    hold: Hold = NO_HOLD
+    events: list[Event] = field(default_factory=list)
+    judged: list[tuple[datetime, Judged]] = field(default_factory=list)
+    fence: int = 0
+    lease_owner: str = ""
+    lease_until: datetime | None = None
+    due_at: datetime | None = None
+    merged: dict[DeviceId, tuple[Report, Document, Report]] = field(default_factory=dict)
+    """The last answer for each device: a tick asks for all of them again."""
+    refused: int = 0
+    """Ticks that found their fence taken and wrote nothing."""
+
+    # ---- the claim, as `store.claim` and `store.hold_fence`
+
+    def claim(self, owner: str, now: datetime, *, is_woken: bool) -> int | None:
+        """Return the fence of a claim, None when the rollout is not due or somebody else's."""
+        is_free = self.lease_until is None or self.lease_until <= now or self.lease_owner == owner
+        is_due = self.due_at is not None and (self.due_at <= now or (is_woken and self.state in ROLLOUT_ACTIVE))
+        if not (is_free and is_due):
+            return None
+        self.lease_owner, self.lease_until, self.fence = owner, now + LEASE, self.fence + 1
+        return self.fence
+
+    def is_held(self, fence: int) -> bool:
+        """Say whether a claim still stands; note it when it does not."""
+        self.refused += fence != self.fence
+        return fence == self.fence
+
+    # ---- reports
+
+    def hear(self, device: DeviceId, said: Said) -> bool:
+        """Take a report; an older one of the same boot counts for nothing. Return whether anything is new."""
+        if said.boot < self.seqs.get(device, (0, 0))[0] or (said.boot, said.seq) <= self.seqs.get(device, (0, 0)):
+            return False
+        self.seqs[device] = (said.boot, said.seq)
+        before = self.reports.get(device)
+        self.reports[device] = said.report
+        return before is None or replace(before, last_seen=None) != replace(said.report, last_seen=None)
+
+    def snapshot(self) -> Snapshot:
+        """Return what the server would load."""
+        is_running = self.state is RolloutState.RUNNING
+        return Snapshot(
+            id=ROLLOUT,
+            state=self.state,
+            spec=self.spec,
+            salt=self.salt,
+            bundles=self.bundles,
+            members=tuple(self.members.values()) if is_running else (),
+            cells=tuple(self.cells[key] for key in sorted(self.cells)),
+            assignments=tuple(self.assignments[key] for key in sorted(self.assignments)),
+            reports={device: self._report(device) for device in self.assignments if device in self.reports},
+            code=self.code,
+            reason=self.reason,
+        )
+
+    def _report(self, device: DeviceId) -> Report:
+        said, document = self.reports[device], self.documents[device]
+        known = self.merged.get(device)
+        if known is None or known[0] is not said or known[1] is not document:
+            wanted = "" if document.active is None else document.active.sha256
+            known = self.merged[device] = (said, document, replace(said, wanted_by_server=wanted))
+        return known[2]
+
+    # ---- carrying out
+
+    def carry(self, plan: Plan, by: str, now: datetime) -> list[DeviceId]:
+        """Write what a plan asks for; return the devices whose documents are new."""
+        wishes: dict[DeviceId, Offer | GiveBack] = {}
+        for effect in plan.effects:
+            match effect:
+                case RolloutMoved():
+                    self._note(now, "rollout", "", effect.before, effect.after, by, effect.reason)
+                    self.state, self.code, self.reason = effect.after, effect.code, effect.reason
+                case CellMade() | CellNoted():
+                    self.cells[effect.cell.stage, effect.cell.stratum] = effect.cell
+                case CellMoved():
+                    name = f"{self.spec.stages[effect.cell.stage].name}/{effect.cell.stratum}"
+                    self._note(now, "stage", name, effect.before, effect.cell.state, by, effect.cell.reason)
+                    self.cells[effect.cell.stage, effect.cell.stratum] = effect.cell
+                case AssignmentMade():
+                    self._take_in(effect.assignment)
+                case AssignmentNoted():
+                    self._keep(effect.assignment)
+                case AssignmentMoved():
+                    one = effect.assignment
+                    self._note(now, "assignment", one.device, effect.before, one.state, by, one.reason)
+                    self._keep(one)
+                case Offer() | GiveBack():
+                    wishes[effect.device] = effect
+                case Judged():
+                    self.judged.append((now, effect))
+        self._set_hold()
+        for device, wish in wishes.items():
+            self._sign(device, wish)
+        self.due_at, self.lease_until = plan.next_at, None
+        return list(wishes)
+
+    def _note(self, now: datetime, kind: str, key: str, before: str, after: str, by: str, reason: str) -> None:
+        self.events.append(Event(now, kind, key, str(before), str(after), by, reason))
+
+    def _take_in(self, one: Assignment) -> None:
+        report = self.reports.get(one.device)
+        digest = self.bundles[one.stratum].sha256 if one.stratum in self.bundles else ""
+        document = self.documents[one.device].active
+        is_on_it = report is not None and report.active_sha256 == digest
+        self.assignments[one.device] = replace(one, previous=None if is_on_it else document)
+
+    def _keep(self, one: Assignment) -> None:
+        self.assignments[one.device] = replace(one, previous=self.assignments[one.device].previous)
+
+    def _set_hold(self) -> None:
+        rollouts = frozenset({str(ROLLOUT)}) if self.state in BRAKED else frozenset[str]()
+        failed = {cell.digest for cell in self.cells.values() if cell.state is StageState.FAILED and cell.digest}
+        digests = frozenset[str](failed) if self.state in ROLLOUT_ACTIVE else frozenset[str]()
+        if (rollouts, digests) != (self.hold.rollouts, self.hold.digests):
+            self.hold = Hold(self.hold.seq + 1, rollouts, digests)
+
+    def _sign(self, device: DeviceId, wish: Offer | GiveBack) -> None:
+        one, before = self.assignments[device], self.documents[device]
+        reported = self.reports[device].reported_gen if device in self.reports else 0
+        gen = max(before.gen, reported) + 1
+        if isinstance(wish, Offer):
+            limits = self.spec.device
+            self.documents[device] = Document(
+                gen,
+                self.bundles[one.stratum],
+                str(ROLLOUT),
+                one.attempt,
+                int(limits.download.total_seconds()),
+                int(limits.apply.total_seconds()),
+                int(limits.verify.total_seconds()),
+            )
+            self.assignments[device] = replace(one, gen=gen)
+            return
+        self.documents[device] = Document(gen, one.previous)
+        if wish.is_rollback:
+            self.assignments[device] = replace(one, back_gen=gen)
+
+    def chains(self) -> Iterator[tuple[tuple[str, str], list[Event]]]:
+        """Yield the events of each rollout, stage and assignment, in order."""
+        found: dict[tuple[str, str], list[Event]] = {}
+        for event in self.events:
+            found.setdefault((event.kind, event.key), []).append(event)
+        yield from found.items()

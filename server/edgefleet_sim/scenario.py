@@ -1,0 +1,84 @@
+"""What happens in one simulated rollout, as data: the same scenario gives the same story. All chances are 0 to 1, times in seconds."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One rollout and everything that goes wrong around it.
+
+    devices: by profile. loss, duplicate, reorder: of each message, both ways. replica_crash: of each tick of a replica, before its
+    commit or after it; replica_stall: a replica that stops for longer than its lease. device_crash: a day and device. skew_s: each
+    device's clock is off by up to this. bad: share of devices on which the release fails, in one of `classes`; slow, dead, away:
+    shares of devices that miss deadlines, that die at the switch, that are not there for a while. joiners: devices that come later.
+    person: what they do each time the rollout waits for them, then they abort it with a rollback.
+    commands: `[seconds, verb]`, verb of pause, resume, abort, abort_rollback, promote, undo.
+    """
+
+    seed: int = 0
+    devices: dict[str, int] = msgspec.field(default_factory=lambda: {"rpi": 8})
+    spec: dict[str, Any] = msgspec.field(default_factory=dict)
+    replicas: int = 3
+    loss: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    replica_crash: float = 0.0
+    replica_stall: float = 0.0
+    device_crash: float = 0.0
+    skew_s: float = 0.0
+    bad: float = 0.0
+    classes: tuple[str, ...] = ("crash", "golden", "load", "nonfinite")
+    slow: float = 0.0
+    dead: float = 0.0
+    away: float = 0.0
+    joiners: int = 0
+    person: tuple[str, ...] = ("abort_rollback",)
+    commands: tuple[tuple[float, str], ...] = ()
+
+
+STAGES: list[dict[str, Any]] = [
+    {"name": "canary", "size": {"count": 2}, "soak": "10m"},
+    {"name": "half", "size": {"percent": 50, "min": 2}, "soak": "10m"},
+    {"name": "rest", "size": {"percent": 100}, "soak": "1m"},
+]
+
+
+def spec_of(scenario: Scenario) -> dict[str, Any]:
+    """Return the whole spec of a scenario's rollout."""
+    usual = {
+        "release": "digits@2.0.0",
+        "selector": "",
+        "stages": STAGES,
+        "device": {"ack_deadline": "2h", "download_deadline": "1h", "apply_deadline": "10m", "verify_deadline": "10m"},
+        "on_inconclusive": {"after": "12h", "do": "rollback"},
+    }
+    return usual | scenario.spec
+
+
+def drawn(seed: int, *, trouble: float = 0.3) -> Scenario:
+    """Return the scenario of a seed: `trouble` is the chance of loss, of doubling and of reordering of each message."""
+    chance = random.Random(seed)
+    kind = chance.choice(("good", "good", "bad", "mixed"))
+    fleets = ({"rpi": 8}, {"rpi": 5, "jet": 3}, {"rpi": 12}, {"rpi": 2, "jet": 4, "x86": 3})
+    return Scenario(
+        seed=seed,
+        devices=chance.choice(fleets),
+        replicas=chance.choice((1, 2, 3)),
+        loss=trouble,
+        duplicate=trouble,
+        reorder=trouble,
+        replica_crash=chance.choice((0.0, 0.05, 0.2)),
+        replica_stall=chance.choice((0.0, 0.05)),
+        device_crash=chance.choice((0.0, 2.0, 20.0)),
+        skew_s=chance.choice((0.0, 30.0, 86_400.0)),
+        bad={"good": 0.0, "bad": chance.choice((0.3, 1.0)), "mixed": 0.1}[kind],
+        slow=chance.choice((0.0, 0.1)) if kind == "mixed" else 0.0,
+        dead=chance.choice((0.0, 0.1)) if kind == "mixed" else 0.0,
+        away=chance.choice((0.0, 0.2)),
+        joiners=chance.choice((0, 0, 2)),
+        person=tuple(chance.choice(("resume", "promote", "abort", "abort_rollback")) for _ in range(2)),
+    )

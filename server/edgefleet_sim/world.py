@@ -1,0 +1,446 @@
+"""The simulated world: replicas that claim, crash and stall, a wire that loses, doubles and reorders, devices, one virtual clock.
+
+A replica looks when a device reported or when something is due; what it decides is `planner.plan_tick`, carried out under the fence
+of its claim. It may crash before the commit (nothing is written, the lease runs out) or after it (documents are written and not
+sent), or stall for longer than its lease and find its fence taken. What was not sent is sent when the device reports an older gen,
+or connects again: as the shipped gateway does.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from edgefleet_protocol.digest import sha256_hex
+from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_protocol.messages import AssignmentState, ErrorClass
+from edgefleet_server.rollout import control, undoing
+from edgefleet_server.rollout.facts import soak_end
+from edgefleet_server.rollout.machines import (
+    CELL_OPEN,
+    EXPOSED_STATES,
+    ROLLOUT_FINAL,
+    IllegalTransitionError,
+)
+from edgefleet_server.rollout.model import Bundle, Member, Plan, RolloutState
+from edgefleet_server.rollout.planner import plan_tick
+from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.store import LEASE
+from edgefleet_sim.checks import BrokenPromiseError, check_plan, problems
+from edgefleet_sim.device import Nature, Said, SimDevice, silent
+from edgefleet_sim.rows import Rows
+from edgefleet_sim.scenario import Scenario, spec_of
+
+START: Final = datetime(2026, 1, 5, tzinfo=UTC)
+TICK_S: Final = 2.0
+LONGEST_LOOK_S: Final = 6 * 3600.0
+LONGEST: Final = timedelta(days=20)
+SETTLING: Final = timedelta(hours=3)
+MAX_TICKS: Final = 20_000
+CRASH_DAYS: Final = 3
+PERSON_S: Final = 120.0
+
+
+@dataclass
+class Result:
+    """How a simulated rollout ended. failovers_s: how long a rollout waited for another replica after one crashed."""
+
+    state: str
+    reason: str
+    took_s: float
+    ticks: int
+    commits: int
+    refused: int
+    crashes: int
+    device_crashes: int
+    exposed: int
+    devices: dict[str, int]
+    stages: dict[str, str]
+    broken: list[str]
+    failovers_s: list[float] = field(default_factory=list)
+    transcript: list[str] = field(default_factory=list)
+
+    def as_json(self, *, story: bool = False) -> dict[str, Any]:
+        """Return it as `edgectl sim -o json` prints it."""
+        told = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "transcript"}
+        told["failovers_s"] = round(max(self.failovers_s, default=0.0), 1)
+        return told | ({"transcript": self.transcript} if story else {})
+
+
+class World:
+    """One rollout, its fleet and its replicas. `chance` draws everything; nothing else is random."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.chance = random.Random(scenario.seed)
+        self._now = START
+        self.devices: dict[DeviceId, SimDevice] = {}
+        spec = parse_spec(spec_of(scenario))
+        self.new = {ProfileName(name): bundle_of("2.0.0", name) for name in scenario.devices}
+        self.rows = Rows(spec, f"salt-{scenario.seed}", self.new, due_at=START)
+        self._bare = replace(self.rows.snapshot(), members=())
+        self.story: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self.failovers_s: list[float] = []
+        self.second_failure_at: datetime | None = None
+        self.halted_at: datetime | None = None
+        self.exposed_at_second = 0
+        self._events: list[tuple[datetime, int, Callable[[], None]]] = []
+        self._order = 0
+        self._look_at: datetime | None = START
+        self._patience_s = TICK_S
+        self._down: dict[str, datetime] = {}
+        self._crashed_at: datetime | None = None
+        self._noted = 0
+        self._person = list(scenario.person)
+        self._has_asked = False
+        for name, count in scenario.devices.items():
+            for _ in range(count):
+                self._join(name)
+        self._schedule()
+
+    # ---- what devices need (`device.Air`)
+
+    @property
+    def now(self) -> datetime:
+        """The true time."""
+        return self._now
+
+    def at(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Call `act` after so long."""
+        self._order += 1
+        heapq.heappush(self._events, (self._now + timedelta(seconds=delay_s), self._order, act))
+
+    def say(self, device: DeviceId, said: Said) -> None:
+        """Send a report to the server; what is lost is said again."""
+        lost = self.scenario.loss and self.chance.random() < self.scenario.loss
+        if lost:
+            self.counts["lost"] += 1
+            self.at(self.chance.uniform(5, 60), lambda: self.devices[device].again(self))
+            return
+        for delay_s in self._ways():
+            self.at(delay_s, lambda: self._hear(device, said))
+
+    def connected(self, device: DeviceId) -> None:
+        """Hand out what is retained."""
+        self._publish(device)
+        self._publish_hold(device)
+
+    def gone(self, device: DeviceId) -> None:
+        """The broker tells the server after a while that the connection broke."""
+        self.at(self.chance.uniform(1, 90), lambda: self._presence(device))
+
+    def told(self, line: str) -> None:
+        """Note a line of the story."""
+        self.story.append(f"{(self._now - START).total_seconds():9.1f}  {line}")
+
+    # ---- the wire
+
+    def _ways(self) -> Iterator[float]:
+        """Yield the delay of each copy of a message that arrives."""
+        delay_s = self.chance.uniform(0.02, 0.4)
+        if self.scenario.reorder and self.chance.random() < self.scenario.reorder:
+            delay_s += self.chance.uniform(1, 120)
+        yield delay_s
+        if self.scenario.duplicate and self.chance.random() < self.scenario.duplicate:
+            yield delay_s + self.chance.uniform(0.1, 200)
+
+    def _hear(self, device: DeviceId, said: Said) -> None:
+        if self.rows.hear(device, said):
+            self._wake()
+        if said.report.reported_gen < self.rows.documents[device].gen:
+            self._publish(device)
+
+    def _presence(self, device: DeviceId) -> None:
+        known = self.rows.reports.get(device)
+        if known is not None and known.is_online and not self.devices[device].is_up:
+            self.rows.reports[device] = silent(known)
+            self._wake()
+
+    def _publish(self, device: DeviceId) -> None:
+        """Send a device its newest document, at least once."""
+        document = self.rows.documents[device]
+        if self.scenario.loss and self.chance.random() < self.scenario.loss:
+            self.counts["lost"] += 1
+            self.at(self.chance.uniform(5, 60), lambda: self._publish_if_missing(device))
+            return
+        for delay_s in self._ways():
+            self.at(delay_s, lambda: self.devices[device].take(self, document))
+
+    def _publish_if_missing(self, device: DeviceId) -> None:
+        if self.devices[device].document.gen < self.rows.documents[device].gen and self.devices[device].is_up:
+            self._publish(device)
+
+    def _publish_hold(self, device: DeviceId) -> None:
+        hold = self.rows.hold
+        if self.devices[device].hold.seq >= hold.seq or not self.devices[device].is_up:
+            return
+        if self.scenario.loss and self.chance.random() < self.scenario.loss:
+            self.at(self.chance.uniform(5, 60), lambda: self._publish_hold(device))
+            return
+        for delay_s in self._ways():
+            self.at(delay_s, lambda: self.devices[device].take_hold(self, hold))
+
+    # ---- the fleet
+
+    def _join(self, profile: str) -> None:
+        device = DeviceId(f"{profile}-{len(self.devices):05}")
+        stratum, old = ProfileName(profile), bundle_of("1.0.0", profile)
+        chance = random.Random(self.chance.getrandbits(64))
+        made = SimDevice(device, stratum, old, self.new[stratum].sha256, self._nature(), chance)
+        self.devices[device] = made
+        self.rows.members[device] = Member(device, stratum)
+        self.rows.documents[device] = made.document
+        made.begin(self)
+        made.again(self)
+
+    def _nature(self) -> Nature:
+        scenario, chance = self.scenario, self.chance
+        fails = ErrorClass(chance.choice(scenario.classes)) if chance.random() < scenario.bad else None
+        is_away = chance.random() < scenario.away
+        away = (chance.uniform(0, 7200), chance.uniform(7200, 20_000)) if is_away else (0.0, 0.0)
+        skew_s = chance.uniform(-scenario.skew_s, scenario.skew_s)
+        return Nature(fails, chance.random() < scenario.slow, chance.random() < scenario.dead, away, skew_s)
+
+    def _schedule(self) -> None:
+        scenario, chance = self.scenario, self.chance
+        for device in list(self.devices.values()) if scenario.device_crash else ():
+            for _ in range(int(chance.expovariate(1.0 / (scenario.device_crash * CRASH_DAYS)))):
+                self._crash_later(device, chance.uniform(0, CRASH_DAYS * 86_400 / 6))
+        for _ in range(scenario.joiners):
+            profile = chance.choice(sorted(scenario.devices))
+            self.at(chance.uniform(60, 7200), lambda profile=profile: self._join(profile))  # type: ignore[misc]
+        for at_s, verb in scenario.commands:
+            self.at(at_s, lambda verb=verb: self._command(verb))  # type: ignore[misc]
+
+    def _crash_later(self, device: SimDevice, delay_s: float) -> None:
+        self.at(delay_s, lambda: device.crash(self))
+
+    # ---- replicas
+
+    def _wake(self) -> None:
+        if self.rows.due_at is None:
+            return  # it has ended, and nothing can happen any more
+        self._patience_s = TICK_S
+        self._look_again(self.chance.uniform(0.05, TICK_S / 2))
+
+    def _look_again(self, after_s: float) -> None:
+        at = self._now + timedelta(seconds=after_s)
+        if self._look_at is None or at < self._look_at:
+            self._look_at = at
+
+    def _look(self) -> None:
+        """One replica after the other tries to claim the rollout, in an order that is drawn."""
+        self._look_at = None
+        if self.rows.due_at is None:
+            return
+        self.counts["ticks"] += 1
+        names = [f"replica-{number}" for number in range(self.scenario.replicas)]
+        self.chance.shuffle(names)
+        up = [name for name in names if self._down.get(name, START) <= self._now]
+        for name in up:
+            fence = self.rows.claim(name, self._now, is_woken=True)
+            if fence is not None:
+                self._begin_tick(name, fence)
+                return
+        back_at = min([*self._down.values(), *([self.rows.lease_until] if self.rows.lease_until else [])], default=None)
+        wait_s = TICK_S if back_at is None else (back_at - self._now).total_seconds()
+        self._look_again(min(max(wait_s, TICK_S), LEASE.total_seconds()))
+
+    def _begin_tick(self, name: str, fence: int) -> None:
+        draw = self.chance.random()
+        if draw < self.scenario.replica_crash / 2:
+            self._crash_replica(name)
+        elif draw < self.scenario.replica_crash / 2 + self.scenario.replica_stall:
+            self.counts["stalls"] += 1
+            self._look_again(LEASE.total_seconds())
+            self.at(self.chance.uniform(10, 40), lambda: self._commit(name, fence))
+        else:
+            self._commit(name, fence)
+
+    def _crash_replica(self, name: str) -> None:
+        self.counts["crashes"] += 1
+        self._down[name] = self._now + timedelta(seconds=self.chance.uniform(3, 30))
+        others = (other for other in range(self.scenario.replicas) if f"replica-{other}" != name)
+        is_alone = not any(self._down.get(f"replica-{other}", START) <= self._now for other in others)
+        self._crashed_at = None if is_alone else self._now
+        self._look_again(TICK_S)
+
+    def _commit(self, name: str, fence: int) -> None:
+        """One tick: snapshot, plan and rows in one transaction, documents after it."""
+        if not self.rows.is_held(fence):
+            self._look_again(TICK_S)
+            return
+        plan = plan_tick(self.rows.snapshot(), self._now)
+        self._carry(plan, "engine", dies=self.chance.random() < self.scenario.replica_crash / 2, name=name)
+        self._patience_s = TICK_S if plan.effects else min(self._patience_s * 2, LONGEST_LOOK_S)
+        if self._crashed_at is not None:
+            self.failovers_s.append((self._now - self._crashed_at).total_seconds())
+            self._crashed_at = None
+        if plan.next_at == self._now:
+            self._look_again(0.05)
+        elif self.rows.state not in ROLLOUT_FINAL or plan.next_at is not None:
+            self._look_again(self._until_due())
+
+    def _carry(self, plan: Plan, by: str, *, dies: bool = False, name: str = "") -> None:
+        check_plan(self.rows, plan, self.devices, self._now)
+        seq = self.rows.hold.seq
+        fresh = self.rows.carry(plan, by, self._now)
+        self.counts["commits"] += 1
+        self._note_events()
+        if dies:
+            self.told(f"{name} crashed after its commit, before it sent {len(fresh)} documents")
+            self._crash_replica(name)
+            return
+        if self.rows.hold.seq != seq:
+            for device in self.devices:
+                self._publish_hold(device)
+        for device in fresh:
+            self._publish(device)
+
+    def _note_events(self) -> None:
+        """Tell the story of the new events, and watch how fast a failing release is stopped."""
+        for event in self.rows.events[self._noted :]:
+            self.story.append(event.line(START))
+        self._noted = len(self.rows.events)
+        if self.second_failure_at is None:
+            bad = sum(one.state in (AssignmentState.FAILED, AssignmentState.ROLLED_BACK) for one in self._ones())
+            if bad >= 2:
+                self.second_failure_at = self._now
+                self.exposed_at_second = self.exposed
+        failed = any(cell.ended_at and cell.state == "failed" for cell in self.rows.cells.values())
+        if self.halted_at is None and (failed or self.rows.state is not RolloutState.RUNNING):
+            self.halted_at = self._now
+
+    def _ones(self) -> Iterator[Any]:
+        return iter(self.rows.assignments.values())
+
+    @property
+    def exposed(self) -> int:
+        """Devices that took the release up, as the server knows."""
+        return sum(one.exposed_at is not None or one.state in EXPOSED_STATES for one in self._ones())
+
+    def _until_due(self) -> float:
+        """Return how long nothing changes by time alone; the server looks every two seconds, which changes nothing either."""
+        dues = [due for due in self._dues() if due > self._now]
+        nearest = min(dues, default=self._now + timedelta(seconds=LONGEST_LOOK_S))
+        return max(TICK_S, min(self._patience_s, (nearest - self._now).total_seconds()))
+
+    def _dues(self) -> Iterator[datetime]:
+        snapshot = self._bare
+        for one in self.rows.assignments.values():
+            if one.deadline is not None:
+                yield one.deadline
+            if one.state is AssignmentState.HEALTHY:
+                yield soak_end(snapshot, one, self._now)
+            if one.back_at is not None:
+                yield one.back_at + self.rows.spec.device.ack
+        for cell in self.rows.cells.values():
+            if cell.state in CELL_OPEN and cell.opened_at is not None:
+                yield (cell.resumed_at or cell.opened_at) + self.rows.spec.on_inconclusive.after
+
+    # ---- people
+
+    def _command(self, verb: str) -> None:
+        """Do what a person asks for; what the state does not allow is refused, as the API does."""
+        snapshot, now, said = self.rows.snapshot(), self._now, f"{verb} by a person"
+        plans: dict[str, Callable[[], Plan]] = {
+            "pause": lambda: control.plan_pause(snapshot, now, said),
+            "resume": lambda: control.plan_resume(snapshot, now, said),
+            "abort": lambda: control.plan_abort(snapshot, now, said, rollback=False),
+            "abort_rollback": lambda: control.plan_abort(snapshot, now, said, rollback=True),
+            "promote": lambda: control.plan_promotion(snapshot, now, said, None),
+            "undo": lambda: undoing.plan_reopening(snapshot, now, said),
+        }
+        try:
+            plan = plans[verb]()
+        except IllegalTransitionError:
+            self.told(f"a person asked to {verb}: refused, it is {self.rows.state}")
+            return
+        self.told(f"a person asked to {verb}")
+        self.rows.fence += 1
+        self._carry(plan, "a person")
+        self._wake()
+
+    def _ask_person(self) -> None:
+        self._has_asked = False
+        if self.rows.state is RolloutState.PAUSED:
+            self._command(self._person.pop(0) if self._person else "abort_rollback")
+
+    # ---- running
+
+    def run(self) -> Result:
+        """Run until the rollout has ended and all is quiet; return how it ended. Never raises BrokenPromiseError."""
+        broken: list[str] = []
+        try:
+            self._run()
+            broken = problems(self.rows, self.devices)
+        except (BrokenPromiseError, IllegalTransitionError) as error:
+            broken = [f"{error} (after {(self._now - START).total_seconds():.1f} s)"]
+        return self._result(broken)
+
+    def _run(self) -> None:
+        while not self._is_over():
+            self._next()
+        until = self._now + SETTLING
+        while self._events and min(self._events[0][0], self._look_at or self._events[0][0]) <= until:
+            self._next()
+            if not self._is_over():  # a person's word brought it back
+                until = self._now + SETTLING
+
+    def _is_over(self) -> bool:
+        if self._now - START > LONGEST or self.counts["ticks"] > MAX_TICKS:
+            raise BrokenPromiseError(f"not ended in time: {self.rows.state} ({self.rows.reason})")
+        is_waiting = any(at_s > (self._now - START).total_seconds() for at_s, _ in self.scenario.commands)
+        return self.rows.state in ROLLOUT_FINAL and not is_waiting
+
+    def _next(self) -> None:
+        """Let the next thing happen."""
+        if self._look_at is not None and (not self._events or self._look_at <= self._events[0][0]):
+            self._now = max(self._now, self._look_at)
+            self._look()
+        else:
+            when, _, act = heapq.heappop(self._events)
+            self._now = max(self._now, when)
+            act()
+        if self.rows.state is RolloutState.PAUSED and not self._has_asked and not self.scenario.commands:
+            self._has_asked = True
+            self.at(PERSON_S, self._ask_person)
+
+    def _result(self, broken: list[str]) -> Result:
+        rows = self.rows
+        return Result(
+            state=rows.state.value,
+            reason=rows.reason,
+            took_s=round((self._now - START).total_seconds(), 1),
+            ticks=self.counts["ticks"],
+            commits=self.counts["commits"],
+            refused=rows.refused,
+            crashes=self.counts["crashes"],
+            device_crashes=sum(device.crashes for device in self.devices.values()),
+            exposed=self.exposed,
+            devices=dict(sorted(Counter(one.state.value for one in self._ones()).items())),
+            stages={
+                f"{rows.spec.stages[stage].name}/{stratum}": cell.state.value
+                for (stage, stratum), cell in sorted(rows.cells.items())
+            },
+            broken=broken,
+            failovers_s=self.failovers_s,
+            transcript=self.story,
+        )
+
+
+def bundle_of(version: str, profile: str) -> Bundle:
+    """Return the bundle of a version for a profile."""
+    target = f"digits/{version}/{profile}.bundle"
+    return Bundle(target, sha256_hex(target.encode()), 2_000_000)
+
+
+def simulate(scenario: Scenario) -> Result:
+    """Run one scenario to its end."""
+    return World(scenario).run()

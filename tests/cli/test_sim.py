@@ -1,0 +1,51 @@
+"""`edgectl sim` without a server: the child process answers, and the exit code says whether every promise was kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.conftest import Edgectl
+
+
+def test_it_tells_how_a_rollout_ends_and_the_same_seed_tells_the_same(edgectl: Edgectl) -> None:
+    flags = (
+        "--seed",
+        "7",
+        "--devices",
+        "4",
+        "--loss",
+        "0.3",
+        "--duplicate",
+        "0.3",
+        "--replica-crash",
+        "0.1",
+        "-o",
+        "json",
+    )
+    first = edgectl("sim", *flags)
+    assert first.code == 0, first.err
+    told = first.json
+    assert (told["state"], told["broken"]) == ("finished", [])
+    assert told["scenario"]["seed"] == 7
+    assert edgectl("sim", *flags).json == told
+
+
+def test_it_shows_the_story_and_fits(edgectl: Edgectl) -> None:
+    ran = edgectl("sim", "--seed", "2", "--devices", "4", "--bad", "1", "--story")
+    assert ran.code == 0, ran.err
+    for word in ("rolled_back", "canary/profile-0", "exposing"):
+        assert word in ran.out
+
+
+def test_many_runs_are_counted(edgectl: Edgectl) -> None:
+    ran = edgectl("sim", "--runs", "3", "--seed", "1", "-o", "json")
+    assert ran.code == 0, ran.err
+    assert (ran.json["runs"], ran.json["broken_runs"]) == (3, 0)
+
+
+def test_a_spec_that_cannot_be_read_names_the_field(edgectl: Edgectl, tmp_path: Path) -> None:
+    spec = {"release": "digits@1.1.0", "selector": "", "stages": [{"name": "a", "size": {"percent": 500}}]}
+    ran = edgectl("sim", "-f", "-", stdin=json.dumps(spec))
+    assert ran.code == 2
+    assert "percent" in ran.err

@@ -1,0 +1,241 @@
+"""Three replicas of the engine on one PostgreSQL; one is killed every five seconds, and the database crashes once in between.
+
+Rollouts of good and of bad releases go out one after the other to devices that take signed documents and answer with real reports.
+Every five seconds one replica, drawn at random, gets `kill -9` and is started again; half-way the database is stopped as a crash
+would stop it. When a rollout has ended, `fleet_sim_audit` compares the event log with the tables and draws every decision anew: no
+transition may be lost or doubled, no stage skipped, no device beyond its cut. After each kill the open rollout must be claimed again,
+which raises its fence, within 15 s, whether the killed replica held its lease or not. `main(n, seed)` does so for `n` seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import col
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.messages import Phase
+from edgefleet_server.clock import SystemClock
+from edgefleet_server.rollout.machines import ROLLOUT_FINAL
+from edgefleet_server.rollout.tables import Rollout
+from tests.server.fleet.house import House
+from tests.server.rollout.fleet_sim import INSTALL, MODEL, Habit, World, stages
+from tests.server.rollout.fleet_sim_audit import audit
+from tests.support.postgres import PostgresServer, own_server
+
+DEVICES: Final = 12
+REPLICAS: Final = 3
+KILL_EVERY_S: Final = 5.0
+FAILOVER_MOST_S: Final = 15.0
+STEP_S: Final = 0.1
+START_S: Final = 120.0
+ROLLOUT_S: Final = 240.0
+_OVER: Final = frozenset(state.value for state in ROLLOUT_FINAL)
+
+
+@dataclass
+class Figures:
+    """What was done and seen."""
+
+    kills: int = 0
+    kills_with_lease: int = 0
+    restarts: int = 0
+    rollouts: int = 0
+    transitions: int = 0
+    failovers_s: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+class Replicas:
+    """The replica processes. Each start has an owner name of its own, as in a server."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self._url, self._folder = url, folder
+        self._started = 0
+        self._log = (folder / "replicas.log").open("ab")
+        self.running: list[tuple[str, subprocess.Popen[bytes]]] = []
+
+    def start(self) -> None:
+        """Start one more and wait until it ticks."""
+        self._started += 1
+        owner = f"replica-{self._started}"
+        command = [sys.executable, "-m", "tests.crash.replica", self._url, str(self._folder), owner]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log)
+        self.running.append((owner, process))
+
+    def wait(self) -> None:
+        """Wait until all have said that they tick. Raises RuntimeError when one ended instead."""
+        for owner, process in self.running:
+            assert process.stdout is not None
+            if process.stdout.readline() != b"ready\n":
+                raise RuntimeError(f"{owner} did not start: {(self._folder / 'replicas.log').read_text()[-2000:]}")
+
+    def kill(self, place: int) -> str:
+        """kill -9 one; return its owner name."""
+        owner, process = self.running.pop(place)
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
+        return owner
+
+    def close(self) -> None:
+        """Kill all."""
+        while self.running:
+            self.kill(0)
+        self._log.close()
+
+
+class Site:
+    """The fleet, its rollouts and the replicas, seen from outside."""
+
+    def __init__(self, server: PostgresServer, folder: Path, rng: random.Random) -> None:
+        self._server = server
+        self._rng = rng
+        self.url = server.new_database()
+        self.world = World(House(self.url, folder, SystemClock()))
+        self.figures = Figures()
+        self.replicas = Replicas(self.url, folder)
+        self._version = 0
+        self._rollout = ""
+        self._is_bad = False
+        self._created_s = 0.0
+        self._base = "1.0.0"
+        self._waits: dict[str, tuple[float, int]] = {}
+
+    def begin(self) -> None:
+        """Bring the first release to every device and start the replicas."""
+        self.world.enrol(DEVICES)
+        self.world.settle(self._base)
+        for _ in range(REPLICAS):
+            self.replicas.start()
+        self.replicas.wait()
+
+    def run(self, seconds: float) -> None:
+        """Let rollouts go out for so long, then let the last one end."""
+        began = time.monotonic()
+        kill_at, restart_at = began + KILL_EVERY_S, began + seconds / 2
+        while time.monotonic() - began < seconds or self._rollout:
+            now = time.monotonic()
+            if now >= kill_at and now - began < seconds:
+                self._kill()
+                kill_at = now + KILL_EVERY_S
+            if restart_at <= now:
+                self._server.restart()
+                self.figures.restarts += 1
+                restart_at = began + 1e9
+            with contextlib.suppress(SQLAlchemyError, EdgefleetError):  # the database is away for a moment
+                self._go_on(may_begin=now - began < seconds)
+            time.sleep(STEP_S)
+
+    def _kill(self) -> None:
+        place = self._rng.randrange(len(self.replicas.running))
+        owner, _ = self.replicas.running[place]
+        row = self._row()
+        self.replicas.kill(place)
+        self.figures.kills += 1
+        if row is not None and row.state not in _OVER:
+            self._waits[row.id] = (time.monotonic(), row.fence)
+            self.figures.kills_with_lease += row.lease_owner == owner and row.lease_until is not None
+        self.replicas.start()
+
+    def _row(self) -> Rollout | None:
+        with contextlib.suppress(SQLAlchemyError), self.world.house.db.read() as session:
+            found = session.execute(select(Rollout).where(col(Rollout.id) == self._rollout)).scalars().first()
+            if found is not None:
+                session.expunge(found)
+            return found
+        return None
+
+    def _go_on(self, *, may_begin: bool) -> None:
+        self.world.step()
+        row = self._row()
+        if row is not None:
+            self._look_at_failover(row)
+        if row is not None and row.state in _OVER:
+            self._check(row)
+            self._rollout = ""
+        elif row is not None and time.monotonic() - self._created_s > ROLLOUT_S:
+            self.figures.failures.append(f"{row.id} did not end within {ROLLOUT_S:.0f} s: {row.state} {row.reason}")
+            self._rollout = ""
+        elif not self._rollout and may_begin:
+            self._create()
+
+    def _look_at_failover(self, row: Rollout) -> None:
+        waiting = self._waits.get(row.id)
+        if waiting is not None and row.fence > waiting[1]:
+            self.figures.failovers_s.append(round(time.monotonic() - waiting[0], 2))
+            del self._waits[row.id]
+
+    def _create(self) -> None:
+        self._version += 1
+        version = f"2.{self._version}.0"
+        self._is_bad = self._version % 3 == 0
+        self.world.release(version)
+        crash = Habit(fails_at=Phase.PROBATION, reason="it crashed in its trial")
+        for device in self.world.devices.values():
+            device.habits[version] = crash if self._is_bad else Habit()
+        self._target = version
+        self._rollout = self.world.create(f"{MODEL}@{version}", stages=stages(2, "50%", "100%", soak="1s"))
+        self._created_s = time.monotonic()
+
+    def _check(self, row: Rollout) -> None:
+        """Compare log and tables, and wait until the devices run what the outcome says."""
+        self.figures.rollouts += 1
+        expected = "rolled_back" if self._is_bad else "finished"
+        problems = audit(self.world.house.db, row.id)
+        if row.state != expected:
+            problems.append(f"ended {row.state}, expected {expected}: {row.reason}")
+        self._base = self._base if self._is_bad else self._target
+        for _ in range(len(INSTALL) + 4):
+            self.world.step()
+        for device in self.world.devices.values():
+            if device.running != self._base:
+                problems.append(f"{device.id} runs {device.running}, expected {self._base}")
+            if device.gens != sorted(device.gens):
+                problems.append(f"{device.id} was sent gens that fall: {device.gens[-20:]}")
+        self.figures.transitions += len(self.world.events(row.id))
+        self.figures.failures += [f"{row.id}: {problem}" for problem in problems]
+
+    def close(self) -> None:
+        """Stop everything."""
+        self.replicas.close()
+        self.world.house.db.dispose()
+
+
+def main(n: int, seed: int) -> dict[str, Any]:
+    """Kill replicas for `n` seconds; ok when no transition was lost or doubled and every failover was in time."""
+    rng = random.Random(seed)
+    with own_server() as server, tempfile.TemporaryDirectory(prefix="ef-replicas-") as folder:
+        site = Site(server, Path(folder), rng)
+        try:
+            site.begin()
+            site.run(n)
+        finally:
+            site.close()
+    found = site.figures
+    slowest_s = max(found.failovers_s, default=0.0)
+    is_ok = not found.failures and slowest_s <= FAILOVER_MOST_S and found.rollouts > 0 and found.restarts == 1
+    return {
+        "ok": is_ok,
+        "seconds": n,
+        "replicas": REPLICAS,
+        "kills": found.kills,
+        "kills_with_lease": found.kills_with_lease,
+        "database_restarts": found.restarts,
+        "rollouts": found.rollouts,
+        "transitions": found.transitions,
+        "failover_s_max": slowest_s,
+        "failures": found.failures[:20],
+    }

@@ -1,0 +1,107 @@
+"""The explorer walks the shipped tables and planner, meets the states that there are, and notices when one must never be."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_protocol.messages import AssignmentState, Phase
+from edgefleet_server.rollout.machines import ROLLOUT_FINAL
+from edgefleet_server.rollout.model import (
+    Assignment,
+    Cell,
+    CellMoved,
+    GiveBack,
+    Offer,
+    Plan,
+    RolloutMoved,
+    RolloutState,
+    StageState,
+    VerdictKind,
+)
+from tests.server.rollout.explorer import FLEETS, BrokenInvariantError, Explorer, Node, main
+
+CI_STATES = 60_000
+"""The full count is `./dev soak rollout-explorer`."""
+
+
+def test_no_reachable_state_breaks_an_invariant() -> None:
+    found = main(CI_STATES, 6)
+    assert found["ok"], found["broken"]
+    assert found["states"] >= CI_STATES
+    steps = {name for one in found["fleets"].values() for name in one["steps"]}
+    assert steps >= {"tick", "an hour", "pause", "resume", "abort", "abort_rollback", "promote", "undo", "join"}
+    assert steps >= {"takes it up", "refuses", "further", "fails", "has trouble", "goes back", "commits", "silent"}
+
+
+def test_every_end_of_a_rollout_is_met() -> None:
+    explorer = Explorer(FLEETS[0])
+    explorer.explore(20_000, random.Random(1))
+    met = {name.partition("/")[0] for name in explorer.combinations}
+    assert met >= {state.value for state in ROLLOUT_FINAL - {RolloutState.SUPERSEDED, RolloutState.REGRESSED}}
+
+
+def node_of(explorer: Explorer, state: RolloutState, cell: StageState, one: AssignmentState) -> Node:
+    """Return a state in which the first device stands so, and its stage so."""
+    made = Cell(0, ProfileName("rpi"), cell, cut=2**64, population=1)
+    assignment = Assignment(DeviceId("d0"), 0, ProfileName("rpi"), one, gen=1, attempt=1)
+    return replace(explorer.first(), state=state, cells=(made,), assignments=(assignment,))
+
+
+def broken_by(state: RolloutState, cell: StageState, one: AssignmentState, *effects: object, step: str = "tick") -> str:
+    """Return what the explorer says about a plan that a planner must never make."""
+    explorer = Explorer(FLEETS[0])
+    node = node_of(explorer, state, cell, one)
+    with pytest.raises(BrokenInvariantError) as caught:
+        explorer._carry(node, step, Plan(tuple(effects), None))  # type: ignore[arg-type]
+    return str(caught.value).splitlines()[0]
+
+
+RUNNING, PAUSED = RolloutState.RUNNING, RolloutState.PAUSED
+OPEN, DONE = StageState.EXPOSING, StageState.PASSED
+
+
+def test_what_must_never_be_is_noticed() -> None:
+    device = DeviceId("d0")
+    offered, healthy = AssignmentState.OFFERED, AssignmentState.HEALTHY
+    assert "offered while paused" in broken_by(PAUSED, OPEN, offered, Offer(device))
+    assert "beyond its cut" in broken_by(RUNNING, StageState.PENDING, offered, Offer(device))
+    passed = Cell(0, ProfileName("rpi"), DONE, cut=2**64, population=1, verdict=VerdictKind.ADVANCE)
+    assert "without its rule" in broken_by(RUNNING, StageState.JUDGING, healthy, CellMoved(StageState.JUDGING, passed))
+    ended = RolloutMoved(RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, "x", "y")
+    assert "moves from a state that it is not in" in broken_by(RUNNING, OPEN, healthy, ended)
+    again = RolloutMoved(RolloutState.FINISHED, RolloutState.REGRESSED, "x", "y")
+    assert "moved by itself" in broken_by(RolloutState.FINISHED, DONE, healthy, again)
+    assert "wrote over" in broken_by(RUNNING, OPEN, healthy, GiveBack(device, is_rollback=True))
+
+
+def test_a_device_that_runs_it_and_is_not_named_is_noticed() -> None:
+    explorer = Explorer(FLEETS[0])
+    node = node_of(explorer, RolloutState.ROLLING_BACK, StageState.FAILED, AssignmentState.HEALTHY)
+    (one,) = node.assignments
+    said = replace(node.reports[0], active_sha256=explorer.new[0].sha256, phase=Phase.COMMITTED)
+    node = replace(node, reports=(said,), assignments=(replace(one, exposed_at=node.now),))
+    ended = RolloutMoved(RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, "x", "it was bad")
+    with pytest.raises(BrokenInvariantError, match="is not named"):
+        explorer._carry(node, "tick", Plan((ended,), None))
+
+
+def test_states_that_differ_in_counters_and_old_times_only_are_one() -> None:
+    explorer = Explorer(FLEETS[0])
+    node = node_of(explorer, RUNNING, OPEN, AssignmentState.OFFERED)
+    (one,) = node.assignments
+    higher = replace(node, assignments=(replace(one, gen=7, attempt=3),))
+    higher = replace(higher, documents=(replace(node.documents[0], gen=6),))
+    lower = replace(node, documents=(replace(node.documents[0], gen=0),))
+    assert explorer.key(node) == explorer.key(replace(node, assignments=(replace(one, gen=5),)))
+    assert explorer.key(higher) != explorer.key(lower), "a document that is newer than the report is another state"
+
+
+def test_an_illegal_command_is_no_step() -> None:
+    explorer = Explorer(FLEETS[0])
+    names = [name for name, _ in explorer.next(explorer.first())]
+    assert "pause" in names
+    assert "resume" not in names

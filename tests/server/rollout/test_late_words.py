@@ -1,0 +1,91 @@
+"""Devices whose words come late: found by the explorer, kept as cases of their own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
+from edgefleet_server.rollout.draft import NOT_BACK
+from edgefleet_server.rollout.model import Assignment, Cell, Report, RolloutState, StageState
+from edgefleet_server.rollout.planner import plan_tick
+from tests.server.rollout.explorer import FLEETS, HOUR, START, Document, Explorer, Node
+
+RPI = ProfileName("rpi")
+S = AssignmentState
+
+
+def standing(explorer: Explorer, one: Assignment, said: Report, document: Document, state: RolloutState) -> Node:
+    """Return a rollout of one device, whose stage failed if it is rolling back."""
+    is_back = state is RolloutState.ROLLING_BACK
+    cell = Cell(
+        0, RPI, StageState.FAILED if is_back else StageState.SOAKING, 2**64, 1, opened_at=START, soak_until=START
+    )
+    node = explorer.first()
+    return replace(
+        node,
+        state=state,
+        cells=(cell,),
+        assignments=(one,),
+        reports=(said,),
+        documents=(document,),
+        now=START + 2 * HOUR,
+    )
+
+
+def after_tick(explorer: Explorer, node: Node) -> Node:
+    """Return what one tick makes of it; every promise is checked on the way."""
+    return explorer._carry(node, "tick", plan_tick(explorer.snapshot(node), node.now))
+
+
+def test_who_had_switched_when_its_offer_was_withdrawn_is_waited_for() -> None:
+    explorer = Explorer(FLEETS[0])
+    new, old = explorer.new[0], explorer.old[0]
+    waiting = Assignment(DeviceId("d0"), 0, RPI, S.ELIGIBLE, attempt=1, gen=1, previous=old)
+    said = Report(reported_gen=1, gen=1, phase=Phase.PROBATION, active_sha256=new.sha256, is_online=True)
+    node = after_tick(explorer, standing(explorer, waiting, said, Document(2, old), RolloutState.ROLLING_BACK))
+    (one,) = node.assignments
+    assert (one.state, one.back_gen, node.state) == (S.ACKED, 2, RolloutState.ROLLING_BACK)
+    home = replace(said, reported_gen=2, gen=2, phase=Phase.COMMITTED, active_sha256=old.sha256)
+    node = after_tick(explorer, replace(node, reports=(home,)))
+    assert (node.assignments[0].state, node.state) == (S.ROLLED_BACK, RolloutState.ROLLED_BACK)
+
+
+def test_who_never_says_that_it_is_back_is_named() -> None:
+    explorer = Explorer(FLEETS[0])
+    new, old = explorer.new[0], explorer.old[0]
+    offered = Assignment(
+        DeviceId("d0"), 0, RPI, S.OFFERED, attempt=2, gen=3, previous=old, deadline=START + 9 * HOUR, offered_at=START
+    )
+    said = Report(reported_gen=1, gen=1, phase=Phase.PROBATION, active_sha256=new.sha256, is_online=False)
+    document = Document(3, new, 2)
+    node = after_tick(explorer, standing(explorer, offered, said, document, RolloutState.ROLLING_BACK))
+    assert node.state is RolloutState.ROLLING_BACK, "it runs the release of its first offer"
+    for _ in range(3):
+        node = after_tick(explorer, replace(node, now=node.now + HOUR))
+    assert node.state is RolloutState.ROLLBACK_INCOMPLETE
+    assert node.assignments[0].reason.startswith(NOT_BACK)
+
+
+def test_a_device_that_went_back_failed_although_something_else_is_deployed_there_now() -> None:
+    explorer = Explorer(FLEETS[0])
+    new, old = explorer.new[0], explorer.old[0]
+    healthy = Assignment(
+        DeviceId("d0"), 0, RPI, S.HEALTHY, attempt=1, gen=1, previous=old, switched_at=START, exposed_at=START
+    )
+    said = Report(
+        reported_gen=1,
+        gen=1,
+        phase=Phase.ROLLED_BACK,
+        active_sha256=old.sha256,
+        wanted_sha256=new.sha256,
+        attempt=1,
+        error_class=ErrorClass.CRASH,
+        error_code="x",
+        reason="it crashed",
+        is_online=True,
+    )
+    document = Document(2, explorer.other[0])
+    node = after_tick(explorer, standing(explorer, healthy, said, document, RolloutState.RUNNING))
+    assert node.assignments[0].state is S.REGRESSED
+    assert node.cells[0].state is StageState.FAILED

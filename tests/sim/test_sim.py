@@ -1,0 +1,174 @@
+"""The simulation runs the shipped rules, keeps its promises on a bad wire, tells the same story twice, and notices what is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.rollout.model import RolloutState
+from edgefleet_sim import checks
+from edgefleet_sim.__main__ import many
+from edgefleet_sim.device import SimDevice
+from edgefleet_sim.scenario import Scenario, drawn
+from edgefleet_sim.shrinking import shrink
+from edgefleet_sim.stories import STORIES, blast, transcript
+from edgefleet_sim.world import World, simulate
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "sim"
+CI_RUNS = 150
+"""The full count is `./dev soak sim`."""
+
+
+@pytest.mark.parametrize("name", sorted(STORIES))
+def test_each_story_is_told_as_it_was(name: str) -> None:
+    """After a wanted change: `python -m tests.sim.write_golden` writes them anew, and the difference is read."""
+    told = transcript(name)
+    assert "\n!" not in told, "a promise was broken"
+    assert told == (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def test_no_stage_is_skipped_or_doubled_on_a_bad_wire_with_crashing_replicas() -> None:
+    found = many(CI_RUNS, 1)
+    assert found["broken"] == []
+    assert found["runs"] == CI_RUNS
+    assert {"finished", "rolled_back"} <= set(found["ended"])
+    assert found["replica_crashes"] > 0
+    assert found["refused_by_fence"] > 0, "a replica that stalled found its fence taken"
+    assert found["device_crashes"] > 0
+
+
+def test_the_same_seed_tells_the_same_story() -> None:
+    first, second = simulate(drawn(77)), simulate(drawn(77))
+    assert first == second
+    assert simulate(drawn(78)).transcript != first.transcript
+
+
+def test_a_replica_that_crashes_is_followed_by_another_within_its_lease() -> None:
+    result = simulate(Scenario(seed=3, replica_crash=0.3))
+    assert result.crashes > 5
+    assert result.failovers_s
+    assert max(result.failovers_s) <= 15.0, "the lease runs out, then the next look takes it"
+
+
+def test_a_release_that_fails_everywhere_stops_at_its_canary() -> None:
+    for canary, classes in ((2, ("crash",)), (5, ("golden",))):
+        found = blast(1_000, canary, classes, seed=5)
+        assert found["state"] == "rolled_back"
+        assert found["exposed"] <= canary
+        assert found["beyond"] <= 0
+        assert found["broken"] == []
+        assert found["halt_s"] is None or found["halt_s"] <= 2.0
+
+
+def test_devices_go_back_to_the_slot_that_they_kept() -> None:
+    world = World(Scenario(seed=8, devices={"rpi": 4}, commands=((10_000.0, "undo"),)))
+    result = world.run()
+    assert result.state == "rolled_back"
+    assert [device.downloads for device in world.devices.values()] == [1] * 4
+    told = {document.active.sha256 for document in world.rows.documents.values() if document.active}
+    assert {device.active for device in world.devices.values()} == told
+
+
+# ---- it notices
+
+
+def sabotaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every device claim a release that it does not run: what a broken server or agent would lead to."""
+    honest = SimDevice._report
+
+    def lie(device: SimDevice, air: Any) -> Any:
+        said = honest(device, air)
+        wanted = device.document.active
+        from edgefleet_protocol.messages import Phase
+
+        if wanted is None or not device.document.rollout:
+            return said
+        return replace(said, phase=Phase.COMMITTED, active_sha256=wanted.sha256, wanted_sha256=wanted.sha256)
+
+    monkeypatch.setattr(SimDevice, "_report", lie)
+
+
+def test_a_promotion_on_devices_that_do_not_run_it_is_noticed_and_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    sabotaged(monkeypatch)
+    scenario = Scenario(seed=1, devices={"rpi": 6, "jet": 4}, loss=0.2, duplicate=0.2, joiners=1)
+    assert "really were" in simulate(scenario).broken[0]
+    smaller = shrink(scenario)
+    assert simulate(smaller).broken
+    assert sum(smaller.devices.values()) <= 2
+    assert (smaller.loss, smaller.duplicate, smaller.joiners, smaller.replicas) == (0.0, 0.0, 0, 1)
+    assert simulate(smaller) == simulate(smaller), "the smaller one fails in the same way each time"
+
+
+def test_a_lost_a_doubled_and_an_illegal_transition_are_noticed() -> None:
+    world = World(Scenario(seed=1))
+    assert world.run().broken == []
+    rows = world.rows
+    lost = rows.events.pop(len(rows.events) // 2)
+    assert checks.problems(rows, world.devices)
+    rows.events.insert(len(rows.events) // 2, lost)
+    rows.events += [event for event in rows.events if event.kind == "stage" and event.after == "passed"][:1]
+    assert any("passed 2 times" in problem for problem in checks.problems(rows, world.devices))
+    rows.state = RolloutState.RUNNING
+    assert any("has not ended" in problem for problem in checks.problems(rows, world.devices))
+
+
+def test_an_offer_beyond_the_cut_is_noticed() -> None:
+    from edgefleet_server.rollout.planner import plan_tick
+
+    world = World(Scenario(seed=1))
+    plan = plan_tick(world.rows.snapshot(), world.now)
+    world.rows.carry(
+        replace(plan, effects=tuple(e for e in plan.effects if type(e).__name__.startswith("Cell"))), "x", world.now
+    )
+    for key, cell in world.rows.cells.items():
+        world.rows.cells[key] = replace(cell, cut=0)
+    offers = tuple(e for e in plan.effects if not type(e).__name__.startswith("Cell"))
+    with pytest.raises(checks.BrokenPromiseError, match="beyond the cut"):
+        checks.check_plan(world.rows, replace(plan, effects=offers), world.devices, world.now)
+
+
+def test_a_fence_that_was_taken_writes_nothing() -> None:
+    rows = World(Scenario(seed=1)).rows
+    now = World(Scenario(seed=1)).now
+    first = rows.claim("a", now, is_woken=False)
+    assert rows.claim("b", now, is_woken=True) is None, "it is leased"
+    assert first is not None
+    rows.fence += 1
+    assert not rows.is_held(first)
+    assert rows.refused == 1
+
+
+# ---- the process
+
+
+def ask(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgefleet_sim"], input=json.dumps(request), capture_output=True, text=True, check=False
+    )
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_the_process_answers_in_json_and_says_what_it_cannot_read() -> None:
+    code, told = ask({"scenario": {"seed": 2, "devices": {"rpi": 3}}, "story": True})
+    assert (code, told["state"], told["broken"]) == (0, "finished", [])
+    assert told["transcript"]
+    code, told = ask({"scenario": {"devices": {"rpi": "many"}}})
+    assert code == 2
+    assert "devices" in told["error"]["why"]
+    code, told = ask({"scenario": {"spec": {"stages": "none"}}})
+    assert code == 2
+    assert told["error"]["next"]
+
+
+def test_scenarios_are_plain_data() -> None:
+    scenario = drawn(5)
+    assert msgspec.json.decode(msgspec.json.encode(scenario), type=Scenario) == scenario
+    assert DeviceId("x")
