@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli.commands import (
+    alert_receiver,
     capture_key,
     context,
     convert,
@@ -26,6 +27,7 @@ from edgefleet_cli.commands import (
     system,
     token,
     tool,
+    webhook,
 )
 from edgefleet_cli.demo import command as demo
 from edgefleet_cli.options import attach_global_options
@@ -59,6 +61,8 @@ def build() -> Any:
         "token": token,
         "capture-key": capture_key,
         "tool": tool,
+        "webhook": webhook,
+        "alert-receiver": alert_receiver,
         "fleet": event,
     }.items():
         app.add_typer(module.app, name=name)
