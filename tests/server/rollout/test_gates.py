@@ -75,8 +75,8 @@ class Gates:
 
     def rest(self, rollout: str) -> tuple[str, str, str]:
         """Return state, code and reason of the gated stage."""
-        [cell] = self.world.view(rollout).stages[1].strata
-        return cell.state, cell.code, cell.reason
+        cells = self.world.view(rollout).stages[1].strata  # none before the engine's first look
+        return (cells[0].state, cells[0].code, cells[0].reason) if cells else ("", "", "")
 
 
 @contextmanager
