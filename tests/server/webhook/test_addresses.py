@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgefleet_server.addresses import (
     BadUrlError,
+    Resolve,
     UnresolvedError,
     addresses_of,
     is_public,
@@ -55,12 +56,17 @@ def test_one_bad_address_among_good_ones_is_enough() -> None:
         addresses_of(parse_target("https://h.example/"), (), lambda _host, _port: ["8.8.8.8", "127.0.0.1"])
 
 
+def always(address: str) -> Resolve:
+    """Return a name service that has one answer."""
+    return lambda _host, _port: [address]
+
+
 def test_a_named_network_may_be_called_also_without_encryption_and_others_not() -> None:
     networks = parse_networks(["10.1.0.0/16"])
     assert addresses_of(parse_target("http://h.example/"), networks, lambda _host, _port: ["10.1.2.3"]) == ("10.1.2.3",)
     for url, address in (("http://h.example/", "8.8.8.8"), ("https://h.example/", "10.2.0.1")):
         with pytest.raises(BadUrlError):
-            addresses_of(parse_target(url), networks, lambda _host, _port, found=address: [found])
+            addresses_of(parse_target(url), networks, always(address))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +87,8 @@ def test_a_name_without_an_address_says_so() -> None:
     def fail(_host: str, _port: int) -> Sequence[str]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    for resolve in (fail, lambda _host, _port: []):
+    silent: Resolve = lambda _host, _port: []  # noqa: E731
+    for resolve in (fail, silent):
         with pytest.raises(UnresolvedError):
             addresses_of(parse_target("https://h.example/"), (), resolve)
 

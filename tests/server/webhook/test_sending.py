@@ -133,7 +133,7 @@ def test_what_is_rolled_back_is_never_sent(house: ApiHouse) -> None:
 def test_device_and_enrolment_events_go_out_too_and_duplicates_do_not(house: ApiHouse) -> None:
     from edgefleet_protocol.messages import Event, EventKind
 
-    crash = Event(device="d-1", boot_id="b", seq=1, ts=0, kind=EventKind.CRASH, model="digits")  # type: ignore[arg-type]
+    crash = Event(device="d-1", boot_id="b", seq=1, ts=0, kind=EventKind.CRASH, model="digits")
     with receiving() as receiver, lanes(house) as sender:
         webhook(house, receiver.url)
         assert [house.parts.fleet.take_events([crash, crash]), house.parts.fleet.take_events([crash])] == [1, 0]
