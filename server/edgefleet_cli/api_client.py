@@ -79,6 +79,24 @@ class ApiClient:
         """Delete what is at `path`."""
         self._send("DELETE", path)
 
+    def stream(self, path: str, *, wait_s: float, **params: Any) -> Iterator[str]:
+        """Yield the lines of a stream until it ends. wait_s: so long nothing may come before the server counts as away.
+
+        Raises ServerUnreachableError, also when the stream breaks off, and ApiError.
+        """
+        headers = {"authorization": f"Bearer {self._given_token()}", "accept": "text/event-stream"}
+        limits = httpx.Timeout(self._http.timeout.connect, read=wait_s)
+        try:
+            with self._http.stream(
+                "GET", API + path, params=_present(params), headers=headers, timeout=limits
+            ) as response:
+                if not response.is_success:
+                    response.read()
+                    raise self._problem(response)
+                yield from response.iter_lines()
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+
     def pages(self, path: str, *, limit: int | None = None, **params: Any) -> Json:
         """Return all items of a list, following `next_cursor`, as one `{items, next_cursor, total}`."""
         items: list[Json] = []
@@ -119,11 +137,7 @@ class ApiClient:
             return False
 
     def _send(self, method: str, path: str, *, accept: tuple[int, ...] = (), **request: Any) -> httpx.Response:
-        if self._token is None:
-            raise NotLoggedInError(
-                f"not logged in at {self.server}", why="no token is set", next_step=f"run `edgectl login {self.server}`"
-            )
-        headers = {"authorization": f"Bearer {self._token}", **request.pop("headers", {})}
+        headers = {"authorization": f"Bearer {self._given_token()}", **request.pop("headers", {})}
         try:
             response = self._request(method, API + path, headers=headers, **request)
         except (httpx.TransportError, httpx.InvalidURL) as error:
@@ -134,6 +148,13 @@ class ApiClient:
         if response.is_success or response.status_code in accept:
             return response
         raise self._problem(response)
+
+    def _given_token(self) -> str:
+        if self._token is None:
+            raise NotLoggedInError(
+                f"not logged in at {self.server}", why="no token is set", next_step=f"run `edgectl login {self.server}`"
+            )
+        return self._token
 
     def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
         """Send once, and once more where reading was cut off: that changes nothing at the server."""

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from edgefleet_cli.api_client import PAGE_SIZE, ApiClient
+from edgefleet_cli.api_client import ApiClient
 from edgefleet_cli.clock import SystemClock
+from edgefleet_cli.event_stream import events_of
 from edgefleet_cli.event_view import EVENTS, what
 from edgefleet_cli.figures import text
 from edgefleet_cli.output import Output, visible
@@ -16,21 +17,27 @@ from edgefleet_cli.patience import Patience
 
 Json = dict[str, Any]
 
-POLL_S = 1.0
+AGAIN_S = 1.0
+"""After a stream has ended so long is waited before the next one."""
+SILENT_S = 45.0
+"""The server says something every 15 s; after so long without a word it counts as away."""
+LONGEST_S = 900.0
 _WIDTHS = (19, 10, 18, 10)
+_END: Json = {}
 
 
 class Follower:
-    """Yields events. `filters` are those of the API: `rollout`, `kind`, `device`, `since`.
+    """Yields events. `filters` are those of the API: `rollout`, `kind`, `device`, `type`; `since` is for the last ones only.
 
-    The list of the last events may hold one whose forerunner is not committed yet; what comes after an id never does. So
-    following begins before the last events, goes by its own answers only, and what was seen already is left out.
+    The list of the last events may hold one whose forerunner is not committed yet; what the stream tells after an id never does. So
+    following begins before the last events, goes by the stream only, and what was seen already is left out.
     """
 
     def __init__(self, api: ApiClient, out: Output, clock: SystemClock, filters: Json) -> None:
         self._api = api
         self._clock = clock
-        self._filters = filters
+        self._filters = {name: value for name, value in filters.items() if name != "type"}
+        self._wishes = {name: value for name, value in filters.items() if name != "since"}
         self._patience = Patience(out.note, clock)
         self._seen: set[int] = set()
         self._after_id = 0
@@ -38,29 +45,47 @@ class Follower:
     def follow(self, *, limit: int, wait_s: float | None = None) -> Iterator[Json]:
         """Yield the last `limit` events (oldest first), then new ones, for `wait_s` seconds or without end.
 
-        Raises what the first request raises; later a server that is away is waited for.
+        With a `type` the last events are left out: the list cannot be asked for types. Raises what the first request raises; later a
+        server that is away is waited for.
         """
         items: list[Json] = self._api.pages("/events", limit=limit, **self._filters)["items"]
         deadline_s = math.inf if wait_s is None else self._clock.monotonic_s() + wait_s
-        self._seen = {int(item["id"]) for item in items}
-        self._after_id = min(self._seen, default=1) - 1
-        yield from reversed(items)
-        while (left_s := deadline_s - self._clock.monotonic_s()) > 0:
-            self._clock.sleep(min(POLL_S, left_s))
-            yield from self._poll(deadline_s)
+        if self._wishes.get("type"):
+            self._after_id = max((int(item["id"]) for item in items), default=0)
+        else:
+            self._seen = {int(item["id"]) for item in items}
+            self._after_id = min(self._seen, default=1) - 1
+            yield from reversed(items)
+        yield from self._new_ones(deadline_s)
 
-    def _poll(self, deadline_s: float) -> Iterator[Json]:
-        """Yield what came after the last answer. Stops at once when the server is away; the next poll goes on from there."""
-        while True:
-            question = partial(self._api.get, "/events", after_id=self._after_id, limit=PAGE_SIZE, **self._filters)
-            items: list[Json] = (self._patience.ask(question, until_s=deadline_s) or {}).get("items") or []
-            for item in items:
-                self._after_id = max(self._after_id, int(item["id"]))
-                if int(item["id"]) not in self._seen:
-                    yield item
-            self._seen = {number for number in self._seen if number > self._after_id}
-            if len(items) < PAGE_SIZE:
-                break
+    def _new_ones(self, deadline_s: float) -> Iterator[Json]:
+        """Yield what the stream tells; when it ends or the server is away, another one goes on from there."""
+        stream: Iterator[Json] | None = None
+        while (left_s := deadline_s - self._clock.monotonic_s()) > 0:
+            if stream is None:
+                stream = self._stream(left_s)
+            item = self._patience.ask(partial(next, stream, _END), until_s=deadline_s)
+            if item is None or item is _END:
+                if item is _END:
+                    self._clock.sleep(min(AGAIN_S, max(0.0, deadline_s - self._clock.monotonic_s())))
+                stream = None
+                continue
+            number = int(item["id"])
+            is_new = number > self._after_id and number not in self._seen
+            self._after_id = max(self._after_id, number)
+            self._seen = {one for one in self._seen if one > self._after_id}
+            if is_new:
+                yield item
+
+    def _stream(self, left_s: float) -> Iterator[Json]:
+        lines = self._api.stream(
+            "/events/stream",
+            wait_s=min(SILENT_S, left_s + AGAIN_S),
+            after_id=self._after_id,
+            max_s=round(min(left_s, LONGEST_S), 3),
+            **self._wishes,
+        )
+        return events_of(lines)
 
 
 def event_line(event: Json) -> str:

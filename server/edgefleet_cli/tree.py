@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli.commands import (
+    alert_receiver,
     capture_key,
     context,
     convert,
@@ -28,6 +29,7 @@ from edgefleet_cli.commands import (
     token,
     tool,
     undo,
+    webhook,
 )
 from edgefleet_cli.demo import command as demo
 from edgefleet_cli.options import attach_global_options
@@ -61,6 +63,8 @@ def build() -> Any:
         "token": token,
         "capture-key": capture_key,
         "tool": tool,
+        "webhook": webhook,
+        "alert-receiver": alert_receiver,
         "fleet": event,
     }.items():
         app.add_typer(module.app, name=name)

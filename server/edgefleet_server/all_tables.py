@@ -2,7 +2,17 @@
 
 import importlib
 
-FEATURES_WITH_TABLES = ("access", "registry", "conversion", "signing", "fleet", "telemetry", "rollout")
+FEATURES_WITH_TABLES = (
+    "access",
+    "registry",
+    "conversion",
+    "signing",
+    "fleet",
+    "telemetry",
+    "rollout",
+    "webhook",
+    "alerting",
+)
 
 
 def load() -> None:

@@ -21,7 +21,8 @@ from edgefleet_server import http_errors
 from edgefleet_server.access import routes as access_routes
 from edgefleet_server.access.dependency import authorize
 from edgefleet_server.access.model import Principal
-from edgefleet_server.access.rules import API_PREFIX
+from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, is_own_token_path
+from edgefleet_server.alerting import routes as alerting_routes
 from edgefleet_server.body_limit import API_BODY_BYTES, BodyLimit
 from edgefleet_server.conversion import routes as conversion_routes
 from edgefleet_server.dashboard import routes as dashboard_routes
@@ -30,6 +31,7 @@ from edgefleet_server.parts import Parts
 from edgefleet_server.registry import routes as registry_routes
 from edgefleet_server.rollout import routes as rollout_routes
 from edgefleet_server.telemetry import routes as telemetry_routes
+from edgefleet_server.webhook import routes as webhook_routes
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -53,8 +55,11 @@ def create_app(parts: Parts) -> FastAPI:
         fleet_routes.build_router,
         telemetry_routes.build_router,
         rollout_routes.build_router,
+        webhook_routes.build_router,
+        alerting_routes.build_router,
     ):
         app.include_router(build_router(parts), prefix=API_PREFIX, dependencies=[Depends(authorize)])
+    app.include_router(alerting_routes.build_hook_router(parts), prefix=API_PREFIX)  # has a token of its own
     app.include_router(dashboard_routes.build_router(parts))
     _add_health_routes(app, parts)
     app.add_middleware(BodyLimit, limit_bytes=API_BODY_BYTES, unlimited=("PUT", f"{API_PREFIX}/blobs/"))
@@ -125,7 +130,8 @@ async def _audit(parts: Parts, request: Request, operation: str, status: int, re
     principal: Any = getattr(request.state, "principal", None)
     actor = f"{principal.name} ({principal.id})" if isinstance(principal, Principal) else "unknown"
     try:
-        await run_in_threadpool(parts.access.record, actor, operation, request.url.path, status, request_id)
+        path = API_PREFIX + OWN_TOKEN_PATH if is_own_token_path(request.url.path) else request.url.path
+        await run_in_threadpool(parts.access.record, actor, operation, path, status, request_id)
     except (SQLAlchemyError, EdgefleetError):
         _log.exception("audit row could not be written", extra={"request_id": request_id, "operation": operation})
 

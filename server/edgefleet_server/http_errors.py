@@ -73,6 +73,8 @@ STATUS: Final[Mapping[str, int]] = {
     "conversion.report_unknown": 404,
     "conversion.report_broken": 500,
     "telemetry.no_capture_key": 409,
+    "webhook.failed": 500,
+    "alert.failed": 500,
     "server.database_unavailable": 503,
     "server.bad_settings": 500,
     "internal": 500,

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.service import AccessService
+from edgefleet_server.addresses import parse_networks
+from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.health import Health
 from edgefleet_server.metrics import Metrics
+from edgefleet_server.posting import Poster
 from edgefleet_server.registry.blobs import open_blob_store
 from edgefleet_server.registry.model import AllowedCode
 from edgefleet_server.registry.service import RegistryService
@@ -18,6 +21,7 @@ from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.service import TelemetryService
+from edgefleet_server.webhook.service import WebhookService
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,9 @@ class Parts:
     costs: CostService
     captures: CaptureService
     rollout: RolloutService
+    poster: Poster
+    webhooks: WebhookService
+    alerts: AlertService
     metrics: Metrics
     health: Health
 
@@ -56,6 +63,8 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
         allowed_code=AllowedCode(settings.custom_metrics, settings.allow_pickle),
     )
     fleet = FleetService(db, signing, registry, clock, settings)
+    poster = Poster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)
+    rollout = RolloutService(db, fleet, registry, clock)
     costs = CostService(db, clock, registry, fleet.reader.profiles_of)
     registry.forecast_with(costs.forecast)
     return Parts(
@@ -70,7 +79,10 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
         telemetry=TelemetryService(db, clock),
         costs=costs,
         captures=CaptureService(db, clock, fleet),
-        rollout=RolloutService(db, fleet, registry, clock),
+        rollout=rollout,
+        alerts=AlertService(db, rollout, clock),
+        poster=poster,
+        webhooks=WebhookService(db, fleet.feed, poster, clock, settings),
         metrics=Metrics(),
         health=Health(),
     )

@@ -25,8 +25,10 @@ from edgefleet_server.app import create_app
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.conversion.sandbox import active_layers
 from edgefleet_server.parts import Parts, build_parts
+from edgefleet_server.rollout.gate_calls import GateCaller
 from edgefleet_server.settings import ServerRole, ServerSettings, SettingsError
 from edgefleet_server.ticking import Ticker
+from edgefleet_server.webhook.engine import WebhookSender
 from edgefleet_server.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -142,10 +144,12 @@ class Server:
             ticker.start()
             self._stack.callback(ticker.stop)
             parts.health.add("engine", ticker.check)
+            self._start_callers(parts)
         if ServerRole.CONVERTER in roles:
             self._start_workers(parts)
         if api_socket is not None and device_socket is not None:
             self._start_listeners(parts, api_socket, device_socket)
+            self._stack.callback(parts.fleet.stream.close)  # before the listeners wait for open streams
             self._write_run_file(api_socket, device_socket)
 
     def stop(self) -> None:
@@ -226,6 +230,12 @@ class Server:
             parts.fleet.announce_broker(public, endpoint.port, endpoint.mqtt)
         parts.health.add("broker", gateway.check)
         parts.metrics.watch_gateway(gateway.counters)
+
+    def _start_callers(self, parts: Parts) -> None:
+        """Start what calls others over HTTP: webhooks, and the gates of rollouts."""
+        for caller in (WebhookSender(parts, self.settings.instance), GateCaller(parts, self.settings.instance)):
+            caller.start()
+            self._stack.callback(caller.stop)
 
     def _start_workers(self, parts: Parts) -> None:
         layers = active_layers()

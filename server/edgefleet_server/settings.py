@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from edgefleet_protocol.errors import BadIdError, EdgefleetError
 from edgefleet_protocol.ids import parse_tenant
+from edgefleet_server.addresses import parse_networks
 
 MIB = 1024 * 1024
 
@@ -84,6 +85,14 @@ class ServerSettings(BaseSettings):
     tools_dir: Path | None = None
     """Folder of tool environments (`edgectl tool install --tools`); None = ``<data folder>-tools``, beside it."""
     engine_tick_s: float = Field(default=2.0, gt=0)
+    webhook_networks: tuple[str, ...] = ()
+    """Networks (``10.0.0.0/8``) that webhooks and gates may call although they are not public; plain http only there."""
+    webhook_ca_file: Path | None = None
+    """Further certificates (PEM) that receivers of webhooks and gates may rest on, besides those of the system."""
+    webhook_timeout_s: float = Field(default=10.0, gt=0, le=20)
+    """How long one try of a webhook may take."""
+    webhook_give_up_s: float = Field(default=86_400.0, ge=1, le=30 * 86_400)
+    """After so long a delivery that never arrived is dead; it can be sent again by hand."""
     log_level: str = "INFO"
 
     @field_validator("tenant")
@@ -93,6 +102,12 @@ class ServerSettings(BaseSettings):
             return str(parse_tenant(value))
         except BadIdError as error:
             raise ValueError(str(error)) from error
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _networks_are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_networks(value)
+        return value
 
     @property
     def database(self) -> str:

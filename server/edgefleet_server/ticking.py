@@ -77,6 +77,8 @@ class Ticker:
             self._pruned = now
             went_well &= self._step("prune telemetry", lambda: self._parts.telemetry.prune(now))
             went_well &= self._step("prune events", lambda: self._parts.fleet.prune_events(now))
+            went_well &= self._step("prune webhook deliveries", self._parts.webhooks.prune)
+            went_well &= self._step("prune alerts", self._parts.alerts.prune)
         self._parts.metrics.ticks.labels("ok" if went_well else "failed").inc()
         self._last = now
 

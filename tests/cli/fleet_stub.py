@@ -32,7 +32,7 @@ class Asked:
 class Stub:
     """Answers by `METHOD /path` (below /api/v1): the next of a list at each request, the last one again and again.
 
-    An answer is a JSON object, a `(status, JSON object)`, or None for a connection that is cut.
+    An answer is a JSON object, a `(status, JSON object)`, the bytes of a stream (`told`), or None for a connection that is cut.
     """
 
     url: str = ""
@@ -72,6 +72,12 @@ def page(items: list[Json]) -> Json:
     return {"items": items, "next_cursor": None, "total": len(items)}
 
 
+def told(items: list[Json]) -> bytes:
+    """Return events as a stream tells them, with the comments that a server sends too."""
+    frames = [f"id: {one['id']}\nevent: edgefleet.test\ndata: {json.dumps(one)}\n\n" for one in items]
+    return "".join(["retry: 2000\n: hello\n\n", *frames, ": still here\n\n"]).encode()
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     stub: Stub
@@ -85,6 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
         if answer is None:
             self.close_connection = True
             return
+        if isinstance(answer, bytes):
+            self._stream(answer)
+            return
         status, document = answer if isinstance(answer, tuple) else (200, answer)
         raw = b"" if status == 204 else json.dumps(document).encode()
         self.send_response(status)
@@ -93,6 +102,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(raw)
+
+    def _stream(self, text: bytes) -> None:
+        """Answer with a stream that ends."""
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        self.wfile.write(text)
+        self.close_connection = True
 
     do_GET = do_HEAD = do_POST = do_DELETE = do_PATCH = _respond  # noqa: N815 - names of the standard library
 

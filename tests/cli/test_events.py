@@ -12,15 +12,18 @@ from typing import Any
 import pytest
 
 from edgefleet_cli.api_client import PAGE_SIZE, ApiClient
+from edgefleet_cli.errors import BadAnswerError
+from edgefleet_cli.event_stream import events_of
 from edgefleet_cli.event_view import what
 from edgefleet_cli.following import Follower, event_line
 from edgefleet_cli.options import Format
 from edgefleet_cli.output import Output
 from tests.cli.conftest import Edgectl
-from tests.cli.fleet_stub import Asked, SteppedClock, Stub, event, page, problem
+from tests.cli.fleet_stub import Asked, SteppedClock, Stub, event, page, problem, told
 from tests.cli.terminal import Terminal
 
 _GET = "GET /events"
+_STREAM = "GET /events/stream"
 
 
 class _Feed(Stub):
@@ -40,11 +43,11 @@ class _Feed(Stub):
         if self.away:
             self.away -= 1
             return problem(503, "server.database_unavailable", "away")
-        limit = int(asked.query["limit"])
-        if "after_id" not in asked.query:
+        if asked.what == _GET:
+            limit = int(asked.query["limit"])
             return page([event(number) for number in sorted(self.seen, reverse=True)[:limit]])
         after_id = int(asked.query["after_id"])
-        return page([event(number) for number in sorted(self.seen) if after_id < number <= self.settled][:limit])
+        return told([event(number) for number in sorted(self.seen) if after_id < number <= self.settled])
 
 
 def _followed(
@@ -92,7 +95,7 @@ def test_an_event_that_is_committed_late_is_not_missed(fleet: Stub) -> None:
     assert _followed(fleet, feed, steps, wait_s=6) == [1, 2, 4, 3, 5]
 
 
-def test_many_events_at_once_are_read_page_by_page(fleet: Stub) -> None:
+def test_many_events_at_once_are_read_in_one_stream(fleet: Stub) -> None:
     feed = _Feed(fleet.url)
     many = list(range(1, 2 * PAGE_SIZE + 5))
     assert _followed(fleet, feed, {1: lambda: _put(feed, *many)}, wait_s=1.5) == many
@@ -117,20 +120,26 @@ def test_a_first_request_that_fails_is_an_error(edgectl: Edgectl, fleet: Stub) -
 
 
 def test_filters_go_to_the_server(edgectl: Edgectl, fleet: Stub) -> None:
-    fleet.says(_GET, page([event(1)]), page([]))
+    fleet.says(_GET, page([event(1)]))
+    fleet.says(_STREAM, told([]))
     flags = ("--rollout", "r-7f3a9c", "--kind", "stage", "--device", "d-1", "--since", "2026-01-03T12:00:00Z")
     assert edgectl("events", *flags).code == 0
     ran = edgectl("events", "-f", *flags, "--timeout", "1200ms")
     assert ran.code == 8
     wanted = {"rollout": "r-7f3a9c", "kind": "stage", "device": "d-1", "since": "2026-01-03T12:00:00Z"}
     queries = fleet.queries(_GET)
-    assert len(queries) >= 3
+    assert len(queries) == 2
     assert all(wanted.items() <= query.items() for query in queries)
+    streamed = fleet.queries(_STREAM)
+    assert streamed
+    assert all({**query, "since": wanted["since"]}.items() >= wanted.items() for query in streamed)
+    assert all("since" not in query for query in streamed)
 
 
 @pytest.mark.parametrize("form", ["table", "wide", "json", "csv", "name", "yaml"])
 def test_each_format_is_a_stream(edgectl: Edgectl, fleet: Stub, form: str) -> None:
-    fleet.says(_GET, page([event(2), event(1)]), page([event(1), event(2), event(3)]), page([]))
+    fleet.says(_GET, page([event(2), event(1)]))
+    fleet.says(_STREAM, told([event(1), event(2), event(3)]), told([]))
     ran = edgectl("events", "-f", "--timeout", "1200ms", "-o", form)
     assert ran.code == 8
     if form == "json":
@@ -144,8 +153,26 @@ def test_each_format_is_a_stream(edgectl: Edgectl, fleet: Stub, form: str) -> No
         assert len(ran.out.splitlines()) == 4
 
 
+def test_a_type_is_asked_of_the_stream_and_only_with_it(edgectl: Edgectl, fleet: Stub) -> None:
+    fleet.says(_GET, page([event(2), event(1)]))
+    fleet.says(_STREAM, told([event(3)]), told([]))
+    ran = edgectl("events", "-f", "--type", "edgefleet.rollout.*", "--timeout", "1200ms", "-o", "name")
+    assert ran.out.split() == ["3"]
+    assert fleet.queries(_STREAM)[0]["type"] == "edgefleet.rollout.*"
+    assert fleet.queries(_STREAM)[0]["after_id"] == "2"
+    assert edgectl("events", "--type", "edgefleet.rollout.*").code == 2
+
+
+def test_an_event_that_breaks_off_is_none_and_what_is_no_object_is_refused() -> None:
+    assert list(events_of(["id: 1", 'data: {"id": 1}', "", ": hello", "", 'data: {"id": 2}'])) == [{"id": 1}]
+    assert list(events_of(['data:{"a":', "data: 1}", "", ""])) == [{"a": 1}]
+    with pytest.raises(BadAnswerError):
+        list(events_of(["data: [1]", ""]))
+
+
 def test_ctrl_c_exits_130(fleet: Stub) -> None:
-    fleet.says(_GET, page([event(1)]), page([]))
+    fleet.says(_GET, page([event(1)]))
+    fleet.says(_STREAM, told([]))
     command = [sys.executable, "-m", "edgefleet_cli.main", "events", "-f", "-o", "json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -157,7 +184,8 @@ def test_ctrl_c_exits_130(fleet: Stub) -> None:
 
 
 def test_a_followed_event_is_folded_below_its_words_on_a_terminal(fleet: Stub) -> None:
-    fleet.says(_GET, page([event(1)]), page([]))
+    fleet.says(_GET, page([event(1)]))
+    fleet.says(_STREAM, told([]))
     terminal = Terminal(fleet, "events", "-f", "--timeout", "1100ms")
     assert terminal.end() == 8
     lines = terminal.shown.splitlines()
@@ -167,7 +195,8 @@ def test_a_followed_event_is_folded_below_its_words_on_a_terminal(fleet: Stub) -
 
 
 def test_a_reader_that_goes_away_ends_the_following(fleet: Stub) -> None:
-    fleet.says(_GET, page([event(1)]), page([event(2)]), page([event(3)]))
+    fleet.says(_GET, page([event(1)]))
+    fleet.says(_STREAM, told([event(2)]), told([event(3)]), told([event(4)]), told([event(5)]))
     command = [sys.executable, "-m", "edgefleet_cli.main", "events", "-f", "-o", "json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -22,7 +22,9 @@ from edgefleet_protocol.blocks import BlockErrorCode
 from edgefleet_protocol.ids import DeviceId, RolloutId, TenantId
 from edgefleet_protocol.topics import Topics
 from edgefleet_server.access.rules import POLICY
+from edgefleet_server.fleet.event_types import all_types
 from edgefleet_server.http_errors import status_of
+from edgefleet_server.rollout.gating import GateKind
 from tests.house.pages import SHELL_WORDS, anchors, blocks, links, needs_server, pages, script, shell_blocks
 from tests.house.tree import ROOT
 
@@ -205,6 +207,15 @@ def test_error_page_has_every_code_of_a_conversion_with_the_server_s_status() ->
 def test_rest_page_is_the_policy() -> None:
     told = re.findall(r"^\| `(\w+) (\S+)` \| (\w+) \|", text("reference/rest.md"), re.MULTILINE)
     assert set(told) == {(method, path, str(role)) for (method, path), role in POLICY.items()}
+
+
+def test_events_page_names_every_type() -> None:
+    assert set(re.findall(r"^\| `(edgefleet\.\S+)` \|", text("reference/events.md"), re.MULTILINE)) == set(all_types())
+
+
+def test_rollout_spec_page_names_every_kind_of_gate() -> None:
+    page = text("reference/rollout-spec.md")
+    assert [kind for kind in GateKind if f"`{kind.value}`" not in page] == []
 
 
 def test_architecture_picture_is_well_formed_and_loads_nothing() -> None:

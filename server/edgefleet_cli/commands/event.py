@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli import completion
-from edgefleet_cli.errors import EXIT_TIMEOUT
+from edgefleet_cli.errors import EXIT_TIMEOUT, UsageError
 from edgefleet_cli.event_view import EVENTS
 from edgefleet_cli.figures import pairs, text
 from edgefleet_cli.output import Column
@@ -16,7 +16,7 @@ from edgefleet_cli.session import Session
 app = typer.Typer(help="The fleet as a whole.", no_args_is_help=True)
 
 
-def events(
+def events(  # noqa: PLR0913, PLR0917  # one parameter an option
     ctx: typer.Context,
     limit: Annotated[
         int, typer.Option("--limit", min=1, help="At most this many; with -f, as many to begin with.")
@@ -30,6 +30,10 @@ def events(
     kind: Annotated[
         str | None, typer.Option("--kind", help="Only of this kind, e.g. rollout, stage, assignment.")
     ] = None,
+    event_type: Annotated[
+        str | None,
+        typer.Option("--type", help="With -f: only of these types, e.g. edgefleet.rollout.* (commas between several)."),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option("--device", metavar="ID", help="Only of this device.", autocompletion=completion.devices),
@@ -39,11 +43,17 @@ def events(
     session = Session.of(ctx)
     filters = {"rollout": rollout, "kind": kind, "device": device, "since": since}
     if not follow:
+        if event_type is not None:
+            raise UsageError(
+                "--type is for following",
+                why="the list of what happened is chosen by --kind",
+                next_step="add -f, or use --kind",
+            )
         session.out.items(session.api.pages("/events", limit=limit, **filters), EVENTS)
         return
     from edgefleet_cli.following import Follower, show_line
 
-    follower = Follower(session.api, session.out, session.clock, filters)
+    follower = Follower(session.api, session.out, session.clock, {**filters, "type": event_type})
     is_first = True
     for event in follower.follow(limit=limit, wait_s=session.options.timeout_s):
         if session.out.is_for_eyes:

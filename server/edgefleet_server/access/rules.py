@@ -59,6 +59,7 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/enrollments"): Role.VIEWER,
     ("POST", "/enrollments"): Role.OPERATOR,
     ("GET", "/events"): Role.VIEWER,
+    ("GET", "/events/stream"): Role.VIEWER,
     ("GET", "/fleet/summary"): Role.VIEWER,
     ("POST", "/rollouts"): Role.OPERATOR,
     ("POST", "/rollouts:plan"): Role.VIEWER,
@@ -72,12 +73,33 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("POST", "/rollouts/{rollout_id}:resume"): Role.OPERATOR,
     ("POST", "/rollouts/{rollout_id}:abort"): Role.OPERATOR,
     ("POST", "/rollouts/{rollout_id}:promote"): Role.OPERATOR,
+    ("POST", "/webhooks"): Role.ADMIN,
+    ("GET", "/webhooks"): Role.OPERATOR,
+    ("GET", "/webhooks/{webhook_id}"): Role.OPERATOR,
+    ("DELETE", "/webhooks/{webhook_id}"): Role.ADMIN,
+    ("POST", "/webhooks/{webhook_id}:rotate"): Role.ADMIN,
+    ("POST", "/webhooks/{webhook_id}:ping"): Role.OPERATOR,
+    ("GET", "/webhooks/{webhook_id}/deliveries"): Role.OPERATOR,
+    ("GET", "/webhooks/{webhook_id}/deliveries/{delivery_id}"): Role.OPERATOR,
+    ("POST", "/webhooks/{webhook_id}/deliveries/{delivery_id}:redeliver"): Role.OPERATOR,
+    ("POST", "/alert-receivers"): Role.ADMIN,
+    ("GET", "/alert-receivers"): Role.OPERATOR,
+    ("DELETE", "/alert-receivers/{receiver_id}"): Role.ADMIN,
     ("GET", "/groups"): Role.VIEWER,
     ("POST", "/groups"): Role.OPERATOR,
     ("GET", "/groups/{name}"): Role.VIEWER,
     ("GET", "/groups/{name}/members"): Role.VIEWER,
     ("DELETE", "/groups/{name}"): Role.OPERATOR,
 }
+
+
+OWN_TOKEN_PATH: Final = "/hooks/alertmanager/{token}"  # noqa: S105  # an address, not a token
+"""The one route that takes no operator token but one of its own, in its address: it stands in no table, and no log has the address."""
+
+
+def is_own_token_path(path: str) -> bool:
+    """Return whether an address (with the prefix) has a token in it."""
+    return path.startswith(API_PREFIX + OWN_TOKEN_PATH.removesuffix("{token}"))
 
 
 def role_of(method: str, path: str) -> Role | None:

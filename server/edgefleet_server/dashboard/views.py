@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
-from edgefleet_server.fleet.views import DeviceView, EventView, FleetReader, ReportedModel, release_of
+from edgefleet_server.fleet.happenings import EventView
+from edgefleet_server.fleet.views import DeviceView, FleetReader, ReportedModel, release_of
 from edgefleet_server.paging import encode_cursor
 from edgefleet_server.rollout.views import CountsView, DecisionView, RolloutDevice, RolloutView, StageView
 from edgefleet_server.telemetry.model import Latest

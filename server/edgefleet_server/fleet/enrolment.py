@@ -35,9 +35,10 @@ from edgefleet_server.fleet.errors import (
     DeviceRevokedError,
     NoProfileError,
 )
-from edgefleet_server.fleet.model import ClaimOrder, ClaimView, DeviceIdentity, NewClaim
+from edgefleet_server.fleet.happenings import EventFeed
+from edgefleet_server.fleet.model import ClaimOrder, ClaimView, DeviceIdentity, NewClaim, NewEvent
 from edgefleet_server.fleet.rules import check_labels
-from edgefleet_server.fleet.tables import FleetClaim, FleetDevice, FleetEnrolment, FleetEvent
+from edgefleet_server.fleet.tables import FleetClaim, FleetDevice, FleetEnrolment
 from edgefleet_server.signing.service import SigningService
 
 MAX_TOKEN_CHARS: Final = 2048
@@ -103,10 +104,11 @@ def parse_facts(raw: Mapping[str, Any]) -> Facts:
 class Enroller:
     """Makes claims and turns them into devices."""
 
-    def __init__(self, db: Database, signing: SigningService, clock: Clock) -> None:
+    def __init__(self, db: Database, signing: SigningService, feed: EventFeed, clock: Clock) -> None:
         """Wire the parts."""
         self._db = db
         self._signing = signing
+        self._feed = feed
         self._clock = clock
 
     def create_claims(self, order: ClaimOrder, *, url: str, created_by: str) -> list[NewClaim]:
@@ -196,7 +198,7 @@ class Enroller:
             assert row is not None, "the caller authenticated it"
             row.next_public_key = public_key
             row.cert_not_after = issued.not_after
-            session.add(self._event(device.id, "identity_renewed", {"serial": issued.serial}))
+            self._feed.add([NewEvent("identity_renewed", device.id, detail={"serial": issued.serial})])
         return issued.pem.decode()
 
     def promote_key(self, device_id: DeviceId, used_key: str) -> None:
@@ -252,13 +254,9 @@ class Enroller:
             )
         )
         session.add(FleetEnrolment(claim_id=claim.id, key_sha256=key_sha256, device_id=device_id, cert=cert, at=now))
-        session.add(self._event(device_id, "enrolled", {"claim": claim.id, "profile": profile}))
         session.flush()
+        self._feed.add([NewEvent("enrolled", device_id, detail={"claim": claim.id, "profile": profile})])
         return NewDevice(device_id, cert, profile, Sha256(claim.root_sha256))
-
-    def _event(self, device_id: str, kind: str, detail: Mapping[str, Any]) -> FleetEvent:
-        now = self._clock.now()
-        return FleetEvent(device_id=device_id, at=now, received_at=now, kind=kind, detail=dict(detail))
 
 
 def _check_prefix(prefix: str) -> None:

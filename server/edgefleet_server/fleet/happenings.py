@@ -9,13 +9,16 @@ behind the gap is SETTLED old: by then what took the missing id has committed or
 must not last longer. SQLite has one writer at a time: there ids are seen in order and nothing waits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db import Database
-from edgefleet_server.fleet import store
+from edgefleet_server.fleet import feed_store, store
+from edgefleet_server.fleet.event_types import type_of
+from edgefleet_server.fleet.listening import CommitBell
 from edgefleet_server.fleet.model import EventFilter, NewEvent
 from edgefleet_server.fleet.tables import FleetEvent
 
@@ -24,13 +27,35 @@ KEPT: Final = timedelta(days=90)
 PRUNE_BATCH: Final = 5_000
 
 
+@dataclass(frozen=True)
+class EventView:
+    """One event. type: its public name, see `event_types`."""
+
+    id: int
+    device: str
+    at: datetime
+    received_at: datetime
+    kind: str
+    type: str
+    model: str
+    rollout: str | None
+    detail: Mapping[str, Any]
+
+
+Outbox = Callable[[Sequence[EventView]], None]
+"""Called with new events in the very transaction that stores them: what it writes is committed with them, or not at all."""
+
+
 class EventFeed:
-    """Adds, follows and prunes events."""
+    """Adds, follows and prunes events. `outboxes`: who writes down, in the same transaction, that they are to be sent."""
 
     def __init__(self, db: Database, clock: Clock) -> None:
         """Wire the parts."""
         self._db = db
         self._clock = clock
+        self.outboxes: list[Outbox] = []
+        self.bell = CommitBell()
+        """Rung when events were committed by this process."""
 
     def add(self, rows: Sequence[NewEvent]) -> list[int]:
         """Store what happened here, in the caller's transaction, with one statement; return the ids in the order of `rows`."""
@@ -50,7 +75,25 @@ class EventFeed:
         if not plain:
             return []
         with self._db.session() as session:
-            return store.add_server_events(session, plain)
+            ids = store.add_server_events(session, plain)
+            self.bell.ring(session)
+            self._tell([{**row, "id": one} for row, one in zip(plain, ids, strict=True)])
+            return ids
+
+    def add_told(self, rows: Sequence[dict[str, Any]]) -> int:
+        """Store what devices told, each event once, in the caller's transaction; return how many were new."""
+        with self._db.session() as session:
+            new = store.add_events(session, rows)
+            if new:
+                self.bell.ring(session)
+                self._tell(new)
+            return len(new)
+
+    def _tell(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        if self.outboxes and rows:
+            views = [event_view(FleetEvent(**row)) for row in rows]
+            for outbox in self.outboxes:
+                outbox(views)
 
     def after(self, after_id: int, what: EventFilter, limit: int) -> tuple[list[FleetEvent], int]:
         """Return up to `limit` events after an id, oldest first, and how many of them there are by now."""
@@ -59,6 +102,23 @@ class EventFeed:
             until = None if self._db.is_sqlite else store.settled_until(session, settled, after_id)
             rows = store.events_after(session, what, after_id, until, limit)
             return list(rows), store.count_events(session, what, after_id=after_id, until=until)
+
+    def position(self) -> int:
+        """Return an id up to which nothing can appear any more: that of the newest event that is SETTLED old, 0 without one."""
+        with self._db.read() as session:
+            return feed_store.newest_before(session, self._clock.now() - SETTLED)
+
+    def since(self, after_id: int, what: EventFilter, limit: int) -> list[EventView]:
+        """Return up to `limit` events after an id, oldest first, by the rule of `after` but uncounted: for streams."""
+        with self._db.read() as session:
+            settled = self._clock.now() - SETTLED
+            until = None if self._db.is_sqlite else store.settled_until(session, settled, after_id)
+            return [event_view(row) for row in store.events_after(session, what, after_id, until, limit)]
+
+    def by_id(self, ids: Sequence[int]) -> dict[int, EventView]:
+        """Return these events by id; what was pruned is left out."""
+        with self._db.read() as session:
+            return {row.id or 0: event_view(row) for row in feed_store.events_by_id(session, ids)}
 
     def prune(self, now: datetime) -> int:
         """Remove what devices told more than KEPT ago, in transactions of one batch each; return how many.
@@ -72,3 +132,18 @@ class EventFeed:
             done += removed
             if removed < PRUNE_BATCH:
                 return done
+
+
+def event_view(row: FleetEvent) -> EventView:
+    """Return a row as it is shown."""
+    return EventView(
+        id=row.id or 0,
+        device=row.device_id,
+        at=row.at,
+        received_at=row.received_at,
+        kind=row.kind,
+        type=type_of(row.kind, row.device_id, row.detail),
+        model=row.model,
+        rollout=row.rollout_id,
+        detail=row.detail,
+    )

@@ -22,6 +22,7 @@ from edgefleet_protocol.ids import DeviceId, parse_target_path
 from edgefleet_protocol.messages import Event, ModelState, Presence, State, assignment_of
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import store
+from edgefleet_server.fleet.happenings import EventFeed
 from edgefleet_server.fleet.listening import CommitBell
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 
@@ -42,9 +43,10 @@ class Answer(StrEnum):
 class ReportBook:
     """Stores reports."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, feed: EventFeed, clock: Clock) -> None:
         """Wire the parts."""
         self._db = db
+        self._feed = feed
         self._clock = clock
         self.news = CommitBell()
         """Rung when a report told something new of a model, of a document or of presence."""
@@ -84,9 +86,7 @@ class ReportBook:
     def take_events(self, events: Sequence[Event]) -> int:
         """Store events, each once; return how many were new."""
         now = self._clock.now()
-        rows = [_event_row(event, now) for event in events]
-        with self._db.session() as session:
-            return store.add_events(session, rows)
+        return self._feed.add_told([_event_row(event, now) for event in events])
 
     def _store_state(self, session: Session, device: FleetDevice, state: State) -> None:
         device.boot_id = state.boot_id[:64]

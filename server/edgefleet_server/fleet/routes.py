@@ -13,6 +13,7 @@ from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.fleet.beside import Beside
 from edgefleet_server.fleet.errors import CaptureKeyUnknownError
+from edgefleet_server.fleet.happenings import EventView
 from edgefleet_server.fleet.model import ClaimView, Deployment, EventFilter, Group, TaskView
 from edgefleet_server.fleet.sampling import CaptureKeyView
 from edgefleet_server.fleet.schemas import (
@@ -24,7 +25,8 @@ from edgefleet_server.fleet.schemas import (
     GroupIn,
     TaskIn,
 )
-from edgefleet_server.fleet.views import DeviceView, EventView, ReleaseDevice, Summary
+from edgefleet_server.fleet.stream_routes import add_stream_route
+from edgefleet_server.fleet.views import DeviceView, ReleaseDevice, Summary
 from edgefleet_server.paging import ListOf, PageRequest, Paging, T, cut_page
 from edgefleet_server.parts import Parts
 
@@ -54,6 +56,7 @@ def build_router(parts: Parts) -> APIRouter:
     _add_enrollment_routes(router, parts)
     _add_release_routes(router, parts)
     _add_event_routes(router, parts)
+    add_stream_route(router, parts)
     _add_group_routes(router, parts)
     _add_capture_key_routes(router, parts)
     _add_task_routes(router, parts)

@@ -55,6 +55,7 @@ from edgefleet_server.fleet.model import (
 from edgefleet_server.fleet.offering import OfferReader
 from edgefleet_server.fleet.reports import Answer, ReportBook
 from edgefleet_server.fleet.sampling import CaptureKeyBook, CaptureKeyView
+from edgefleet_server.fleet.streaming import EventHub
 from edgefleet_server.fleet.tasking import TaskBook
 from edgefleet_server.fleet.views import FleetReader
 from edgefleet_server.registry.model import BundleView, ReleaseView
@@ -95,16 +96,17 @@ class FleetService:
         self._replays = ReplayCache()
         self._broker = _external_broker(settings.broker)
         self._device_port = settings.device_port
-        self.enroller = Enroller(db, signing, clock)
+        self.feed = EventFeed(db, clock)
+        self.enroller = Enroller(db, signing, self.feed, clock)
         self.desired = DesiredBook(db, signing, clock)
         self.groups = GroupBook(db, clock)
         self.sampling = CaptureKeyBook(db, clock)
-        self._feed = EventFeed(db, clock)
-        self.reader = FleetReader(db, self._feed)
+        self.stream = EventHub(self.feed)
+        self.reader = FleetReader(db, self.feed)
         self._offers = OfferReader(db)
         self._brake = Brake(db, signing, clock)
-        self._reports = ReportBook(db, clock)
-        self.tasks = TaskBook(db, self.desired, self._feed, clock)
+        self._reports = ReportBook(db, self.feed, clock)
+        self.tasks = TaskBook(db, self.desired, self.feed, clock)
         self._revocation_listeners: list[Callable[[DeviceId], None]] = []
 
     # ---- addresses that are known once the process listens
@@ -197,7 +199,7 @@ class FleetService:
             store.delete_desired(session, device_id)
             self._signing.revoke_device_certificates(device_id)
             event.listen(session, "after_commit", lambda _session: self._revoked(DeviceId(device_id)), once=True)
-            self._feed.add([NewEvent("revoked", device_id)])
+            self.feed.add([NewEvent("revoked", device_id)])
             self._reports.news.ring(session)
 
     def on_revoked(self, listener: Callable[[DeviceId], None]) -> Callable[[], None]:
@@ -225,7 +227,7 @@ class FleetService:
             if profile is not None and profile != row.profile:
                 before, row.profile = row.profile, self._registry.profile(profile).name
                 detail = {"from": before, "to": row.profile}
-                self._feed.add([NewEvent("profile_set", device_id, detail=detail)])
+                self.feed.add([NewEvent("profile_set", device_id, detail=detail)])
 
     def profiles_in_use(self) -> list[ProfileName]:
         """Return the profiles of the devices that are not revoked."""
@@ -319,7 +321,7 @@ class FleetService:
         }
         with self._db.session():
             written = self.desired.set_active(wishes)
-            self._feed.add(
+            self.feed.add(
                 [
                     NewEvent(
                         "desired",
@@ -339,7 +341,7 @@ class FleetService:
         """Write these devices' documents, all in one transaction; return their gens, and why some have none."""
         with self._db.session():
             written = self.desired.set_candidates(wishes_of(bundles, beside))
-            self._feed.add(events_of(written, bundles, beside, by))
+            self.feed.add(events_of(written, bundles, beside, by))
         gens = {device: done[0].gen for device, done in written.items() if not isinstance(done, str)}
         return gens, {device: done for device, done in written.items() if isinstance(done, str)}
 
@@ -434,11 +436,11 @@ class FleetService:
 
     def add_events(self, rows: Sequence[NewEvent]) -> list[int]:
         """Store what happened here, with one statement; return the ids in the order of `rows`."""
-        return self._feed.add(rows)
+        return self.feed.add(rows)
 
     def prune_events(self, now: datetime) -> int:
         """Remove what devices told more than 90 days ago, and old results of tasks; return how many. For the engine tick."""
-        return self._feed.prune(now) + self.tasks.prune(now)
+        return self.feed.prune(now) + self.tasks.prune(now)
 
     # ---- what devices say
 

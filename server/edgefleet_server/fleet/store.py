@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import BigInteger, Select, case, cast, delete, func, insert, literal, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -325,21 +325,27 @@ def states_of_model(session: Session, model: str) -> Sequence[FleetModelState]:
     return session.execute(statement).scalars().all()
 
 
-def add_events(session: Session, rows: Sequence[dict[str, Any]]) -> int:
-    """Insert device events; those that are there already change nothing. Return how many were new."""
+_EVENT_KEY: Final = (col(FleetEvent.device_id), col(FleetEvent.boot_id), col(FleetEvent.seq))
+
+
+def add_events(session: Session, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Insert device events; those that are there already change nothing. Return those that were new, with their `id`."""
     if session.get_bind().dialect.name == "postgresql":
         # there a refused row still uses up an id, and a gap in the ids makes those who follow the feed wait
         rows = _without_known(session, rows)
     if not rows:
-        return 0
-    statement = _insert(session, FleetEvent).values(list(rows)).on_conflict_do_nothing().returning(col(FleetEvent.id))
-    return len(session.execute(statement).all())
+        return []
+    said = {
+        (row["device_id"], row["boot_id"], row["seq"]): row for row in reversed(rows)
+    }  # of two the first one counts
+    insert_all = _insert(session, FleetEvent).values(list(rows)).on_conflict_do_nothing()
+    found = session.execute(insert_all.returning(col(FleetEvent.id), *_EVENT_KEY))
+    return sorted(({**said[tuple(key)], "id": int(one)} for one, *key in found), key=lambda row: row["id"])
 
 
 def _without_known(session: Session, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    key = (col(FleetEvent.device_id), col(FleetEvent.boot_id), col(FleetEvent.seq))
     said = {(row["device_id"], row["boot_id"], row["seq"]): row for row in rows}
-    known = {tuple(found) for found in session.execute(select(*key).where(tuple_(*key).in_(said)))}
+    known = {tuple(found) for found in session.execute(select(*_EVENT_KEY).where(tuple_(*_EVENT_KEY).in_(said)))}
     return [row for one, row in said.items() if one not in known]
 
 

@@ -17,9 +17,9 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, parse_target_path
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import rules, selecting, store
-from edgefleet_server.fleet.happenings import EventFeed
+from edgefleet_server.fleet.happenings import EventFeed, EventView, event_view
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus, EventFilter
-from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetEvent, FleetModelState
+from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetModelState
 from edgefleet_server.telemetry.model import Latest
 
 
@@ -139,20 +139,6 @@ class ReleaseDevice:
 
 
 @dataclass(frozen=True)
-class EventView:
-    """One event."""
-
-    id: int
-    device: str
-    at: datetime
-    received_at: datetime
-    kind: str
-    model: str
-    rollout: str | None
-    detail: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class ModelCount:
     """How many devices report one state of one version."""
 
@@ -238,7 +224,7 @@ class FleetReader:
         what = EventFilter(device_id, rollout, kinds, since)
         with self._db.read() as session:
             rows = store.events_page(session, what, before, limit + 1)
-            return [_event_view(row) for row in rows], store.count_events(session, what)
+            return [event_view(row) for row in rows], store.count_events(session, what)
 
     def events_after(self, after_id: int, what: EventFilter, limit: int) -> tuple[list[EventView], int]:
         """Return up to `limit` + 1 events after an id, oldest first, and how many there are; following so loses none.
@@ -246,7 +232,7 @@ class FleetReader:
         The rule is in `happenings`: on PostgreSQL an event may come up to 10 s late, never after a later one.
         """
         rows, total = self._feed.after(after_id, what, limit + 1)
-        return [_event_view(row) for row in rows], total
+        return [event_view(row) for row in rows], total
 
     def summary(self) -> Summary:
         """Return the fleet in numbers."""
@@ -376,19 +362,6 @@ def _release_device(row: FleetDevice, state: FleetModelState | None, *, wanted: 
         phase=None if state is None else state.phase,
         state="offered" if state is None else state.assignment,
         error_class=None if state is None else state.error_class,
-    )
-
-
-def _event_view(row: FleetEvent) -> EventView:
-    return EventView(
-        id=row.id or 0,
-        device=row.device_id,
-        at=row.at,
-        received_at=row.received_at,
-        kind=row.kind,
-        model=row.model,
-        rollout=row.rollout_id,
-        detail=row.detail,
     )
 
 

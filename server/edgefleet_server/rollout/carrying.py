@@ -17,7 +17,7 @@ from edgefleet_protocol.desired import Deadlines, Ref, TelemetryWish
 from edgefleet_protocol.ids import DeviceId, ModelName
 from edgefleet_server.fleet.model import ModelChange, NewEvent
 from edgefleet_server.fleet.service import FleetService
-from edgefleet_server.rollout import rules, store
+from edgefleet_server.rollout import gate_store, rules, store
 from edgefleet_server.rollout.loading import Loader
 from edgefleet_server.rollout.machines import EXPOSED_STATES, ROLLOUT_FINAL
 from edgefleet_server.rollout.model import (
@@ -67,6 +67,7 @@ class _Outcome:
     cells: dict[tuple[int, str], Cell] = field(default_factory=dict)
     assignments: dict[DeviceId, Assignment] = field(default_factory=dict)
     new: set[DeviceId] = field(default_factory=set)
+    made: list[Cell] = field(default_factory=list)
     documents: dict[DeviceId, Offer | GiveBack] = field(default_factory=dict)
     events: list[NewEvent] = field(default_factory=list)
 
@@ -88,6 +89,7 @@ class Carrier:
                 case RolloutMoved():
                     outcome.events.append(_move_rollout(row, effect, actor, now))
                 case CellMade() | CellNoted():
+                    outcome.made += [effect.cell] if isinstance(effect, CellMade) else []
                     outcome.cells[effect.cell.stage, effect.cell.stratum] = effect.cell
                 case CellMoved():
                     outcome.cells[effect.cell.stage, effect.cell.stratum] = effect.cell
@@ -105,6 +107,7 @@ class Carrier:
                 case Judged():
                     store.add_decision(session, _decision(row, effect, now))
         store.save_cells(session, row.id, list(outcome.cells.values()))
+        gate_store.prepare(session, row.id, snapshot.spec, outcome.made, now)
         session.flush()  # the brake is read from the rows
         self.set_brake(session, now)
         self._sign(row, snapshot, outcome, now)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.gating import facts_of_gates
 from edgefleet_server.rollout.machines import EXPOSED_STATES, FAILED_STATES
 from edgefleet_server.rollout.model import Assignment, Cell, Counts, Facts, Snapshot
 from edgefleet_server.rollout.rules import LOST, rule_for
@@ -64,6 +65,7 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         open_for_s=max(0.0, (now - since).total_seconds()),
         inconclusive_after_s=spec.on_inconclusive.after.total_seconds(),
         inconclusive_do=spec.on_inconclusive.do,
+        gates=facts_of_gates(stage.gates, snapshot.answers.get((cell.stage, cell.stratum), {}), now),
     )
 
 

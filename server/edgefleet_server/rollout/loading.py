@@ -12,7 +12,7 @@ from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef,
 from edgefleet_server.fleet.model import DeviceStatus, ModelReport, WantedRef
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.rollout import store
+from edgefleet_server.rollout import gate_store, store
 from edgefleet_server.rollout.model import Bundle, Member, Report, RolloutState, Snapshot
 from edgefleet_server.rollout.spec import parse_spec
 from edgefleet_server.rollout.tables import Rollout
@@ -43,6 +43,7 @@ class Loader:
             cells=tuple(store.cells(session, row.id)),
             assignments=tuple(assignments),
             reports=self.reports(devices, model),
+            answers=gate_store.answers(session, row.id),
             code=row.code,
             reason=row.reason,
         )

@@ -17,6 +17,7 @@ import msgspec
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
+from edgefleet_server.rollout.gating import Answers, GateFact, WebhookGate
 
 SMALL_STRATUM: Final = 73
 """Clean devices that the promote e-process needs at its defaults; a stratum with fewer uses the small-fleet rules."""
@@ -117,6 +118,8 @@ class StageSpec:
     size: Size
     soak: timedelta
     promote: Promote
+    gates: tuple[WebhookGate, ...] = ()
+    """Webhook gates: what others say about the stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +213,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     open_for_s: float = 0.0
     inconclusive_after_s: float = 172_800.0
     inconclusive_do: OnFail = OnFail.PAUSE
+    gates: list[GateFact] = msgspec.field(default_factory=list)
 
 
 Figures = Mapping[str, float | int | str | None]
@@ -373,6 +377,8 @@ class Snapshot:
     code: str = ""
     reason: str = ""
     """Why the rollout is in its state."""
+    answers: Answers = field(default_factory=dict)
+    """What webhook gates last said."""
     missed: timedelta = timedelta()
     """For how long nobody looked although it was time: the server was away, and heard no device either."""
 

@@ -19,6 +19,7 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import rules
 from edgefleet_server.rollout.draft import Draft, Lane
 from edgefleet_server.rollout.facts import OUTSIDE, facts_of, soak_end
+from edgefleet_server.rollout.gating import GATE_OPENING, facts_of_gates, waits_to_open
 from edgefleet_server.rollout.hearing import moved
 from edgefleet_server.rollout.machines import CELL_OPEN, EXPOSED_STATES, IN_FLIGHT, AssignmentEvent, StageEvent
 from edgefleet_server.rollout.membership import cut_of, rank, shares
@@ -115,12 +116,23 @@ class _Walk(Draft):
         if cell is None or lane.has_failed or cell.state is StageState.HELD:
             return False
         if cell.state is StageState.PENDING:
+            if self._waits_for_gate(cell):
+                return False
             cell = self._open(lane, cell)
             if cell.state not in CELL_OPEN:
                 return cell.state is StageState.SKIPPED
         self._take_in(lane, cell)
         cell = self._settle(cell)
         return self._judge(cell)
+
+    def _waits_for_gate(self, cell: Cell) -> bool:
+        """Whether a webhook gate does not let the stage open yet; the cell's code says so, and that is when the gate is asked."""
+        gates = self.snapshot.spec.stages[cell.stage].gates
+        answers = self.snapshot.answers.get((cell.stage, cell.stratum), {})
+        waits = waits_to_open(facts_of_gates(gates, answers, self.now))
+        if waits and (cell.code, cell.reason) != (GATE_OPENING, waits):
+            self.note_cell(replace(cell, code=GATE_OPENING, reason=waits))
+        return bool(waits)
 
     def _open(self, lane: Lane, cell: Cell) -> Cell:
         """Fix the cell's cut and open it; a cell without any device to look at follows the other strata."""

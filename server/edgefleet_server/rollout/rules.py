@@ -29,6 +29,7 @@ from edgefleet_server.rollout.evidence import (
     threshold,
     upper_bound,
 )
+from edgefleet_server.rollout.gate_rules import asked_back_by_gate, held_by_gate
 from edgefleet_server.rollout.model import (
     SMALL_STRATUM,
     Advance,
@@ -139,14 +140,14 @@ def decide(facts: Facts) -> Decision:
     flaw = _flaw(facts)
     logs = _Logs.of(facts)
     figures = _figures(facts, logs)
-    against = _against(facts, logs, figures)
+    against = _against(facts, logs, figures) or asked_back_by_gate(facts, figures)
     if against is not None:
         if facts.on_fail is OnFail.PAUSE:
             return Pause(against.code, f"{against.reason} (on_fail: pause)", figures)
         return against
     if flaw:
         return _inconclusive(facts, _hold(FACTS_INCONSISTENT, figures, what=flaw))
-    verdict = _missing(facts, figures) or _promote(facts, logs, figures)
+    verdict = held_by_gate(facts, _missing(facts, figures) or _promote(facts, logs, figures))
     return _inconclusive(facts, verdict) if isinstance(verdict, Hold) else verdict
 
 

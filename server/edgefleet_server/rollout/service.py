@@ -98,7 +98,7 @@ class RolloutService:
                 raise LintError(planned.findings)
             self._refuse_overlap(session, members, ref)
             row = self._insert(session, spec, ref, salt, by)
-        self._wake()
+        self.wake()
         return RolloutId(row.id)
 
     def _insert(self, session: Session, spec: Spec, ref: ReleaseRef, salt: str, by: str) -> Rollout:
@@ -150,6 +150,18 @@ class RolloutService:
                     f"devices with this one, {shared[0]} among them.",
                     next_step=f"Let it end, or `edgectl rollout abort {other.id}`.",
                 )
+
+    # ---- finding
+
+    def open_named(self, name: str) -> list[RolloutId]:
+        """Return the open rollouts with this id or this name, oldest first."""
+        with self._db.read() as session:
+            return [RolloutId(row.id) for row in store.active(session) if name in (row.id, row.name)]
+
+    def open_of(self, model: str) -> list[RolloutId]:
+        """Return the open rollouts of a model, oldest first."""
+        with self._db.read() as session:
+            return [RolloutId(row.id) for row in store.active(session, model)]
 
     # ---- steering
 
@@ -235,9 +247,10 @@ class RolloutService:
                     next_step=f"See where it stands: `edgectl rollout show {row.id}`.",
                 ) from error
             self.carrier.carry(session, row, snapshot, made, actor=by, now=self._clock.now())
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let the engine look at once."""
         for waker in self._wakers:
             waker()
 

@@ -15,6 +15,7 @@ from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.fleet.rules import parse_selector
 from edgefleet_server.rollout.errors import BadSpecError
 from edgefleet_server.rollout.evidence import clean_needed
+from edgefleet_server.rollout.gating import dump_gates, parse_gates
 from edgefleet_server.rollout.model import (
     DeviceDeadlines,
     Inconclusive,
@@ -43,7 +44,7 @@ _NAME: Final = "[a-z0-9][a-z0-9-]{0,30}"
 _TITLE: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 _DOCUMENT: Final = ("apiVersion", "kind", "metadata", "spec")
 _SPEC: Final = ("release", "selector", "stages", "device", "gates", "promote", "on_fail", "on_inconclusive")
-_STAGE: Final = ("name", "size", "soak", "promote")
+_STAGE: Final = ("name", "size", "soak", "promote", "webhook")
 _SIZE: Final = ("percent", "count", "min", "count_total")
 _DEVICE: Final = tuple(f"{field.name}_deadline" for field in fields(DeviceDeadlines))
 _GATE: Final = tuple(field.name for field in fields(InstallGate))
@@ -72,6 +73,7 @@ def dump_spec(spec: Spec) -> dict[str, Any]:
                 "size": _dump_size(stage.size),
                 "soak": duration_text(stage.soak),
                 "promote": stage.promote.value,
+                "webhook": dump_gates(stage.gates),
             }
             for stage in spec.stages
         ],
@@ -211,7 +213,8 @@ def _stage(place: Place, index: int, promote: Promote, is_last: bool) -> StageSp
     own_promote = place.choice("promote", Promote, promote)
     written = place.need("size", "write {percent: 50} or {count: 10}")
     size = _size(written) if written is not None else None
-    return StageSpec(name, size, soak, own_promote) if size is not None else None
+    gates = parse_gates(place.get("webhook"))
+    return StageSpec(name, size, soak, own_promote, gates=gates) if size is not None else None
 
 
 def _check_names(items: list[Place], stages: list[StageSpec | None]) -> None:

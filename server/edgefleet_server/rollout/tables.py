@@ -109,3 +109,22 @@ class RolloutDecision(SQLModel, table=True):
     evidence: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     actor: str = Field(default="engine", max_length=80)
     fence: int = Field(default=0, sa_type=BigInteger)
+
+
+class RolloutGateCall(SQLModel, table=True):
+    """A webhook gate of one cell, and what it last answered. `place`: its number in the stage's list.
+
+    `answer` is a `gating.Answered`; `lease_until` keeps others from calling it at the same time; `next_at`: when to call again.
+    """
+
+    __tablename__ = "rollout_gate_call"
+
+    rollout_id: str = Field(primary_key=True, max_length=32)
+    stage: int = Field(primary_key=True)
+    stratum: str = Field(primary_key=True, max_length=63)
+    place: int = Field(primary_key=True)
+    kind: str = Field(max_length=24)
+    answer: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    calls: int = Field(default=0)
+    next_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)

@@ -6,6 +6,7 @@ from fastapi.testclient import TestClient
 
 from edgefleet_server.access.model import Role
 from edgefleet_server.access.service import AccessService
+from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.app import create_app
 from edgefleet_server.device_app import create_device_app
 from edgefleet_server.health import Health
@@ -18,6 +19,7 @@ from tests.server.fleet.house import House
 
 def parts_of(house: House) -> Parts:
     """Return the parts that routes get."""
+    rollout = RolloutService(house.db, house.fleet, house.registry, house.clock)
     return Parts(
         settings=house.settings,
         clock=house.clock,
@@ -27,10 +29,13 @@ def parts_of(house: House) -> Parts:
         registry=house.registry,
         conversion=cast("Any", house.jobs),
         fleet=house.fleet,
-        rollout=RolloutService(house.db, house.fleet, house.registry, house.clock),
+        rollout=rollout,
         telemetry=house.telemetry,
         costs=house.costs,
         captures=CaptureService(house.db, house.clock, house.fleet),
+        poster=house.poster,
+        webhooks=house.webhooks,
+        alerts=AlertService(house.db, rollout, house.clock),
         metrics=Metrics(),
         health=Health(),
     )

@@ -17,8 +17,10 @@ from edgefleet_protocol.blocks import LEAF_BYTES, leaf_index
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName, ProfileName, ReleaseRef, Version, target_path
 from edgefleet_server import migrations
+from edgefleet_server.addresses import parse_networks
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.posting import Poster
 from edgefleet_server.registry.blobs import open_blob_store
 from edgefleet_server.registry.model import BundleView, JobSpec, JobView, Publication, SourceFile
 from edgefleet_server.registry.service import RegistryService
@@ -26,6 +28,7 @@ from edgefleet_server.settings import ServerSettings, load_settings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.service import TelemetryService
+from edgefleet_server.webhook.service import WebhookService
 
 PROFILE = "generic-x86_64-ort"
 FACTS: dict[str, Any] = {
@@ -101,6 +104,8 @@ class House:
             fleet_profiles=lambda: self.fleet.profiles_in_use(),  # noqa: PLW0108  # fleet does not exist yet
         )
         self.fleet = FleetService(self.db, self.signing, self.registry, clock, self.settings)
+        self.poster = Poster(parse_networks(self.settings.webhook_networks), clock)
+        self.webhooks = WebhookService(self.db, self.fleet.feed, self.poster, clock, self.settings)
         self.telemetry = TelemetryService(self.db, clock)
         self.costs = CostService(self.db, clock, self.registry, self.fleet.reader.profiles_of)
         self.registry.forecast_with(self.costs.forecast)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_server.rollout.errors import BadSpecError
+from edgefleet_server.rollout.gating import GateKind, WebhookGate
 from edgefleet_server.rollout.model import (
     DeviceDeadlines,
     Inconclusive,
@@ -102,7 +103,7 @@ def test_a_whole_document_is_read_like_its_spec() -> None:
         (with_stages({"name": "Canary", "size": {"percent": 100}}), "$.stages[0].name", "[a-z0-9]"),
         (with_stages({"name": "x" * 32, "size": {"percent": 100}}), "$.stages[0].name", "matches"),
         (with_stages({"name": "x"}), "$.stages[0].size", "is missing"),
-        (with_stages(7), "$.stages[0]", "expected an object with name, size, soak and promote, got 7"),
+        (with_stages(7), "$.stages[0]", "expected an object with name, size, soak, promote and webhook, got 7"),
         (with_stages({"name": "x", "size": {"percent": 99}}), "$.stages[0].size", "must be `percent: 100`"),
         (with_stages({"name": "x", "size": {"count": 99}}), "$.stages[0].size", "nobody decided about"),
         (with_size(percent=0), "$.stages[0].size.percent", "greater than 0 and at most 100, got 0"),
@@ -261,6 +262,16 @@ RATIOS = st.floats(0.001, 0.999)
 
 
 @st.composite
+def gates(draw: st.DrawFn) -> tuple[WebhookGate, ...]:
+    kinds = draw(st.lists(st.sampled_from(GateKind), max_size=3))
+    waits = st.integers(1, 20).map(lambda s: timedelta(seconds=s))
+    return tuple(
+        WebhookGate(f"g-{index}", kind, f"https://h.example/{index}", draw(POSITIVE), draw(waits))
+        for index, kind in enumerate(kinds)
+    )
+
+
+@st.composite
 def specs(draw: st.DrawFn) -> Spec:
     least = st.integers(0, 1_000_000)
     totals = [Size(count=n, count_total=True, min=draw(least)) for n in draw(growing(st.integers(1, 1000)))]
@@ -268,7 +279,8 @@ def specs(draw: st.DrawFn) -> Spec:
     percents = [Size(percent=p, min=draw(least)) for p in draw(growing(PERCENTS))]
     sizes = [*totals, *counts, *percents, Size(percent=100.0)]
     stages = tuple(
-        StageSpec(f"s-{index}", size, draw(SPANS), draw(st.sampled_from(Promote))) for index, size in enumerate(sizes)
+        StageSpec(f"s-{index}", size, draw(SPANS), draw(st.sampled_from(Promote)), gates=draw(gates()))
+        for index, size in enumerate(sizes)
     )
     low, high = sorted((draw(RATIOS), draw(RATIOS)))
     return Spec(

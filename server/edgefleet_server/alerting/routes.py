@@ -1,0 +1,54 @@
+"""Routes of alert receivers, and the one that Alertmanager calls: its token is in the URL, and it takes no other. They only translate."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Response
+
+from edgefleet_server.access.dependency import require
+from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.alerting.model import ReceiverView
+from edgefleet_server.alerting.schemas import AlertsOut, NewReceiverOut, ReceiverIn
+from edgefleet_server.paging import ListOf
+from edgefleet_server.parts import Parts
+
+Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
+Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
+
+
+def build_router(parts: Parts) -> APIRouter:
+    """Return the routes for people, to be mounted under `/api/v1`."""
+    router = APIRouter(tags=["alerting"])
+    alerts = parts.alerts
+
+    @router.post("/alert-receivers", operation_id="create_alert_receiver", status_code=201)
+    def create_alert_receiver(wanted: ReceiverIn, caller: Admin) -> NewReceiverOut:
+        """Let a monitoring system pause or roll back rollouts; the URL for it is in this answer and nowhere else."""
+        return NewReceiverOut.of(alerts.create(wanted.name, wanted.action, wanted.matchers, wanted.model, caller.name))
+
+    @router.get("/alert-receivers", operation_id="list_alert_receivers")
+    def list_alert_receivers(_caller: Operator) -> ListOf[ReceiverView]:
+        """List alert receivers, without their tokens."""
+        found = alerts.receivers()
+        return ListOf(items=found, next_cursor=None, total=len(found))
+
+    @router.delete(
+        "/alert-receivers/{receiver_id}", operation_id="delete_alert_receiver", status_code=204, response_class=Response
+    )
+    def delete_alert_receiver(receiver_id: str, _caller: Admin) -> Response:
+        """Remove an alert receiver; its URL is worth nothing from now on."""
+        alerts.delete(receiver_id)
+        return Response(status_code=204)
+
+    return router
+
+
+def build_hook_router(parts: Parts) -> APIRouter:
+    """Return the route for Alertmanager, to be mounted under `/api/v1` without the check of operator tokens."""
+    router = APIRouter(tags=["alerting"])
+
+    @router.post("/hooks/alertmanager/{token}", operation_id="take_alerts")
+    def take_alerts(token: str, body: dict[str, Any]) -> AlertsOut:
+        """Take a notification of Alertmanager (webhook, version 4): firing alerts act on their rollout, each once."""
+        return AlertsOut(results=parts.alerts.take(token, body))
+
+    return router

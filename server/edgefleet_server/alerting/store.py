@@ -1,0 +1,58 @@
+"""The SQL of alert receivers. Every function works in the caller's session and never commits."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, col
+
+from edgefleet_server.alerting.errors import ReceiverUnknownError
+from edgefleet_server.alerting.tables import AlertReceiver, AlertSeen
+
+
+def receivers(session: Session) -> Sequence[AlertReceiver]:
+    """Return all receivers, oldest first."""
+    order = (col(AlertReceiver.created_at), col(AlertReceiver.id))
+    return session.execute(select(AlertReceiver).order_by(*order)).scalars().all()
+
+
+def find(session: Session, receiver_id: str) -> AlertReceiver | None:
+    """Return a receiver's row."""
+    return session.get(AlertReceiver, receiver_id)
+
+
+def remove(session: Session, receiver_id: str) -> None:
+    """Delete a receiver and what it saw. Raises ReceiverUnknownError."""
+    if find(session, receiver_id) is None:
+        raise ReceiverUnknownError(
+            f"there is no alert receiver {receiver_id[:40]!r}", next_step="`edgectl alert-receiver list` shows all"
+        )
+    session.execute(delete(AlertSeen).where(col(AlertSeen.receiver_id) == receiver_id))
+    session.execute(delete(AlertReceiver).where(col(AlertReceiver.id) == receiver_id))
+
+
+def mark_used(session: Session, receiver_id: str, now: datetime) -> None:
+    """Remember when a receiver was last used."""
+    session.execute(update(AlertReceiver).where(col(AlertReceiver.id) == receiver_id).values(last_used_at=now))
+
+
+def note_first(session: Session, row: dict[str, Any]) -> bool:
+    """Write that an alert is seen; return False when it was before. Of two processes at once one waits for the other."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    statement: Any = dialect.insert(AlertSeen).values(**row).on_conflict_do_nothing()
+    return session.execute(statement.returning(col(AlertSeen.fingerprint))).first() is not None
+
+
+def set_outcome(session: Session, row: dict[str, Any], outcome: str, reason: str) -> None:
+    """Write what became of an alert that `note_first` wrote."""
+    keys = ("receiver_id", "group_sha256", "fingerprint", "starts_at", "rollout_id")
+    mine = [getattr(AlertSeen, key) == row[key] for key in keys]
+    session.execute(update(AlertSeen).where(*mine).values(outcome=outcome, reason=reason))
+
+
+def prune(session: Session, before: datetime) -> int:
+    """Remove what was seen before a moment; return how many."""
+    done = session.execute(delete(AlertSeen).where(col(AlertSeen.at) < before))
+    return int(done.rowcount)  # type: ignore[attr-defined]

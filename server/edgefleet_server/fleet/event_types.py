@@ -1,0 +1,85 @@
+"""The public type of an event, as webhooks and streams name it: `edgefleet.rollout.paused`. Pure.
+
+Its own module because feeds are filtered by type, and the reference page (docs/reference/events.md) is held against it.
+Types are stable: a word of the machines that has no name here yet becomes `….changed` or its own kind, never another's name.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+PREFIX: Final = "edgefleet"
+PING: Final = f"{PREFIX}.ping"
+
+ROLLOUT: Final[Mapping[str, str]] = {
+    "validating": "created",
+    "awaiting_approval": "awaiting_approval",
+    "running": "started",
+    "paused": "paused",
+    "rolling_back": "rolling_back",
+    "rolled_back": "rolledback",
+    "rollback_incomplete": "failed",
+    "finished": "completed",
+    "regressed": "regressed",
+    "superseded": "superseded",
+    "cancelled": "cancelled",
+}
+"""What became of a rollout, by its new state; `running` after a pause is `resumed`."""
+STAGE: Final[Mapping[str, str]] = {
+    "exposing": "opened",
+    "soaking": "soaking",
+    "judging": "judging",
+    "passed": "completed",
+    "failed": "failed",
+    "held": "held",
+    "skipped": "skipped",
+}
+UPDATE: Final = (
+    "eligible", "offered", "acked", "downloading", "staged", "parity_ok", "applying", "verifying", "healthy", "failed",
+    "rolled_back", "lost", "unreachable", "incompatible", "superseded", "cancelled", "regressed",
+)  # fmt: skip
+"""States of a device in a rollout, each `edgefleet.device.update.STATE`."""
+DEVICE: Final = (
+    "enrolled", "revoked", "profile_set", "identity_renewed", "desired", "task_asked", "phase", "crash", "rollback", "refused",
+    "boot", "golden_mismatch", "quarantined", "outbox_dropped", "task", "candidate",
+)  # fmt: skip
+"""What else happens to a device, by the kind of the event."""
+
+_PATTERN: Final = re.compile(r"\*|edgefleet(\.[a-z][a-z_]*)*(\.\*)?")
+
+
+def type_of(kind: str, device: str, detail: Mapping[str, Any]) -> str:
+    """Return the type of an event; its kind, device and detail are those of the feed."""
+    to = str(detail.get("to", ""))
+    if kind == "rollout":
+        word = "resumed" if (to, detail.get("from")) == ("running", "paused") else ROLLOUT.get(to, "changed")
+        return f"{PREFIX}.rollout.{word}"
+    if kind == "stage":
+        return f"{PREFIX}.rollout.stage.{STAGE.get(to, 'changed')}"
+    if kind == "assignment":
+        return f"{PREFIX}.device.update.{to if to in UPDATE else 'changed'}"
+    return f"{PREFIX}.{'device' if device else 'server'}.{kind}"
+
+
+def all_types() -> list[str]:
+    """Return every type that has a name, sorted."""
+    rollout = [*ROLLOUT.values(), "resumed", "changed", *(f"stage.{word}" for word in (*STAGE.values(), "changed"))]
+    device = [*DEVICE, *(f"update.{word}" for word in (*UPDATE, "changed"))]
+    named = [f"{PREFIX}.rollout.{word}" for word in rollout] + [f"{PREFIX}.device.{word}" for word in device]
+    return sorted({*named, PING})
+
+
+def is_pattern(text: str) -> bool:
+    """Return whether a text can choose types: a type, `edgefleet.rollout.*` for all below it, or `*`."""
+    return len(text) <= 80 and _PATTERN.fullmatch(text) is not None
+
+
+def is_chosen(event_type: str, patterns: Sequence[str]) -> bool:
+    """Return whether one of the patterns chooses a type; no pattern at all chooses every one."""
+    return not patterns or any(_matches(event_type, pattern) for pattern in patterns)
+
+
+def _matches(event_type: str, pattern: str) -> bool:
+    if pattern == "*":
+        return True
+    return event_type.startswith(pattern[:-1]) if pattern.endswith(".*") else event_type == pattern

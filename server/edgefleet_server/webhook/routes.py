@@ -1,0 +1,85 @@
+"""Operator routes of webhooks. They only translate."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+
+from edgefleet_server.access.dependency import require
+from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.paging import ListOf, Paging, cut_page
+from edgefleet_server.parts import Parts
+from edgefleet_server.webhook.model import DeliveryState, DeliveryView, WebhookView
+from edgefleet_server.webhook.schemas import NewSecretOut, RotateIn, WebhookIn
+
+Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
+Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
+Delivery = Annotated[int, Path(ge=1, lt=2**63)]
+
+
+def build_router(parts: Parts) -> APIRouter:
+    """Return the webhooks' routes, to be mounted under `/api/v1`."""
+    router = APIRouter(tags=["webhook"])
+    _add_making(router, parts)
+    _add_deliveries(router, parts)
+    return router
+
+
+def _add_making(router: APIRouter, parts: Parts) -> None:
+    webhooks = parts.webhooks
+
+    @router.post("/webhooks", operation_id="create_webhook", status_code=201)
+    def create_webhook(wanted: WebhookIn, caller: Admin) -> NewSecretOut:
+        """Send events to a URL from now on; the secret that signs them is in this answer and nowhere else."""
+        return NewSecretOut.of(webhooks.create(wanted.name, wanted.url, wanted.types, caller.name))
+
+    @router.get("/webhooks", operation_id="list_webhooks")
+    def list_webhooks(page: Paging, _caller: Operator) -> ListOf[WebhookView]:
+        """List webhooks: where they go, what waits, what is dead."""
+        found = webhooks.webhooks()
+        start = next((at + 1 for at, one in enumerate(found) if one.id == page.after), 0)
+        cut = cut_page(found[start : start + page.limit + 1], page, len(found), lambda one: one.id)
+        return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=cut.total)
+
+    @router.get("/webhooks/{webhook_id}", operation_id="get_webhook")
+    def get_webhook(webhook_id: str, _caller: Operator) -> WebhookView:
+        """Return one webhook."""
+        return webhooks.webhook(webhook_id)
+
+    @router.delete("/webhooks/{webhook_id}", operation_id="delete_webhook", status_code=204, response_class=Response)
+    def delete_webhook(webhook_id: str, _caller: Admin) -> Response:
+        """Remove a webhook and its log; nothing more is sent to it."""
+        webhooks.delete(webhook_id)
+        return Response(status_code=204)
+
+    @router.post("/webhooks/{webhook_id}:rotate", operation_id="rotate_webhook")
+    def rotate_webhook(webhook_id: str, wanted: RotateIn, _caller: Admin) -> NewSecretOut:
+        """Make a new secret, in this answer and nowhere else; for the overlap both sign."""
+        return NewSecretOut.of(webhooks.rotate(webhook_id, wanted.overlap))
+
+    @router.post("/webhooks/{webhook_id}:ping", operation_id="ping_webhook", status_code=202)
+    def ping_webhook(webhook_id: str, _caller: Operator) -> DeliveryView:
+        """Send a message that says nothing; the delivery tells what came of it."""
+        return webhooks.ping(webhook_id)
+
+
+def _add_deliveries(router: APIRouter, parts: Parts) -> None:
+    webhooks = parts.webhooks
+
+    @router.get("/webhooks/{webhook_id}/deliveries", operation_id="list_webhook_deliveries")
+    def list_webhook_deliveries(
+        webhook_id: str, page: Paging, _caller: Operator, state: Annotated[DeliveryState | None, Query()] = None
+    ) -> ListOf[DeliveryView]:
+        """List what was or will be sent, newest first."""
+        found, total = webhooks.deliveries(webhook_id, state=state, before=page.after_number(), limit=page.limit + 1)
+        cut = cut_page(found, page, total, lambda one: str(one.id))
+        return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=cut.total)
+
+    @router.get("/webhooks/{webhook_id}/deliveries/{delivery_id}", operation_id="get_webhook_delivery")
+    def get_webhook_delivery(webhook_id: str, delivery_id: Delivery, _caller: Operator) -> DeliveryView:
+        """Return one delivery with every try."""
+        return webhooks.delivery(webhook_id, delivery_id)
+
+    @router.post("/webhooks/{webhook_id}/deliveries/{delivery_id}:redeliver", operation_id="redeliver_webhook")
+    def redeliver_webhook(webhook_id: str, delivery_id: Delivery, _caller: Operator) -> DeliveryView:
+        """Send it again at once, with the same id."""
+        return webhooks.redeliver(webhook_id, delivery_id)
