@@ -61,7 +61,7 @@ class RolloutEngine:
                 return
             row = store.rollout(session, rollout_id)
             session.refresh(row)
-            snapshot = service.loader.snapshot(session, row)
+            snapshot = service.loader.snapshot(session, row, to_offer=True)
             now = self._clock.now()
             if row.next_eval_at is not None and row.next_eval_at < now:
                 snapshot = replace(snapshot, missed=now - row.next_eval_at)

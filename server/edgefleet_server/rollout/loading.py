@@ -12,7 +12,7 @@ from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef,
 from edgefleet_server.fleet.model import DeviceStatus, ModelReport, WantedRef
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.rollout import store
+from edgefleet_server.rollout import pace_store, store
 from edgefleet_server.rollout.model import Bundle, Member, Report, RolloutState, Snapshot
 from edgefleet_server.rollout.spec import parse_spec
 from edgefleet_server.rollout.tables import Rollout
@@ -27,16 +27,19 @@ class Loader:
         self._fleet = fleet
         self._registry = registry
 
-    def snapshot(self, session: Session, row: Rollout) -> Snapshot:
-        """Return a rollout as it is now."""
+    def snapshot(self, session: Session, row: Rollout, *, to_offer: bool = False) -> Snapshot:
+        """Return a rollout as it is now. to_offer: for a tick, which may take leases of downloads."""
         state = RolloutState(row.state)
         assignments = store.assignments(session, row.id)
         devices = [one.device for one in assignments]
         model = ModelName(row.model)
+        spec = parse_spec(row.spec)
+        pace = pace_store.pace_facts(session, self._fleet, row.id, spec, assignments, to_offer=to_offer)
         return Snapshot(
             id=RolloutId(row.id),
             state=state,
-            spec=parse_spec(row.spec),
+            spec=spec,
+            pace=pace,
             salt=row.salt,
             bundles=self.bundles(ReleaseRef(model, row.version)),  # type: ignore[arg-type]
             members=self.members(row.selector) if state is RolloutState.RUNNING else _NOBODY,
