@@ -10,7 +10,7 @@ from dataclasses import replace
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
-from edgefleet_server.rollout import store
+from edgefleet_server.rollout import pace_store, store
 from edgefleet_server.rollout.carrying import BRAKE_LIFE
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.service import RolloutService
@@ -61,7 +61,8 @@ class RolloutEngine:
                 return
             row = store.rollout(session, rollout_id)
             session.refresh(row)
-            snapshot = service.loader.snapshot(session, row, to_offer=True)
+            pace_store.lock_line_for(session, row.spec)
+            snapshot = service.loader.snapshot(session, row)
             now = self._clock.now()
             if row.next_eval_at is not None and row.next_eval_at < now:
                 snapshot = replace(snapshot, missed=now - row.next_eval_at)

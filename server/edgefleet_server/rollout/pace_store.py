@@ -6,8 +6,8 @@ Its own module because `store` is about rollouts, and leases are of all of them.
 - Ending a lease needs no lock: it only makes room.
 """
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from sqlalchemy import Table, delete, func, select, update
 from sqlmodel import Session, col
@@ -42,14 +42,10 @@ def pace_facts(
     rollout_id: str,
     spec: Spec,
     assignments: Sequence[Assignment],
-    *,
-    to_offer: bool,
 ) -> PaceFacts:
-    """Return the pace of a rollout now. to_offer: the caller may take leases, so the line is locked until it commits."""
+    """Return the pace of a rollout now. Who may take leases has called `lock_line_for` before."""
     pacing = spec.pacing
     has_limits = pacing.limits.are_set
-    if has_limits and to_offer:
-        lock_line(session)
     asked = [one.device for one in assignments if one.state in _ASKED] if pacing.recalls else []
     by_site = _by_site(session) if has_limits else {}
     return PaceFacts(
@@ -65,8 +61,11 @@ def pace_facts(
     )
 
 
-def lock_line(session: Session) -> None:
-    """Let one transaction at a time take leases. SQLite has one writer anyway."""
+def lock_line_for(session: Session, spec: Mapping[str, Any]) -> None:
+    """Let one transaction at a time take leases, if a rollout with this stored spec may. SQLite has one writer anyway."""
+    limits = spec.get("limits")
+    if not isinstance(limits, dict) or not any(limits.values()):
+        return
     session.execute(select(col(DownloadLine.id)).where(col(DownloadLine.id) == _LINE).with_for_update())
 
 

@@ -45,7 +45,7 @@ class RolloutService:
         self._clock = clock
         self.loader = Loader(fleet, registry)
         self.carrier = Carrier(fleet, self.loader)
-        self.reader = RolloutReader(db, fleet, clock)
+        self.reader = RolloutReader(db, fleet, clock, self.loader)
         self._wakers: list[Callable[[], None]] = []
         fleet.add_group_guard(self._uses_group)
 
