@@ -181,7 +181,12 @@ def _window(place: Place) -> Window | None:
 
 
 def _retries(place: Place | None) -> Retries | None:
-    if place is None or place.value is None or not place.only(("max", "backoff", "on")):
+    if place is None or place.value is None:
+        return None
+    if isinstance(place.value, dict):  # YAML 1.1 reads the key `on` as true, and JSON writes that as "true"
+        words = {"on" if key is True or key == "true" else key: value for key, value in place.value.items()}
+        place = Place(place.path, words, place.errors)
+    if not place.only(("max", "backoff", "on")):
         return None
     usual = Retries()
     most = place.whole("max", 0, MAX_RETRIES)

@@ -27,7 +27,8 @@ from edgefleet_server.rollout.machines import (
     step_rollout,
 )
 from edgefleet_server.rollout.model import Member, Plan, RolloutState, Snapshot, Spec
-from edgefleet_server.rollout.planning import PlanView, plan
+from edgefleet_server.rollout.pace_lint import pace_findings
+from edgefleet_server.rollout.planning import PlanView, plan, with_findings
 from edgefleet_server.rollout.spec import dump_spec, parse_spec
 from edgefleet_server.rollout.tables import Rollout
 from edgefleet_server.rollout.views import RolloutReader
@@ -120,7 +121,9 @@ class RolloutService:
 
     def _plan(self, spec: Spec, salt: str) -> PlanView:
         bundles = self.loader.bundles(ReleaseRef.parse(spec.release))
-        return plan(spec, salt, self.loader.members(spec.selector), bundles)
+        devices = self._fleet.population(spec.selector)
+        made = plan(spec, salt, [Member(one.id, one.profile) for one in devices], bundles)
+        return with_findings(made, pace_findings(spec, devices, self._clock.now()))
 
     def _refuse_overlap(self, session: Session, spec: Spec, ref: ReleaseRef) -> None:
         """Two open rollouts of one model must not want the same device: each would undo the other."""
