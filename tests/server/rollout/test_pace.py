@@ -53,7 +53,7 @@ def test_a_rate_doubles_each_good_minute_and_joiners_obey_it(any_world: World) -
             world.go(seconds=10)
         told.append(offers(world, rollout))
         if number == 0:
-            assert waits(world, rollout)["rate"] == 7
+            assert {"rate": 6, "turn": 1}.items() <= waits(world, rollout).items()
             rate = world.view(rollout).stages[0].rate
             assert rate is not None
             assert (rate.per_min, rate.offered) == (4, 0), "the next minute began"
