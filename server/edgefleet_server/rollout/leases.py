@@ -24,6 +24,8 @@ from edgefleet_server.rollout.pace import Limits
 
 TAKE_UP: Final = timedelta(minutes=10)
 SETTLE: Final = timedelta(minutes=10)
+NEXT_OFFER: Final = timedelta(hours=1)
+"""A device that is there but did not take its offer up waits so long: longer than its lease may last, so others get it meanwhile."""
 AHEAD: Final = timedelta(seconds=2)
 """So far ahead the line may be booked already: as long as the engine takes to look again."""
 

@@ -135,8 +135,9 @@ class Paced(Draft):
                 reason = f"due, and not heard of since {max(begins):%Y-%m-%d %H:%MZ}"
                 away = moved(a, _E.MISS, self.now, reason=reason, ended_at=self.now, deadline=None, error_class=counts)
                 self.move(away, a)
-        elif a.state is _S.UNREACHABLE and not is_there and counts and a.entered_at == self.now and not a.error_class:
-            self._note(replace(a, error_class=counts))  # missed by its deadline just now: also because it is away
+        elif a.state is _S.UNREACHABLE and a.entered_at == self.now and not a.error_class:  # by its deadline, just now
+            all_of_it = self.snapshot.spec.device.ack.total_seconds() if is_there else a.unanswered_s
+            self._note(replace(a, error_class="" if is_there else counts, unanswered_s=all_of_it))
         now = self.assignments[a.device]
         is_out = now.state in _OUT and now.entered_at == self.now and now.switched_at is None
         if pacing.limits.are_set and is_out and now.gen and not now.back_gen:
@@ -165,7 +166,7 @@ class Paced(Draft):
         again = replace(
             withdrawn(a, self.now, reason),
             unanswered_s=a.unanswered_s + out_for.total_seconds(),
-            retry_at=self.now + leases.TAKE_UP if is_late else None,
+            retry_at=self.now + leases.NEXT_OFFER if is_late else None,
         )
         self.move(again, a)
         self._stop(a)
@@ -199,7 +200,12 @@ class Paced(Draft):
         todo = [a for a in away if not a.back_gen and self._is_untouched(a)]
         self.is_cut_short |= len(todo) > BATCH
         for a in todo[:BATCH]:
-            self._note(replace(a, attempt=a.attempt + 1, offered_at=self.now))
+            reason = "is away; its document waits for it"
+            back = moved(a, _E.RETURN, self.now, reason="the rollout ends, so its limits do", error_class="")
+            out = moved(back, _E.OFFER, self.now, attempt=a.attempt + 1, offered_at=self.now, reason=reason)
+            self.move(back, a)
+            self.move(out, back)
+            self.move(moved(out, _E.MISS, self.now, error_class=a.error_class, ended_at=self.now), out)
             self.effects.append(Offer(a.device))
 
     def _is_untouched(self, a: Assignment) -> bool:

@@ -191,7 +191,7 @@ def test_an_offer_that_is_not_taken_up_gives_its_lease_back(world: World) -> Non
         on_inconclusive=ALWAYS,
     )
     world.go_until(lambda: world.view(rollout).counts.healthy == 2, seconds=30)
-    world.go_until(lambda: world.member(rollout, deaf).state == "unreachable", seconds=60)
+    world.go_until(lambda: world.member(rollout, deaf).state == "unreachable", seconds=300)
     assert row(world, rollout, deaf).attempt >= 2
     world.go(25, seconds=60)
     assert leased(world, rollout) == set()
@@ -262,6 +262,7 @@ def test_a_broken_line_is_tried_again_and_again_and_then_fails(any_world: World)
         device={"retries": {"max": 2, "backoff": "1m..4m", "on": ["network"]}},
         on_inconclusive=ALWAYS,
     )
+    world.go()
     world.go_until(lambda: row(world, rollout, bad).retries == 1)
     told = world.member(rollout, bad)
     assert told.state == "eligible"
@@ -280,6 +281,7 @@ def test_a_try_that_works_is_as_good_as_the_first(world: World) -> None:
     devices = settled(world, 3)
     devices[0].habits["1.1.0"] = NETWORK
     rollout = world.create(stages=stages("100%"), device={"retries": {"max": 2, "backoff": "1m..4m"}})
+    world.go()
     world.go_until(lambda: row(world, rollout, devices[0]).retries == 1)
     devices[0].habits["1.1.0"] = Habit()
     view = world.go_until_state(rollout, "finished", seconds=10)
@@ -298,6 +300,7 @@ def test_who_stays_away_may_count_as_failed_until_it_comes_back(any_world: World
     rollout = world.create(
         stages=stages("100%", soak="3h"), offline={"after": "30m", "count": "failed"}, on_inconclusive=ALWAYS
     )
+    world.go()
     world.go_until(lambda: world.member(rollout, away).state == "unreachable", seconds=60)
     counts = world.view(rollout).counts
     assert (counts.failed, counts.unreachable, counts.exposed) == (1, 0, 12)
