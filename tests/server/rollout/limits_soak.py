@@ -24,6 +24,7 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db import Database
 from edgefleet_server.rollout import pace_store, store
 from edgefleet_server.rollout.engine import RolloutEngine
+from edgefleet_server.rollout.machines import IN_FLIGHT
 from tests.server.fleet.house import House
 from tests.server.rollout.fleet_sim import SimDevice, World, make_world, stages
 from tests.support.postgres import shared_server
@@ -81,7 +82,7 @@ def main(n: int, seed: int) -> dict[str, Any]:
     }
 
 
-def run_fleet(chance: random.Random, figures: Figures, *, replicas: int) -> None:
+def run_fleet(chance: random.Random, figures: Figures, *, replicas: int, rounds: int = MAX_ROUNDS) -> None:
     """Bring a release to one fleet by rollouts that share sites, with replicas that tick at once; add what was counted."""
     with _database() as url, tempfile.TemporaryDirectory(prefix="edgefleet-limits-") as folder:
         world = make_world(url, Path(folder) / "a")
@@ -89,12 +90,12 @@ def run_fleet(chance: random.Random, figures: Figures, *, replicas: int) -> None
         try:
             rollouts = _start(world)
             taken: set[tuple[str, DeviceId, int]] = set()
-            for _ in range(MAX_ROUNDS):
+            for _ in range(rounds):
                 _tick_all([engine for engine, _ in others])
                 taken |= _taken(world.house, rollouts)
                 if all(world.view(one).state == "finished" for one in rollouts):
                     break
-                _some_go_on(world, chance)
+                _some_go_on(world, rollouts, chance)
                 world.clock.turn(seconds=chance.choice((1, 2, 5)))
             figures.finished += sum(world.view(one).state == "finished" for one in rollouts)
             figures.fleets += 1
@@ -150,18 +151,27 @@ def _tick_all(engines: list[RolloutEngine]) -> None:
         thread.join()
 
 
-def _some_go_on(world: World, chance: random.Random) -> None:
-    """Let some devices do their next step; now and then one goes away or comes back."""
-    some: list[SimDevice] = [one for one in world.devices.values() if chance.random() < 0.8]
-    if chance.random() < 0.1:
-        one = chance.choice(list(world.devices.values()))
-        one.is_away = not one.is_away
-        world.presence(one, on=not one.is_away)
-    for one in world.devices.values():
-        if one.is_away and chance.random() < 0.3:
+def _some_go_on(world: World, rollouts: list[str], chance: random.Random) -> None:
+    """Let some of the devices that have something to do go on by some steps; now and then one goes away or comes back."""
+    with world.house.db.read() as session:
+        assigned = [one for rollout in rollouts for one in store.assignments(session, rollout)]
+    busy: list[SimDevice] = [world.devices[one.device] for one in assigned if one.state in IN_FLIGHT]
+    for one in [one for one in world.devices.values() if one.is_away]:
+        if chance.random() < 0.3:
             one.is_away = False
             world.presence(one, on=True)
-    world.step(some)
+    if busy and chance.random() < 0.1:
+        gone = chance.choice(busy)
+        gone.is_away = True
+        world.presence(gone, on=False)
+    for one in busy:
+        if one.speaks and chance.random() < 0.8:
+            signed = world.fleet.desired_of(one.id)
+            if signed is not None and signed.gen > one.gen:
+                one.take_desired(signed.envelope)
+            for _ in range(chance.choice((1, 3, 5))):
+                one.step()
+            world.report(one)
 
 
 def _taken(house: House, rollouts: list[str]) -> set[tuple[str, DeviceId, int]]:

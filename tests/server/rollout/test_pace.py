@@ -190,10 +190,10 @@ def test_an_offer_that_is_not_taken_up_gives_its_lease_back(world: World) -> Non
         device={"ack_deadline": "25m"},
         on_inconclusive=ALWAYS,
     )
-    world.go_until(lambda: world.view(rollout).counts.healthy == 2, seconds=30)
+    world.go_until(lambda: world.view(rollout).counts.healthy == 2, seconds=60)
     world.go_until(lambda: world.member(rollout, deaf).state == "unreachable", seconds=300)
     assert row(world, rollout, deaf).attempt >= 2
-    world.go(25, seconds=60)
+    world.go(3, seconds=600)
     assert leased(world, rollout) == set()
     assert world.wants(deaf) == "1.0.0"
     world.service.promote(rollout, "ann", "it is deaf", None)

