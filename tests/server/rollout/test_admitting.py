@@ -171,7 +171,8 @@ def test_each_wait_says_why_and_what_would_move_it() -> None:
 
 
 def assigned(state: AssignmentState, **fields: Any) -> Assignment:
-    return Assignment(DeviceId("d"), 0, PROFILE, state, **{"gen": 7, "attempt": 1, "entered_at": NOW} | fields)
+    usual: dict[str, Any] = {"gen": 7, "attempt": 1, "entered_at": NOW}
+    return Assignment(DeviceId("d"), 0, PROFILE, state, **usual | fields)
 
 
 @pytest.mark.parametrize(
