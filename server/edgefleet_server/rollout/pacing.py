@@ -162,10 +162,17 @@ class Paced(Draft):
         is_late = self.snapshot.spec.pacing.limits.are_set and out_for >= leases.TAKE_UP
         if self.ledger.is_in_window(a) and not is_late:
             return
+        unanswered_s = a.unanswered_s + out_for.total_seconds()
+        if unanswered_s >= self.snapshot.spec.device.ack.total_seconds():
+            told = "took none of its offers up within ack_deadline, all together"
+            self.move(moved(a, _E.MISS, self.now, reason=told, ended_at=self.now, deadline=None), a)
+            self._note(replace(self.assignments[a.device], unanswered_s=unanswered_s))
+            self._stop(a)
+            return
         reason = "did not take its offer up in time" if is_late else "its window closed before it took its offer up"
         again = replace(
             withdrawn(a, self.now, reason),
-            unanswered_s=a.unanswered_s + out_for.total_seconds(),
+            unanswered_s=unanswered_s,
             retry_at=self.now + leases.NEXT_OFFER if is_late else None,
         )
         self.move(again, a)

@@ -91,7 +91,8 @@ def run_fleet(chance: random.Random, figures: Figures, *, replicas: int, rounds:
             rollouts = _start(world)
             taken: set[tuple[str, DeviceId, int]] = set()
             for _ in range(rounds):
-                _tick_all([engine for engine, _ in others])
+                chance.shuffle(others)
+                _tick_all(others, rollouts, world)
                 taken |= _taken(world.house, rollouts)
                 if all(world.view(one).state == "finished" for one in rollouts):
                     break
@@ -137,14 +138,19 @@ def _start(world: World) -> list[str]:
     return [world.create(selector=f"line=l{line}", stages=stages("100%"), limits=limits) for line in range(ROLLOUTS)]
 
 
-def _tick_all(engines: list[RolloutEngine]) -> None:
+def _tick_all(engines: list[tuple[RolloutEngine, Database]], rollouts: list[str], world: World) -> None:
+    """Let each replica tick another rollout at the same moment: its claim, then its tick, as the engine does both."""
     at_once = threading.Barrier(len(engines))
 
-    def tick(engine: RolloutEngine) -> None:
+    def tick(engine: RolloutEngine, db: Database, mine: str) -> None:
+        with db.session() as session:
+            others = [one for one in rollouts if one != mine]
+            claimed = store.claim(session, f"replica of {mine}", world.clock.now(), is_woken=True, but=others)
         at_once.wait()
-        engine.tick(is_woken=True)
+        for rollout, fence in claimed:
+            engine._attempt(rollout, fence)  # what `tick` does with what it claimed, one after the other
 
-    threads = [threading.Thread(target=tick, args=[one]) for one in engines]
+    threads = [threading.Thread(target=tick, args=(*one, mine)) for one, mine in zip(engines, rollouts, strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:
