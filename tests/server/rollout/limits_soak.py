@@ -1,9 +1,9 @@
 """Limits under many engines: rollouts of one fleet, ticked by replicas in threads of their own, each with its own connections.
 
 `./dev soak rollout-limits [--n LEASES] [--seed S]`. PostgreSQL, where replicas really run at once; rules and tables are the shipped
-ones. Every rollout has `concurrent_downloads` and `per_site`, and devices share sites across rollouts. The auditor is a trigger in
-the database: after each statement that takes leases it counts them, in that very transaction, and writes down every count that is
-above a limit. Ticks that take leases hold the line's lock until they commit, so what it counts is what others may see.
+ones. Every rollout has `concurrent_downloads` and `per_site`, and devices share sites across rollouts. The auditor is in the database:
+a trigger counts the leases after each statement that takes some, and once more all of them are counted after each round, when
+everything is committed: a transaction does not see what another one has not committed yet. Each count is written down.
 Counted are leases taken (n of them at least), how often the count was exactly at a limit, and breaches: 0, or the soak fails.
 """
 
@@ -36,12 +36,13 @@ DOWNLOADS: Final = 5
 PER_SITE: Final = 3
 MAX_ROUNDS: Final = 400
 
+_COUNT: Final = """INSERT INTO lease_audit SELECT count(*), coalesce(max(n), 0)
+  FROM (SELECT count(*) OVER (PARTITION BY site) AS n FROM download_lease) AS leases"""
 _AUDITOR: Final = f"""
 CREATE TABLE lease_audit (total int, most_at_site int);
 CREATE FUNCTION audit_leases() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  INSERT INTO lease_audit SELECT count(*), coalesce(max(n), 0)
-  FROM (SELECT count(*) OVER (PARTITION BY site) AS n FROM download_lease) AS leases;
+  {_COUNT};
   RETURN NULL;
 END $$;
 CREATE TRIGGER audit_leases AFTER INSERT ON download_lease FOR EACH STATEMENT EXECUTE FUNCTION audit_leases();
@@ -51,7 +52,7 @@ CREATE VIEW breaches AS SELECT * FROM lease_audit WHERE total > {DOWNLOADS} OR m
 
 @dataclass
 class Figures:
-    """What the auditor wrote down, over all fleets. taken: leases; looks: statements that took some; at_limit: looks at a full limit."""
+    """What the auditor wrote down, over all fleets. taken: leases; looks: counts; at_limit: counts at a full limit."""
 
     taken: int = 0
     looks: int = 0
@@ -93,6 +94,8 @@ def run_fleet(chance: random.Random, figures: Figures, *, replicas: int, rounds:
             for _ in range(rounds):
                 chance.shuffle(others)
                 _tick_all(others, rollouts, world)
+                with world.house.db.session() as session:
+                    session.execute(text(_COUNT))
                 taken |= _taken(world.house, rollouts)
                 if all(world.view(one).state == "finished" for one in rollouts):
                     break
