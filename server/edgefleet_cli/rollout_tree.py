@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgefleet_cli.figures import counted, duration, text, until_s
 from edgefleet_cli.output import visible
 from edgefleet_cli.rollout_view import counts_text, next_steps, state_text
+from edgefleet_cli.rollout_waits import wait_lines
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -67,7 +68,7 @@ def _stage_label(stage: Json) -> Text:
     )
     reason = str(stage.get("reason") or "")
     is_told_below = any(cell.get("reason") and cell["reason"] in reason for cell in stage.get("strata") or [])
-    return _label([told, "" if is_told_below else reason], state)
+    return _label([told, "" if is_told_below else reason, *wait_lines(stage)], state)
 
 
 def _cell_label(cell: Json, rollout: Json, now: datetime) -> Text:

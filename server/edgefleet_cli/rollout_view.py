@@ -9,6 +9,7 @@ from typing import Any
 from edgefleet_cli.errors import EXIT_OK, EXIT_ROLLOUT_FAILED, EXIT_TIMEOUT
 from edgefleet_cli.figures import age, counted, duration, moment, size, text
 from edgefleet_cli.output import Column, Output, Sheet
+from edgefleet_cli.rollout_waits import device_wait, wait_lines
 
 Json = dict[str, Any]
 
@@ -91,7 +92,10 @@ def device_sheet(stages: Any = None) -> Sheet:
             Column("stage", lambda d: stage_name(d.get("stage"), stages)),
             Column("state", lambda d: text(d.get("state"))),
             Column("running", lambda d: text(d.get("running"))),
-            Column("reason", device_reason),
+            Column("reason", _reason_or_wait),
+            Column("waits for", device_wait, wide=True),
+            Column("moved by", lambda d: text(d.get("moves")), wide=True),
+            Column("retries", lambda d: text(d.get("retries")), wide=True, right=True),
             Column("phase", lambda d: text(d.get("phase")), wide=True),
             Column("attempt", lambda d: text(d.get("attempt")), wide=True, right=True),
             Column("online", lambda d: text(d.get("online")), wide=True),
@@ -111,6 +115,12 @@ def device_reason(device: Json) -> str:
     return ": ".join(str(device[key]) for key in ("error_class", "reason") if device.get(key)) or "-"
 
 
+def _reason_or_wait(device: Json) -> str:
+    """Return the reason of a device, else what it waits for."""
+    told = device_reason(device)
+    return device_wait(device) if told == "-" else told
+
+
 def show_head(out: Output, rollout: Json, now: datetime) -> None:
     """Write what a rollout is and how it stands."""
     started = rollout.get("started_at")
@@ -125,6 +135,8 @@ def show_head(out: Output, rollout: Json, now: datetime) -> None:
             ("brake", "on: devices that have not switched stop" if rollout.get("is_braked") else ""),
             ("devices", counts_text(rollout.get("counts"))),
             ("all strata", _pooled(rollout.get("pooled"))),
+            ("downloads", f"{rollout['downloads']} under way at most" if rollout.get("downloads") else ""),
+            ("waits for", "; ".join(wait_lines(rollout))),
             ("created", f"{moment(rollout.get('created_at'))} by {text(rollout.get('created_by'))}"),
             ("started", f"{moment(started)} ({age(started, now)} ago)" if started else ""),
             ("finished", moment(rollout.get("finished_at"))),

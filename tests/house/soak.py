@@ -83,6 +83,11 @@ SOAKS: dict[str, Soak] = {
         200,
         "a random fault that changes a random model's answers, after all planted ones: none may be offered",
     ),
+    "rollout-limits": Soak(
+        "tests.server.rollout.limits_soak",
+        1_000,
+        "a lease of a download, taken by one of three engines at once on PostgreSQL",
+    ),
     "rollout-montecarlo": Soak(
         "tests.server.rollout.montecarlo", 10_000, "releases that fail on so many devices, judged report by report"
     ),

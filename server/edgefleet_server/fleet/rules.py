@@ -28,7 +28,7 @@ MAX_SELECTOR_CHARS: Final = 4096
 MAX_LABELS: Final = 64
 
 _KEY = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?/)?[A-Za-z0-9](?:[A-Za-z0-9._-]{0,125}[A-Za-z0-9])?")
-_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._+-]{0,125}[A-Za-z0-9])?)?")
+_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._+/-]{0,125}[A-Za-z0-9])?)?")  # with /, as in Europe/Berlin
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 _TOKEN = re.compile(r"\s*(?:(?P<sign>==|!=|[=!<>(),])|(?P<word>[^\s=!<>(),]+))")
 _HELP: Final = "Write requirements such as env=prod,profile in (a,b),!retired,free_mb>500."
@@ -186,7 +186,7 @@ def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
         if not _VALUE.fullmatch(value):
             raise BadLabelError(
                 f"{value!r} cannot be the value of label {key!r}.",
-                next_step="Use up to 127 letters, digits, '.', '_', '+' and '-', beginning and ending with one of the first two.",
+                next_step="Use up to 127 letters, digits, '.', '_', '+', '/' and '-', beginning and ending with one of the first two.",
             )
     return dict(labels)
 

@@ -4,14 +4,17 @@ A group is a named selector, so membership is computed, never stored. Only group
 those it names, or all when it asks whether a device is in any.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from sqlmodel import Session
+from sqlalchemy import select
+from sqlmodel import Session, col
 
+from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.fleet import rules, store
 from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.fleet.model import DeviceFacts
+from edgefleet_server.fleet.tables import FleetDevice
 
 MAX_NAMED = 20
 
@@ -30,6 +33,14 @@ def matching(session: Session, selector: rules.Selector) -> Iterator[DeviceFacts
         inside = groups_of(facts, groups)
         if selector.matches(facts, inside):
             yield replace(device, groups=inside) if inside else device
+
+
+def labels_of(session: Session, ids: Sequence[DeviceId]) -> Iterator[tuple[DeviceId, Mapping[str, str]]]:
+    """Yield these devices with their labels; unknown ones are left out."""
+    for start in range(0, len(ids), store.IN_CHUNK):
+        chosen = col(FleetDevice.id).in_(ids[start : start + store.IN_CHUNK])
+        for device, labels in session.execute(select(col(FleetDevice.id), col(FleetDevice.labels)).where(chosen)):
+            yield DeviceId(device), labels
 
 
 def groups_of(facts: Mapping[str, str], groups: Mapping[str, rules.Selector]) -> frozenset[str]:

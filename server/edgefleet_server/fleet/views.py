@@ -187,6 +187,11 @@ class FleetReader:
         with self._db.read() as session:
             return list(selecting.matching(session, parsed))
 
+    def labels_of(self, device_ids: Sequence[DeviceId]) -> dict[DeviceId, Mapping[str, str]]:
+        """Return the labels of each of these devices; unknown devices are left out."""
+        with self._db.read() as session:
+            return dict(selecting.labels_of(session, device_ids))
+
     def devices(self, selector: str, after: str | None, limit: int) -> tuple[list[DeviceView], int]:
         """Return up to `limit` + 1 matching devices after an id, and how many match. Raises BadSelectorError."""
         parsed = rules.parse_selector(selector)

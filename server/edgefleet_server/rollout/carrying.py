@@ -17,7 +17,7 @@ from edgefleet_protocol.desired import Deadlines, Ref, TelemetryWish
 from edgefleet_protocol.ids import DeviceId, ModelName
 from edgefleet_server.fleet.model import ModelChange, NewEvent
 from edgefleet_server.fleet.service import FleetService
-from edgefleet_server.rollout import gate_store, rules, store
+from edgefleet_server.rollout import gate_store, pace_store, rules, store
 from edgefleet_server.rollout.loading import Loader
 from edgefleet_server.rollout.machines import EXPOSED_STATES, ROLLOUT_FINAL
 from edgefleet_server.rollout.model import (
@@ -44,6 +44,7 @@ from edgefleet_server.rollout.model import (
     Snapshot,
     VerdictKind,
 )
+from edgefleet_server.rollout.pace import LeaseEnded, LeaseTaken, LineBooked, MinuteNoted, PaceEffect
 from edgefleet_server.rollout.tables import Rollout, RolloutDecision
 
 BRAKE_LIFE: Final = timedelta(days=7)
@@ -70,6 +71,7 @@ class _Outcome:
     made: list[Cell] = field(default_factory=list)
     documents: dict[DeviceId, Offer | GiveBack] = field(default_factory=dict)
     events: list[NewEvent] = field(default_factory=list)
+    pace: list[PaceEffect] = field(default_factory=list)
 
 
 class Carrier:
@@ -106,6 +108,8 @@ class Carrier:
                     outcome.documents[effect.device] = effect
                 case Judged():
                     store.add_decision(session, _decision(row, effect, now))
+                case MinuteNoted() | LeaseTaken() | LeaseEnded() | LineBooked():
+                    outcome.pace.append(effect)
         store.save_cells(session, row.id, list(outcome.cells.values()))
         gate_store.prepare(session, row.id, snapshot.spec, outcome.made, now)
         session.flush()  # the brake is read from the rows
@@ -114,6 +118,7 @@ class Carrier:
         new = [outcome.assignments[device] for device in sorted(outcome.new)]
         changed = [one for device, one in sorted(outcome.assignments.items()) if device not in outcome.new]
         store.save_assignments(session, row.id, new, changed)
+        pace_store.save(session, row.id, outcome.pace)
         self._fleet.add_events(outcome.events)
         row.next_eval_at = plan.next_at
         row.lease_until = None

@@ -46,6 +46,8 @@ BATCH: Final = 200
 """Documents that one tick signs for a rollout of up to 4,000 devices: a tick stays short, and the next one follows at once."""
 BATCH_SHARE: Final = 0.05
 """Of a larger one a tick signs this share: it reads every device first, and must not read them a thousand times."""
+BACK_FACTOR: Final = 10
+"""The way back is at least ten times as fast as the way there (fleet.md §5.4): a tick takes back so many times as it offers."""
 LOOK_AGAIN: Final = timedelta(seconds=2)
 LOOK_FOR_LATE: Final = timedelta(minutes=1)
 NOT_BACK: Final = "not confirmed to be back"
@@ -148,8 +150,8 @@ class Draft:
                 self.move(moved(a, _E.CANCEL, self.now, reason="its stratum was stopped", ended_at=self.now), a)
         todo = [a for a in self.assignments.values() if a.stratum in failed and needs_giving_back(a)]
         todo.sort(key=lambda a: (a.exposed_at or a.offered_at or self.now, a.device), reverse=True)
-        self.is_cut_short |= len(todo) > self.batch
-        for a in todo[: self.batch]:
+        self.is_cut_short |= len(todo) > BACK_FACTOR * self.batch
+        for a in todo[: BACK_FACTOR * self.batch]:
             self._give_back(a)
         self._give_up_waiting()
 
@@ -207,7 +209,7 @@ class Draft:
         lanes = self.lanes()
         if not all(lane.has_ended or self._is_going_back(lane) for lane in lanes) or self.is_cut_short:
             return
-        if any(isinstance(effect, Offer) for effect in self.effects):
+        if any(isinstance(effect, Offer) for effect in self.effects) or self._are_waiting():
             return  # a person let the last stage pass before its devices had their offers: these go out while it runs
         going_back = {lane.stratum for lane in lanes if self._is_going_back(lane)}
         owed = [a for a in self.assignments.values() if a.stratum in going_back]
@@ -225,6 +227,12 @@ class Draft:
         if any(not a.reason.startswith(NOT_BACK) for a in waiting):
             return
         self._end(failed, passed, [a.device for a in waiting])
+
+    def _are_waiting(self) -> bool:
+        """Whether devices still wait for their turn in a stage that a person let pass."""
+        going = {lane.stratum for lane in self.lanes() if lane.offering is not None and not lane.has_failed}
+        is_running = self.state is RolloutState.RUNNING
+        return is_running and any(a.state is _S.ELIGIBLE and a.stratum in going for a in self.assignments.values())
 
     def _end(self, failed: Sequence[Lane], passed: Sequence[Lane], stuck: Sequence[DeviceId]) -> None:
         code, reason = _why(failed)

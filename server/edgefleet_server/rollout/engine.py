@@ -11,7 +11,7 @@ from dataclasses import replace
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
-from edgefleet_server.rollout import store
+from edgefleet_server.rollout import pace_store, store
 from edgefleet_server.rollout.carrying import BRAKE_LIFE
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.service import RolloutService
@@ -67,6 +67,7 @@ class RolloutEngine:
                 return
             row = store.rollout(session, rollout_id)
             session.refresh(row)
+            pace_store.lock_line_for(session, row.spec)
             snapshot = service.loader.snapshot(session, row)
             now = self._clock.now()
             if row.next_eval_at is not None and row.next_eval_at < now:

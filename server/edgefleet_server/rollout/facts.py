@@ -13,6 +13,7 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.gating import facts_of_gates
 from edgefleet_server.rollout.machines import EXPOSED_STATES, FAILED_STATES
 from edgefleet_server.rollout.model import Assignment, Cell, Counts, Facts, Snapshot
+from edgefleet_server.rollout.pace import OFFLINE
 from edgefleet_server.rollout.rules import LOST, rule_for
 
 _S: Final = AssignmentState
@@ -29,7 +30,7 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
     healthy = [a for a in lane if a.state is _S.HEALTHY]
     soaked = sum(soak_end(snapshot, a, now) <= now for a in healthy)
     failed = [a for a in lane if is_failure(a)]
-    exposed = sum(a.state in EXPOSED_STATES for a in lane)
+    exposed = sum(is_exposed(a) for a in lane)
     counts = Counts(
         members=sum(a.state not in UNCOUNTED for a in lane),
         offered=sum(a.state in (_S.ELIGIBLE, _S.OFFERED) for a in lane),
@@ -37,11 +38,11 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         pending=exposed - soaked - len(failed),
         healthy=soaked,
         failed=len(failed),
-        unreachable=sum(a.state is _S.UNREACHABLE for a in lane),
+        unreachable=sum(a.state is _S.UNREACHABLE and not is_failure(a) for a in lane),
         incompatible=sum(a.state is _S.INCOMPATIBLE for a in lane),
         accepted=sum(a.is_accepted and a.stratum == cell.stratum for a in everything),
     )
-    own = [a for a in lane if a.stage == cell.stage and a.state not in OUTSIDE | {_S.UNREACHABLE}]
+    own = [a for a in lane if a.stage == cell.stage and (a.state not in OUTSIDE | {_S.UNREACHABLE} or is_failure(a))]
     pool = [a for a in everything if not a.is_accepted]
     stage = spec.stages[cell.stage]
     since = max(moment for moment in (cell.opened_at, cell.resumed_at, now - timedelta(days=3650)) if moment)
@@ -53,8 +54,8 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         failures=dict(sorted(Counter(_class_of(a) for a in failed).items())),
         soaking=len(healthy) - soaked,
         stage_members=len(own),
-        stage_tried=sum(a.state in EXPOSED_STATES for a in own),
-        pooled_exposed=sum(a.state in EXPOSED_STATES for a in pool),
+        stage_tried=sum(is_exposed(a) for a in own),
+        pooled_exposed=sum(is_exposed(a) for a in pool),
         pooled_failed=sum(is_failure(a) for a in pool),
         rule=rule_for(stage.promote, cell.population, spec.gate),
         max_failure=spec.gate.max_failure,
@@ -70,8 +71,18 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
 
 
 def is_failure(a: Assignment) -> bool:
-    """Return whether the release failed on the device. What the server took back is no failure of the device."""
+    """Return whether the release failed on the device. What the server took back is no failure of the device.
+
+    A device that stayed away is one where the spec says `offline: {count: failed}`, until it comes back.
+    """
+    if a.state is _S.UNREACHABLE:
+        return a.error_class == OFFLINE
     return a.state in FAILED_STATES and not (a.state is _S.ROLLED_BACK and not a.error_class)
+
+
+def is_exposed(a: Assignment) -> bool:
+    """Return whether a device counts as one that took the release up."""
+    return a.state in EXPOSED_STATES or is_failure(a)
 
 
 def soak_end(snapshot: Snapshot, a: Assignment, now: datetime) -> datetime:

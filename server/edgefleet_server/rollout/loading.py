@@ -9,11 +9,14 @@ from typing import Final
 from sqlmodel import Session
 
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef, RolloutId
+from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.fleet.model import DeviceStatus, ModelReport, WantedRef
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.rollout import gate_store, store
+from edgefleet_server.rollout import gate_store, pace_store, store
+from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
 from edgefleet_server.rollout.model import Bundle, Member, Report, RolloutState, Snapshot
+from edgefleet_server.rollout.pace import NO_PACE_FACTS
 from edgefleet_server.rollout.spec import parse_spec
 from edgefleet_server.rollout.tables import Rollout
 
@@ -33,10 +36,13 @@ class Loader:
         assignments = store.assignments(session, row.id)
         devices = [one.device for one in assignments]
         model = ModelName(row.model)
+        spec = parse_spec(row.spec)
+        pace = pace_store.pace_facts(session, self._fleet, row.id, spec, assignments)
         return Snapshot(
             id=RolloutId(row.id),
             state=state,
-            spec=parse_spec(row.spec),
+            spec=spec,
+            pace=pace,
             salt=row.salt,
             bundles=self.bundles(ReleaseRef(model, row.version)),  # type: ignore[arg-type]
             members=self.members(row.selector) if state is RolloutState.RUNNING else _NOBODY,
@@ -46,6 +52,30 @@ class Loader:
             answers=gate_store.answers(session, row.id),
             code=row.code,
             reason=row.reason,
+        )
+
+    def standing(self, session: Session, row: Rollout, *, is_whole: bool) -> Snapshot:
+        """Return a rollout as people see it; with `is_whole` also what its devices wait for is in it, while it is open.
+
+        No members, and reports only of those that wait for an offer: a look must not cost what a tick does.
+        """
+        spec = parse_spec(row.spec)
+        assignments = store.assignments(session, row.id)
+        is_open = is_whole and row.state in ROLLOUT_ACTIVE
+        waiting = [one.device for one in assignments if one.state is AssignmentState.ELIGIBLE] if is_open else []
+        asks = bool(waiting) and spec.pacing.limits.are_set
+        return Snapshot(
+            id=RolloutId(row.id),
+            state=RolloutState(row.state),
+            spec=spec,
+            salt=row.salt,
+            bundles=self.bundles(ReleaseRef.parse(spec.release)) if asks else {},
+            members=_NOBODY,
+            cells=tuple(store.cells(session, row.id)),
+            assignments=tuple(assignments),
+            reports=self.reports(waiting, ModelName(row.model)) if asks else {},
+            reason=row.reason,
+            pace=pace_store.pace_facts(session, self._fleet, row.id, spec, assignments) if is_open else NO_PACE_FACTS,
         )
 
     def bundles(self, ref: ReleaseRef) -> dict[ProfileName, Bundle]:

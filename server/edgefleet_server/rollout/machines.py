@@ -74,6 +74,7 @@ class AssignmentEvent(StrEnum):
     ROLL_BACK_REMOTE = "roll_back_remote"
     LOSE = "lose"
     MISS = "miss"
+    RETURN = "return"
     UNFIT = "unfit"
     WITHDRAW = "withdraw"
     SUPERSEDE = "supersede"
@@ -219,7 +220,8 @@ ASSIGNMENT_TRANSITIONS: Final[Mapping[tuple[AssignmentState, AssignmentEvent], A
     **_edges((_A.ELIGIBLE, _A.OFFERED, _A.UNREACHABLE), _AE.UNFIT, _A.INCOMPATIBLE),
     (_A.HEALTHY, _AE.REGRESS): _A.REGRESSED,
     # what silence means
-    (_A.OFFERED, _AE.MISS): _A.UNREACHABLE,
+    **_edges((_A.ELIGIBLE, _A.OFFERED), _AE.MISS, _A.UNREACHABLE),
+    (_A.UNREACHABLE, _AE.RETURN): _A.ELIGIBLE,  # it is back, but its offer was recalled meanwhile
     **_edges(_TAKEN_UP, _AE.LOSE, _A.LOST),
     # what the server does
     **_edges(UNSWITCHED, _AE.WITHDRAW, _A.ELIGIBLE),

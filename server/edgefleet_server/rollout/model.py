@@ -18,6 +18,7 @@ from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
 from edgefleet_server.rollout.gating import Answers, GateFact, WebhookGate
+from edgefleet_server.rollout.pace import NO_PACE_FACTS, NO_PACING, PaceEffect, PaceFacts, Pacing, Rate
 
 SMALL_STRATUM: Final = 73
 """Clean devices that the promote e-process needs at its defaults; a stratum with fewer uses the small-fleet rules."""
@@ -120,6 +121,7 @@ class StageSpec:
     promote: Promote
     gates: tuple[WebhookGate, ...] = ()
     """Webhook gates: what others say about the stage."""
+    rate: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,7 @@ class Spec:
     gate: InstallGate = InstallGate()
     on_fail: OnFail = OnFail.ROLLBACK
     on_inconclusive: Inconclusive = Inconclusive()
+    pacing: Pacing = NO_PACING
     name: str = ""
 
 
@@ -310,7 +313,8 @@ class Assignment:
     """One device in one rollout. gen: of the document that offered; 0 before the first offer.
 
     previous: what the device ran when it was first offered the release; None = it ran nothing of this model.
-    back_gen: gen of the document that took the release back; 0 = never taken back.
+    back_gen: gen of the document that took the release back; 0 = never taken back. retries: offers after a failure of the moment,
+    retry_at: not before then. due_at: since when it may be offered. unanswered_s: how long offers were out that were recalled.
     """
 
     device: DeviceId
@@ -333,6 +337,10 @@ class Assignment:
     back_done_at: datetime | None = None
     error_class: str = ""
     reason: str = ""
+    retries: int = 0
+    retry_at: datetime | None = None
+    due_at: datetime | None = None
+    unanswered_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +389,7 @@ class Snapshot:
     """What webhook gates last said."""
     missed: timedelta = timedelta()
     """For how long nobody looked although it was time: the server was away, and heard no device either."""
+    pace: PaceFacts = NO_PACE_FACTS
 
 
 # ---- what the planner wants done
@@ -474,6 +483,7 @@ Effect = (
     | Offer
     | GiveBack
     | Judged
+    | PaceEffect
 )
 
 

@@ -17,7 +17,7 @@ from typing import Final
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import rules
-from edgefleet_server.rollout.draft import Draft, Lane
+from edgefleet_server.rollout.draft import LOOK_AGAIN, Lane
 from edgefleet_server.rollout.facts import OUTSIDE, facts_of, soak_end
 from edgefleet_server.rollout.gating import GATE_OPENING, facts_of_gates, waits_to_open
 from edgefleet_server.rollout.hearing import moved
@@ -41,6 +41,7 @@ from edgefleet_server.rollout.model import (
     StageState,
     VerdictKind,
 )
+from edgefleet_server.rollout.pacing import Paced
 
 JOINER_SHARE: Final = 0.1
 _MOVING: Final = frozenset({RolloutState.RUNNING, RolloutState.ROLLING_BACK})
@@ -56,17 +57,21 @@ def plan_tick(snapshot: Snapshot, now: datetime) -> Plan:
     work.listen()
     if snapshot.state is RolloutState.RUNNING:
         work.make_cells()
+        work.recall()
         work.walk_lanes()
+        work.offer_to_absent()
     if work.state is RolloutState.PAUSED:
         work.withdraw(reason="paused before its switch")  # also who was out of reach and takes its document up just now
     if work.state in _GIVES_BACK:
         work.take_back()
     if work.state in _MOVING:
         work.end_if_over()
-    return Plan(tuple(work.effects), work.next_look())
+    work.end_leases()
+    next_at = work.next_look()
+    return Plan(tuple(work.effects), now + LOOK_AGAIN if next_at is None and work.has_leases() else next_at)
 
 
-class _Walk(Draft):
+class _Walk(Paced):
     """A tick of a running rollout."""
 
     def __init__(self, snapshot: Snapshot, now: datetime) -> None:
@@ -206,6 +211,7 @@ class _Walk(Draft):
                 is_joiner=not is_opening,
                 previous=self.snapshot.running.get(device),
                 entered_at=self.now,
+                due_at=self.now,
             )
             self.assignments[device] = assignment
             self.effects.append(AssignmentMade(assignment))
@@ -228,14 +234,18 @@ class _Walk(Draft):
         return max(0, max(1, int(exposed * JOINER_SHARE)) - flying)
 
     def _offer(self, cell: Cell) -> None:
-        """Offer the release to those who wait for it, lowest rank first."""
+        """Offer the release to those who wait for it and whose turn it is, lowest rank first."""
         self._let_go(cell)
         waiting = [a for a in self.lane_assignments(cell) if a.state is _S.ELIGIBLE]
         ranks = {a.device: rank(self.snapshot.salt, a.device) for a in waiting}
         for a in sorted(waiting, key=lambda a: ranks[a.device]):
+            if self.ledger.is_spent(cell.stage):
+                return
             if self._left_to_offer == 0:
                 self.is_cut_short = True
                 return
+            if not self.take_turn(a, cell):
+                continue
             self._left_to_offer -= 1
             after = moved(
                 a,
@@ -243,9 +253,10 @@ class _Walk(Draft):
                 self.now,
                 attempt=a.attempt + 1,
                 offered_at=self.now,
-                deadline=self.now + self.snapshot.spec.device.ack,
+                deadline=self.now + self.time_to_answer(a),
                 reason="",
                 error_class="",
+                retry_at=None,
             )
             self.move(after, a)
             self.effects.append(Offer(a.device))

@@ -6,8 +6,8 @@ Source: design README §7.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, Literal
 
@@ -169,6 +169,12 @@ def plan(
         stages=tuple(_stage_view(spec, index, strata) for index in range(len(spec.stages))),
         excluded=tuple(_excluded(spec, groups, fit)),
     )
+
+
+def with_findings(made: PlanView, more: Iterable[Finding]) -> PlanView:
+    """Return a plan with more findings, errors first."""
+    found = sorted((*made.findings, *more), key=lambda finding: finding.level)
+    return replace(made, findings=tuple(found), ok=all(finding.level != "error" for finding in found))
 
 
 def _strata(

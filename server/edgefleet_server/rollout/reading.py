@@ -19,18 +19,13 @@ MAX_ERRORS: Final = 100
 LATER: Final = frozenset(
     {
         "approval",
-        "limits",
         "match",
         "membership",
         "mode",
-        "offline",
         "quality",
-        "rate",
-        "retries",
         "rollback_to",
         "strata",
         "supersede",
-        "windows",
     }
 )
 """Fields of the full spec that this version does not have (fleet.md §5.2)."""

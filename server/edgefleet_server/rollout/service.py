@@ -29,7 +29,9 @@ from edgefleet_server.rollout.machines import (
     step_rollout,
 )
 from edgefleet_server.rollout.model import Member, Plan, RolloutState, Snapshot, Spec
-from edgefleet_server.rollout.planning import PlanView, plan
+from edgefleet_server.rollout.pace import NO_PACING
+from edgefleet_server.rollout.pace_lint import pace_findings
+from edgefleet_server.rollout.planning import PlanView, plan, with_findings
 from edgefleet_server.rollout.spec import API_VERSION, KIND, dump_spec, parse_spec
 from edgefleet_server.rollout.tables import Rollout
 from edgefleet_server.rollout.undoer import Undoer, steered
@@ -49,7 +51,7 @@ class RolloutService:
         self._clock = clock
         self.loader = Loader(fleet, registry)
         self.carrier = Carrier(fleet, self.loader)
-        self.reader = RolloutReader(db, fleet, clock)
+        self.reader = RolloutReader(db, fleet, clock, self.loader)
         self._undoer = Undoer(fleet, registry, self.loader)
         self._wakers: list[Callable[[], None]] = []
         fleet.add_group_guard(self._uses_group)
@@ -128,7 +130,10 @@ class RolloutService:
         return row
 
     def _plan(self, spec: Spec, salt: str, members: Sequence[Member]) -> PlanView:
-        return plan(spec, salt, members, self.loader.bundles(ReleaseRef.parse(spec.release)))
+        made = plan(spec, salt, members, self.loader.bundles(ReleaseRef.parse(spec.release)))
+        if spec.pacing == NO_PACING and all(stage.rate is None for stage in spec.stages):
+            return made
+        return with_findings(made, pace_findings(spec, self._fleet.population(spec.selector), self._clock.now()))
 
     def _with_cost(self, made: PlanView, spec: Spec, members: Sequence[Member]) -> PlanView:
         """Return a plan that also says what the devices have to download."""
@@ -214,7 +219,7 @@ class RolloutService:
             found = self._undoer.look(session, model, only)
             rollouts = [] if dry_run else self._carry_undo(session, found, by, said)
         if not dry_run:
-            self._wake()
+            self.wake()
         return undoing.view_of(model, found, dry_run=dry_run, rollouts=rollouts)
 
     def _carry_undo(self, session: Session, found: undoing.Undo, by: str, said: str) -> list[str]:

@@ -26,6 +26,8 @@ from edgefleet_server.rollout.model import (
     Spec,
     StageSpec,
 )
+from edgefleet_server.rollout.pace_spec import FIELDS as PACE_FIELDS
+from edgefleet_server.rollout.pace_spec import dump_pacing, dump_rate, dump_retries, read_pacing, read_rate
 from edgefleet_server.rollout.reading import Place, duration_text
 
 API_VERSION: Final = "edgefleet/v1"
@@ -43,10 +45,20 @@ DEFAULT_STAGES: Final = (
 _NAME: Final = "[a-z0-9][a-z0-9-]{0,30}"
 _TITLE: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 _DOCUMENT: Final = ("apiVersion", "kind", "metadata", "spec")
-_SPEC: Final = ("release", "selector", "stages", "device", "gates", "promote", "on_fail", "on_inconclusive")
-_STAGE: Final = ("name", "size", "soak", "promote", "webhook")
+_SPEC: Final = (
+    "release",
+    "selector",
+    "stages",
+    "device",
+    "gates",
+    "promote",
+    "on_fail",
+    "on_inconclusive",
+    *PACE_FIELDS,
+)
+_STAGE: Final = ("name", "size", "soak", "promote", "webhook", "rate")
 _SIZE: Final = ("percent", "count", "min", "count_total")
-_DEVICE: Final = tuple(f"{field.name}_deadline" for field in fields(DeviceDeadlines))
+_DEVICE: Final = (*(f"{field.name}_deadline" for field in fields(DeviceDeadlines)), "retries")
 _GATE: Final = tuple(field.name for field in fields(InstallGate))
 
 
@@ -74,18 +86,19 @@ def dump_spec(spec: Spec) -> dict[str, Any]:
                 "soak": duration_text(stage.soak),
                 "promote": stage.promote.value,
                 "webhook": dump_gates(stage.gates),
+                "rate": dump_rate(stage.rate),
             }
             for stage in spec.stages
         ],
-        "device": {
-            f"{one.name}_deadline": duration_text(getattr(spec.device, one.name)) for one in fields(spec.device)
-        },
+        "device": {f"{one.name}_deadline": duration_text(getattr(spec.device, one.name)) for one in fields(spec.device)}
+        | {"retries": dump_retries(spec.pacing.retries)},
         "gates": {"install": {name: getattr(spec.gate, name) for name in _GATE}},
         "on_fail": spec.on_fail.value,
         "on_inconclusive": {
             "after": duration_text(spec.on_inconclusive.after),
             "do": spec.on_inconclusive.do.value,
         },
+        **dump_pacing(spec.pacing),
     }
 
 
@@ -152,6 +165,7 @@ def _spec(place: Place, name: str) -> Spec | None:
         gate=gate,
         on_fail=place.choice("on_fail", OnFail, OnFail.ROLLBACK),
         on_inconclusive=_inconclusive(place.get("on_inconclusive")),
+        pacing=read_pacing(place, device),
         name=name,
     )
 
@@ -214,7 +228,8 @@ def _stage(place: Place, index: int, promote: Promote, is_last: bool) -> StageSp
     written = place.need("size", "write {percent: 50} or {count: 10}")
     size = _size(written) if written is not None else None
     gates = parse_gates(place.get("webhook"))
-    return StageSpec(name, size, soak, own_promote, gates=gates) if size is not None else None
+    rate = read_rate(place.get("rate"))
+    return StageSpec(name, size, soak, own_promote, gates=gates, rate=rate) if size is not None else None
 
 
 def _check_names(items: list[Place], stages: list[StageSpec | None]) -> None:

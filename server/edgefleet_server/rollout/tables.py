@@ -11,6 +11,7 @@ from sqlalchemy import JSON, BigInteger, Column, Text
 from sqlmodel import Field, SQLModel
 
 from edgefleet_server.db import UtcDateTime
+from edgefleet_server.rollout import pace_tables  # noqa: F401 - registers its tables with those of this feature
 
 
 class Rollout(SQLModel, table=True):
@@ -88,6 +89,10 @@ class RolloutAssignment(SQLModel, table=True):
     back_done_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     error_class: str = Field(default="", max_length=16)
     reason: str = Field(default="", sa_column=Column(Text, nullable=False))
+    retries: int = Field(default=0)
+    retry_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    due_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    unanswered_s: float = Field(default=0.0)
 
 
 class RolloutDecision(SQLModel, table=True):

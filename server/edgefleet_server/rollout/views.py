@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
+from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId, ModelName
@@ -21,8 +22,9 @@ from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout import rules, store
 from edgefleet_server.rollout.carrying import kind_of
 from edgefleet_server.rollout.evidence import log_e_abort, log_e_promote, threshold
-from edgefleet_server.rollout.facts import facts_of, is_failure
-from edgefleet_server.rollout.machines import EXPOSED_STATES
+from edgefleet_server.rollout.facts import facts_of, is_exposed, is_failure
+from edgefleet_server.rollout.loading import Loader
+from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
 from edgefleet_server.rollout.model import (
     Assignment,
     Cell,
@@ -32,8 +34,17 @@ from edgefleet_server.rollout.model import (
     StageState,
     Strength,
 )
+from edgefleet_server.rollout.pace import Wait
 from edgefleet_server.rollout.spec import dump_spec, parse_spec, size_text
 from edgefleet_server.rollout.tables import Rollout, RolloutDecision
+from edgefleet_server.rollout.waits import (
+    RateView,
+    WaitView,
+    device_waits,
+    rate_view,
+    rollout_waits,
+    stage_waits,
+)
 
 MAX_STAGE_DEVICES: Final = 100
 _S: Final = AssignmentState
@@ -117,6 +128,8 @@ class StageView:
     ended_at: datetime | None
     counts: CountsView
     strata: Sequence[StratumView]
+    rate: RateView | None = None
+    waits: Sequence[WaitView] = ()
 
 
 @dataclass(frozen=True)
@@ -143,11 +156,17 @@ class RolloutView:
     pooled: PooledView
     stages: Sequence[StageView]
     spec: Mapping[str, Any] = field(default_factory=dict)
+    waits: Sequence[WaitView] = ()
+    downloads: int = 0
+    """Leases that it holds: downloads that may be under way. 0 in a rollout without limits."""
 
 
 @dataclass(frozen=True)
 class RolloutDevice:
-    """One device of a rollout. running: release that it reports; phase: its own word; reason: why it stands where it stands."""
+    """One device of a rollout. running: release that it reports; phase: its own word; reason: why it stands where it stands.
+
+    waits_for, moves, until: why it does not get on now, what would move it, and when that is, where it is known.
+    """
 
     device: str
     profile: str
@@ -168,6 +187,10 @@ class RolloutDevice:
     is_joiner: bool
     is_accepted: bool
     is_back: bool
+    retries: int = 0
+    waits_for: str = ""
+    moves: str = ""
+    until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -202,8 +225,9 @@ class DecisionView:
 class RolloutReader:
     """Reads rollouts for people."""
 
-    def __init__(self, db: Database, fleet: FleetService, clock: Clock) -> None:
+    def __init__(self, db: Database, fleet: FleetService, clock: Clock, loader: Loader) -> None:
         self._db = db
+        self._loader = loader
         self._clock = clock
         self._fleet = fleet
 
@@ -225,7 +249,7 @@ class RolloutReader:
     def rollout(self, rollout_id: str) -> RolloutView:
         """Return one rollout. Raises RolloutUnknownError."""
         with self._db.read() as session:
-            return self._view(session, store.rollout(session, rollout_id))
+            return self._view(session, store.rollout(session, rollout_id), is_whole=True)
 
     def devices(self, rollout_id: str, *, limit: int = 10_000) -> list[RolloutDevice]:
         """Return the first devices of a rollout in order of id. Raises RolloutUnknownError."""
@@ -251,7 +275,7 @@ class RolloutReader:
                 and (stage is None or stage in (names[one.stage], str(one.stage)))
             ]
             rest = [one for one in found if after is None or one.device > after]
-            return self._devices(row, names, rest[:limit]), len(found)
+            return self._devices(session, row, names, rest[:limit]), len(found)
 
     def decisions(self, rollout_id: str, *, before: int | None = None, limit: int = 200) -> list[DecisionView]:
         """Return decisions, newest first, each made again from its evidence. Raises RolloutUnknownError."""
@@ -266,25 +290,14 @@ class RolloutReader:
         with self._db.read() as session:
             return store.count_decisions(session, rollout_id)
 
-    def _view(self, session: Any, row: Rollout) -> RolloutView:
-        spec = parse_spec(row.spec)
-        assignments = store.assignments(session, row.id)
-        cells = store.cells(session, row.id)
-        state = RolloutState(row.state)
-        snapshot = Snapshot(
-            id=row.id,  # type: ignore[arg-type]
-            state=state,
-            spec=spec,
-            salt=row.salt,
-            bundles={},
-            members=(),
-            cells=tuple(cells),
-            assignments=tuple(assignments),
-        )
+    def _view(self, session: Session, row: Rollout, *, is_whole: bool = False) -> RolloutView:
+        snapshot = self._loader.standing(session, row, is_whole=is_whole)
+        spec, state, assignments = snapshot.spec, snapshot.state, snapshot.assignments
         now = self._clock.now()
-        stages = [_stage_view(snapshot, index, now) for index in range(len(spec.stages))]
+        waits = device_waits(snapshot, now) if is_whole and state in ROLLOUT_ACTIVE else {}
+        stages = [_stage_view(snapshot, index, waits, now) for index in range(len(spec.stages))]
         failed = sum(is_failure(a) for a in assignments if not a.is_accepted)
-        exposed = sum(a.state in EXPOSED_STATES for a in assignments if not a.is_accepted)
+        exposed = sum(is_exposed(a) for a in assignments if not a.is_accepted)
         return RolloutView(
             id=row.id,
             name=row.name,
@@ -311,14 +324,20 @@ class RolloutReader:
             ),
             stages=stages,
             spec=dump_spec(spec),
+            waits=rollout_waits(snapshot, waits) if is_whole else (),
+            downloads=len(snapshot.pace.leases),
         )
 
-    def _devices(self, row: Rollout, names: Sequence[str], chosen: Sequence[Assignment]) -> list[RolloutDevice]:
+    def _devices(
+        self, session: Session, row: Rollout, names: Sequence[str], chosen: Sequence[Assignment]
+    ) -> list[RolloutDevice]:
+        snapshot = self._loader.standing(session, row, is_whole=True)
+        waits = device_waits(snapshot, self._clock.now()) if snapshot.state in ROLLOUT_ACTIVE else {}
         ids: list[DeviceId] = [one.device for one in chosen]
         said = self._fleet.reports_of(ids, ModelName(row.model))
         found = []
         for one in chosen:
-            report = said.get(one.device)
+            report, wait = said.get(one.device), waits.get(one.device)
             parts = report.active_target.split("/") if report is not None else []
             found.append(
                 RolloutDevice(
@@ -341,6 +360,10 @@ class RolloutReader:
                     is_joiner=one.is_joiner,
                     is_accepted=one.is_accepted,
                     is_back=one.back_done_at is not None,
+                    retries=one.retries,
+                    waits_for="" if wait is None else wait.reason,
+                    moves="" if wait is None else wait.moves,
+                    until=None if wait is None else wait.until,
                 )
             )
         return found
@@ -349,7 +372,7 @@ class RolloutReader:
 _PAST: Final = frozenset({StageState.PASSED.value, StageState.SKIPPED.value})
 
 
-def _stage_view(snapshot: Snapshot, index: int, now: datetime) -> StageView:
+def _stage_view(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait], now: datetime) -> StageView:
     stage = snapshot.spec.stages[index]
     cells = [cell for cell in snapshot.cells if cell.stage == index]
     state = next((one for one in _WORST_FIRST if any(cell.state is one for cell in cells)), StageState.PENDING)
@@ -376,6 +399,8 @@ def _stage_view(snapshot: Snapshot, index: int, now: datetime) -> StageView:
         ended_at=max(ended) if cells and len(ended) == len(cells) else None,
         counts=_counts(snapshot, mine, now),
         strata=strata,
+        rate=rate_view(snapshot, index, now),
+        waits=stage_waits(snapshot, index, waits) if waits else (),
     )
 
 
@@ -418,7 +443,7 @@ def _stratum_view(snapshot: Snapshot, cell: Cell, now: datetime) -> StratumView:
 
 def _counts(snapshot: Snapshot, assignments: Iterable[Assignment], now: datetime) -> CountsView:
     some = list(assignments)
-    exposed = sum(a.state in EXPOSED_STATES for a in some)
+    exposed = sum(is_exposed(a) for a in some)
     failed = sum(is_failure(a) for a in some)
     back = sum(a.state is _S.ROLLED_BACK for a in some)
     taken_back = sum(a.state is _S.ROLLED_BACK and not is_failure(a) for a in some)
@@ -431,7 +456,7 @@ def _counts(snapshot: Snapshot, assignments: Iterable[Assignment], now: datetime
         pending=exposed - healthy - failed - taken_back,
         healthy=healthy,
         failed=failed,
-        unreachable=sum(a.state is _S.UNREACHABLE for a in some),
+        unreachable=sum(a.state is _S.UNREACHABLE and not is_failure(a) for a in some),
         incompatible=sum(a.state is _S.INCOMPATIBLE for a in some),
         rolled_back=back,
     )

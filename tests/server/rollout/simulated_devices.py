@@ -126,6 +126,20 @@ class SimulatedDevice:
         self._work = 0
         self._is_held = False
 
+    @property
+    def is_downloading(self) -> bool:
+        """Whether it fetches the bundle of a rollout now, whatever the server knows."""
+        wanted = self._document.active
+        if not self.is_online or self.is_revoked or not self._document.is_rollout or wanted is None:
+            return False
+        is_here = any(one is not None and one.sha256 == wanted.sha256 for one in (self.active, self.previous))
+        is_this_try = (
+            self.report.wanted_sha256 == wanted.sha256
+            and self.report.attempt == self._document.attempt
+            and self.report.gen == self._document.gen
+        )
+        return not is_here and not (is_this_try and self.report.phase is not Phase.DOWNLOADING)
+
     # ---- being there
 
     def start(self, world: Surroundings) -> None:

@@ -26,6 +26,7 @@ from edgefleet_server.rollout import control
 from edgefleet_server.rollout.draft import NOT_BACK
 from edgefleet_server.rollout.facts import soak_end
 from edgefleet_server.rollout.hearing import OVERWRITTEN
+from edgefleet_server.rollout.leases import TAKE_UP
 from edgefleet_server.rollout.machines import (
     ASSIGNMENT_TRANSITIONS,
     CELL_OPEN,
@@ -60,7 +61,19 @@ from edgefleet_server.rollout.model import (
     StageState,
     Strength,
 )
+from edgefleet_server.rollout.pace import (
+    Lease,
+    LeaseEnded,
+    LeaseTaken,
+    LineBooked,
+    Minute,
+    MinuteNoted,
+    PaceFacts,
+    Whereabouts,
+)
 from edgefleet_server.rollout.planner import JOINER_SHARE, plan_tick
+from edgefleet_server.rollout.ramp import room_at
+from edgefleet_server.rollout.windows import opening
 from tests.server.rollout.simulated_devices import TICK, Document, Scenario, SimulatedDevice, bundle_of
 
 START: Final = datetime(2026, 1, 5, tzinfo=UTC)
@@ -123,6 +136,9 @@ class World:
         self.cells: dict[tuple[int, ProfileName], Cell] = {}
         self.assignments: dict[DeviceId, Assignment] = {}
         self.verdicts: Counter[str] = Counter()
+        self.minutes: dict[int, Minute] = {}
+        self.leases: dict[DeviceId, Lease] = {}
+        self.line_until: datetime | None = None
         self.ticks = 0
         self._reports: dict[DeviceId, tuple[Report, Document, Report]] = {}
         self._events: list[tuple[datetime, int, Callable[[], None]]] = []
@@ -242,7 +258,14 @@ class World:
             cells=tuple(self.cells[key] for key in sorted(self.cells)),
             assignments=tuple(self.assignments[key] for key in sorted(self.assignments)),
             reports={device: self._report(device) for device in self.assignments},
+            pace=self._pace(),
         )
+
+    def _pace(self) -> PaceFacts:
+        by_site = Counter(lease.site for lease in self.leases.values())
+        where = {device: Whereabouts(f"site-{len(device) % 2}-{device[-1]}", "UTC") for device in self.assignments}
+        held = tuple(self.leases[device] for device in sorted(self.leases))
+        return PaceFacts(tuple(self.minutes.values()), held, len(held), by_site, self.line_until, where)
 
     def _report(self, device: DeviceId) -> Report:
         told, document = self.devices[device].told, self.documents[device]
@@ -261,6 +284,7 @@ class World:
         self._check_way_back(plan)
         for device, wish in wishes.items():
             self._sign(device, wish, before)
+        self._check_limits()
 
     def _carry_one(self, effect: Any, wishes: dict[DeviceId, Offer | GiveBack]) -> None:
         match effect:
@@ -296,6 +320,15 @@ class World:
                 wishes[effect.device] = effect
             case Judged():
                 self._check_verdict(effect)
+            case MinuteNoted():
+                self.minutes[effect.minute.stage] = effect.minute
+                self._check(effect.minute.offered <= effect.minute.per_min, "more offers than the rate allows")
+            case LeaseTaken():
+                self.leases[effect.lease.device] = effect.lease
+            case LeaseEnded():
+                del self.leases[effect.device]
+            case LineBooked():
+                self.line_until = effect.until
 
     def _keep_cell(self, cell: Cell) -> None:
         self.cells[cell.stage, cell.stratum] = cell
@@ -313,6 +346,8 @@ class World:
             lane = sorted((c for c in self.cells.values() if c.stratum == one.stratum), key=lambda c: c.stage)
             is_open = [c.state in CELL_OPEN for c in lane].count(True) == 1
             is_let_through = lane[-1].state is StageState.PASSED and lane[-1].strength is Strength.OVERRIDE
+            # who was away when its stage passed joins when it comes back, or finds its document when the rollout ends
+            is_let_through |= lane[-1].state is StageState.PASSED and self.spec.pacing.recalls
             self._check(is_open or is_let_through, "offered while not exactly one stage is open")
             gen = self._write(device, self.bundles[one.stratum], one.attempt, is_rollout=True)
             self.assignments[device_id] = replace(one, gen=gen or one.gen)
@@ -353,6 +388,20 @@ class World:
         if cell.state is StageState.SKIPPED:
             known = [a for a in self.assignments.values() if a.stratum == cell.stratum]
             self._check(not any(a.gen for a in known if a.state in IN_FLIGHT), "skipped a stage with devices in it")
+
+    def _check_limits(self) -> None:
+        """No limit is exceeded, neither by leases nor by what devices really do, and nobody downloads without a lease."""
+        limits = self.spec.pacing.limits
+        if not limits.are_set:
+            return
+        busy = {device.id for device in self.devices.values() if device.is_downloading} & self.assignments.keys()
+        if self.state not in ROLLOUT_FINAL:  # after the end those who were away come back when they like
+            self._check(busy <= self.leases.keys(), f"{sorted(busy - self.leases.keys())} download without a lease")
+        most = limits.concurrent_downloads
+        self._check(most is None or len(self.leases) <= most, f"{len(self.leases)} leases")
+        by_site = Counter(lease.site for lease in self.leases.values())
+        most = limits.per_site
+        self._check(most is None or max(by_site.values(), default=0) <= most, f"leases by site: {by_site}")
 
     def _check_verdict(self, judged: Judged) -> None:
         """A promotion rests on devices that really run the release, whatever reports were lost."""
@@ -445,6 +494,18 @@ class World:
                 yield soak_end(snapshot, one, self.now)
             if one.back_at is not None:
                 yield one.back_at + self.spec.device.ack
+            if one.retry_at is not None:
+                yield one.retry_at
+            if one.due_at is not None:
+                yield one.due_at + self.spec.pacing.offline.after
+            if one.state is AssignmentState.OFFERED and one.offered_at is not None and self.spec.pacing.recalls:
+                yield one.offered_at + TAKE_UP
+        for minute in self.minutes.values():
+            yield room_at(minute)
+        if self.spec.pacing.windows:
+            until = opening(self.spec.pacing.windows, "UTC", self.now).until
+            if until is not None:
+                yield until
         for cell in self.cells.values():
             if cell.state in CELL_OPEN and cell.opened_at is not None:
                 yield (cell.resumed_at or cell.opened_at) + self.spec.on_inconclusive.after

@@ -175,7 +175,7 @@ def test_a_pause_withdraws_just_what_has_not_begun_to_switch() -> None:
 
 
 def test_silence_before_the_device_took_it_up_is_unreachable_and_after_it_lost() -> None:
-    assert {state for (state, event) in ASSIGNMENT_TRANSITIONS if event is AE.MISS} == {A.OFFERED}
+    assert {state for (state, event) in ASSIGNMENT_TRANSITIONS if event is AE.MISS} == {A.ELIGIBLE, A.OFFERED}
     assert {state for (state, event) in ASSIGNMENT_TRANSITIONS if event is AE.LOSE} == IN_FLIGHT - {A.OFFERED}
 
 

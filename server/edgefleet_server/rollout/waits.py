@@ -1,0 +1,177 @@
+"""Why a device, a stage and a rollout stand where they stand, and what would move them. Pure; for people, nothing is decided here.
+
+- A device that waits for its offer is told what the planner's own ledger says of it, in the order in which the planner asks.
+- One that was offered the release waits for itself until a deadline; one that is healthy, for the end of its soak.
+- A stage and a rollout wait for what their devices wait for: the same codes with counts, the soonest moment first.
+Codes are stable. Source: issue "rollouts that decide soundly"; fleet.md §3 (1, 12): nothing is ever silently "pending".
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout import ramp
+from edgefleet_server.rollout.admitting import Ledger
+from edgefleet_server.rollout.draft import Draft
+from edgefleet_server.rollout.facts import soak_end
+from edgefleet_server.rollout.machines import IN_FLIGHT
+from edgefleet_server.rollout.membership import rank
+from edgefleet_server.rollout.model import Assignment, Cell, RolloutState, Snapshot, StageState
+from edgefleet_server.rollout.pace import Wait
+
+TURN: Final = "turn"
+STAGE_CLOSED: Final = "stage_closed"
+PAUSED: Final = "paused"
+ACK: Final = "ack"
+DEVICE: Final = "device"
+PROBATION: Final = "probation"
+SOAK: Final = "soak"
+RETURN: Final = "return"
+CONFIRM: Final = "confirm"
+EARLIER_STAGE: Final = "earlier_stage"
+PERSON: Final = "person"
+
+_S: Final = AssignmentState
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class WaitView:
+    """What some devices wait for. count: how many; reason: of the one that moves first; until: when, where it is known."""
+
+    code: str
+    count: int
+    reason: str
+    moves: str
+    until: datetime | None
+
+
+@dataclass(frozen=True)
+class RateView:
+    """The ramp of a stage. per_min: of this minute; offered: in it so far; until: when the next one begins at the soonest."""
+
+    per_min: int
+    offered: int
+    failed: int
+    next_per_min: int
+    until: datetime | None
+
+
+def device_waits(snapshot: Snapshot, now: datetime) -> dict[DeviceId, Wait]:
+    """Return what each device waits for; those that wait for nothing are left out."""
+    found = _waiting_for_offers(snapshot, now)
+    for a in snapshot.assignments:
+        own = None if a.device in found else _own_wait(snapshot, a, now)
+        if own is not None:
+            found[a.device] = own
+    return found
+
+
+def together(waits: Iterable[Wait]) -> list[WaitView]:
+    """Return waits by code, the most frequent first."""
+    groups: dict[str, list[Wait]] = {}
+    for wait in waits:
+        groups.setdefault(wait.code, []).append(wait)
+    views = []
+    for code, some in groups.items():
+        first = min((wait for wait in some if wait.until), key=lambda wait: wait.until or _NEVER, default=some[0])
+        views.append(WaitView(code, len(some), first.reason, first.moves, first.until))
+    return sorted(views, key=lambda view: (-view.count, view.code))
+
+
+def stage_waits(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait]) -> list[WaitView]:
+    """Return what a stage waits for: its devices; before it opens, the stage before it."""
+    cells = [cell for cell in snapshot.cells if cell.stage == index]
+    if snapshot.state not in (RolloutState.RUNNING, RolloutState.PAUSED):
+        return []
+    told = together(waits[a.device] for a in snapshot.assignments if a.stage == index and a.device in waits)
+    held = [cell for cell in cells if cell.state is StageState.HELD]
+    if held:
+        moves = f"`edgectl rollout resume {snapshot.id}` or `promote`, or `abort --rollback`"
+        told.insert(0, WaitView(PERSON, len(held), held[0].reason, moves, None))
+    pending = [cell for cell in cells if cell.state is StageState.PENDING]
+    if index and (pending or not cells):
+        before = snapshot.spec.stages[index - 1].name
+        reason = next((cell.reason for cell in pending if cell.reason), "") or f"opens when {before} has passed"
+        told.append(WaitView(EARLIER_STAGE, max(1, len(pending)), reason, f"{before} passes", None))
+    return told or [_judged(snapshot, cell) for cell in cells if cell.state in (StageState.SOAKING, StageState.JUDGING)]
+
+
+def rollout_waits(snapshot: Snapshot, waits: Mapping[DeviceId, Wait]) -> list[WaitView]:
+    """Return what a rollout waits for: a person, or what the devices of its open stages wait for."""
+    if snapshot.state is RolloutState.PAUSED:
+        moves = f"`edgectl rollout resume {snapshot.id}` goes on, `abort --rollback` takes the release back"
+        return [WaitView(PERSON, 1, snapshot.reason, moves, None)]
+    if snapshot.state not in (RolloutState.RUNNING, RolloutState.ROLLING_BACK):
+        return []
+    open_ = [cell for cell in snapshot.cells if cell.state in (StageState.SOAKING, StageState.JUDGING)]
+    return together(waits.values()) or [_judged(snapshot, cell) for cell in open_]
+
+
+def rate_view(snapshot: Snapshot, index: int, now: datetime) -> RateView | None:
+    """Return how fast a stage goes, None when it has no rate."""
+    rate = snapshot.spec.stages[index].rate
+    if rate is None:
+        return None
+    known = next((one for one in snapshot.pace.minutes if one.stage == index), None)
+    if known is None:
+        return RateView(rate.start, 0, 0, rate.start, None)
+    minute = ramp.minute_at(rate, index, known, now)
+    until = minute.began_at + ramp.MINUTE
+    return RateView(minute.per_min, minute.offered, minute.failed, ramp.next_rate(rate, minute), until)
+
+
+def _waiting_for_offers(snapshot: Snapshot, now: datetime) -> dict[DeviceId, Wait]:
+    """Ask the ledger about everyone who waits for an offer, as the planner would now."""
+    waiting = [a for a in snapshot.assignments if a.state is _S.ELIGIBLE]
+    if snapshot.state is not RolloutState.RUNNING:
+        paused = Wait(PAUSED, f"the rollout is {snapshot.state}", f"`edgectl rollout resume {snapshot.id}`")
+        return dict.fromkeys((a.device for a in waiting), paused)
+    ledger, draft = Ledger(snapshot, now), Draft(snapshot, now)
+    offering = {lane.stratum: lane.offering for lane in draft.lanes()}
+    found: dict[DeviceId, Wait] = {}
+    offered = 0
+    for a in sorted(waiting, key=lambda a: rank(snapshot.salt, a.device)):
+        cell = offering.get(a.stratum)
+        if cell is None:
+            found[a.device] = Wait(STAGE_CLOSED, "its stage is not open", "a person: see the stage")
+            continue
+        wait = ledger.wait(a, cell.stage)
+        if wait is None:
+            ledger.take(a, cell.stage)
+            offered += 1
+            late = f"; a look offers {draft.batch} at most" if offered > draft.batch else ""
+            wait = Wait(TURN, f"is offered the release at the next look{late}", "time: the engine looks every 2 s", now)
+        found[a.device] = wait
+    return found
+
+
+def _own_wait(snapshot: Snapshot, a: Assignment, now: datetime) -> Wait | None:
+    if a.back_at is not None and a.back_done_at is None:
+        until = a.back_at + snapshot.spec.device.ack
+        return Wait(CONFIRM, "was told to go back and has not confirmed it", "its report; else it is named", until)
+    if a.state is _S.OFFERED:
+        return Wait(ACK, "has not taken its offer up", "its report; else it is unreachable then", a.deadline)
+    if a.state is _S.VERIFYING:
+        return Wait(PROBATION, "is on probation", "its report; when it falls silent it is lost", a.deadline)
+    if a.state in IN_FLIGHT:
+        trouble = f", {a.error_class}: {a.reason}" if a.error_class else ""
+        ends = "failed" if a.error_class else "lost"
+        return Wait(DEVICE, f"is at {a.state}{trouble}", f"its report; else it is {ends} then", a.deadline)
+    if a.state is _S.HEALTHY and (end := soak_end(snapshot, a, now)) > now:
+        return Wait(SOAK, "is healthy and in its soak", "time", end)
+    if a.state is _S.UNREACHABLE:
+        return Wait(RETURN, a.reason or "is out of reach", "it comes back: then it joins")
+    return None
+
+
+def _judged(snapshot: Snapshot, cell: Cell) -> WaitView:
+    """Return what a stage waits for whose devices wait for nothing: its verdict."""
+    since = cell.resumed_at or cell.opened_at
+    policy = snapshot.spec.on_inconclusive
+    until = None if since is None else since + policy.after
+    moves = f"more devices, or `edgectl rollout promote {snapshot.id} --reason R`; else {policy.do} then"
+    return WaitView(cell.code or cell.state.value, 1, f"{cell.stratum}: {cell.reason}", moves, until)

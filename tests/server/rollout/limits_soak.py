@@ -1,0 +1,202 @@
+"""Limits under many engines: rollouts of one fleet, ticked by replicas in threads of their own, each with its own connections.
+
+`./dev soak rollout-limits [--n LEASES] [--seed S]`. PostgreSQL, where replicas really run at once; rules and tables are the shipped
+ones. Every rollout has `concurrent_downloads` and `per_site`, and devices share sites across rollouts. The auditor is in the database:
+a trigger counts the leases after each statement that takes some, and once more all of them are counted after each round, when
+everything is committed: a transaction does not see what another one has not committed yet. Each count is written down.
+Counted are leases taken (n of them at least), how often the count was exactly at a limit, and breaches: 0, or the soak fails.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import text
+
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.db import Database
+from edgefleet_server.rollout import pace_store, store
+from edgefleet_server.rollout.engine import RolloutEngine
+from edgefleet_server.rollout.machines import IN_FLIGHT
+from tests.server.fleet.house import House
+from tests.server.rollout.fleet_sim import SimDevice, World, make_world, stages
+from tests.support.postgres import shared_server
+
+ROLLOUTS: Final = 3
+DEVICES: Final = 6
+SITES: Final = 2
+DOWNLOADS: Final = 5
+PER_SITE: Final = 3
+MAX_ROUNDS: Final = 400
+
+_COUNT: Final = """INSERT INTO lease_audit SELECT count(*), coalesce(max(n), 0)
+  FROM (SELECT count(*) OVER (PARTITION BY site) AS n FROM download_lease) AS leases"""
+_AUDITOR: Final = f"""
+CREATE TABLE lease_audit (total int, most_at_site int);
+CREATE FUNCTION audit_leases() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  {_COUNT};
+  RETURN NULL;
+END $$;
+CREATE TRIGGER audit_leases AFTER INSERT ON download_lease FOR EACH STATEMENT EXECUTE FUNCTION audit_leases();
+CREATE VIEW breaches AS SELECT * FROM lease_audit WHERE total > {DOWNLOADS} OR most_at_site > {PER_SITE};
+"""
+
+
+@dataclass
+class Figures:
+    """What the auditor wrote down, over all fleets. taken: leases; looks: counts; at_limit: counts at a full limit."""
+
+    taken: int = 0
+    looks: int = 0
+    at_limit: int = 0
+    breached: int = 0
+    finished: int = 0
+    fleets: int = 0
+
+
+def main(n: int, seed: int) -> dict[str, Any]:
+    """Run fleets until `n` leases were taken; return the figures. Without PostgreSQL it is not ok, and says so."""
+    if shared_server() is None:
+        return {"ok": False, "reason": "PostgreSQL is not installed"}
+    chance = random.Random(seed)
+    figures = Figures()
+    while figures.taken < n:
+        run_fleet(chance, figures, replicas=3)
+    is_ok = figures.breached == 0 and figures.finished == ROLLOUTS * figures.fleets and figures.at_limit > 0
+    return {
+        "ok": is_ok,
+        "leases_taken": figures.taken,
+        "limits_breached": figures.breached,
+        "looks": figures.looks,
+        "looks_at_a_limit": figures.at_limit,
+        "rollouts_finished": figures.finished,
+        "fleets": figures.fleets,
+        "replicas": 3,
+    }
+
+
+def run_fleet(chance: random.Random, figures: Figures, *, replicas: int, rounds: int = MAX_ROUNDS) -> None:
+    """Bring a release to one fleet by rollouts that share sites, with replicas that tick at once; add what was counted."""
+    with _database() as url, tempfile.TemporaryDirectory(prefix="edgefleet-limits-") as folder:
+        world = make_world(url, Path(folder) / "a")
+        others = [_other(world, url, f"replica-{index}") for index in range(replicas)]
+        try:
+            rollouts = _start(world)
+            taken: set[tuple[str, DeviceId, int]] = set()
+            for _ in range(rounds):
+                chance.shuffle(others)
+                _tick_all(others, rollouts, world)
+                with world.house.db.session() as session:
+                    session.execute(text(_COUNT))
+                taken |= _taken(world.house, rollouts)
+                if all(world.view(one).state == "finished" for one in rollouts):
+                    break
+                _some_go_on(world, rollouts, chance)
+                world.clock.turn(seconds=chance.choice((1, 2, 5)))
+            figures.finished += sum(world.view(one).state == "finished" for one in rollouts)
+            figures.fleets += 1
+            figures.taken += len(taken)
+            _read_audit(world.house.db, figures)
+        finally:
+            for _, db in others:
+                db.dispose()
+            world.house.db.dispose()
+
+
+@contextmanager
+def _database() -> Iterator[str]:
+    server = shared_server()
+    assert server is not None
+    url = server.new_database()
+    try:
+        yield url
+    finally:
+        server.drop_database(url)
+
+
+def _other(world: World, url: str, owner: str) -> tuple[RolloutEngine, Database]:
+    """Return one more engine; replicas share nothing but the database (and the folder of keys)."""
+    house = House(url, world.house.folder, world.clock)
+    made = World(house)
+    return RolloutEngine(house.db, house.fleet, made.service, world.clock, owner), house.db
+
+
+def _start(world: World) -> list[str]:
+    for line in range(ROLLOUTS):
+        for site in range(SITES):
+            world.enrol(DEVICES // SITES, line=f"l{line}", site=f"s{site}")
+    world.settle("1.0.0")
+    world.release("1.1.0")
+    with world.house.db.session() as session:
+        session.execute(text(_AUDITOR))
+    limits = {"concurrent_downloads": DOWNLOADS, "per_site": PER_SITE}
+    return [world.create(selector=f"line=l{line}", stages=stages("100%"), limits=limits) for line in range(ROLLOUTS)]
+
+
+def _tick_all(engines: list[tuple[RolloutEngine, Database]], rollouts: list[str], world: World) -> None:
+    """Let each replica tick another rollout at the same moment: its claim, then its tick, as the engine does both."""
+    at_once = threading.Barrier(len(engines))
+
+    def tick(engine: RolloutEngine, db: Database, mine: str) -> None:
+        with db.session() as session:
+            others = [one for one in rollouts if one != mine]
+            claimed = store.claim(session, f"replica of {mine}", world.clock.now(), is_woken=True, but=others)
+        at_once.wait()
+        for rollout, fence in claimed:
+            engine._attempt(rollout, fence)  # what `tick` does with what it claimed, one after the other
+
+    threads = [threading.Thread(target=tick, args=(*one, mine)) for one, mine in zip(engines, rollouts, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _some_go_on(world: World, rollouts: list[str], chance: random.Random) -> None:
+    """Let some of the devices that have something to do go on by some steps; now and then one goes away or comes back."""
+    with world.house.db.read() as session:
+        assigned = [one for rollout in rollouts for one in store.assignments(session, rollout)]
+    busy: list[SimDevice] = [world.devices[one.device] for one in assigned if one.state in IN_FLIGHT]
+    for one in [one for one in world.devices.values() if one.is_away]:
+        if chance.random() < 0.3:
+            one.is_away = False
+            world.presence(one, on=True)
+    if busy and chance.random() < 0.1:
+        gone = chance.choice(busy)
+        gone.is_away = True
+        world.presence(gone, on=False)
+    for one in busy:
+        if one.speaks and chance.random() < 0.8:
+            signed = world.fleet.desired_of(one.id)
+            if signed is not None and signed.gen > one.gen:
+                one.take_desired(signed.envelope)
+            for _ in range(chance.choice((1, 3, 5))):
+                one.step()
+            world.report(one)
+
+
+def _taken(house: House, rollouts: list[str]) -> set[tuple[str, DeviceId, int]]:
+    """Return the leases that are held, by the attempt that they were taken for."""
+    with house.db.read() as session:
+        attempts = {(r, a.device): a.attempt for r in rollouts for a in store.assignments(session, r)}
+        held = [lease for r in rollouts for lease in pace_store.leases_of(session, r)]
+        return {(one.rollout, one.device, attempts[one.rollout, one.device]) for one in held}
+
+
+def _read_audit(db: Database, figures: Figures) -> None:
+    with db.read() as session:
+        looks, full = session.execute(
+            text("SELECT count(*), count(*) FILTER (WHERE total = :total OR most_at_site = :site) FROM lease_audit"),
+            {"total": DOWNLOADS, "site": PER_SITE},
+        ).one()
+        figures.looks += int(looks)
+        figures.at_limit += int(full)
+        figures.breached += int(session.execute(text("SELECT count(*) FROM breaches")).scalar_one())
