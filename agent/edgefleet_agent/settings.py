@@ -30,7 +30,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     measure_s: length of each of the three rounds of a measurement. The other shadow_… limits: beyond them it is suspended (0: never).
     telemetry_daily_bytes: what telemetry and samples may cost a day, on the wire, 0 = no limit; download_daily_bytes: the same
     for models. prediction_log_bytes: of the log of answers on this device, 0 = none; prediction_log_daily_bytes: what it may write a
-    day. capture_consent: whether inputs may be sampled at all, as the bundle's privacy policy says and sealed to the tenant's key;
+    day. watch_predictions: whether answers are shown to an operator who watches; watch_daily_bytes: what that may cost a day.
+    capture_consent: whether inputs may be sampled at all, as the bundle's privacy policy says and sealed to the tenant's key;
     capture_key: only to this one (64 hex digits), "" = to the one that the server names; capture_random_ratio: share kept by
     chance; capture_window_s: how long one sampling lasts; capture_bytes, capture_days, capture_daily_bytes: what is kept, how
     long, and what may be written a day. metered: whether bytes cost money; auto asks NetworkManager and looks at the default route.
@@ -52,6 +53,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     metered: Literal["auto", "yes", "no"] = "auto"
     prediction_log_bytes: int = 4 * 1024 * 1024
     prediction_log_daily_bytes: int = 32 * 1024 * 1024
+    watch_predictions: bool = True
+    watch_daily_bytes: int = 5_000_000
     capture_consent: bool = False
     capture_key: str = ""
     capture_random_ratio: float = 0.001

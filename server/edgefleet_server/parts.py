@@ -18,6 +18,7 @@ from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.service import TelemetryService
+from edgefleet_server.telemetry.watching import WatchService
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Parts:
     telemetry: TelemetryService
     costs: CostService
     captures: CaptureService
+    watching: WatchService
     rollout: RolloutService
     metrics: Metrics
     health: Health
@@ -70,6 +72,7 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
         telemetry=TelemetryService(db, clock),
         costs=costs,
         captures=CaptureService(db, clock, fleet),
+        watching=WatchService(db, clock, fleet),
         rollout=RolloutService(db, fleet, registry, clock),
         metrics=Metrics(),
         health=Health(),

@@ -77,7 +77,7 @@ class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
     """`desired.ok`: what the install child verified. agentd acts on this and on nothing else.
 
     raw_sha256: of the envelope as received, so that the same document is recognised without parsing it. capture_key: 64 hex
-    digits of the tenant's public key, "" = nothing is captured.
+    digits of the tenant's public key, "" = nothing is captured. predictions_until_s: until when somebody watches, 0 = nobody does.
     """
 
     v: int = RECORD_VERSION
@@ -91,6 +91,7 @@ class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
     refused: list[Refusal] = []
     telemetry_profile: str = "normal"
     telemetry_until_s: int = 0
+    predictions_until_s: int = 0
     tasks: list[TaskWish] = []
     candidates: list[CandidateWish] = []
     refused_candidates: list[Refusal] = []

@@ -13,6 +13,7 @@ from edgefleet_server.metrics import Metrics
 from edgefleet_server.parts import Parts
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.telemetry.captures import CaptureService
+from edgefleet_server.telemetry.watching import WatchService
 from tests.server.fleet.house import House
 
 
@@ -31,6 +32,7 @@ def parts_of(house: House) -> Parts:
         telemetry=house.telemetry,
         costs=house.costs,
         captures=CaptureService(house.db, house.clock, house.fleet),
+        watching=WatchService(house.db, house.clock, house.fleet),
         metrics=Metrics(),
         health=Health(),
     )
