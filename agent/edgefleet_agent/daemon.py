@@ -133,10 +133,7 @@ class Daemon:
 
     def _join_keeper(self) -> None:
         """Captured records go out with the drain, and are asked for by tasks."""
-        self._keeper.send_to_all = self._keeper.live.send_to_all = self._serving.send_to_all
-        self._keeper.live.pump = self._drain.pump
-        self._drain.show_live(self._topics.log(self._device), self._keeper.live.next_message)
-        self._keeper.pump, self._drain.more_samples = self._drain.pump, self._keeper.next_sample
+        self._keeper.join(self._serving.send_to_all, self._drain, self._topics.log(self._device))
         self._keeper.finish = self._chores.finish
         self._chores.give("capture", self._keeper.begin_fetch)
 

@@ -15,13 +15,14 @@ from typing import Any
 from edgefleet_agent.captures import CaptureRecord, CaptureStore
 from edgefleet_agent.durable import write_file
 from edgefleet_agent.install.records import DesiredOk, TaskWish
+from edgefleet_agent.link.drain import Drain
 from edgefleet_agent.link.outbox import Kind, Outbox
 from edgefleet_agent.live import Live
 from edgefleet_agent.loop import Loop
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.predictions import FLUSH_S, PredictionLog
 from edgefleet_agent.settings import AgentSettings
-from edgefleet_agent.worker.protocol import Captured, Predictions, Seen, SetCapture, ToAgentd
+from edgefleet_agent.worker.protocol import Captured, Predictions, Seen, SetCapture, SetWatch, ToAgentd
 from edgefleet_agent.workers import Worker
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.messages import Sample, encode
@@ -74,6 +75,13 @@ class Keeper:
         if not settings.capture_consent:
             self.store.clear()
         loop.call_later(HOUR_S, self._hourly)
+
+    def join(self, send_to_all: Callable[[SetCapture | SetWatch], None], drain: Drain, live_topic: str) -> None:
+        """Meet workers and the way out."""
+        self.send_to_all = self.live.send_to_all = send_to_all
+        self.pump = self.live.pump = drain.pump
+        drain.more_samples = self.next_sample
+        drain.show_live(live_topic, self.live.next_message)
 
     @property
     def is_capturing(self) -> bool:

@@ -152,6 +152,19 @@ class Outbox:
         """How many messages were ever added into another one to save room."""
         return self._counts().get("merged", 0)
 
+    def untold(self) -> dict[str, int]:
+        """Return what was given up, by class, and `merged`, since `told`; empty when nothing was. `queue`: a damaged file set aside."""
+        counts = self._counts()
+        names = {f"dropped.{kind.value}": kind.name.lower() for kind in Kind} | {"dropped": "queue", "merged": "merged"}
+        lost = {word: counts.get(name, 0) - counts.get(f"told.{name}", 0) for name, word in names.items()}
+        return {word: n for word, n in lost.items() if n > 0}
+
+    def told(self) -> None:
+        """Note that the server is told of everything lost so far."""
+        for name, value in self._counts().items():
+            if not name.startswith("told."):
+                self._try_count(f"told.{name}", value - self._counts().get(f"told.{name}", 0))
+
     @property
     def awaits(self) -> bool:
         """Whether something was sent on this connection and is not confirmed."""
@@ -259,9 +272,9 @@ class Outbox:
             self._forget_fresh(fresh.waiting)
             self._try_count(f"dropped.{int(fresh.waiting.kind)}")
 
-    def _try_count(self, name: str) -> None:
+    def _try_count(self, name: str, by: int = 1) -> None:
         try:
-            _count(self._db, name)
+            _count(self._db, name, by)
         except sqlite3.Error:
             log.warning("dropped and not counted on disk", extra={"what": name})
 
