@@ -256,6 +256,7 @@ class Daemon:
 
     def _follow(self, desired: DesiredOk) -> None:
         self._ticker.desired = desired
+        self._link.live_until(desired.live_until_s())
         self._keeper.wish(desired)
         self._runner.apply(desired)
         self._candidates.apply(desired)
@@ -456,7 +457,7 @@ class Daemon:
                 self._serving.ask_golden(model)
         if busy or self._runner.is_watching or self._ticker.is_closing:
             self._serving.ask_stats()
-        if self._link.is_connected and now - self._heard_s > SILENCE_S and self._outbox.awaits:
+        if self._link.is_connected and now - max(self._heard_s, self._outbox.awaits_since_s(now)) > SILENCE_S:
             # what we send is never confirmed though the client believes to be connected
             self._heard_s = now
             self._drain.relinked()

@@ -27,9 +27,6 @@ from edgefleet_agent.workers import WorkerOptions
 if TYPE_CHECKING:
     from edgefleet_agent.candidate.candidates import Candidates
 
-METERED_KEEPALIVE_S = 1_200
-"""Pings each minute would cost four times what the telemetry does (`./dev bench agent-wire`)."""
-
 
 def worker_options(settings: AgentSettings, paths: StatePaths, listeners: Sequence[socket.socket]) -> WorkerOptions:
     """Return what all workers share. listeners: the public ones."""
@@ -92,8 +89,7 @@ def open_link(
     settings: AgentSettings, renewal: Renewal, boot_id: str, wake: Callable[[], None], unix_ms: Callable[[], int]
 ) -> MqttLink:
     """Return the connection to the broker, not started."""
-    keepalive_s = max(settings.keepalive_s, METERED_KEEPALIVE_S) if settings.metered == "yes" else settings.keepalive_s
-    options = LinkOptions(keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
+    options = LinkOptions(settings.keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
     return MqttLink(renewal.identity, renewal.candidates, boot_id, options, wake, unix_ms)
 
 

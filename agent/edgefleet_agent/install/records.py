@@ -1,5 +1,6 @@
 """The records that an install leaves on disk. Truth about a model is its `current.msgpack` (`ModelRecord`), nothing else."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -96,6 +97,10 @@ class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
     candidates: list[CandidateWish] = []
     refused_candidates: list[Refusal] = []
     capture_key: str = ""
+
+    def live_until_s(self) -> float:
+        """Return until when `live` telemetry is asked for, unix seconds: infinite = for good, 0 = it is not."""
+        return (self.telemetry_until_s or math.inf) if self.telemetry_profile == "live" else 0.0
 
 
 class HoldOk(msgspec.Struct, frozen=True, kw_only=True):
