@@ -33,6 +33,7 @@ from edgefleet_protocol.messages import (
     Telemetry,
     Window,
     encode,
+    encode_short,
 )
 
 MAX_REASON_CHARS = 1_000
@@ -162,10 +163,10 @@ class Reports:
             system=system,
             queue_bytes=self._outbox.size_bytes,
             dropped=self._outbox.dropped,
-            dropped_by=self._outbox.dropped_by,
+            dropped_by=self._outbox.dropped_by if self._outbox.dropped else [],
             merged=self._outbox.merged,
         )
-        self._outbox.add(Kind.TELEMETRY, self._boot_id, seq, encode(message), self._clock.monotonic_s())
+        self._outbox.add(Kind.TELEMETRY, self._boot_id, seq, encode_short(message), self._clock.monotonic_s())
 
         self._tell_losses()
 

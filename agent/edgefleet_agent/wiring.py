@@ -27,6 +27,9 @@ from edgefleet_agent.workers import WorkerOptions
 if TYPE_CHECKING:
     from edgefleet_agent.candidate.candidates import Candidates
 
+METERED_KEEPALIVE_S = 3_900
+"""Where bytes cost money, telemetry each hour is sign of life enough (ADR 0045)."""
+
 
 def worker_options(settings: AgentSettings, paths: StatePaths, listeners: Sequence[socket.socket]) -> WorkerOptions:
     """Return what all workers share. listeners: the public ones."""
@@ -89,7 +92,8 @@ def open_link(
     settings: AgentSettings, renewal: Renewal, boot_id: str, wake: Callable[[], None], unix_ms: Callable[[], int]
 ) -> MqttLink:
     """Return the connection to the broker, not started."""
-    options = LinkOptions(settings.keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
+    keepalive_s = max(settings.keepalive_s, METERED_KEEPALIVE_S) if settings.metered == "yes" else settings.keepalive_s
+    options = LinkOptions(keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
     return MqttLink(renewal.identity, renewal.candidates, boot_id, options, wake, unix_ms)
 
 

@@ -197,7 +197,7 @@ class _Worker:
         start = self._served.start
         self._forwarder = Forwarder(start.run_timeout_s + _FORWARD_MARGIN_S)
         routes = Routes(start.routes_path, self._own_table(), loop)
-        inline = InlinePolicy(self._golden.latency_p95_ms)
+        inline = InlinePolicy(self._golden.latency_p50_ms)
         first = self._served.runtime.outputs[0].name
         self._watch = Watch(start, first, lambda message: _send(self._control, message))
         api = Api(self._served, self._engine, inline, self._figures, routes, self._forwarder, self._watch)
