@@ -75,7 +75,9 @@ class Onlooker:
         Raises DeviceNotShownError when the device says that it shows nothing, and what the first request raises.
         """
         deadline_s = math.inf if wait_s is None else self._clock.monotonic_s() + wait_s
-        self._api.post(f"{self._path}:watch", {})
+        asked = self._api.post(f"{self._path}:watch", {})
+        if asked.get("status") != "online":
+            self._note(f"{self._device} is {asked.get('status')}: it shows nothing before it connects")
         yield self._ask(0.0)["items"]
         while (left_s := deadline_s - self._clock.monotonic_s()) > 0:
             answer = self._patience.ask(partial(self._ask, min(WAIT_S, left_s)), until_s=deadline_s)

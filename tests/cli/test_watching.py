@@ -8,6 +8,7 @@ from tests.cli.terminal import Terminal
 
 WATCH, LOOK = "POST /devices/d-1:watch", "GET /devices/d-1/predictions"
 UNTIL = "2026-01-03T12:05:00Z"
+ASKED = {"device": "d-1", "until": UNTIL, "status": "online"}
 
 
 def line(number: int, **fields: object) -> Json:
@@ -33,7 +34,7 @@ def answer(last_id: int, *items: Json, state: str = "on", until: str | None = UN
 
 
 def test_lines_come_once_and_the_next_question_goes_on_from_there(edgectl: Edgectl, fleet: Stub) -> None:
-    fleet.says(WATCH, {"device": "d-1", "until": UNTIL})
+    fleet.says(WATCH, ASKED)
     fleet.says(LOOK, answer(3, line(1), state=""), answer(3, state=""), answer(7, line(2), line(3)))
     ran = edgectl("device", "watch", "d-1", "--model", "digits", "--limit", "3", "-o", "json")
     assert ran.code == 0, ran.err
@@ -46,7 +47,7 @@ def test_lines_come_once_and_the_next_question_goes_on_from_there(edgectl: Edgec
 
 
 def test_a_watch_that_is_over_is_asked_for_anew(edgectl: Edgectl, fleet: Stub) -> None:
-    fleet.says(WATCH, {"device": "d-1", "until": UNTIL})
+    fleet.says(WATCH, ASKED)
     fleet.says(LOOK, answer(0, state=""), answer(0, state="", until=None), answer(1, line(1)))
     assert edgectl("device", "watch", "d-1", "--limit", "1").code == 0
     assert len(fleet.bodies(WATCH)) == 2
@@ -60,7 +61,7 @@ def test_words_for_eyes(edgectl: Edgectl, fleet: Stub) -> None:
         line(4, labels=["", ""], scores=[1.5, -2]),
         line(5, labels=["\x1b[2Jboom"], scores=[1]),
     ]
-    fleet.says(WATCH, {"device": "d-1", "until": UNTIL})
+    fleet.says(WATCH, ASKED)
     fleet.says(LOOK, answer(9, *odd))
     rows = edgectl("device", "watch", "d-1", "--limit", "5").out.splitlines()
     assert rows[0].split("  ")[:4] == ["12:00:01.125", "digits@1.0.0", "active", "seven 0.9, one 0.05"]
@@ -71,7 +72,7 @@ def test_words_for_eyes(edgectl: Edgectl, fleet: Stub) -> None:
 
 
 def test_a_device_that_shows_nothing_is_said(edgectl: Edgectl, fleet: Stub) -> None:
-    fleet.says(WATCH, {"device": "d-1", "until": UNTIL})
+    fleet.says(WATCH, ASKED)
     fleet.says(LOOK, answer(0, state=""), answer(4, state="off"))
     ran = edgectl("device", "watch", "d-1")
     assert ran.code == 1
@@ -81,15 +82,17 @@ def test_a_device_that_shows_nothing_is_said(edgectl: Edgectl, fleet: Stub) -> N
 
 
 def test_nothing_in_time_is_told_by_the_exit_code(edgectl: Edgectl, fleet: Stub) -> None:
-    fleet.says(WATCH, {"device": "d-1", "until": UNTIL})
+    fleet.says(WATCH, ASKED)
     fleet.says(LOOK, answer(0, state=""))
     assert edgectl("device", "watch", "d-1", "--timeout", "300ms").code == 8
+    fleet.says(WATCH, {**ASKED, "status": "offline"})
+    assert "d-1 is offline" in edgectl("device", "watch", "d-1", "--timeout", "300ms").err
     fleet.says(WATCH, problem(404, "device.unknown", "no such device"))
     assert edgectl("device", "watch", "d-1").code == 5
 
 
 def test_a_terminal_shows_the_newest_that_fit(fleet: Stub) -> None:
-    fleet.says(WATCH, {"device": "d-1", "until": UNTIL})
+    fleet.says(WATCH, ASKED)
     many = [line(n, labels=["a label that is so long that the table must fold it"], scores=[0.5]) for n in range(30)]
     fleet.says(LOOK, answer(9, *many))
     terminal = Terminal(fleet, "device", "watch", "d-1", "--limit", "30", rows=12)

@@ -172,10 +172,11 @@ class PredictionsView:
 
 @dataclass(frozen=True)
 class WatchView:
-    """A device is watched until then; who goes on looking is given longer."""
+    """A device is watched until then; who goes on looking is given longer. status: whether it is there to hear of it."""
 
     device: str
     until: datetime
+    status: str
 
 
 @dataclass(frozen=True)

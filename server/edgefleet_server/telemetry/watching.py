@@ -30,7 +30,8 @@ class WatchService:
 
     def begin(self, device_id: str) -> WatchView:
         """Watch a device from now on. Raises DeviceUnknownError, DeviceRevokedError."""
-        return WatchView(device_id, self._fleet.watch(DeviceId(device_id)))
+        until = self._fleet.watch(DeviceId(device_id))
+        return WatchView(device_id, until, self._fleet.reader.device(device_id).status.value)
 
     def look(self, device_id: str, after_id: int, model: str) -> PredictionsView:
         """Return what came after a message, of one model or of all (""); a watch that is in force goes on.
