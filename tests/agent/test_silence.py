@@ -23,7 +23,7 @@ def test_a_device_that_a_rollout_looks_at_connects_anew_to_be_missed_soon() -> N
         assert eventually(lambda: agent.status().get("connected"))
         fleet = agent.site.house.fleet
         device = DeviceId(agent.id)
-        fleet.watch(device)
+        fleet.desired.watch(device)
         assert eventually(lambda: agent.status().get("gen") == fleet.desired.ensure(device).gen)
         assert connections(agent) == 1, "for five minutes nobody connects anew"
         later = agent.site.house.clock.now() + timedelta(days=1)

@@ -402,15 +402,6 @@ class FleetService:
         """Give a device a thing to do once. Raises DeviceRevokedError."""
         return self.desired.add_task(device_id, task)
 
-    def watch(self, device_id: DeviceId) -> datetime:
-        """Show a device's newest answers for a while; return until when. Raises DeviceUnknownError, DeviceRevokedError."""
-        self.reader.check(device_id)
-        return self.desired.watch(device_id)
-
-    def watched_until(self, device_id: DeviceId) -> datetime | None:
-        """Return until when somebody watches a device; None when nobody does."""
-        return self.desired.watched_until(device_id)
-
     def capture_key(self) -> CaptureKeyView | None:
         """Return the public key that captured records are sealed to; None: nothing is captured."""
         return self.sampling.key()

@@ -30,7 +30,8 @@ class WatchService:
 
     def begin(self, device_id: str) -> WatchView:
         """Watch a device from now on. Raises DeviceUnknownError, DeviceRevokedError."""
-        until = self._fleet.watch(DeviceId(device_id))
+        self._fleet.reader.check(device_id)
+        until = self._fleet.desired.watch(DeviceId(device_id))
         return WatchView(device_id, until, self._fleet.reader.device(device_id).status.value)
 
     def look(self, device_id: str, after_id: int, model: str) -> PredictionsView:
@@ -39,9 +40,9 @@ class WatchService:
         Raises DeviceUnknownError, DeviceRevokedError.
         """
         self._fleet.reader.check(device_id)
-        until = self._fleet.watched_until(DeviceId(device_id))
+        until = self._fleet.desired.watched_until(DeviceId(device_id))
         if until is not None and until - self._clock.now() < LIFE / 2:
-            until = self._fleet.watch(DeviceId(device_id))
+            until = self._fleet.desired.watch(DeviceId(device_id))
         with self._db.read() as session:
             rows = store.watched_after(session, device_id, after_id)
             items = [

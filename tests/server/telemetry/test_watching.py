@@ -104,14 +104,14 @@ def test_looking_renews_a_watch_and_nobody_has_to_end_it(any_house: House) -> No
 
 def test_a_rollout_does_not_end_a_watch(house: House) -> None:
     device = house.device().id
-    until = house.fleet.watch(DeviceId(device))
+    until = house.fleet.desired.watch(DeviceId(device))
     later = house.clock.now() + timedelta(days=1)
     ref = Ref(target="digits/1.0.0/p.bundle", sha256="a" * 64, length=1)
     wish = TelemetryWish(profile="live", until=later)
     house.fleet.desired.set_models([ModelChange(DeviceId(device), ModelName("digits"), ref, wish)])
     assert wish_of(house, device)[1] == TelemetryWish(profile="live", until=later, predictions_until=until)
     house.clock.turn(minutes=4)
-    house.fleet.watch(DeviceId(device))
+    house.fleet.desired.watch(DeviceId(device))
     assert wish_of(house, device)[1].until == later
 
 
