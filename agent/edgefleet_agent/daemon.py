@@ -133,8 +133,7 @@ class Daemon:
 
     def _join_keeper(self) -> None:
         """Captured records go out with the drain, and are asked for by tasks."""
-        self._keeper.send_to_all = self._serving.send_to_all
-        self._keeper.pump, self._drain.more_samples = self._drain.pump, self._keeper.next_sample
+        self._keeper.join(self._serving.send_to_all, self._drain, self._topics.log(self._device))
         self._keeper.finish = self._chores.finish
         self._chores.give("capture", self._keeper.begin_fetch)
 
@@ -257,6 +256,7 @@ class Daemon:
 
     def _follow(self, desired: DesiredOk) -> None:
         self._ticker.desired = desired
+        self._link.live_until(desired.live_until_s())
         self._keeper.wish(desired)
         self._runner.apply(desired)
         self._candidates.apply(desired)
@@ -457,7 +457,7 @@ class Daemon:
                 self._serving.ask_golden(model)
         if busy or self._runner.is_watching or self._ticker.is_closing:
             self._serving.ask_stats()
-        if self._link.is_connected and now - self._heard_s > SILENCE_S and self._outbox.awaits:
+        if self._link.is_connected and now - max(self._heard_s, self._outbox.awaits_since_s(now)) > SILENCE_S:
             # what we send is never confirmed though the client believes to be connected
             self._heard_s = now
             self._drain.relinked()

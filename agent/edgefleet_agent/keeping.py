@@ -4,6 +4,7 @@
    and, where the device pins a key (`capture_key`), that one. Withdrawn consent removes what was captured.
 2. Task `capture` {model, reason, limit}: the newest matching records are put into the outbox one by one, each removed when the server
    has stored it. A last message with `left` 0 ends the task; a restart goes on with what is left.
+3. What is shown to who watches the device (`live`) passes through here too.
 """
 
 import logging
@@ -14,12 +15,14 @@ from typing import Any
 from edgefleet_agent.captures import CaptureRecord, CaptureStore
 from edgefleet_agent.durable import write_file
 from edgefleet_agent.install.records import DesiredOk, TaskWish
+from edgefleet_agent.link.drain import Drain
 from edgefleet_agent.link.outbox import Kind, Outbox
+from edgefleet_agent.live import Live
 from edgefleet_agent.loop import Loop
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.predictions import FLUSH_S, PredictionLog
 from edgefleet_agent.settings import AgentSettings
-from edgefleet_agent.worker.protocol import Captured, Predictions, SetCapture, ToAgentd
+from edgefleet_agent.worker.protocol import Captured, Predictions, Seen, SetCapture, SetWatch, ToAgentd
 from edgefleet_agent.workers import Worker
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.messages import Sample, encode
@@ -65,12 +68,20 @@ class Keeper:
         self._seq = 0
         self._on_the_way: dict[int, tuple[str, str]] = {}
         self._rules = SetCapture()
+        self.live = Live(loop, clock, settings, device, boot_id)
         self.send_to_all: Callable[[SetCapture], None] = lambda _rules: None
         self.pump: Callable[[], None] = lambda: None
         self.finish: Callable[[str], None] = lambda _task: None
         if not settings.capture_consent:
             self.store.clear()
         loop.call_later(HOUR_S, self._hourly)
+
+    def join(self, send_to_all: Callable[[SetCapture | SetWatch], None], drain: Drain, live_topic: str) -> None:
+        """Meet workers and the way out."""
+        self.send_to_all = self.live.send_to_all = send_to_all
+        self.pump = self.live.pump = drain.pump
+        drain.more_samples = self.next_sample
+        drain.show_live(live_topic, self.live.next_message)
 
     @property
     def is_capturing(self) -> bool:
@@ -91,6 +102,7 @@ class Keeper:
     def wish(self, desired: DesiredOk) -> None:
         """Follow a verified document."""
         self._set_rules(desired)
+        self.live.wish(desired)
         self.pump()
 
     def _set_rules(self, desired: DesiredOk) -> None:
@@ -134,6 +146,7 @@ class Keeper:
         """A worker can answer: tell it the rules."""
         if self.is_capturing:
             worker.send(self._rules)
+        self.live.on_ready(worker)
 
     def hear(self, worker: Worker, message: ToAgentd) -> bool:
         """Take a message that is for the log or the captures; False for all others."""
@@ -148,6 +161,9 @@ class Keeper:
         if isinstance(message, Captured):
             if self.is_capturing and message.key:
                 self.store.add(_record(worker, message), now_s)
+            return True
+        if isinstance(message, Seen):
+            self.live.hear(message.lines, message.n)
             return True
         return False
 

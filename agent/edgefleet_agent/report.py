@@ -33,6 +33,7 @@ from edgefleet_protocol.messages import (
     Telemetry,
     Window,
     encode,
+    encode_short,
 )
 
 MAX_REASON_CHARS = 1_000
@@ -162,10 +163,25 @@ class Reports:
             system=system,
             queue_bytes=self._outbox.size_bytes,
             dropped=self._outbox.dropped,
-            dropped_by=self._outbox.dropped_by,
+            dropped_by=self._outbox.dropped_by if self._outbox.dropped else [],
             merged=self._outbox.merged,
         )
-        self._outbox.add(Kind.TELEMETRY, self._boot_id, seq, encode(message), self._clock.monotonic_s())
+        self._outbox.add(Kind.TELEMETRY, self._boot_id, seq, encode_short(message), self._clock.monotonic_s())
+
+        self._tell_losses()
+
+    def _tell_losses(self) -> None:
+        """Tell once what the outbox had to give up or add up. While an event waits nobody can hear it, and it would only take room."""
+        lost = {} if self._outbox.waiting(Kind.EVENT) else self._outbox.untold()
+        if not lost:
+            return
+        merged = lost.pop("merged", 0)
+        words = [f"{n} of class {word}" for word, n in lost.items()]
+        reason = f"given up for want of room: {', '.join(words)}" if words else ""
+        reason = "; ".join([*([reason] if reason else []), *([f"added up to save room: {merged}"] if merged else [])])
+        code = "outbox.dropped" if lost else "outbox.merged"
+        self._event(EventKind.OUTBOX_DROPPED, code=code, reason=reason, detail={"dropped": lost, "merged": merged})
+        self._outbox.told()
 
     def presence(self, *, on: bool) -> Presence:
         """Return the presence of this connection."""

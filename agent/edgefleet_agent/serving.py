@@ -31,6 +31,7 @@ from edgefleet_agent.worker.protocol import (
     Serve,
     Serving,
     SetCapture,
+    SetWatch,
     Stats,
     ToAgentd,
     write_routes,
@@ -80,7 +81,7 @@ class ModelServing:
         self._owner = owner
         self._ref_of = ref_of
 
-    def send_to_all(self, message: SetCapture) -> None:
+    def send_to_all(self, message: SetCapture | SetWatch) -> None:
         """Tell something to every worker that can answer."""
         for lanes in self._models.values():
             for worker in (lanes.active, lanes.trial):

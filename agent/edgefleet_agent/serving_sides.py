@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from edgefleet_agent.worker.protocol import Failed, Golden, ModelRoute, SetCapture, Stats, ToAgentd
+from edgefleet_agent.worker.protocol import Failed, Golden, ModelRoute, SetCapture, SetWatch, Stats, ToAgentd
 from edgefleet_agent.workers import Worker
 
 
@@ -53,7 +53,7 @@ class Candidates(Protocol):
         """Ask the workers beside for theirs."""
         ...
 
-    def send_to_all(self, message: SetCapture) -> None:
+    def send_to_all(self, message: SetCapture | SetWatch) -> None:
         """Tell something to every worker beside that can answer."""
         ...
 

@@ -20,7 +20,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Everything that can be set on a device.
 
     status_page: where `GET /` of the inference port shows the status page; loopback = not when systemd opened another address.
-    infer_host must be loopback. infer_port: 0 takes a free port, shown in `status`. telemetry_interval_s: overrides the
+    infer_host must be loopback. keepalive_s: how long the connection to the broker may be silent at most (`link.keepalive`).
+    infer_port: 0 takes a free port, shown in `status`. telemetry_interval_s: overrides the
     profile of the desired document, 0 = follow it. python_command: how workers and install children are started where
     Python needs a prefix, for example an emulator. replace_s: a healthy version on probation is committed after this time
     when another version waits to replace it. renew_look_s: how often the age of the certificate is looked at.
@@ -30,7 +31,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     measure_s: length of each of the three rounds of a measurement. The other shadow_… limits: beyond them it is suspended (0: never).
     telemetry_daily_bytes: what telemetry and samples may cost a day, on the wire, 0 = no limit; download_daily_bytes: the same
     for models. prediction_log_bytes: of the log of answers on this device, 0 = none; prediction_log_daily_bytes: what it may write a
-    day. capture_consent: whether inputs may be sampled at all, as the bundle's privacy policy says and sealed to the tenant's key;
+    day. watch_predictions: whether answers are shown to an operator who watches; watch_daily_bytes: what that may cost a day.
+    capture_consent: whether inputs may be sampled at all, as the bundle's privacy policy says and sealed to the tenant's key;
     capture_key: only to this one (64 hex digits), "" = to the one that the server names; capture_random_ratio: share kept by
     chance; capture_window_s: how long one sampling lasts; capture_bytes, capture_days, capture_daily_bytes: what is kept, how
     long, and what may be written a day. metered: whether bytes cost money; auto asks NetworkManager and looks at the default route.
@@ -42,7 +44,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     infer_threads: int = 1
     infer_body_bytes: int = 32 * 1024 * 1024
     infer_timeout_s: float = 30.0
-    keepalive_s: int = 60
+    keepalive_s: int = 1_200
     connect_timeout_s: float = 10.0
     reconnect_max_s: float = 300.0
     outbox_bytes: int = 16 * 1024 * 1024
@@ -52,6 +54,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     metered: Literal["auto", "yes", "no"] = "auto"
     prediction_log_bytes: int = 4 * 1024 * 1024
     prediction_log_daily_bytes: int = 32 * 1024 * 1024
+    watch_predictions: bool = True
+    watch_daily_bytes: int = 5_000_000
     capture_consent: bool = False
     capture_key: str = ""
     capture_random_ratio: float = 0.001

@@ -27,8 +27,8 @@ from edgefleet_agent.workers import WorkerOptions
 if TYPE_CHECKING:
     from edgefleet_agent.candidate.candidates import Candidates
 
-METERED_KEEPALIVE_S = 1_200
-"""Pings each minute would cost four times what the telemetry does (`./dev bench agent-wire`)."""
+METERED_KEEPALIVE_S = 3_900
+"""Where bytes cost money, telemetry each hour is sign of life enough (ADR 0045)."""
 
 
 def worker_options(settings: AgentSettings, paths: StatePaths, listeners: Sequence[socket.socket]) -> WorkerOptions:

@@ -57,10 +57,14 @@ class ModelDesired(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TelemetryWish(msgspec.Struct, frozen=True, kw_only=True):
-    """Which telemetry profile to use, and until when (None: for good)."""
+    """Which telemetry profile to use, and until when (None: for good).
+
+    predictions_until: somebody watches this device until then: the newest answers are to be shown too (ADR 0044).
+    """
 
     profile: Literal["normal", "live", "metered"] = "normal"
     until: datetime | None = None
+    predictions_until: datetime | UnsetType = UNSET
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +127,8 @@ def decode_desired(data: bytes) -> Desired:
         raise BadMessageError(f"not a desired document: {error}") from error
     _require_aware("issued", document.issued)
     _require_aware("expires", document.expires)
+    if document.telemetry.predictions_until is not UNSET:
+        _require_aware("telemetry.predictions_until", document.telemetry.predictions_until)
     if document.gen < 1:
         raise BadMessageError("desired document has gen < 1")
     _require_storable(document)

@@ -19,6 +19,8 @@ from edgefleet_protocol.errors import BadMessageError
 
 MESSAGE_VERSION = 1
 MAX_META_CHUNK_BYTES = 96 * 1024
+MAX_LABELS = 3
+"""How many classes or numbers a `PredictionLine` shows."""
 
 
 class Phase(StrEnum):
@@ -305,12 +307,11 @@ class Ack(_Message, frozen=True, kw_only=True):
 
 
 class CaptureReason(StrEnum):
-    """Why a record was kept. Stored and public: never renamed. DRIFT is said by nobody yet."""
+    """Why a record was kept. Stored and public: never renamed."""
 
     RANDOM = "random"
     LOW_CONFIDENCE = "low_confidence"
     DISAGREEMENT = "disagreement"
-    DRIFT = "drift"
     FLAG = "flag"
 
 
@@ -339,6 +340,49 @@ class Sample(_Message, frozen=True, kw_only=True):
     seen: int = 1
     key: str = ""
     sealed: bytes = b""
+
+
+class PredictionLine(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """One answer as it is shown to who watches a device: what the model said, never what it was asked.
+
+    at: unix milliseconds. latency_us: of the run alone. labels, scores: the best of the first output, at most MAX_LABELS; for numbers
+    that have no names the labels are "". hidden: the bundle's privacy policy keeps what the model says on the device.
+    """
+
+    model: str
+    version: str
+    lane: str
+    trace_id: str
+    at: int
+    latency_us: int
+    labels: list[str] = msgspec.field(default_factory=list)
+    scores: list[float] = msgspec.field(default_factory=list)
+    nonfinite: bool = False
+    hidden: bool = False
+
+
+class WatchState(StrEnum):
+    """What a device says to being watched. Public: never renamed."""
+
+    ON = "on"
+    OFF = "off"
+    METERED = "metered"
+
+
+class Watched(_Message, frozen=True, kw_only=True):
+    """The newest answers of a device that somebody watches; may be lost, and is sent again by nobody.
+
+    seen: how many answers there were since the message before, of which `lines` are the newest few. state: a `WatchState`;
+    off: the owner of the device does not want it; metered: the link costs by the byte, so nothing more is sent.
+    """
+
+    device: str
+    boot_id: str
+    seq: int
+    ts: int
+    seen: int = 0
+    state: str = WatchState.ON.value
+    lines: list[PredictionLine] = msgspec.field(default_factory=list)
 
 
 class Feedback(_Message, frozen=True, kw_only=True):
@@ -371,6 +415,33 @@ _DECODERS: dict[type[msgspec.Struct], msgspec.msgpack.Decoder[Any]] = {}
 def encode(message: msgspec.Struct) -> bytes:
     """Return the MessagePack bytes of a message."""
     return _ENCODER.encode(message)
+
+
+def encode_short(message: msgspec.Struct) -> bytes:
+    """Return the same message in fewer bytes: without the fields at the end that say what is assumed anyway, whole floats as integers.
+
+    By rule 1 every reader fills in what is missing; `decode` gives the very same message. For what is sent all day.
+    """
+    return _ENCODER.encode(_short(message))
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct) and value.__struct_config__.array_like:
+        fields = msgspec.structs.fields(value)
+        values = [getattr(value, field.name) for field in fields]
+        while values and _is_assumed(fields[len(values) - 1], values[-1]):
+            values.pop()
+        return [_short(one) for one in values]
+    if isinstance(value, list):
+        return [_short(one) for one in value]
+    if type(value) is float and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
+
+
+def _is_assumed(field: msgspec.structs.FieldInfo, value: Any) -> bool:
+    default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+    return default is not msgspec.NODEFAULT and bool(value == default)
 
 
 def decode(cls: type[M], data: bytes | bytearray | memoryview) -> M:

@@ -72,7 +72,7 @@ class Topics:
         return f"{self.prefix}/d/{device}/up/ev"
 
     def log(self, device: DeviceId) -> str:
-        """Bounded log lines, QoS 0, lossy on purpose."""
+        """The newest answers of a device that somebody watches: lossy on purpose, QoS 1 for its pace, 0 on the way to the server."""
         return f"{self.prefix}/d/{device}/up/log"
 
     def up_blk(self, device: DeviceId) -> str:

@@ -88,6 +88,12 @@ class WaitTimeoutError(CliError):
     exit_code = EXIT_TIMEOUT
 
 
+class DeviceNotShownError(CliError):
+    """A device that is watched says that it shows nothing."""
+
+    code = "cli.device_not_shown"
+
+
 class ServerUnreachableError(CliError):
     """No answer from the server: refused, no such host, bad certificate or silence."""
 

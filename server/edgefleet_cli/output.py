@@ -18,6 +18,7 @@ from edgefleet_cli.options import Color, Format
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 Json = dict[str, Any]
 PIPED_WIDTH = 400
@@ -152,6 +153,10 @@ class Output:
 
     def table(self, entries: Iterable[Json], columns: Sequence[Column]) -> None:
         """Write a table that fits the terminal."""
+        self.data.print(self.grid(entries, columns))
+
+    def grid(self, entries: Iterable[Json], columns: Sequence[Column]) -> Table:
+        """Return a table that fits the terminal."""
         from rich.table import Table
         from rich.text import Text
 
@@ -169,7 +174,7 @@ class Output:
             )
         for entry in entries:
             table.add_row(*(Text(visible(column.cell(entry))) for column in shown))
-        self.data.print(table)
+        return table
 
     def fields(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Write `name  value` lines, aligned; empty values are left out."""

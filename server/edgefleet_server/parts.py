@@ -21,6 +21,7 @@ from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.service import TelemetryService
+from edgefleet_server.telemetry.watching import WatchService
 from edgefleet_server.webhook.service import WebhookService
 
 
@@ -39,6 +40,7 @@ class Parts:
     telemetry: TelemetryService
     costs: CostService
     captures: CaptureService
+    watching: WatchService
     rollout: RolloutService
     poster: Poster
     webhooks: WebhookService
@@ -79,6 +81,7 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
         telemetry=TelemetryService(db, clock),
         costs=costs,
         captures=CaptureService(db, clock, fleet),
+        watching=WatchService(db, clock, fleet),
         rollout=rollout,
         alerts=AlertService(db, rollout, clock),
         poster=poster,

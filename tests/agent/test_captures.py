@@ -42,7 +42,7 @@ def store(folder: Path, cap: int = 1 << 20, days: int = 7, daily: int = 0) -> Ca
 def test_records_outlive_a_restart_and_are_chosen_by_model_and_reason(tmp_path: Path) -> None:
     box = store(tmp_path)
     for number in range(1, 6):
-        assert box.add(record(number, "flag" if number % 2 else "drift", label=-1), 0.0)
+        assert box.add(record(number, "flag" if number % 2 else "low_confidence", label=-1), 0.0)
     again = store(tmp_path)
     assert (len(again), again.size_bytes) == (5, box.size_bytes)
     chosen = again.select("digits.v2", "flag", 2)

@@ -38,6 +38,7 @@ _OF_THE_WORKER = (
         "loading",
         "measuring",
         "mirror",
+        "onlooker",
         "predict",
     ),
     *("shadow", "watch", "wire"),

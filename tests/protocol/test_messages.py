@@ -92,3 +92,37 @@ def test_every_phase_has_an_assignment_state(phase: Phase) -> None:
 
 def test_only_committed_is_healthy() -> None:
     assert [p for p in Phase if assignment_of(p) is AssignmentState.HEALTHY] == [Phase.COMMITTED]
+
+
+@pytest.mark.parametrize("name", sorted(samples.MESSAGES))
+def test_a_short_message_is_the_same_message(name: str) -> None:
+    sample = samples.MESSAGES[name]
+    short = messages.encode_short(sample)
+    assert messages.decode(type(sample), short) == sample
+    assert len(short) <= len(messages.encode(sample))
+
+
+@given(
+    st.lists(windows, max_size=3),
+    st.builds(
+        messages.SystemFigures,
+        cpu_ratio=st.floats(-1, 1),
+        temperature_celsius=st.sampled_from([-1.0, 41.0, 41.5]),
+        disk_free_bytes=small,
+    ),
+    st.lists(small, max_size=3),
+    small,
+)
+def test_what_is_assumed_is_not_said_and_everything_else_is(
+    told: list[messages.Window], system: messages.SystemFigures, dropped_by: list[int], merged: int
+) -> None:
+    message = messages.Telemetry(
+        device="d", boot_id="b", seq=1, ts=2, windows=told, system=system, dropped_by=dropped_by, merged=merged
+    )
+    assert messages.decode(messages.Telemetry, messages.encode_short(message)) == message
+
+
+def test_a_quiet_message_is_much_shorter() -> None:
+    window = messages.Window(t0=1, length_s=900, model="digits", lane="active", sha256="a" * 64, version="1")
+    quiet = messages.Telemetry(device="d", boot_id="b", seq=1, ts=2, windows=[window])
+    assert len(messages.encode(quiet)) - len(messages.encode_short(quiet)) >= 60

@@ -103,6 +103,25 @@ FEEDBACK = messages.Feedback(
     score=0.9,
 )
 
+WATCHED = messages.Watched(
+    device="d-abc",
+    boot_id="b00t",
+    seq=2,
+    ts=1_764_072_000_000,
+    seen=400,
+    lines=[
+        messages.PredictionLine(
+            model="digits",
+            version="1.1.0",
+            lane="candidate",
+            trace_id="t1",
+            at=1_764_071_999_000,
+            latency_us=850,
+            labels=["seven", "one"],
+            scores=[0.9, 0.05],
+        )
+    ],
+)
 SAMPLE = messages.Sample(
     device="d-abc",
     boot_id="b00t",
@@ -135,6 +154,7 @@ MESSAGES: dict[str, msgspec.Struct] = {
     "downlink_reply": DOWNLINK_REPLY,
     "feedback": FEEDBACK,
     "sample": SAMPLE,
+    "watched": WATCHED,
 }
 
 REF = desired.Ref(target=TARGET, sha256=DIGEST, length=100_000, rollout="r-1", attempt=2, not_before=WHEN)

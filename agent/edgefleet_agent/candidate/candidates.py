@@ -24,7 +24,7 @@ from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchPr
 from edgefleet_agent.install.intake import Intake, Job
 from edgefleet_agent.install.preflight import Room, Unfit, check_disk, check_fit
 from edgefleet_agent.install.records import CandidateWish, DesiredOk, HoldOk, ModelRecord, SlotInfo, Wanted
-from edgefleet_agent.worker.protocol import GetStats, ModelRoute, SetCapture, Stats
+from edgefleet_agent.worker.protocol import GetStats, ModelRoute, SetCapture, SetWatch, Stats
 from edgefleet_agent.workers import Worker
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.messages import CandidatePhase, CandidateState, ErrorClass, EventKind, Window
@@ -394,7 +394,7 @@ class Candidates:
         """Ask every resident candidate for its figures."""
         self.send_to_all(GetStats())
 
-    def send_to_all(self, message: GetStats | SetCapture) -> None:
+    def send_to_all(self, message: GetStats | SetCapture | SetWatch) -> None:
         """Tell something to every resident candidate."""
         for one in self._all.values():
             one.lane.tell(message)

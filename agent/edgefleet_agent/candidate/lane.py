@@ -18,7 +18,17 @@ from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.loop import Loop
 from edgefleet_agent.paths import StatePaths, worker_socket
 from edgefleet_agent.serving_sides import Listener
-from edgefleet_agent.worker.protocol import Failed, GetStats, LaneRoute, ModelRoute, Ready, SetCapture, Stats, ToAgentd
+from edgefleet_agent.worker.protocol import (
+    Failed,
+    GetStats,
+    LaneRoute,
+    ModelRoute,
+    Ready,
+    SetCapture,
+    SetWatch,
+    Stats,
+    ToAgentd,
+)
 from edgefleet_agent.workers import Beside, Worker, WorkerOptions
 from edgefleet_protocol.messages import Window
 
@@ -271,7 +281,7 @@ class Lane:
         if self._sums is not None:
             self._sums.mirrored(stats.mirrored, stats.mirror_dropped)
 
-    def tell(self, message: GetStats | SetCapture) -> None:
+    def tell(self, message: GetStats | SetCapture | SetWatch) -> None:
         """Tell something to a resident worker that can answer."""
         if self.worker is not None and self.worker.state == "serving":
             self.worker.send(message)

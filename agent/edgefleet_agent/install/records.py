@@ -1,5 +1,6 @@
 """The records that an install leaves on disk. Truth about a model is its `current.msgpack` (`ModelRecord`), nothing else."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -77,7 +78,7 @@ class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
     """`desired.ok`: what the install child verified. agentd acts on this and on nothing else.
 
     raw_sha256: of the envelope as received, so that the same document is recognised without parsing it. capture_key: 64 hex
-    digits of the tenant's public key, "" = nothing is captured.
+    digits of the tenant's public key, "" = nothing is captured. predictions_until_s: until when somebody watches, 0 = nobody does.
     """
 
     v: int = RECORD_VERSION
@@ -91,10 +92,15 @@ class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
     refused: list[Refusal] = []
     telemetry_profile: str = "normal"
     telemetry_until_s: int = 0
+    predictions_until_s: int = 0
     tasks: list[TaskWish] = []
     candidates: list[CandidateWish] = []
     refused_candidates: list[Refusal] = []
     capture_key: str = ""
+
+    def live_until_s(self) -> float:
+        """Return until when `live` telemetry is asked for, unix seconds: infinite = for good, 0 = it is not."""
+        return (self.telemetry_until_s or math.inf) if self.telemetry_profile == "live" else 0.0
 
 
 class HoldOk(msgspec.Struct, frozen=True, kw_only=True):

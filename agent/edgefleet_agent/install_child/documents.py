@@ -149,7 +149,7 @@ def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredO
             raise
         except EdgefleetError as error:  # alone: what is active does not depend on what is tried beside it
             refused_candidates.append(_refusal(name, model.candidate, error))
-    until = document.telemetry.until
+    until, watched = document.telemetry.until, document.telemetry.predictions_until
     return DesiredOk(
         device=document.device,
         gen=document.gen,
@@ -161,6 +161,7 @@ def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredO
         refused=refused,
         telemetry_profile=document.telemetry.profile,
         telemetry_until_s=_unix_s(until) if until is not None else 0,
+        predictions_until_s=_unix_s(watched) if watched is not msgspec.UNSET else 0,
         tasks=[_task(task) for task in document.tasks],
         candidates=candidates,
         refused_candidates=refused_candidates,

@@ -1,6 +1,7 @@
 """Hands what waits in the outbox to the link: by class, at the pace and within the budget of `budget`.
 
-1. Events first, then telemetry, samples when nothing else waits; on a metered link no samples.
+1. Events first, then telemetry, samples when nothing else waits; on a metered link no samples. Last of all goes what is shown to
+   who watches the device: it is no message of the outbox, nobody confirms it.
 2. A backlog of telemetry is packed into few messages before it goes: windows stay as they are.
 3. A message whose PUBACK does not come within LOST_S counts as arrived: the pace never waits for a lost one.
 4. Two places of the link stay free for state and metadata.
@@ -35,6 +36,14 @@ class Sender(Protocol):
         ...
 
 
+class NextLive(Protocol):
+    """Who has something to show."""
+
+    def __call__(self, *, is_metered: bool) -> bytes | None:
+        """Return what may go now, if anything."""
+        ...
+
+
 class Drain:
     """The way out. `later` runs a callback after so many seconds; `more_samples` puts the next sample into the outbox, if any."""
 
@@ -60,6 +69,8 @@ class Drain:
         self._is_waiting = False
         self.is_metered = False
         self.more_samples: Callable[[], object] = _nothing
+        self._live_topic = ""
+        self._next_live: NextLive | None = None
         self.bytes_out = 0
 
     @property
@@ -80,6 +91,10 @@ class Drain:
             "metered": self.is_metered,
             "budget_left_bytes": self.budget_left_bytes,
         }
+
+    def show_live(self, topic: str, next_message: NextLive) -> None:
+        """Send to `topic` what `next_message` has, whenever nothing else waits."""
+        self._live_topic, self._next_live = topic, next_message
 
     def relinked(self) -> None:
         """The connection is another one, or gone: nothing is on its way."""
@@ -140,8 +155,11 @@ class Drain:
         if not self.is_metered:
             self.more_samples()
             kinds.append(Kind.SAMPLE)
-        for waiting in self._outbox.due(now, 1, kinds):
-            self._hand_over(waiting, now, bulk=True)
+        waiting = self._outbox.due(now, 1, kinds)
+        if waiting:
+            self._hand_over(waiting[0], now, bulk=True)
+        else:
+            self._live(now)
         return _NEVER  # the PUBACK, the next message or the tick comes back here
 
     def _hand_over(self, waiting: Waiting, now: float, *, bulk: bool) -> bool:
@@ -154,12 +172,21 @@ class Drain:
             self._bulk_mid = mid
         elif len(self._small) < SMALL_TIMED and len(waiting.payload) <= SMALL_BYTES:
             self._small[mid] = now
+        self._handed(len(waiting.payload), now, bulk=bulk)
+        return True
+
+    def _live(self, now: float) -> None:
+        payload = self._next_live(is_metered=self.is_metered) if self._next_live is not None else None
+        if payload is not None and (mid := self._link.publish(self._live_topic, payload, 1)) is not None:
+            self._bulk_mid = mid
+            self._handed(len(payload), now, bulk=True)
+
+    def _handed(self, payload_bytes: int, now: float, *, bulk: bool) -> None:
         self._pace = self._pace.handed(now, bulk=bulk)
-        size = len(waiting.payload) + OVERHEAD_BYTES
+        size = payload_bytes + OVERHEAD_BYTES
         self.bytes_out += size
         if self._budget is not None:
             self._budget = self._budget.now(now).less(size)
-        return True
 
 
 class Downloads:

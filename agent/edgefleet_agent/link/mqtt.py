@@ -8,15 +8,19 @@
    come again with each connection.
 5. On every connect: SUBSCRIBE to exact filters; the main loop then publishes retained state and presence.
 6. Which identity is used is asked anew before each connection, so that a renewed one is taken up (`renewal`).
-7. Reconnect after 0 … min(max, 2^n) s, uniformly (full jitter), so that a fleet does not return in one moment.
+7. What was sent and is not acknowledged by the other end's kernel for UNHEARD_S ends the connection (TCP_USER_TIMEOUT): a way that has
+   forgotten us is noticed with the next message, not after two keepalives. How long a connection may be silent is in `keepalive`.
+8. Reconnect after 0 … min(max, 2^n) s, uniformly (full jitter), so that a fleet does not return in one moment.
 """
 
+import contextlib
 import logging
 import queue
 import secrets
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +32,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgefleet_agent.identity import CA_FILE, CERT_FILE, KEY_FILE, Identity
+from edgefleet_agent.link.keepalive import URGENT_S, Keepalive, is_urgent
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.messages import Presence, encode
 from edgefleet_protocol.topics import Topics
@@ -36,6 +41,8 @@ MAX_UNACKED = 16
 MAX_INBOX = 256
 SESSION_EXPIRY_S = 7 * 86_400
 WILL_DELAY_S = 15
+UNHEARD_S = 120
+CALM_LOOK_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +92,33 @@ class LinkOptions:
     reconnect_max_s: float
 
 
+class Silence:
+    """How long one connection was silent, and how long it was so before something came again. now_s: monotonic seconds."""
+
+    def __init__(self, now_s: float) -> None:
+        self._began_s = self._heard_s = now_s
+        self._survived_s = 0.0
+
+    def broken(self, now_s: float) -> None:
+        """Note that something came."""
+        self._survived_s = max(self._survived_s, now_s - self._heard_s)
+        self._heard_s = now_s
+
+    def told(self, now_s: float) -> dict[str, float]:
+        """Return what `Keepalive.ended` asks for."""
+        return {
+            "lasted_s": now_s - self._began_s,
+            "quiet_s": now_s - self._heard_s,
+            "survived_s": self._survived_s,
+        }
+
+
+def _bound_silence(_client: paho.Client, _data: Any, sock: Any) -> None:
+    """Let the kernel give up what is not acknowledged for UNHEARD_S."""
+    with contextlib.suppress(OSError, AttributeError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_S * 1_000)
+
+
 class MqttLink:
     """The connection. Thread-safe; `wake` is called from paho's thread after something was put into `inbox`."""
 
@@ -115,6 +149,10 @@ class MqttLink:
         self._gone = threading.Event()
         self._connected = False
         self._failures = 0
+        self._keepalive = Keepalive(options.keepalive_s, options.keepalive_s)
+        self._live_until_s = 0.0
+        self._is_urgent = False
+        self._silence = Silence(0.0)
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
         self.inbox: queue.Queue[Inbound] = queue.Queue()
 
@@ -171,6 +209,16 @@ class MqttLink:
         if message.qos and client is not None and message.client is client and self._connected:
             client.ack(message.mid, message.qos)
 
+    def live_until(self, unix_s: float) -> None:
+        """Know until when the server wants to hear often: the broker shall then notice soon when the device is gone."""
+        self._live_until_s = unix_s
+        if self._connected and self._wants_urgent() and not self._is_urgent and self._keepalive.calm_s > URGENT_S:
+            log.info("connecting anew, to be missed sooner")
+            self._gone.set()
+
+    def _wants_urgent(self) -> bool:
+        return is_urgent(self._live_until_s, self._unix_ms() / 1_000, is_now=self._is_urgent)
+
     def recycle(self, reason: str) -> None:
         """Leave this connection behind and make a new one: the watchdog's remedy for a client that hangs."""
         log.warning("link recycled", extra={"reason": reason})
@@ -194,17 +242,20 @@ class MqttLink:
                 self._choose()
                 client = self._make_client(conn_id)
                 self._client = client
+                self._is_urgent = self._wants_urgent()
                 client.connect(
                     self._identity.broker_host,
                     self._identity.broker_port,
-                    self._options.keepalive_s,
+                    self._keepalive.asks_s(is_urgent=self._is_urgent),
                     **self._connect_options(),
                 )
             except (OSError, ValueError) as error:
                 self._put(Disconnected(f"{type(error).__name__}: {error}"))
             else:
                 client.loop_start()
-                self._gone.wait()
+                while not self._gone.wait(CALM_LOOK_S):
+                    if self._connected and self._is_urgent and not self._wants_urgent():
+                        break  # a ping each minute is for as long as somebody asks for it
                 self._connected = False
                 client.disconnect()
                 client.loop_stop()
@@ -240,6 +291,7 @@ class MqttLink:
             manual_ack=True,
         )
         client.connect_timeout = self._options.connect_timeout_s
+        client.on_socket_open = _bound_silence
         client.max_inflight_messages_set(MAX_UNACKED + 4)
         client.tls_set_context(self._tls())
         off = Presence(on=False, conn_id=conn_id, boot_id=self._boot_id, ts=self._unix_ms())
@@ -275,11 +327,17 @@ class MqttLink:
         client.subscribe(list(self._topics.device_subscriptions(self._device)))
         self._failures = 0
         self._attempts = 0
+        self._silence = Silence(time.monotonic())
         self._connected = True
         self._put(Connected(conn_id, self._folder))
 
     def _on_disconnect(self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if client is self._client:
+            if self._connected:
+                now_s, known = time.monotonic(), self._keepalive
+                self._keepalive = known.ended(**self._silence.told(now_s))
+                if self._keepalive.calm_s != known.calm_s:
+                    log.info("keepalive", extra={"seconds": self._keepalive.calm_s})
             self._connected = False
             self._put(Disconnected(str(reason)))
             self._gone.set()
@@ -299,5 +357,7 @@ class MqttLink:
         self._put(Published(mid))
 
     def _put(self, item: Inbound) -> None:
+        if isinstance(item, Received | Published):
+            self._silence.broken(time.monotonic())
         self.inbox.put(item)
         self._wake()

@@ -93,7 +93,7 @@ class Outbox:
         self._fresh: dict[Key, _Fresh] = {}
         self._fresh_bytes = 0
         self._next_id = -1
-        self._sent: dict[int, tuple[float, int]] = {}
+        self._sent: dict[int, tuple[float, int, float]] = {}
         self._merged_to = [0] * len(SPANS_S)
         self._db = self._open(path, pages)
         rows = self._db.execute("SELECT kind, COUNT(*), SUM(LENGTH(payload)) FROM message GROUP BY kind").fetchall()
@@ -152,10 +152,22 @@ class Outbox:
         """How many messages were ever added into another one to save room."""
         return self._counts().get("merged", 0)
 
-    @property
-    def awaits(self) -> bool:
-        """Whether something was sent on this connection and is not confirmed."""
-        return bool(self._sent)
+    def untold(self) -> dict[str, int]:
+        """Return what was given up, by class, and `merged`, since `told`; empty when nothing was. `queue`: a damaged file set aside."""
+        counts = self._counts()
+        names = {f"dropped.{kind.value}": kind.name.lower() for kind in Kind} | {"dropped": "queue", "merged": "merged"}
+        lost = {word: counts.get(name, 0) - counts.get(f"told.{name}", 0) for name, word in names.items()}
+        return {word: n for word, n in lost.items() if n > 0}
+
+    def told(self) -> None:
+        """Note that the server is told of everything lost so far."""
+        for name, value in self._counts().items():
+            if not name.startswith("told."):
+                self._try_count(f"told.{name}", value - self._counts().get(f"told.{name}", 0))
+
+    def awaits_since_s(self, now_s: float) -> float:
+        """Return since when something that was sent on this connection waits to be confirmed; `now_s` when nothing does."""
+        return min((first_s for _, _, first_s in self._sent.values()), default=now_s)
 
     def waiting(self, kind: Kind) -> int:
         """Return how many messages of a class wait."""
@@ -259,9 +271,9 @@ class Outbox:
             self._forget_fresh(fresh.waiting)
             self._try_count(f"dropped.{int(fresh.waiting.kind)}")
 
-    def _try_count(self, name: str) -> None:
+    def _try_count(self, name: str, by: int = 1) -> None:
         try:
-            _count(self._db, name)
+            _count(self._db, name, by)
         except sqlite3.Error:
             log.warning("dropped and not counted on disk", extra={"what": name})
 
@@ -297,7 +309,8 @@ class Outbox:
 
     def sent(self, waiting: Waiting, now_s: float) -> None:
         """Note that a message is handed to the link; telemetry on the disk is marked there *before* it goes (rule 3)."""
-        self._sent[waiting.id] = (now_s, self._sent.get(waiting.id, (0.0, 0))[1] + 1)
+        _, times, first_s = self._sent.get(waiting.id, (now_s, 0, now_s))
+        self._sent[waiting.id] = (now_s, times + 1, first_s)
         fresh = self._fresh.get((int(waiting.kind), waiting.boot_id, waiting.seq))
         if fresh is not None:
             fresh.sent = True

@@ -11,7 +11,7 @@ import msgspec
 from edgefleet_agent.worker.protocol import Stats
 from edgefleet_protocol.comparison import merge_shadows
 from edgefleet_protocol.errors import BadMessageError
-from edgefleet_protocol.messages import Telemetry, Window, decode, encode
+from edgefleet_protocol.messages import Telemetry, Window, decode, encode_short
 from edgefleet_protocol.sketch import LatencySketch
 
 INTERVALS_S: Mapping[str, int] = {"normal": 900, "live": 60, "metered": 3_600}
@@ -142,7 +142,7 @@ def _joined(older: bytes, newer: bytes, join: Callable[[list[Window], list[Windo
     windows = join(first.windows, second.windows)
     if len(windows) > MAX_WINDOWS:
         return None
-    payload = encode(msgspec.structs.replace(second, windows=windows))
+    payload = encode_short(msgspec.structs.replace(second, windows=windows))
     return payload if len(payload) <= MAX_PAYLOAD_BYTES else None
 
 

@@ -1,7 +1,7 @@
 """Which answers are worth keeping, what of them may be kept, and sealing that (ADR 0030, 0031). Nothing plain leaves this process.
 
-1. Reasons: `random` (a share of all), `low_confidence`, `disagreement` (`keep`, called by a shadow), `drift` (while `is_drifting`),
-   `flag` (asked for by name). One answer is kept for one reason, the rarest that fits.
+1. Reasons: `random` (a share of all), `low_confidence`, `disagreement` (`keep`, called by a shadow), `flag` (asked for
+   by name). One answer is kept for one reason, the rarest that fits.
 2. A reservoir a reason and class: of all answers of one window each has the same chance to be among the PER_STRATUM kept, and a
    record says how many it stands for (`seen`). A window begins with the first of them and lasts `window_s`.
 3. At the end of a window the privacy policy of the bundle is applied, the rest is compressed and sealed to the tenant's key. The
@@ -108,7 +108,6 @@ class Capture:
         self._recent: OrderedDict[str, Held] = OrderedDict()
         self._recent_bytes = 0
         self._window_began_s: float | None = None
-        self.is_drifting = False
         self.too_big = 0
 
     # ---- from any thread
@@ -129,7 +128,7 @@ class Capture:
     def keep(
         self, reason: str, inputs: Mapping[str, Array], outputs: Mapping[str, Any], *, difference: float = 0.0
     ) -> None:
-        """Offer an answer by hand: a disagreement of a shadow, a moment of drift. outputs: arrays, or answers by version."""
+        """Offer an answer by hand: a disagreement of a shadow. outputs: arrays, or answers by version."""
         note = f"difference {difference:g}" if difference else ""
         held = Held(secrets.token_hex(_RECORD_ID_BYTES), self._now_ms(), -1, inputs, outputs, _size(inputs), note)
         with self._lock:
@@ -149,8 +148,6 @@ class Capture:
         self._reservoir.offer(reason, held)
 
     def _reason(self, outputs: Mapping[str, Array]) -> str:
-        if self.is_drifting:
-            return CaptureReason.DRIFT
         limit = self._served.privacy.low_confidence
         if limit > 0.0:
             confidence = self._served.postprocess.confidence(outputs)

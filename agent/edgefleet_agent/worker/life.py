@@ -29,6 +29,7 @@ from edgefleet_agent.worker.http import HttpServer
 from edgefleet_agent.worker.launch import listen_unix
 from edgefleet_agent.worker.loading import ServedModel, StartError, golden_message, load_served_model
 from edgefleet_agent.worker.measuring import measure
+from edgefleet_agent.worker.onlooker import Onlooker
 from edgefleet_agent.worker.protocol import (
     MAX_CONTROL_BYTES,
     BadControlMessageError,
@@ -45,6 +46,7 @@ from edgefleet_agent.worker.protocol import (
     Serve,
     Serving,
     SetCapture,
+    SetWatch,
     Start,
     ToAgentd,
     decode_to_worker,
@@ -195,7 +197,7 @@ class _Worker:
         start = self._served.start
         self._forwarder = Forwarder(start.run_timeout_s + _FORWARD_MARGIN_S)
         routes = Routes(start.routes_path, self._own_table(), loop)
-        inline = InlinePolicy(self._golden.latency_p95_ms)
+        inline = InlinePolicy(self._golden.latency_p50_ms)
         first = self._served.runtime.outputs[0].name
         self._watch = Watch(start, first, lambda message: _send(self._control, message))
         api = Api(self._served, self._engine, inline, self._figures, routes, self._forwarder, self._watch)
@@ -254,6 +256,8 @@ class _Worker:
                 _send(self._control, self._figures.take())
             case SetCapture():
                 self._set_capture(message)
+            case SetWatch(lines=lines):
+                self._watch.onlooker = Onlooker(self._served, lines) if lines > 0 else None
             case CheckGolden(vectors=vectors):
                 self._spawn(self._check_golden(vectors))
             case _:

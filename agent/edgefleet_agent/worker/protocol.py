@@ -5,7 +5,7 @@
    worker exits 0.
 3. `Failed` is the last message of a worker, which exits with status 1. A worker whose control socket closes exits at once.
 4. Each `GetStats` is answered with one `Stats` (the delta since the last one), each `CheckGolden` with one `Golden`.
-   `Predictions` and `Captured` come unasked.
+   `Predictions`, `Captured` and `Seen` come unasked.
    A drained worker sends a last `Stats` unasked before it exits, and so does one that replayed a recording.
 5. At start, `Golden(ok=False)` is followed by `Failed(error_class="golden")` and never by `Ready`.
 6. Descriptors are inherited under the numbers given in `Start`; they are never sent over the socket.
@@ -19,6 +19,7 @@ import msgspec
 
 from edgefleet_protocol.comparison import ShadowFigures
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.messages import PredictionLine
 
 MAX_CONTROL_BYTES = 128 * 1024
 """Largest control packet either side may send."""
@@ -122,6 +123,12 @@ class SetCapture(Message, frozen=True, tag="set_capture"):
     window_s: float = 60.0
 
 
+class SetWatch(Message, frozen=True, tag="set_watch"):
+    """Somebody watches: tell the newest `lines` answers each second; 0: nobody does any more. Sent at any time after `Ready`."""
+
+    lines: int = 0
+
+
 # ---- worker -> agentd
 
 
@@ -188,7 +195,7 @@ class Predictions(Message, frozen=True, tag="predictions"):
 
 
 class Captured(Message, frozen=True, tag="captured"):
-    """One sealed record. reason: random, low_confidence, disagreement, drift or flag. label: class index, -1 = none.
+    """One sealed record. reason: random, low_confidence, disagreement or flag. label: class index, -1 = none.
 
     taken_ms: unix milliseconds. seen: how many answers of its reason and class it stands for. key: id of the key it is sealed to.
     """
@@ -203,6 +210,13 @@ class Captured(Message, frozen=True, tag="captured"):
     sealed: bytes
 
 
+class Seen(Message, frozen=True, tag="seen"):
+    """The newest answers while somebody watches. n: how many there were since the `Seen` before. Unasked, once a second at most."""
+
+    lines: list[PredictionLine]
+    n: int
+
+
 class Failed(Message, frozen=True, tag="failed"):
     """Last word of a worker that cannot go on. error_class: a value of `edgefleet_protocol.messages.ErrorClass`."""
 
@@ -210,8 +224,8 @@ class Failed(Message, frozen=True, tag="failed"):
     reason: str
 
 
-ToWorker = Start | Serve | Drain | CheckGolden | GetStats | SetCapture
-ToAgentd = Loaded | Golden | Ready | Serving | Stats | Predictions | Captured | Failed
+ToWorker = Start | Serve | Drain | CheckGolden | GetStats | SetCapture | SetWatch
+ToAgentd = Loaded | Golden | Ready | Serving | Stats | Predictions | Captured | Seen | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.predictions import Block, Row, pack_block
+from edgefleet_agent.worker.onlooker import Onlooker
 from edgefleet_agent.worker.protocol import Captured, Predictions, Start, ToAgentd
 from edgefleet_runtime.port import Array
 
@@ -58,7 +59,7 @@ class Tap(Protocol):
 
 
 class Watch:
-    """The notes of one worker. `tap` is None while nothing is captured."""
+    """The notes of one worker. `tap` is None while nothing is captured, `onlooker` while nobody watches."""
 
     def __init__(self, start: Start, first_output: str, send: Callable[[ToAgentd], None]) -> None:
         """Name who is watched. Call it in the event loop. first_output: whose value is the score."""
@@ -74,6 +75,7 @@ class Watch:
         self._outgoing: deque[Captured] = deque()
         self._is_due = False
         self.tap: Tap | None = None
+        self.onlooker: Onlooker | None = None
 
     def trace_of(self, header: bytes | None) -> str:
         """Return the trace id of a request: the caller's if it is a usable one."""
@@ -95,6 +97,10 @@ class Watch:
         """Note one answer. From any thread."""
         tap = self.tap
         has_more = tap is not None and tap.answered(trace_id, inputs, outputs, classes)
+        onlooker = self.onlooker
+        if onlooker is not None:
+            onlooker.answered(trace_id, outputs, run_s, nonfinite=nonfinite)
+            has_more = True
         if self._start.log_predictions:
             top = classes[0] if classes else -1
             row = (time.perf_counter(), trace_id, run_s, top, _score(outputs[self._first_output], top), nonfinite)
@@ -126,6 +132,9 @@ class Watch:
     def _tick(self) -> None:
         self._is_due = False
         self._flush()
+        seen = self.onlooker.take() if self.onlooker is not None else None
+        if seen is not None:
+            self._send(seen)
         left_s = self.tap.left_s if self.tap is not None else None
         if left_s is not None and left_s <= 0.0:
             self._end_window()

@@ -10,6 +10,7 @@ import typer
 
 from edgefleet_cli import completion
 from edgefleet_cli.commands.device_task import add_task_commands
+from edgefleet_cli.commands.device_watch import add_watch_command
 from edgefleet_cli.contexts import write_private
 from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, UsageError
 from edgefleet_cli.event_view import EVENTS
@@ -199,7 +200,7 @@ def capture(  # noqa: PLR0913, PLR0917 - the flags of the command
     device_id: DeviceArgument,
     model: Annotated[str, typer.Option("--model", help="Of this model only.")] = "",
     reason: Annotated[
-        str, typer.Option("--reason", help="random, low_confidence, disagreement, drift or flag; else all.")
+        str, typer.Option("--reason", help="random, low_confidence, disagreement or flag; else all.")
     ] = "",
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most this many, the newest.")] = 100,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the records there.")] = None,
@@ -313,3 +314,4 @@ def parse_labels(changes: list[str], *, removals: bool) -> dict[str, str | None]
 
 
 add_task_commands(app)
+add_watch_command(app)

@@ -45,6 +45,8 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("DELETE", "/devices/{device_id}"): Role.OPERATOR,
     ("GET", "/devices/{device_id}/events"): Role.VIEWER,
     ("GET", "/devices/{device_id}/telemetry"): Role.VIEWER,
+    ("POST", "/devices/{device_id}:watch"): Role.OPERATOR,
+    ("GET", "/devices/{device_id}/predictions"): Role.OPERATOR,
     ("POST", "/devices/{device_id}/captures:fetch"): Role.OPERATOR,
     ("GET", "/devices/{device_id}/captures:fetch/{fetch_id}"): Role.OPERATOR,
     ("GET", "/devices/{device_id}/captures"): Role.OPERATOR,

@@ -27,6 +27,7 @@ from edgefleet_server.fleet.errors import DeviceRevokedError
 from edgefleet_server.fleet.model import ModelChange, OfferedBlob, SignedDesired, Wish
 from edgefleet_server.fleet.sampling import capture_wish, remember_key
 from edgefleet_server.fleet.tables import FleetDesired
+from edgefleet_server.fleet.watching import is_renewal_due, still_watched, watched, watched_until
 from edgefleet_server.signing.service import SigningService
 
 DESIRED_LIFE: Final = timedelta(days=7)
@@ -136,6 +137,26 @@ class DesiredBook:
             for row, _ in store.lock_documents(session, over) if over else ():
                 row.tasks = [task for task in row.tasks if task["id"] not in over[row.device_id]]
 
+    def watch(self, device_id: DeviceId) -> datetime:
+        """Show the device's newest answers for a while; return until when. Signs only when it was asked for long ago, or never.
+
+        Raises DeviceRevokedError.
+        """
+        with self._db.session() as session:
+            held = _locked(session, device_id)
+            wish, now = _telemetry(held.row), self._clock.now()
+            if is_renewal_due(wish, now):
+                wish = watched(wish, now)
+                self._write(session, held, telemetry=wish)
+            until = watched_until(wish, now)
+            assert until is not None
+            return until
+
+    def watched_until(self, device_id: DeviceId) -> datetime | None:
+        """Return until when somebody watches a device; None when nobody does."""
+        with self._db.read() as session:
+            return watched_until(_telemetry(store.desired_row(session, device_id)), self._clock.now())
+
     def resign(self, device_id: DeviceId) -> SignedDesired:
         """Sign a device's document anew with the same content and a higher gen."""
         with self._db.session() as session:
@@ -170,9 +191,8 @@ class DesiredBook:
     ) -> SignedDesired:
         """Sign and store a document whose device is locked; None keeps that part of the content."""
         row = held.row
-        if telemetry is None:
-            telemetry = TelemetryWish() if row is None else msgspec.convert(row.telemetry, TelemetryWish)
-        now = self._clock.now()
+        now, before = self._clock.now(), _telemetry(row)
+        telemetry = still_watched(before if telemetry is None else telemetry, before, now)
         known = _tasks(row) if tasks is None else list(tasks)
         tasks = [task for task in known if task.until is None or task.until > now][-MAX_TASKS:]
         gen = max(0 if row is None else row.gen, held.reported_gen) + 1
@@ -280,6 +300,10 @@ def _is_still_so(row: FleetDesired | None, change: ModelChange) -> bool:
 
 def _models(row: FleetDesired | None) -> dict[str, ModelDesired]:
     return {} if row is None else msgspec.convert(row.models, dict[str, ModelDesired])
+
+
+def _telemetry(row: FleetDesired | None) -> TelemetryWish:
+    return TelemetryWish() if row is None else msgspec.convert(row.telemetry, TelemetryWish)
 
 
 def _tasks(row: FleetDesired | None) -> list[Task]:

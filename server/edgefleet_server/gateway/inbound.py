@@ -3,8 +3,8 @@
 Rules:
 1. The MQTT callback only puts into the queue. A full queue drops and counts; devices send again what was not acknowledged.
 2. A message that is none, or that speaks of another device than its topic, is counted and dropped; nothing else stops.
-3. Events and telemetry are acknowledged after their transaction, never before. When the database refuses a batch, its
-   messages are stored one by one, so that one of them costs nobody else anything.
+3. Events and telemetry are acknowledged after their transaction, never before; what is shown to who watches a device never is. When
+   the database refuses a batch, its messages are stored one by one, so that one of them costs nobody else anything.
 4. Messages of unknown and revoked devices count for nothing.
 5. Telemetry and events of a batch are one transaction each; states are one each, since each may sign a document.
 """
@@ -24,7 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import DeviceId, TenantId
-from edgefleet_protocol.messages import Ack, Event, Presence, Sample, State, Telemetry, decode
+from edgefleet_protocol.messages import Ack, Event, Presence, Sample, State, Telemetry, Watched, decode
 from edgefleet_protocol.topics import parse_uplink
 from edgefleet_server.gateway.outbound import Signed
 from edgefleet_server.gateway.storable import MAX_EVENT_BYTES, storable
@@ -36,7 +36,7 @@ RETRY_S: Final = 1.0
 MAX_RETRIES: Final = 5
 _DATABASE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
 
-Spoken = TypeVar("Spoken", State, Event, Telemetry, Sample)
+Spoken = TypeVar("Spoken", State, Event, Telemetry, Sample, Watched)
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +70,10 @@ class TelemetrySink(Protocol):
 
     def ingest_samples(self, samples: Sequence[Sample]) -> int:
         """Store captured records."""
+        ...
+
+    def ingest_watched(self, messages: Sequence[Watched]) -> int:
+        """Keep what watched devices show."""
         ...
 
 
@@ -109,11 +113,13 @@ class _Batch:
     events: list[Event] = field(default_factory=list)
     telemetry: list[Telemetry] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+    watched: list[Watched] = field(default_factory=list)
 
     def devices(self) -> set[DeviceId]:
         named = {DeviceId(event.device) for event in self.events}
         named |= {DeviceId(message.device) for message in self.telemetry}
         named |= {DeviceId(sample.device) for sample in self.samples}
+        named |= {DeviceId(message.device) for message in self.watched}
         return named | self.states.keys() | {device for device, _ in self.presences}
 
     def keep(self, live: set[DeviceId]) -> None:
@@ -122,6 +128,7 @@ class _Batch:
         self.events = [event for event in self.events if event.device in live]
         self.telemetry = [message for message in self.telemetry if message.device in live]
         self.samples = [sample for sample in self.samples if sample.device in live]
+        self.watched = [message for message in self.watched if message.device in live]
 
 
 class Inbound:
@@ -214,8 +221,10 @@ class Inbound:
                 batch.telemetry.append(_own(uplink.device, decode(Telemetry, payload)))
             case "cap":
                 batch.samples.append(_own(uplink.device, decode(Sample, payload)))
+            case "log":
+                batch.watched.append(_own(uplink.device, decode(Watched, payload)))
             case _:
-                pass  # logs are lossy on purpose and not kept by version 1; blocks and metadata go to the responder
+                pass  # blocks and metadata go to the responder
 
     def _store(self, batch: _Batch) -> None:
         named = batch.devices()
@@ -230,6 +239,7 @@ class Inbound:
         events = self._stored("events", batch.events, self._fleet.take_events)
         telemetry = self._stored("telemetry", batch.telemetry, self._telemetry.ingest)
         samples = self._stored("samples", batch.samples, self._telemetry.ingest_samples)
+        self._stored("what is watched", batch.watched, self._telemetry.ingest_watched)
         self._acknowledge(events, telemetry, samples)
 
     def _stored(self, what: str, messages: list[Spoken], store: Callable[[list[Spoken]], object]) -> list[Spoken]:

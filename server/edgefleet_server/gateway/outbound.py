@@ -151,7 +151,8 @@ class Outbound:
         self._published.pop(device, None)
 
     def _publish_ack(self, device: DeviceId, ack: Ack) -> None:
-        self._publish(self._topics.dn_meta(device), encode(Downlink(ack=ack)), 1, False)
+        # QoS 0: what is not acknowledged is sent again and counts once, and a day of PUBACKs costs a device 10 KB (ADR 0045)
+        self._publish(self._topics.dn_meta(device), encode(Downlink(ack=ack)), 0, False)
 
     def _publish_documents(self, documents: Sequence[Signed], *, again: bool = False) -> None:
         self._publish_shared()  # first the head: a document may name a bundle that only the new head leads to

@@ -137,6 +137,49 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class PredictionView:
+    """One answer of a watched device. labels, scores: its best classes, or its first numbers with the label "".
+
+    hidden: the bundle's privacy policy keeps what the model says on the device.
+    """
+
+    model: str
+    version: str
+    lane: str
+    at: datetime
+    trace_id: str
+    latency_ms: float
+    labels: Sequence[str]
+    scores: Sequence[float | None]
+    nonfinite: bool
+    hidden: bool
+
+
+@dataclass(frozen=True)
+class PredictionsView:
+    """What a watched device has shown after message `after_id`, oldest first. last_id: to ask from next time.
+
+    until: somebody watches until then, null = nobody does. state: the device's last word, "" = none yet; on, off (its owner does not
+    want it) or metered. seen: how many answers there were in all, of which `items` are the newest few.
+    """
+
+    items: Sequence[PredictionView]
+    last_id: int
+    until: datetime | None
+    state: str
+    seen: int
+
+
+@dataclass(frozen=True)
+class WatchView:
+    """A device is watched until then; who goes on looking is given longer. status: whether it is there to hear of it."""
+
+    device: str
+    until: datetime
+    status: str
+
+
+@dataclass(frozen=True)
 class CaptureFetch:
     """A device asked for its captured records. state: asked, done, or expired (it did not answer in time)."""
 

@@ -1,10 +1,12 @@
 """Routes of the telemetry feature. They only translate."""
 
+import asyncio
 import base64
 from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi.concurrency import run_in_threadpool
 
 from edgefleet_protocol.ids import ReleaseRef, parse_profile_name
 from edgefleet_server import http_errors
@@ -12,9 +14,19 @@ from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.paging import ListOf, Paging, cut_page
 from edgefleet_server.parts import Parts
-from edgefleet_server.telemetry.model import CaptureFetch, CaptureView, CostState, Performance, WindowView
+from edgefleet_server.telemetry.model import (
+    CaptureFetch,
+    CaptureView,
+    CostState,
+    Performance,
+    PredictionsView,
+    WatchView,
+    WindowView,
+)
 from edgefleet_server.telemetry.schemas import CaptureFetchIn, CaptureOut
 
+MAX_WAIT_S = 20.0
+LOOK_S = 0.5
 Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 
@@ -43,7 +55,31 @@ def build_router(parts: Parts) -> APIRouter:
         return parts.costs.state(parts.registry.profile(parse_profile_name(name)))
 
     _add_capture_routes(router, parts)
+    _add_watch_routes(router, parts)
     return router
+
+
+def _add_watch_routes(router: APIRouter, parts: Parts) -> None:
+    @router.post("/devices/{device_id}:watch", operation_id="watch_device")
+    def watch_device(device_id: str, _caller: Operator) -> WatchView:
+        """Watch a device: it shows its newest answers for some minutes, and longer while somebody looks."""
+        return parts.watching.begin(device_id)
+
+    @router.get("/devices/{device_id}/predictions", operation_id="list_predictions")
+    async def list_predictions(
+        device_id: str,
+        _caller: Operator,
+        after_id: Annotated[int, Query(ge=0)] = 0,
+        model: Annotated[str, Query(max_length=63)] = "",
+        wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0,
+    ) -> PredictionsView:
+        """Return what a watched device has shown after message `after_id`, waiting up to `wait_s` for something new."""
+        until_s = parts.clock.monotonic_s() + wait_s
+        while True:  # holds a connection and no thread
+            found = await run_in_threadpool(parts.watching.look, device_id, after_id, model)
+            if found.last_id > after_id or parts.clock.monotonic_s() >= until_s:
+                return found
+            await asyncio.sleep(LOOK_S)
 
 
 def _add_capture_routes(router: APIRouter, parts: Parts) -> None:

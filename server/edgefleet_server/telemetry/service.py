@@ -14,14 +14,17 @@ import msgspec
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.comparison import ShadowFigures, check_shadow, delta_quantile, mean_overlap
-from edgefleet_protocol.messages import Sample, Telemetry, Window
+from edgefleet_protocol.messages import Sample, Telemetry, Watched, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db import Database
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.model import Figures, Latest, ShadowView, WindowView
+from edgefleet_server.telemetry.rules import watched_row
 from edgefleet_server.telemetry.tables import TelemetryCapture, TelemetryWindow
 
 RETENTION: Final = timedelta(days=30)
+KEPT_WATCHED: Final = 64
+WATCHED_FOR: Final = timedelta(minutes=10)
 MAX_SECONDS: Final = 253_402_300_799  # the last second of the year 9999
 MAX_INT: Final = 2**62
 DROPPED: Final = ("events", "telemetry", "samples")
@@ -79,6 +82,18 @@ class TelemetryService:
                     new += 1
         return new
 
+    def ingest_watched(self, messages: Sequence[Watched]) -> int:
+        """Keep what watched devices show, the newest KEPT_WATCHED messages of each; return how many were taken."""
+        now = self._clock.now()
+        rows = [row for message in messages if (row := watched_row(message, now)) is not None]
+        if not rows:
+            return 0
+        with self._db.session() as session:
+            store.add_watched(session, rows)
+            for device in sorted({row["device_id"] for row in rows}):
+                store.keep_watched(session, device, KEPT_WATCHED)
+        return len(rows)
+
     def latest(self, device_id: str) -> Latest | None:
         """Return a device's newest figures, or None when it never sent any."""
         with self._db.read() as session:
@@ -104,6 +119,7 @@ class TelemetryService:
         """Delete what is older than the retention; return how many windows. For the engine tick."""
         with self._db.session() as session:
             store.delete_captures_before(session, now - RETENTION)
+            store.delete_watched_before(session, now - WATCHED_FOR)
             return store.delete_before(session, now - RETENTION)
 
     def _window_row(self, device_id: str, window: Window, now: datetime) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from edgefleet_server.telemetry.tables import (
     TelemetryBatch,
     TelemetryCapture,
     TelemetryCaptureFetch,
+    TelemetryWatched,
     TelemetryWindow,
 )
 
@@ -146,6 +147,32 @@ def delete_before(session: Session, moment: datetime) -> int:
     session.execute(delete(TelemetryBatch).where(col(TelemetryBatch.received_at) < moment))
     statement = delete(TelemetryWindow).where(col(TelemetryWindow.received_at) < moment)
     return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+
+
+def add_watched(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert what watched devices show, each message once."""
+    make = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    session.execute(make(TelemetryWatched).values(list(rows)).on_conflict_do_nothing())
+
+
+def keep_watched(session: Session, device_id: str, newest: int) -> None:
+    """Delete all but the newest messages of a watched device."""
+    row = TelemetryWatched
+    mine = col(row.device_id) == device_id
+    last = select(col(row.id)).where(mine).order_by(col(row.id).desc()).offset(newest).limit(1).scalar_subquery()
+    session.execute(delete(row).where(mine, col(row.id) <= last).execution_options(synchronize_session=False))
+
+
+def watched_after(session: Session, device_id: str, after_id: int) -> Sequence[TelemetryWatched]:
+    """Return what a watched device has shown after a message, oldest first."""
+    row = TelemetryWatched
+    statement = select(row).where(col(row.device_id) == device_id, col(row.id) > after_id).order_by(col(row.id))
+    return session.execute(statement).scalars().all()
+
+
+def delete_watched_before(session: Session, moment: datetime) -> None:
+    """Delete what watched devices showed before a moment."""
+    session.execute(delete(TelemetryWatched).where(col(TelemetryWatched.received_at) < moment))
 
 
 def capture_fetch(session: Session, fetch_id: str, *, lock: bool = False) -> TelemetryCaptureFetch | None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary
+from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from edgefleet_server.db import UtcDateTime
@@ -57,6 +57,23 @@ class TelemetryWindow(SQLModel, table=True):
     worker_cpu_s: float
     joules_per_answer: float = -1.0
     shadow: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+
+
+class TelemetryWatched(SQLModel, table=True):
+    """One message of a device that somebody watches: its newest answers, for some minutes. `lines`: MessagePack `PredictionLine`s."""
+
+    __tablename__ = "telemetry_watched"
+    # who looks asks for what came after an id: one that was used must not come again when all are pruned
+    __table_args__ = (UniqueConstraint("device_id", "boot_id", "seq"), {"sqlite_autoincrement": True})
+
+    id: int | None = Field(default=None, primary_key=True)
+    device_id: str = Field(max_length=63)
+    boot_id: str = Field(max_length=64)
+    seq: int = Field(sa_type=BigInteger)
+    received_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    seen: int = Field(sa_type=BigInteger)
+    state: str = Field(max_length=16)
+    lines: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class TelemetryCaptureFetch(SQLModel, table=True):

@@ -14,6 +14,7 @@ from edgefleet_server.metrics import Metrics
 from edgefleet_server.parts import Parts
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.telemetry.captures import CaptureService
+from edgefleet_server.telemetry.watching import WatchService
 from tests.server.fleet.house import House
 
 
@@ -36,6 +37,7 @@ def parts_of(house: House) -> Parts:
         poster=house.poster,
         webhooks=house.webhooks,
         alerts=AlertService(house.db, rollout, house.clock),
+        watching=WatchService(house.db, house.clock, house.fleet),
         metrics=Metrics(),
         health=Health(),
     )

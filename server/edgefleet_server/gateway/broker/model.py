@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from edgefleet_server.gateway.broker.errors import BrokerSettingError
 
 MAX_PACKET_BYTES = 300_000  # four 32 KiB leaves and their head fit with room; no packet costs more memory
-MAX_KEEPALIVE_S = 300
+MAX_KEEPALIVE_S = 3_900  # what devices may ask for; a metered one sends telemetry each hour and no ping (ADR 0045)
 MAX_QUEUED_MESSAGES = 1_000  # per client that is away
 MAX_QUEUED_BYTES = 16 * 1024 * 1024  # per client
 SESSION_EXPIRY_S = 7 * 86_400
