@@ -58,6 +58,7 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
     fleet = FleetService(db, signing, registry, clock, settings)
     costs = CostService(db, clock, registry, fleet.reader.profiles_of)
     registry.forecast_with(costs.forecast)
+    telemetry = TelemetryService(db, clock)
     return Parts(
         settings=settings,
         clock=clock,
@@ -67,10 +68,10 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
         registry=registry,
         conversion=conversion,
         fleet=fleet,
-        telemetry=TelemetryService(db, clock),
+        telemetry=telemetry,
         costs=costs,
         captures=CaptureService(db, clock, fleet),
-        rollout=RolloutService(db, fleet, registry, clock),
+        rollout=RolloutService(db, fleet, registry, clock, telemetry),
         metrics=Metrics(),
         health=Health(),
     )

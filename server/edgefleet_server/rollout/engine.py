@@ -65,6 +65,7 @@ class RolloutEngine:
             now = self._clock.now()
             if row.next_eval_at is not None and row.next_eval_at < now:
                 snapshot = replace(snapshot, missed=now - row.next_eval_at)
+            snapshot = service.measurer.take(session, snapshot, row.model, now)
             made = plan_tick(snapshot, now)
             service.carrier.carry(session, row, snapshot, made, actor="engine", now=now)
         if made.effects:

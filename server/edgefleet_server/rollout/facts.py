@@ -11,7 +11,9 @@ from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.machines import EXPOSED_STATES, FAILED_STATES
-from edgefleet_server.rollout.model import Assignment, Cell, Counts, Facts, Snapshot
+from edgefleet_server.rollout.model import Assignment, Cell, Counts, Facts, Snapshot, Strength
+from edgefleet_server.rollout.quality import quality_facts
+from edgefleet_server.rollout.quality_model import QualityFacts
 from edgefleet_server.rollout.rules import LOST, rule_for
 
 _S: Final = AssignmentState
@@ -64,12 +66,38 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         open_for_s=max(0.0, (now - since).total_seconds()),
         inconclusive_after_s=spec.on_inconclusive.after.total_seconds(),
         inconclusive_do=spec.on_inconclusive.do,
+        quality=_quality(snapshot, cell, lane),
     )
+
+
+def _quality(snapshot: Snapshot, cell: Cell, lane: Iterable[Assignment]) -> QualityFacts | None:
+    """Return what the quality gate of a cell rests on, None without a gate. lane: devices of the stratum so far.
+
+    What was measured before a person let a stage pass is accepted: like accepted failures it counts nowhere.
+    """
+    gate = snapshot.spec.quality
+    if gate is None:
+        return None
+    overrides = [
+        one.ended_at
+        for one in snapshot.cells
+        if one.stratum == cell.stratum and one.strength is Strength.OVERRIDE and one.ended_at is not None
+    ]
+    accepted = {one.device for one in snapshot.measured if any(one.taken_at <= moment for moment in overrides)}
+    expected = [
+        (a.device, a.stage) for a in lane if a.state in EXPOSED_STATES and not is_gone(a) and a.device not in accepted
+    ]
+    return quality_facts(gate, cell.stage, expected, [one for one in snapshot.measured if one.stratum == cell.stratum])
 
 
 def is_failure(a: Assignment) -> bool:
     """Return whether the release failed on the device. What the server took back is no failure of the device."""
     return a.state in FAILED_STATES and not (a.state is _S.ROLLED_BACK and not a.error_class)
+
+
+def is_gone(a: Assignment) -> bool:
+    """Return whether the device does not run the release any more, so that nothing can be measured of it."""
+    return a.state in FAILED_STATES or bool(a.back_gen)
 
 
 def soak_end(snapshot: Snapshot, a: Assignment, now: datetime) -> datetime:

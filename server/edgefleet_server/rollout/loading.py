@@ -12,7 +12,7 @@ from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef,
 from edgefleet_server.fleet.model import DeviceStatus, ModelReport, WantedRef
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.rollout import store
+from edgefleet_server.rollout import quality_store, store
 from edgefleet_server.rollout.model import Bundle, Member, Report, RolloutState, Snapshot
 from edgefleet_server.rollout.spec import parse_spec
 from edgefleet_server.rollout.tables import Rollout
@@ -30,13 +30,14 @@ class Loader:
     def snapshot(self, session: Session, row: Rollout) -> Snapshot:
         """Return a rollout as it is now."""
         state = RolloutState(row.state)
+        spec = parse_spec(row.spec)
         assignments = store.assignments(session, row.id)
         devices = [one.device for one in assignments]
         model = ModelName(row.model)
         return Snapshot(
             id=RolloutId(row.id),
             state=state,
-            spec=parse_spec(row.spec),
+            spec=spec,
             salt=row.salt,
             bundles=self.bundles(ReleaseRef(model, row.version)),  # type: ignore[arg-type]
             members=self.members(row.selector) if state is RolloutState.RUNNING else _NOBODY,
@@ -45,6 +46,7 @@ class Loader:
             reports=self.reports(devices, model),
             code=row.code,
             reason=row.reason,
+            measured=() if spec.quality is None else quality_store.measured(session, row.id),
         )
 
     def bundles(self, ref: ReleaseRef) -> dict[ProfileName, Bundle]:

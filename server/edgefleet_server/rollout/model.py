@@ -17,6 +17,7 @@ import msgspec
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
+from edgefleet_server.rollout.quality_model import DeviceQuality, QualityFacts, QualityGate
 
 SMALL_STRATUM: Final = 73
 """Clean devices that the promote e-process needs at its defaults; a stratum with fewer uses the small-fleet rules."""
@@ -159,6 +160,7 @@ class Spec:
     on_fail: OnFail = OnFail.ROLLBACK
     on_inconclusive: Inconclusive = Inconclusive()
     name: str = ""
+    quality: QualityGate | None = None
 
 
 # ---- what is judged
@@ -210,6 +212,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     open_for_s: float = 0.0
     inconclusive_after_s: float = 172_800.0
     inconclusive_do: OnFail = OnFail.PAUSE
+    quality: QualityFacts | None = None
 
 
 Figures = Mapping[str, float | int | str | None]
@@ -374,6 +377,8 @@ class Snapshot:
     """Why the rollout is in its state."""
     missed: timedelta = timedelta()
     """For how long nobody looked although it was time: the server was away, and heard no device either."""
+    measured: tuple[DeviceQuality, ...] = ()
+    """What was measured of devices so far, for the quality gate."""
 
 
 # ---- what the planner wants done

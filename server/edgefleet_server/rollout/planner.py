@@ -17,7 +17,7 @@ from typing import Final
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import rules
-from edgefleet_server.rollout.draft import BATCH, Draft, Lane
+from edgefleet_server.rollout.draft import BATCH, LOOK_FOR_LATE, Draft, Lane
 from edgefleet_server.rollout.facts import OUTSIDE, facts_of, soak_end
 from edgefleet_server.rollout.hearing import moved
 from edgefleet_server.rollout.machines import CELL_OPEN, EXPOSED_STATES, IN_FLIGHT, AssignmentEvent, StageEvent
@@ -40,6 +40,7 @@ from edgefleet_server.rollout.model import (
     StageState,
     VerdictKind,
 )
+from edgefleet_server.rollout.watching import is_late_look, reopen_if_bad
 
 JOINER_SHARE: Final = 0.1
 _MOVING: Final = frozenset({RolloutState.RUNNING, RolloutState.ROLLING_BACK})
@@ -58,11 +59,13 @@ def plan_tick(snapshot: Snapshot, now: datetime) -> Plan:
         work.walk_lanes()
     if work.state is RolloutState.PAUSED:
         work.withdraw(reason="paused before its switch")  # also who was out of reach and takes its document up just now
+    if snapshot.state is RolloutState.FINISHED:
+        reopen_if_bad(work)
     if work.state in _GIVES_BACK:
         work.take_back()
     if work.state in _MOVING:
         work.end_if_over()
-    return Plan(tuple(work.effects), work.next_look())
+    return Plan(tuple(work.effects), now + LOOK_FOR_LATE if is_late_look(work) else work.next_look())
 
 
 class _Walk(Draft):

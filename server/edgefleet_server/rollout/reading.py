@@ -24,7 +24,6 @@ LATER: Final = frozenset(
         "membership",
         "mode",
         "offline",
-        "quality",
         "rate",
         "retries",
         "rollback_to",

@@ -109,3 +109,20 @@ class RolloutDecision(SQLModel, table=True):
     evidence: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     actor: str = Field(default="engine", max_length=80)
     fence: int = Field(default=0, sa_type=BigInteger)
+
+
+class RolloutQuality(SQLModel, table=True):
+    """What was measured of one device for the quality gate. `spans`: metric to [before, after, control before, control after]."""
+
+    __tablename__ = "rollout_quality"
+
+    rollout_id: str = Field(primary_key=True, max_length=32)
+    device_id: str = Field(primary_key=True, max_length=63)
+    stratum: str = Field(max_length=63)
+    stage: int
+    control_id: str = Field(default="", max_length=63)
+    began_at: datetime = Field(sa_type=UtcDateTime)
+    taken_at: datetime = Field(sa_type=UtcDateTime)
+    spans: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    drift: float | None = Field(default=None)
+    control_drift: float | None = Field(default=None)
