@@ -47,7 +47,7 @@ ROOM_OF_MAX: Final = math.log(2.0)
 CLIPPED_CAP_PCT: Final = 5
 OWN_DATA_PCT: Final = 80
 """Share of the stage's own devices that must have values."""
-INSTALL_WEIGHT: Final = 0.75
+INSTALL_WEIGHT: Final = 0.85
 """Weight of the failures of installation in the evidence against a release; the metrics share the rest."""
 DRIFT_SHARE: Final = 0.1
 """Share of devices that may answer otherwise than before without anybody speaking of drift."""
@@ -261,7 +261,8 @@ def flaw_of(facts: QualityFacts) -> str:
     ]
     for one in facts.metrics:
         n = sum(count for _, count in one.bins)
-        last = math.ceil((one.high - one.low) / one.step - 1e-9) if one.step > 0 and math.isfinite(one.step) else 0
+        is_scale = all(map(math.isfinite, (one.low, one.high, one.step))) and one.step > 0
+        last = math.ceil((one.high - one.low) / one.step - 1e-9) if is_scale else 0
         checks += [
             (one.low < one.at < one.high and last > 0, f"the scale of {one.name.value} is none"),
             (all(0 <= index < last and count > 0 for index, count in one.bins), f"a bin of {one.name.value} is none"),
