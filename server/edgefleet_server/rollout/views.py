@@ -18,7 +18,7 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.service import FleetService
-from edgefleet_server.rollout import rules, store
+from edgefleet_server.rollout import quality_store, rules, store
 from edgefleet_server.rollout.carrying import kind_of
 from edgefleet_server.rollout.evidence import log_e_abort, log_e_promote, threshold
 from edgefleet_server.rollout.facts import facts_of, is_failure
@@ -32,6 +32,7 @@ from edgefleet_server.rollout.model import (
     StageState,
     Strength,
 )
+from edgefleet_server.rollout.quality_view import MetricView, metric_views
 from edgefleet_server.rollout.spec import dump_spec, parse_spec, size_text
 from edgefleet_server.rollout.tables import Rollout, RolloutDecision
 
@@ -97,6 +98,7 @@ class StratumView:
     e_abort: float | None
     e_promote: float | None
     counts: CountsView
+    quality: Sequence[MetricView] = ()
 
 
 @dataclass(frozen=True)
@@ -280,6 +282,7 @@ class RolloutReader:
             members=(),
             cells=tuple(cells),
             assignments=tuple(assignments),
+            measured=() if spec.quality is None else quality_store.measured(session, row.id),
         )
         now = self._clock.now()
         stages = [_stage_view(snapshot, index, now) for index in range(len(spec.stages))]
@@ -413,6 +416,7 @@ def _stratum_view(snapshot: Snapshot, cell: Cell, now: datetime) -> StratumView:
         if is_open
         else None,
         counts=_counts(snapshot, lane if is_open else (), now),
+        quality=metric_views(facts) if is_open else (),
     )
 
 

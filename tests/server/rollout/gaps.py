@@ -53,9 +53,7 @@ def with_quality(chance: random.Random, facts: Facts) -> Facts:
         own_expected=own,
         own_measured=own,
         metrics=[_metric(name, n) for name in names],
-        drift=DriftFacts(
-            floor=0.02, on_breach=OnBreach.HOLD, judged=n, drifted=0, control_judged=n, control_drifted=0
-        )
+        drift=DriftFacts(floor=0.02, on_breach=OnBreach.HOLD, judged=n, drifted=0, control_judged=n, control_drifted=0)
         if has_drift
         else None,
     )
@@ -194,9 +192,7 @@ def _one_metric(chance: random.Random, facts: Facts, change: Callable[[MetricFac
 def _metric_without_values(chance: random.Random, facts: Facts) -> Facts:
     """No device has a value of one metric: no joules, no shadow, no telemetry."""
     n = facts.counts.exposed
-    return _one_metric(
-        chance, facts, lambda one: msgspec.structs.replace(one, bins=[], missing=chance.choice([0, n]))
-    )
+    return _one_metric(chance, facts, lambda one: msgspec.structs.replace(one, bins=[], missing=chance.choice([0, n])))
 
 
 def _values_lost(chance: random.Random, facts: Facts) -> Facts:

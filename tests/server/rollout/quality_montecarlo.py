@@ -166,7 +166,8 @@ def _bets(metric: QualityMetric, values: Array, good: Array) -> tuple[Array, Arr
 
 def _log_mean(logs: Array) -> Array:
     top = logs.max(axis=-1)
-    return top + np.log(np.mean(np.exp(logs - top[..., None]), axis=-1))
+    means: Array = np.log(np.mean(np.exp(logs - top[..., None]), axis=-1))
+    return top + means
 
 
 def _table(k: Array, n: Array, log_e: Callable[[int, int], float]) -> Array:
@@ -269,7 +270,9 @@ def audit(draws: list[Draws], firsts: list[First], looks: int, lag: int, delay: 
                         continue
                     said: Decision = decide(facts_at(draws, which, run, look, lag, delay))
                     if isinstance(said, kind) is not should:
-                        wrong.append(f"run {run} stratum {which} look {look}: {said.code}, not {kind.__name__} {should}")
+                        wrong.append(
+                            f"run {run} stratum {which} look {look}: {said.code}, not {kind.__name__} {should}"
+                        )
     return wrong
 
 
@@ -279,12 +282,13 @@ def audit(draws: list[Draws], firsts: list[First], looks: int, lag: int, delay: 
 def others(draws: list[Draws], lag: int) -> dict[str, tuple[float, float]]:
     """Return per rule the share of runs and strata that it stops, and that it lets pass."""
     told = {}
-    for name, rule in (
-        ("aws_min100_20pct", lambda one: (_aws(one, lag, 100, 0.20), 0.0)),
-        ("aws_min10_3pct", lambda one: (_aws(one, lag, 10, P0), 0.0)),
-        ("hawkbit_group100_error3pct_success50pct", lambda one: _hawkbit(one, lag)),
-        ("mean_over_margin_min10", lambda one: _mean(one)),
-    ):
+    shapes: dict[str, Callable[[Draws], tuple[float, float]]] = {
+        "aws_min100_20pct": lambda one: (_aws(one, lag, 100, 0.20), 0.0),
+        "aws_min10_3pct": lambda one: (_aws(one, lag, 10, P0), 0.0),
+        "hawkbit_group100_error3pct_success50pct": lambda one: _hawkbit(one, lag),
+        "mean_over_margin_min10": _mean,
+    }
+    for name, rule in shapes.items():
         shares = [rule(one) for one in draws]
         told[name] = (float(np.mean([a for a, _ in shares])), float(np.mean([b for _, b in shares])))
     return told
@@ -299,7 +303,7 @@ def _aws(one: Draws, lag: int, least: int, share: float) -> float:
 def _hawkbit(one: Draws, lag: int) -> tuple[float, float]:
     """Return what becomes of the first group of 100: stopped at more than 3 failures, passed at 50 successes before that."""
     failed = np.cumsum(one.failed[:, :100], axis=1) > 100 * P0
-    done = _late(np.cumsum(~one.failed, axis=1), lag)[:, :100] >= 50  # noqa: PLR2004
+    done = _late(np.cumsum(~one.failed, axis=1), lag)[:, :100] >= 50
     stop = np.where(failed.any(axis=1), failed.argmax(axis=1), NEVER)
     passed = np.where(done.any(axis=1), done.argmax(axis=1), NEVER)
     return float((stop < NEVER).mean()), float((passed < stop).mean())
@@ -376,7 +380,11 @@ def play(release: Release, runs: int, seed: int, *, devices: int, lag: int, dela
 BAD_RATIOS: Final = (0.10, 0.20, 0.50, 1.00)
 BAD_HORIZONS: Final = (160, 60, 20, 10)
 MEDIAN_LIMITS: Final = (110, 26, 6, 3)
-WORSE: Final = {"latency_at_2_margins": (2.0, 0.0, 0.0), "latency_at_4_margins": (4.0, 0.0, 0.0), "all_at_4_margins": (4.0,) * 3}
+WORSE: Final = {
+    "latency_at_2_margins": (2.0, 0.0, 0.0),
+    "latency_at_4_margins": (4.0, 0.0, 0.0),
+    "all_at_4_margins": (4.0,) * 3,
+}
 LAG: Final = 20
 DELAY: Final = 30
 
@@ -391,7 +399,9 @@ def main(n: int, seed: int, *, devices: int, audited: int) -> dict[str, Any]:
     at_bound = told(1, Release(P0, (1.0, 1.0, 1.0)), devices)
     one_metric = told(2, Release(0.0, (1.0, 0.0, 0.0)), devices, is_late=False)
     install = told(3, Release(P1), devices, is_late=False)
-    bad = [told(4 + i, Release(p), horizon) for i, (p, horizon) in enumerate(zip(BAD_RATIOS, BAD_HORIZONS, strict=True))]
+    bad = [
+        told(4 + i, Release(p), horizon) for i, (p, horizon) in enumerate(zip(BAD_RATIOS, BAD_HORIZONS, strict=True))
+    ]
     few = max(1, n // 5)
     worse = {name: told(10 + i, Release(0.0, c), 160, runs=few) for i, (name, c) in enumerate(WORSE.items())}
     good = told(20, Release(0.01), 200, is_late=False, runs=few)
