@@ -42,6 +42,7 @@ class Reading:
     answers_before: int
     answers_after: int
     is_whole: bool
+    is_serving: bool
 
 
 def read(
@@ -59,6 +60,7 @@ def read(
         answers_before=sum(one.n for one in before),
         answers_after=sum(one.n for one in after),
         is_whole=any(one.t0 + timedelta(seconds=one.length_s) >= end for one in windows),
+        is_serving=any(one.lane == ACTIVE for one in after),
     )
 
 
@@ -73,15 +75,15 @@ def spans(own: Reading, control: Reading | None, gate: QualityGate) -> dict[Metr
         )
         return values.get(metric) if answers >= gate.min_inferences else None
 
+    asked = {one.name for one in gate.metrics if one.name is not Metric.DRIFT}
     return {
-        one.name: Span(
-            seen(own, one.name, is_after=False),
-            seen(own, one.name, is_after=True),
-            seen(control, one.name, is_after=False),
-            seen(control, one.name, is_after=True),
+        name: Span(
+            seen(own, name, is_after=False),
+            seen(own, name, is_after=True),
+            seen(control, name, is_after=False),
+            seen(control, name, is_after=True),
         )
-        for one in gate.metrics
-        if one.name is not Metric.DRIFT
+        for name in sorted(asked)
     }
 
 

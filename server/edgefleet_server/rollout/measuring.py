@@ -120,6 +120,7 @@ def take_all(
             spans=measures.spans(own, reading, gate),
             drift=own.drift,
             control_drift=None if reading is None else reading.drift,
+            is_serving=own.is_serving,
         )
 
 

@@ -115,7 +115,10 @@ class Judged:
 
     @property
     def obstacle(self) -> MetricJudged | None:
-        """What is in the way of passing, first by precedence; None when all pass."""
+        """What is in the way of passing, first by precedence, a world that changed before all; None when all pass."""
+        world = next((one for one in self.metrics if one.code == DRIFT_POPULATION), None)
+        if world is not None:
+            return world
         order = (QualityVerdict.FAIL, QualityVerdict.HOLD, QualityVerdict.NO_DATA)
         return next((one for verdict in order for one in self.metrics if one.verdict is verdict), None)
 
@@ -218,8 +221,7 @@ def _metric_facts(
 def _is_excused(metric: QualityMetric, control: Control, one: DeviceQuality) -> bool:
     """Whether a device need not have a value: nobody was left to compare it with, or it serves what others only shadow."""
     if metric.name is Metric.SHADOW_AGREEMENT:
-        latency = one.spans.get(Metric.LATENCY_P95_MS)
-        return latency is not None and latency.after is not None
+        return one.is_serving
     is_compared = metric.bound in (Bound.NON_INFERIOR_REL, Bound.NON_INFERIOR_ABS)
     own = _change(metric, *_own(one.spans.get(metric.name, Span())))
     return is_compared and control is Control.HOLDOUT and not one.control and own is not None

@@ -104,7 +104,7 @@ class DeviceQuality:
     """What was measured of one device: taken once, then never changed. control: "" = there was no device left to compare with.
 
     drift, control_drift: PSI of the answered classes before and after where the change is beyond chance, 0 where it is not,
-    None where it cannot be told.
+    None where it cannot be told. is_serving: it serves the release; else the release is a shadow there.
     """
 
     device: DeviceId
@@ -116,6 +116,7 @@ class DeviceQuality:
     spans: Mapping[Metric, Span] = field(default_factory=dict)
     drift: float | None = None
     control_drift: float | None = None
+    is_serving: bool = True
 
 
 # ---- what is judged, stored with the decision

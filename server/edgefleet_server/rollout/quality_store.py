@@ -28,6 +28,7 @@ def measured(session: Session, rollout_id: str) -> tuple[DeviceQuality, ...]:
             spans={Metric(name): Span(*values) for name, values in row.spans.items()},
             drift=row.drift,
             control_drift=row.control_drift,
+            is_serving=row.is_serving,
         )
         for row in session.execute(statement)
     )
@@ -50,6 +51,7 @@ def add(session: Session, rollout_id: str, taken: Sequence[DeviceQuality]) -> No
                     "spans": {name.value: list(_values(span)) for name, span in one.spans.items()},
                     "drift": one.drift,
                     "control_drift": one.control_drift,
+                    "is_serving": one.is_serving,
                 }
                 for one in taken
             ],

@@ -126,3 +126,4 @@ class RolloutQuality(SQLModel, table=True):
     spans: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     drift: float | None = Field(default=None)
     control_drift: float | None = Field(default=None)
+    is_serving: bool = Field(default=True)

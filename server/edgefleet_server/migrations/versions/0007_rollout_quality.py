@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("spans", sa.JSON(), nullable=False),
         sa.Column("drift", sa.Float(), nullable=True),
         sa.Column("control_drift", sa.Float(), nullable=True),
+        sa.Column("is_serving", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("rollout_id", "device_id", name=op.f("pk_rollout_quality")),
     )
 
