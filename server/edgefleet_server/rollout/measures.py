@@ -166,7 +166,10 @@ def drift_of(blocks: Sequence[Sequence[int]], now: Sequence[int]) -> float | Non
     total, fresh = sum(base), sum(new)
     shares = [count / total for count in base]
     between = math.fsum(
-        (part[c] - sum(part) * shares[c]) ** 2 / (sum(part) * shares[c]) for part in parts for c in range(classes)
+        (part[c] - sum(part) * shares[c]) ** 2 / (sum(part) * shares[c])
+        for part in parts
+        for c in range(classes)
+        if shares[c] > 0
     )
     effect = max(1.0, between / ((len(parts) - 1) * (classes - 1)))
     pooled = [(base[c] + new[c]) / (total + fresh) for c in range(classes)]

@@ -240,7 +240,7 @@ class World:
         house = self.house
         self.clock: TurnedClock = house.clock
         self.fleet = house.fleet
-        self.service = RolloutService(house.db, house.fleet, house.registry, house.clock)
+        self.service = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
         self.engine = self.replica("main")
 
     def replica(self, owner: str) -> RolloutEngine:

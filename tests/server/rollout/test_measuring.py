@@ -1,0 +1,171 @@
+"""Rollouts with a quality gate from telemetry to verdict, on both databases: the whole way but for the broker."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edgefleet_protocol.messages import Telemetry, Window
+from edgefleet_protocol.sketch import LatencySketch
+from tests.server.rollout.fleet_sim import MODEL, SimDevice, World
+
+GATE: dict[str, Any] = {
+    "metrics": [{"name": "latency_p95_ms", "non_inferior_rel": 0.1}],
+    "before": "1h",
+    "after": "5m",
+    "watch": "1h",
+}
+STAGES = [{"name": "canary", "size": {"count": 20}, "soak": "1m"}, {"name": "rest", "size": {"percent": 100}}]
+Speed = Callable[[SimDevice], float | None]
+"""A device's latency in ms now; None: it sends nothing."""
+
+
+def as_ever(device: SimDevice) -> float:
+    """Every device has its own speed, whatever it runs."""
+    return 10.0 + int(device.id[-1], 36) % 7
+
+
+def slower(device: SimDevice) -> float:
+    """The new release is half slower."""
+    return as_ever(device) * (1.5 if device.running == "1.1.0" else 1.0)
+
+
+def send(world: World, speed: Speed) -> None:
+    """Let every device send a window of the minute before."""
+    now = int(world.clock.now().timestamp())
+    messages = []
+    for device in world.devices.values():
+        ms = speed(device)
+        if ms is None or device.active is None:
+            continue
+        sketch = LatencySketch()
+        for _ in range(40):
+            sketch.add(ms / 1000)
+        told = Window(
+            t0=now - 60, length_s=60, model=MODEL, lane="active", sha256=device.active.sha256, version=device.running,
+            n=40, latency=sketch.packed(),
+        )  # fmt: skip
+        messages.append(Telemetry(device=device.id, boot_id="b", seq=now, ts=1000 * now, windows=[told]))
+    world.house.telemetry.ingest(messages)
+
+
+def go(world: World, rollout: str, speed: Speed, *states: str, rounds: int = 40) -> str:
+    """Go on minute by minute until the rollout is in one of these states; return its state then."""
+    for _ in range(rounds):
+        if world.view(rollout).state in states:
+            break
+        for _ in range(4):
+            world.step()
+        world.tick()
+        world.clock.turn(seconds=60)
+        send(world, speed)
+    return world.view(rollout).state
+
+
+@pytest.fixture
+def ready(any_world: World) -> World:
+    """44 devices on the old release, with two minutes of telemetry."""
+    any_world.enrol(44)
+    any_world.settle("1.0.0")
+    any_world.release("1.1.0")
+    for _ in range(2):
+        any_world.clock.turn(seconds=60)
+        send(any_world, as_ever)
+    return any_world
+
+
+def create(world: World, **gate: Any) -> str:
+    """Start the rollout."""
+    return world.create(
+        stages=STAGES, gates={"quality": {**GATE, **gate}}, on_inconclusive={"after": "20m", "do": "pause"}
+    )
+
+
+def test_a_release_as_good_as_before_finishes_and_its_decisions_can_be_made_again(ready: World) -> None:
+    rollout = create(ready)
+    assert go(ready, rollout, as_ever, "finished", "paused") == "finished"
+    canary = ready.view(rollout).stages[0].strata[0]
+    (metric,) = canary.quality
+    assert (metric.verdict, metric.threshold, metric.unit) == ("pass", pytest.approx(10), "%")
+    assert metric.devices >= 20
+    assert metric.low is not None
+    assert metric.high is not None
+    assert metric.low < 0 < metric.high < 10
+    decisions = ready.decisions(rollout)
+    assert all(decision.agrees for decision in decisions)
+    evidence = next(one.evidence for one in decisions if one.verdict == "advance" and one.stage == "canary")
+    assert evidence["quality"]["measured"] == 20
+    assert evidence["quality"]["unpaired"] == 0
+
+
+def test_a_slower_release_goes_back(ready: World) -> None:
+    rollout = create(ready)
+    assert go(ready, rollout, slower, "rolled_back", "finished", "paused") == "rolled_back"
+    view = ready.view(rollout)
+    assert (view.code, "latency_p95_ms is +" in view.reason) == ("quality_breach", True)
+    assert {one.running for one in ready.devices.values()} == {"1.0.0"}
+    assert len(ready.exposed(rollout)) == 20
+
+
+def test_devices_that_send_nothing_let_nothing_pass(ready: World) -> None:
+    rollout = create(ready)
+
+    def silent(device: SimDevice) -> float | None:
+        return None if device.running == "1.1.0" else as_ever(device)
+
+    assert go(ready, rollout, silent, "paused", "finished") == "paused"
+    view = ready.view(rollout)
+    assert "0 of 20 devices have a value" in view.reason
+    assert view.stages[0].strata[0].quality[0].verdict == "no_data"
+
+
+def test_what_slows_everybody_is_not_blamed_on_the_release(ready: World) -> None:
+    rollout = create(ready)
+    start = ready.clock.now()
+
+    def hot(device: SimDevice) -> float:
+        return as_ever(device) * (1.6 if (ready.clock.now() - start).total_seconds() > 60 else 1.0)
+
+    assert go(ready, rollout, hot, "finished", "rolled_back", "paused") == "finished"
+
+
+def test_a_finished_rollout_that_turns_out_bad_goes_back(ready: World) -> None:
+    rollout = create(ready)
+    assert go(ready, rollout, as_ever, "finished", "paused") == "finished"
+    for device in list(ready.devices.values())[:12]:
+        device.regress(reason="it went bad an hour later")
+    for _ in range(3):
+        ready.step([])
+        for device in ready.devices.values():
+            ready.report(device)
+        ready.clock.turn(seconds=61)
+        ready.tick()
+    assert go(ready, rollout, as_ever, "rolled_back", "rollback_incomplete") == "rolled_back"
+    moves = [(one["from"], one["to"]) for one in ready.events(rollout) if one["kind"] == "rollout"]
+    assert moves[-3:] == [("finished", "regressed"), ("regressed", "rolling_back"), ("rolling_back", "rolled_back")]
+    assert "after it had finished" in ready.view(rollout).reason
+    assert {one.running for one in ready.devices.values()} == {"1.0.0"}
+
+
+def test_after_its_watch_a_finished_rollout_is_left_alone(ready: World) -> None:
+    rollout = create(ready)
+    assert go(ready, rollout, as_ever, "finished", "paused") == "finished"
+    ready.clock.turn(hours=2)
+    ready.tick()
+    for device in ready.devices.values():
+        device.regress(reason="much later")
+        ready.report(device)
+    ready.clock.turn(minutes=5)
+    ready.tick()
+    assert ready.view(rollout).state == "finished"
+
+
+def test_a_person_may_let_a_stage_pass_and_is_not_overruled_by_what_was_known(ready: World) -> None:
+    rollout = ready.create(
+        stages=STAGES, gates={"quality": GATE}, on_fail="pause", on_inconclusive={"after": "10h", "do": "pause"}
+    )
+    assert go(ready, rollout, slower, "paused", "finished") == "paused"
+    ready.service.promote(rollout, "ann", "half slower is fine here", None)
+    ready.tick()
+    assert ready.view(rollout).state == "running"
+    assert ready.view(rollout).stages[0].strength == "override"
