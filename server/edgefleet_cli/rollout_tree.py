@@ -123,7 +123,8 @@ def _e_values(cell: Json, rollout: Json) -> list[str]:
     """Return how far the two sequential tests are; the promote test decides only where evidence is the rule."""
     told = []
     if isinstance(cell.get("e_abort"), int | float):
-        told.append(f"abort e {_short(cell['e_abort'])} of {_limit(rollout, 'alpha_abort')}")
+        limit = _short(cell["abort_at"]) if cell.get("abort_at") else _limit(rollout, "alpha_abort")
+        told.append(f"abort e {_short(cell['e_abort'])} of {limit}")
     if isinstance(cell.get("e_promote"), int | float) and cell.get("rule") == "evidence":
         told.append(f"promote e {_short(cell['e_promote'])} of {_limit(rollout, 'alpha_promote')}")
     return told

@@ -12,9 +12,9 @@ from typing import Final
 
 from edgefleet_server.rollout import quality
 from edgefleet_server.rollout.evidence import threshold
-from edgefleet_server.rollout.model import Advance, Facts, Figures, Hold, RollBack
+from edgefleet_server.rollout.model import Advance, Facts, Figures, Hold, RollBack, Spec
 from edgefleet_server.rollout.quality import INSTALL_WEIGHT, Judged
-from edgefleet_server.rollout.quality_model import DriftFacts
+from edgefleet_server.rollout.quality_model import DriftFacts, OnBreach
 from edgefleet_server.rollout.sequences import log_average
 
 _LOG_MAX: Final = math.log(sys.float_info.max)
@@ -24,8 +24,17 @@ def abort_at(facts: Facts) -> float | None:
     """Return the natural log that the evidence of installation alone must reach to abort; None: the gate has no such level."""
     if not 0 < facts.alpha_abort < 1:
         return None
-    has_company = facts.quality is not None and quality.can_fail(facts.quality)
-    return threshold(facts.alpha_abort) - (math.log(INSTALL_WEIGHT) if has_company else 0.0)
+    return _level(facts.alpha_abort, facts.quality is not None and quality.can_fail(facts.quality))
+
+
+def abort_level(spec: Spec) -> float:
+    """Return the same for a spec, as it is shown: 100 at the defaults, 118 beside metrics that may fail a stage."""
+    metrics = () if spec.quality is None else spec.quality.metrics
+    return math.exp(_level(spec.gate.alpha_abort, any(one.on_breach is OnBreach.FAIL for one in metrics)))
+
+
+def _level(alpha: float, has_company: bool) -> float:
+    return threshold(alpha) - (math.log(INSTALL_WEIGHT) if has_company else 0.0)
 
 
 def flaw_of(facts: Facts) -> str:

@@ -20,7 +20,7 @@ from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout import quality_store, rules, store
 from edgefleet_server.rollout.carrying import kind_of
-from edgefleet_server.rollout.evidence import log_e_abort, log_e_promote, threshold
+from edgefleet_server.rollout.evidence import log_e_abort, log_e_promote
 from edgefleet_server.rollout.facts import facts_of, is_failure
 from edgefleet_server.rollout.machines import EXPOSED_STATES
 from edgefleet_server.rollout.model import (
@@ -32,6 +32,7 @@ from edgefleet_server.rollout.model import (
     StageState,
     Strength,
 )
+from edgefleet_server.rollout.quality_rules import abort_level
 from edgefleet_server.rollout.quality_view import MetricView, metric_views
 from edgefleet_server.rollout.spec import dump_spec, parse_spec, size_text
 from edgefleet_server.rollout.tables import Rollout, RolloutDecision
@@ -99,6 +100,7 @@ class StratumView:
     e_promote: float | None
     counts: CountsView
     quality: Sequence[MetricView] = ()
+    abort_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -310,7 +312,7 @@ class RolloutReader:
                 exposed,
                 failed,
                 _number(log_e_abort(failed, exposed, spec.gate.max_failure)),
-                _number(threshold(spec.gate.alpha_abort)),
+                abort_level(spec),
             ),
             stages=stages,
             spec=dump_spec(spec),
@@ -417,6 +419,7 @@ def _stratum_view(snapshot: Snapshot, cell: Cell, now: datetime) -> StratumView:
         else None,
         counts=_counts(snapshot, lane if is_open else (), now),
         quality=metric_views(facts) if is_open else (),
+        abort_at=abort_level(snapshot.spec),
     )
 
 
