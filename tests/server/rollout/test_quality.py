@@ -110,7 +110,7 @@ def test_a_slower_release_fails_but_a_slower_world_does_not() -> None:
     slow = [device(i, slower(1.3 * math.exp(chance.gauss(0, 0.05)))) for i in range(90)]
     decision = decide(facts_of(gate(LATENCY), slow))
     assert said(decision) == (RollBack, quality.QUALITY_BREACH)
-    assert "latency_p95_ms is +3" in decision.reason
+    assert "latency_p95_ms is +2" in decision.reason
     hot_day = [device(i, slower(math.exp(chance.gauss(0, 0.05)), world=1.5)) for i in range(90)]
     assert said(decide(facts_of(gate(LATENCY), hot_day))) == (Advance, "evidence")
     assert said(decide(facts_of(gate(LATENCY, control=Control.PREVIOUS), hot_day)))[1] == quality.QUALITY_BREACH
