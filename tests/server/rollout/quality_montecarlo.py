@@ -166,8 +166,8 @@ def _bets(metric: QualityMetric, values: Array, good: Array) -> tuple[Array, Arr
 
 def _log_mean(logs: Array) -> Array:
     top = logs.max(axis=-1)
-    means: Array = np.log(np.mean(np.exp(logs - top[..., None]), axis=-1))
-    return top + means
+    mean: Array = top + np.log(np.mean(np.exp(logs - top[..., None]), axis=-1))
+    return mean
 
 
 def _table(k: Array, n: Array, log_e: Callable[[int, int], float]) -> Array:
