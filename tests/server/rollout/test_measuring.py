@@ -1,12 +1,16 @@
-"""Rollouts with a quality gate from telemetry to verdict, on both databases: the whole way but for the broker."""
+"""Rollouts with a quality gate from telemetry to verdict: the whole way but for the broker. What is stored, on both databases."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
+from edgefleet_server.rollout import quality_store
+from edgefleet_server.rollout.quality_model import DeviceQuality, Metric, Span
 from tests.server.rollout.fleet_sim import MODEL, SimDevice, World
 
 GATE: dict[str, Any] = {
@@ -87,9 +91,37 @@ def create(world: World, **gate: Any) -> str:
     )
 
 
-def test_a_release_as_good_as_before_finishes_and_goes_back_when_it_turns_out_bad_later(any_world: World) -> None:
+def test_values_are_stored_as_they_were_taken_and_windows_are_read_newest_first(any_world: World) -> None:
+    spans = {Metric.LATENCY_P95_MS: Span(0.1 + 0.2, 1e-17, None, 3.0), Metric.NONFINITE_RATE: Span()}
+    now = any_world.clock.now()
+    taken = [
+        DeviceQuality(
+            DeviceId(f"d-{i}"), ProfileName("x86"), i, "c" * i, now, now, spans, None if i else 0.25, 0.0, i > 0
+        )
+        for i in range(2)
+    ]
+    with any_world.house.db.session() as session:
+        quality_store.add(session, "r-1", taken)
+        quality_store.add(session, "r-2", [])
+    with any_world.house.db.read() as session:
+        assert quality_store.measured(session, "r-1") == tuple(taken), "bit for bit"
+        assert quality_store.measured(session, "r-2") == ()
+    for minute in range(5):
+        told = Window(
+            t0=int(now.timestamp()) + 60 * minute, length_s=60, model=MODEL, lane="active", sha256="1" * 64, version="1",
+            n=minute, classes=[1, 2],
+        )  # fmt: skip
+        batch = Telemetry(device="d-0", boot_id="b", seq=minute, ts=0, windows=[told])
+        any_world.house.telemetry.ingest([batch])
+    found = any_world.house.telemetry.periods(["d-0", "d-1"], MODEL, now - timedelta(hours=1), windows=3)
+    assert sorted(one.n for one in found["d-0"]) == [2, 3, 4]
+    assert list(found) == ["d-0"]
+    assert any_world.house.telemetry.periods(["d-0"], "other", now - timedelta(hours=1), windows=3) == {}
+    assert any_world.house.telemetry.periods([], MODEL, now, windows=3) == {}
+
+
+def test_a_release_as_good_as_before_finishes_and_goes_back_when_it_turns_out_bad_later(ready: World) -> None:
     """And each decision can be made again from its stored evidence."""
-    ready = furnish(any_world)
     rollout = create(ready)
     assert go(ready, rollout, as_ever, "finished", "paused") == "finished"
     canary = ready.view(rollout).stages[0].strata[0]
