@@ -144,6 +144,20 @@ def test_the_fewest_devices_that_pass_are_counted_exactly() -> None:
     assert clean_needed(LOW, HIGH, AT, STEP, threshold(0.05), 1.2) == math.inf
 
 
+def test_devices_that_scatter_need_hardly_more() -> None:
+    chance = random.Random(1)
+    needed = []
+    for _ in range(25):
+        counts: dict[int, int] = {}
+        for n in range(1, 100):
+            index = bin_of(chance.gauss(0.0, 1.5), LOW, HIGH, STEP)
+            counts[index] = counts.get(index, 0) + 1
+            if n >= 15 and below(tuple(sorted(counts.items()))) >= threshold(0.05):
+                break
+        needed.append(n)
+    assert 19 <= sorted(needed)[12] <= 24, "the explanation says 22"
+
+
 def test_a_mean_of_evidences_is_one() -> None:
     assert log_average([(0.5, math.log(4)), (0.5, 0.0)]) == pytest.approx(math.log(2.5))
     assert log_average([(1.0, 800.0)]) == pytest.approx(800.0)
