@@ -60,6 +60,7 @@ SLOW = (
     "server/gateway/test_poison.py",
     "server/gateway/test_whole_way.py",
     "server/rollout/test_engine.py",
+    "server/rollout/test_measuring.py",
     "server/rollout/test_midway.py",
     "server/rollout/test_montecarlo.py",
     "server/rollout/test_routes.py",

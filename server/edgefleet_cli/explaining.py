@@ -7,6 +7,7 @@ from typing import Any
 
 from edgefleet_cli.figures import moment, text, until_s
 from edgefleet_cli.output import Column, Output, Sheet
+from edgefleet_cli.rollout_tree import metric_text
 from edgefleet_cli.rollout_view import counts_text, device_reason, is_final, stage_name, state_text
 
 Json = dict[str, Any]
@@ -179,6 +180,7 @@ def _show_decision(out: Output, decision: Json, cell: Json) -> None:
             ("verdict", f"{text(decision.get('verdict'))} by {text(decision.get('rule'))}{version}"),
             ("at", f"{moment(decision.get('at'))} by {text(decision.get('actor'))}"),
             ("reason", text(decision.get("reason"))),
+            *((metric["name"], metric_text(metric)) for metric in cell.get("quality") or []),
             ("figures", figures_text(decision.get("figures"))),
             ("recomputed", _recomputed(decision)),
         ]

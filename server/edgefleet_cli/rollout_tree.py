@@ -81,7 +81,21 @@ def _cell_label(cell: Json, rollout: Json, now: datetime) -> Text:
     verdict = str(cell.get("verdict") or "").replace("_", " ")
     head = _line(name, f"verdict {verdict}" if verdict else "", _soak(cell, now))
     figures = _line(counts_text(cell.get("counts")), _rule(cell), *_e_values(cell, rollout))
-    return _label([head, figures, _why(cell)], state)
+    return _label([head, figures, *map(metric_text, cell.get("quality") or []), _why(cell)], state)
+
+
+def metric_text(metric: Json) -> str:
+    """Return `hold latency_p95_ms: +3.1 % (-1.2 … +6.9), threshold +10 %, 40 devices, 2 without a value`."""
+    unit = f" {metric['unit']}" if metric.get("unit") else ""
+    ends = [end for end in (metric.get("low"), metric.get("high")) if isinstance(end, int | float)]
+    between = f" ({' … '.join(map(_short, ends))})" if ends else ""
+    value = f"{_short(metric['value'])}{unit}{between}" if isinstance(metric.get("value"), int | float) else "no value"
+    told = f"{str(metric.get('verdict') or '').replace('_', ' ')} {text(metric.get('name'))}: {value}"
+    bound = metric.get("threshold")
+    if isinstance(bound, int | float) and metric.get("name") != "drift":
+        told += f", {'at least' if metric.get('bound') == 'min' else 'at most'} {_short(bound)}{unit}"
+    missing = f", {metric['missing']} without a value" if metric.get("missing") else ""
+    return f"{told}, {counted(metric.get('devices') or 0, 'device')}{missing}"
 
 
 def _why(cell: Json) -> str:
@@ -110,7 +124,8 @@ def _e_values(cell: Json, rollout: Json) -> list[str]:
     """Return how far the two sequential tests are; the promote test decides only where evidence is the rule."""
     told = []
     if isinstance(cell.get("e_abort"), int | float):
-        told.append(f"abort e {_short(cell['e_abort'])} of {_limit(rollout, 'alpha_abort')}")
+        limit = _short(cell["abort_at"]) if cell.get("abort_at") else _limit(rollout, "alpha_abort")
+        told.append(f"abort e {_short(cell['e_abort'])} of {limit}")
     if isinstance(cell.get("e_promote"), int | float) and cell.get("rule") == "evidence":
         told.append(f"promote e {_short(cell['e_promote'])} of {_limit(rollout, 'alpha_promote')}")
     return told

@@ -66,7 +66,8 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
     )
     fleet = FleetService(db, signing, registry, clock, settings)
     poster = Poster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)
-    rollout = RolloutService(db, fleet, registry, clock)
+    telemetry = TelemetryService(db, clock)
+    rollout = RolloutService(db, fleet, registry, clock, telemetry)
     costs = CostService(db, clock, registry, fleet.reader.profiles_of)
     registry.forecast_with(costs.forecast)
     return Parts(
@@ -78,7 +79,7 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
         registry=registry,
         conversion=conversion,
         fleet=fleet,
-        telemetry=TelemetryService(db, clock),
+        telemetry=telemetry,
         costs=costs,
         captures=CaptureService(db, clock, fleet),
         watching=WatchService(db, clock, fleet),

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console, RenderableType
 
-from edgefleet_cli.rollout_tree import live_view, rollout_tree
+from edgefleet_cli.rollout_tree import live_view, metric_text, rollout_tree
 from tests.cli.fleet_stub import NOON, cell, counts, rollout, stage
 
 
@@ -93,3 +93,27 @@ def test_no_text_of_a_device_steers_the_terminal() -> None:
 def test_what_the_server_left_out_is_left_out() -> None:
     bare = {"id": "r-1", "release": "digits@1.1.0", "state": "running", "stages": [{"name": "canary", "strata": [{}]}]}
     assert "canary" in _drawn(rollout_tree(bare, NOON))
+
+
+def test_a_metric_tells_its_value_what_it_lies_between_and_its_threshold() -> None:
+    metric = {
+        "name": "latency_p95_ms", "bound": "non_inferior_rel", "verdict": "hold", "value": 3.07, "low": -1.21, "high": 11.9,
+        "threshold": 10.0, "unit": "%", "devices": 22, "missing": 2,
+    }  # fmt: skip
+    told = "hold latency_p95_ms: 3.07 % (-1.21 … 11.9), at most 10 %, 22 devices, 2 without a value"
+    assert metric_text(metric) == told
+    agreement = {
+        **metric,
+        "name": "shadow_agreement",
+        "bound": "min",
+        "unit": "",
+        "value": 0.99,
+        "low": 0.975,
+        "high": 1.0,
+    }
+    assert "0.99 (0.975 … 1), at least 0.97" in metric_text({**agreement, "threshold": 0.97, "missing": 0})
+    nothing = {"name": "drift", "bound": "max", "verdict": "no_data", "value": None, "threshold": 0.02, "devices": 0}
+    assert metric_text(nothing) == "no data drift: no value, 0 devices"
+    shown = rollout()
+    shown["stages"][0]["strata"][0]["quality"] = [metric]
+    assert "hold latency_p95_ms" in _drawn(rollout_tree(shown, NOON))

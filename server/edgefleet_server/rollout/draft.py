@@ -97,6 +97,8 @@ class Draft:
         self.assignments = {a.device: a for a in snapshot.assignments}
         self.cells = {(c.stratum, c.stage): c for c in snapshot.cells}
         self.is_cut_short = False
+        self.told = snapshot.code, snapshot.reason
+        """Why the rollout is in its state, as of this tick."""
 
     @property
     def batch(self) -> int:
@@ -240,7 +242,7 @@ class Draft:
         if self.state is RolloutState.ROLLING_BACK:
             event = RolloutEvent.ROLLBACK_STUCK if stuck else RolloutEvent.ROLLED_BACK
             if not failed:  # a person took back what had no open stage: theirs are the words
-                code, reason = self.snapshot.code, self.snapshot.reason
+                code, reason = self.told
             self.move_rollout(event, code, reason + tail)
         elif not passed:
             self.move_rollout(RolloutEvent.CANCEL, "empty", "no device of the rollout was left to judge")

@@ -74,6 +74,7 @@ class RolloutEngine:
                 snapshot = replace(snapshot, missed=now - row.next_eval_at)
                 for listener in self._lag_listeners:
                     listener(snapshot.missed.total_seconds())
+            snapshot = service.measurer.take(session, snapshot, row.model, now)
             made = plan_tick(snapshot, now)
             service.carrier.carry(session, row, snapshot, made, actor="engine", now=now)
         if made.effects:

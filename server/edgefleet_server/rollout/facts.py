@@ -12,8 +12,10 @@ from typing import Final
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.gating import facts_of_gates
 from edgefleet_server.rollout.machines import EXPOSED_STATES, FAILED_STATES
-from edgefleet_server.rollout.model import Assignment, Cell, Counts, Facts, Snapshot
+from edgefleet_server.rollout.model import Assignment, Cell, Counts, Facts, Snapshot, Strength
 from edgefleet_server.rollout.pace import OFFLINE
+from edgefleet_server.rollout.quality import quality_facts
+from edgefleet_server.rollout.quality_model import QualityFacts
 from edgefleet_server.rollout.rules import LOST, rule_for
 
 _S: Final = AssignmentState
@@ -67,7 +69,28 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         inconclusive_after_s=spec.on_inconclusive.after.total_seconds(),
         inconclusive_do=spec.on_inconclusive.do,
         gates=facts_of_gates(stage.gates, snapshot.answers.get((cell.stage, cell.stratum), {}), now),
+        quality=_quality(snapshot, cell, lane),
     )
+
+
+def _quality(snapshot: Snapshot, cell: Cell, lane: Iterable[Assignment]) -> QualityFacts | None:
+    """Return what the quality gate of a cell rests on, None without a gate. lane: devices of the stratum so far.
+
+    What was measured before a person let a stage pass is accepted: like accepted failures it counts nowhere.
+    """
+    gate = snapshot.spec.quality
+    if gate is None:
+        return None
+    overrides = [
+        one.ended_at
+        for one in snapshot.cells
+        if one.stratum == cell.stratum and one.strength is Strength.OVERRIDE and one.ended_at is not None
+    ]
+    accepted = {one.device for one in snapshot.measured if any(one.taken_at <= moment for moment in overrides)}
+    expected = [
+        (a.device, a.stage) for a in lane if a.state in EXPOSED_STATES and not is_gone(a) and a.device not in accepted
+    ]
+    return quality_facts(gate, cell.stage, expected, [one for one in snapshot.measured if one.stratum == cell.stratum])
 
 
 def is_failure(a: Assignment) -> bool:
@@ -83,6 +106,11 @@ def is_failure(a: Assignment) -> bool:
 def is_exposed(a: Assignment) -> bool:
     """Return whether a device counts as one that took the release up."""
     return a.state in EXPOSED_STATES or is_failure(a)
+
+
+def is_gone(a: Assignment) -> bool:
+    """Return whether the device does not run the release any more, so that nothing can be measured of it."""
+    return a.state in FAILED_STATES or bool(a.back_gen)
 
 
 def soak_end(snapshot: Snapshot, a: Assignment, now: datetime) -> datetime:

@@ -13,7 +13,7 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.fleet.model import DeviceStatus, ModelReport, WantedRef
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.rollout import gate_store, pace_store, store
+from edgefleet_server.rollout import gate_store, pace_store, quality_store, store
 from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
 from edgefleet_server.rollout.model import Bundle, Member, Report, RolloutState, Snapshot
 from edgefleet_server.rollout.pace import NO_PACE_FACTS
@@ -33,10 +33,10 @@ class Loader:
     def snapshot(self, session: Session, row: Rollout) -> Snapshot:
         """Return a rollout as it is now."""
         state = RolloutState(row.state)
+        spec = parse_spec(row.spec)
         assignments = store.assignments(session, row.id)
         devices = [one.device for one in assignments]
         model = ModelName(row.model)
-        spec = parse_spec(row.spec)
         pace = pace_store.pace_facts(session, self._fleet, row.id, spec, assignments)
         return Snapshot(
             id=RolloutId(row.id),
@@ -52,6 +52,7 @@ class Loader:
             answers=gate_store.answers(session, row.id),
             code=row.code,
             reason=row.reason,
+            measured=() if spec.quality is None else quality_store.measured(session, row.id),
         )
 
     def standing(self, session: Session, row: Rollout, *, is_whole: bool) -> Snapshot:
@@ -76,6 +77,7 @@ class Loader:
             reports=self.reports(waiting, ModelName(row.model)) if asks else {},
             reason=row.reason,
             pace=pace_store.pace_facts(session, self._fleet, row.id, spec, assignments) if is_open else NO_PACE_FACTS,
+            measured=() if spec.quality is None else quality_store.measured(session, row.id),
         )
 
     def bundles(self, ref: ReleaseRef) -> dict[ProfileName, Bundle]:

@@ -19,6 +19,7 @@ from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
 from edgefleet_server.rollout.gating import Answers, GateFact, WebhookGate
 from edgefleet_server.rollout.pace import NO_PACE_FACTS, NO_PACING, PaceEffect, PaceFacts, Pacing, Rate
+from edgefleet_server.rollout.quality_model import DeviceQuality, QualityFacts, QualityGate
 
 SMALL_STRATUM: Final = 73
 """Clean devices that the promote e-process needs at its defaults; a stratum with fewer uses the small-fleet rules."""
@@ -165,6 +166,7 @@ class Spec:
     on_inconclusive: Inconclusive = Inconclusive()
     pacing: Pacing = NO_PACING
     name: str = ""
+    quality: QualityGate | None = None
 
 
 # ---- what is judged
@@ -217,6 +219,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     inconclusive_after_s: float = 172_800.0
     inconclusive_do: OnFail = OnFail.PAUSE
     gates: list[GateFact] = msgspec.field(default_factory=list)
+    quality: QualityFacts | None = None
 
 
 Figures = Mapping[str, float | int | str | None]
@@ -390,6 +393,8 @@ class Snapshot:
     missed: timedelta = timedelta()
     """For how long nobody looked although it was time: the server was away, and heard no device either."""
     pace: PaceFacts = NO_PACE_FACTS
+    measured: tuple[DeviceQuality, ...] = ()
+    """What was measured of devices so far, for the quality gate."""
 
 
 # ---- what the planner wants done

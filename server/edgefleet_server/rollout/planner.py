@@ -17,7 +17,7 @@ from typing import Final
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import rules
-from edgefleet_server.rollout.draft import LOOK_AGAIN, Lane
+from edgefleet_server.rollout.draft import LOOK_AGAIN, LOOK_FOR_LATE, Lane
 from edgefleet_server.rollout.facts import OUTSIDE, facts_of, soak_end
 from edgefleet_server.rollout.gating import GATE_OPENING, facts_of_gates, waits_to_open
 from edgefleet_server.rollout.hearing import moved
@@ -42,6 +42,7 @@ from edgefleet_server.rollout.model import (
     VerdictKind,
 )
 from edgefleet_server.rollout.pacing import Paced
+from edgefleet_server.rollout.watching import is_late_look, reopen_if_bad
 
 JOINER_SHARE: Final = 0.1
 _MOVING: Final = frozenset({RolloutState.RUNNING, RolloutState.ROLLING_BACK})
@@ -62,12 +63,14 @@ def plan_tick(snapshot: Snapshot, now: datetime) -> Plan:
         work.offer_to_absent()
     if work.state is RolloutState.PAUSED:
         work.withdraw(reason="paused before its switch")  # also who was out of reach and takes its document up just now
+    if snapshot.state is RolloutState.FINISHED:
+        reopen_if_bad(work)
     if work.state in _GIVES_BACK:
         work.take_back()
     if work.state in _MOVING:
         work.end_if_over()
     work.end_leases()
-    next_at = work.next_look()
+    next_at = now + LOOK_FOR_LATE if is_late_look(work) else work.next_look()
     return Plan(tuple(work.effects), now + LOOK_AGAIN if next_at is None and work.has_leases() else next_at)
 
 

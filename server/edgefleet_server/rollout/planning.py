@@ -16,6 +16,7 @@ from edgefleet_server.rollout.costing import NO_COST, PlanCost
 from edgefleet_server.rollout.evidence import log_e_promote, threshold
 from edgefleet_server.rollout.membership import count_below, cut_of, rank, shares, stage_of
 from edgefleet_server.rollout.model import Bundle, InstallGate, Member, Promote, Rule, Spec, StageSpec
+from edgefleet_server.rollout.quality_planning import OUT_OF_REACH, first_out_of_reach
 from edgefleet_server.rollout.reading import duration_text
 from edgefleet_server.rollout.rules import devices_needed, rule_for
 from edgefleet_server.rollout.spec import size_text
@@ -155,7 +156,12 @@ def plan(
         groups[member.stratum].append(member.device)
     fit = {name: devices for name, devices in groups.items() if name in bundles}
     strata = _strata(spec, salt, fit, cuts or {})
-    findings = (*_about_members(spec, groups, fit), *_about_stages(spec, strata), *_about_times(spec))
+    findings = (
+        *_about_members(spec, groups, fit),
+        *_about_stages(spec, strata),
+        *_about_quality(spec, strata),
+        *_about_times(spec),
+    )
     return PlanView(
         release=spec.release,
         selector=spec.selector,
@@ -323,6 +329,18 @@ def _about_cell(spec: Spec, index: int, stratum: _Stratum) -> Iterator[Finding]:
         yield Finding(
             "warning", NO_ROOM_FOR_FAILURES, index, stratum.name, told, "make it larger, if that is too strict"
         )
+
+
+def _about_quality(spec: Spec, strata: Sequence[_Stratum]) -> Iterator[Finding]:
+    if spec.quality is None:
+        return
+    for stratum in strata:
+        reached = [stratum.reached(index) for index in range(len(spec.stages))]
+        found = first_out_of_reach(spec.quality, spec.gate.alpha_promote, stratum.population, reached)
+        if found is not None:
+            index, told, advice = found
+            where = f"stage {spec.stages[index].name} of {stratum.name}"
+            yield Finding("error", OUT_OF_REACH, index, stratum.name, f"{where}: {told}", advice)
 
 
 def _need_in_words(rule: Rule, needed: float) -> str:

@@ -22,7 +22,6 @@ LATER: Final = frozenset(
         "match",
         "membership",
         "mode",
-        "quality",
         "rollback_to",
         "strata",
         "supersede",

@@ -22,6 +22,7 @@ from typing import Any, Final, assert_never
 import msgspec
 
 from edgefleet_protocol.messages import ErrorClass
+from edgefleet_server.rollout import quality_rules
 from edgefleet_server.rollout.evidence import (
     clean_needed,
     log_e_abort,
@@ -139,15 +140,21 @@ def decide(facts: Facts) -> Decision:
     """Return the verdict on one stage of one stratum. The same facts give the same verdict, reason and figures."""
     flaw = _flaw(facts)
     logs = _Logs.of(facts)
-    figures = _figures(facts, logs)
-    against = _against(facts, logs, figures) or asked_back_by_gate(facts, figures)
+    judged = quality_rules.judged(facts)
+    figures = {**_figures(facts, logs), **quality_rules.figures_of(judged)}
+    against = (
+        _against(facts, logs, figures)
+        or quality_rules.against(facts, judged, logs.abort, figures)
+        or asked_back_by_gate(facts, figures)
+    )
     if against is not None:
         if facts.on_fail is OnFail.PAUSE:
             return Pause(against.code, f"{against.reason} (on_fail: pause)", figures)
         return against
     if flaw:
         return _inconclusive(facts, _hold(FACTS_INCONSISTENT, figures, what=flaw))
-    verdict = held_by_gate(facts, _missing(facts, figures) or _promote(facts, logs, figures))
+    wished = quality_rules.checked(facts, judged, _missing(facts, figures) or _promote(facts, logs, figures))
+    verdict = held_by_gate(facts, wished)
     return _inconclusive(facts, verdict) if isinstance(verdict, Hold) else verdict
 
 
@@ -180,7 +187,7 @@ class _Logs:
             log_e_promote(counts.exposed - counts.healthy, counts.exposed, facts.promote_below)
             if tests_p1 and is_counted
             else None,
-            threshold(facts.alpha_abort) if 0 < facts.alpha_abort < 1 else None,
+            quality_rules.abort_at(facts),
             threshold(facts.alpha_promote) if 0 < facts.alpha_promote < 1 else None,
         )
 
@@ -250,7 +257,7 @@ def _flaw(facts: Facts) -> str:
         (own is None or tried is None or 0 <= tried <= own, "more devices of this stage tried it than it has"),
         (all(0 < gate < 1 for gate in gates), "a ratio of the gate is not between 0 and 1"),
     )
-    return next((words for holds, words in checks if not holds), "")
+    return next((words for holds, words in checks if not holds), "") or quality_rules.flaw_of(facts)
 
 
 def _missing(facts: Facts, figures: Figures) -> Hold | None:

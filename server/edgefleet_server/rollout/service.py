@@ -28,6 +28,7 @@ from edgefleet_server.rollout.machines import (
     RolloutEvent,
     step_rollout,
 )
+from edgefleet_server.rollout.measuring import Measurer
 from edgefleet_server.rollout.model import Member, Plan, RolloutState, Snapshot, Spec
 from edgefleet_server.rollout.pace import NO_PACING
 from edgefleet_server.rollout.pace_lint import pace_findings
@@ -36,6 +37,7 @@ from edgefleet_server.rollout.spec import API_VERSION, KIND, dump_spec, parse_sp
 from edgefleet_server.rollout.tables import Rollout
 from edgefleet_server.rollout.undoer import Undoer, steered
 from edgefleet_server.rollout.views import RolloutReader
+from edgefleet_server.telemetry.service import TelemetryService
 
 SALT_BYTES: Final = 16
 _NAME_CHARS: Final = 63
@@ -44,12 +46,23 @@ _NAME_CHARS: Final = 63
 class RolloutService:
     """Makes and steers rollouts."""
 
-    def __init__(self, db: Database, fleet: FleetService, registry: RegistryService, clock: Clock) -> None:
-        """Wire the parts; from then on a group that an open rollout's selector names cannot be deleted."""
+    def __init__(
+        self,
+        db: Database,
+        fleet: FleetService,
+        registry: RegistryService,
+        clock: Clock,
+        telemetry: TelemetryService | None = None,
+    ) -> None:
+        """Wire the parts; from then on a group that an open rollout's selector names cannot be deleted.
+
+        Without telemetry nothing can be measured: a rollout with a quality gate passes no stage.
+        """
         self._db = db
         self._fleet = fleet
         self._clock = clock
         self.loader = Loader(fleet, registry)
+        self.measurer = Measurer(telemetry)
         self.carrier = Carrier(fleet, self.loader)
         self.reader = RolloutReader(db, fleet, clock, self.loader)
         self._undoer = Undoer(fleet, registry, self.loader)

@@ -28,6 +28,7 @@ from edgefleet_server.rollout.model import (
 )
 from edgefleet_server.rollout.pace_spec import FIELDS as PACE_FIELDS
 from edgefleet_server.rollout.pace_spec import dump_pacing, dump_rate, dump_retries, read_pacing, read_rate
+from edgefleet_server.rollout.quality_spec import dump_quality, parse_quality
 from edgefleet_server.rollout.reading import Place, duration_text
 
 API_VERSION: Final = "edgefleet/v1"
@@ -92,7 +93,10 @@ def dump_spec(spec: Spec) -> dict[str, Any]:
         ],
         "device": {f"{one.name}_deadline": duration_text(getattr(spec.device, one.name)) for one in fields(spec.device)}
         | {"retries": dump_retries(spec.pacing.retries)},
-        "gates": {"install": {name: getattr(spec.gate, name) for name in _GATE}},
+        "gates": {
+            "install": {name: getattr(spec.gate, name) for name in _GATE},
+            **({} if spec.quality is None else {"quality": dump_quality(spec.quality)}),
+        },
         "on_fail": spec.on_fail.value,
         "on_inconclusive": {
             "after": duration_text(spec.on_inconclusive.after),
@@ -156,7 +160,8 @@ def _spec(place: Place, name: str) -> Spec | None:
     stages = _stages(written, default) if written is not None else _default_stages(default)
     device = _device(place.get("device"))
     gates = place.get("gates")
-    gate = _gate(gates.get("install")) if gates is not None and gates.only(("install",)) else InstallGate()
+    has_gates = gates is not None and gates.only(("install", "quality"))
+    gate = _gate(gates.get("install")) if gates is not None and has_gates else InstallGate()
     return Spec(
         release=release,
         selector=selector,
@@ -167,6 +172,7 @@ def _spec(place: Place, name: str) -> Spec | None:
         on_inconclusive=_inconclusive(place.get("on_inconclusive")),
         pacing=read_pacing(place, device),
         name=name,
+        quality=parse_quality(gates.get("quality")) if gates is not None and has_gates else None,
     )
 
 

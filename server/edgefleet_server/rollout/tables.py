@@ -133,3 +133,21 @@ class RolloutGateCall(SQLModel, table=True):
     calls: int = Field(default=0)
     next_at: datetime = Field(sa_type=UtcDateTime, index=True)
     lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+
+
+class RolloutQuality(SQLModel, table=True):
+    """What was measured of one device for the quality gate. `spans`: metric to [before, after, control before, control after]."""
+
+    __tablename__ = "rollout_quality"
+
+    rollout_id: str = Field(primary_key=True, max_length=32)
+    device_id: str = Field(primary_key=True, max_length=63)
+    stratum: str = Field(max_length=63)
+    stage: int
+    control_id: str = Field(default="", max_length=63)
+    began_at: datetime = Field(sa_type=UtcDateTime)
+    taken_at: datetime = Field(sa_type=UtcDateTime)
+    spans: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    drift: float | None = Field(default=None)
+    control_drift: float | None = Field(default=None)
+    is_serving: bool = Field(default=True)

@@ -21,7 +21,7 @@ from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout import rules, store
 from edgefleet_server.rollout.carrying import kind_of
-from edgefleet_server.rollout.evidence import log_e_abort, log_e_promote, threshold
+from edgefleet_server.rollout.evidence import log_e_abort, log_e_promote
 from edgefleet_server.rollout.facts import facts_of, is_exposed, is_failure
 from edgefleet_server.rollout.loading import Loader
 from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
@@ -35,6 +35,8 @@ from edgefleet_server.rollout.model import (
     Strength,
 )
 from edgefleet_server.rollout.pace import Wait
+from edgefleet_server.rollout.quality_rules import abort_level
+from edgefleet_server.rollout.quality_view import MetricView, metric_views
 from edgefleet_server.rollout.spec import dump_spec, parse_spec, size_text
 from edgefleet_server.rollout.tables import Rollout, RolloutDecision
 from edgefleet_server.rollout.waits import (
@@ -108,6 +110,8 @@ class StratumView:
     e_abort: float | None
     e_promote: float | None
     counts: CountsView
+    quality: Sequence[MetricView] = ()
+    abort_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -320,7 +324,7 @@ class RolloutReader:
                 exposed,
                 failed,
                 _number(log_e_abort(failed, exposed, spec.gate.max_failure)),
-                _number(threshold(spec.gate.alpha_abort)),
+                abort_level(spec),
             ),
             stages=stages,
             spec=dump_spec(spec),
@@ -438,6 +442,8 @@ def _stratum_view(snapshot: Snapshot, cell: Cell, now: datetime) -> StratumView:
         if is_open
         else None,
         counts=_counts(snapshot, lane if is_open else (), now),
+        quality=metric_views(facts) if is_open else (),
+        abort_at=abort_level(snapshot.spec),
     )
 
 

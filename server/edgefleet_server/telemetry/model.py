@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from edgefleet_protocol.comparison import ShadowFigures
+
 
 @dataclass(frozen=True)
 class ShadowView:
@@ -55,6 +57,25 @@ class WindowView:
     worker_cpu_s: float
     shadow: ShadowView | None = None
     joules_per_answer: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodWindow:
+    """One window as it adds up with others: counts, the packed latency sketch, counts by class. joules_per_answer: -1 = not told."""
+
+    device: str
+    lane: str
+    sha256: str
+    t0: datetime
+    length_s: int
+    n: int
+    errors: int
+    timeouts: int
+    nonfinite: int
+    latency: Sequence[int]
+    classes: Sequence[int]
+    joules_per_answer: float
+    shadow: ShadowFigures | None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from edgefleet_protocol.messages import Sample, Telemetry, Watched, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db import Database
 from edgefleet_server.telemetry import store
-from edgefleet_server.telemetry.model import Figures, Latest, ShadowView, WindowView
+from edgefleet_server.telemetry.model import Figures, Latest, PeriodWindow, ShadowView, WindowView
 from edgefleet_server.telemetry.rules import watched_row
 from edgefleet_server.telemetry.tables import TelemetryCapture, TelemetryWindow
 
@@ -115,6 +115,17 @@ class TelemetryService:
         with self._db.read() as session:
             return _summed(store.windows_of_bundle(session, sha256, since, device_id))
 
+    def periods(
+        self, devices: Sequence[str], model: str, since: datetime, *, windows: int
+    ) -> dict[str, list[PeriodWindow]]:
+        """Return the newest windows of a model that began since a moment, at most `windows` of each device that has any."""
+        found: dict[str, list[PeriodWindow]] = {}
+        if devices:
+            with self._db.read() as session:
+                for row in store.windows_of_devices(session, devices, model, since, windows=windows):
+                    found.setdefault(row.device_id, []).append(_period_window(row))
+        return found
+
     def prune(self, now: datetime) -> int:
         """Delete what is older than the retention; return how many windows. For the engine tick."""
         with self._db.session() as session:
@@ -210,6 +221,24 @@ def shadow_view(figures: ShadowFigures) -> ShadowView:
         active_p50_ms=_ms(primary, 0.5),
         active_p95_ms=_ms(primary, 0.95),
         kept=figures.kept,
+    )
+
+
+def _period_window(row: TelemetryWindow) -> PeriodWindow:
+    return PeriodWindow(
+        device=row.device_id,
+        lane=row.lane,
+        sha256=row.sha256,
+        t0=row.t0,
+        length_s=row.length_s,
+        n=row.n,
+        errors=row.errors,
+        timeouts=row.timeouts,
+        nonfinite=row.nonfinite,
+        latency=msgspec.msgpack.decode(row.latency, type=list[int]),
+        classes=msgspec.msgpack.decode(row.classes, type=list[int]),
+        joules_per_answer=row.joules_per_answer,
+        shadow=None if row.shadow is None else msgspec.msgpack.decode(row.shadow, type=ShadowFigures),
     )
 
 

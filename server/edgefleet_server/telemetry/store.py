@@ -132,6 +132,26 @@ def loaded_windows(
     yield from session.execute(statement.execution_options(yield_per=1000)).scalars()
 
 
+def windows_of_devices(
+    session: Session, devices: Sequence[str], model: str, since: datetime, *, windows: int
+) -> Iterator[TelemetryWindow]:
+    """Yield the newest windows of a model on these devices that began at or after a moment, at most `windows` of each device."""
+    row = TelemetryWindow
+    number = func.row_number().over(partition_by=col(row.device_id), order_by=col(row.id).desc())
+    numbered = (
+        select(col(row.id), number.label("number"))
+        .where(
+            col(row.device_id).in_(devices),
+            col(row.received_at) >= since,
+            col(row.t0) >= since,
+            col(row.model) == model,
+        )
+        .subquery()
+    )
+    statement = select(row).join(numbered, numbered.c.id == col(row.id)).where(numbered.c.number <= windows)
+    yield from session.execute(statement.execution_options(yield_per=1000)).scalars()
+
+
 def _loaded(digests: Sequence[str], since: datetime, min_answers: int) -> tuple[ColumnElement[bool], ...]:
     row = TelemetryWindow
     return (

@@ -139,6 +139,11 @@ class SimDevice:
         """The version that it runs, "" for none."""
         return "" if self.active is None else self.active.target.split("/")[1]
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether an install is going on."""
+        return bool(self._steps)
+
     def step(self) -> bool:
         """Do the next thing; return whether anything changed."""
         if not self._steps or self.is_held or self._is_mute or self.wanted is None:
@@ -240,7 +245,7 @@ class World:
         house = self.house
         self.clock: TurnedClock = house.clock
         self.fleet = house.fleet
-        self.service = RolloutService(house.db, house.fleet, house.registry, house.clock)
+        self.service = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
         self.engine = self.replica("main")
 
     def replica(self, owner: str) -> RolloutEngine:

@@ -2,10 +2,22 @@
 
 import random
 from collections.abc import Callable
+from functools import cache
 
 import msgspec
 
 from edgefleet_server.rollout.model import Counts, Facts, OnFail, Rule
+from edgefleet_server.rollout.quality import scale_of
+from edgefleet_server.rollout.quality_model import (
+    Bound,
+    Control,
+    DriftFacts,
+    Metric,
+    MetricFacts,
+    OnBreach,
+    QualityFacts,
+    QualityMetric,
+)
 
 Gap = Callable[[random.Random, Facts], Facts]
 
@@ -14,7 +26,65 @@ def evidence_gap(chance: random.Random) -> tuple[Facts, str]:
     """Return facts that would promote but for one gap, and what the gap is."""
     name = chance.choice(list(GAPS))
     rule = chance.choice([Rule.EVIDENCE] if name in ONLY_EVIDENCE else list(Rule))
-    return GAPS[name](chance, _perfect(chance, rule)), name
+    facts = _perfect(chance, rule)
+    if name in ONLY_QUALITY or chance.random() < 0.5:
+        facts = with_quality(chance, facts)
+    return GAPS[name](chance, facts), name
+
+
+def with_quality(chance: random.Random, facts: Facts) -> Facts:
+    """Return facts whose metrics pass, too: every device has values, all of them well within. Small strata become larger."""
+    n = facts.counts.exposed
+    if n < QUALITY_LEAST:
+        n = QUALITY_LEAST
+        facts = msgspec.structs.replace(
+            facts,
+            counts=Counts(members=n, exposed=n, healthy=n),
+            population=n,
+            pooled_exposed=n + facts.pooled_exposed - facts.counts.exposed,
+        )
+    names = chance.choice([("latency",), ("latency", "errors"), ("agreement", "latency"), ("errors",)])
+    has_drift = chance.random() < 0.5
+    own = chance.randint(1, n)
+    quality = QualityFacts(
+        control=chance.choice([Control.HOLDOUT, Control.PREVIOUS]),
+        expected=n,
+        measured=n,
+        own_expected=own,
+        own_measured=own,
+        metrics=[_metric(name, n) for name in names],
+        drift=DriftFacts(floor=0.02, on_breach=OnBreach.HOLD, judged=n, drifted=0, control_judged=n, control_drifted=0)
+        if has_drift
+        else None,
+    )
+    return msgspec.structs.replace(facts, quality=quality)
+
+
+METRICS = {
+    "latency": QualityMetric(Metric.LATENCY_P95_MS, Bound.NON_INFERIOR_REL, 0.1, OnBreach.FAIL),
+    "errors": QualityMetric(Metric.INFERENCE_ERROR_RATE, Bound.NON_INFERIOR_ABS, 0.002, OnBreach.HOLD),
+    "agreement": QualityMetric(Metric.SHADOW_AGREEMENT, Bound.MIN, 0.97, OnBreach.FAIL),
+}
+QUALITY_LEAST = 24
+"""So few devices that are all as before show that the mean is within its margin."""
+
+
+@cache
+def _metric(name: str, n: int) -> MetricFacts:
+    metric = METRICS[name]
+    scale = scale_of(metric)
+    as_before = round((0.0 - scale.low) / scale.step)
+    return MetricFacts(
+        name=metric.name,
+        bound=metric.bound,
+        value=metric.value,
+        on_breach=metric.on_breach,
+        low=scale.low,
+        high=scale.high,
+        at=scale.at,
+        step=scale.step,
+        bins=[(as_before, n)],
+    )
 
 
 def _perfect(chance: random.Random, rule: Rule) -> Facts:
@@ -103,6 +173,105 @@ def _lost_gate(chance: random.Random, facts: Facts) -> Facts:
     return msgspec.structs.replace(facts, **{name: chance.choice([0.0, 1.0, -0.1, float("nan"), float("inf")])})
 
 
+# ---- gaps of the quality gate
+
+
+def _quality(facts: Facts, **values: object) -> Facts:
+    assert facts.quality is not None
+    return msgspec.structs.replace(facts, quality=msgspec.structs.replace(facts.quality, **values))
+
+
+def _one_metric(chance: random.Random, facts: Facts, change: Callable[[MetricFacts], MetricFacts]) -> Facts:
+    assert facts.quality is not None
+    metrics = list(facts.quality.metrics)
+    which = chance.randrange(len(metrics))
+    metrics[which] = change(metrics[which])
+    return _quality(facts, metrics=metrics)
+
+
+def _metric_without_values(chance: random.Random, facts: Facts) -> Facts:
+    """No device has a value of one metric: no joules, no shadow, no telemetry."""
+    n = facts.counts.exposed
+    return _one_metric(chance, facts, lambda one: msgspec.structs.replace(one, bins=[], missing=chance.choice([0, n])))
+
+
+def _values_lost(chance: random.Random, facts: Facts) -> Facts:
+    """So many devices of one metric have no value that the rest is no evidence."""
+    n = facts.counts.exposed
+    gone = chance.randint(n // 2, n)
+
+    def lose(one: MetricFacts) -> MetricFacts:
+        return msgspec.structs.replace(one, bins=[(one.bins[0][0], n - gone)] if n > gone else [], missing=gone)
+
+    return _one_metric(chance, facts, lose)
+
+
+def _stage_unmeasured(chance: random.Random, facts: Facts) -> Facts:
+    """All the values are of earlier stages."""
+    n = facts.counts.exposed
+    own = chance.randint(1, n)
+    have = chance.randint(0, (4 * own - 1) // 5)
+    assert facts.quality is not None
+    metrics = [
+        msgspec.structs.replace(one, bins=[(one.bins[0][0], n - own + have)], missing=own - have)
+        for one in facts.quality.metrics
+        if n > own - have
+    ]
+    if not metrics or n == own - have:
+        return _metric_without_values(chance, facts)
+    return _quality(facts, own_expected=own, own_measured=have, measured=n - own + have, metrics=metrics)
+
+
+def _values_forgotten(chance: random.Random, facts: Facts) -> Facts:
+    """Devices without a value were not counted as such: a bug of whoever counts."""
+    n = facts.counts.exposed
+    return _quality(facts, measured=n - chance.randint(1, n))
+
+
+def _no_metric(_chance: random.Random, facts: Facts) -> Facts:
+    return _quality(facts, metrics=[], drift=None)
+
+
+def _broken_scale(chance: random.Random, facts: Facts) -> Facts:
+    name = chance.choice(["low", "high", "at", "step"])
+    return _one_metric(
+        chance, facts, lambda one: msgspec.structs.replace(one, **{name: chance.choice([float("nan"), float("inf")])})
+    )
+
+
+def _drift_unknown(chance: random.Random, facts: Facts) -> Facts:
+    """Of too few devices it can be told whether they drifted."""
+    n = facts.counts.exposed
+    assert facts.quality is not None
+    told = chance.randint(0, (4 * n - 1) // 5)
+    drift = DriftFacts(floor=0.02, on_breach=OnBreach.HOLD, judged=told, control_judged=chance.choice([told, n]))
+    return _quality(facts, drift=drift)
+
+
+def _world_drifted(chance: random.Random, facts: Facts) -> Facts:
+    """Control devices answer otherwise than before."""
+    n = facts.counts.exposed
+    drift = DriftFacts(
+        floor=0.02,
+        on_breach=chance.choice(list(OnBreach)),
+        judged=n,
+        drifted=chance.randint(0, n),
+        control_judged=n,
+        control_drifted=chance.randint(n // 2, n),
+    )
+    return _quality(facts, drift=drift)
+
+
+ONLY_QUALITY = {
+    "metric without values",
+    "values lost",
+    "stage unmeasured",
+    "values forgotten",
+    "no metric",
+    "broken scale",
+    "drift unknown",
+    "world drifted",
+}
 ONLY_EVIDENCE = {"untried stage"}
 GAPS: dict[str, Gap] = {
     "without outcome": _without_outcome,
@@ -116,4 +285,12 @@ GAPS: dict[str, Gap] = {
     "lost population": _lost_population,
     "untried stage": _untried_stage,
     "lost gate": _lost_gate,
+    "metric without values": _metric_without_values,
+    "values lost": _values_lost,
+    "stage unmeasured": _stage_unmeasured,
+    "values forgotten": _values_forgotten,
+    "no metric": _no_metric,
+    "broken scale": _broken_scale,
+    "drift unknown": _drift_unknown,
+    "world drifted": _world_drifted,
 }

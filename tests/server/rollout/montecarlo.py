@@ -9,7 +9,8 @@
   10 and 3 % ask for the bound that `decide` keeps. It has no test for going on: it goes on until it stops.
 - The hawkBit-shaped rule looks at groups of 100: it stops when more than `error` % of all targets of the group failed, and
   opens the next group when `success` % of them are done: when that happens first, the release counts as promoted.
-- The same draws: every rule sees the same reports. 100,000 gaps in the evidence are tried, too; none may promote.
+- The same draws: every rule sees the same reports. A million gaps in the evidence are tried, too; none may promote.
+- With a quality gate, strata and metrics: `quality_montecarlo`.
 Reference figures: design README §7 (4,000 runs of a throwaway script).
 """
 
@@ -23,16 +24,19 @@ from typing import Any, Final
 
 from edgefleet_server.rollout.model import Advance, Counts, Facts, RollBack, Rule
 from edgefleet_server.rollout.rules import decide
+from tests.server.rollout import quality_montecarlo
 from tests.server.rollout.gaps import evidence_gap
 
 P0: Final = 0.03
 P1: Final = 0.05
 STRATUM: Final = 2_000
+QUALITY_STRATUM: Final = 600
+"""Devices of each stratum with a quality gate at the bounds: each is a look at three metrics for all runs."""
 LAG: Final = 20
 BAD_RATIOS: Final = (0.10, 0.20, 0.50, 1.00)
 MEDIAN_LIMITS: Final = (110, 26, 6, 3)
 BAD_HORIZON: Final = 300
-GAPS_PER_RUN: Final = 10
+GAPS_PER_RUN: Final = 100
 NEVER: Final = math.inf
 
 REFERENCE: Final = {
@@ -227,8 +231,11 @@ def gaps(count: int, seed: str) -> int:
     return sum(isinstance(decide(evidence_gap(chance)[0]), Advance) for _ in range(count))
 
 
-def main(n: int = 1000, seed: int | None = None, *, devices: int = STRATUM) -> dict[str, Any]:
-    """Return the figures of `n` runs per release, and `ok`. devices: how far the runs at the two bounds go."""
+def main(
+    n: int = 1000, seed: int | None = None, *, devices: int = STRATUM, measured: int = QUALITY_STRATUM
+) -> dict[str, Any]:
+    """Return the figures of `n` runs per release, and `ok`. devices, measured: how far the runs at the bounds go, without and with
+    a quality gate."""
     chosen = random.SystemRandom().randrange(2**31) if seed is None else seed
     judge = Judge()
     rules = contestants(judge)
@@ -246,7 +253,8 @@ def main(n: int = 1000, seed: int | None = None, *, devices: int = STRATUM) -> d
         "gaps": GAPS_PER_RUN * n,
         "gaps_that_promote": gaps(GAPS_PER_RUN * n, f"{chosen}/gaps"),
     }
-    failures = _misses(figures, n)
+    quality = quality_montecarlo.main(n, chosen, devices=measured, audited=max(2, n // 250))
+    failures = _misses(figures, n) + quality["failures"]
     return {
         "ok": not failures,
         "failures": failures,
@@ -256,6 +264,7 @@ def main(n: int = 1000, seed: int | None = None, *, devices: int = STRATUM) -> d
         "lag": LAG,
         "distinct_facts": judge.asked(),
         "result": figures,
+        "quality": quality,
         "limits": {"false_abort": 0.01, "false_promote": P1, "median_to_abort": list(MEDIAN_LIMITS)},
         "margins": {"false_abort": margin(0.01, n), "false_promote": margin(P1, n)},
         "reference": REFERENCE,

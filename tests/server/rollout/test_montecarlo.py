@@ -28,7 +28,7 @@ RUNS = 1_000
 @pytest.fixture(scope="module")
 def told() -> dict[str, Any]:
     """The figures of all runs."""
-    result = main(RUNS, SEED, devices=600)
+    result = main(RUNS, SEED, devices=600, measured=200)
     print(json.dumps(result))
     return result
 
@@ -54,7 +54,7 @@ def test_good_releases_pass_after_as_many_devices_as_the_design_says(told: dict[
 
 
 def test_no_gap_in_the_evidence_promotes_and_the_whole_is_well(told: dict[str, Any]) -> None:
-    assert told["result"]["gaps"] == 10 * RUNS
+    assert told["result"]["gaps"] == 100 * RUNS
     assert told["result"]["gaps_that_promote"] == 0
     assert told["ok"], told["failures"]
 
@@ -110,3 +110,36 @@ def test_the_hawkbit_shape_counts_all_targets_of_the_group() -> None:
 def test_the_margin_is_four_standard_deviations() -> None:
     assert margin(0.5, 100) == pytest.approx(0.2)
     assert math.isclose(margin(0.01, 10_000), 0.00398, rel_tol=1e-2)
+
+
+# ---- with a quality gate
+
+
+def test_with_metrics_at_their_margins_and_failures_at_their_bound_a_release_is_hardly_ever_stopped(
+    told: dict[str, Any],
+) -> None:
+    assert told["quality"]["result"]["false_abort"] <= 0.01 + margin(0.01, 2 * RUNS)
+
+
+def test_a_release_with_one_metric_at_its_margin_hardly_ever_passes(told: dict[str, Any]) -> None:
+    result = told["quality"]["result"]
+    assert result["false_promote_one_metric_at_its_margin"] <= 0.05 + margin(0.05, 2 * RUNS)
+    assert 0 < result["false_promote_failures_at_p1"] <= 0.05 + margin(0.05, 2 * RUNS)
+
+
+def test_a_quality_gate_does_not_make_the_stop_of_failing_releases_late(told: dict[str, Any]) -> None:
+    for median, limit in zip(told["quality"]["result"]["median_to_abort"], MEDIAN_LIMITS, strict=True):
+        assert median is not None
+        assert median <= limit
+    assert told["quality"]["result"]["median_to_promote_at_1_pct"] in {73, 129}
+
+
+def test_the_shipped_rules_agree_with_the_fast_calculation_and_stop_what_others_let_pass(told: dict[str, Any]) -> None:
+    quality = told["quality"]
+    assert quality["result"]["audited"] >= 20
+    assert not quality["failures"]
+    assert all(median is not None for median in quality["result"]["median_to_abort_worse"].values())
+    others = quality["same_draws"]
+    assert others["hawkbit_group100_error3pct_success50pct"]["false_promote"] > 0.9
+    assert others["aws_min100_20pct"]["stops_at_4_margins"] == 0
+    assert others["mean_over_margin_min10"]["false_abort"] > 0.9

@@ -1,0 +1,58 @@
+"""Can a quality gate be met at all by the devices that there are? Pure.
+
+Its own module because `planning` counts who belongs where, and this how many of them can be compared with somebody.
+Source: the tests of `sequences`; ADR 0038.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from edgefleet_server.rollout.evidence import threshold
+from edgefleet_server.rollout.quality import scale_of
+from edgefleet_server.rollout.quality_model import Bound, Control, Metric, QualityGate, QualityMetric
+from edgefleet_server.rollout.sequences import clean_needed
+
+OUT_OF_REACH: Final = "quality_out_of_reach"
+
+
+def devices_needed(metric: QualityMetric, alpha: float) -> float:
+    """Return how many devices without any change it takes to pass a metric: 19 at the least. Real ones scatter and take more."""
+    scale = scale_of(metric)
+    best = 0.0 if metric.bound in (Bound.NON_INFERIOR_REL, Bound.NON_INFERIOR_ABS) else scale.low
+    return clean_needed(scale.low, scale.high, scale.at, scale.step, threshold(alpha), best)
+
+
+def comparable(gate: QualityGate, population: int, reached: Sequence[int]) -> list[int]:
+    """Return per stage how many devices can have a value by its end. reached: devices of the stages up to and with it.
+
+    With a holdout each needs a device of its own that does not have the release yet.
+    """
+    if gate.control is not Control.HOLDOUT:
+        return list(reached)
+    found: list[int] = []
+    pairs = before = 0
+    for count in reached:
+        pairs += min(count - before, max(0, population - count - pairs))
+        before = count
+        found.append(pairs)
+    return found
+
+
+def first_out_of_reach(
+    gate: QualityGate, alpha: float, population: int, reached: Sequence[int]
+) -> tuple[int, str, str] | None:
+    """Return the first stage of a stratum that cannot pass the gate, what is wrong, and what to do; None when all can."""
+    metrics = [metric for metric in gate.metrics if metric.name is not Metric.DRIFT]
+    if not metrics:
+        return None
+    hardest = max(metrics, key=lambda metric: devices_needed(metric, alpha))
+    needed = devices_needed(hardest, alpha)
+    counts = reached if hardest.bound in (Bound.MIN, Bound.MAX) else comparable(gate, population, reached)
+    for index, (count, have) in enumerate(zip(reached, counts, strict=True)):
+        if count and have < needed:
+            whom = (
+                "can be compared with one that has the release later" if counts is not reached else "are in it so far"
+            )
+            told = f"{have} devices {whom}, but {hardest.name.value} takes {needed:.0f} at the least"
+            return index, told, "make the stage larger, leave quality out for so few devices, or promote it by hand"
+    return None

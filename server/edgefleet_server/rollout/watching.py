@@ -1,0 +1,50 @@
+"""A finished rollout that turns out bad: finished, regressed, rolled back. Pure.
+
+Its own module because it is about what comes after the end. For `watch` after its end a rollout with a quality gate is looked at
+once a minute: devices that fall back by themselves, and values that came late, are evidence as before. The same rules decide; what
+a person let pass is not turned against them (`facts`), and a wait that led nowhere is none of a finished rollout's business.
+"""
+
+from datetime import datetime
+
+from edgefleet_server.rollout import rules
+from edgefleet_server.rollout.draft import Draft
+from edgefleet_server.rollout.facts import facts_of
+from edgefleet_server.rollout.machines import RolloutEvent
+from edgefleet_server.rollout.model import Cell, Judged, OnFail, Pause, RollBack, RolloutState, Snapshot, StageState
+
+
+def is_watched(snapshot: Snapshot, now: datetime) -> bool:
+    """Return whether a finished rollout is still looked at."""
+    gate = snapshot.spec.quality
+    ended = max((cell.ended_at for cell in snapshot.cells if cell.ended_at is not None), default=None)
+    return gate is not None and ended is not None and now < ended + gate.watch
+
+
+def reopen_if_bad(work: Draft) -> None:
+    """Reopen a finished rollout whose evidence has turned against its release; with `on_fail: rollback` take it back at once."""
+    if not is_watched(work.snapshot, work.now):
+        return
+    for lane in work.lanes():
+        passed = [cell for cell in lane.cells if cell.state is StageState.PASSED]
+        if passed and not lane.has_failed and _reopens(work, passed[-1]):
+            return
+
+
+def _reopens(work: Draft, cell: Cell) -> bool:
+    facts = facts_of(work.snapshot, cell, work.assignments.values(), work.now)
+    decision = rules.decide(facts)
+    if not isinstance(decision, RollBack | Pause) or decision.code == rules.INCONCLUSIVE:
+        return False
+    work.effects.append(Judged(facts, decision))
+    reason = f"after it had finished, {cell.stratum}: {decision.reason}"
+    work.move_rollout(RolloutEvent.REGRESS, decision.code, reason)
+    if work.snapshot.spec.on_fail is OnFail.ROLLBACK:
+        work.move_rollout(RolloutEvent.ROLL_BACK, decision.code, reason)
+    work.told = decision.code, reason
+    return True
+
+
+def is_late_look(work: Draft) -> bool:
+    """Return whether a finished rollout is to be looked at again."""
+    return work.state is RolloutState.FINISHED and is_watched(work.snapshot, work.now)

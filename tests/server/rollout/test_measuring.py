@@ -1,0 +1,182 @@
+"""Rollouts with a quality gate from telemetry to verdict: the whole way but for the broker. What is stored, on both databases."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_protocol.messages import Telemetry, Window
+from edgefleet_protocol.sketch import LatencySketch
+from edgefleet_server.rollout import quality_store
+from edgefleet_server.rollout.quality_model import DeviceQuality, Metric, Span
+from tests.server.rollout.fleet_sim import MODEL, SimDevice, World
+
+GATE: dict[str, Any] = {
+    "metrics": [{"name": "latency_p95_ms", "non_inferior_rel": 0.1}],
+    "before": "1h",
+    "after": "5m",
+    "watch": "1h",
+}
+STAGES = [{"name": "canary", "size": {"count": 20}, "soak": "1m"}, {"name": "rest", "size": {"percent": 100}}]
+Speed = Callable[[SimDevice], float | None]
+"""A device's latency in ms now; None: it sends nothing."""
+
+
+def as_ever(device: SimDevice) -> float:
+    """Every device has its own speed, whatever it runs."""
+    return 10.0 + int(device.id[-1], 36) % 7
+
+
+def slower(device: SimDevice) -> float:
+    """The new release is half slower."""
+    return as_ever(device) * (1.5 if device.running == "1.1.0" else 1.0)
+
+
+def send(world: World, speed: Speed) -> None:
+    """Let every device send a window of the minute before."""
+    now = int(world.clock.now().timestamp())
+    messages = []
+    for device in world.devices.values():
+        ms = speed(device)
+        if ms is None or device.active is None:
+            continue
+        sketch = LatencySketch()
+        for _ in range(40):
+            sketch.add(ms / 1000)
+        told = Window(
+            t0=now - 60, length_s=60, model=MODEL, lane="active", sha256=device.active.sha256, version=device.running,
+            n=40, latency=sketch.packed(),
+        )  # fmt: skip
+        messages.append(Telemetry(device=device.id, boot_id="b", seq=now, ts=1000 * now, windows=[told]))
+    world.house.telemetry.ingest(messages)
+
+
+def go(world: World, rollout: str, speed: Speed, *states: str, rounds: int = 40) -> str:
+    """Go on minute by minute until the rollout is in one of these states; return its state then."""
+    for _ in range(rounds):
+        if world.view(rollout).state in states:
+            break
+        world.step()
+        for _ in range(3):
+            world.step([device for device in world.devices.values() if device.is_busy])
+        world.tick()
+        world.clock.turn(seconds=60)
+        send(world, speed)
+    return world.view(rollout).state
+
+
+def furnish(world: World) -> World:
+    """Enrol 42 devices on the old release, with two minutes of telemetry."""
+    world.enrol(42)
+    world.settle("1.0.0")
+    world.release("1.1.0")
+    for _ in range(2):
+        world.clock.turn(seconds=60)
+        send(world, as_ever)
+    return world
+
+
+@pytest.fixture
+def ready(world: World) -> World:
+    """A furnished world on SQLite."""
+    return furnish(world)
+
+
+def create(world: World, **gate: Any) -> str:
+    """Start the rollout."""
+    return world.create(
+        stages=STAGES, gates={"quality": {**GATE, **gate}}, on_inconclusive={"after": "20m", "do": "pause"}
+    )
+
+
+def test_values_are_stored_as_they_were_taken_and_windows_are_read_newest_first(any_world: World) -> None:
+    spans = {Metric.LATENCY_P95_MS: Span(0.1 + 0.2, 1e-17, None, 3.0), Metric.NONFINITE_RATE: Span()}
+    now = any_world.clock.now()
+    taken = [
+        DeviceQuality(
+            DeviceId(f"d-{i}"), ProfileName("x86"), i, "c" * i, now, now, spans, None if i else 0.25, 0.0, i > 0
+        )
+        for i in range(2)
+    ]
+    with any_world.house.db.session() as session:
+        quality_store.add(session, "r-1", taken)
+        quality_store.add(session, "r-2", [])
+    with any_world.house.db.read() as session:
+        assert quality_store.measured(session, "r-1") == tuple(taken), "bit for bit"
+        assert quality_store.measured(session, "r-2") == ()
+    for minute in range(5):
+        told = Window(
+            t0=int(now.timestamp()) + 60 * minute, length_s=60, model=MODEL, lane="active", sha256="1" * 64, version="1",
+            n=minute, classes=[1, 2],
+        )  # fmt: skip
+        batch = Telemetry(device="d-0", boot_id="b", seq=minute, ts=0, windows=[told])
+        any_world.house.telemetry.ingest([batch])
+    found = any_world.house.telemetry.periods(["d-0", "d-1"], MODEL, now - timedelta(hours=1), windows=3)
+    assert sorted(one.n for one in found["d-0"]) == [2, 3, 4]
+    assert list(found) == ["d-0"]
+    assert any_world.house.telemetry.periods(["d-0"], "other", now - timedelta(hours=1), windows=3) == {}
+    assert any_world.house.telemetry.periods([], MODEL, now, windows=3) == {}
+
+
+def test_a_release_as_good_as_before_finishes_and_goes_back_when_it_turns_out_bad_later(ready: World) -> None:
+    """And each decision can be made again from its stored evidence."""
+    rollout = create(ready)
+    assert go(ready, rollout, as_ever, "finished", "paused") == "finished"
+    canary = ready.view(rollout).stages[0].strata[0]
+    (metric,) = canary.quality
+    assert (metric.verdict, metric.unit) == ("pass", "%")
+    assert metric.threshold == pytest.approx(10)
+    assert metric.devices >= 20
+    assert metric.low is not None
+    assert metric.high is not None
+    assert metric.low < 0 < metric.high < 10
+    decisions = ready.decisions(rollout)
+    assert all(decision.agrees for decision in decisions)
+    evidence = next(one.evidence for one in decisions if one.verdict == "advance" and one.stage == "canary")
+    assert evidence["quality"]["measured"] == 20
+    assert evidence["quality"]["unpaired"] == 0
+    for device in list(ready.devices.values())[:12]:
+        device.regress(reason="it went bad an hour later")
+        ready.report(device)
+    ready.clock.turn(seconds=61)
+    ready.tick()
+    assert go(ready, rollout, as_ever, "rolled_back", "rollback_incomplete") == "rolled_back"
+    moves = [(one["from"], one["to"]) for one in ready.events(rollout) if one["kind"] == "rollout"]
+    assert moves[-3:] == [("finished", "regressed"), ("regressed", "rolling_back"), ("rolling_back", "rolled_back")]
+    assert "after it had finished" in ready.view(rollout).reason
+    assert {one.running for one in ready.devices.values()} == {"1.0.0"}
+    assert all(decision.agrees for decision in ready.decisions(rollout))
+
+
+def test_a_slower_release_goes_back(ready: World) -> None:
+    rollout = create(ready)
+    assert go(ready, rollout, slower, "rolled_back", "finished", "paused") == "rolled_back"
+    view = ready.view(rollout)
+    assert (view.code, "latency_p95_ms is +" in view.reason) == ("quality_breach", True)
+    assert {one.running for one in ready.devices.values()} == {"1.0.0"}
+    assert len(ready.exposed(rollout)) == 20
+
+
+def test_devices_that_send_nothing_let_nothing_pass(ready: World) -> None:
+    rollout = create(ready)
+
+    def silent(device: SimDevice) -> float | None:
+        return None if device.running == "1.1.0" else as_ever(device)
+
+    assert go(ready, rollout, silent, "paused", "finished") == "paused"
+    view = ready.view(rollout)
+    assert "0 of 20 devices have a value" in view.reason
+    assert view.stages[0].strata[0].quality[0].verdict == "no_data"
+
+
+def test_a_person_may_let_a_stage_pass_and_is_not_overruled_by_what_was_known(ready: World) -> None:
+    rollout = ready.create(
+        stages=STAGES, gates={"quality": GATE}, on_fail="pause", on_inconclusive={"after": "10h", "do": "pause"}
+    )
+    assert go(ready, rollout, slower, "paused", "finished") == "paused"
+    ready.service.promote(rollout, "ann", "half slower is fine here", None)
+    ready.tick()
+    assert ready.view(rollout).state == "running"
+    assert ready.view(rollout).stages[0].strength == "override"

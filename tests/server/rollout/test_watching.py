@@ -1,0 +1,118 @@
+"""What may reopen a finished rollout, and what may not."""
+
+import random
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.model import (
+    Assignment,
+    Cell,
+    Judged,
+    OnFail,
+    RolloutMoved,
+    RolloutState,
+    Snapshot,
+    StageState,
+    Strength,
+    VerdictKind,
+)
+from edgefleet_server.rollout.planner import plan_tick
+from edgefleet_server.rollout.quality_model import (
+    Bound,
+    DeviceQuality,
+    Metric,
+    OnBreach,
+    QualityGate,
+    QualityMetric,
+    Span,
+)
+from tests.server.rollout.planner_gaps import NEW, NOW, OLD, STRATUM, whole
+
+GATE = QualityGate((QualityMetric(Metric.LATENCY_P95_MS, Bound.NON_INFERIOR_REL, 0.1, OnBreach.FAIL),))
+ENDED = NOW - timedelta(hours=1)
+
+
+def finished(*, failed: int = 0, ratio: float = 1.0, measured: int = 60, taken_at: datetime = NOW) -> Snapshot:
+    """A rollout over 60 devices that finished an hour ago; what failed, and how slow it is, was heard since."""
+    spec = replace(whole(random.Random(1)).spec, quality=GATE)
+    devices = [DeviceId(f"d-{number:02}") for number in range(60)]
+    assignments = tuple(
+        Assignment(
+            device=device, stage=number >= 20, stratum=STRATUM, gen=3, attempt=1, previous=OLD, error_class="crash" * (number < failed),
+            state=AssignmentState.REGRESSED if number < failed else AssignmentState.HEALTHY,
+            exposed_at=ENDED - timedelta(hours=4), switched_at=ENDED - timedelta(hours=3), ended_at=ENDED,
+        )
+        for number, device in enumerate(devices)
+    )  # fmt: skip
+    cells = tuple(
+        Cell(
+            stage, STRATUM, StageState.PASSED, 2**64, 60, NEW.sha256, opened_at=ENDED - timedelta(hours=5), ended_at=ENDED,
+            verdict=VerdictKind.ADVANCE, strength=Strength.WEAK,
+        )
+        for stage in range(2)
+    )  # fmt: skip
+    values = tuple(
+        DeviceQuality(
+            device, STRATUM, 0, "c", ENDED, taken_at, {Metric.LATENCY_P95_MS: Span(100.0, 100.0 * ratio, 100.0, 100.0)}
+        )
+        for device in devices[:measured]
+    )
+    return replace(
+        whole(random.Random(1)),
+        spec=spec,
+        state=RolloutState.FINISHED,
+        code="finished",
+        reason="every stage passed in every stratum",
+        members=(),
+        cells=cells,
+        assignments=assignments,
+        reports={},
+        measured=values,
+    )
+
+
+def moves(snapshot: Snapshot, now: datetime = NOW) -> list[RolloutState]:
+    return [effect.after for effect in plan_tick(snapshot, now).effects if isinstance(effect, RolloutMoved)]
+
+
+def test_a_good_release_stays_finished_and_is_looked_at_until_its_watch_is_over() -> None:
+    plan = plan_tick(finished(), NOW)
+    assert plan.effects == ()
+    assert plan.next_at == NOW + timedelta(minutes=1)
+    late = ENDED + GATE.watch
+    assert plan_tick(finished(failed=30, ratio=1.5), late).effects == ()
+    assert plan_tick(finished(), late).next_at is None
+
+
+@pytest.mark.parametrize("bad", [{"failed": 2}, {"ratio": 1.5}], ids=["devices-regressed", "slow-values"])
+def test_evidence_that_comes_late_reopens_it(bad: dict[str, float]) -> None:
+    snapshot = finished(**bad)  # type: ignore[arg-type]
+    assert moves(snapshot) == [RolloutState.REGRESSED, RolloutState.ROLLING_BACK]
+    effects = plan_tick(snapshot, NOW).effects
+    assert any(isinstance(effect, Judged) for effect in effects), "with its evidence"
+    told = [effect.reason for effect in effects if isinstance(effect, RolloutMoved)]
+    assert all("after it had finished" in reason for reason in told)
+
+
+def test_with_on_fail_pause_a_person_decides() -> None:
+    snapshot = finished(ratio=1.5)
+    snapshot = replace(snapshot, spec=replace(snapshot.spec, on_fail=OnFail.PAUSE))
+    assert moves(snapshot) == [RolloutState.REGRESSED]
+
+
+def test_what_is_missing_or_was_let_pass_by_a_person_reopens_nothing() -> None:
+    assert moves(finished(measured=0)) == [], "a wait that led nowhere is over with the end"
+    known = finished(ratio=1.5, taken_at=ENDED - timedelta(minutes=5))
+    cells = tuple(replace(cell, strength=Strength.OVERRIDE) for cell in known.cells)
+    assert moves(replace(known, cells=cells)) == []
+    assert moves(replace(finished(ratio=1.5), cells=cells)) != [], "what came after that was not known then"
+
+
+def test_without_a_quality_gate_the_end_is_the_end() -> None:
+    snapshot = finished(failed=30)
+    plain = replace(snapshot, spec=replace(snapshot.spec, quality=None))
+    assert plan_tick(plain, NOW).effects == ()
