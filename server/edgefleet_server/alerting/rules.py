@@ -18,7 +18,9 @@ ROLLOUT_LABEL: Final = "edgefleet_rollout"
 MODEL_LABEL: Final = "model"
 MAX_ALERTS: Final = 1000
 MAX_MATCHERS: Final = 20
-_MATCHER: Final = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*(?:"((?:[^"\\]|\\.)*)"|([^"\s]*))\s*')
+_MATCHER: Final = re.compile(
+    r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*(?:"((?:[^"\\]|\\.)*)"|([^"\s=~!][^"\s]*|))\s*'
+)
 _ESCAPE: Final = re.compile(r"\\(.)")
 
 
