@@ -63,6 +63,7 @@ def _about_plan(rows: Rows, plan: Plan, devices: Mapping[DeviceId, SimDevice], n
     state = rows.state
     cells = {key: cell.state for key, cell in rows.cells.items()}
     ones = {device: one.state for device, one in rows.assignments.items()}
+    newest = dict(rows.assignments)
     backs: list[datetime] = []
     for effect in plan.effects:
         match effect:
@@ -80,8 +81,9 @@ def _about_plan(rows: Rows, plan: Plan, devices: Mapping[DeviceId, SimDevice], n
                 if effect.before is not ones.get(one.device, _S.ELIGIBLE):
                     yield f"{one.device} is {ones.get(one.device)} and moves from {effect.before}"
                 ones[one.device] = one.state
+                newest[one.device] = one  # a device that is heard now counts as exposed now
             case GiveBack() if effect.is_rollback:
-                known = rows.assignments[effect.device]
+                known = newest[effect.device]
                 backs.append(known.exposed_at or known.offered_at or now)
             case Judged() if isinstance(effect.decision, Advance):
                 yield from _about_promotion(rows, effect, devices, now)

@@ -387,11 +387,12 @@ class World:
     def _run(self) -> None:
         while not self._is_over():
             self._next()
-        until = self._now + SETTLING
+        last_back_s = max((device.nature.away_s[1] for device in self.devices.values()), default=0.0)
+        until = max(self._now, START + timedelta(seconds=last_back_s)) + SETTLING
         while self._events and min(self._events[0][0], self._look_at or self._events[0][0]) <= until:
             self._next()
             if not self._is_over():  # a person's word brought it back
-                until = self._now + SETTLING
+                until = max(until, self._now + SETTLING)
 
     def _is_over(self) -> bool:
         if self._now - START > LONGEST or self.counts["ticks"] > MAX_TICKS:

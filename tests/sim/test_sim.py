@@ -23,7 +23,7 @@ from edgefleet_sim.stories import STORIES, blast, transcript
 from edgefleet_sim.world import World, simulate
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sim"
-CI_RUNS = 150
+CI_RUNS = 100
 """The full count is `./dev soak sim`."""
 
 
