@@ -28,7 +28,7 @@ LOSSY_S = 300.0
 FLAP_S = 1.0
 """A tenth of the ten seconds of a bad mobile line, over a bundle that needs a tenth of the time."""
 MAX_EXTRA_RATIO = 0.15
-"""Where answers come within the block timeout: a processor that is shared by many makes them late, and late is asked for again."""
+"""Of what is late and not lost: it is asked for again once it is later than anything before."""
 
 
 def main(n: int, seed: int | None = None) -> dict[str, Any]:
@@ -42,6 +42,7 @@ def _nets(result: dict[str, Any], n: int, seed: int) -> None:
         for i in range(n):
             kind = list(PROFILES)[i % len(PROFILES)]
             note(result, _round(here, meddler, kind, result), round=i, kind=kind)
+        result["over_60_s"] = here.over_60_s
 
 
 def _round(here: Field, meddler: Meddler, kind: str, result: dict[str, Any]) -> str:
