@@ -82,6 +82,8 @@ class Puller:
     _low: int = 0
     _given_up: dict[int, int] = field(default_factory=dict)
     """What was in flight when it was not expected any more; on its way after all once anything of its request comes."""
+    _is_guess: bool = False
+    """Whether `line` comes of the first leaf alone."""
     _sent: dict[int, Sent] = field(default_factory=dict)
     _newest: Ask | None = None
     """The newest request, as long as nothing of it was heard."""
@@ -235,9 +237,11 @@ class Puller:
             leaf_s = max(0.0, sample_s - (self.line.smoothed_s or 0.0))
             while self.leaves_per_message > 1 and sample_s + (self.leaves_per_message - 1) * leaf_s > SLOW_MESSAGE_S:
                 self.leaves_per_message //= 2
-            sample_s += (self.leaves_per_message - 1) * leaf_s
-            self.line = RoundTrip()
-        self.line = self.line.seen(sample_s)
+            self.line = RoundTrip().seen(sample_s + (self.leaves_per_message - 1) * leaf_s)
+            self._is_guess = True
+            return
+        self.line = (RoundTrip() if self._is_guess else self.line).seen(sample_s)
+        self._is_guess = False
 
     def _late_s(self) -> float:
         """Return the moment from which on what is in flight is not expected any more."""
