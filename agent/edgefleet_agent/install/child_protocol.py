@@ -34,7 +34,8 @@ class Packet(msgspec.Struct, frozen=True, tag_field="t"):
 class Task(Packet, frozen=True, tag="task"):
     """What this child is for. state_dir: the agent's state folder. repo_head: last payload of `repo/head`, b"" = none seen.
 
-    first_req_id: for block requests, above every one this agent has used. block_timeout_s: the shortest wait before leaves are asked for anew.
+    first_req_id: for block requests, above every one this agent has used.
+    block_timeout_s: the shortest wait before leaves are asked for anew.
     """
 
     kind: TaskKind

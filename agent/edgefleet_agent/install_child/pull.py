@@ -69,7 +69,7 @@ class Puller:
     credit: int
     timeout_s: float = SHORTEST_S
     req_id: int = 1
-    line: RoundTrip = RoundTrip()
+    line: RoundTrip = field(default_factory=RoundTrip)
     is_measured: bool = False
     have: set[int] = field(default_factory=set)
     in_flight: dict[int, int] = field(default_factory=dict)
