@@ -6,15 +6,13 @@ compared with the device's. `main` returns figures as one JSON-able object, with
 """
 
 import hashlib
-import json
 import random
-import secrets
-import sys
 import time
 from typing import Any
 
 from tests.agent.field import Agent, deploy, eventually, started_agent
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.crash.field import note, run
 from tests.server.fleet.house import PROFILE
 
 MAX_DELAY_S = 1.1
@@ -23,20 +21,15 @@ PAD_BYTES = 2_000_000
 
 def main(n: int, seed: int | None = None) -> dict[str, Any]:
     """Kill an agent `n` times and return {n, good, seed, failures, phases_hit, …}. failures: rounds that did not end well."""
-    seed = secrets.randbelow(1 << 31) if seed is None else seed
+    return run("F01 agent-kill", n, seed, _kills)
+
+
+def _kills(result: dict[str, Any], n: int, seed: int) -> None:
     rng = random.Random(seed)
-    result: dict[str, Any] = {"name": "agent-kill", "n": n, "seed": seed, "good": 0, "failures": [], "phases_hit": {}}
-    began = time.monotonic()
+    result["phases_hit"] = {}
     with started_agent(EDGEFLEET_AGENT_PROBATION_S="0") as agent:
         for i in range(n):
-            problem = _round(agent, rng, i, result["phases_hit"])
-            if problem:
-                result["failures"].append({"round": i, "problem": problem})
-            else:
-                result["good"] += 1
-    result["ok"] = result["good"] == n
-    result["elapsed_s"] = round(time.monotonic() - began, 1)
-    return result
+            note(result, _round(agent, rng, i, result["phases_hit"]), round=i)
 
 
 def _round(agent: Agent, rng: random.Random, i: int, hit: dict[str, int]) -> str:
@@ -75,10 +68,3 @@ def _round(agent: Agent, rng: random.Random, i: int, hit: dict[str, int]) -> str
         return seen is not None and seen.phase == "committed" and seen.release == f"digits@{version}"
 
     return "" if eventually(told, 30.0) else f"the server was told {agent.reported()}"
-
-
-if __name__ == "__main__":
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    figures = main(count, int(sys.argv[2]) if len(sys.argv) > 2 else None)
-    sys.stdout.write(json.dumps(figures, indent=2) + "\n")
-    sys.exit(0 if figures["ok"] else 1)

@@ -2,7 +2,8 @@
 
 - An entry names a module with `main(n, seed)`, which returns a mapping that JSON can hold, with a true or false `ok` in it.
 - One JSON object is printed: name, n, seed, elapsed_s and what the entry returned. Exit code 0 when `ok`, else 1.
-- Without `--seed` one is drawn; it is printed, and the same seed repeats the same choices.
+- Without `--seed` one is drawn; it is printed at once on stderr and in the end, and the same seed repeats the same choices.
+- SIGTERM is Ctrl-C: fault tests print the rounds that are done.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -102,6 +104,8 @@ def load(soak: Soak) -> Entry:
 
 def run(name: str, n: int, seed: int) -> dict[str, Any]:
     """Run one soak and return its report."""
+    sys.stderr.write(f"soak {name}: n {n}, seed {seed}\n")
+    sys.stderr.flush()
     started = time.monotonic()
     result = dict(load(SOAKS[name])(n, seed))
     return {"name": name, "n": n, "seed": seed, "elapsed_s": round(time.monotonic() - started, 1), **result}
@@ -122,6 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.name not in SOAKS:
         parser.error(f"no soak is called {args.name}; there are: {', '.join(SOAKS)}")
     seed = args.seed if args.seed is not None else random.SystemRandom().randrange(2**31)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = run(args.name, args.n or SOAKS[args.name].n, seed)
     print(json.dumps(report))
     return 0 if report.get("ok") else 1
