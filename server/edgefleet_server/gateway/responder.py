@@ -231,9 +231,9 @@ class Responder:
                 self._taken.popitem(last=False)
 
     def _is_taken(self, device: DeviceId, request: BlockRequest) -> bool:
-        """Say whether this only repeats the request that was taken last."""
+        """Say whether this only repeats the request that was taken last, or is that very one: QoS 0 may come twice."""
         prefix, req_id = self._taken.get(device, (b"", 0))
-        return prefix == request.blob_prefix and request.req_id - request.repeats <= req_id < request.req_id
+        return prefix == request.blob_prefix and request.req_id - request.repeats <= req_id <= request.req_id
 
     def _serve_one_round(self) -> None:
         """Send one message to each device that waits for blocks."""
