@@ -1,8 +1,8 @@
 """kill -9 of a real agent at random moments of an install: it must end on a verified version and say so truthfully.
 
 Each round publishes a new version, waits a random part of what an install takes here and now, kills agentd, starts it again and waits
-until the wanted version is committed. Then the bytes in the active slot are hashed, the device is asked for an answer, and the server's view is
-compared with the device's. `main` returns figures as one JSON-able object, with the seed.
+until the wanted version is committed. Then the bytes in the active slot are hashed, the device is asked for an answer, and the
+server's view is compared with the device's. `main` returns figures as one JSON-able object, with the seed.
 """
 
 import hashlib
