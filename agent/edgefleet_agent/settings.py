@@ -87,7 +87,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     slow_limit_min_n: int = 200
     block_credit: int = 8
     meta_timeout_s: float = 10.0
-    block_timeout_s: float = 4.0
+    block_timeout_s: float = 1.0
     no_progress_s: float = 120.0
     renew_look_s: float = 60.0
     shadow: Literal["auto", "live", "sequential"] = "auto"

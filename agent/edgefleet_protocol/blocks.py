@@ -1,8 +1,9 @@
 """Block transfer: binary requests and data, leaves of 32 KiB, each checked on arrival (`mqtt.md` §6).
 
 Request, 24 bytes + bitmap, big-endian: ver u8, flags u8, leaves a message u8, credit u8, req_id u32, blob prefix 8 bytes,
-first leaf u32, bitmap bytes u16, reserved u16; then a bitmap of leaves still wanted from `first`, at most 256 leaves.
-`req_id` rises; a newer request replaces the device's older one.
+first leaf u32, bitmap bytes u16, repeats u16; then a bitmap of leaves still wanted from `first`, at most 256 leaves.
+`req_id` rises; a newer request replaces the device's older one. `repeats`: the request is that of as many ids before, in case it was
+lost; who has taken one of those does not answer it again.
 Data, 20 bytes + leaves: ver u8, flags u8, count u16, req_id u32 (0 = fan-out), first leaf u32, blob prefix 8 bytes.
 An error is data with flag bit 0 and a 6-byte body: code u16, retry_ms u32.
 """
@@ -26,6 +27,7 @@ LEAF_HASH_BYTES = 32
 MAX_MESSAGE_LEAVES = 4
 MAX_REQUEST_LEAVES = 256
 MAX_CREDIT = 32
+MAX_REPEATS = 6
 PREFIX_BYTES = 8
 FLAG_ERROR = 1
 
@@ -48,13 +50,17 @@ class BlockErrorCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class BlockRequest:
-    """Leaves of one blob that a device still wants, strictly rising and within 256 of the first."""
+    """Leaves of one blob that a device still wants, strictly rising and within 256 of the first.
+
+    repeats: how many ids before this one asked for the same.
+    """
 
     req_id: int
     blob_prefix: bytes
     wanted: tuple[int, ...]
     leaves_per_message: int = MAX_MESSAGE_LEAVES
     credit: int = 8
+    repeats: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,7 @@ def encode_request(request: BlockRequest) -> bytes:
         request.blob_prefix,
         first,
         len(bitmap),
-        0,
+        request.repeats,
     )
     return head + bytes(bitmap)
 
@@ -147,7 +153,7 @@ def decode_request(data: bytes) -> BlockRequest:
     """Return the request in `data`. Raises BadMessageError."""
     if len(data) < REQUEST_HEADER_BYTES:
         raise BadMessageError("block request is shorter than its header")
-    version, _flags, per_message, credit, req_id, prefix, first, bitmap_bytes, _ = _REQUEST.unpack_from(data)
+    version, _flags, per_message, credit, req_id, prefix, first, bitmap_bytes, repeats = _REQUEST.unpack_from(data)
     bitmap = data[REQUEST_HEADER_BYTES:]
     if version != BLOCK_VERSION:
         raise BadMessageError(f"block request has version {version}; this reader knows {BLOCK_VERSION}")
@@ -158,7 +164,7 @@ def decode_request(data: bytes) -> BlockRequest:
     wanted = tuple(first + i for i in range(bitmap_bytes * 8) if bitmap[i // 8] >> (i % 8) & 1)
     if not wanted or wanted[0] != first or wanted[-1] > 0xFFFFFFFF:
         raise BadMessageError("block request's bitmap is empty or does not begin at its first leaf")
-    return BlockRequest(req_id, prefix, wanted, per_message, credit)
+    return BlockRequest(req_id, prefix, wanted, per_message, credit, repeats)
 
 
 def encode_data(message: BlockData | BlockError) -> bytes:

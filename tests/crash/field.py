@@ -121,11 +121,17 @@ def field(seed: int, *, record: bool = False, shim: bool = True, **environment: 
 
 
 def run(name: str, n: int, seed: int | None, rounds: Callable[[dict[str, Any], int, int], None]) -> dict[str, Any]:
-    """Run the rounds of one test and return its figures. rounds: called with the figures, n and the seed; adds to `good`, `failures`."""
+    """Run the rounds of one test and return its figures. rounds: called with the figures, n and the seed; adds to `good`, `failures`.
+
+    Interrupted (Ctrl-C, or SIGTERM to `./dev soak`) it returns what is done: `n` rounds of `asked`.
+    """
     seed = secrets.randbelow(1 << 31) if seed is None else seed
     result: dict[str, Any] = {"test": name, "n": n, "seed": seed, "good": 0, "wrong": 0, "failures": []}
     began = time.monotonic()
-    rounds(result, n, seed)
+    try:
+        rounds(result, n, seed)
+    except KeyboardInterrupt:
+        result |= {"asked": n, "n": result["good"] + len(result["failures"])}
     result["wrong"] = len(result["failures"])
     result["ok"] = result["good"] > 0 and not result["failures"]
     result["elapsed_s"] = round(time.monotonic() - began, 1)

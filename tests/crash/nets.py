@@ -1,6 +1,7 @@
 """F12: updates over a broken network: messages lost, doubled and overtaken, a line that flaps, a broker that is restarted.
 
-Each must end on the new version; at 30 % loss the device may take at most 15 % more bytes than the bundle has.
+Each must end on the new version; at 30 % loss the device may take at most 15 % more bytes than the bundle has, and 5 % where the broker is
+killed meanwhile. Of doubled messages it takes what comes: of an answer that is doubled, both.
 """
 
 import os
@@ -24,11 +25,11 @@ PROFILES = {
     "broker restart": Meddling(),
 }
 LOSSY_S = 300.0
-"""At 70 % loss one request for a leaf and its answer come through in one of eleven tries."""
+"""When a round is given up; `over_60_s` counts those that took longer than they may on a machine of their own."""
 FLAP_S = 1.0
 """A tenth of the ten seconds of a bad mobile line, over a bundle that needs a tenth of the time."""
-MAX_EXTRA_RATIO = 0.15
-"""Where answers come within the block timeout: a processor that is shared by many makes them late, and late is asked for again."""
+MAX_EXTRA_RATIO = {"30 % loss": 0.15, "broker restart": 0.05}
+"""Of what is late and not lost: it is asked for again once it is later than anything before."""
 
 
 def main(n: int, seed: int | None = None) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def _nets(result: dict[str, Any], n: int, seed: int) -> None:
         for i in range(n):
             kind = list(PROFILES)[i % len(PROFILES)]
             note(result, _round(here, meddler, kind, result), round=i, kind=kind)
+        result["over_60_s"] = here.over_60_s
 
 
 def _round(here: Field, meddler: Meddler, kind: str, result: dict[str, Any]) -> str:
@@ -56,7 +58,7 @@ def _round(here: Field, meddler: Meddler, kind: str, result: dict[str, Any]) -> 
     seen = result.setdefault("kinds", {}).setdefault(kind, {"extra_ratio": 0.0, "seconds": 0.0})
     seen["extra_ratio"] = max(seen["extra_ratio"], round(extra, 3))
     seen["seconds"] = max(seen["seconds"], round(time.monotonic() - began, 1))
-    if not problem and kind == "30 % loss" and extra > MAX_EXTRA_RATIO:
+    if not problem and extra > MAX_EXTRA_RATIO.get(kind, extra):
         problem = f"{extra:.0%} more bytes than the bundle has"
     return problem or here.problem(version)
 

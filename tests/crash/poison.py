@@ -55,7 +55,7 @@ POISONS: dict[str, Poison] = {
     "wrong output": Poison({"do": "wrong", "at": "run", "after": GOLDEN_RUNS}, ("serving.golden",), more_s=1.0),
     "slow": Poison({"do": "slow", "at": "run", "after": GOLDEN_RUNS, "amount": 0.02}, ("trial.slow",), act=200),
     "leak": Poison(
-        {"do": "leak", "at": "run", "after": GOLDEN_RUNS, "amount": 1 << 20}, ("trial.memory",), more_s=LEAK_S
+        {"do": "leak", "at": "run", "after": GOLDEN_RUNS, "amount": 1 << 17}, ("trial.memory",), more_s=LEAK_S
     ),
     "too big": Poison({"do": "oom", "at": "load", "amount": 3 << 30}, ("trial.memory",), phase="failed"),
     "hang": Poison(

@@ -1,4 +1,4 @@
-"""The fault tests of the agent in small: a few rounds of each, a tenth and less of what `./dev soak` makes. Real agents."""
+"""The fault tests of the agent in small: as many rounds as `tests.house.soak` says; the page of fault tests says why."""
 
 import os
 import subprocess
@@ -12,6 +12,7 @@ import pytest
 from tests.crash import chunks, clocks, disk, points, poison, reboots, slots, states
 from tests.crash.faults import COUNT, faults
 from tests.crash.field import Field, field, run
+from tests.house.soak import in_ci
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SEED = 20_261_125
@@ -70,7 +71,7 @@ def episode() -> Iterator[states.Episode]:
 
 
 def test_whatever_a_power_cut_leaves_a_verified_version_serves(episode: states.Episode) -> None:
-    result = run("states", 150, SEED, lambda result, n, seed: states.check(episode, result, n, seed))
+    result = run("states", in_ci("crash-states"), SEED, lambda result, n, seed: states.check(episode, result, n, seed))
     assert result["ok"], result
     assert result["states"] > 5_000
 
@@ -81,32 +82,32 @@ def test_the_states_of_an_agent_that_never_syncs_are_found_wrong(episode: states
 
 
 def test_killed_at_any_point_of_an_update(shimmed: Field) -> None:
-    on(shimmed, points.all_points, 3)
+    on(shimmed, points.all_points, in_ci("kill9-every-point"))
 
 
 def test_killed_again_while_it_recovers(shimmed: Field) -> None:
-    on(shimmed, points.double_faults, 1)
+    on(shimmed, points.double_faults, in_ci("double-fault"))
 
 
 def test_a_disk_that_is_full(shimmed: Field) -> None:
-    on(shimmed, disk.full_disks, 2)
+    on(shimmed, disk.full_disks, in_ci("disk-full"))
 
 
 def test_a_disk_that_breaks(shimmed: Field) -> None:
-    on(shimmed, disk.bad_disks, 2)
+    on(shimmed, disk.bad_disks, in_ci("read-only-eio"))
 
 
 def test_a_clock_that_is_wrong(shimmed: Field) -> None:
-    on(shimmed, clocks.clocks, 2)
+    on(shimmed, clocks.clocks, in_ci("wrong-clock"))
 
 
 def test_damaged_chunks() -> None:
-    result = chunks.main(20, SEED)
+    result = chunks.main(in_ci("corrupt-chunk"), SEED)
     assert result["ok"], result
 
 
 def test_rotten_slots() -> None:
-    result = slots.main(2, SEED)
+    result = slots.main(in_ci("corrupt-slot"), SEED)
     assert result["ok"], result
 
 
@@ -114,8 +115,10 @@ def test_versions_that_turn_bad_and_a_device_that_dies_of_one() -> None:
     with poison.poisoned_field(SEED) as (here, acts), poison.traffic(here):
         here.version = here.deploy()
         assert here.problem(here.version) == ""
-        kinds = ("crash after n", "nan", "too big")
-        result = run("bad", 3, SEED, lambda result, n, _: poison.bad_versions(here, acts, result, n, kinds))
+        kinds = ("crash after n", "nan", "too big", "leak")
+        result = run(
+            "bad", in_ci("bad-bundles"), SEED, lambda result, n, _: poison.bad_versions(here, acts, result, n, kinds)
+        )
         assert result["ok"], result
-        result = run("reboots", 1, SEED, lambda result, n, _: reboots.reboots(here, acts, result, n))
+        result = run("reboots", in_ci("reboot-loop"), SEED, lambda result, n, _: reboots.reboots(here, acts, result, n))
         assert result["ok"], result

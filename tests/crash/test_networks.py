@@ -3,10 +3,12 @@
 import pytest
 
 from tests.crash import nets
+from tests.house.soak import in_ci
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def test_an_update_comes_through_where_a_third_of_the_messages_is_lost() -> None:
-    result = nets.main(1, 20_261_125)
+def test_an_update_comes_through_where_a_third_of_the_messages_is_lost_and_where_most_are() -> None:
+    result = nets.main(in_ci("broken-net"), 20_261_125)
     assert result["ok"], result
+    assert set(result["kinds"]) == {"30 % loss", "70 % loss"}

@@ -2,7 +2,8 @@
 
 - An entry names a module with `main(n, seed)`, which returns a mapping that JSON can hold, with a true or false `ok` in it.
 - One JSON object is printed: name, n, seed, elapsed_s and what the entry returned. Exit code 0 when `ok`, else 1.
-- Without `--seed` one is drawn; it is printed, and the same seed repeats the same choices.
+- Without `--seed` one is drawn; it is printed at once on stderr and in the end, and the same seed repeats the same choices.
+- SIGTERM is Ctrl-C: fault tests print the rounds that are done.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -22,13 +24,19 @@ Entry = Callable[[int, int], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Soak:
-    """One long test. module: where `main(n, seed)` is, or `module:name`; n: the full count; about: what one of the n is."""
+    """One long test. module: where `main(n, seed)` is, or `module:name`; n: the full count; about: what one of the n is.
+
+    in_ci: how many of them a test of the suite runs, where it takes the number from here.
+    """
 
     module: str
     n: int
     about: str
+    in_ci: int = 0
 
 
+EACH_POINT = 100_000
+"""More than an update has points: each of them."""
 SOAKS: dict[str, Soak] = {
     "offline-30-days": Soak(
         "tests.agent.offline_soak", 30, "a day of three devices without a connection, then the drain"
@@ -37,23 +45,25 @@ SOAKS: dict[str, Soak] = {
     "swaps": Soak(
         "tests.agent.worker.swaps", 1000, "a version that replaces another at 200 requests/s, with a second model"
     ),
-    "agent-kill": Soak("tests.crash.agent_kill", 200, "F01: kill -9 of an agent at a random moment of an install"),
+    "agent-kill": Soak("tests.crash.agent_kill", 200, "F01: kill -9 of an agent at a random moment of an install", 25),
     "kill9-every-point": Soak(
-        "tests.crash.points", 100_000, "F02: kill -9 at a write, rename, fsync, unlink … of an update"
+        "tests.crash.points", EACH_POINT, "F02: kill -9 at a write, rename, fsync, unlink … of an update", 3
     ),
-    "crash-states": Soak("tests.crash.states", 6_000, "F03: a state that a power cut may leave of whole installs"),
-    "double-fault": Soak("tests.crash.points:double", 100, "F05: kill -9 in an update, and again while it recovers"),
-    "reboot-loop": Soak("tests.crash.reboots", 20, "F06: a version that kills the device at each start"),
-    "corrupt-chunk": Soak("tests.crash.chunks", 1_000, "F07: a download with one damaged leaf"),
-    "corrupt-slot": Soak("tests.crash.slots", 200, "F08: a slot, or both, rotten at the start of the agent"),
-    "disk-full": Soak("tests.crash.disk:full", 100_000, "F09: a disk that is full from a write of an update on"),
-    "read-only-eio": Soak("tests.crash.disk:bad", 100, "F10: a disk that turns read-only or gives EIO in an update"),
-    "wrong-clock": Soak("tests.crash.clocks", 40, "F11: a device clock in 1970, years ahead, back, or jumping"),
-    "broken-net": Soak("tests.crash.nets", 120, "F12: an update over one of six kinds of bad network"),
+    "crash-states": Soak("tests.crash.states", 6_000, "F03: a state that a power cut may leave of whole installs", 600),
+    "double-fault": Soak("tests.crash.points:double", 100, "F05: kill -9 in an update, and again while it recovers", 1),
+    "reboot-loop": Soak("tests.crash.reboots", 20, "F06: a version that kills the device at each start", 2),
+    "corrupt-chunk": Soak("tests.crash.chunks", 1_000, "F07: a download with one damaged leaf", 100),
+    "corrupt-slot": Soak("tests.crash.slots", 200, "F08: a slot, or both, rotten at the start of the agent", 2),
+    "disk-full": Soak("tests.crash.disk:full", EACH_POINT, "F09: a disk that is full from a write of an update on", 2),
+    "read-only-eio": Soak("tests.crash.disk:bad", 100, "F10: a disk that turns read-only or gives EIO in an update", 2),
+    "wrong-clock": Soak("tests.crash.clocks", 40, "F11: a device clock in 1970, years ahead, back, or jumping", 4),
+    "broken-net": Soak("tests.crash.nets", 120, "F12: an update over one of six kinds of bad network", 2),
     "poison-model": Soak(
-        "tests.crash.poison:poison", 100, "F18: a version that crashes, gives NaN, hangs, is too big or slow"
+        "tests.crash.poison:poison", 100, "F18: a version that crashes, gives NaN, hangs, is too big or slow", 2
     ),
-    "bad-bundles": Soak("tests.crash.poison", 40, "a version that turns bad in one of eight ways, without a network"),
+    "bad-bundles": Soak(
+        "tests.crash.poison", 40, "a version that turns bad in one of eight ways, without a network", 4
+    ),
     "good-updates": Soak("tests.crash.poison:good", 1_000, "a good update under load, which must not be rolled back"),
     "broker-links": Soak(
         "tests.broker.soak", 1000, "a link broken at random while messages flow both ways, on each broker"
@@ -94,6 +104,11 @@ SOAKS: dict[str, Soak] = {
 }
 
 
+def in_ci(name: str) -> int:
+    """Return how many rounds of a soak the suite runs."""
+    return SOAKS[name].in_ci
+
+
 def load(soak: Soak) -> Entry:
     """Return the entry function of a soak. Raises ImportError or AttributeError when the table is wrong."""
     module, _, name = soak.module.partition(":")
@@ -102,6 +117,8 @@ def load(soak: Soak) -> Entry:
 
 def run(name: str, n: int, seed: int) -> dict[str, Any]:
     """Run one soak and return its report."""
+    sys.stderr.write(f"soak {name}: n {n}, seed {seed}\n")
+    sys.stderr.flush()
     started = time.monotonic()
     result = dict(load(SOAKS[name])(n, seed))
     return {"name": name, "n": n, "seed": seed, "elapsed_s": round(time.monotonic() - started, 1), **result}
@@ -122,6 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.name not in SOAKS:
         parser.error(f"no soak is called {args.name}; there are: {', '.join(SOAKS)}")
     seed = args.seed if args.seed is not None else random.SystemRandom().randrange(2**31)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = run(args.name, args.n or SOAKS[args.name].n, seed)
     print(json.dumps(report))
     return 0 if report.get("ok") else 1

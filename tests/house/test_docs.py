@@ -26,6 +26,7 @@ from edgefleet_server.fleet.event_types import all_types
 from edgefleet_server.http_errors import status_of
 from edgefleet_server.rollout.gating import GateKind
 from tests.house.pages import SHELL_WORDS, anchors, blocks, links, needs_server, pages, script, shell_blocks
+from tests.house.soak import EACH_POINT, SOAKS
 from tests.house.tree import ROOT
 
 RUNNABLE = [page for page in pages() if any(block.kind != "skip" for block in shell_blocks(page))]
@@ -202,6 +203,20 @@ def test_error_page_has_every_code_of_a_conversion_with_the_server_s_status() ->
     statuses = re.findall(r"^\| `(\S+)` \| (\d+) \|", page, re.MULTILINE)
     assert len(statuses) == 6
     assert {code: status_of(code) for code, _ in statuses} == {code: int(status) for code, status in statuses}
+
+
+def test_fault_page_names_every_fault_test_with_its_counts() -> None:
+    row = r"^\| (F\d+)? ?\| `(\S+)` \| [^|]+ \| ([^|]+) \| (\d+) \|"
+    told = re.findall(row, text("reference/fault-tests.md"), re.MULTILINE)
+    faults = {
+        name: soak for name, soak in SOAKS.items() if soak.module.startswith("tests.crash.") and name != "server-kill"
+    }
+    for number, name, in_full, in_ci in told:
+        soak = faults.pop(name)
+        assert soak.about.startswith(f"{number}: " if number else ("a version", "a good update"))
+        assert in_full == ("each, about 180" if soak.n == EACH_POINT else str(soak.n))
+        assert int(in_ci) == soak.in_ci
+    assert not faults
 
 
 def test_rest_page_is_the_policy() -> None:

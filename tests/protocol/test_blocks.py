@@ -23,6 +23,7 @@ def requests(draw: st.DrawFn) -> blocks.BlockRequest:
         tuple(sorted(rest | {first})),
         draw(st.integers(1, blocks.MAX_MESSAGE_LEAVES)),
         draw(st.integers(1, blocks.MAX_CREDIT)),
+        draw(st.integers(0, blocks.MAX_REPEATS)),
     )
 
 

@@ -35,6 +35,7 @@ class Task(Packet, frozen=True, tag="task"):
     """What this child is for. state_dir: the agent's state folder. repo_head: last payload of `repo/head`, b"" = none seen.
 
     first_req_id: for block requests, above every one this agent has used.
+    block_timeout_s: the shortest wait before leaves are asked for anew.
     """
 
     kind: TaskKind
@@ -44,7 +45,7 @@ class Task(Packet, frozen=True, tag="task"):
     first_req_id: int = 1
     credit: int = 8
     meta_timeout_s: float = 10.0
-    block_timeout_s: float = 4.0
+    block_timeout_s: float = 1.0
     no_progress_s: float = 120.0
 
 
@@ -97,13 +98,17 @@ class NeedMeta(Packet, frozen=True, tag="need_meta"):
 
 
 class NeedBlocks(Packet, frozen=True, tag="need_blocks"):
-    """Ask for leaves of one blob. wanted: rising, within 256 of the first. req_id rises, also from child to child."""
+    """Ask for leaves of one blob. wanted: rising, within 256 of the first. req_id rises, also from child to child.
+
+    repeats: how many ids before this one asked for the same.
+    """
 
     req_id: int
     blob: str
     wanted: list[int]
     leaves_per_message: int
     credit: int
+    repeats: int = 0
 
 
 class Accepted(Packet, frozen=True, tag="accepted"):

@@ -345,5 +345,6 @@ class Intake:
             tuple(packet.wanted),
             packet.leaves_per_message,
             packet.credit,
+            packet.repeats,
         )
         self._uplink.send_blocks(encode_request(request))

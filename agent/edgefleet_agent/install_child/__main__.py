@@ -12,16 +12,12 @@ from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.install.child_protocol import (
     CHILD_FD,
     Accepted,
-    Blocks,
     Document,
     Fetch,
     FetchFailed,
     Finish,
-    Meta,
-    NeedMeta,
     Notice,
     Refused,
-    Relink,
     Task,
 )
 from edgefleet_agent.install.slots import Slots
@@ -29,6 +25,7 @@ from edgefleet_agent.install_child.channel import Channel, ChannelClosedError
 from edgefleet_agent.install_child.documents import Documents
 from edgefleet_agent.install_child.errors import SlotWriteError, TransportError, class_of, code_of
 from edgefleet_agent.install_child.fetch import Fetcher
+from edgefleet_agent.install_child.meta_port import MetaPort
 from edgefleet_agent.logs import set_up_logging
 from edgefleet_agent.paths import StatePaths
 from edgefleet_protocol.envelope import MAX_ENVELOPE_BYTES
@@ -36,48 +33,6 @@ from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.messages import ErrorClass
 
 log = logging.getLogger(__name__)
-
-
-class MetaPort:
-    """`need_meta` over the channel: asks, collects the chunks, asks again after a timeout or a new connection."""
-
-    def __init__(self, channel: Channel, task: Task) -> None:
-        self._channel = channel
-        self._task = task
-        self._clock = SystemClock()
-
-    def __call__(self, name: str, max_bytes: int) -> bytes | None:
-        """Return the file, None when the server has none of that name. Raises TransportError."""
-        give_up = self._clock.monotonic_s() + self._task.no_progress_s
-        while (now := self._clock.monotonic_s()) < give_up:
-            self._channel.send(NeedMeta(name, max_bytes))
-            answer = self._collect(name, max_bytes, now + self._task.meta_timeout_s)
-            if answer is not None:
-                return None if answer == "not_found" else bytes(answer)  # type: ignore[arg-type]
-        raise TransportError(f"the server did not answer for {name} within {self._task.no_progress_s:.0f} s")
-
-    def _collect(self, name: str, max_bytes: int, deadline: float) -> bytes | str | None:
-        parts: dict[int, bytes] = {}
-        while (left := deadline - self._clock.monotonic_s()) > 0:
-            packet = self._channel.wait_answer(left)
-            if packet is None or isinstance(packet, Relink):
-                return None
-            if isinstance(packet, Blocks) or packet.name != name:
-                continue
-            if packet.error:
-                return self._refusal(packet)
-            parts[packet.part] = packet.data
-            if sum(len(data) for data in parts.values()) > max_bytes:
-                raise TransportError(f"the server sent more than {max_bytes} bytes for {name}")
-            if len(parts) == packet.parts:
-                return b"".join(parts[i] for i in sorted(parts))
-        return None
-
-    @staticmethod
-    def _refusal(packet: Meta) -> str:
-        if packet.error == "not_found":
-            return packet.error
-        raise TransportError(f"the server answered {packet.error} for {packet.name}")
 
 
 class Child:

@@ -23,8 +23,9 @@ from edgefleet_agent.install_child.errors import (
     SlotWriteError,
     TransportError,
 )
+from edgefleet_agent.install_child.meta_port import MetaPort
 from edgefleet_agent.install_child.pull import Puller
-from edgefleet_agent.install_child.repository import MetaSource
+from edgefleet_agent.install_child.round_trip import RoundTrip
 from edgefleet_agent.install_child.slot_writer import SlotWriter
 from edgefleet_protocol.blocks import (
     LEAF_HASH_BYTES,
@@ -51,7 +52,7 @@ log = logging.getLogger(__name__)
 class Fetcher:
     """Fetches one bundle after the other; block request ids rise from one to the next."""
 
-    def __init__(self, channel: Channel, source: MetaSource, task: Task, slots: Slots) -> None:
+    def __init__(self, channel: Channel, source: MetaPort, task: Task, slots: Slots) -> None:
         self._channel = channel
         self._source = source
         self._task = task
@@ -62,6 +63,8 @@ class Fetcher:
         self._refetched = 0
         self._progress_at = 0.0
         self._next_req_id = task.first_req_id
+        self._line: RoundTrip | None = None
+        """What block data took so far; None before the first."""
 
     def run(self, fetch: Fetch, sec_floor: int) -> Fetched:
         """Return what is in the slot now. sec_floor: least security version of the model's bundles on this device.
@@ -108,12 +111,20 @@ class Fetcher:
         return index
 
     def _fill(self, writer: SlotWriter, wanted: Wanted, index: bytes) -> None:
-        puller = Puller(leaf_count(wanted.length), self._task.credit, self._task.block_timeout_s, self._next_req_id)
+        puller = Puller(
+            leaf_count(wanted.length),
+            self._task.credit,
+            self._task.block_timeout_s,
+            self._next_req_id,
+            self._line or self._source.line,
+            self._line is not None,
+        )
         puller.have = writer.open()
         try:
             self._fill_with(puller, writer, wanted, index)
         finally:
             self._next_req_id = puller.req_id
+            self._line = puller.line if puller.is_measured else None
 
     def _fill_with(self, puller: Puller, writer: SlotWriter, wanted: Wanted, index: bytes) -> None:
         for _ in range(MAX_WHOLE_TRIES):
@@ -139,7 +150,7 @@ class Fetcher:
             puller.expire(now)
             while (ask := puller.next_ask(now)) is not None:
                 self._channel.send(
-                    NeedBlocks(ask.req_id, wanted.sha256, ask.wanted, ask.leaves_per_message, ask.credit)
+                    NeedBlocks(ask.req_id, wanted.sha256, ask.wanted, ask.leaves_per_message, ask.credit, ask.repeats)
                 )
             answer = self._channel.wait_answer(min(puller.wait_s(now), 5.0))
             if isinstance(answer, Relink):
@@ -164,7 +175,7 @@ class Fetcher:
 
     def _write_leaves(self, message: BlockData, puller: Puller, writer: SlotWriter, index: bytes) -> bool:
         useful = False
-        puller.heard(message.req_id)
+        puller.heard(message.req_id, self._clock.monotonic_s())
         for leaf, data in message.leaves():
             if leaf in puller.have or leaf >= puller.count:
                 continue

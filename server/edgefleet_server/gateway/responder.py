@@ -2,7 +2,8 @@
 
 Rules (`mqtt.md` §6):
 1. Device-driven: one request earns at most the leaves of `credit` full messages (128 KiB each); the device then asks again.
-2. A newer request of a device replaces its older one; a lost connection forgets them all.
+2. A newer request of a device replaces its older one; a lost connection forgets them all. A request that repeats one which was
+   taken is not answered again: what went to the broker is on its way, or lost, and then the device asks anew.
 3. Round robin: one message a device and turn. Metadata goes before blocks.
 4. Bounded: at most MAX_WAITING devices wait for blocks; the next one is told BUSY and when to try again.
 5. A device gets only blobs that its desired document names (DENIED otherwise) and their leaf indexes. A named blob that is
@@ -38,6 +39,8 @@ from edgefleet_protocol.topics import Topics
 
 MAX_WAITING: Final = 256
 MAX_WAITING_META: Final = 4096
+MAX_TAKEN: Final = 16_384
+"""Devices whose newest request is remembered; beyond that a repeat is answered like a new request."""
 MAX_META_A_DEVICE: Final = 16
 MAX_META_BYTES: Final = 8 * 1024 * 1024
 BUSY_RETRY_MS: Final = 1000
@@ -118,6 +121,7 @@ class Responder:
         self._waiting = threading.Condition()
         self._block_requests: OrderedDict[DeviceId, bytes] = OrderedDict()
         self._jobs: OrderedDict[DeviceId, _Job] = OrderedDict()
+        self._taken: OrderedDict[DeviceId, tuple[bytes, int]] = OrderedDict()
         self._metas: OrderedDict[DeviceId, list[MetaRequest]] = OrderedDict()
         self._offers: dict[DeviceId, tuple[float, dict[bytes | Sha256, Sha256]]] = {}
         self._is_stopping = False
@@ -168,6 +172,7 @@ class Responder:
             self._block_requests.clear()
             self._metas.clear()
             self._jobs.clear()
+            self._taken.clear()
 
     # ---- the thread
 
@@ -203,6 +208,8 @@ class Responder:
             self.counters.bad += 1
             return
         self.counters.block_requests += 1
+        if self._is_taken(device, request):
+            return
         current = self._jobs.get(device)
         if current is None and len(self._jobs) >= MAX_WAITING:
             self._refuse(device, request, BlockErrorCode.BUSY, BUSY_RETRY_MS)
@@ -218,6 +225,15 @@ class Responder:
         runs = runs_of(request, leaf_count(length))
         with self._waiting:
             self._jobs[device] = _Job(request.req_id, request.blob_prefix, sha256, length, runs)
+            self._taken[device] = (request.blob_prefix, request.req_id)
+            self._taken.move_to_end(device)
+            if len(self._taken) > MAX_TAKEN:
+                self._taken.popitem(last=False)
+
+    def _is_taken(self, device: DeviceId, request: BlockRequest) -> bool:
+        """Say whether this only repeats the request that was taken last, or is that very one: QoS 0 may come twice."""
+        prefix, req_id = self._taken.get(device, (b"", 0))
+        return prefix == request.blob_prefix and request.req_id - request.repeats <= req_id <= request.req_id
 
     def _serve_one_round(self) -> None:
         """Send one message to each device that waits for blocks."""
@@ -240,7 +256,7 @@ class Responder:
             payload = self._blobs.open_blob_range(job.sha256, start, length)
         except EdgefleetError as error:
             _log.warning("blob not readable", extra={"blob": job.sha256, "code": error.code})
-            job.runs.clear()
+            self._give_up(device, job)
             self._send_error(device, BlockError(job.req_id, job.prefix, BlockErrorCode.GONE))
             return
         data = encode_data(BlockData(job.req_id, job.prefix, first, count, payload))
@@ -248,7 +264,11 @@ class Responder:
             self.counters.block_messages += 1
             self.counters.block_bytes += length
         else:
-            job.runs.clear()
+            self._give_up(device, job)
+
+    def _give_up(self, device: DeviceId, job: _Job) -> None:
+        job.runs.clear()
+        self._taken.pop(device, None)  # it is not answered: a repeat may be
 
     def _refuse(self, device: DeviceId, request: BlockRequest, code: BlockErrorCode, retry_ms: int = 0) -> None:
         self._send_error(device, BlockError(request.req_id, request.blob_prefix, code, retry_ms))

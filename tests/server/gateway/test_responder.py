@@ -51,6 +51,8 @@ class Desk:
         self.answers: list[tuple[str, bytes]] = []
         self.door = threading.Event()
         self.door.set()
+        self.takes = True
+        self.refused = 0
         self.responder = Responder(
             TOPICS,
             self,
@@ -81,12 +83,23 @@ class Desk:
     def take(self, topic: str, payload: bytes, _qos: int) -> bool:
         """Keep an answer once the door is open."""
         self.door.wait(10)
+        if not self.takes:
+            self.refused += 1
+            return False
         self.answers.append((topic, payload))
         return True
 
-    def ask(self, device: DeviceId, sha256: Sha256, wanted: tuple[int, ...], req_id: int = 1, credit: int = 8) -> None:
+    def ask(
+        self,
+        device: DeviceId,
+        sha256: Sha256,
+        wanted: tuple[int, ...],
+        req_id: int = 1,
+        credit: int = 8,
+        repeats: int = 0,
+    ) -> None:
         """Ask for leaves."""
-        request = BlockRequest(req_id, blob_prefix(sha256), wanted, credit=credit)
+        request = BlockRequest(req_id, blob_prefix(sha256), wanted, credit=credit, repeats=repeats)
         self.responder.ask_block(device, encode_request(request))
 
     def blocks(self, device: DeviceId) -> list[BlockData | BlockError]:
@@ -153,6 +166,32 @@ def test_a_newer_request_replaces_the_older(desk: Desk) -> None:
     got = desk.blocks(ONE)
     assert [one.req_id for one in got] == [1, 2]
     assert desk.responder.counters.block_messages == 2
+
+
+def test_a_repeat_of_what_was_taken_is_not_answered_again(desk: Desk) -> None:
+    sha256 = desk.add(b"a" * (8 * LEAF_BYTES))
+    desk.ask(ONE, sha256, (0,), req_id=7)
+    assert until(lambda: len(desk.answers) == 1)
+    desk.ask(ONE, sha256, (0,), req_id=7)  # QoS 0 may come twice
+    assert until(lambda: desk.responder.counters.block_requests == 2)
+    desk.ask(ONE, sha256, (0,), req_id=8, repeats=1)
+    assert until(lambda: desk.responder.counters.block_requests == 3)
+    desk.ask(TWO, sha256, (0,), req_id=9, repeats=2)  # the first of that device that came through
+    desk.ask(ONE, sha256, (0,), req_id=10)
+    assert until(lambda: len(desk.answers) == 3)
+    assert [one.req_id for one in desk.blocks(ONE)] == [7, 10]
+    assert [one.req_id for one in desk.blocks(TWO)] == [9]
+
+
+def test_a_repeat_of_what_the_broker_did_not_take_is_answered(desk: Desk) -> None:
+    sha256 = desk.add(b"a" * (8 * LEAF_BYTES))
+    desk.takes = False
+    desk.ask(ONE, sha256, (0,), req_id=7)
+    assert until(lambda: desk.refused == 1)
+    desk.takes = True
+    desk.ask(ONE, sha256, (0,), req_id=8, repeats=1)
+    assert until(lambda: len(desk.answers) == 1)
+    assert [one.req_id for one in desk.blocks(ONE)] == [8]
 
 
 def test_a_last_short_leaf_is_sent_as_it_is(desk: Desk) -> None:
