@@ -143,7 +143,9 @@ def _attempts(
     if spec.method != "mixed":
         lost = _lost_by_weights(workshop, subject, spec)
         if lost is not None:
-            reason = f"not made, because its weights in int8 lose too much before anything else is rounded: {lost.message}"
+            reason = (
+                f"not made, because its weights in int8 lose too much before anything else is rounded: {lost.message}"
+            )
             yield spec, CandidateRow(id=spec.id, precision=spec.precision, verdict="rejected", reason=reason), lost
             return
         yield (spec, *_try(workshop, subject, spec))

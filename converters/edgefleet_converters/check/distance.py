@@ -78,7 +78,7 @@ def _two_best(scores: Array) -> Array:
 
     A recogniser has 6,625 scores a step: to sort them took as long as the runs that made them.
     """
-    first = scores.argmax(axis=-1)[..., None]
+    first: Array = scores.argmax(axis=-1)[..., None]
     if scores.shape[-1] == 1:
         return first
     rest = scores.copy()
