@@ -108,7 +108,7 @@ def pass_gate(workshop: Workshop, model: ModelFile, profile: HardwareProfile, ju
     worst: Score | None = None
     proofs = []
     for runtime in runtimes_of(profile):
-        _refuse_hopeless(workshop, model, runtime.name, judged, precision)
+        refuse_hopeless(workshop, model, runtime.name, judged, precision)
         answers = workshop.answers(model, runtime.name, evaluation.samples, key="judging")
         score = _held(workshop, answers, judged, precision)
         worst = score if worst is None or score.drop > worst.drop else worst
@@ -237,8 +237,11 @@ def _refuse_breach(answers: Answers, reference: Answers, precision: str, *, samp
         )
 
 
-def _refuse_hopeless(workshop: Workshop, model: ModelFile, runtime: str, judged: Judged, precision: str) -> None:
-    """Raise AccuracyError when the first few samples lose so much that no answer to the rest could make up for it."""
+def refuse_hopeless(workshop: Workshop, model: ModelFile, runtime: str, judged: Judged, precision: str) -> None:
+    """Raise AccuracyError when the first few samples lose so much that no answer to the rest could make up for it.
+
+    Nothing is run where the metric is no mean over samples that is known without labels. Raises also what running raises.
+    """
     reference, evaluation, options = judged.reference, judged.evaluation, judged.options
     first, metric = evaluation.first, options.metric
     if first is None or evaluation.labels or (metric is not None and is_user_metric(metric)):

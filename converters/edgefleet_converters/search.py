@@ -15,12 +15,13 @@ from edgefleet_converters.check.budget import over_arena, over_memory, over_size
 from edgefleet_converters.check.compat import check_io_types, check_precision_rule
 from edgefleet_converters.check.operators import check_nodes
 from edgefleet_converters.evaluation import Evaluation
-from edgefleet_converters.gate import Judged, Passed, look_again, pass_gate
+from edgefleet_converters.gate import Judged, Passed, look_again, pass_gate, refuse_hopeless
 from edgefleet_converters.pack import Golden, choose_golden
 from edgefleet_converters.recipe import AS_GIVEN, CandidateSpec, Recipe
 from edgefleet_converters.report import CandidateRow, LayerRow, MetricRow, ProfileReport, with_front
 from edgefleet_converters.request import Options
 from edgefleet_converters.sensitivity import Found, resolved
+from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
 from edgefleet_converters.workshop import Answers, Measured, ModelFile, Workshop
 from edgefleet_protocol.profile import HardwareProfile
 
@@ -140,6 +141,13 @@ def _attempts(
 ) -> Iterator[tuple[CandidateSpec, CandidateRow, _Tried]]:
     """Yield what became of a candidate: one row, or for method mixed up to `_ATTEMPTS`, ending with the first that passes."""
     if spec.method != "mixed":
+        lost = _lost_by_weights(workshop, subject, spec)
+        if lost is not None:
+            reason = (
+                f"not made, because its weights in int8 lose too much before anything else is rounded: {lost.message}"
+            )
+            yield spec, CandidateRow(id=spec.id, precision=spec.precision, verdict="rejected", reason=reason), lost
+            return
         yield (spec, *_try(workshop, subject, spec))
         return
     calibration = subject.evaluation.calibration
@@ -167,6 +175,41 @@ def _attempts(
         if not isinstance(tried, errors.AccuracyError):
             return
         found = found.further()
+
+
+def _lost_by_weights(workshop: Workshop, subject: Subject, spec: CandidateSpec) -> errors.AccuracyError | None:
+    """Return the loss that makes it needless to calibrate and make a static candidate of a compiled file; None = try it.
+
+    The form with the same int8 weights beside float32 values is made without calibration, once for all of them. Where its first
+    answers lose more than is allowed on all samples, a form that rounds each value besides could hold by chance alone. Whoever
+    asks for int8 by name, or whose profile or recipe has nothing else, gets each form tried.
+    """
+    options, profile = subject.options, subject.profile
+    is_free = options.precision == "auto" and profile.quant.mode == "allowed"
+    if not is_free or not _is_compiled(subject) or not _rounds_all(spec) or all(map(_rounds_all, _wanted(subject))):
+        return None
+    alone = CandidateSpec(
+        id="int8-weights-alone", precision="int8-weights", method="weights", weight_bits=8, per_channel=spec.per_channel
+    )
+    try:
+        with workshop.stage("quantize"):
+            file = workshop.candidate(subject.base, alone, None, subject.reference.inputs)
+        with workshop.stage("gate"):
+            refuse_hopeless(workshop, file, profile.runtime.name, subject.judged, alone.precision)
+    except errors.AccuracyError as error:
+        return error
+    except errors.SourceError:
+        raise
+    except errors.ConversionError:
+        return None  # a model without weights, or one that does not run so: that says nothing of the others
+    return None
+
+
+def _rounds_all(spec: CandidateSpec) -> bool:
+    """Say whether a candidate stores the weights of all products in 8 bits as they are, and their results too."""
+    eased = spec.exclude or spec.head_float or spec.equalise or spec.correct_bias or spec.weight_bits
+    some = bool(spec.op_types) and not set(WEIGHTED) <= set(spec.op_types)
+    return spec.method == "static" and spec.act_dtype == "int8" and not eased and not some
 
 
 def _layers(found: Found) -> list[LayerRow]:

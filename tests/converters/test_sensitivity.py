@@ -8,13 +8,15 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from onnx import helper, numpy_helper
 
-from edgefleet_converters.check.distance import distance
+from edgefleet_converters.check.distance import _two_best, distance
 from edgefleet_converters.check.metrics import judge
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.onnx.prepare import prepared
@@ -320,6 +322,11 @@ def test_distance_sees_what_a_metric_in_steps_cannot() -> None:
     for name in ("agreement", "top1"):
         assert distance(name, {"y": near}, {"y": scores}) < distance(name, {"y": far}, {"y": scores})
     assert distance("mae", {"y": np.full_like(scores, np.nan)}, {"y": scores}) == float("inf")
+
+
+@given(scores=arrays(np.float32, array_shapes(min_dims=2, max_dims=3, max_side=6), elements=st.integers(-2, 2)))
+def test_the_two_best_are_those_of_a_stable_sort(scores: npt.NDArray[np.float32]) -> None:
+    assert _two_best(scores).tolist() == np.argsort(-scores, axis=-1, kind="stable")[..., :2].tolist()
 
 
 def test_distance_of_detectors_looks_at_scores_and_not_at_boxes() -> None:

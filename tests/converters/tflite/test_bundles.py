@@ -112,6 +112,28 @@ def test_what_has_no_form_in_integers_is_refused_by_node_and_key(tmp_path: Path)
     assert refused.next
 
 
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_no_static_form_is_made_of_weights_that_lose_too_much_alone_unless_int8_is_asked_for(
+    tmp_path: Path, precision: str
+) -> None:
+    random = np.random.default_rng(0)
+    # What the classes share takes most of each scale, and what tells them apart is a few steps of it.
+    weights = (30 * random.standard_normal((64, 1)) + random.standard_normal((64, 8))).astype(np.float32)
+    model = model_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weights}, {"x": [1, 64]}, {"y": [1, 8]})
+    data = {"calibration": samples(tmp_path, x=random.standard_normal((200, 64)).astype(np.float32))}
+    report, _ = run(save(model, tmp_path), tmp_path / "out", PROFILES[:1], data, precision=precision)
+    rows = {row.id: row for row in report.profiles[0].candidates}
+    plain = [rows[name] for name in ("int8-static", "int8-static-percentile", "int8-static-weighted")]
+    assert {row.verdict for row in plain} == {"rejected"}
+    if precision == "int8":
+        assert all(row.bytes and row.metric is not None for row in plain), "each was made and judged"
+        return
+    assert all(row.bytes is None and "its weights in int8 lose too much" in row.reason for row in plain)
+    assert "agreement" in plain[0].reason, "the loss is told"
+    assert "its weights" not in rows["int8-static-head-float"].reason, "what leaves weights in float is tried"
+    assert report.bundles[0].precision in ("fp16", "fp32")
+
+
 def test_a_profile_may_ask_for_unsigned_edges(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     tensors = {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pytest
 from onnx import helper
 
@@ -15,18 +17,21 @@ from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_converters.sensitivity import Found, resolved
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Graph
+from edgefleet_converters.tflite.quantize.calibration import Calibrator
 from edgefleet_converters.tflite.quantize.candidates import made
 from edgefleet_converters.tflite.quantize.ready import made_ready
 from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
-from edgefleet_converters.tflite.quantize.sensitivity import _every_second, sensitivity_step
+from edgefleet_converters.tflite.quantize.sensitivity import _every_second, _Search, sensitivity_step
 from edgefleet_converters.tflite.quantize.weights import large_constants, weight_only
 from edgefleet_converters.tflite.quantize.wide import region, saved_by_layer, wide_operators
 from edgefleet_converters.tflite.runtimes import LITERT_23
 from edgefleet_converters.tflite.writer import write
 from edgefleet_converters.worth import time_saved
+from edgefleet_runtime.litert import LiteModel
 from edgefleet_runtime.port import load
 from tests.converters.tflite.models import graph_of
 
+Array = npt.NDArray[Any]
 RNG = np.random.default_rng(2)
 X = RNG.standard_normal((20, 6)).astype(np.float32)
 
@@ -214,3 +219,27 @@ def test_a_search_judges_biases_on_samples_that_they_were_not_fitted_to() -> Non
     assert _every_second(samples, 0)["x"].tolist() == list(range(0, 16, 2))
     assert _every_second(samples, 1)["x"].tolist() == list(range(1, 16, 2))
     assert _every_second({"x": np.arange(15)}, 1)["x"].tolist() == list(range(15)), "too few to be parted"
+
+
+def test_a_search_gives_a_hopeless_choice_up_after_a_few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = {"w": RNG.standard_normal((6, 80)).astype(np.float32)}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y0"])]
+    graph_ = compile_model(graph_of(nodes, {"x": X[:1], **weights}, ("w",), ["y0"]), LITERT_23).graph
+    x = RNG.standard_normal((40, 6)).astype(np.float32)
+    spec = static(op_types=list(WEIGHTED), weight_bits=8, per_channel=True)
+    search = _Search(graph_, Calibrator({"x": x}, "litert"), spec, "agreement", 0.05, 10**9)
+    runs: list[int] = []
+    run = LiteModel.run
+
+    def counted(self: LiteModel, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        runs.append(len(runs))
+        return run(self, inputs)
+
+    monkeypatch.setattr(LiteModel, "run", counted)
+    assert search._holds(graph_)
+    assert len(runs) == 40
+    runs.clear()
+    turned = {"w": -weights["w"]}
+    other = compile_model(graph_of(nodes, {"x": X[:1], **turned}, ("w",), ["y0"]), LITERT_23).graph
+    assert not search._holds(other)
+    assert len(runs) == 4, "with 2 of 40 allowed, four wrong answers decide"

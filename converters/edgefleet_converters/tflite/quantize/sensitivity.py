@@ -9,6 +9,8 @@ Two ladders, as for ONNX models, on calibration samples only (`edgefleet_convert
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,8 +18,8 @@ import msgspec
 import numpy as np
 import onnx
 
-from edgefleet_converters.check.distance import distance
-from edgefleet_converters.check.metrics import METRICS, judge
+from edgefleet_converters.check.distance import distance, magnified
+from edgefleet_converters.check.metrics import METRICS, is_lost, judge
 from edgefleet_converters.data import read_arrays, stacked
 from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_converters.sensitivity import (
@@ -35,6 +37,7 @@ from edgefleet_converters.sensitivity import (
     samples_to_rank,
 )
 from edgefleet_converters.tflite.ir import Array, Graph
+from edgefleet_converters.tflite.quantize.affine import Range
 from edgefleet_converters.tflite.quantize.calibration import Calibrator, samples_of
 from edgefleet_converters.tflite.quantize.candidates import compiled_for, static_form
 from edgefleet_converters.tflite.quantize.kernels import kernel_of
@@ -66,6 +69,8 @@ def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
 
 FEWEST_PARTED: Final = 16
 """With fewer samples the biases of a search are fitted to what judges them."""
+_JUDGED_AT: Final = (4, 8, 16)
+"""After so many samples it is looked whether a model has lost already: most that a search tries have."""
 
 
 class _Search:
@@ -79,7 +84,7 @@ class _Search:
         self._metric, self._max_drop, self._max_bytes = metric, max_drop, max_bytes
         self._samples = calibrator.samples
         self._ranks: dict[tuple[str, ...], list[Block]] = {}
-        self._ranges = calibrator.ranges(graph, spec.calibration)
+        self._calibrator = calibrator
         self._means: dict[int, Array] = {}
         if spec.correct_bias:
             # biases fitted to the samples that judge them look better than they are: half of the samples for each
@@ -87,6 +92,11 @@ class _Search:
             self._means = Calibrator(fitted, calibrator.adapter).means(graph)
         self._count = min(SEARCH_SAMPLES, len(next(iter(self._samples.values()))))
         self._reference = self._answers(graph, self._count)
+
+    @cached_property
+    def _ranges(self) -> Mapping[int, Range]:
+        """Seen when the first static form is made: where the weights alone lose too much there is none."""
+        return self._calibrator.ranges(self._graph, self._spec.calibration)
 
     def run(self) -> Found:
         """Return what was found. Raises TransformError when even 16-bit weights alone do not hold."""
@@ -198,17 +208,29 @@ class _Search:
         return Block(names, float(drop), min(apart, 1e9))
 
     def _holds(self, graph: Graph) -> bool:
+        """Say whether a model holds with its error `magnified`; the first samples alone may show that it does not."""
+        allowed, rows = self._max_drop + 1e-9, list[Mapping[str, Array]]()
         try:
-            got = self._answers(graph, self._count)
+            model = load(self._adapter, write(graph))
+            samples = iter(self._each(model))
+            for end in sorted({min(at, self._count) for at in (*_JUDGED_AT, self._count)}):
+                rows += [model.run(sample) for sample in islice(samples, end - len(rows))]
+                wanted = {name: array[:end] for name, array in self._reference.items()}
+                score = judge(self._metric, magnified(self._metric, _joined(model, rows), wanted), wanted, {})
+                if is_lost(score, wanted, n=self._count, max_drop=allowed):
+                    return False
         except EdgefleetError:
             return False
-        return bool(judge(self._metric, got, self._reference, {}).drop <= self._max_drop + 1e-9)
+        return bool(score.drop <= allowed)
 
     def _answers(self, graph: Graph, count: int) -> dict[str, Array]:
         """Return the outputs of the first `count` samples, first axis = samples."""
         model = load(self._adapter, write(graph))
-        rows = [model.run(sample) for sample, _ in zip(self._each(model), range(count), strict=False)]
-        return {spec.name: stacked(spec, [np.asarray(row[spec.name]) for row in rows]) for spec in model.outputs}
+        return _joined(model, [model.run(sample) for sample in islice(self._each(model), count)])
+
+
+def _joined(model: ModelRuntime, rows: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    return {spec.name: stacked(spec, [np.asarray(row[spec.name]) for row in rows]) for spec in model.outputs}
 
 
 def _every_second(samples: Mapping[str, Array], start: int) -> dict[str, Array]:
