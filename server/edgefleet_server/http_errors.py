@@ -64,6 +64,8 @@ STATUS: Final[Mapping[str, int]] = {
     "rollout.active_exists": 409,
     "rollout.illegal_state": 409,
     "rollout.reason_needed": 422,
+    "rollout.not_approver": 403,
+    "rollout.strategy_unknown": 404,
     "rollout.lease_lost": 503,
     "registry.error": 500,
     "access.error": 500,

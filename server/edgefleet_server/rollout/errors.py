@@ -84,6 +84,18 @@ class ReasonNeededError(RolloutError):
     code = "rollout.reason_needed"
 
 
+class StrategyUnknownError(RolloutError):
+    """No strategy has this name."""
+
+    code = "rollout.strategy_unknown"
+
+
+class NotApproverError(RolloutError):
+    """Who answered does not have the role that the stage's approval asks for."""
+
+    code = "rollout.not_approver"
+
+
 class LeaseLostError(RolloutError):
     """Another server took the rollout over, because this one was silent too long; nothing was written."""
 

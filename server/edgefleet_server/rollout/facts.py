@@ -12,7 +12,8 @@ from typing import Final
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.machines import EXPOSED_STATES, FAILED_STATES
 from edgefleet_server.rollout.model import Assignment, Cell, Counts, Facts, Snapshot
-from edgefleet_server.rollout.rules import LOST, rule_for
+from edgefleet_server.rollout.power import rule_in
+from edgefleet_server.rollout.rules import LOST
 
 _S: Final = AssignmentState
 UNCOUNTED: Final = frozenset({_S.CANCELLED, _S.SUPERSEDED})
@@ -24,6 +25,8 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
     """Return what a decision about a cell rests on. assignments: of the whole rollout, as they are now."""
     spec = snapshot.spec
     everything = list(assignments)
+    mode = spec.stages[cell.stage].shape.mode  # what runs beside a version says nothing of how it serves
+    everything = [a for a in everything if spec.stages[a.stage].shape.mode is mode]
     lane = [a for a in everything if a.stratum == cell.stratum and a.stage <= cell.stage and not a.is_accepted]
     healthy = [a for a in lane if a.state is _S.HEALTHY]
     soaked = sum(soak_end(snapshot, a, now) <= now for a in healthy)
@@ -42,7 +45,6 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
     )
     own = [a for a in lane if a.stage == cell.stage and a.state not in OUTSIDE | {_S.UNREACHABLE}]
     pool = [a for a in everything if not a.is_accepted]
-    stage = spec.stages[cell.stage]
     since = max(moment for moment in (cell.opened_at, cell.resumed_at, now - timedelta(days=3650)) if moment)
     return Facts(
         stage=cell.stage,
@@ -55,7 +57,7 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         stage_tried=sum(a.state in EXPOSED_STATES for a in own),
         pooled_exposed=sum(a.state in EXPOSED_STATES for a in pool),
         pooled_failed=sum(is_failure(a) for a in pool),
-        rule=rule_for(stage.promote, cell.population, spec.gate),
+        rule=rule_in(spec, cell.stage, cell.population, counts.members),
         max_failure=spec.gate.max_failure,
         promote_below=spec.gate.promote_below,
         alpha_abort=spec.gate.alpha_abort,

@@ -13,11 +13,15 @@ from edgefleet_server.fleet.model import DeviceStatus, ModelReport, WantedRef
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout import store
-from edgefleet_server.rollout.model import Bundle, Member, Report, RolloutState, Snapshot
+from edgefleet_server.rollout.model import Bundle, Member, Report, RolloutState, Snapshot, Spec
+from edgefleet_server.rollout.populating import by_stratum, members_of
+from edgefleet_server.rollout.shape import NO_WAY_BACK, PREVIOUS, CandidateReport, Membership
 from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.superseding import queued_behind
 from edgefleet_server.rollout.tables import Rollout
 
 _NOBODY: Final[tuple[Member, ...]] = ()
+_WALKS: Final = (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
 
 
 class Loader:
@@ -33,18 +37,25 @@ class Loader:
         assignments = store.assignments(session, row.id)
         devices = [one.device for one in assignments]
         model = ModelName(row.model)
+        spec = parse_spec(row.spec)
+        bundles = self.bundles(ReleaseRef(model, row.version))  # type: ignore[arg-type]
+        members = self.members(session, spec, row.id, bundles) if state in _WALKS else _NOBODY
+        back = spec.shape.rollback_to
+        way_back = {} if back in (PREVIOUS, NO_WAY_BACK) else self.bundles(ReleaseRef.parse(back))
         return Snapshot(
             id=RolloutId(row.id),
             state=state,
-            spec=parse_spec(row.spec),
+            spec=spec,
             salt=row.salt,
-            bundles=self.bundles(ReleaseRef(model, row.version)),  # type: ignore[arg-type]
-            members=self.members(row.selector) if state is RolloutState.RUNNING else _NOBODY,
+            bundles=by_stratum(bundles, members, assignments),
+            members=members,
             cells=tuple(store.cells(session, row.id)),
             assignments=tuple(assignments),
             reports=self.reports(devices, model),
             code=row.code,
             reason=row.reason,
+            behind=queued_behind(session, self, row, spec) if state is RolloutState.VALIDATING else (),
+            way_back=by_stratum(way_back, members, assignments),
         )
 
     def bundles(self, ref: ReleaseRef) -> dict[ProfileName, Bundle]:
@@ -52,9 +63,16 @@ class Loader:
         release = self._registry.release(ref)
         return {one.profile: Bundle(one.target, one.sha256, one.length) for one in release.bundles}
 
-    def members(self, selector: str) -> tuple[Member, ...]:
-        """Return the devices that a selector matches now."""
-        return tuple(Member(one.id, one.profile) for one in self._fleet.population(selector))
+    def members(
+        self, session: Session, spec: Spec, rollout_id: str | None, bundles: Mapping[ProfileName, Bundle] | None = None
+    ) -> tuple[Member, ...]:
+        """Return the devices of a rollout now; of one that is not made yet (None), those that it would have.
+
+        bundles: of its release, by profile; needed for the stages that run it beside a version only.
+        """
+        is_fixed = rollout_id is not None and spec.shape.membership is Membership.SNAPSHOT
+        frozen = store.frozen_members(session, rollout_id) if is_fixed and rollout_id is not None else None
+        return members_of(self._fleet, spec, bundles or {}, frozen)
 
     def reports(self, devices: Sequence[DeviceId], model: ModelName) -> dict[DeviceId, Report]:
         """Return what devices say of a model."""
@@ -105,4 +123,16 @@ def _report(said: ModelReport, want: WantedRef | None) -> Report:
         is_online=said.status is DeviceStatus.ONLINE,
         last_seen=said.last_seen,
         wanted_by_server="" if want is None or want.active is None else want.active.sha256,
+        candidate=_candidate(said, want),
+    )
+
+
+def _candidate(said: ModelReport, want: WantedRef | None) -> CandidateReport:
+    told, wanted = said.candidate, want.candidate if want is not None else None
+    return CandidateReport(
+        sha256=told.sha256 if told is not None else "",
+        state=told.state if told is not None else "",
+        code=told.code if told is not None else "",
+        reason=told.reason if told is not None else "",
+        wanted_by_server=wanted.sha256 if wanted is not None else "",
     )

@@ -17,6 +17,7 @@ import msgspec
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
+from edgefleet_server.rollout.shape import NO_CANDIDATE, PLAIN, PLAIN_STAGE, CandidateReport, SpecShape, StageShape
 
 SMALL_STRATUM: Final = 73
 """Clean devices that the promote e-process needs at its defaults; a stratum with fewer uses the small-fleet rules."""
@@ -117,6 +118,7 @@ class StageSpec:
     size: Size
     soak: timedelta
     promote: Promote
+    shape: StageShape = PLAIN_STAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,7 @@ class Spec:
     on_fail: OnFail = OnFail.ROLLBACK
     on_inconclusive: Inconclusive = Inconclusive()
     name: str = ""
+    shape: SpecShape = PLAIN
 
 
 # ---- what is judged
@@ -271,10 +274,12 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A device that the rollout's selector matches now."""
+    """A device that the rollout's selector matches now. barred: stages that it may not be in; pinned: why it takes no part."""
 
     device: DeviceId
     stratum: ProfileName
+    barred: frozenset[int] = frozenset()
+    pinned: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +303,7 @@ class Report:
     last_seen: datetime | None = None
     wanted_by_server: str = ""
     """Digest that the device's present document asks for; "" = none. Another one than ours: somebody deployed over it."""
+    candidate: CandidateReport = NO_CANDIDATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +341,7 @@ class Cell:
     """One stage of one stratum. cut: devices whose rank is lower belong to the stage (0 before it opens).
 
     digest: of the bundle that its devices are offered, "" before it opens: what the brake names when the stratum fails.
+    asked_at: since when it waits for an approval; approved_by: who gave it, "" = nobody yet.
     """
 
     stage: int
@@ -352,6 +359,8 @@ class Cell:
     reason: str = ""
     strength: Strength | None = None
     bound: str = ""
+    asked_at: datetime | None = None
+    approved_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,6 +383,10 @@ class Snapshot:
     """Why the rollout is in its state."""
     missed: timedelta = timedelta()
     """For how long nobody looked although it was time: the server was away, and heard no device either."""
+    behind: tuple[str, ...] = ()
+    """Older rollouts that a queued one waits for."""
+    way_back: Mapping[ProfileName, Bundle] = field(default_factory=dict)
+    """Bundles of the release that `rollback_to` names: what a device goes back to instead of what it ran before."""
 
 
 # ---- what the planner wants done
@@ -442,10 +455,15 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
-    """Write what the device ran before into its document. With `is_rollback` the document's gen becomes `back_gen`."""
+    """Write what the device ran before into its document. With `is_rollback` the document's gen becomes `back_gen`.
+
+    is_beside: it runs the release as a candidate, which is ended. to: what it gets instead of what it ran before.
+    """
 
     device: DeviceId
     is_rollback: bool
+    is_beside: bool = False
+    to: Bundle | None = None
 
 
 @dataclass(frozen=True, slots=True)

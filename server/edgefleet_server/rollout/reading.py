@@ -18,18 +18,11 @@ MAX_DURATION: Final = timedelta(days=365)
 MAX_ERRORS: Final = 100
 LATER: Final = frozenset(
     {
-        "approval",
         "limits",
-        "match",
-        "membership",
-        "mode",
         "offline",
         "quality",
         "rate",
         "retries",
-        "rollback_to",
-        "strata",
-        "supersede",
         "windows",
     }
 )

@@ -26,6 +26,17 @@ from edgefleet_server.rollout.model import (
     StageSpec,
 )
 from edgefleet_server.rollout.reading import Place, duration_text
+from edgefleet_server.rollout.shape_spec import (
+    SPEC_FIELDS,
+    STAGE_FIELDS,
+    check_modes,
+    dump_spec_shape,
+    dump_stage_shape,
+    parse_spec_shape,
+    parse_stage_shape,
+    shape_text,
+)
+from edgefleet_server.rollout.strategies import STRATEGIES, with_promote
 
 API_VERSION: Final = "edgefleet/v1"
 KIND: Final = "Rollout"
@@ -33,17 +44,16 @@ MAX_STAGES: Final = 32
 MAX_COUNT: Final = 1_000_000
 MAX_ALPHA: Final = 0.5
 DEFAULT_SOAK: Final = timedelta(minutes=10)
-DEFAULT_STAGES: Final = (
-    StageSpec("canary", Size(percent=5, min=2), DEFAULT_SOAK, Promote.AUTO),
-    StageSpec("half", Size(percent=50), DEFAULT_SOAK, Promote.AUTO),
-    StageSpec("rest", Size(percent=100), timedelta(), Promote.AUTO),
-)
+DEFAULT_STAGES: Final = STRATEGIES["canary"].stages
 
 _NAME: Final = "[a-z0-9][a-z0-9-]{0,30}"
 _TITLE: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 _DOCUMENT: Final = ("apiVersion", "kind", "metadata", "spec")
-_SPEC: Final = ("release", "selector", "stages", "device", "gates", "promote", "on_fail", "on_inconclusive")
-_STAGE: Final = ("name", "size", "soak", "promote")
+_SPEC: Final = (
+    *("release", "selector", "stages", "strategy", "device", "gates", "promote", "on_fail", "on_inconclusive"),
+    *SPEC_FIELDS,
+)
+_STAGE: Final = ("name", "size", "soak", "promote", *STAGE_FIELDS)
 _SIZE: Final = ("percent", "count", "min", "count_total")
 _DEVICE: Final = tuple(f"{field.name}_deadline" for field in fields(DeviceDeadlines))
 _GATE: Final = tuple(field.name for field in fields(InstallGate))
@@ -72,6 +82,7 @@ def dump_spec(spec: Spec) -> dict[str, Any]:
                 "size": _dump_size(stage.size),
                 "soak": duration_text(stage.soak),
                 "promote": stage.promote.value,
+                **dump_stage_shape(stage.shape),
             }
             for stage in spec.stages
         ],
@@ -84,6 +95,7 @@ def dump_spec(spec: Spec) -> dict[str, Any]:
             "after": duration_text(spec.on_inconclusive.after),
             "do": spec.on_inconclusive.do.value,
         },
+        **dump_spec_shape(spec.shape),
     }
 
 
@@ -101,6 +113,12 @@ def size_text(size: Size) -> str:
         text = f"{size.count} over all strata" if size.count_total else f"{size.count} per stratum"
     least = "at least {} per stratum" if size.count_total else "at least {}"
     return f"{text}, {least.format(size.min)}" if size.min else text
+
+
+def stage_text(stage: StageSpec) -> str:
+    """Return whom a stage reaches, and how, in words: `10 %, of tz=EU, as a shadow`."""
+    more = shape_text(stage.shape)
+    return f"{size_text(stage.size)}, {more}" if more else size_text(stage.size)
 
 
 def _dump_size(size: Size) -> dict[str, Any]:
@@ -138,7 +156,9 @@ def _spec(place: Place, name: str) -> Spec | None:
     selector = _selector(place)
     default = place.choice("promote", Promote, Promote.AUTO)
     written = place.get("stages")
-    stages = _stages(written, default) if written is not None else _default_stages(default)
+    stages = _stages(written, default) if written is not None else _named_stages(place, default)
+    if written is not None and place.get("strategy") is not None:
+        place.at("strategy").fail("a strategy stands for its stages; remove one of strategy and stages")
     device = _device(place.get("device"))
     gates = place.get("gates")
     gate = _gate(gates.get("install")) if gates is not None and gates.only(("install",)) else InstallGate()
@@ -151,6 +171,7 @@ def _spec(place: Place, name: str) -> Spec | None:
         on_fail=place.choice("on_fail", OnFail, OnFail.ROLLBACK),
         on_inconclusive=_inconclusive(place.get("on_inconclusive")),
         name=name,
+        shape=parse_spec_shape(place, release),
     )
 
 
@@ -177,8 +198,15 @@ def _selector(place: Place) -> str:
     return text
 
 
-def _default_stages(promote: Promote) -> tuple[StageSpec, ...]:
-    return tuple(StageSpec(one.name, one.size, one.soak, promote) for one in DEFAULT_STAGES)
+def _named_stages(place: Place, promote: Promote) -> tuple[StageSpec, ...]:
+    """Return the stages of the strategy that a spec names, those of canary when it names none."""
+    named = place.get("strategy")
+    if named is None:
+        return with_promote(DEFAULT_STAGES, promote)
+    if not isinstance(named.value, str) or named.value not in STRATEGIES:
+        named.fail(f"expected one of {', '.join(STRATEGIES)}, got {named.shown()}")
+        return ()
+    return with_promote(STRATEGIES[named.value].stages, promote)
 
 
 def _stages(place: Place, promote: Promote) -> tuple[StageSpec, ...]:
@@ -190,9 +218,14 @@ def _stages(place: Place, promote: Promote) -> tuple[StageSpec, ...]:
         return ()
     stages = [_stage(item, index, promote, index == len(items) - 1) for index, item in enumerate(items)]
     _check_names(items, stages)
-    for before, after, item in zip(stages, stages[1:], items[1:], strict=False):
+    check_modes(items, [None if stage is None else stage.shape for stage in stages])
+    largest: dict[str, StageSpec] = {}  # of each match: stages that take others from different devices do not compare
+    for after, item in zip(stages, items, strict=True):
+        before = None if after is None else largest.get(after.shape.match)
         if before is not None and after is not None and (why := _shrinks(before.size, after.size)):
             item.at("size").fail(why)
+        if after is not None:
+            largest[after.shape.match] = after
     last = stages[-1]
     if last is not None and last.size.percent != 100:
         items[-1].at("size").fail(
@@ -211,7 +244,8 @@ def _stage(place: Place, index: int, promote: Promote, is_last: bool) -> StageSp
     own_promote = place.choice("promote", Promote, promote)
     written = place.need("size", "write {percent: 50} or {count: 10}")
     size = _size(written) if written is not None else None
-    return StageSpec(name, size, soak, own_promote) if size is not None else None
+    shape = parse_stage_shape(place, is_last=is_last)
+    return StageSpec(name, size, soak, own_promote, shape) if size is not None else None
 
 
 def _check_names(items: list[Place], stages: list[StageSpec | None]) -> None:

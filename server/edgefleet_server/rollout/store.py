@@ -16,7 +16,7 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.errors import RolloutUnknownError
 from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
 from edgefleet_server.rollout.model import Assignment, Bundle, Cell, StageState, Strength, VerdictKind
-from edgefleet_server.rollout.tables import Rollout, RolloutAssignment, RolloutCell, RolloutDecision
+from edgefleet_server.rollout.tables import Rollout, RolloutAssignment, RolloutCell, RolloutDecision, RolloutMember
 
 LEASE: Final = timedelta(seconds=15)
 CLAIM_BATCH: Final = 8
@@ -203,6 +203,18 @@ def save_assignments(
         session.execute(update(RolloutAssignment), [_assignment_row(rollout_id, one) for one in changed])
 
 
+def freeze_members(session: Session, rollout_id: str, devices: Sequence[DeviceId]) -> None:
+    """Store who belongs to a rollout whose membership is a snapshot."""
+    if devices:
+        session.execute(insert(RolloutMember), [{"rollout_id": rollout_id, "device_id": one} for one in devices])
+
+
+def frozen_members(session: Session, rollout_id: str) -> frozenset[str]:
+    """Return the devices of a snapshot."""
+    statement = select(col(RolloutMember.device_id)).where(col(RolloutMember.rollout_id) == rollout_id)
+    return frozenset(session.execute(statement).scalars())
+
+
 def add_decision(session: Session, row: RolloutDecision) -> None:
     """Store a decision."""
     session.add(row)
@@ -239,6 +251,8 @@ def _cell(row: RolloutCell) -> Cell:
         reason=row.reason,
         strength=None if row.strength is None else Strength(row.strength),
         bound=row.bound,
+        asked_at=row.asked_at,
+        approved_by=row.approved_by,
     )
 
 

@@ -46,7 +46,7 @@ class RolloutCell(SQLModel, table=True):
 
     rollout_id: str = Field(primary_key=True, max_length=32)
     stage: int = Field(primary_key=True)
-    stratum: str = Field(primary_key=True, max_length=63)
+    stratum: str = Field(primary_key=True, max_length=800)
     state: str = Field(max_length=16)
     cut: str = Field(default="0", max_length=20)
     population: int = Field(default=0)
@@ -60,6 +60,17 @@ class RolloutCell(SQLModel, table=True):
     reason: str = Field(default="", sa_column=Column(Text, nullable=False))
     strength: str | None = Field(default=None, max_length=16)
     bound: str = Field(default="", max_length=160)
+    asked_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    approved_by: str = Field(default="", max_length=80)
+
+
+class RolloutMember(SQLModel, table=True):
+    """One device of a rollout whose membership is a snapshot: it matched the selector when the rollout was made."""
+
+    __tablename__ = "rollout_member"
+
+    rollout_id: str = Field(primary_key=True, max_length=32)
+    device_id: str = Field(primary_key=True, max_length=63)
 
 
 class RolloutAssignment(SQLModel, table=True):
@@ -70,7 +81,7 @@ class RolloutAssignment(SQLModel, table=True):
     rollout_id: str = Field(primary_key=True, max_length=32)
     device_id: str = Field(primary_key=True, max_length=63, index=True)
     stage: int
-    stratum: str = Field(max_length=63)
+    stratum: str = Field(max_length=800)
     state: str = Field(max_length=16)
     attempt: int = Field(default=0)
     gen: int = Field(default=0, sa_type=BigInteger)
@@ -99,7 +110,7 @@ class RolloutDecision(SQLModel, table=True):
     rollout_id: str = Field(max_length=32, index=True)
     at: datetime = Field(sa_type=UtcDateTime)
     stage: int
-    stratum: str = Field(max_length=63)
+    stratum: str = Field(max_length=800)
     verdict: str = Field(max_length=16)
     code: str = Field(max_length=40)
     reason: str = Field(sa_column=Column(Text, nullable=False))

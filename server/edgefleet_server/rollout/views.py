@@ -32,7 +32,9 @@ from edgefleet_server.rollout.model import (
     StageState,
     Strength,
 )
-from edgefleet_server.rollout.spec import dump_spec, parse_spec, size_text
+from edgefleet_server.rollout.shape import Mode, profile_of
+from edgefleet_server.rollout.shape_views import ApprovalView, approval_view
+from edgefleet_server.rollout.spec import dump_spec, parse_spec, stage_text
 from edgefleet_server.rollout.tables import Rollout, RolloutDecision
 
 MAX_STAGE_DEVICES: Final = 100
@@ -97,6 +99,7 @@ class StratumView:
     e_abort: float | None
     e_promote: float | None
     counts: CountsView
+    approval: ApprovalView | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ class StageView:
     ended_at: datetime | None
     counts: CountsView
     strata: Sequence[StratumView]
+    mode: str = Mode.ACTIVE.value
+    match: str = ""
 
 
 @dataclass(frozen=True)
@@ -283,8 +288,9 @@ class RolloutReader:
         )
         now = self._clock.now()
         stages = [_stage_view(snapshot, index, now) for index in range(len(spec.stages))]
-        failed = sum(is_failure(a) for a in assignments if not a.is_accepted)
-        exposed = sum(a.state in EXPOSED_STATES for a in assignments if not a.is_accepted)
+        serving = [a for a in assignments if not a.is_accepted and spec.stages[a.stage].shape.mode is Mode.ACTIVE]
+        failed = sum(is_failure(a) for a in serving)
+        exposed = sum(a.state in EXPOSED_STATES for a in serving)
         return RolloutView(
             id=row.id,
             name=row.name,
@@ -323,7 +329,7 @@ class RolloutReader:
             found.append(
                 RolloutDevice(
                     device=one.device,
-                    profile=one.stratum,
+                    profile=profile_of(one.stratum),
                     stage=names[one.stage],
                     stratum=one.stratum,
                     state=one.state.value,
@@ -369,13 +375,15 @@ def _stage_view(snapshot: Snapshot, index: int, now: datetime) -> StageView:
         reason=_together(leading, len(cells)),
         strength=strengths[0].value if strengths else None,
         devices=sorted(a.device for a in mine if a.exposed_at is not None)[:MAX_STAGE_DEVICES],
-        size_text=size_text(stage.size),
+        size_text=stage_text(stage),
         soak_s=stage.soak.total_seconds(),
         promote=stage.promote.value,
         opened_at=min(opened, default=None),
         ended_at=max(ended) if cells and len(ended) == len(cells) else None,
         counts=_counts(snapshot, mine, now),
         strata=strata,
+        mode=stage.shape.mode.value,
+        match=stage.shape.match,
     )
 
 
@@ -389,7 +397,9 @@ def _together(cells: Sequence[Cell], of: int) -> str:
 
 def _stratum_view(snapshot: Snapshot, cell: Cell, now: datetime) -> StratumView:
     facts = facts_of(snapshot, cell, snapshot.assignments, cell.ended_at or now)
-    lane = [a for a in snapshot.assignments if a.stratum == cell.stratum and a.stage <= cell.stage]
+    stages = snapshot.spec.stages
+    mine = [a for a in snapshot.assignments if stages[a.stage].shape.mode is stages[cell.stage].shape.mode]
+    lane = [a for a in mine if a.stratum == cell.stratum and a.stage <= cell.stage]
     is_open = cell.opened_at is not None
     counts = facts.counts
     gate = snapshot.spec.gate
@@ -413,6 +423,7 @@ def _stratum_view(snapshot: Snapshot, cell: Cell, now: datetime) -> StratumView:
         if is_open
         else None,
         counts=_counts(snapshot, lane if is_open else (), now),
+        approval=approval_view(snapshot.spec, cell),
     )
 
 
