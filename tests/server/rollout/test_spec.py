@@ -102,7 +102,11 @@ def test_a_whole_document_is_read_like_its_spec() -> None:
         (with_stages({"name": "Canary", "size": {"percent": 100}}), "$.stages[0].name", "[a-z0-9]"),
         (with_stages({"name": "x" * 32, "size": {"percent": 100}}), "$.stages[0].name", "matches"),
         (with_stages({"name": "x"}), "$.stages[0].size", "is missing"),
-        (with_stages(7), "$.stages[0]", "expected an object with name, size, soak and promote, got 7"),
+        (
+            with_stages(7),
+            "$.stages[0]",
+            "expected an object with name, size, soak, promote, match, mode, share_pct and approval, got 7",
+        ),
         (with_stages({"name": "x", "size": {"percent": 99}}), "$.stages[0].size", "must be `percent: 100`"),
         (with_stages({"name": "x", "size": {"count": 99}}), "$.stages[0].size", "nobody decided about"),
         (with_size(percent=0), "$.stages[0].size.percent", "greater than 0 and at most 100, got 0"),
