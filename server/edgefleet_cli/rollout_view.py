@@ -14,6 +14,7 @@ from edgefleet_cli.power_view import show_power
 Json = dict[str, Any]
 
 FINAL = frozenset({"finished", "rolled_back", "rollback_incomplete", "cancelled", "superseded"})
+WAITS_FOR_A_PERSON = frozenset({"paused", "awaiting_approval"})
 BAD_DEVICE_STATES = ("failed", "lost", "regressed", "rolled_back")
 
 

@@ -128,11 +128,13 @@ def plan(
     bundles: Mapping[ProfileName, Bundle],
     cuts: Mapping[tuple[int, ProfileName], int] | None = None,
     placed: Mapping[DeviceId, int] | None = None,
+    *,
+    with_power: bool = True,
 ) -> PlanView:
     """Return what a spec does with `members`, the devices that its selector matches now, and what speaks against it.
 
     bundles: of the release, by profile. cuts, placed: those of cells (stage, stratum) that a running rollout opened already,
-    and the stages of devices that take part; they stay as they are.
+    and the stages of devices that take part; they stay as they are. with_power: it takes a while where the gate is a new one.
     """
     groups: dict[ProfileName, list[Member]] = defaultdict(list)
     pinned = [member for member in members if member.pinned]
@@ -155,7 +157,7 @@ def plan(
         ),
         stages=tuple(_stage_view(spec, index, strata) for index in range(len(spec.stages))),
         excluded=(*_excluded(spec, groups, fit), *map(_pinned, pinned)),
-        power=tuple(_power(spec, stratum) for stratum in strata),
+        power=tuple(_power(spec, stratum) for stratum in strata) if with_power else (),
     )
 
 

@@ -107,7 +107,7 @@ class RolloutService:
             self._fleet.pin_groups(selector)
         if spec.shape.rollback_to not in (PREVIOUS, NO_WAY_BACK):
             self.loader.bundles(ReleaseRef.parse(spec.shape.rollback_to))
-        planned = self._plan(spec, salt)
+        planned = self._plan(spec, salt, with_power=False)
         if any(finding.level == "error" for finding in planned.findings):
             raise LintError(planned.findings)
 
@@ -161,10 +161,11 @@ class RolloutService:
         self._fleet.add_events(events)
         return row
 
-    def _plan(self, spec: Spec, salt: str) -> PlanView:
+    def _plan(self, spec: Spec, salt: str, *, with_power: bool = True) -> PlanView:
         bundles = self.loader.bundles(ReleaseRef.parse(spec.release))
         with self._db.read() as session:
-            return plan(spec, salt, self.loader.members(session, spec, None, bundles), bundles)
+            members = self.loader.members(session, spec, None, bundles)
+        return plan(spec, salt, members, bundles, with_power=with_power)
 
     # ---- steering
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edgefleet_protocol.desired import Ref, decode_desired
+from edgefleet_protocol.desired import DESIRED_TYPE, Ref, decode_desired
 from edgefleet_protocol.messages import CandidatePhase, CandidateState, ModelState, Phase, State
 from edgefleet_protocol.verify import verify_envelope
-from tests.server.rollout.fleet_sim import DESIRED_TYPE, SimDevice, World
+from tests.server.rollout.fleet_sim import SimDevice, World
 
 STEPS = (CandidatePhase.WAITING, CandidatePhase.DOWNLOADING, CandidatePhase.STARTING, CandidatePhase.RUNNING)
 

@@ -283,7 +283,9 @@ class ShapedWorld(World):
             if bundle is not None and not self.devices[one.device].is_revoked:
                 self._check(beside != bundle, f"{one.device} ({one.state}) still runs the release beside")
         if self.state is RolloutState.FINISHED:
-            left = [m for m in self.members if m not in self.assignments]
+            failed = {c.stratum for c in self.cells.values() if c.state is StageState.FAILED}
+            members = [m for m in self.members.values() if m.stratum not in failed]
+            left = [m.device for m in members if m.device not in self.assignments]
             self._check(len(left) <= self.scenario.joiners, f"{left} were never asked")
         kept = {d for d, one in self.assignments.items() if one.reason.startswith(NOT_BACK)}
         documents = dict(self.documents)

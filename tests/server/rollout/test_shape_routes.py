@@ -169,10 +169,10 @@ def test_only_the_named_role_approves_and_the_rollout_goes_on(any_world: World) 
     rollout = asking(world)
     view = world.view(rollout)
     assert "waits for the word of one with the role approver" in view.reason
-    assert view.stages[1].strata[0].approval is not None
-    assert view.stages[1].strata[0].approval.until == world.view(rollout).stages[1].strata[
-        0
-    ].approval.asked_at + timedelta(hours=1)  # type: ignore[union-attr, operator]
+    asked = view.stages[1].strata[0].approval
+    assert asked is not None
+    assert asked.asked_at is not None
+    assert asked.until == asked.asked_at + timedelta(hours=1)
     for verb in ("approve", "deny"):
         for role in (Role.VIEWER, Role.OPERATOR, Role.PUBLISHER):
             refused = client_of(world, role).post(f"{HOST}/rollouts/{rollout}:{verb}", json={"reason": "x"})

@@ -30,7 +30,8 @@ APPROVED: dict[str, Any] = {**REST, "approval": {"role": "approver", "timeout": 
 
 
 def world(*stages: dict[str, Any], fleet: dict[str, int] | None = None, seed: int = 1, **more: Any) -> ShapedWorld:
-    fields = {name: more.pop(name) for name in ("on_fail", "rollback_to", "on_inconclusive") if name in more}
+    names = ("on_fail", "rollback_to", "on_inconclusive")
+    fields: dict[str, Any] = {name: more.pop(name) for name in names if name in more}
     return world_with({**BASE, "stages": list(stages), **fields}, fleet or {"rpi": 8}, seed, **more)
 
 
