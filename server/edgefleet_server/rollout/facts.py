@@ -16,6 +16,7 @@ from edgefleet_server.rollout.power import rule_in
 from edgefleet_server.rollout.rules import LOST
 
 _S: Final = AssignmentState
+_NOT_YET: Final = timedelta(seconds=1)
 UNCOUNTED: Final = frozenset({_S.CANCELLED, _S.SUPERSEDED})
 OUTSIDE: Final = UNCOUNTED | {_S.INCOMPATIBLE}
 """The device has no part in the rollout any more, or never had one."""
@@ -75,8 +76,9 @@ def is_failure(a: Assignment) -> bool:
 
 
 def soak_end(snapshot: Snapshot, a: Assignment, now: datetime) -> datetime:
-    """Return when a device has run the release for the soak of its stage."""
-    return (a.switched_at or now) + snapshot.spec.stages[a.stage].soak
+    """Return when a device has run the release for the soak of its stage; not yet where its candidate does not run just now."""
+    soak = snapshot.spec.stages[a.stage].soak
+    return now + max(soak, _NOT_YET) if a.switched_at is None else a.switched_at + soak
 
 
 def _class_of(a: Assignment) -> str:

@@ -121,7 +121,7 @@ def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, ste
 
 
 def _has_soaked(a: Assignment, terms: Terms, now: datetime) -> bool:
-    return now >= (a.switched_at or now) + terms.soak
+    return a.switched_at is not None and now >= a.switched_at + terms.soak
 
 
 def _reached(a: Assignment, report: Report, digest: str) -> AssignmentState:

@@ -434,7 +434,8 @@ def _counts(snapshot: Snapshot, assignments: Iterable[Assignment], now: datetime
     back = sum(a.state is _S.ROLLED_BACK for a in some)
     taken_back = sum(a.state is _S.ROLLED_BACK and not is_failure(a) for a in some)
     soaks = [one.soak for one in snapshot.spec.stages]
-    healthy = sum(a.state is _S.HEALTHY and (a.switched_at or now) + soaks[a.stage] <= now for a in some)
+    running = [a for a in some if a.state is _S.HEALTHY and a.switched_at is not None]
+    healthy = sum((a.switched_at or now) + soaks[a.stage] <= now for a in running)
     return CountsView(
         members=sum(a.state not in (_S.CANCELLED, _S.SUPERSEDED) for a in some),
         offered=sum(a.state in (_S.ELIGIBLE, _S.OFFERED) for a in some),

@@ -32,6 +32,7 @@ from edgefleet_server.rollout.model import (
     Snapshot,
     Spec,
     StageState,
+    Strength,
 )
 from edgefleet_server.rollout.shape import CandidateReport, Mode, profile_of
 from tests.server.rollout.simulated_devices import Document, Kind, Scenario, SimulatedDevice, Surroundings, bundle_of
@@ -196,7 +197,7 @@ class ShapedWorld(World):
         made = super().snapshot()
         is_walking = self.state in (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
         members = tuple(self.members.values()) if is_walking else ()
-        return replace(made, members=members, way_back=self.way_back)
+        return replace(made, members=members, way_back=self.way_back, reason=self.reason)
 
     def _report(self, device: DeviceId) -> Report:
         told, document = self.devices[device].told, self.documents[device]
@@ -275,8 +276,9 @@ class ShapedWorld(World):
         return is_untold or (since is not None and since + stage.soak <= self.now)
 
     def _check_end(self) -> None:
+        hurried = any(c.strength is Strength.OVERRIDE for c in self.cells.values() if c.stage == len(self.spec.stages) - 1)
         for one in self.assignments.values():
-            known = one.state in ASSIGNMENT_FINAL or one.state is AssignmentState.UNREACHABLE or one.reason
+            known = one.state in ASSIGNMENT_FINAL or one.state is AssignmentState.UNREACHABLE or one.reason or hurried
             self._check(bool(known), f"{one.device} ended {one.state} without an outcome or a reason")
             document, bundle = self.documents[one.device], self.bundles.get(one.stratum)
             beside = document.candidate if isinstance(document, ShapedDocument) else None
