@@ -143,7 +143,7 @@ def test_strata_by_label_are_judged_alone(any_world: World) -> None:
 
     for one in bad:
         one.habits["1.1.0"] = CRASH
-    rollout = world.create(stages=stages("100%"), strata=["profile", "site"])
+    rollout = world.create(strata=["profile", "site"])
     view = world.go_until_state(rollout, "finished", "rolled_back", "cancelled")
     assert (view.state, view.is_partial) == ("finished", True)
     assert {cell.stratum.partition("/")[2]: cell.state for cell in view.stages[0].strata} == {

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefleet_protocol.digest import Sha256
@@ -50,6 +50,7 @@ def shapes(draw: st.DrawFn) -> StageShape:
     return StageShape(draw(st.sampled_from(["", "site=a", "a in (b,c),!d"])), mode, share, draw(APPROVALS))
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(
     shapes(),
     APPROVALS,
