@@ -57,7 +57,8 @@ def plan_tick(snapshot: Snapshot, now: datetime) -> Plan:
     work = _Walk(snapshot, now)
     work.listen()
     if snapshot.state is RolloutState.VALIDATING:
-        work.leave_queue()
+        work.leave_queue()  # who belongs to it is looked up once it runs: the next tick begins
+        return Plan(tuple(work.effects), now if work.effects else work.next_look())
     if snapshot.state in _WALKS:
         work.make_cells()
         work.walk_lanes()

@@ -276,7 +276,9 @@ class ShapedWorld(World):
         return is_untold or (since is not None and since + stage.soak <= self.now)
 
     def _check_end(self) -> None:
-        hurried = any(c.strength is Strength.OVERRIDE for c in self.cells.values() if c.stage == len(self.spec.stages) - 1)
+        hurried = any(
+            c.strength is Strength.OVERRIDE for c in self.cells.values() if c.stage == len(self.spec.stages) - 1
+        )
         for one in self.assignments.values():
             known = one.state in ASSIGNMENT_FINAL or one.state is AssignmentState.UNREACHABLE or one.reason or hurried
             self._check(bool(known), f"{one.device} ended {one.state} without an outcome or a reason")
