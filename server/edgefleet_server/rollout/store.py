@@ -86,6 +86,7 @@ def failed_digests(session: Session) -> list[str]:
     """Return the bundles of strata that failed in rollouts that are still open: other strata of these go on.
 
     Without those that devices of another open rollout run: they may have to go back to them, and a brake must not hinder that.
+    And without those that another stratum of an open rollout goes on with: strata by label have the bundle of their profile.
     """
     statement = (
         select(col(RolloutCell.digest), col(RolloutCell.rollout_id))
@@ -104,7 +105,20 @@ def failed_digests(session: Session) -> list[str]:
         for digest, rollout_id in session.execute(_ways_back(failed)):
             if rollout_id not in failed.get(digest, ()):
                 failed.pop(digest, None)
-    return sorted(failed)
+    return sorted(set(failed) - _going_on(session, failed)) if failed else []
+
+
+def _going_on(session: Session, digests: Collection[str]) -> set[str]:
+    """Return which of these bundles a stratum without a failed stage has, in a rollout that is open."""
+    statement = (
+        select(col(RolloutCell.digest), col(RolloutCell.rollout_id), col(RolloutCell.stratum), col(RolloutCell.state))
+        .join(Rollout, col(Rollout.id) == col(RolloutCell.rollout_id))
+        .where(col(RolloutCell.digest).in_(sorted(digests)), col(Rollout.state).in_(sorted(ROLLOUT_ACTIVE)))
+    )
+    lanes: dict[tuple[str, str, str], set[str]] = {}
+    for digest, rollout_id, stratum, state in session.execute(statement):
+        lanes.setdefault((digest, rollout_id, stratum), set()).add(state)
+    return {digest for (digest, _, _), states in lanes.items() if StageState.FAILED.value not in states}
 
 
 def _ways_back(digests: Collection[str]) -> Any:

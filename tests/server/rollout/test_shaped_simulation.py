@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,13 +12,16 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.draft import LOOK_AGAIN
 from edgefleet_server.rollout.errors import BadSpecError
-from edgefleet_server.rollout.model import RolloutState, StageState
+from edgefleet_server.rollout.model import RolloutMoved, RolloutState, StageState
+from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.spec import parse_spec
 from edgefleet_server.rollout.strategies import STRATEGIES
 from tests.server.rollout.scenarios import scenario_of
 from tests.server.rollout.shaped_simulation import People, ShapedWorld, world_with
 from tests.server.rollout.simulated_devices import Kind, Scenario
+from tests.server.rollout.simulation import START
 
 BASE: dict[str, Any] = {
     "release": "digits@1.2.0",
@@ -179,6 +183,19 @@ def test_a_named_release_is_what_devices_go_back_to() -> None:
     exposed = [one for one in made.assignments.values() if one.state is AssignmentState.ROLLED_BACK and one.switched_at]
     assert exposed
     assert {made.documents[one.device].active for one in exposed} == {made.way_back[made.by_rank("rpi")[0].stratum]}
+
+
+# ---- the queue
+
+
+def test_a_queued_rollout_waits_for_those_before_it_and_then_only_begins() -> None:
+    snapshot = replace(world(REST).snapshot(), state=RolloutState.VALIDATING, members=())
+    waits = plan_tick(replace(snapshot, behind=("r-0",)), START)
+    assert (waits.effects, waits.next_at) == ((), START + LOOK_AGAIN)
+    begins = plan_tick(snapshot, START)
+    told = "no older rollout is before it any more"
+    assert begins.effects == (RolloutMoved(RolloutState.VALIDATING, RolloutState.RUNNING, "started", told),)
+    assert begins.next_at == START, "its devices are looked up in the next tick"
 
 
 # ---- everything
