@@ -297,7 +297,7 @@ class RolloutReader:
         spec, state, assignments = snapshot.spec, snapshot.state, snapshot.assignments
         now = self._clock.now()
         waits = device_waits(snapshot, now) if is_whole and state in ROLLOUT_ACTIVE else {}
-        stages = [_stage_view(snapshot, index, waits, now) for index in range(len(spec.stages))]
+        stages = [_stage_view(snapshot, index, waits if is_whole else None, now) for index in range(len(spec.stages))]
         serving = [a for a in assignments if not a.is_accepted and spec.stages[a.stage].shape.mode is Mode.ACTIVE]
         failed = sum(is_failure(a) for a in serving)
         exposed = sum(is_exposed(a) for a in serving)
@@ -375,7 +375,7 @@ class RolloutReader:
 _PAST: Final = frozenset({StageState.PASSED.value, StageState.SKIPPED.value})
 
 
-def _stage_view(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait], now: datetime) -> StageView:
+def _stage_view(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait] | None, now: datetime) -> StageView:
     stage = snapshot.spec.stages[index]
     cells = [cell for cell in snapshot.cells if cell.stage == index]
     state = next((one for one in _WORST_FIRST if any(cell.state is one for cell in cells)), StageState.PENDING)
@@ -403,7 +403,7 @@ def _stage_view(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait], 
         counts=_counts(snapshot, mine, now),
         strata=strata,
         rate=rate_view(snapshot, index, now),
-        waits=stage_waits(snapshot, index, waits) if waits else (),
+        waits=stage_waits(snapshot, index, waits) if waits is not None else (),
         mode=stage.shape.mode.value,
         match=stage.shape.match,
     )
