@@ -45,10 +45,14 @@ def overlaps(session: Session, loader: Members, model: str, mine: set[DeviceId])
 
 
 def queued_behind(session: Session, loader: Members, row: Rollout, spec: Spec) -> tuple[str, ...]:
-    """Return the open rollouts that were made before this one and want one of its devices."""
+    """Return the open rollouts that want one of its devices and have begun, or are queued since before this one was made.
+
+    What has begun goes first whatever the clocks of two servers say: nothing newer begins while this one is queued.
+    """
     mine = {member.device for member in loader.members(session, spec, row.id)}
     found = (one.other for one in overlaps(session, loader, row.model, mine))
-    return tuple(one.id for one in found if (one.created_at, one.id) < (row.created_at, row.id))
+    mine_at = (row.created_at, row.id)
+    return tuple(one.id for one in found if one.state != RolloutState.VALIDATING or (one.created_at, one.id) < mine_at)
 
 
 def is_going_back(session: Session, row: Rollout) -> bool:

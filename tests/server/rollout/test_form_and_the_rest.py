@@ -218,3 +218,25 @@ def test_a_spec_of_all_parts_is_read_as_it_is_written() -> None:
     assert parse_spec(dump_spec(spec)) == spec
     assert spec.stages[0].shape.mode is Mode.SHADOW
     assert spec.pacing.limits.concurrent_downloads == 3
+
+
+# ---- rollouts that meet
+
+
+def test_a_queued_rollout_waits_for_what_has_begun_whatever_the_ids_are(
+    any_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.server.rollout.fleet_sim import stages
+
+    world = any_world
+    ready(world)
+    world.release("1.2.0")
+    ids = iter(["r-zzzzzzzzzzzzz", "r-aaaaaaaaaaaaa"])
+    monkeypatch.setattr("edgefleet_server.rollout.service._new_id", lambda: next(ids))
+    first = world.create(stages=stages("100%"))
+    second = world.create("digits@1.2.0", stages=stages("100%"), supersede="queue")
+    world.go(1)
+    assert world.view(second).state == "validating", "made in the same moment, with the lower id"
+    world.go_until_state(first, "finished")
+    world.go_until_state(second, "finished")
+    assert {one.running for one in world.devices.values()} == {"1.2.0"}
