@@ -54,12 +54,21 @@ class RolloutFlags:
     promote: Promote | None = None
     on_fail: OnFail | None = None
     name: str | None = None
+    strategy: str | None = None
 
 
 def from_flags(flags: RolloutFlags) -> Json:
     """Return the document that the flags describe. Raises UsageError for stages or a soak that cannot be read."""
     spec: Json = {"release": flags.release, "selector": flags.selector}
-    if flags.stages is not None:
+    if flags.strategy is not None:
+        if flags.stages is not None or flags.soak is not None:
+            raise UsageError(
+                "--strategy does not go with --stages or --soak",
+                why="a strategy stands for its stages and their soaks",
+                next_step=f"print it with `edgectl rollout strategy {flags.strategy} -o yaml`, change that, and give it with --file",
+            )
+        spec["strategy"] = flags.strategy
+    elif flags.stages is not None:
         spec["stages"] = parse_stages(flags.stages)
     elif flags.soak is not None:  # the server's default stages, written out: a soak is a field of a stage
         spec["stages"] = [{"name": name, "size": dict(size)} for name, size in _DEFAULT_STAGES]

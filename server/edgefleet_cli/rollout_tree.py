@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgefleet_cli.figures import counted, duration, text, until_s
 from edgefleet_cli.output import visible
-from edgefleet_cli.rollout_view import counts_text, next_steps, state_text
+from edgefleet_cli.rollout_view import WAITS_FOR_A_PERSON, counts_text, next_steps, state_text
 from edgefleet_cli.rollout_waits import wait_lines
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def live_view(rollout: Json, now: datetime, *, is_compact: bool = False) -> Grou
 
     has_more = rollout.get("reason") and rollout.get("state") != "running"
     words = [f"{text(rollout.get('id'))}: {rollout['reason']}" if has_more else ""]
-    if rollout.get("state") == "paused":
+    if rollout.get("state") in WAITS_FOR_A_PERSON:
         words.append(f"next: {next_steps(rollout)}")
     return Group(
         rollout_tree(rollout, now, is_compact=is_compact), *(Text(visible(word), "yellow") for word in words if word)

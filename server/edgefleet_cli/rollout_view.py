@@ -9,11 +9,13 @@ from typing import Any
 from edgefleet_cli.errors import EXIT_OK, EXIT_ROLLOUT_FAILED, EXIT_TIMEOUT
 from edgefleet_cli.figures import age, counted, duration, moment, size, text
 from edgefleet_cli.output import Column, Output, Sheet
+from edgefleet_cli.power_view import show_power
 from edgefleet_cli.rollout_waits import device_wait, wait_lines
 
 Json = dict[str, Any]
 
 FINAL = frozenset({"finished", "rolled_back", "rollback_incomplete", "cancelled", "superseded"})
+WAITS_FOR_A_PERSON = frozenset({"paused", "awaiting_approval"})
 BAD_DEVICE_STATES = ("failed", "lost", "regressed", "rolled_back")
 
 
@@ -160,6 +162,8 @@ def next_steps(rollout: Json) -> str:
             f"`edgectl rollout promote {id_} --reason R` overrides, "
             f"`edgectl rollout abort {id_} --rollback` takes the release back"
         )
+    if rollout.get("state") == "awaiting_approval":
+        return f"`edgectl rollout approve {id_}` lets it go on, `edgectl rollout deny {id_} --reason R` takes it back"
     if exit_code(rollout) == EXIT_ROLLOUT_FAILED:
         return f"`edgectl rollout explain {id_}` says why, `edgectl rollout devices {id_}` where"
     if exit_code(rollout) == EXIT_TIMEOUT:
@@ -281,6 +285,7 @@ def show_lint(out: Output, plan: Json) -> None:
     rows = plan_rows(plan)
     if rows:
         out.table(rows, RULE_ROWS)
+    show_power(out, plan)
 
 
 def show_plan(out: Output, plan: Json) -> None:

@@ -14,7 +14,15 @@ from edgefleet_cli.clock import SystemClock
 from edgefleet_cli.options import Format
 from edgefleet_cli.output import Output, visible
 from edgefleet_cli.patience import Patience
-from edgefleet_cli.rollout_view import BAD_DEVICE_STATES, device_sheet, is_final, next_steps, rollout_sheet, state_text
+from edgefleet_cli.rollout_view import (
+    BAD_DEVICE_STATES,
+    WAITS_FOR_A_PERSON,
+    device_sheet,
+    is_final,
+    next_steps,
+    rollout_sheet,
+    state_text,
+)
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -144,7 +152,7 @@ class Rollouts:
         """Remark on the state, and on what to do where the rollout waits for a person or is over."""
         reason = f": {rollout['reason']}" if rollout.get("reason") else ""
         self.out.note(f"{rollout.get('id')} {state_text(rollout)}{reason}")
-        if rollout.get("state") == "paused" or is_final(rollout):
+        if rollout.get("state") in WAITS_FOR_A_PERSON or is_final(rollout):
             hint = next_steps(rollout)
             if hint:
                 self.out.note(f"next: {hint}")

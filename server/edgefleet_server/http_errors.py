@@ -65,6 +65,8 @@ STATUS: Final[Mapping[str, int]] = {
     "rollout.illegal_state": 409,
     "rollout.reason_needed": 422,
     "rollout.nothing_to_undo": 409,
+    "rollout.not_approver": 403,
+    "rollout.strategy_unknown": 404,
     "rollout.lease_lost": 503,
     "registry.error": 500,
     "access.error": 500,

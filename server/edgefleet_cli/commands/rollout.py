@@ -33,6 +33,9 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
         str | None, typer.Option("--stages", metavar="S", help="e.g. 2,10%,100%: counts are per stratum.")
     ] = None,
     soak: Annotated[str | None, typer.Option("--soak", metavar="T", help="How long each stage is watched.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", metavar="S", help="canary, blue-green, shadow or ab, instead of stages.")
+    ] = None,
     promote: Annotated[Promote | None, typer.Option("--promote", help="What a stage needs to pass.")] = None,
     on_fail: Annotated[OnFail | None, typer.Option("--on-fail", help="What happens where a stage failed.")] = None,
     name: Annotated[str | None, typer.Option("--name", metavar="N", help="A name to find it by.")] = None,
@@ -43,7 +46,15 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
     from edgefleet_cli.starting import dry_run, start
 
     session = Session.of(ctx)
-    flags = {"--to": to, "--stages": stages, "--soak": soak, "--promote": promote, "--on-fail": on_fail, "--name": name}
+    flags = {
+        "--to": to,
+        "--stages": stages,
+        "--soak": soak,
+        "--strategy": strategy,
+        "--promote": promote,
+        "--on-fail": on_fail,
+        "--name": name,
+    }
     if file is not None:
         given = [flag for flag, value in flags.items() if value is not None]
         if release is not None or given:
@@ -54,7 +65,7 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
             )
         document = read_document(file)
     else:
-        document = from_flags(_flags(release, to, (stages, soak, promote, on_fail, name)))
+        document = from_flags(_flags(release, to, (stages, soak, promote, on_fail, name, strategy)))
     raise typer.Exit(dry_run(session, document) if dry else start(session, document, wait=wait))
 
 
@@ -86,6 +97,17 @@ def lint(
     warnings = len(plan.get("findings") or []) - errors
     session.out.note(f"{counted(errors, 'error')}, {counted(warnings, 'warning')}")
     raise typer.Exit(EXIT_FAILED if errors else EXIT_OK)
+
+
+@app.command("strategy")
+def strategy(
+    ctx: typer.Context,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of them; else all.")] = None,
+) -> None:
+    """Show the named strategies, or print the spec that one stands for: a file to start from."""
+    from edgefleet_cli import strategy_view
+
+    strategy_view.show(Session.of(ctx), name)
 
 
 @app.command("list")
@@ -230,6 +252,29 @@ def promote_stage(
 ) -> None:
     """Let the open stage pass on your word instead of on evidence; the reason is kept."""
     _act(ctx, rollout_id, "promote", {"reason": reason, "stratum": stratum}, wait=wait)
+
+
+@app.command("approve")
+def approve(
+    ctx: typer.Context,
+    rollout_id: Id,
+    reason: Reason = "",
+    stratum: Annotated[str | None, typer.Option("--stratum", metavar="S", help="Only this stratum.")] = None,
+    wait: Wait = False,
+) -> None:
+    """Let the stages that wait for an approval open; needs the role that the spec names."""
+    _act(ctx, rollout_id, "approve", {"reason": reason, "stratum": stratum}, wait=wait)
+
+
+@app.command("deny")
+def deny(
+    ctx: typer.Context,
+    rollout_id: Id,
+    reason: Annotated[str, typer.Option("--reason", metavar="R", help="Why not; it is kept with the rollout.")],
+    stratum: Annotated[str | None, typer.Option("--stratum", metavar="S", help="Only this stratum.")] = None,
+) -> None:
+    """Refuse the stages that wait for an approval: what the rollout brought there goes back."""
+    _act(ctx, rollout_id, "deny", {"reason": reason, "stratum": stratum})
 
 
 @app.command("abort")

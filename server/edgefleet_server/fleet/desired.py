@@ -278,7 +278,10 @@ def _changed(
 ) -> tuple[dict[str, ModelDesired], TelemetryWish | None]:
     models, telemetry = _models(row), None
     for change in changes:
-        if change.active is None:
+        if change.beside is not None:
+            beside = _beside(models, change)
+            models = models if isinstance(beside, str) else beside
+        elif change.active is None:
             models.pop(change.model, None)
         else:
             known = models.get(change.model)
@@ -291,11 +294,19 @@ def _changed(
 
 
 def _is_still_so(row: FleetDesired | None, change: ModelChange) -> bool:
-    """Return whether the document, now that it is locked, names what the change is to replace."""
+    """Return whether the document, now that it is locked, names what the change is to replace or to run beside."""
+    if change.beside is not None:
+        return not isinstance(_beside(_models(row), change), str)
     named = _models(row).get(change.model)
     return change.over is None or (
         named is not None and named.active is not None and named.active.sha256 == change.over
     )
+
+
+def _beside(models: Mapping[str, ModelDesired], change: ModelChange) -> dict[str, ModelDesired] | str:
+    assert change.active is not None, "a candidate has a bundle"
+    assert change.beside is not None, "asked for changes of candidates only"
+    return with_candidate(models, CandidateWish(change.model, change.active, change.beside))
 
 
 def _models(row: FleetDesired | None) -> dict[str, ModelDesired]:

@@ -4,12 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from edgefleet_protocol.desired import Ref, TelemetryWish
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName
 from edgefleet_protocol.messages import ErrorClass, Phase
+
+if TYPE_CHECKING:
+    from edgefleet_server.fleet.beside import Beside
 
 
 class DeviceStatus(StrEnum):
@@ -167,6 +172,7 @@ class ModelChange:
     """One change of one device's document: `active` None drops the model, `telemetry` None keeps what it is.
 
     over: made only where the document still names this digest, since somebody may have written over it meanwhile.
+    beside: `active` is to run beside the active bundle instead, or no longer to; made only where that can be.
     """
 
     device: DeviceId
@@ -174,14 +180,25 @@ class ModelChange:
     active: Ref | None
     telemetry: TelemetryWish | None = None
     over: Sha256 | None = None
+    beside: "Beside | None" = None
 
 
 @dataclass(frozen=True)
 class WantedRef:
-    """What a device's document says of one model: its active bundle (None: the model is not in it) and its gen."""
+    """What a device's document says of one model: its active bundle (None: the model is not in it), its gen and its candidate."""
 
     active: Ref | None
     gen: int
+    candidate: Ref | None = None
+
+
+class SaidCandidate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a report says of the candidate of a model; texts are empty where it says nothing."""
+
+    sha256: str = ""
+    state: str = ""
+    code: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -214,6 +231,7 @@ class ModelReport:
     refused_code: str = ""
     refused_reason: str = ""
     is_revoked: bool = False
+    candidate: SaidCandidate | None = None
 
 
 @dataclass(frozen=True)

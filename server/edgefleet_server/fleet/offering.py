@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import msgspec
 
-from edgefleet_protocol.desired import ModelDesired
+from edgefleet_protocol.desired import ModelDesired, Ref
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import store
-from edgefleet_server.fleet.model import ModelReport, WantedRef
+from edgefleet_server.fleet.model import ModelReport, SaidCandidate, WantedRef
 
 MAX_TEXT: Final = 1000
 
@@ -36,6 +36,7 @@ class _Said(msgspec.Struct, frozen=True, kw_only=True):
     error_code: str = ""
     reason: str = ""
     serving: bool = False
+    candidate: SaidCandidate | None = None
 
 
 class _Refused(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +56,7 @@ class OfferReader:
         """Return what each of these devices' documents says of a model; devices without a document are left out."""
         with self._db.read() as session:
             return {
-                device: WantedRef(_active(models.get(model)), gen)
+                device: WantedRef(*_named(models.get(model), gen))
                 for device, gen, models in store.documents(session, device_ids)
             }
 
@@ -106,5 +107,9 @@ def _converted(value: Any, kind: type[Any]) -> Any:
         return None
 
 
-def _active(plain: Any) -> Any:
-    return None if plain is None else msgspec.convert(plain, ModelDesired).active
+def _named(plain: Any, gen: int) -> tuple[Ref | None, int, Ref | None]:
+    """Return the active bundle, the gen, and the candidate that is compared with it (a measurement is none)."""
+    if plain is None:
+        return None, gen, None
+    model = msgspec.convert(plain, ModelDesired)
+    return model.active, gen, None if model.mode == "measure" else model.candidate

@@ -172,6 +172,11 @@ def is_reserved(key: str) -> bool:
     return key in RESERVED or key.startswith(MODEL_PREFIX)
 
 
+def is_label_key(key: str) -> bool:
+    """Return whether a label may have this key."""
+    return _KEY.fullmatch(key) is not None and not is_reserved(key)
+
+
 def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
     """Return the labels when every key and value is allowed. Raises BadLabelError."""
     if len(labels) > MAX_LABELS:

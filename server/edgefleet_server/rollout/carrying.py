@@ -15,6 +15,7 @@ from sqlmodel import Session
 
 from edgefleet_protocol.desired import Deadlines, Ref, TelemetryWish
 from edgefleet_protocol.ids import DeviceId, ModelName
+from edgefleet_server.fleet.beside import Beside, salt_of
 from edgefleet_server.fleet.model import ModelChange, NewEvent
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout import gate_store, pace_store, rules, store
@@ -45,6 +46,7 @@ from edgefleet_server.rollout.model import (
     VerdictKind,
 )
 from edgefleet_server.rollout.pace import LeaseEnded, LeaseTaken, LineBooked, MinuteNoted, PaceEffect
+from edgefleet_server.rollout.shape import Mode, StageShape
 from edgefleet_server.rollout.tables import Rollout, RolloutDecision
 
 BRAKE_LIFE: Final = timedelta(days=7)
@@ -57,6 +59,7 @@ BRAKED: Final = frozenset(
         RolloutState.ROLLED_BACK,
         RolloutState.ROLLBACK_INCOMPLETE,
         RolloutState.CANCELLED,
+        RolloutState.SUPERSEDED,
     }
 )
 
@@ -165,9 +168,14 @@ class Carrier:
 def _change(row: Rollout, snapshot: Snapshot, one: Assignment, wish: Offer | GiveBack, now: datetime) -> ModelChange:
     model = ModelName(row.model)
     if isinstance(wish, GiveBack):
-        before = None if one.previous is None else _ref(one.previous)
-        return ModelChange(one.device, model, before, TelemetryWish(), over=snapshot.bundles[one.stratum].sha256)
+        mine = snapshot.bundles[one.stratum]
+        if wish.is_beside:
+            return ModelChange(one.device, model, _ref(mine), TelemetryWish(), beside=Beside("end"))
+        bundle = wish.to or one.previous
+        before = None if bundle is None else _ref(bundle)
+        return ModelChange(one.device, model, before, TelemetryWish(), over=mine.sha256)
     spec = snapshot.spec
+    shape = spec.stages[one.stage].shape
     limits = spec.device
     deadlines = Deadlines(
         download_s=int(limits.download.total_seconds()),
@@ -177,7 +185,18 @@ def _change(row: Rollout, snapshot: Snapshot, one: Assignment, wish: Offer | Giv
     ref = _ref(snapshot.bundles[one.stratum], rollout=row.id, attempt=one.attempt, deadlines=deadlines)
     watched = limits.download + limits.apply + limits.verify + spec.stages[one.stage].soak
     until = (now + min(watched, LIVE_AT_MOST)).replace(microsecond=0)
-    return ModelChange(one.device, model, ref, TelemetryWish(profile="live", until=until))
+    return ModelChange(one.device, model, ref, TelemetryWish(profile="live", until=until), beside=_beside(row, shape))
+
+
+def _beside(row: Rollout, shape: StageShape) -> Beside | None:
+    """Return how a stage's devices run the release beside the active version, None where it becomes that."""
+    match shape.mode:
+        case Mode.ACTIVE:
+            return None
+        case Mode.SHADOW:
+            return Beside("shadow")
+        case Mode.SPLIT:
+            return Beside("split", shape.share_pct, salt_of(f"{row.model}@{row.version}"))
 
 
 def _ref(bundle: Bundle, *, rollout: str | None = None, attempt: int = 1, deadlines: Deadlines | None = None) -> Ref:

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.draft import Draft, needs_giving_back
+from edgefleet_server.rollout import approving
+from edgefleet_server.rollout.draft import needs_giving_back
 from edgefleet_server.rollout.facts import is_failure
 from edgefleet_server.rollout.hearing import moved
 from edgefleet_server.rollout.machines import (
@@ -22,6 +23,7 @@ from edgefleet_server.rollout.machines import (
 from edgefleet_server.rollout.model import (
     AssignmentNoted,
     GiveBack,
+    OnFail,
     Plan,
     RolloutState,
     Snapshot,
@@ -29,6 +31,7 @@ from edgefleet_server.rollout.model import (
     Strength,
     VerdictKind,
 )
+from edgefleet_server.rollout.walking import ShapedDraft
 
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
@@ -70,8 +73,50 @@ def plan_promotion(snapshot: Snapshot, now: datetime, reason: str, stratum: str 
     return Plan(tuple(work.effects), now)
 
 
-class _Control(Draft):
+def plan_supersede(snapshot: Snapshot, now: datetime, reason: str) -> Plan:
+    """Return what a newer rollout does to this one: what has switched stays, and the rest is withdrawn.
+
+    Raises IllegalTransitionError when it has ended.
+    """
+    work = _Control(snapshot, now)
+    work.leave("superseded", reason, RolloutEvent.SUPERSEDE, _E.SUPERSEDE)
+    return Plan(tuple(work.effects), now)
+
+
+def plan_approval(snapshot: Snapshot, now: datetime, by: str, reason: str, stratum: str | None) -> Plan:
+    """Return what an approval does: the stages that wait for it (of one stratum, or of all) may open. Empty when none waits."""
+    work = _Control(snapshot, now)
+    for cell in approving.waiting(work.cells.values(), stratum):
+        work.note_cell(approving.approved(cell, by, reason))
+    return Plan(tuple(work.effects), now)
+
+
+def plan_denial(snapshot: Snapshot, now: datetime, reason: str, stratum: str | None) -> Plan:
+    """Return what a denial does: the stages that wait fail, or with `on_fail: pause` the rollout is paused. Empty when none waits.
+
+    Where nothing was offered yet there is nothing to take back: the rollout is cancelled.
+    """
+    work = _Control(snapshot, now)
+    work.deny(reason, stratum)
+    return Plan(tuple(work.effects), now)
+
+
+class _Control(ShapedDraft):
     """What a person asks for."""
+
+    def deny(self, reason: str, stratum: str | None) -> None:
+        """Act on a no."""
+        cells = approving.waiting(self.cells.values(), stratum)
+        if cells and not any(a.gen for a in self.assignments.values()) and len(cells) == len(self.lanes()):
+            self.leave(approving.DENIED, reason, RolloutEvent.CANCEL, _E.CANCEL)
+            return
+        for cell in cells:
+            if self.snapshot.spec.on_fail is OnFail.PAUSE:
+                self.note_cell(approving.unasked(cell, approving.DENIED, reason))
+            else:
+                self.fail_unopened(cell, approving.DENIED, reason)
+        if cells and self.snapshot.spec.on_fail is OnFail.PAUSE:
+            self.pause(approving.DENIED, reason)
 
     def resume(self, reason: str) -> None:
         """Go on: held stages are open again, and withdrawn devices will be offered the release anew."""
@@ -84,36 +129,44 @@ class _Control(Draft):
                 self.move_cell(replace(cell, resumed_at=self.now, code="resumed", reason=reason), StageEvent.UNSETTLED)
             elif cell.state is StageState.EXPOSING:
                 self.note_cell(replace(cell, resumed_at=self.now))  # the pause is no time without a verdict
+            elif approving.waits(cell):
+                self.note_cell(approving.unasked(cell, "resumed", reason))  # nobody was to answer meanwhile
 
     def abort(self, reason: str, *, rollback: bool) -> None:
         """End the rollout at a person's word."""
+        if not rollback:
+            self.leave("aborted", reason, RolloutEvent.CANCEL, _E.CANCEL)
+            return
         for cell in list(self.cells.values()):
             if cell.state in _STARTED:
-                if rollback:
-                    self.fail(cell, "aborted", reason)
-                elif cell.state is not StageState.HELD:
-                    self.move_cell(replace(cell, code="aborted", reason=reason), StageEvent.HOLD)
-        if rollback:
-            self.move_rollout(RolloutEvent.ROLL_BACK, "aborted", reason)
-            return
-        self.move_rollout(RolloutEvent.CANCEL, "aborted", reason)
-        self.withdraw(reason="aborted before its switch")
-        self._withdraw_from_absent()
-        for a in list(self.assignments.values()):
-            if a.state is _S.ELIGIBLE or a.state in IN_FLIGHT:
-                told = "aborted; the device keeps the release" if a.state in IN_FLIGHT else "aborted before its switch"
-                if a.back_gen:
-                    told = "aborted while it was being taken back"
-                self.move(moved(a, _E.CANCEL, self.now, reason=told, ended_at=self.now, deadline=None), a)
+                self.fail(cell, "aborted", reason)
+        self.move_rollout(RolloutEvent.ROLL_BACK, "aborted", reason)
 
-    def _withdraw_from_absent(self) -> None:
+    def leave(self, word: str, reason: str, event: RolloutEvent, outcome: AssignmentEvent) -> None:
+        """End the rollout where it stands: what serves the release keeps it, everything else is withdrawn."""
+        for cell in list(self.cells.values()):
+            if cell.state in _STARTED and cell.state is not StageState.HELD:
+                self.move_cell(replace(cell, code=word, reason=reason), StageEvent.HOLD)
+        self.move_rollout(event, word, reason)
+        self.withdraw(reason=f"{word} before its switch")
+        self._withdraw_from_absent(word, outcome)
+        for a in list(self.assignments.values()):
+            if a.state not in IN_FLIGHT:
+                self.end_candidate(a)
+            if a.state is _S.ELIGIBLE or a.state in IN_FLIGHT:
+                told = f"{word}; the device keeps the release" if a.state in IN_FLIGHT else f"{word} before its switch"
+                if a.back_gen:
+                    told = f"{word} while it was being taken back"
+                self.move(moved(a, outcome, self.now, reason=told, ended_at=self.now, deadline=None), a)
+
+    def _withdraw_from_absent(self, word: str, outcome: AssignmentEvent) -> None:
         """Take back the offers of devices out of reach: else one that returns after the brake let go would still follow them."""
         for a in list(self.assignments.values()):
             if a.state is _S.UNREACHABLE and needs_giving_back(a):
                 if self.asks_for_release(a):
-                    self.effects.append(GiveBack(a.device, is_rollback=False))
-                told = "aborted before it took up its document"
-                self.move(moved(a, _E.CANCEL, self.now, reason=told, ended_at=self.now, deadline=None), a)
+                    self.effects.append(GiveBack(a.device, is_rollback=False, is_beside=self.is_beside(a)))
+                told = f"{word} before it took up its document"
+                self.move(moved(a, outcome, self.now, reason=told, ended_at=self.now, deadline=None), a)
 
     def promote(self, reason: str, stratum: str | None) -> None:
         """Let open stages pass at a person's word."""

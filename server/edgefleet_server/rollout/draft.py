@@ -41,6 +41,7 @@ from edgefleet_server.rollout.model import (
     StageState,
     VerdictKind,
 )
+from edgefleet_server.rollout.shape import NO_WAY_BACK, Mode
 
 BATCH: Final = 200
 """Documents that one tick signs for a rollout of up to 4,000 devices: a tick stays short, and the next one follows at once."""
@@ -51,6 +52,7 @@ BACK_FACTOR: Final = 10
 LOOK_AGAIN: Final = timedelta(seconds=2)
 LOOK_FOR_LATE: Final = timedelta(minutes=1)
 NOT_BACK: Final = "not confirmed to be back"
+_KEPT: Final = "it keeps the release (rollback_to: none)"
 
 
 _S: Final = AssignmentState
@@ -127,7 +129,8 @@ class Draft:
     def _terms(self, assignment: Assignment) -> Terms:
         spec = self.snapshot.spec
         bundle = self.snapshot.bundles.get(assignment.stratum)
-        return Terms(bundle.sha256 if bundle is not None else "", spec.device, spec.stages[assignment.stage].soak)
+        stage = spec.stages[assignment.stage]
+        return Terms(bundle.sha256 if bundle is not None else "", spec.device, stage.soak, stage.shape.mode)
 
     def pause(self, code: str, reason: str) -> None:
         """Stop offering: what is not at its switch yet goes back to waiting."""
@@ -139,7 +142,17 @@ class Draft:
         for a in list(self.assignments.values()):
             if a.state in UNSWITCHED and not a.back_gen and self.asks_for_release(a):
                 self.move(withdrawn(a, self.now, reason), a)
-                self.effects.append(GiveBack(a.device, is_rollback=False))
+                self.effects.append(GiveBack(a.device, is_rollback=False, is_beside=self.is_beside(a)))
+
+    def is_beside(self, a: Assignment) -> bool:
+        """Whether the device's document names the release as a candidate beside what serves."""
+        report = self.snapshot.reports.get(a.device)
+        return report is not None and report.candidate.wanted_by_server == self._terms(a).digest != ""
+
+    def end_candidate(self, a: Assignment) -> None:
+        """End the candidate of a device that the rollout leaves without having made the release the active version."""
+        if self.is_beside(a):
+            self.effects.append(GiveBack(a.device, is_rollback=False, is_beside=True))
 
     def take_back(self) -> None:
         """Write the former release back where a stratum failed (or everywhere, when the rollout goes back)."""
@@ -149,6 +162,7 @@ class Draft:
                 late = moved(a, _E.ACK, self.now, exposed_at=self.now, back_gen=a.gen + 1, back_at=self.now)
                 self.move(late, a)  # what it goes back to stands in its document since the offer was withdrawn
             elif a.stratum in failed and a.state is _S.ELIGIBLE:
+                self.end_candidate(a)
                 self.move(moved(a, _E.CANCEL, self.now, reason="its stratum was stopped", ended_at=self.now), a)
         todo = [a for a in self.assignments.values() if a.stratum in failed and needs_giving_back(a)]
         todo.sort(key=lambda a: (a.exposed_at or a.offered_at or self.now, a.device), reverse=True)
@@ -167,7 +181,7 @@ class Draft:
     def asks_for_release(self, a: Assignment) -> bool:
         """Whether the device's document still names the release: what somebody else wrote over it is never touched."""
         report = self.snapshot.reports.get(a.device)
-        return report is None or report.wanted_by_server == self._terms(a).digest
+        return report is None or report.wanted_by_server == self._terms(a).digest or self.is_beside(a)
 
     def _give_back(self, a: Assignment) -> None:
         if not self.asks_for_release(a):
@@ -177,11 +191,13 @@ class Draft:
                 is_gone = report is not None and report.is_revoked
                 self._note(replace(done, reason=a.reason or (REVOKED if is_gone else OVERWRITTEN)))
             return
-        if a.previous is not None and a.previous.sha256 == self._terms(a).digest:
-            reason = f"{NOT_BACK}: it ran this very release before, and nothing older is known"
-            self._note(replace(a, back_gen=max(1, a.gen), back_at=self.now, reason=reason))
+        is_beside = self.is_beside(a)
+        to = None if is_beside or a.state in UNSWITCHED else self.snapshot.way_back.get(a.stratum)
+        if reason := "" if is_beside or to is not None else self._why_kept(a):
+            if reason is not _KEPT or a.state not in IN_FLIGHT:  # what is on its way may end first, since it stays
+                self._note(replace(a, back_gen=max(1, a.gen), back_at=self.now, reason=f"{NOT_BACK}: {reason}"))
             return
-        self.effects.append(GiveBack(a.device, is_rollback=True))
+        self.effects.append(GiveBack(a.device, is_rollback=True, is_beside=is_beside, to=to))
         after = replace(a, back_at=self.now)
         if a.state is _S.OFFERED and not self._switched_after_all(a):
             reason = "its stratum was stopped before it took up its document"
@@ -193,6 +209,13 @@ class Draft:
         if a.state is _S.UNREACHABLE and not self._switched_after_all(a):
             after = replace(after, back_done_at=self.now)
         self._note(after)
+
+    def _why_kept(self, a: Assignment) -> str:
+        """Return why a device keeps the release although it is taken back, "" when it goes back."""
+        if a.previous is not None and a.previous.sha256 == self._terms(a).digest:
+            return "it ran this very release before, and nothing older is known"
+        runs_it = a.state in (_S.APPLYING, _S.VERIFYING, _S.HEALTHY, _S.LOST)
+        return _KEPT if runs_it and self.snapshot.spec.shape.rollback_to == NO_WAY_BACK else ""
 
     def _give_up_waiting(self) -> None:
         """Note which devices did not confirm in time that they went back."""
@@ -232,11 +255,14 @@ class Draft:
 
     def _are_waiting(self) -> bool:
         """Whether devices still wait for their turn in a stage that a person let pass."""
-        going = {lane.stratum for lane in self.lanes() if lane.offering is not None and not lane.has_failed}
-        is_running = self.state is RolloutState.RUNNING
-        return is_running and any(a.state is _S.ELIGIBLE and a.stratum in going for a in self.assignments.values())
+        going = [cell for lane in self.lanes() if (cell := lane.offering) is not None and not lane.has_failed]
+        waiting = (a for cell in going for a in self.lane_assignments(cell))
+        return self.state is RolloutState.RUNNING and any(a.state is _S.ELIGIBLE for a in waiting)
 
     def _end(self, failed: Sequence[Lane], passed: Sequence[Lane], stuck: Sequence[DeviceId]) -> None:
+        for a in self.assignments.values():
+            if a.state not in (_S.OFFERED, _S.UNREACHABLE):
+                self.end_candidate(a)
         code, reason = _why(failed)
         tail = f"; not confirmed to be back: {', '.join(sorted(stuck)[:20])}" if stuck else ""
         if self.state is RolloutState.ROLLING_BACK:
@@ -268,7 +294,15 @@ class Draft:
         return Lane(stratum, sorted(cells, key=lambda cell: cell.stage))
 
     def lane_assignments(self, cell: Cell) -> Iterator[Assignment]:
-        return (a for a in self.assignments.values() if a.stratum == cell.stratum and a.stage <= cell.stage)
+        mode = self.mode(cell.stage)
+        return (
+            a
+            for a in self.assignments.values()
+            if a.stratum == cell.stratum and a.stage <= cell.stage and self.mode(a.stage) is mode
+        )
+
+    def mode(self, stage: int) -> Mode:
+        return self.snapshot.spec.stages[stage].shape.mode
 
     def count_open(self, cell: Cell) -> int:
         return sum(a.state in IN_FLIGHT or a.state is _S.ELIGIBLE for a in self.lane_assignments(cell))

@@ -90,6 +90,18 @@ class NothingToUndoError(RolloutError):
     code = "rollout.nothing_to_undo"
 
 
+class StrategyUnknownError(RolloutError):
+    """No strategy has this name."""
+
+    code = "rollout.strategy_unknown"
+
+
+class NotApproverError(RolloutError):
+    """Who answered does not have the role that the stage's approval asks for."""
+
+    code = "rollout.not_approver"
+
+
 class LeaseLostError(RolloutError):
     """Another server took the rollout over, because this one was silent too long; nothing was written."""
 

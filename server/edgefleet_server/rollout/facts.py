@@ -14,11 +14,13 @@ from edgefleet_server.rollout.gating import facts_of_gates
 from edgefleet_server.rollout.machines import EXPOSED_STATES, FAILED_STATES
 from edgefleet_server.rollout.model import Assignment, Cell, Counts, Facts, Snapshot, Strength
 from edgefleet_server.rollout.pace import OFFLINE
+from edgefleet_server.rollout.power import rule_in
 from edgefleet_server.rollout.quality import quality_facts
 from edgefleet_server.rollout.quality_model import QualityFacts
-from edgefleet_server.rollout.rules import LOST, rule_for
+from edgefleet_server.rollout.rules import LOST
 
 _S: Final = AssignmentState
+_NOT_YET: Final = timedelta(seconds=1)
 UNCOUNTED: Final = frozenset({_S.CANCELLED, _S.SUPERSEDED})
 OUTSIDE: Final = UNCOUNTED | {_S.INCOMPATIBLE}
 """The device has no part in the rollout any more, or never had one."""
@@ -28,6 +30,8 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
     """Return what a decision about a cell rests on. assignments: of the whole rollout, as they are now."""
     spec = snapshot.spec
     everything = list(assignments)
+    mode = spec.stages[cell.stage].shape.mode  # what runs beside a version says nothing of how it serves
+    everything = [a for a in everything if spec.stages[a.stage].shape.mode is mode]
     lane = [a for a in everything if a.stratum == cell.stratum and a.stage <= cell.stage and not a.is_accepted]
     healthy = [a for a in lane if a.state is _S.HEALTHY]
     soaked = sum(soak_end(snapshot, a, now) <= now for a in healthy)
@@ -46,7 +50,6 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
     )
     own = [a for a in lane if a.stage == cell.stage and (a.state not in OUTSIDE | {_S.UNREACHABLE} or is_failure(a))]
     pool = [a for a in everything if not a.is_accepted]
-    stage = spec.stages[cell.stage]
     since = max(moment for moment in (cell.opened_at, cell.resumed_at, now - timedelta(days=3650)) if moment)
     return Facts(
         stage=cell.stage,
@@ -59,7 +62,7 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         stage_tried=sum(is_exposed(a) for a in own),
         pooled_exposed=sum(is_exposed(a) for a in pool),
         pooled_failed=sum(is_failure(a) for a in pool),
-        rule=rule_for(stage.promote, cell.population, spec.gate),
+        rule=rule_in(spec, cell.stage, cell.population, counts.members),
         max_failure=spec.gate.max_failure,
         promote_below=spec.gate.promote_below,
         alpha_abort=spec.gate.alpha_abort,
@@ -68,7 +71,7 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         open_for_s=max(0.0, (now - since).total_seconds()),
         inconclusive_after_s=spec.on_inconclusive.after.total_seconds(),
         inconclusive_do=spec.on_inconclusive.do,
-        gates=facts_of_gates(stage.gates, snapshot.answers.get((cell.stage, cell.stratum), {}), now),
+        gates=facts_of_gates(spec.stages[cell.stage].gates, snapshot.answers.get((cell.stage, cell.stratum), {}), now),
         quality=_quality(snapshot, cell, lane),
     )
 
@@ -86,11 +89,14 @@ def _quality(snapshot: Snapshot, cell: Cell, lane: Iterable[Assignment]) -> Qual
         for one in snapshot.cells
         if one.stratum == cell.stratum and one.strength is Strength.OVERRIDE and one.ended_at is not None
     ]
-    accepted = {one.device for one in snapshot.measured if any(one.taken_at <= moment for moment in overrides)}
+    stages = snapshot.spec.stages
+    mode = stages[cell.stage].shape.mode  # what a device showed beside a version is no value of what serves
+    taken = [one for one in snapshot.measured if one.stratum == cell.stratum and stages[one.stage].shape.mode is mode]
+    accepted = {one.device for one in taken if any(one.taken_at <= moment for moment in overrides)}
     expected = [
         (a.device, a.stage) for a in lane if a.state in EXPOSED_STATES and not is_gone(a) and a.device not in accepted
     ]
-    return quality_facts(gate, cell.stage, expected, [one for one in snapshot.measured if one.stratum == cell.stratum])
+    return quality_facts(gate, cell.stage, expected, taken)
 
 
 def is_failure(a: Assignment) -> bool:
@@ -114,8 +120,9 @@ def is_gone(a: Assignment) -> bool:
 
 
 def soak_end(snapshot: Snapshot, a: Assignment, now: datetime) -> datetime:
-    """Return when a device has run the release for the soak of its stage."""
-    return (a.switched_at or now) + snapshot.spec.stages[a.stage].soak
+    """Return when a device has run the release for the soak of its stage; not yet where its candidate does not run just now."""
+    soak = snapshot.spec.stages[a.stage].soak
+    return now + max(soak, _NOT_YET) if a.switched_at is None else a.switched_at + soak
 
 
 def _class_of(a: Assignment) -> str:

@@ -118,7 +118,7 @@ def _due(now: datetime) -> Any:
         .join(Rollout, col(Rollout.id) == col(_G.rollout_id))
         .join(RolloutCell, mine)
         .where(
-            col(Rollout.state) == RolloutState.RUNNING.value,
+            col(Rollout.state).in_((RolloutState.RUNNING.value, RolloutState.AWAITING_APPROVAL.value)),
             col(_G.next_at) <= now,
             or_(col(_G.lease_until).is_(None), col(_G.lease_until) <= now),
             is_turn,

@@ -16,9 +16,11 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase, assignment_of
+from edgefleet_server.rollout.candidacy import as_install, soak_anew
 from edgefleet_server.rollout.machines import CHAIN, CHAIN_EVENTS, IN_FLIGHT, AssignmentEvent, step_assignment
 from edgefleet_server.rollout.model import Assignment, AssignmentMoved, AssignmentNoted, DeviceDeadlines, Report
 from edgefleet_server.rollout.rules import LOST
+from edgefleet_server.rollout.shape import Mode
 
 TRANSIENT: Final = frozenset({ErrorClass.NETWORK, ErrorClass.DISK, ErrorClass.MEMORY, ErrorClass.DEADLINE})
 HELD_CODE: Final = "install.held"
@@ -44,11 +46,12 @@ Heard = list[AssignmentMoved | AssignmentNoted]
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a device is held to. digest: sha256 of the release's bundle for its profile."""
+    """What a device is held to. digest: sha256 of the release's bundle for its profile; mode: of its stage."""
 
     digest: str
     limits: DeviceDeadlines
     soak: timedelta
+    mode: Mode = Mode.ACTIVE
 
 
 def hear(assignment: Assignment, report: Report | None, terms: Terms, now: datetime) -> tuple[Assignment, Heard]:
@@ -57,12 +60,24 @@ def hear(assignment: Assignment, report: Report | None, terms: Terms, now: datet
     report: None when the device never said anything.
     """
     steps: Heard = []
+    if report is not None and terms.mode is not Mode.ACTIVE:
+        assignment, report = _take_candidate(assignment, report, terms.digest, now, steps)
     if report is not None:
         assignment = _take_report(assignment, report, terms, now, steps)
         assignment = _confirm_back(assignment, report, terms.digest, now, steps)
     if assignment.state in IN_FLIGHT and not assignment.back_gen:
         assignment = _take_time(assignment, report, terms.limits, now, steps)
     return assignment, steps
+
+
+def _take_candidate(
+    a: Assignment, report: Report, digest: str, now: datetime, steps: Heard
+) -> tuple[Assignment, Report]:
+    """Return the assignment with its soak as the candidate's state has it, and the report in the words of an install."""
+    soaking = soak_anew(a, report, digest, now)
+    if soaking != a:
+        steps.append(AssignmentNoted(soaking))
+    return soaking, as_install(report, soaking, digest)
 
 
 def with_patience(assignment: Assignment, missed: timedelta, now: datetime) -> Assignment:
@@ -106,7 +121,7 @@ def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, ste
 
 
 def _has_soaked(a: Assignment, terms: Terms, now: datetime) -> bool:
-    return now >= (a.switched_at or now) + terms.soak
+    return a.switched_at is not None and now >= a.switched_at + terms.soak
 
 
 def _reached(a: Assignment, report: Report, digest: str) -> AssignmentState:

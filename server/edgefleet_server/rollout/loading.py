@@ -15,12 +15,16 @@ from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout import gate_store, pace_store, quality_store, store
 from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
-from edgefleet_server.rollout.model import Bundle, Member, Report, RolloutState, Snapshot
+from edgefleet_server.rollout.model import Bundle, Member, Report, RolloutState, Snapshot, Spec
 from edgefleet_server.rollout.pace import NO_PACE_FACTS
+from edgefleet_server.rollout.populating import by_stratum, members_of
+from edgefleet_server.rollout.shape import NO_WAY_BACK, PREVIOUS, CandidateReport, Membership
 from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.superseding import queued_behind
 from edgefleet_server.rollout.tables import Rollout
 
 _NOBODY: Final[tuple[Member, ...]] = ()
+_WALKS: Final = (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
 
 
 class Loader:
@@ -37,21 +41,24 @@ class Loader:
         assignments = store.assignments(session, row.id)
         devices = [one.device for one in assignments]
         model = ModelName(row.model)
-        pace = pace_store.pace_facts(session, self._fleet, row.id, spec, assignments)
+        bundles = self.bundles(ReleaseRef(model, row.version))  # type: ignore[arg-type]
+        members = self.members(session, spec, row.id, bundles) if state in _WALKS else _NOBODY
         return Snapshot(
             id=RolloutId(row.id),
             state=state,
             spec=spec,
-            pace=pace,
+            pace=pace_store.pace_facts(session, self._fleet, row.id, spec, assignments),
             salt=row.salt,
-            bundles=self.bundles(ReleaseRef(model, row.version)),  # type: ignore[arg-type]
-            members=self.members(row.selector) if state is RolloutState.RUNNING else _NOBODY,
+            bundles=by_stratum(bundles, members, assignments),
+            members=members,
             cells=tuple(store.cells(session, row.id)),
             assignments=tuple(assignments),
             reports=self.reports(devices, model),
             answers=gate_store.answers(session, row.id),
             code=row.code,
             reason=row.reason,
+            behind=queued_behind(session, self, row, spec) if state is RolloutState.VALIDATING else (),
+            way_back=by_stratum(self.way_back(spec), members, assignments),
             measured=() if spec.quality is None else quality_store.measured(session, row.id),
         )
 
@@ -65,12 +72,13 @@ class Loader:
         is_open = is_whole and row.state in ROLLOUT_ACTIVE
         waiting = [one.device for one in assignments if one.state is AssignmentState.ELIGIBLE] if is_open else []
         asks = bool(waiting) and spec.pacing.limits.are_set
+        bundles = self.bundles(ReleaseRef.parse(spec.release)) if asks else {}
         return Snapshot(
             id=RolloutId(row.id),
             state=RolloutState(row.state),
             spec=spec,
             salt=row.salt,
-            bundles=self.bundles(ReleaseRef.parse(spec.release)) if asks else {},
+            bundles=by_stratum(bundles, _NOBODY, assignments),
             members=_NOBODY,
             cells=tuple(store.cells(session, row.id)),
             assignments=tuple(assignments),
@@ -80,14 +88,26 @@ class Loader:
             measured=() if spec.quality is None else quality_store.measured(session, row.id),
         )
 
+    def way_back(self, spec: Spec) -> dict[ProfileName, Bundle]:
+        """Return the bundles of the release that `rollback_to` names, by profile; nothing where it names none."""
+        back = spec.shape.rollback_to
+        return {} if back in (PREVIOUS, NO_WAY_BACK) else self.bundles(ReleaseRef.parse(back))
+
     def bundles(self, ref: ReleaseRef) -> dict[ProfileName, Bundle]:
         """Return the release's signed bundles by profile."""
         release = self._registry.release(ref)
         return {one.profile: Bundle(one.target, one.sha256, one.length) for one in release.bundles}
 
-    def members(self, selector: str) -> tuple[Member, ...]:
-        """Return the devices that a selector matches now."""
-        return tuple(Member(one.id, one.profile) for one in self._fleet.population(selector))
+    def members(
+        self, session: Session, spec: Spec, rollout_id: str | None, bundles: Mapping[ProfileName, Bundle] | None = None
+    ) -> tuple[Member, ...]:
+        """Return the devices of a rollout now; of one that is not made yet (None), those that it would have.
+
+        bundles: of its release, by profile; needed for the stages that run it beside a version only.
+        """
+        is_fixed = rollout_id is not None and spec.shape.membership is Membership.SNAPSHOT
+        frozen = store.frozen_members(session, rollout_id) if is_fixed and rollout_id is not None else None
+        return members_of(self._fleet, spec, bundles or {}, frozen)
 
     def reports(self, devices: Sequence[DeviceId], model: ModelName) -> dict[DeviceId, Report]:
         """Return what devices say of a model."""
@@ -139,4 +159,16 @@ def _report(said: ModelReport, want: WantedRef | None) -> Report:
         is_online=said.status is DeviceStatus.ONLINE,
         last_seen=said.last_seen,
         wanted_by_server="" if want is None or want.active is None else want.active.sha256,
+        candidate=_candidate(said, want),
+    )
+
+
+def _candidate(said: ModelReport, want: WantedRef | None) -> CandidateReport:
+    told, wanted = said.candidate, want.candidate if want is not None else None
+    return CandidateReport(
+        sha256=told.sha256 if told is not None else "",
+        state=told.state if told is not None else "",
+        code=told.code if told is not None else "",
+        reason=told.reason if told is not None else "",
+        wanted_by_server=wanted.sha256 if wanted is not None else "",
     )

@@ -80,6 +80,7 @@ class AssignmentEvent(StrEnum):
     SUPERSEDE = "supersede"
     CANCEL = "cancel"
     REGRESS = "regress"
+    GO_ON = "go_on"
 
 
 def _edges(states: Iterable[_State], event: _Event, to: _State) -> dict[tuple[_State, _Event], _State]:
@@ -119,12 +120,13 @@ ROLLOUT_TRANSITIONS: Final[Mapping[tuple[RolloutState, RolloutEvent], RolloutSta
     (_R.VALIDATING, _RE.ASK_APPROVAL): _R.AWAITING_APPROVAL,
     (_R.VALIDATING, _RE.START): _R.RUNNING,
     (_R.AWAITING_APPROVAL, _RE.START): _R.RUNNING,
-    # under way
-    (_R.RUNNING, _RE.PAUSE): _R.PAUSED,
+    # under way; between two stages it may wait for an approval again
+    (_R.RUNNING, _RE.ASK_APPROVAL): _R.AWAITING_APPROVAL,
+    **_edges((_R.RUNNING, _R.AWAITING_APPROVAL), _RE.PAUSE, _R.PAUSED),
     (_R.PAUSED, _RE.RESUME): _R.RUNNING,
     (_R.RUNNING, _RE.FINISH): _R.FINISHED,
     # devices that were exposed go on reporting while it is paused, so it may have to be taken back from there too
-    **_edges((_R.RUNNING, _R.PAUSED, _R.REGRESSED), _RE.ROLL_BACK, _R.ROLLING_BACK),
+    **_edges((_R.RUNNING, _R.AWAITING_APPROVAL, _R.PAUSED, _R.REGRESSED), _RE.ROLL_BACK, _R.ROLLING_BACK),
     (_R.ROLLING_BACK, _RE.ROLLED_BACK): _R.ROLLED_BACK,
     (_R.ROLLING_BACK, _RE.ROLLBACK_STUCK): _R.ROLLBACK_INCOMPLETE,
     (_R.FINISHED, _RE.REGRESS): _R.REGRESSED,
@@ -231,6 +233,8 @@ ASSIGNMENT_TRANSITIONS: Final[Mapping[tuple[AssignmentState, AssignmentEvent], A
         _A.ROLLED_BACK,
     ),
     **_edges(_UNDECIDED | {_A.HEALTHY}, _AE.SUPERSEDE, _A.SUPERSEDED),
+    # it ran the release beside the active version, and belongs to a stage now in which it is to serve
+    **_edges((_A.HEALTHY, _A.UNREACHABLE), _AE.GO_ON, _A.ELIGIBLE),
     **_edges(_UNDECIDED, _AE.CANCEL, _A.CANCELLED),
 }
 

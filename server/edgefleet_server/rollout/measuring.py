@@ -1,7 +1,8 @@
 """Takes what devices showed for the quality gate: each device's values once, a fixed time after its switch, in the tick's transaction.
 
 Its own module because it reads telemetry and writes rows, while the planner only looks at them. Rules:
-- A device is due when its period after the switch is over. It is taken when it and its control device have answers enough.
+- A device is due when its period after the switch is over, once in each mode: as a candidate, and as what serves. It is
+  taken when it and its control device have answers enough.
 - Its control device is one of the same stratum that was not offered the release until now, was no control device before, and has
   data; of those the one that will be offered it last. With nobody left the device is taken alone ("unpaired").
 - What was taken is never changed: a decision that rests on it can be made again. Who sends nothing is never taken, and so counts
@@ -33,7 +34,7 @@ CANDIDATES: Final = 3 * AT_ONCE
 WINDOWS: Final = 400
 """Newest windows of a device that are read: at a window each 15 minutes four days."""
 TRY_AGAIN: Final = timedelta(minutes=1)
-_TAKES: Final = frozenset({RolloutState.RUNNING, RolloutState.FINISHED})
+_TAKES: Final = frozenset({RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL, RolloutState.FINISHED})
 """While it is paused nobody knows who is left to compare with."""
 _log = logging.getLogger(__name__)
 
@@ -78,8 +79,10 @@ class Measurer:
 
     def _due(self, snapshot: Snapshot, gate: QualityGate, now: datetime) -> Iterator[_Due]:
         self._tried = {key: at for key, at in self._tried.items() if at + TRY_AGAIN > now}
-        known = {one.device for one in snapshot.measured}
-        waiting = [a for a in snapshot.assignments if a.device not in known and a.state in EXPOSED_STATES]
+        modes = [stage.shape.mode for stage in snapshot.spec.stages]
+        known = {(one.device, modes[one.stage]) for one in snapshot.measured}
+        fresh = [a for a in snapshot.assignments if (a.device, modes[a.stage]) not in known]
+        waiting = [a for a in fresh if a.state in EXPOSED_STATES]
         for a in sorted(waiting, key=lambda a: (a.switched_at or now, a.device)):
             began = a.switched_at
             bundle = snapshot.bundles.get(a.stratum)

@@ -17,9 +17,23 @@ import msgspec
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
-from edgefleet_server.rollout.gating import Answers, GateFact, WebhookGate
-from edgefleet_server.rollout.pace import NO_PACE_FACTS, NO_PACING, PaceEffect, PaceFacts, Pacing, Rate
-from edgefleet_server.rollout.quality_model import DeviceQuality, QualityFacts, QualityGate
+from edgefleet_server.rollout.gating import Answers, GateFact
+from edgefleet_server.rollout.pace import NO_PACE_FACTS, PaceEffect, PaceFacts
+from edgefleet_server.rollout.quality_model import DeviceQuality, QualityFacts
+from edgefleet_server.rollout.shape import NO_CANDIDATE, CandidateReport
+from edgefleet_server.rollout.spec_model import (
+    DeviceDeadlines,
+    Inconclusive,
+    InstallGate,
+    OnFail,
+    Promote,
+    Size,
+    Spec,
+    StageSpec,
+)
+
+__all__ = ["DeviceDeadlines", "Inconclusive", "InstallGate", "OnFail", "Promote", "Size", "Spec", "StageSpec"]
+"""Of `spec_model`, for those who use both. What is defined here is public, too."""
 
 SMALL_STRATUM: Final = 73
 """Clean devices that the promote e-process needs at its defaults; a stratum with fewer uses the small-fleet rules."""
@@ -57,14 +71,6 @@ class StageState(StrEnum):
     SKIPPED = "skipped"
 
 
-class Promote(StrEnum):
-    """What a stage needs before the next one opens."""
-
-    AUTO = "auto"
-    ALL_HEALTHY = "all_healthy"
-    EVIDENCE = "evidence"
-
-
 class Rule(StrEnum):
     """The promote rule that a stage uses in one stratum."""
 
@@ -80,13 +86,6 @@ class Strength(StrEnum):
     OVERRIDE = "override"
 
 
-class OnFail(StrEnum):
-    """What happens to a stratum whose stage failed."""
-
-    ROLLBACK = "rollback"
-    PAUSE = "pause"
-
-
 class VerdictKind(StrEnum):
     """What was decided about a stage."""
 
@@ -94,79 +93,6 @@ class VerdictKind(StrEnum):
     HOLD = "hold"
     PAUSE = "pause"
     ROLL_BACK = "roll_back"
-
-
-# ---- the spec, as parsed by `spec.py`
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How far a stage reaches: a percentage (0 < p <= 100) or a count; `min` devices per stratum in any case.
-
-    count is per stratum; with `count_total` it is over all strata, shared out by size.
-    """
-
-    percent: float | None = None
-    count: int | None = None
-    min: int = 0
-    count_total: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StageSpec:
-    """One stage. `soak`: how long a device must run the release before it counts as healthy."""
-
-    name: str
-    size: Size
-    soak: timedelta
-    promote: Promote
-    gates: tuple[WebhookGate, ...] = ()
-    """Webhook gates: what others say about the stage."""
-    rate: Rate | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceDeadlines:
-    """How long a device may take: to take up the offer, to download, to get to the switch, and to prove itself."""
-
-    ack: timedelta = timedelta(hours=72)
-    download: timedelta = timedelta(hours=6)
-    apply: timedelta = timedelta(minutes=10)
-    verify: timedelta = timedelta(minutes=30)
-
-
-@dataclass(frozen=True, slots=True)
-class InstallGate:
-    """Bounds on the share of devices on which the release fails (ratios) and the error probabilities of the two tests."""
-
-    max_failure: float = 0.03
-    promote_below: float = 0.05
-    alpha_abort: float = 0.01
-    alpha_promote: float = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Inconclusive:
-    """What to do when a stage has been open for `after` without a verdict."""
-
-    after: timedelta = timedelta(hours=48)
-    do: OnFail = OnFail.PAUSE
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """A whole rollout as its author wrote it. `release` is `name@version`; `selector` "" means every device."""
-
-    release: str
-    selector: str
-    stages: tuple[StageSpec, ...]
-    device: DeviceDeadlines = DeviceDeadlines()
-    gate: InstallGate = InstallGate()
-    on_fail: OnFail = OnFail.ROLLBACK
-    on_inconclusive: Inconclusive = Inconclusive()
-    pacing: Pacing = NO_PACING
-    name: str = ""
-    quality: QualityGate | None = None
 
 
 # ---- what is judged
@@ -281,10 +207,12 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A device that the rollout's selector matches now."""
+    """A device that the rollout's selector matches now. barred: stages that it may not be in; pinned: why it takes no part."""
 
     device: DeviceId
     stratum: ProfileName
+    barred: frozenset[int] = frozenset()
+    pinned: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +237,7 @@ class Report:
     last_seen: datetime | None = None
     wanted_by_server: str = ""
     """Digest that the device's present document asks for; "" = none. Another one than ours: somebody deployed over it."""
+    candidate: CandidateReport = NO_CANDIDATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +280,7 @@ class Cell:
     """One stage of one stratum. cut: devices whose rank is lower belong to the stage (0 before it opens).
 
     digest: of the bundle that its devices are offered, "" before it opens: what the brake names when the stratum fails.
+    asked_at: since when it waits for an approval; approved_by: who gave it, "" = nobody yet.
     """
 
     stage: int
@@ -368,6 +298,8 @@ class Cell:
     reason: str = ""
     strength: Strength | None = None
     bound: str = ""
+    asked_at: datetime | None = None
+    approved_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,6 +327,10 @@ class Snapshot:
     pace: PaceFacts = NO_PACE_FACTS
     measured: tuple[DeviceQuality, ...] = ()
     """What was measured of devices so far, for the quality gate."""
+    behind: tuple[str, ...] = ()
+    """Older rollouts that a queued one waits for."""
+    way_back: Mapping[ProfileName, Bundle] = field(default_factory=dict)
+    """Bundles of the release that `rollback_to` names: what a device goes back to instead of what it ran before."""
 
 
 # ---- what the planner wants done
@@ -463,10 +399,15 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
-    """Write what the device ran before into its document. With `is_rollback` the document's gen becomes `back_gen`."""
+    """Write what the device ran before into its document. With `is_rollback` the document's gen becomes `back_gen`.
+
+    is_beside: it runs the release as a candidate, which is ended. to: what it gets instead of what it ran before.
+    """
 
     device: DeviceId
     is_rollback: bool
+    is_beside: bool = False
+    to: Bundle | None = None
 
 
 @dataclass(frozen=True, slots=True)

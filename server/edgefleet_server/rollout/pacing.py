@@ -20,7 +20,7 @@ from typing import Final
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import leases, retrying
 from edgefleet_server.rollout.admitting import Ledger
-from edgefleet_server.rollout.draft import Draft, withdrawn
+from edgefleet_server.rollout.draft import withdrawn
 from edgefleet_server.rollout.facts import is_failure
 from edgefleet_server.rollout.hearing import DEAF, TRANSIENT, moved
 from edgefleet_server.rollout.machines import AssignmentEvent
@@ -33,6 +33,8 @@ from edgefleet_server.rollout.model import (
     RolloutState,
 )
 from edgefleet_server.rollout.pace import OFFLINE, CountAs, LeaseEnded, MinuteNoted
+from edgefleet_server.rollout.shape import Mode
+from edgefleet_server.rollout.walking import ShapedDraft
 
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
@@ -41,7 +43,7 @@ _OUT: Final = frozenset({_S.FAILED, _S.LOST, _S.UNREACHABLE})
 _TRANSIENT: Final = frozenset(one.value for one in TRANSIENT)
 
 
-class Paced(Draft):
+class Paced(ShapedDraft):
     """A tick in the making that keeps a pace."""
 
     @property
@@ -56,7 +58,7 @@ class Paced(Draft):
     def listen(self) -> None:
         """Hear what devices said, then what follows from it for their turn."""
         super().listen()
-        if self.state is not RolloutState.RUNNING:
+        if self.state not in (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL):
             return
         self._give_time_after_absence()
         for a in list(self.assignments.values()):
@@ -84,6 +86,8 @@ class Paced(Draft):
 
     def _follow_up(self, a: Assignment) -> None:
         retries, report = self.snapshot.spec.pacing.retries, self.snapshot.reports.get(a.device)
+        if self.mode(a.stage) is not Mode.ACTIVE:
+            return  # a candidate that waits or is suspended has not failed: the device tries by itself
         match retrying.sequel(a, report, self._terms(a).digest, retries):
             case retrying.Sequel.AGAIN:
                 assert retries is not None
@@ -119,7 +123,7 @@ class Paced(Draft):
     def _stop(self, a: Assignment) -> None:
         """Take an offer's document back, so that the device does not go on by itself."""
         if self.asks_for_release(a):
-            self.effects.append(GiveBack(a.device, is_rollback=False))
+            self.effects.append(GiveBack(a.device, is_rollback=False, is_beside=self.is_beside(a)))
 
     # ---- who is away
 
@@ -183,7 +187,13 @@ class Paced(Draft):
         is_there = report is not None and report.is_online and not report.is_revoked
         lane = self.lane(a.stratum)
         may_go_on = not lane.has_failed and not a.back_gen
-        return is_there and may_go_on and not self.asks_for_release(a) and self.time_to_answer(a) > timedelta()
+        return is_there and may_go_on and not self._is_asked(a) and self.time_to_answer(a) > timedelta()
+
+    def _is_asked(self, a: Assignment) -> bool:
+        """Whether the device's document asks for the release in the mode of its stage."""
+        if self.mode(a.stage) is not Mode.ACTIVE:
+            return self.is_beside(a)
+        return self.asks_for_release(a) and not self.is_beside(a)
 
     def time_to_answer(self, a: Assignment) -> timedelta:
         """Return what is left of `ack_deadline` after offers that were recalled."""

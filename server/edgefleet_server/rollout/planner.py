@@ -42,12 +42,14 @@ from edgefleet_server.rollout.model import (
     VerdictKind,
 )
 from edgefleet_server.rollout.pacing import Paced
+from edgefleet_server.rollout.shape import profile_of
 from edgefleet_server.rollout.watching import is_late_look, reopen_if_bad
 
 JOINER_SHARE: Final = 0.1
 _MOVING: Final = frozenset({RolloutState.RUNNING, RolloutState.ROLLING_BACK})
-_GIVES_BACK: Final = _MOVING | {RolloutState.PAUSED}
-"""A pause stops offers, not the way back of a stratum that failed."""
+_WALKS: Final = frozenset({RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL})
+_GIVES_BACK: Final = _MOVING | {RolloutState.PAUSED, RolloutState.AWAITING_APPROVAL}
+"""Waiting stops offers, not the way back of a stratum that failed."""
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
 
@@ -56,11 +58,15 @@ def plan_tick(snapshot: Snapshot, now: datetime) -> Plan:
     """Return what is to be done about a rollout now."""
     work = _Walk(snapshot, now)
     work.listen()
-    if snapshot.state is RolloutState.RUNNING:
+    if snapshot.state is RolloutState.VALIDATING:
+        work.leave_queue()  # who belongs to it is looked up once it runs: the next tick begins
+        return Plan(tuple(work.effects), now if work.effects else work.next_look())
+    if snapshot.state in _WALKS:
         work.make_cells()
         work.recall()
         work.walk_lanes()
         work.offer_to_absent()
+        work.wait_if_idle()
     if work.state is RolloutState.PAUSED:
         work.withdraw(reason="paused before its switch")  # also who was out of reach and takes its document up just now
     if snapshot.state is RolloutState.FINISHED:
@@ -85,6 +91,7 @@ class _Walk(Paced):
 
     def make_cells(self) -> None:
         """Make the cells of strata that are new: at the start all of them, later those of joiners."""
+        self.set_pinned_aside()
         strata = {m.stratum for m in self._fresh_members() if m.stratum in self.snapshot.bundles}
         for stratum in sorted(strata - {stratum for stratum, _ in self.cells}):
             for index in range(len(self.snapshot.spec.stages)):
@@ -101,21 +108,17 @@ class _Walk(Paced):
         """Say of each device for whose profile there is no bundle that it cannot take part."""
         for member in self.snapshot.members:
             if member.stratum not in self.snapshot.bundles and member.device not in self.assignments:
-                fresh = Assignment(member.device, 0, member.stratum, _S.ELIGIBLE, entered_at=self.now)
-                self.assignments[member.device] = fresh
-                self.effects.append(AssignmentMade(fresh))
-                reason = f"the release has no bundle for profile {member.stratum}"
-                self.move(moved(fresh, _E.UNFIT, self.now, reason=reason, ended_at=self.now), fresh)
+                self.set_aside(member, _E.UNFIT, f"the release has no bundle for profile {profile_of(member.stratum)}")
 
     def walk_lanes(self) -> None:
         """Walk every stratum on as far as it goes now, and only then offer: a verdict of this tick stops offers of this tick."""
         strata = [lane.stratum for lane in self.lanes()]
         for stratum in strata:
-            while self.state is RolloutState.RUNNING and self._advance(self.lane(stratum)):
+            while self.state in _WALKS and self._advance(self.lane(stratum)):
                 pass
         for stratum in strata:
             cell = self.lane(stratum).offering
-            if self.state is RolloutState.RUNNING and cell is not None:
+            if self.state in _WALKS and cell is not None:
                 self._offer(cell)
 
     def _advance(self, lane: Lane) -> bool:
@@ -124,7 +127,7 @@ class _Walk(Paced):
         if cell is None or lane.has_failed or cell.state is StageState.HELD:
             return False
         if cell.state is StageState.PENDING:
-            if self._waits_for_gate(cell):
+            if cell.asked_at is None and self._waits_for_gate(cell):  # whose word was asked for waits for that only
                 return False
             cell = self._open(lane, cell)
             if cell.state not in CELL_OPEN:
@@ -146,22 +149,28 @@ class _Walk(Paced):
         """Fix the cell's cut and open it; a cell without any device to look at follows the other strata."""
         cut = self._cut(lane, cell)
         digest = self.snapshot.bundles[cell.stratum].sha256
-        opened = replace(cell, cut=cut, population=len(self._ranks(cell.stratum)), digest=digest, opened_at=self.now)
+        opened = replace(cell, cut=cut, population=len(self._reach(cell)), digest=digest, opened_at=self.now)
         if self._is_empty(lane, cell, cut):
             return self._follow_the_others(opened, cell)
+        if not self.is_let_in(lane, cell):
+            return self.cells[cell.stratum, cell.stage]
         reason = f"opened for {opened.population} devices"
         return self.move_cell(replace(opened, code="opened", reason=reason), StageEvent.OPEN)
 
     def _cut(self, lane: Lane, cell: Cell) -> int:
-        previous = max((one.cut for one in lane.cells), default=0)
+        previous = self.cut_before(lane, cell.stage)
         size = self.snapshot.spec.stages[cell.stage].size
         share = self._share(cell) if size.count_total else None
-        return cut_of(size, sorted(self._ranks(cell.stratum).values()), previous, share)
+        return cut_of(size, sorted(self._reach(cell).values()), previous, share)
 
     def _is_empty(self, lane: Lane, cell: Cell, cut: int) -> bool:
         """Whether the stage would look at no device of this stratum, neither at new ones nor at those of earlier stages."""
-        has_some = any(a.stratum == lane.stratum and a.state not in OUTSIDE for a in self.assignments.values())
-        return not has_some and not any(value < cut for value in self._ranks(cell.stratum).values())
+        mode = self.mode(cell.stage)
+        has_some = any(
+            a.stratum == lane.stratum and a.state not in OUTSIDE and self.mode(a.stage) is mode
+            for a in self.assignments.values()
+        )
+        return not has_some and not any(value < cut for value in self._reach(cell).values())
 
     def _follow_the_others(self, opened: Cell, cell: Cell) -> Cell:
         """Skip an empty cell once its stage passed elsewhere: a stratum without a canary must not run ahead of the canary."""
@@ -191,21 +200,22 @@ class _Walk(Paced):
         return cell.state is not StageState.PENDING or not self._is_empty(lane, cell, self._cut(lane, cell))
 
     def _share(self, cell: Cell) -> int:
-        populations = {lane.stratum: len(self._ranks(lane.stratum)) for lane in self.lanes()}
+        populations = {lane.stratum: len(self._reach(lane.cells[cell.stage])) for lane in self.lanes()}
         count = self.snapshot.spec.stages[cell.stage].size.count
         assert count is not None, "the spec allows count_total with a count only"
         return shares(count, populations).get(cell.stratum, 0)
 
     def _take_in(self, lane: Lane, cell: Cell) -> None:
         """Assign the members below the cut; while a stage is soaking or judged only a few joiners at a time."""
-        ranks = self._ranks(cell.stratum)
+        ranks = self._reach(cell)
         new = sorted(
             (d for d, value in ranks.items() if value < cell.cut and d not in self.assignments), key=ranks.__getitem__
         )
         is_first_time = not any(a.stratum == cell.stratum and a.stage == cell.stage for a in self.assignments.values())
         is_opening = cell.opened_at == self.now and is_first_time
+        self.bring_on(cell, ranks)
         for device in new[: self._room_for_joiners(cell) if not is_opening else None]:
-            stage = next(one.stage for one in lane.cells if ranks[device] < one.cut or one.stage == cell.stage)
+            stage = self.stage_for(lane, cell, device, ranks[device])
             assignment = Assignment(
                 device=device,
                 stage=stage,
@@ -222,11 +232,7 @@ class _Walk(Paced):
 
     def _let_go(self, cell: Cell) -> None:
         """Take out who waits for an offer and no longer matches the selector."""
-        for a in [a for a in self.lane_assignments(cell) if a.state is _S.ELIGIBLE]:
-            stratum = self._stratum_now.get(a.device)
-            if stratum != a.stratum:
-                reason = "no longer matches the selector" if stratum is None else f"its profile is {stratum} now"
-                self.move(moved(a, _E.CANCEL, self.now, reason=reason, ended_at=self.now), a)
+        self.let_go(self.lane_assignments(cell), self._stratum_now)
 
     def _room_for_joiners(self, cell: Cell) -> int | None:
         if cell.state is StageState.EXPOSING:
@@ -250,6 +256,7 @@ class _Walk(Paced):
             if not self.take_turn(a, cell):
                 continue
             self._left_to_offer -= 1
+            self.go_on()
             after = moved(
                 a,
                 _E.OFFER,
@@ -328,6 +335,9 @@ class _Walk(Paced):
 
     def _is_last(self, cell: Cell) -> bool:
         return cell.stage == len(self.snapshot.spec.stages) - 1
+
+    def _reach(self, cell: Cell) -> dict[DeviceId, int]:
+        return self.reach(self._ranks(cell.stratum), cell.stage)
 
     def _ranks(self, stratum: ProfileName) -> dict[DeviceId, int]:
         """Return the ranks of a stratum's devices.

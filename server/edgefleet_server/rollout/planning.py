@@ -14,12 +14,15 @@ from typing import Final, Literal
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.rollout.costing import NO_COST, PlanCost
 from edgefleet_server.rollout.evidence import log_e_promote, threshold
-from edgefleet_server.rollout.membership import count_below, cut_of, rank, shares, stage_of
 from edgefleet_server.rollout.model import Bundle, InstallGate, Member, Promote, Rule, Spec, StageSpec
-from edgefleet_server.rollout.quality_planning import OUT_OF_REACH, first_out_of_reach
+from edgefleet_server.rollout.placing import PlacedStratum, place
+from edgefleet_server.rollout.power import StratumPower, rule_in, stands_in, stratum_power
+from edgefleet_server.rollout.quality_model import QualityGate
+from edgefleet_server.rollout.quality_planning import OUT_OF_REACH, out_of_reach
 from edgefleet_server.rollout.reading import duration_text
 from edgefleet_server.rollout.rules import devices_needed, rule_for
-from edgefleet_server.rollout.spec import size_text
+from edgefleet_server.rollout.shape import PIN_LABEL, Mode, profile_of
+from edgefleet_server.rollout.spec import stage_text
 
 MAX_DEVICES_SHOWN: Final = 50
 SHORT_ACK: Final = timedelta(minutes=1)
@@ -39,6 +42,9 @@ SINGLE_DEVICE: Final = "single_device"
 NO_SOAK: Final = "no_soak"
 SHORT_ACK_DEADLINE: Final = "short_ack_deadline"
 INCONCLUSIVE_BEFORE_SOAK: Final = "inconclusive_before_soak"
+APPROVAL_STANDS_IN: Final = "approval_stands_in"
+TOO_MANY_STRATA: Final = "too_many_strata"
+MAX_STRATA: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,7 @@ class ExcludedDevice:
 
 @dataclass(frozen=True, slots=True)
 class PlanView:
-    """The plan of a rollout. ok: no finding is an error."""
+    """The plan of a rollout. ok: no finding is an error. power: what each stratum's stages can find out."""
 
     release: str
     selector: str
@@ -116,27 +122,7 @@ class PlanView:
     stages: tuple[PlannedStage, ...]
     excluded: tuple[ExcludedDevice, ...]
     cost: PlanCost = NO_COST
-
-
-@dataclass(frozen=True, slots=True)
-class _Stratum:
-    """A stratum that takes part: its devices by rank, and the cut of every stage."""
-
-    name: ProfileName
-    ranked: tuple[tuple[int, DeviceId], ...]
-    cuts: tuple[int, ...]
-
-    @property
-    def population(self) -> int:
-        return len(self.ranked)
-
-    def reached(self, stage: int) -> int:
-        """Return how many devices the stage and those before it have."""
-        return count_below([value for value, _ in self.ranked], self.cuts[stage])
-
-    def added(self, stage: int) -> int:
-        """Return how many devices the stage adds."""
-        return self.reached(stage) - (self.reached(stage - 1) if stage else 0)
+    power: tuple[StratumPower, ...] = ()
 
 
 def plan(
@@ -145,19 +131,25 @@ def plan(
     members: Sequence[Member],
     bundles: Mapping[ProfileName, Bundle],
     cuts: Mapping[tuple[int, ProfileName], int] | None = None,
+    placed: Mapping[DeviceId, int] | None = None,
+    *,
+    with_power: bool = True,
 ) -> PlanView:
     """Return what a spec does with `members`, the devices that its selector matches now, and what speaks against it.
 
-    bundles: of the release, by profile. cuts: those of cells (stage, stratum) that a running rollout opened already; they
-    stay as they are.
+    bundles: of the release, by profile. cuts, placed: those of cells (stage, stratum) that a running rollout opened already,
+    and the stages of devices that take part; they stay as they are. with_power: it takes a while where the gate is a new one.
     """
-    groups: dict[ProfileName, list[DeviceId]] = defaultdict(list)
+    groups: dict[ProfileName, list[Member]] = defaultdict(list)
+    pinned = [member for member in members if member.pinned]
     for member in members:
-        groups[member.stratum].append(member.device)
-    fit = {name: devices for name, devices in groups.items() if name in bundles}
-    strata = _strata(spec, salt, fit, cuts or {})
+        if not member.pinned:
+            groups[member.stratum].append(member)
+    targets = {name: bundles.get(ProfileName(profile_of(name))) for name in groups}
+    fit = {name: some for name, some in groups.items() if targets[name] is not None}
+    strata = place(spec, salt, fit, cuts or {}, placed or {})
     findings = (
-        *_about_members(spec, groups, fit),
+        *_about_members(spec, groups, fit, len(pinned)),
         *_about_stages(spec, strata),
         *_about_quality(spec, strata),
         *_about_times(spec),
@@ -169,11 +161,12 @@ def plan(
         ok=all(finding.level != "error" for finding in findings),
         findings=tuple(sorted(findings, key=lambda finding: finding.level)),
         strata=tuple(
-            StratumView(name, len(groups[name]), bundles[name].target if name in bundles else None)
+            StratumView(name, len(groups[name]), bundle.target if (bundle := targets[name]) is not None else None)
             for name in sorted(groups)
         ),
         stages=tuple(_stage_view(spec, index, strata) for index in range(len(spec.stages))),
-        excluded=tuple(_excluded(spec, groups, fit)),
+        excluded=(*_excluded(spec, groups, fit), *map(_pinned, pinned)),
+        power=tuple(_power(spec, stratum) for stratum in strata) if with_power else (),
     )
 
 
@@ -183,63 +176,37 @@ def with_findings(made: PlanView, more: Iterable[Finding]) -> PlanView:
     return replace(made, findings=tuple(found), ok=all(finding.level != "error" for finding in found))
 
 
-def _strata(
-    spec: Spec,
-    salt: str,
-    groups: Mapping[ProfileName, Sequence[DeviceId]],
-    known: Mapping[tuple[int, ProfileName], int],
-) -> list[_Stratum]:
-    populations = {name: len(devices) for name, devices in groups.items()}
-    totals = [
-        shares(stage.size.count, populations) if stage.size.count_total and stage.size.count is not None else {}
-        for stage in spec.stages
-    ]
-    strata = []
-    for name in sorted(groups):
-        ranked = tuple(sorted((rank(salt, device), device) for device in groups[name]))
-        ranks = [value for value, _ in ranked]
-        cuts: list[int] = []
-        for index, stage in enumerate(spec.stages):
-            previous = max(cuts, default=0)
-            fixed = known.get((index, name))
-            fresh = cut_of(stage.size, ranks, previous, totals[index].get(name))
-            cuts.append(fresh if fixed is None else max(fixed, previous))
-        strata.append(_Stratum(name, ranked, tuple(cuts)))
-    return strata
+def _power(spec: Spec, stratum: PlacedStratum) -> StratumPower:
+    reached = tuple(stratum.reached(index) for index in range(len(spec.stages)))
+    return stratum_power(spec, stratum.name, stratum.population, reached)
 
 
 # ---- what is shown
 
 
-def _stage_view(spec: Spec, index: int, strata: Sequence[_Stratum]) -> PlannedStage:
+def _stage_view(spec: Spec, index: int, strata: Sequence[PlacedStratum]) -> PlannedStage:
     stage = spec.stages[index]
     return PlannedStage(
         idx=index,
         name=stage.name,
-        size_text=size_text(stage.size),
+        size_text=stage_text(stage),
         soak_s=int(stage.soak.total_seconds()),
         strata=tuple(_cell_view(spec, index, stratum) for stratum in strata),
     )
 
 
-def _cell_view(spec: Spec, index: int, stratum: _Stratum) -> PlannedCell:
-    stage = spec.stages[index]
-    rule = rule_for(stage.promote, stratum.population, spec.gate)
+def _cell_view(spec: Spec, index: int, stratum: PlacedStratum) -> PlannedCell:
+    stage, population = spec.stages[index], stratum.stages[index].population
     reached, added = stratum.reached(index), stratum.added(index)
-    first = reached - added
+    rule = rule_in(spec, index, population, reached)
     devices = tuple(
-        PlannedDevice(device, _why_here(stratum, index, place))
-        for place, (_, device) in enumerate(stratum.ranked[first : min(reached, first + MAX_DEVICES_SHOWN)], first + 1)
+        PlannedDevice(device, stratum.why_here(index, value))
+        for value, device in stratum.stages[index].devices[:MAX_DEVICES_SHOWN]
     )
-    why = _why_rule(stage, rule, stratum.population, spec.gate) if reached else NONE_HERE
+    why = _why_rule(stage, rule, population, spec.gate) if reached else NONE_HERE
+    if rule is not rule_for(stage.promote, population, spec.gate):
+        why = f"{reached} devices are too few for evidence: all must be healthy, and an approval stands in"
     return PlannedCell(stratum.name, rule.value, why, added, reached, devices)
-
-
-def _why_here(stratum: _Stratum, index: int, place: int) -> str:
-    value, _ = stratum.ranked[place - 1]
-    assert stage_of(value, stratum.cuts) == index, "places follow ranks"
-    reached = stratum.reached(index)
-    return f"number {place} of {stratum.population} by rank; the stage reaches number {reached}"
 
 
 def _why_rule(stage: StageSpec, rule: Rule, population: int, gate: InstallGate) -> str:
@@ -253,13 +220,18 @@ def _why_rule(stage: StageSpec, rule: Rule, population: int, gate: InstallGate) 
 
 
 def _excluded(
-    spec: Spec, groups: Mapping[ProfileName, Sequence[DeviceId]], fit: Mapping[ProfileName, object]
+    spec: Spec, groups: Mapping[ProfileName, Sequence[Member]], fit: Mapping[ProfileName, object]
 ) -> Iterator[ExcludedDevice]:
     for name in sorted(set(groups) - set(fit)):
-        for device in sorted(groups[name]):
-            yield ExcludedDevice(
-                device, name, f"{spec.release} has no bundle for profile {name}", _get_bundle(spec, name)
-            )
+        profile = profile_of(name)
+        for device in sorted(member.device for member in groups[name]):
+            reason = f"{spec.release} has no bundle for profile {profile}"
+            yield ExcludedDevice(device, profile, reason, _get_bundle(spec, profile))
+
+
+def _pinned(member: Member) -> ExcludedDevice:
+    advice = f"`edgectl device label {member.device} {PIN_LABEL}-` lets it take part"
+    return ExcludedDevice(member.device, profile_of(member.stratum), f"pinned: {member.pinned}", advice)
 
 
 def _get_bundle(spec: Spec, profile: str) -> str:
@@ -270,24 +242,34 @@ def _get_bundle(spec: Spec, profile: str) -> str:
 
 
 def _about_members(
-    spec: Spec, groups: Mapping[ProfileName, Sequence[DeviceId]], fit: Mapping[ProfileName, object]
+    spec: Spec, groups: Mapping[ProfileName, Sequence[Member]], fit: Mapping[ProfileName, object], pinned: int
 ) -> Iterator[Finding]:
     if not groups:
         what = f"no device matches {spec.selector!r}" if spec.selector else "there is no device"
         advice = "see `edgectl device list`; labels are set with `edgectl device label`"
+        if pinned:
+            what, advice = (
+                f"{_devices(pinned)} would take part, but each is pinned",
+                "`edgectl rollout plan` says which",
+            )
         yield Finding("error", NOTHING_MATCHED, None, None, what, advice)
         return
     for name in sorted(set(groups) - set(fit)):
         count = len(groups[name])
-        told = f"{spec.release} has no bundle for profile {name}: {_devices(count)} left out"
-        yield Finding("warning", STRATUM_WITHOUT_BUNDLE, None, name, told, _get_bundle(spec, name))
+        told = f"{spec.release} has no bundle for profile {profile_of(name)}: {_devices(count)} left out"
+        yield Finding("warning", STRATUM_WITHOUT_BUNDLE, None, name, told, _get_bundle(spec, profile_of(name)))
+    if len(groups) > MAX_STRATA:
+        told = (
+            f"{len(groups)} strata ({', '.join(spec.shape.strata)}): each is judged alone, at most {MAX_STRATA} can be"
+        )
+        yield Finding("error", TOO_MANY_STRATA, None, None, told, "leave out the label that has so many values")
     if not fit:
         told = f"{spec.release} has no bundle for any of the {_devices(sum(map(len, groups.values())))} that match"
         advice = f"`edgectl release show {spec.release}` tells what was built and what was refused"
         yield Finding("error", NO_BUNDLE, None, None, told, advice)
 
 
-def _about_stages(spec: Spec, strata: Sequence[_Stratum]) -> Iterator[Finding]:
+def _about_stages(spec: Spec, strata: Sequence[PlacedStratum]) -> Iterator[Finding]:
     for stratum in strata:
         if stratum.population == 1:
             told = f"{stratum.name} has one device: whatever is promoted there rests on it alone"
@@ -297,15 +279,24 @@ def _about_stages(spec: Spec, strata: Sequence[_Stratum]) -> Iterator[Finding]:
         for stratum in strata:
             yield from _about_cell(spec, index, stratum)
         is_needed = index == len(spec.stages) - 1 and spec.stages[index - 1].size.percent != 100  # for joiners
-        if index and strata and not is_needed and not any(stratum.added(index) for stratum in strata):
+        is_first = index and spec.stages[index - 1].shape.mode is not stage.shape.mode  # of its mode: all is new then
+        if index and strata and not is_needed and not is_first and not any(one.added(index) for one in strata):
             told = f"stage {stage.name} adds no device in any stratum: it only waits once more"
             yield Finding("warning", STAGE_ADDS_NOTHING, index, None, told, "remove it, or make it larger")
 
 
-def _about_cell(spec: Spec, index: int, stratum: _Stratum) -> Iterator[Finding]:
-    stage, reached, population = spec.stages[index], stratum.reached(index), stratum.population
-    rule = rule_for(stage.promote, population, spec.gate)
+def _about_cell(spec: Spec, index: int, stratum: PlacedStratum) -> Iterator[Finding]:
+    stage, reached, population = spec.stages[index], stratum.reached(index), stratum.stages[index].population
+    rule = rule_in(spec, index, population, reached)
     needed = devices_needed(rule, population, spec.gate)
+    if reached and stands_in(spec, index) and rule is not rule_for(stage.promote, population, spec.gate):
+        told = (
+            f"stage {stage.name} reaches {_devices(reached)} of {stratum.name}, too few for evidence: all must be healthy, and "
+            f"the approval of {spec.stages[index + 1].name} stands in for the rest"
+        )
+        yield Finding(
+            "warning", APPROVAL_STANDS_IN, index, stratum.name, told, "who approves should know how little it shows"
+        )
     if reached == 0:
         told = f"stage {stage.name} has no device of {stratum.name}: {NONE_HERE}"
         yield Finding("warning", STAGE_SKIPPED, index, stratum.name, told, "raise the count, or write min: 2")
@@ -331,16 +322,29 @@ def _about_cell(spec: Spec, index: int, stratum: _Stratum) -> Iterator[Finding]:
         )
 
 
-def _about_quality(spec: Spec, strata: Sequence[_Stratum]) -> Iterator[Finding]:
+def _about_quality(spec: Spec, strata: Sequence[PlacedStratum]) -> Iterator[Finding]:
     if spec.quality is None:
         return
     for stratum in strata:
-        reached = [stratum.reached(index) for index in range(len(spec.stages))]
-        found = first_out_of_reach(spec.quality, spec.gate.alpha_promote, stratum.population, reached)
-        if found is not None:
-            index, told, advice = found
+        found = [
+            (index, told, advice)
+            for mode in dict.fromkeys(stage.shape.mode for stage in spec.stages)
+            for index, told, advice in _out_of_reach(spec, spec.quality, stratum, mode)
+        ]
+        found.sort(key=lambda one: (stands_in(spec, one[0]), one[0]))
+        for index, told, advice in found[:1]:  # the first one that nobody's approval follows, else the first
             where = f"stage {spec.stages[index].name} of {stratum.name}"
-            yield Finding("error", OUT_OF_REACH, index, stratum.name, f"{where}: {told}", advice)
+            level: Literal["error", "warning"] = "warning" if stands_in(spec, index) else "error"
+            yield Finding(level, OUT_OF_REACH, index, stratum.name, f"{where}: {told}", advice)
+
+
+def _out_of_reach(spec: Spec, gate: QualityGate, stratum: PlacedStratum, mode: Mode) -> Iterator[tuple[int, str, str]]:
+    """Yield the stages of a mode whose gate cannot be met. Each mode is measured anew; who had the release is no control."""
+    own = [index for index, stage in enumerate(spec.stages) if stage.shape.mode is mode]
+    touched = max((stratum.reached(index) for index in range(own[0])), default=0)
+    reached = [stratum.reached(index) for index in own]
+    for nth, told, advice in out_of_reach(gate, spec.gate.alpha_promote, stratum.population, reached, touched):
+        yield own[nth], told, advice
 
 
 def _need_in_words(rule: Rule, needed: float) -> str:

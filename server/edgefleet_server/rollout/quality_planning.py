@@ -4,7 +4,7 @@ Its own module because `planning` counts who belongs where, and this how many of
 Source: the tests of `sequences`; ADR 0038.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from edgefleet_server.rollout.evidence import threshold
@@ -22,17 +22,18 @@ def devices_needed(metric: QualityMetric, alpha: float) -> float:
     return clean_needed(scale.low, scale.high, scale.at, scale.step, threshold(alpha), best)
 
 
-def comparable(gate: QualityGate, population: int, reached: Sequence[int]) -> list[int]:
+def comparable(gate: QualityGate, population: int, reached: Sequence[int], touched: int = 0) -> list[int]:
     """Return per stage how many devices can have a value by its end. reached: devices of the stages up to and with it.
 
-    With a holdout each needs a device of its own that does not have the release yet.
+    With a holdout each needs a device of its own that does not have the release yet. touched: devices that have it by then from
+    stages of another mode.
     """
     if gate.control is not Control.HOLDOUT:
         return list(reached)
     found: list[int] = []
     pairs = before = 0
     for count in reached:
-        pairs += min(count - before, max(0, population - count - pairs))
+        pairs += min(count - before, max(0, population - max(count, touched) - pairs))
         before = count
         found.append(pairs)
     return found
@@ -42,17 +43,23 @@ def first_out_of_reach(
     gate: QualityGate, alpha: float, population: int, reached: Sequence[int]
 ) -> tuple[int, str, str] | None:
     """Return the first stage of a stratum that cannot pass the gate, what is wrong, and what to do; None when all can."""
+    return next(out_of_reach(gate, alpha, population, reached), None)
+
+
+def out_of_reach(
+    gate: QualityGate, alpha: float, population: int, reached: Sequence[int], touched: int = 0
+) -> Iterator[tuple[int, str, str]]:
+    """Yield every stage of a stratum that cannot pass the gate, what is wrong, and what to do. touched: see `comparable`."""
     metrics = [metric for metric in gate.metrics if metric.name is not Metric.DRIFT]
     if not metrics:
-        return None
+        return
     hardest = max(metrics, key=lambda metric: devices_needed(metric, alpha))
     needed = devices_needed(hardest, alpha)
-    counts = reached if hardest.bound in (Bound.MIN, Bound.MAX) else comparable(gate, population, reached)
+    counts = reached if hardest.bound in (Bound.MIN, Bound.MAX) else comparable(gate, population, reached, touched)
     for index, (count, have) in enumerate(zip(reached, counts, strict=True)):
         if count and have < needed:
             whom = (
                 "can be compared with one that has the release later" if counts is not reached else "are in it so far"
             )
             told = f"{have} devices {whom}, but {hardest.name.value} takes {needed:.0f} at the least"
-            return index, told, "make the stage larger, leave quality out for so few devices, or promote it by hand"
-    return None
+            yield index, told, "make the stage larger, leave quality out for so few devices, or promote it by hand"

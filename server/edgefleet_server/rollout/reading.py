@@ -16,18 +16,6 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 
 MAX_DURATION: Final = timedelta(days=365)
 MAX_ERRORS: Final = 100
-LATER: Final = frozenset(
-    {
-        "approval",
-        "match",
-        "membership",
-        "mode",
-        "rollback_to",
-        "strata",
-        "supersede",
-    }
-)
-"""Fields of the full spec that this version does not have (fleet.md §5.2)."""
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
@@ -202,7 +190,5 @@ def _listed(words: Sequence[str], last: str = "and") -> str:
 
 
 def _unknown(key: str, allowed: Sequence[str]) -> str:
-    if key in LATER:
-        return "is not available yet in this version; remove it"
     near = get_close_matches(key, allowed, n=1, cutoff=0.6) or [name for name in allowed if name.startswith(f"{key}_")]
     return f"is not a field here; {f'did you mean {near[0]}?' if near else f'expected {_listed(allowed)}'}"

@@ -10,7 +10,8 @@ from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.paging import ListOf, Paging, cut_page
 from edgefleet_server.parts import Parts
 from edgefleet_server.rollout.planning import PlanView
-from edgefleet_server.rollout.schemas import CommandIn, SpecIn, UndoIn
+from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, SpecIn, UndoIn
+from edgefleet_server.rollout.strategy_views import StrategyView, strategies, strategy
 from edgefleet_server.rollout.undoing import UndoView
 from edgefleet_server.rollout.views import DecisionView, RolloutDevice, RolloutView
 
@@ -24,6 +25,8 @@ def build_router(parts: Parts) -> APIRouter:
     _add_making(router, parts)
     _add_reading(router, parts)
     _add_steering(router, parts)
+    _add_answers(router, parts)
+    _add_strategies(router)
     return router
 
 
@@ -115,3 +118,32 @@ def _add_steering(router: APIRouter, parts: Parts) -> None:
     def undo_model(said: UndoIn, caller: Operator) -> UndoView:
         """Take every device of a model back to what it ran before; with `dry_run` only tell what that would do."""
         return rollouts.undo(said.name, caller.name, said.reason, dry_run=said.dry_run)
+
+
+def _add_answers(router: APIRouter, parts: Parts) -> None:
+    rollouts = parts.rollout
+
+    @router.post("/rollouts/{rollout_id}:approve", operation_id="approve_rollout")
+    def approve_rollout(rollout_id: str, said: AnswerIn, caller: Viewer) -> RolloutView:
+        """Let the stages that wait for an approval open; needs the role that their spec names."""
+        rollouts.approve(rollout_id, caller, said.reason, said.stratum)
+        return rollouts.reader.rollout(rollout_id)
+
+    @router.post("/rollouts/{rollout_id}:deny", operation_id="deny_rollout")
+    def deny_rollout(rollout_id: str, said: AnswerIn, caller: Viewer) -> RolloutView:
+        """Refuse the stages that wait: what was rolled out there goes back; needs the role that their spec names."""
+        rollouts.deny(rollout_id, caller, said.reason, said.stratum)
+        return rollouts.reader.rollout(rollout_id)
+
+
+def _add_strategies(router: APIRouter) -> None:
+    @router.get("/rollout-strategies", operation_id="list_rollout_strategies")
+    def list_rollout_strategies(_caller: Viewer) -> ListOf[StrategyView]:
+        """List the named strategies, each with the stages that it stands for."""
+        found = strategies()
+        return ListOf(items=found, next_cursor=None, total=len(found))
+
+    @router.get("/rollout-strategies/{name}", operation_id="get_rollout_strategy")
+    def get_rollout_strategy(name: str, _caller: Viewer) -> StrategyView:
+        """Return one strategy as the spec that it stands for."""
+        return strategy(name)

@@ -12,7 +12,16 @@ class CommandIn(BaseModel):
 
     reason: str = Field(default="", max_length=500)
     rollback: bool = False
-    stratum: str | None = Field(default=None, max_length=63)
+    stratum: str | None = Field(default=None, max_length=800)
+
+
+class AnswerIn(BaseModel):
+    """What a person says of stages that wait for an approval. stratum: only there (null: all that wait)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(default="", max_length=500)
+    stratum: str | None = Field(default=None, max_length=800)
 
 
 class UndoIn(BaseModel):

@@ -6,21 +6,22 @@ of the engine that began before it writes nothing.
 
 import base64
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.ids import DeviceId, ReleaseRef, RolloutId, parse_model_name
+from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, RolloutId, parse_model_name
+from edgefleet_server.access.model import Principal
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.rollout import control, store, undoing
+from edgefleet_server.rollout import approving, control, store, undoing
 from edgefleet_server.rollout.carrying import Carrier, event_of
 from edgefleet_server.rollout.costing import cost_of
-from edgefleet_server.rollout.errors import ActiveExistsError, IllegalStateError, LintError, ReasonNeededError
+from edgefleet_server.rollout.errors import IllegalStateError, LintError, ReasonNeededError
 from edgefleet_server.rollout.facts import UNCOUNTED
 from edgefleet_server.rollout.loading import Loader
 from edgefleet_server.rollout.machines import (
@@ -29,11 +30,14 @@ from edgefleet_server.rollout.machines import (
     step_rollout,
 )
 from edgefleet_server.rollout.measuring import Measurer
-from edgefleet_server.rollout.model import Member, Plan, RolloutState, Snapshot, Spec
+from edgefleet_server.rollout.model import Assignment, Bundle, Member, Plan, RolloutState, Snapshot, Spec
 from edgefleet_server.rollout.pace import NO_PACING
 from edgefleet_server.rollout.pace_lint import pace_findings
 from edgefleet_server.rollout.planning import PlanView, plan, with_findings
+from edgefleet_server.rollout.populating import by_stratum, selectors_in
+from edgefleet_server.rollout.shape import NO_WAY_BACK, PREVIOUS, Membership, Supersede
 from edgefleet_server.rollout.spec import API_VERSION, KIND, dump_spec, parse_spec
+from edgefleet_server.rollout.superseding import Overlap, in_the_way, is_going_back, overlaps
 from edgefleet_server.rollout.tables import Rollout
 from edgefleet_server.rollout.undoer import Undoer, steered
 from edgefleet_server.rollout.views import RolloutReader
@@ -77,9 +81,7 @@ class RolloutService:
 
     def plan(self, document: Any) -> PlanView:
         """Return what a spec would do now, with its findings. Raises BadSpecError and what the registry raises."""
-        spec = parse_spec(document)
-        members = self.loader.members(spec.selector)
-        return self._with_cost(self._plan(spec, _new_salt(), members), spec, members)
+        return self._plan(parse_spec(document), _new_salt())
 
     def plan_of(self, rollout_id: str) -> PlanView:
         """Return who belongs to which stage of a rollout, and why. Raises RolloutUnknownError.
@@ -90,33 +92,69 @@ class RolloutService:
             row = store.rollout(session, rollout_id)
             spec = parse_spec(row.spec)
             known = {one.device: one for one in store.assignments(session, row.id)}
-            members = [one for one in self.loader.members(row.selector) if one.device not in known]
-            members += [Member(one.device, one.stratum) for one in known.values() if one.state not in UNCOUNTED]
+            bundles = self.loader.bundles(ReleaseRef.parse(spec.release))
+            now = {one.device: one for one in self.loader.members(session, spec, row.id, bundles)}
+            members = [one for one in now.values() if one.device not in known]
+            members += [_as_member(one, now) for one in known.values() if one.state not in UNCOUNTED]
             cuts = {
                 (one.stage, one.stratum): one.cut for one in store.cells(session, row.id) if one.opened_at is not None
             }
-            made = plan(spec, row.salt, members, self.loader.bundles(ReleaseRef.parse(spec.release)), cuts)
-            return self._with_cost(made, spec, members)
+            placed = {one.device: one.stage for one in known.values()}
+            made = plan(spec, row.salt, members, bundles, cuts, placed)
+            return self._with_cost(made, spec, members, bundles)
 
     def create(self, document: Any, by: str) -> RolloutId:
         """Start a rollout; return its id. Raises BadSpecError, LintError, ActiveExistsError and what the registry raises."""
         spec = parse_spec(document)
         ref = ReleaseRef.parse(spec.release)
         salt = _new_salt()
+        self._supersede_older(spec, ref, salt, by)
         with self._db.session() as session:
             store.lock_making(session, ref.model)
-            self._fleet.pin_groups(spec.selector)
-            members = self.loader.members(spec.selector)
-            planned = self._plan(spec, salt, members)
-            problems = [finding for finding in planned.findings if finding.level == "error"]
-            if problems:
-                raise LintError(planned.findings)
-            self._refuse_overlap(session, members, ref)
-            row = self._insert(session, spec, ref, salt, by)
+            self._check(spec, salt)
+            before = self._older(session, spec, ref)
+            if before and spec.shape.supersede is not Supersede.QUEUE:
+                raise in_the_way(before[0])
+            row = self._insert(session, spec, ref, salt, by, behind=[one.other.id for one in before])
+            if spec.shape.membership is Membership.SNAPSHOT:
+                members = self.loader.members(session, spec, None)
+                store.freeze_members(session, row.id, [one.device for one in members])
         self.wake()
         return RolloutId(row.id)
 
-    def _insert(self, session: Session, spec: Spec, ref: ReleaseRef, salt: str, by: str) -> Rollout:
+    def _check(self, spec: Spec, salt: str) -> None:
+        """Raise LintError for what cannot work, and what the registry raises for a release that is unknown."""
+        for selector in selectors_in(spec):
+            self._fleet.pin_groups(selector)
+        if spec.shape.rollback_to not in (PREVIOUS, NO_WAY_BACK):
+            self.loader.bundles(ReleaseRef.parse(spec.shape.rollback_to))
+        planned = self._plan(spec, salt, with_power=False, with_cost=False)
+        if any(finding.level == "error" for finding in planned.findings):
+            raise LintError(planned.findings)
+
+    def _older(self, session: Session, spec: Spec, ref: ReleaseRef) -> list[Overlap]:
+        """Return the open rollouts of the model that want one of the devices: each would undo the other."""
+        mine = {member.device for member in self.loader.members(session, spec, None) if not member.pinned}
+        return list(overlaps(session, self.loader, ref.model, mine))
+
+    def _supersede_older(self, spec: Spec, ref: ReleaseRef, salt: str, by: str) -> None:
+        """End the rollouts that a new one supersedes, each in a transaction of its own: devices are locked in one order."""
+        if spec.shape.supersede is not Supersede.CANCEL_OLDER:
+            return
+        with self._db.session() as session:
+            self._check(spec, salt)
+            older = self._older(session, spec, ref)
+            for one in older:
+                if is_going_back(session, one.other):
+                    raise in_the_way(one, is_going_back=True)
+            ids = [one.other.id for one in older]
+        said = f"superseded by a rollout of {spec.release} that {by} made"
+        for rollout_id in ids:
+            self._steer(rollout_id, by, "supersede", lambda snap: control.plan_supersede(snap, self._clock.now(), said))
+
+    def _insert(
+        self, session: Session, spec: Spec, ref: ReleaseRef, salt: str, by: str, *, behind: Sequence[str]
+    ) -> Rollout:
         now = self._clock.now()
         row = Rollout(
             id=_new_id(),
@@ -135,39 +173,34 @@ class RolloutService:
         session.add(row)
         session.flush()
         events = []
-        for event, reason in ((RolloutEvent.VALIDATE, "created"), (RolloutEvent.START, "its spec has no error")):
+        start = [] if behind else [(RolloutEvent.START, "its spec has no error")]
+        waits = f"waits until {', '.join(behind)} has ended" if behind else "created"
+        for event, reason in ((RolloutEvent.VALIDATE, waits), *start):
             before = RolloutState(row.state)
             row.state, row.reason = step_rollout(before, event).value, reason
             events.append(event_of(row, "rollout", before.value, row.state, by, reason=reason))
         self._fleet.add_events(events)
         return row
 
-    def _plan(self, spec: Spec, salt: str, members: Sequence[Member]) -> PlanView:
-        made = plan(spec, salt, members, self.loader.bundles(ReleaseRef.parse(spec.release)))
-        if spec.pacing == NO_PACING and all(stage.rate is None for stage in spec.stages):
-            return made
-        return with_findings(made, pace_findings(spec, self._fleet.population(spec.selector), self._clock.now()))
+    def _plan(self, spec: Spec, salt: str, *, with_power: bool = True, with_cost: bool = True) -> PlanView:
+        bundles = self.loader.bundles(ReleaseRef.parse(spec.release))
+        with self._db.read() as session:
+            members = self.loader.members(session, spec, None, bundles)
+        made = plan(spec, salt, members, bundles, with_power=with_power)
+        if spec.pacing != NO_PACING or any(stage.rate is not None for stage in spec.stages):
+            wanted = {one.device for one in members if not one.pinned}
+            devices = [one for one in self._fleet.population(spec.selector) if one.id in wanted]
+            made = with_findings(made, pace_findings(spec, devices, self._clock.now()))
+        return self._with_cost(made, spec, members, bundles) if with_cost else made
 
-    def _with_cost(self, made: PlanView, spec: Spec, members: Sequence[Member]) -> PlanView:
-        """Return a plan that also says what the devices have to download."""
-        ref = ReleaseRef.parse(spec.release)
-        said = self.loader.reports([one.device for one in members], ref.model)
+    def _with_cost(
+        self, made: PlanView, spec: Spec, members: Sequence[Member], bundles: Mapping[ProfileName, Bundle]
+    ) -> PlanView:
+        """Return a plan that also says what the devices have to download. bundles: of the release, by profile."""
+        going = [one for one in members if not one.pinned]
+        said = self.loader.reports([one.device for one in going], ReleaseRef.parse(spec.release).model)
         held = {device: {one.active_sha256, one.previous_sha256} for device, one in said.items()}
-        return replace(made, cost=cost_of(members, self.loader.bundles(ref), held))
-
-    def _refuse_overlap(self, session: Session, members: Sequence[Member], ref: ReleaseRef) -> None:
-        """Two open rollouts of one model must not want the same device: each would undo the other."""
-        mine: set[DeviceId] = {member.device for member in members}
-        for other in store.active(session, ref.model):
-            theirs = {one.device for one in store.assignments(session, other.id)}
-            theirs |= {member.device for member in self.loader.members(other.selector)}
-            shared = sorted(mine & theirs)
-            if shared:
-                raise ActiveExistsError(
-                    f"Rollout {other.id} of {other.model}@{other.version} is {other.state} and shares {len(shared)} "
-                    f"devices with this one, {shared[0]} among them.",
-                    next_step=f"Let it end, or `edgectl rollout abort {other.id}`.",
-                )
+        return replace(made, cost=cost_of(going, by_stratum(bundles, going, ()), held))
 
     # ---- finding
 
@@ -245,12 +278,37 @@ class RolloutService:
             self.carrier.carry(session, row, snapshot, undoing.plan_reopening(snapshot, now, said), actor=by, now=now)
             done.append(row.id)
         for release, ways in undoing.adopted(found.ways):
-            row = self._insert(session, parse_spec(_undo_spec(release)), ReleaseRef.parse(release), _new_salt(), by)
+            spec = parse_spec(_undo_spec(release))
+            row = self._insert(session, spec, ReleaseRef.parse(release), _new_salt(), by, behind=())
             snapshot = self.loader.snapshot(session, row)
             made = undoing.plan_adoption(snapshot, now, said, ways)
             self.carrier.carry(session, row, snapshot, made, actor=by, now=now)
             done.append(row.id)
         return done
+
+    def approve(self, rollout_id: str, caller: Principal, reason: str, stratum: str | None) -> None:
+        """Let the stages that wait for it open. Raises NotApproverError, IllegalStateError."""
+        said = _said("approved", caller.name, reason)
+        self._answer(rollout_id, caller, "approve", stratum, said)
+
+    def deny(self, rollout_id: str, caller: Principal, reason: str, stratum: str | None) -> None:
+        """Refuse the stages that wait; see `control.plan_denial`. Raises NotApproverError, IllegalStateError."""
+        said = _said("denied", caller.name, reason)
+        self._answer(rollout_id, caller, "deny", stratum, said)
+
+    def _answer(self, rollout_id: str, caller: Principal, verb: str, stratum: str | None, said: str) -> None:
+        def make(snapshot: Snapshot) -> Plan:
+            cells = approving.waiting(snapshot.cells, stratum)
+            if not cells or snapshot.state not in (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL):
+                raise IllegalTransitionError("no stage waits for an approval")
+            for cell in cells:
+                approving.refuse_unless_approver(snapshot.spec.stages[cell.stage], caller)
+            now = self._clock.now()
+            if verb == "deny":
+                return control.plan_denial(snapshot, now, said, stratum)
+            return control.plan_approval(snapshot, now, caller.name, said, stratum)
+
+        self._steer(rollout_id, caller.name, verb, make)
 
     def _steer(self, rollout_id: str, by: str, verb: str, make: Callable[[Snapshot], Plan]) -> None:
         with self._db.session() as session:
@@ -275,9 +333,15 @@ class RolloutService:
     def _uses_group(self, group: str) -> str | None:
         with self._db.read() as session:
             for row in store.active(session):
-                if group in self._fleet.groups_in(row.selector):
+                if any(group in self._fleet.groups_in(selector) for selector in selectors_in(parse_spec(row.spec))):
                     return f"rollout {row.id} of {row.model}@{row.version} is {row.state} and names it"
         return None
+
+
+def _as_member(one: Assignment, now: Mapping[DeviceId, Member]) -> Member:
+    """Return a device that takes part: in the stratum in which it does, whatever it is labelled now."""
+    found = now.get(one.device)
+    return Member(one.device, one.stratum, found.barred if found is not None else frozenset())
 
 
 def _said(what: str, by: str, reason: str) -> str:

@@ -30,6 +30,17 @@ from edgefleet_server.rollout.pace_spec import FIELDS as PACE_FIELDS
 from edgefleet_server.rollout.pace_spec import dump_pacing, dump_rate, dump_retries, read_pacing, read_rate
 from edgefleet_server.rollout.quality_spec import dump_quality, parse_quality
 from edgefleet_server.rollout.reading import Place, duration_text
+from edgefleet_server.rollout.shape_spec import (
+    SPEC_FIELDS,
+    STAGE_FIELDS,
+    check_modes,
+    dump_spec_shape,
+    dump_stage_shape,
+    parse_spec_shape,
+    parse_stage_shape,
+    shape_text,
+)
+from edgefleet_server.rollout.strategies import STRATEGIES, with_promote
 
 API_VERSION: Final = "edgefleet/v1"
 KIND: Final = "Rollout"
@@ -37,27 +48,17 @@ MAX_STAGES: Final = 32
 MAX_COUNT: Final = 1_000_000
 MAX_ALPHA: Final = 0.5
 DEFAULT_SOAK: Final = timedelta(minutes=10)
-DEFAULT_STAGES: Final = (
-    StageSpec("canary", Size(percent=5, min=2), DEFAULT_SOAK, Promote.AUTO),
-    StageSpec("half", Size(percent=50), DEFAULT_SOAK, Promote.AUTO),
-    StageSpec("rest", Size(percent=100), timedelta(), Promote.AUTO),
-)
+DEFAULT_STAGES: Final = STRATEGIES["canary"].stages
 
 _NAME: Final = "[a-z0-9][a-z0-9-]{0,30}"
 _TITLE: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 _DOCUMENT: Final = ("apiVersion", "kind", "metadata", "spec")
 _SPEC: Final = (
-    "release",
-    "selector",
-    "stages",
-    "device",
-    "gates",
-    "promote",
-    "on_fail",
-    "on_inconclusive",
+    *("release", "selector", "stages", "strategy", "device", "gates", "promote", "on_fail", "on_inconclusive"),
     *PACE_FIELDS,
+    *SPEC_FIELDS,
 )
-_STAGE: Final = ("name", "size", "soak", "promote", "webhook", "rate")
+_STAGE: Final = ("name", "size", "soak", "promote", "webhook", "rate", *STAGE_FIELDS)
 _SIZE: Final = ("percent", "count", "min", "count_total")
 _DEVICE: Final = (*(f"{field.name}_deadline" for field in fields(DeviceDeadlines)), "retries")
 _GATE: Final = tuple(field.name for field in fields(InstallGate))
@@ -88,6 +89,7 @@ def dump_spec(spec: Spec) -> dict[str, Any]:
                 "promote": stage.promote.value,
                 "webhook": dump_gates(stage.gates),
                 "rate": dump_rate(stage.rate),
+                **dump_stage_shape(stage.shape),
             }
             for stage in spec.stages
         ],
@@ -103,6 +105,7 @@ def dump_spec(spec: Spec) -> dict[str, Any]:
             "do": spec.on_inconclusive.do.value,
         },
         **dump_pacing(spec.pacing),
+        **dump_spec_shape(spec.shape),
     }
 
 
@@ -120,6 +123,12 @@ def size_text(size: Size) -> str:
         text = f"{size.count} over all strata" if size.count_total else f"{size.count} per stratum"
     least = "at least {} per stratum" if size.count_total else "at least {}"
     return f"{text}, {least.format(size.min)}" if size.min else text
+
+
+def stage_text(stage: StageSpec) -> str:
+    """Return whom a stage reaches, and how, in words: `10 %, of tz=EU, as a shadow`."""
+    more = shape_text(stage.shape)
+    return f"{size_text(stage.size)}, {more}" if more else size_text(stage.size)
 
 
 def _dump_size(size: Size) -> dict[str, Any]:
@@ -157,7 +166,9 @@ def _spec(place: Place, name: str) -> Spec | None:
     selector = _selector(place)
     default = place.choice("promote", Promote, Promote.AUTO)
     written = place.get("stages")
-    stages = _stages(written, default) if written is not None else _default_stages(default)
+    stages = _stages(written, default) if written is not None else _named_stages(place, default)
+    if written is not None and place.get("strategy") is not None:
+        place.at("strategy").fail("a strategy stands for its stages; remove one of strategy and stages")
     device = _device(place.get("device"))
     gates = place.get("gates")
     has_gates = gates is not None and gates.only(("install", "quality"))
@@ -173,6 +184,7 @@ def _spec(place: Place, name: str) -> Spec | None:
         pacing=read_pacing(place, device),
         name=name,
         quality=parse_quality(gates.get("quality")) if gates is not None and has_gates else None,
+        shape=parse_spec_shape(place, release),
     )
 
 
@@ -199,8 +211,15 @@ def _selector(place: Place) -> str:
     return text
 
 
-def _default_stages(promote: Promote) -> tuple[StageSpec, ...]:
-    return tuple(StageSpec(one.name, one.size, one.soak, promote) for one in DEFAULT_STAGES)
+def _named_stages(place: Place, promote: Promote) -> tuple[StageSpec, ...]:
+    """Return the stages of the strategy that a spec names, those of canary when it names none."""
+    named = place.get("strategy")
+    if named is None:
+        return with_promote(DEFAULT_STAGES, promote)
+    if not isinstance(named.value, str) or named.value not in STRATEGIES:
+        named.fail(f"expected one of {', '.join(STRATEGIES)}, got {named.shown()}")
+        return ()
+    return with_promote(STRATEGIES[named.value].stages, promote)
 
 
 def _stages(place: Place, promote: Promote) -> tuple[StageSpec, ...]:
@@ -212,9 +231,14 @@ def _stages(place: Place, promote: Promote) -> tuple[StageSpec, ...]:
         return ()
     stages = [_stage(item, index, promote, index == len(items) - 1) for index, item in enumerate(items)]
     _check_names(items, stages)
-    for before, after, item in zip(stages, stages[1:], items[1:], strict=False):
+    check_modes(items, [None if stage is None else stage.shape for stage in stages])
+    largest: dict[str, StageSpec] = {}  # of each match: stages that take others from different devices do not compare
+    for after, item in zip(stages, items, strict=True):
+        before = None if after is None else largest.get(after.shape.match)
         if before is not None and after is not None and (why := _shrinks(before.size, after.size)):
             item.at("size").fail(why)
+        if after is not None:
+            largest[after.shape.match] = after
     last = stages[-1]
     if last is not None and last.size.percent != 100:
         items[-1].at("size").fail(
@@ -235,7 +259,8 @@ def _stage(place: Place, index: int, promote: Promote, is_last: bool) -> StageSp
     size = _size(written) if written is not None else None
     gates = parse_gates(place.get("webhook"))
     rate = read_rate(place.get("rate"))
-    return StageSpec(name, size, soak, own_promote, gates=gates, rate=rate) if size is not None else None
+    shape = parse_stage_shape(place, is_last=is_last)
+    return StageSpec(name, size, soak, own_promote, gates, rate, shape) if size is not None else None
 
 
 def _check_names(items: list[Place], stages: list[StageSpec | None]) -> None:

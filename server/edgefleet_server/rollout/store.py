@@ -16,7 +16,7 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.errors import RolloutUnknownError
 from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
 from edgefleet_server.rollout.model import Assignment, Bundle, Cell, StageState, Strength, VerdictKind
-from edgefleet_server.rollout.tables import Rollout, RolloutAssignment, RolloutCell, RolloutDecision
+from edgefleet_server.rollout.tables import Rollout, RolloutAssignment, RolloutCell, RolloutDecision, RolloutMember
 
 LEASE: Final = timedelta(seconds=12)
 """With the look every two seconds another replica has taken over 15 s after a crash (ADR 0043)."""
@@ -87,6 +87,7 @@ def failed_digests(session: Session) -> list[str]:
     """Return the bundles of strata that failed in rollouts that are still open: other strata of these go on.
 
     Without those that devices of another open rollout run: they may have to go back to them, and a brake must not hinder that.
+    And without those that another stratum of an open rollout goes on with: strata by label have the bundle of their profile.
     """
     statement = (
         select(col(RolloutCell.digest), col(RolloutCell.rollout_id))
@@ -105,7 +106,20 @@ def failed_digests(session: Session) -> list[str]:
         for digest, rollout_id in session.execute(_ways_back(failed)):
             if rollout_id not in failed.get(digest, ()):
                 failed.pop(digest, None)
-    return sorted(failed)
+    return sorted(set(failed) - _going_on(session, failed)) if failed else []
+
+
+def _going_on(session: Session, digests: Collection[str]) -> set[str]:
+    """Return which of these bundles a stratum without a failed stage has, in a rollout that is open."""
+    statement = (
+        select(col(RolloutCell.digest), col(RolloutCell.rollout_id), col(RolloutCell.stratum), col(RolloutCell.state))
+        .join(Rollout, col(Rollout.id) == col(RolloutCell.rollout_id))
+        .where(col(RolloutCell.digest).in_(sorted(digests)), col(Rollout.state).in_(sorted(ROLLOUT_ACTIVE)))
+    )
+    lanes: dict[tuple[str, str, str], set[str]] = {}
+    for digest, rollout_id, stratum, state in session.execute(statement):
+        lanes.setdefault((digest, rollout_id, stratum), set()).add(state)
+    return {digest for (digest, _, _), states in lanes.items() if StageState.FAILED.value not in states}
 
 
 def _ways_back(digests: Collection[str]) -> Any:
@@ -204,6 +218,18 @@ def save_assignments(
         session.execute(update(RolloutAssignment), [_assignment_row(rollout_id, one) for one in changed])
 
 
+def freeze_members(session: Session, rollout_id: str, devices: Sequence[DeviceId]) -> None:
+    """Store who belongs to a rollout whose membership is a snapshot."""
+    if devices:
+        session.execute(insert(RolloutMember), [{"rollout_id": rollout_id, "device_id": one} for one in devices])
+
+
+def frozen_members(session: Session, rollout_id: str) -> frozenset[str]:
+    """Return the devices of a snapshot."""
+    statement = select(col(RolloutMember.device_id)).where(col(RolloutMember.rollout_id) == rollout_id)
+    return frozenset(session.execute(statement).scalars())
+
+
 def add_decision(session: Session, row: RolloutDecision) -> None:
     """Store a decision."""
     session.add(row)
@@ -240,6 +266,8 @@ def _cell(row: RolloutCell) -> Cell:
         reason=row.reason,
         strength=None if row.strength is None else Strength(row.strength),
         bound=row.bound,
+        asked_at=row.asked_at,
+        approved_by=row.approved_by,
     )
 
 

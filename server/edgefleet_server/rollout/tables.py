@@ -47,7 +47,7 @@ class RolloutCell(SQLModel, table=True):
 
     rollout_id: str = Field(primary_key=True, max_length=32)
     stage: int = Field(primary_key=True)
-    stratum: str = Field(primary_key=True, max_length=63)
+    stratum: str = Field(primary_key=True, max_length=800)
     state: str = Field(max_length=16)
     cut: str = Field(default="0", max_length=20)
     population: int = Field(default=0)
@@ -61,6 +61,17 @@ class RolloutCell(SQLModel, table=True):
     reason: str = Field(default="", sa_column=Column(Text, nullable=False))
     strength: str | None = Field(default=None, max_length=16)
     bound: str = Field(default="", max_length=160)
+    asked_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    approved_by: str = Field(default="", max_length=80)
+
+
+class RolloutMember(SQLModel, table=True):
+    """One device of a rollout whose membership is a snapshot: it matched the selector when the rollout was made."""
+
+    __tablename__ = "rollout_member"
+
+    rollout_id: str = Field(primary_key=True, max_length=32)
+    device_id: str = Field(primary_key=True, max_length=63)
 
 
 class RolloutAssignment(SQLModel, table=True):
@@ -71,7 +82,7 @@ class RolloutAssignment(SQLModel, table=True):
     rollout_id: str = Field(primary_key=True, max_length=32)
     device_id: str = Field(primary_key=True, max_length=63, index=True)
     stage: int
-    stratum: str = Field(max_length=63)
+    stratum: str = Field(max_length=800)
     state: str = Field(max_length=16)
     attempt: int = Field(default=0)
     gen: int = Field(default=0, sa_type=BigInteger)
@@ -104,7 +115,7 @@ class RolloutDecision(SQLModel, table=True):
     rollout_id: str = Field(max_length=32, index=True)
     at: datetime = Field(sa_type=UtcDateTime)
     stage: int
-    stratum: str = Field(max_length=63)
+    stratum: str = Field(max_length=800)
     verdict: str = Field(max_length=16)
     code: str = Field(max_length=40)
     reason: str = Field(sa_column=Column(Text, nullable=False))
@@ -126,7 +137,7 @@ class RolloutGateCall(SQLModel, table=True):
 
     rollout_id: str = Field(primary_key=True, max_length=32)
     stage: int = Field(primary_key=True)
-    stratum: str = Field(primary_key=True, max_length=63)
+    stratum: str = Field(primary_key=True, max_length=800)
     place: int = Field(primary_key=True)
     kind: str = Field(max_length=24)
     answer: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
@@ -136,14 +147,17 @@ class RolloutGateCall(SQLModel, table=True):
 
 
 class RolloutQuality(SQLModel, table=True):
-    """What was measured of one device for the quality gate. `spans`: metric to [before, after, control before, control after]."""
+    """What was measured of one device in a stage for the quality gate.
+
+    `spans`: metric to [before, after, control before, control after].
+    """
 
     __tablename__ = "rollout_quality"
 
     rollout_id: str = Field(primary_key=True, max_length=32)
     device_id: str = Field(primary_key=True, max_length=63)
-    stratum: str = Field(max_length=63)
-    stage: int
+    stratum: str = Field(max_length=800)
+    stage: int = Field(primary_key=True)
     control_id: str = Field(default="", max_length=63)
     began_at: datetime = Field(sa_type=UtcDateTime)
     taken_at: datetime = Field(sa_type=UtcDateTime)

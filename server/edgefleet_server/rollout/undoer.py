@@ -17,6 +17,8 @@ from edgefleet_server.rollout import store
 from edgefleet_server.rollout.errors import NothingToUndoError
 from edgefleet_server.rollout.loading import Loader
 from edgefleet_server.rollout.model import Bundle, RolloutState
+from edgefleet_server.rollout.shape import NO_WAY_BACK
+from edgefleet_server.rollout.spec import parse_spec
 from edgefleet_server.rollout.tables import Rollout
 from edgefleet_server.rollout.undoing import Known, Standing, Undo, Way, undo
 
@@ -36,30 +38,29 @@ class Undoer:
         """Return who of a model's devices goes back to what. Raises NothingToUndoError."""
         standings = self._standings(model)
         rows = store.page(session, states=(), model=model, before=None, limit=MAX_ROLLOUTS)
-        known = [_known(session, row) for row in rows]
+        known = [self._known(session, row) for row in rows]
         found = undo(standings, known, "" if only is None else str(only))
         if not found.ways:
             raise _nothing(str(only or model), found)
         return found
 
     def _standings(self, model: ModelName) -> list[Standing]:
-        members = self._loader.members("")
-        ids = [one.device for one in members]
-        wants = self._fleet.wants(ids, model)
-        named = [one for one in members if (want := wants.get(one.device)) is not None and want.active is not None]
-        said = self._fleet.reports_of([one.device for one in named], model)
+        members = self._fleet.population("")
+        wants = self._fleet.wants([one.id for one in members], model)
+        named = [one for one in members if (want := wants.get(one.id)) is not None and want.active is not None]
+        said = self._fleet.reports_of([one.id for one in named], model)
         digests = {one.previous_sha256 for one in said.values() if one.previous_sha256}
         bundles = self._registry.bundles_by_digest(sorted(digests))
         found = []
         for member in named:
-            report, want = said.get(member.device), wants[member.device]
+            report, want = said.get(member.id), wants[member.id]
             assert want.active is not None, "those without one were left out"
             slots = frozenset[str]() if report is None else frozenset({report.active_sha256, report.previous_sha256})
             other = None if report is None else bundles.get(Sha256(report.previous_sha256))
             found.append(
                 Standing(
-                    device=member.device,
-                    stratum=member.stratum,
+                    device=member.id,
+                    stratum=member.profile,
                     wanted=Bundle(want.active.target, Sha256(want.active.sha256), want.active.length),
                     gen=want.gen,
                     slots=slots - {""},
@@ -69,19 +70,21 @@ class Undoer:
             )
         return found
 
+    def _known(self, session: Session, row: Rollout) -> Known:
+        spec = parse_spec(row.spec)
+        return Known(
+            id=RolloutId(row.id),
+            state=RolloutState(row.state),
+            release=f"{row.model}@{row.version}",
+            assignments={one.device: one for one in store.assignments(session, row.id)},
+            way_back=self._loader.way_back(spec),
+            keeps=spec.shape.rollback_to == NO_WAY_BACK,
+        )
+
 
 def steered(ways: Sequence[Way]) -> list[RolloutId]:
     """Return the rollouts that have to take devices back, in order of id."""
     return sorted({way.rollout for way in ways if way.rollout is not None})
-
-
-def _known(session: Session, row: Rollout) -> Known:
-    return Known(
-        id=RolloutId(row.id),
-        state=RolloutState(row.state),
-        release=f"{row.model}@{row.version}",
-        assignments={one.device: one for one in store.assignments(session, row.id)},
-    )
 
 
 def _nothing(name: str, found: Undo) -> NothingToUndoError:

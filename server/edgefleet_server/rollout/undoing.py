@@ -6,12 +6,13 @@ Its own module because it looks over all rollouts of a model at once. Rules:
 - What a device ran before is what the rollout noted that brought it there; where none did, what its other slot holds. A release
   that was taken back from the device is no way back.
 - Going back costs no byte where a slot of the device still holds the bundle, as its last report says; else the whole bundle.
+- A rollout that says where its devices go back to (`rollback_to`) takes them there.
 - A device that is already going back, or of which nothing older is known, is left alone, and named with that reason.
 Source: design README §4, fleet.md §4 (10), §5.3.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -41,10 +42,11 @@ from edgefleet_server.rollout.model import (
 
 MAX_DEVICES_SHOWN: Final = 50
 NOTHING_OLDER: Final = "nothing older is known of it"
+KEEPS: Final = "its rollout says `rollback_to: none`"
 GOING_BACK: Final = "it is going back already"
 NOTHING: Final = ""
 """The release of a device that ran nothing of the model before: it will run nothing of it again."""
-OPEN: Final = frozenset({RolloutState.RUNNING, RolloutState.PAUSED})
+OPEN: Final = frozenset({RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL, RolloutState.PAUSED})
 _OVER: Final = frozenset({RolloutState.FINISHED, RolloutState.REGRESSED})
 
 
@@ -66,12 +68,14 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One rollout of the model, with its devices."""
+    """One rollout of the model, with its devices. way_back, keeps: what `rollback_to` says, see `shape.SpecShape`."""
 
     id: RolloutId
     state: RolloutState
     release: str
     assignments: Mapping[DeviceId, Assignment]
+    way_back: Mapping[ProfileName, Bundle] = field(default_factory=dict)
+    keeps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +195,10 @@ def _way(standing: Standing, runs: str, rollouts: Sequence[Known]) -> Way | str:
         if one.previous is not None and one.previous.sha256 == standing.wanted.sha256:
             break  # an offer of what it ran already: the other slot may know more
         is_steered = known.state in OPEN or known.state in _OVER
-        return Way(standing, runs, one.previous, known.id if is_steered else None, one.exposed_at or one.offered_at)
+        if is_steered and known.keeps:
+            return KEEPS
+        back = known.way_back.get(standing.stratum, one.previous) if is_steered else one.previous
+        return Way(standing, runs, back, known.id if is_steered else None, one.exposed_at or one.offered_at)
     other = standing.other
     if other is None or other.sha256 == standing.wanted.sha256 or release_of(other) in taken_back:
         return NOTHING_OLDER

@@ -37,16 +37,11 @@ from edgefleet_server.rollout.model import (
 from edgefleet_server.rollout.pace import Wait
 from edgefleet_server.rollout.quality_rules import abort_level
 from edgefleet_server.rollout.quality_view import MetricView, metric_views
-from edgefleet_server.rollout.spec import dump_spec, parse_spec, size_text
+from edgefleet_server.rollout.shape import Mode, profile_of
+from edgefleet_server.rollout.shape_views import ApprovalView, approval_view
+from edgefleet_server.rollout.spec import dump_spec, parse_spec, stage_text
 from edgefleet_server.rollout.tables import Rollout, RolloutDecision
-from edgefleet_server.rollout.waits import (
-    RateView,
-    WaitView,
-    device_waits,
-    rate_view,
-    rollout_waits,
-    stage_waits,
-)
+from edgefleet_server.rollout.waits import RateView, WaitView, device_waits, rate_view, rollout_waits, stage_waits
 
 MAX_STAGE_DEVICES: Final = 100
 _S: Final = AssignmentState
@@ -112,6 +107,7 @@ class StratumView:
     counts: CountsView
     quality: Sequence[MetricView] = ()
     abort_at: float | None = None
+    approval: ApprovalView | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +130,8 @@ class StageView:
     strata: Sequence[StratumView]
     rate: RateView | None = None
     waits: Sequence[WaitView] = ()
+    mode: str = Mode.ACTIVE.value
+    match: str = ""
 
 
 @dataclass(frozen=True)
@@ -299,9 +297,10 @@ class RolloutReader:
         spec, state, assignments = snapshot.spec, snapshot.state, snapshot.assignments
         now = self._clock.now()
         waits = device_waits(snapshot, now) if is_whole and state in ROLLOUT_ACTIVE else {}
-        stages = [_stage_view(snapshot, index, waits, now) for index in range(len(spec.stages))]
-        failed = sum(is_failure(a) for a in assignments if not a.is_accepted)
-        exposed = sum(is_exposed(a) for a in assignments if not a.is_accepted)
+        stages = [_stage_view(snapshot, index, waits if is_whole else None, now) for index in range(len(spec.stages))]
+        serving = [a for a in assignments if not a.is_accepted and spec.stages[a.stage].shape.mode is Mode.ACTIVE]
+        failed = sum(is_failure(a) for a in serving)
+        exposed = sum(is_exposed(a) for a in serving)
         return RolloutView(
             id=row.id,
             name=row.name,
@@ -346,7 +345,7 @@ class RolloutReader:
             found.append(
                 RolloutDevice(
                     device=one.device,
-                    profile=one.stratum,
+                    profile=profile_of(one.stratum),
                     stage=names[one.stage],
                     stratum=one.stratum,
                     state=one.state.value,
@@ -376,7 +375,7 @@ class RolloutReader:
 _PAST: Final = frozenset({StageState.PASSED.value, StageState.SKIPPED.value})
 
 
-def _stage_view(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait], now: datetime) -> StageView:
+def _stage_view(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait] | None, now: datetime) -> StageView:
     stage = snapshot.spec.stages[index]
     cells = [cell for cell in snapshot.cells if cell.stage == index]
     state = next((one for one in _WORST_FIRST if any(cell.state is one for cell in cells)), StageState.PENDING)
@@ -396,7 +395,7 @@ def _stage_view(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait], 
         reason=_together(leading, len(cells)),
         strength=strengths[0].value if strengths else None,
         devices=sorted(a.device for a in mine if a.exposed_at is not None)[:MAX_STAGE_DEVICES],
-        size_text=size_text(stage.size),
+        size_text=stage_text(stage),
         soak_s=stage.soak.total_seconds(),
         promote=stage.promote.value,
         opened_at=min(opened, default=None),
@@ -404,7 +403,9 @@ def _stage_view(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait], 
         counts=_counts(snapshot, mine, now),
         strata=strata,
         rate=rate_view(snapshot, index, now),
-        waits=stage_waits(snapshot, index, waits) if waits else (),
+        waits=stage_waits(snapshot, index, waits) if waits is not None else (),
+        mode=stage.shape.mode.value,
+        match=stage.shape.match,
     )
 
 
@@ -418,7 +419,9 @@ def _together(cells: Sequence[Cell], of: int) -> str:
 
 def _stratum_view(snapshot: Snapshot, cell: Cell, now: datetime) -> StratumView:
     facts = facts_of(snapshot, cell, snapshot.assignments, cell.ended_at or now)
-    lane = [a for a in snapshot.assignments if a.stratum == cell.stratum and a.stage <= cell.stage]
+    stages = snapshot.spec.stages
+    mine = [a for a in snapshot.assignments if stages[a.stage].shape.mode is stages[cell.stage].shape.mode]
+    lane = [a for a in mine if a.stratum == cell.stratum and a.stage <= cell.stage]
     is_open = cell.opened_at is not None
     counts = facts.counts
     gate = snapshot.spec.gate
@@ -444,6 +447,7 @@ def _stratum_view(snapshot: Snapshot, cell: Cell, now: datetime) -> StratumView:
         counts=_counts(snapshot, lane if is_open else (), now),
         quality=metric_views(facts) if is_open else (),
         abort_at=abort_level(snapshot.spec),
+        approval=approval_view(snapshot.spec, cell),
     )
 
 
@@ -454,7 +458,8 @@ def _counts(snapshot: Snapshot, assignments: Iterable[Assignment], now: datetime
     back = sum(a.state is _S.ROLLED_BACK for a in some)
     taken_back = sum(a.state is _S.ROLLED_BACK and not is_failure(a) for a in some)
     soaks = [one.soak for one in snapshot.spec.stages]
-    healthy = sum(a.state is _S.HEALTHY and (a.switched_at or now) + soaks[a.stage] <= now for a in some)
+    running = [a for a in some if a.state is _S.HEALTHY and a.switched_at is not None]
+    healthy = sum((a.switched_at or now) + soaks[a.stage] <= now for a in running)
     return CountsView(
         members=sum(a.state not in (_S.CANCELLED, _S.SUPERSEDED) for a in some),
         offered=sum(a.state in (_S.ELIGIBLE, _S.OFFERED) for a in some),

@@ -6,14 +6,14 @@
 Codes are stable. Source: issue "rollouts that decide soundly"; fleet.md §3 (1, 12): nothing is ever silently "pending".
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout import ramp
+from edgefleet_server.rollout import approving, ramp
 from edgefleet_server.rollout.admitting import Ledger
 from edgefleet_server.rollout.draft import Draft
 from edgefleet_server.rollout.facts import soak_end
@@ -85,14 +85,17 @@ def together(waits: Iterable[Wait]) -> list[WaitView]:
 def stage_waits(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait]) -> list[WaitView]:
     """Return what a stage waits for: its devices; before it opens, the stage before it."""
     cells = [cell for cell in snapshot.cells if cell.stage == index]
-    if snapshot.state not in (RolloutState.RUNNING, RolloutState.PAUSED):
+    if snapshot.state not in (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL, RolloutState.PAUSED):
         return []
     told = together(waits[a.device] for a in snapshot.assignments if a.stage == index and a.device in waits)
     held = [cell for cell in cells if cell.state is StageState.HELD]
     if held:
         moves = f"`edgectl rollout resume {snapshot.id}` or `promote`, or `abort --rollback`"
         told.insert(0, WaitView(PERSON, len(held), held[0].reason, moves, None))
-    pending = [cell for cell in cells if cell.state is StageState.PENDING]
+    asked = approving.waiting(cells)
+    if asked:
+        told.append(WaitView(PERSON, len(asked), asked[0].reason, _answers(snapshot), _silent_at(snapshot, asked)))
+    pending = [cell for cell in cells if cell.state is StageState.PENDING and cell not in asked]
     if index and (pending or not cells):
         before = snapshot.spec.stages[index - 1].name
         reason = next((cell.reason for cell in pending if cell.reason), "") or f"opens when {before} has passed"
@@ -105,10 +108,27 @@ def rollout_waits(snapshot: Snapshot, waits: Mapping[DeviceId, Wait]) -> list[Wa
     if snapshot.state is RolloutState.PAUSED:
         moves = f"`edgectl rollout resume {snapshot.id}` goes on, `abort --rollback` takes the release back"
         return [WaitView(PERSON, 1, snapshot.reason, moves, None)]
+    asked = approving.waiting(snapshot.cells)
+    if snapshot.state is RolloutState.AWAITING_APPROVAL:
+        return [WaitView(PERSON, len(asked), snapshot.reason, _answers(snapshot), _silent_at(snapshot, asked))]
     if snapshot.state not in (RolloutState.RUNNING, RolloutState.ROLLING_BACK):
         return []
     open_ = [cell for cell in snapshot.cells if cell.state in (StageState.SOAKING, StageState.JUDGING)]
     return together(waits.values()) or [_judged(snapshot, cell) for cell in open_]
+
+
+def _answers(snapshot: Snapshot) -> str:
+    return f"`edgectl rollout approve {snapshot.id}` goes on, `deny` refuses"
+
+
+def _silent_at(snapshot: Snapshot, asked: Sequence[Cell]) -> datetime | None:
+    """Return when the first of these stages has waited too long for its approval."""
+    ends = [
+        cell.asked_at + wanted.timeout
+        for cell in asked
+        if cell.asked_at is not None and (wanted := snapshot.spec.stages[cell.stage].shape.approval) is not None
+    ]
+    return min(ends, default=None)
 
 
 def rate_view(snapshot: Snapshot, index: int, now: datetime) -> RateView | None:
@@ -127,6 +147,9 @@ def rate_view(snapshot: Snapshot, index: int, now: datetime) -> RateView | None:
 def _waiting_for_offers(snapshot: Snapshot, now: datetime) -> dict[DeviceId, Wait]:
     """Ask the ledger about everyone who waits for an offer, as the planner would now."""
     waiting = [a for a in snapshot.assignments if a.state is _S.ELIGIBLE]
+    if snapshot.state is RolloutState.AWAITING_APPROVAL:
+        asks = Wait(PERSON, "its next stage waits for an approval", _answers(snapshot))
+        return dict.fromkeys((a.device for a in waiting), asks)
     if snapshot.state is not RolloutState.RUNNING:
         paused = Wait(PAUSED, f"the rollout is {snapshot.state}", f"`edgectl rollout resume {snapshot.id}`")
         return dict.fromkeys((a.device for a in waiting), paused)

@@ -25,6 +25,8 @@ from edgefleet_server.rollout.machines import (
 )
 from edgefleet_server.rollout.membership import rank, stage_of
 from edgefleet_server.rollout.model import Assignment, Cell, RolloutState, StageState, Strength
+from edgefleet_server.rollout.shape import Mode
+from edgefleet_server.rollout.spec import parse_spec
 from edgefleet_server.rollout.tables import Rollout
 
 EDGES: Final[Mapping[str, frozenset[tuple[str, str]]]] = {
@@ -47,7 +49,7 @@ def audit(db: Database, rollout_id: str) -> list[str]:
         chains = _chains(session, rollout_id)
         return [
             *_about_chains(row, cells, assignments, chains),
-            *_about_order(cells, assignments, chains),
+            *_about_order([stage.name for stage in parse_spec(row.spec).stages], cells, assignments, chains),
             *_about_members(session, row, cells, assignments),
             *_about_gens(session, assignments),
             *_about_decisions(session, row, cells),
@@ -90,7 +92,7 @@ def _about_chains(row: Rollout, cells: list[Cell], assignments: list[Assignment]
             yield f"{kind} {key}: the events end at {at}, the table says {end}"
 
 
-def _about_order(cells: list[Cell], assignments: list[Assignment], chains: Chains) -> Iterator[str]:
+def _about_order(names: list[str], cells: list[Cell], assignments: list[Assignment], chains: Chains) -> Iterator[str]:
     """No stage opens before its predecessor passed, no device is offered anything before its stage is open."""
     opened: dict[tuple[str, int], int] = {}
     passed: dict[tuple[str, int], int] = {}
@@ -111,7 +113,8 @@ def _about_order(cells: list[Cell], assignments: list[Assignment], chains: Chain
             yield f"stage {cell.stage} of {cell.stratum} is {cell.state} and never opened"
     for one in assignments:
         offers = [e for e in chains.get(("assignment", one.device), []) if e.detail["to"] == "offered"]
-        if offers and not opened.get((one.stratum, one.stage), 1 << 62) < (offers[0].id or 0):
+        here = [e for e in offers if e.detail["stage"] == names[one.stage]]  # it may have run beside in an earlier one
+        if here and not opened.get((one.stratum, one.stage), 1 << 62) < (here[0].id or 0):
             yield f"{one.device} was offered the release before stage {one.stage} opened"
         if len(offers) != one.attempt:
             yield f"{one.device} was offered the release {len(offers)} times, the table says {one.attempt}"
@@ -123,6 +126,7 @@ def _about_members(session: Session, row: Rollout, cells: list[Cell], assignment
     for cell in sorted(cells, key=lambda cell: cell.stage):
         cuts[cell.stratum].append(cell.cut)
     known = {one.device: one for one in assignments}
+    is_plain = all(stage.shape.match == "" and stage.shape.mode is Mode.ACTIVE for stage in parse_spec(row.spec).stages)
     is_over = RolloutState(row.state) in ROLLOUT_FINAL
     for device in session.execute(select(FleetDevice).where(col(FleetDevice.revoked_at).is_(None))).scalars():
         stage = stage_of(rank(row.salt, device.id), cuts.get(device.profile, []))
@@ -130,6 +134,10 @@ def _about_members(session: Session, row: Rollout, cells: list[Cell], assignment
         if stage is not None and one is None and row.selector == "" and is_over:
             yield f"{device.id} belongs to stage {stage} of {device.profile} and was skipped"
         if one is None or one.stratum != device.profile or one.state is AssignmentState.INCOMPATIBLE:
+            continue
+        if one.state is AssignmentState.CANCELLED and one.reason.startswith("pinned: "):
+            continue
+        if not is_plain and rank(row.salt, device.id) < cuts[one.stratum][one.stage]:
             continue
         if one.stage != stage:
             yield f"{device.id} is in stage {one.stage}, its rank says {stage}"

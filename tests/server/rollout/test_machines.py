@@ -127,6 +127,7 @@ def test_an_ended_assignment_leaves_only_in_the_named_ways() -> None:
         (A.HEALTHY, AE.REGRESS, A.REGRESSED),
         (A.HEALTHY, AE.ROLL_BACK_REMOTE, A.ROLLED_BACK),
         (A.HEALTHY, AE.SUPERSEDE, A.SUPERSEDED),
+        (A.HEALTHY, AE.GO_ON, A.ELIGIBLE),
         (A.REGRESSED, AE.ROLL_BACK_REMOTE, A.ROLLED_BACK),
     }
     assert ASSIGNMENT_FINAL | IN_FLIGHT | {A.ELIGIBLE, A.UNREACHABLE} == set(A)

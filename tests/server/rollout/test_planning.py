@@ -252,14 +252,27 @@ def test_an_example_lints_without_any_finding_for_the_fleets_that_it_is_for(
         assert plan(spec, SALT, members_of(fleet), bundles_of(*fleet)).findings == ()
 
 
+@pytest.mark.parametrize("count", [8, 40, 120])
+def test_the_example_with_a_lab_lints_without_any_finding_where_half_of_the_devices_are_in_it(count: int) -> None:
+    spec = parse_spec(yaml.safe_load((ROOT / "examples/rollouts/shadow-first.yaml").read_text()))
+    outside = frozenset(index for index, stage in enumerate(spec.stages) if stage.shape.match)
+    some = [
+        dataclasses.replace(one, barred=outside) if place % 2 else one
+        for place, one in enumerate(members_of({"rpi5-ort": count}))
+    ]
+    view = plan(spec, SALT, some, bundles_of("rpi5-ort"))
+    assert view.findings == ()
+    assert [stage.strata[0].cumulative for stage in view.stages] == [max(2, -(-count // 20)), count // 2, count]
+
+
 def test_every_example_is_tested() -> None:
     found = {path.name for path in (ROOT / "examples/rollouts").iterdir()}
-    assert found == {"canary.yaml", "small-fleet.yaml", "large-fleet.yaml"}
+    assert found == {"canary.yaml", "small-fleet.yaml", "large-fleet.yaml", "shadow-first.yaml"}
 
 
 def test_the_reference_page_names_every_finding() -> None:
     text = (ROOT / "docs/reference/rollout-spec.md").read_text()
     source = (ROOT / "server/edgefleet_server/rollout/planning.py").read_text()
     known = set(re.findall(r'^[A-Z_]+: Final = "([a-z_]+)"$', source, re.MULTILINE))
-    assert len(known) == 12
+    assert len(known) == 14
     assert {code for code in known if f"`{code}`" not in text} == set()

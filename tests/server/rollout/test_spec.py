@@ -25,7 +25,7 @@ from edgefleet_server.rollout.model import (
     Spec,
     StageSpec,
 )
-from edgefleet_server.rollout.reading import LATER, duration_text
+from edgefleet_server.rollout.reading import duration_text
 from edgefleet_server.rollout.spec import dump_document, dump_spec, parse_spec, size_text
 from tests.house.pages import blocks
 from tests.house.tree import ROOT
@@ -103,7 +103,11 @@ def test_a_whole_document_is_read_like_its_spec() -> None:
         (with_stages({"name": "Canary", "size": {"percent": 100}}), "$.stages[0].name", "[a-z0-9]"),
         (with_stages({"name": "x" * 32, "size": {"percent": 100}}), "$.stages[0].name", "matches"),
         (with_stages({"name": "x"}), "$.stages[0].size", "is missing"),
-        (with_stages(7), "$.stages[0]", "expected an object with name, size, soak, promote, webhook and rate, got 7"),
+        (
+            with_stages(7),
+            "$.stages[0]",
+            "expected an object with name, size, soak, promote, webhook, rate, match, mode, share_pct and approval, got 7",
+        ),
         (with_stages({"name": "x", "size": {"percent": 99}}), "$.stages[0].size", "must be `percent: 100`"),
         (with_stages({"name": "x", "size": {"count": 99}}), "$.stages[0].size", "nobody decided about"),
         (with_size(percent=0), "$.stages[0].size.percent", "greater than 0 and at most 100, got 0"),
@@ -163,21 +167,6 @@ def test_a_whole_document_is_read_like_its_spec() -> None:
 def test_a_mistake_is_told_with_its_place_and_what_was_expected(document: Any, path: str, words: str) -> None:
     told = errors_of(document)
     assert any(where == path and words in message for where, message in told), told
-
-
-@pytest.mark.parametrize("field", sorted(LATER))
-@pytest.mark.parametrize("where", ["spec", "stage", "size", "device", "gates"])
-def test_a_field_of_a_later_version_is_named_as_such(field: str, where: str) -> None:
-    document = {
-        "spec": {**BASE, field: 1},
-        "stage": with_stages({**ALL, field: 1}),
-        "size": with_stages({"size": {"percent": 100, field: 1}}),
-        "device": {**BASE, "device": {field: 1}},
-        "gates": {**BASE, "gates": {field: 1}},
-    }[where]
-    ((path, message),) = errors_of(document)
-    assert path.endswith(f".{field}")
-    assert message == "is not available yet in this version; remove it"
 
 
 def test_everything_wrong_is_told_at_once() -> None:
@@ -377,4 +366,3 @@ def test_the_reference_page_names_every_field_and_default() -> None:
         return set(value).union(*map(fields, value.values())) if isinstance(value, dict) else set()
 
     assert {name for name in fields(whole) | {"count", "count_total"} if f"`{name}`" not in text} == set()
-    assert {name for name in LATER if f"`{name}`" not in text} == set()

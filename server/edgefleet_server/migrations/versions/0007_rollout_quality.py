@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("drift", sa.Float(), nullable=True),
         sa.Column("control_drift", sa.Float(), nullable=True),
         sa.Column("is_serving", sa.Boolean(), nullable=False),
-        sa.PrimaryKeyConstraint("rollout_id", "device_id", name=op.f("pk_rollout_quality")),
+        sa.PrimaryKeyConstraint("rollout_id", "device_id", "stage", name=op.f("pk_rollout_quality")),
     )
 
 

@@ -1,0 +1,117 @@
+"""Which devices of a stratum each stage of a spec would take, as the planner takes them: by rank, cut, match and mode. Pure.
+
+Its own module because a plan shows it and a finding counts with it. A device that ran the release beside its version counts anew
+in the first stage of another mode that reaches it.
+Source: design README §7, ADR 0035.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_server.rollout.membership import count_below, cut_of, rank, shares
+from edgefleet_server.rollout.model import Member, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedStage:
+    """One stage of one stratum. reach: ranks of all that may be in it, rising; devices: those that it takes, by rank."""
+
+    cut: int
+    reach: tuple[int, ...]
+    devices: tuple[tuple[int, DeviceId], ...]
+
+    @property
+    def population(self) -> int:
+        """How many devices may be in the stage or belong to the rollout by then."""
+        return len(self.reach)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedStratum:
+    """One stratum that takes part."""
+
+    name: ProfileName
+    population: int
+    stages: tuple[PlacedStage, ...]
+    spec: Spec = field(repr=False)
+
+    def reached(self, stage: int) -> int:
+        """Return how many devices the stage and those before it have in its mode."""
+        mode = self.spec.stages[stage].shape.mode
+        return sum(self.added(one) for one in range(stage + 1) if self.spec.stages[one].shape.mode is mode)
+
+    def added(self, stage: int) -> int:
+        """Return how many devices the stage takes."""
+        return len(self.stages[stage].devices)
+
+    def why_here(self, stage: int, value: int) -> str:
+        """Return why a device of this rank is in a stage."""
+        placed, match = self.stages[stage], self.spec.stages[stage].shape.match
+        place, reached = count_below(placed.reach, value) + 1, count_below(placed.reach, placed.cut)
+        among = f" among those of {match}" if match else ""
+        return f"number {place} of {placed.population} by rank{among}; the stage reaches number {reached}"
+
+
+def place(
+    spec: Spec,
+    salt: str,
+    groups: Mapping[ProfileName, Sequence[Member]],
+    cuts: Mapping[tuple[int, ProfileName], int],
+    placed: Mapping[DeviceId, int],
+) -> list[PlacedStratum]:
+    """Return who would be in which stage. groups: members by stratum. cuts, placed: what a running rollout has fixed already."""
+    makers = [_Maker(spec, name, salt, groups[name], placed) for name in sorted(groups)]
+    for index, stage in enumerate(spec.stages):
+        populations = {maker.name: len(maker.reach(index)) for maker in makers}
+        size = stage.size
+        totals = shares(size.count, populations) if size.count_total and size.count is not None else {}
+        for maker in makers:
+            maker.add(index, cuts.get((index, maker.name)), totals.get(maker.name))
+    return [maker.made() for maker in makers]
+
+
+class _Maker:
+    """One stratum in the making, stage by stage."""
+
+    def __init__(
+        self, spec: Spec, name: ProfileName, salt: str, members: Sequence[Member], placed: Mapping[DeviceId, int]
+    ) -> None:
+        self.name = name
+        self._spec = spec
+        self._ranked = sorted((rank(salt, one.device), one.device) for one in members)
+        self._barred = {one.device: one.barred for one in members if one.barred}
+        self._stage_of = {one.device: placed[one.device] for one in members if one.device in placed}
+        self._fixed = dict(self._stage_of)
+        self._cuts: list[int] = []
+        self._stages: list[PlacedStage] = []
+
+    def reach(self, index: int) -> list[tuple[int, DeviceId]]:
+        """Return who may be in a stage, or belongs to the rollout by then."""
+        return [(v, d) for v, d in self._ranked if d in self._stage_of or index not in self._barred.get(d, ())]
+
+    def add(self, index: int, fixed: int | None, total: int | None) -> None:
+        """Fix the next stage."""
+        stages = self._spec.stages
+        shape = stages[index].shape
+        reach = self.reach(index)
+        previous = max((c for c, s in zip(self._cuts, stages, strict=False) if s.shape.match == shape.match), default=0)
+        fresh = cut_of(stages[index].size, [value for value, _ in reach], previous, total)
+        cut = fresh if fixed is None else max(fixed, previous)
+        self._cuts.append(cut)
+        devices = tuple((value, device) for value, device in reach if self._takes(index, value, device, cut))
+        self._stage_of |= {device: index for _, device in devices}
+        self._stages.append(PlacedStage(cut, tuple(value for value, _ in reach), devices))
+
+    def _takes(self, index: int, value: int, device: DeviceId, cut: int) -> bool:
+        if device in self._fixed:
+            return self._fixed[device] == index
+        if value >= cut or index in self._barred.get(device, ()):
+            return False
+        stages = self._spec.stages
+        before = self._stage_of.get(device)
+        return before is None or stages[before].shape.mode is not stages[index].shape.mode
+
+    def made(self) -> PlacedStratum:
+        """Return the stratum with all its stages."""
+        return PlacedStratum(self.name, len(self._ranked), tuple(self._stages), self._spec)

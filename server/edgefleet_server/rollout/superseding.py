@@ -1,0 +1,73 @@
+"""How rollouts of one model meet: which of them want the same device, and what `supersede` of the newer one says.
+
+Its own module because both a new rollout (`service`) and one that waits its turn (`loading`) ask. Reads only.
+Source: fleet.md §5.2; ADR 0035.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from sqlmodel import Session
+
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.rollout import store
+from edgefleet_server.rollout.errors import ActiveExistsError
+from edgefleet_server.rollout.model import Member, RolloutState, Spec, StageState
+from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.tables import Rollout
+
+
+class Members(Protocol):
+    """Knows who belongs to a rollout."""
+
+    def members(self, session: Session, spec: Spec, rollout_id: str | None) -> tuple[Member, ...]:
+        """Return the devices of a rollout, or of one that is not made yet (None)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """An older rollout that is open, and the devices that both want."""
+
+    other: Rollout
+    shared: tuple[DeviceId, ...]
+
+
+def overlaps(session: Session, loader: Members, model: str, mine: set[DeviceId]) -> Iterator[Overlap]:
+    """Yield the open rollouts of a model that want one of these devices, oldest first."""
+    for other in store.active(session, model):
+        theirs = {one.device for one in store.assignments(session, other.id)}
+        theirs |= {member.device for member in loader.members(session, parse_spec(other.spec), other.id)}
+        shared = sorted(mine & theirs)
+        if shared:
+            yield Overlap(other, tuple(shared))
+
+
+def queued_behind(session: Session, loader: Members, row: Rollout, spec: Spec) -> tuple[str, ...]:
+    """Return the open rollouts that want one of its devices and have begun, or are queued since before this one was made.
+
+    What has begun goes first whatever the clocks of two servers say: nothing newer begins while this one is queued.
+    """
+    mine = {member.device for member in loader.members(session, spec, row.id)}
+    found = (one.other for one in overlaps(session, loader, row.model, mine))
+    mine_at = (row.created_at, row.id)
+    return tuple(one.id for one in found if one.state != RolloutState.VALIDATING or (one.created_at, one.id) < mine_at)
+
+
+def is_going_back(session: Session, row: Rollout) -> bool:
+    """Return whether a rollout is taking its release back somewhere: nothing may come between."""
+    cells = store.cells(session, row.id)
+    return row.state == RolloutState.ROLLING_BACK or any(cell.state is StageState.FAILED for cell in cells)
+
+
+def in_the_way(overlap: Overlap, *, is_going_back: bool = False) -> ActiveExistsError:
+    """Return the refusal of a rollout that another one is in the way of."""
+    other, shared = overlap.other, overlap.shared
+    told = f"Rollout {other.id} of {other.model}@{other.version} is {other.state} and shares {len(shared)} "
+    advice = f"Let it end, or `edgectl rollout abort {other.id}`."
+    if is_going_back:
+        advice = (
+            f"It takes its release back: let that end (`edgectl rollout watch {other.id}`), then create this one again."
+        )
+    return ActiveExistsError(f"{told}devices with this one, {shared[0]} among them.", next_step=advice)
