@@ -30,7 +30,8 @@ MISBEHAVE = Path(__file__).parent / "misbehave.py"
 GOLDEN_TIMEOUT_S = 3.0
 LEAK_S = 6.0
 """Evidence of a leak: twelve readings, one each half second."""
-PROVEN_N = 400
+PROVEN_N = 1000
+"""Twice as many answers as two callers can get while the evidence of a leak is read: no bad version is proven before."""
 CALLS_PER_S = 40.0
 
 
