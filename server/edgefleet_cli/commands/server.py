@@ -9,12 +9,15 @@ from typing import Annotated
 
 import typer
 
+from edgefleet_cli.commands import server_up
 from edgefleet_cli.children import become, python_module, require
 from edgefleet_cli.errors import UsageError
 from edgefleet_cli.figures import flat_fields
 from edgefleet_cli.session import Session
 
 app = typer.Typer(help="Run a server here.", no_args_is_help=True)
+app.command("up")(server_up.up)
+app.command("down")(server_up.down)
 
 DataArgument = Annotated[Path | None, typer.Argument(metavar="[DIR]", help="The same as --data DIR.")]
 DataOption = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The server's data folder.")]

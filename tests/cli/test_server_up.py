@@ -1,0 +1,49 @@
+"""`edgectl server up`: from nothing to a server that this user is logged in at; `down` ends it and leaves nothing behind."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.cli.conftest import Edgectl
+
+PORTS = ("--port", "0", "--device-port", "0", "--broker", "embedded")
+
+
+@pytest.fixture
+def folder(edgectl: Edgectl, tmp_path: Path) -> Iterator[Path]:
+    """A folder for a server, which is stopped at the end whatever happened."""
+    made = tmp_path / "srv"
+    yield made
+    edgectl("server", "down", "--data", made)
+
+
+@pytest.mark.slow
+def test_up_makes_starts_and_logs_in_and_down_leaves_no_process(edgectl: Edgectl, folder: Path) -> None:
+    ran = edgectl("server", "up", "--data", folder, *PORTS, "-o", "json")
+    assert ran.code == 0, ran.err
+    pid = ran.json["pid"]
+    assert psutil.pid_exists(pid)
+    assert edgectl("whoami", "-o", "json").json["roles"] == ["admin"]
+    assert edgectl("device", "list", "-o", "json").json["items"] == []
+    assert stat.S_IMODE((folder / "run").stat().st_mode) & 0o077 == 0
+
+    again = edgectl("server", "up", "--data", folder, *PORTS, "-o", "json")
+    assert (again.code, again.json["pid"]) == (0, pid)
+    assert "runs already" in again.err
+
+    main = psutil.Process(pid)
+    family = [main, *main.children(recursive=True)]
+    assert edgectl("server", "down", "--data", folder).code == 0
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert edgectl("server", "down", "--data", folder).code == 0
+
+
+def test_a_server_that_cannot_start_says_why(edgectl: Edgectl, folder: Path) -> None:
+    ran = edgectl("server", "up", "--data", folder, "--port", "0", "--device-port", "0", "--broker", "mqtts://")
+    assert ran.code != 0
+    assert "mqtts" in ran.err
