@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from edgefleet_cli.commands import server_up
 from edgefleet_cli.children import become, python_module, require
+from edgefleet_cli.commands import server_up
 from edgefleet_cli.errors import UsageError
 from edgefleet_cli.figures import flat_fields
 from edgefleet_cli.session import Session
