@@ -43,10 +43,13 @@ class ServerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="EDGEFLEET_SERVER_", frozen=True, extra="forbid")
 
     data_dir: Path
+    """Folder of keys, database, blobs and everything else of this server; `--data` of the commands."""
     tenant: str = "default"
+    """Name of the tenant: a level of every MQTT topic. Fixed by the first start."""
     instance: str = Field(default="main", pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
     """Name of this replica: its MQTT account is ``srv-<instance>``."""
     roles: tuple[ServerRole, ...] = ALL_ROLES
+    """What this process does: ``api``, ``gateway``, ``engine``, ``converter``; more processes need PostgreSQL."""
 
     database_url: SecretStr | None = None
     """SQLAlchemy URL; None = SQLite ``edgefleet.db`` in the data folder."""
@@ -54,28 +57,42 @@ class ServerSettings(BaseSettings):
     """``s3://…``, ``gs://…``, ``az://…`` or ``file:///…``; None = ``blobs/`` in the data folder."""
 
     api_host: str = "127.0.0.1"
+    """Address of API and web page; anything but loopback needs TLS files or ``behind_proxy``."""
     api_port: int = Field(default=8080, ge=0, le=65535)
+    """Port of API and web page; 0 = a free one, written to ``run/server.json``."""
     api_tls_cert: Path | None = None
+    """Certificate of API and web page (PEM), with its chain."""
     api_tls_key: Path | None = None
+    """Key of that certificate (PEM)."""
     behind_proxy: bool = False
     """TLS ends in a proxy in front of us: plain HTTP on other addresses than loopback is then allowed."""
 
     device_host: str = "127.0.0.1"
+    """Address of the listener for devices, which is always HTTPS."""
     device_port: int = Field(default=8443, ge=0, le=65535)
+    """Port of the listener for devices; 0 = a free one."""
     public_host: str | None = None
     """Host name or address under which devices reach this server; None = the device listener's own host."""
 
     broker: str = "auto"
     """``auto``, ``embedded``, ``mosquitto`` or ``mqtts://host:port``."""
     broker_host: str = "127.0.0.1"
+    """Address that our own broker listens on."""
     broker_port: int = Field(default=0, ge=0, le=65535)
+    """Port of our own broker; 0 = a free one at each start, which enrolled devices do not find again: set it for real ones."""
 
     converter_workers: int = Field(default=1, ge=1, le=64)
+    """Conversions that run at the same time."""
     max_blob_bytes: int = Field(default=2048 * MIB, ge=MIB)
+    """Largest file that can be uploaded."""
     job_timeout_s: float = Field(default=1800.0, gt=0)
+    """Longest time of one conversion."""
     job_memory_bytes: int = Field(default=8192 * MIB, ge=256 * MIB)
+    """Address space of a conversion's child."""
     job_output_bytes: int = Field(default=4096 * MIB, ge=MIB)
+    """Largest file that a conversion's child may write."""
     job_attempts: int = Field(default=3, ge=1, le=10)
+    """How often a conversion is begun before it counts as failed: its worker may die."""
     converter_command: tuple[str, ...] | None = None
     """Command of the conversion child; None = this Python with ``-m edgefleet_converters.job``."""
     custom_metrics: tuple[str, ...] = ()
@@ -85,6 +102,7 @@ class ServerSettings(BaseSettings):
     tools_dir: Path | None = None
     """Folder of tool environments (`edgectl tool install --tools`); None = ``<data folder>-tools``, beside it."""
     engine_tick_s: float = Field(default=2.0, gt=0)
+    """How often rollouts are looked at when nothing happens."""
     webhook_networks: tuple[str, ...] = ()
     """Networks (``10.0.0.0/8``) that webhooks and gates may call although they are not public; plain http only there."""
     webhook_ca_file: Path | None = None
@@ -94,6 +112,7 @@ class ServerSettings(BaseSettings):
     webhook_give_up_s: float = Field(default=86_400.0, ge=1, le=30 * 86_400)
     """After so long a delivery that never arrived is dead; it can be sent again by hand."""
     log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
 
     @field_validator("tenant")
     @classmethod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import stat
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +33,9 @@ def test_up_makes_starts_and_logs_in_and_down_leaves_no_process(edgectl: Edgectl
     assert edgectl("whoami", "-o", "json").json["roles"] == ["admin"]
     assert edgectl("device", "list", "-o", "json").json["items"] == []
     assert stat.S_IMODE((folder / "run").stat().st_mode) & 0o077 == 0
+
+    port = tomllib.loads((folder / "server.toml").read_text())["broker_port"]
+    assert json.loads((folder / "run" / "server.json").read_text())["broker"]["port"] == port
 
     again = edgectl("server", "up", "--data", folder, *PORTS, "-o", "json")
     assert (again.code, again.json["pid"]) == (0, pid)

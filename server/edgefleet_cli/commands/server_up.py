@@ -5,9 +5,11 @@ Its own file because `server start` is the server process itself, while `up` sta
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -23,6 +25,7 @@ from edgefleet_cli.session import Session
 READY_S: Final = 90.0
 STOP_S: Final = 30.0
 _POLL_S: Final = 0.1
+_MQTTS: Final = 8883
 _LOG: Final = "server.log"
 _TAIL_BYTES: Final = 4000
 Json = dict[str, Any]
@@ -113,10 +116,30 @@ def down(
 def _make(session: Session, folder: Path, *, public_host: str | None, broker: str | None) -> None:
     flags = [*_flag("--public-host", public_host), *_flag("--broker", broker)]
     command = python_module("edgefleet_server.initialise", "--data", str(folder), *flags)
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
         raise typer.Exit(_repeat(session, done))
     session.out.note(done.stderr.decode("utf-8", "replace").strip() or f"made {folder}")
+    _keep_broker_port(folder)
+
+
+def _keep_broker_port(folder: Path) -> None:
+    """Write down a port for the broker: devices that have enrolled must find it there after every start."""
+    file = folder / "server.toml"
+    if not file.exists():
+        port = _MQTTS if _is_free(_MQTTS) else _free_port()
+        file.write_text(f"# made by `edgectl server up`\nbroker_port = {port}\n", encoding="utf-8")
+
+
+def _is_free(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        return True
+    return False
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
 
 
 def _repeat(session: Session, done: subprocess.CompletedProcess[bytes]) -> int:

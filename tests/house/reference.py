@@ -1,0 +1,132 @@
+"""Pages of the reference that are made from code: `./dev run python -m tests.house.reference` writes them, a test compares.
+
+Settings of the server from the fields and the sentence under each; settings of the agent with their defaults; figures at `/metrics` from
+the registry of a server's parts.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from prometheus_client.core import Metric
+
+from edgefleet_agent.settings import PREFIX as AGENT_PREFIX
+from edgefleet_agent.settings import AgentSettings
+from edgefleet_server import settings as server_settings
+from edgefleet_server.metrics import Metrics
+from edgefleet_server.settings import ServerSettings
+from tests.house.tree import ROOT
+
+FOLDER = ROOT / "docs" / "reference"
+_HEAD = """# Settings
+
+<!-- made by `python -m tests.house.reference` from the code; edit the code -->
+
+Each process reads its settings once, when it starts. A wrong name or value stops the start and is named.
+
+## Server
+
+Strongest first: flags of `edgectl server start`, the environment (`{server}` and the name in capitals), `server.toml` in the data folder,
+the default. Sizes are bytes, times seconds. `edgectl server check --data DIR` says what is in force and why.
+
+| setting | default | what it does |
+| --- | --- | --- |
+"""
+_AGENT = """
+## Agent
+
+Strongest first: the environment (`{agent}` and the name in capitals), `agent.toml` in the state folder, the default.
+What they mean is on [the device page](../operate/device.md), [bytes and offline](../operate/bandwidth.md) and [privacy](../operate/privacy.md).
+
+| setting | default |
+| --- | --- |
+"""
+_METRICS = """# Figures at /metrics
+
+<!-- made by `python -m tests.house.reference` from the code; edit the code -->
+
+Prometheus text at `/metrics` of the API listener, without a token. No figure has a label for a device: their number does not grow with
+the fleet. Rules and a Grafana page are not part of this yet.
+
+| figure | kind | labels | what it counts |
+| --- | --- | --- | --- |
+"""
+
+
+def sentences() -> dict[str, str]:
+    """Return the sentence under each field of the server's settings."""
+    tree = ast.parse(inspect.getsource(server_settings))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "ServerSettings")
+    found: dict[str, str] = {}
+    for field, after in zip(body, [*body[1:], None], strict=True):
+        told = after.value if isinstance(after, ast.Expr) else None
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(told, ast.Constant):
+            found[field.target.id] = " ".join(str(told.value).replace("``", "`").split())
+    return found
+
+
+def settings_page() -> str:
+    """Return the page of all settings."""
+    said = sentences()
+    rows = [
+        f"| `{name}` | {_default(field.default)} | {said[name]} |"
+        for name, field in ServerSettings.model_fields.items()
+    ]
+    agent = [f"| `{field.name}` | {_default(field.default)} |" for field in msgspec.structs.fields(AgentSettings)]
+    head = _HEAD.format(server="EDGEFLEET_SERVER_")
+    return head + "\n".join(rows) + "\n" + _AGENT.format(agent=AGENT_PREFIX) + "\n".join(agent) + "\n"
+
+
+def metrics_page() -> str:
+    """Return the page of all figures."""
+    metrics = Metrics()
+    metrics.watch_gateway(lambda: {"example": 1})
+    rows = [f"| `{name}` | {kind} | {labels} | {text} |" for name, kind, labels, text in _figures(metrics)]
+    return _METRICS + "\n".join(rows) + "\n"
+
+
+def _figures(metrics: Metrics) -> Iterator[tuple[str, str, str, str]]:
+    labels = {
+        collector._name: collector._labelnames  # noqa: SLF001 - the library tells label names nowhere else
+        for collector in vars(metrics).values()
+        if hasattr(collector, "_labelnames")
+    }
+    family: Metric
+    for family in metrics.registry.collect():
+        ending = "_total" if family.type == "counter" else ""
+        names = labels.get(family.name) or tuple(family.samples[0].labels if family.samples else ())
+        yield family.name + ending, family.type, ", ".join(f"`{one}`" for one in names), family.documentation
+
+
+def _default(value: Any) -> str:
+    if repr(value) == "PydanticUndefined":
+        return "needed"
+    if value is msgspec.NODEFAULT:
+        return "–"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    if isinstance(value, tuple | list):
+        return ", ".join(str(getattr(one, "value", one)) for one in value) or "none"
+    if value == "":
+        return '`""`'
+    mib = 1024 * 1024
+    if isinstance(value, int) and value >= mib and value % mib == 0:
+        return f"{value // mib} MiB"
+    return f"{value:g}" if isinstance(value, float) else str(getattr(value, "value", value))
+
+
+PAGES = {"settings.md": settings_page, "metrics.md": metrics_page}
+
+
+def main() -> None:
+    """Write the pages."""
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
