@@ -40,7 +40,8 @@ _AGENT = """
 ## Agent
 
 Strongest first: the environment (`{agent}` and the name in capitals), `agent.toml` in the state folder, the default.
-What they mean is on [the device page](../operate/device.md), [bytes and offline](../operate/bandwidth.md) and [privacy](../operate/privacy.md).
+What they mean is on [the device page](../operate/device.md), and in [bytes and offline](../operate/bandwidth.md) and
+[privacy](../operate/privacy.md).
 
 | setting | default |
 | --- | --- |
@@ -91,7 +92,7 @@ def metrics_page() -> str:
 
 def _figures(metrics: Metrics) -> Iterator[tuple[str, str, str, str]]:
     labels = {
-        collector._name: collector._labelnames  # noqa: SLF001 - the library tells label names nowhere else
+        collector._name: collector._labelnames  # the library tells label names nowhere else
         for collector in vars(metrics).values()
         if hasattr(collector, "_labelnames")
     }

@@ -125,10 +125,9 @@ def _make(session: Session, folder: Path, *, public_host: str | None, broker: st
 
 def _keep_broker_port(folder: Path) -> None:
     """Write down a port for the broker: devices that have enrolled must find it there after every start."""
-    file = folder / "server.toml"
-    if not file.exists():
-        port = _MQTTS if _is_free(_MQTTS) else _free_port()
-        file.write_text(f"# made by `edgectl server up`\nbroker_port = {port}\n", encoding="utf-8")
+    port = _MQTTS if _is_free(_MQTTS) else _free_port()
+    with (folder / "server.toml").open("a", encoding="utf-8") as file:
+        file.write(f"broker_port = {port}\n")
 
 
 def _is_free(port: int) -> bool:
