@@ -149,15 +149,11 @@ def _of_rows(having: Any, value: Any, one: Requirement) -> Condition:
 
 def _of_groups(one: Requirement, groups: Mapping[str, Selector]) -> Condition:
     """Return the condition on membership. A group's selector asks for no group, so that this ends."""
+    if one.operator in (Operator.GREATER, Operator.LESS):
+        return false()
     is_on_all = one.operator in (Operator.EXISTS, Operator.MISSING)
     inside = _any(matching(groups[name], {}) for name in (groups if is_on_all else one.values))
-    match one.operator:
-        case Operator.EXISTS | Operator.EQUALS | Operator.IN:
-            return inside
-        case Operator.MISSING | Operator.NOT_EQUALS | Operator.NOT_IN:
-            return not_(inside)
-        case _:
-            return false()
+    return inside if one.operator in (Operator.EXISTS, Operator.EQUALS, Operator.IN) else not_(inside)
 
 
 def _any(conditions: Iterable[Condition]) -> Condition:

@@ -224,9 +224,7 @@ def _segments(order: Order) -> list[_Segment]:
             return [_Segment(seen.is_(None)), _Segment(seen.is_not(None), seen)]
 
 
-def _statement(
-    wanted: ColumnElement[bool], segment: _Segment, edge: Place | None, *, is_down: bool
-) -> Select[Any]:
+def _statement(wanted: ColumnElement[bool], segment: _Segment, edge: Place | None, *, is_down: bool) -> Select[Any]:
     """Return the query of a segment's rows behind a place, by the segment's column and the id."""
     own = col(FleetDevice.id)
     keys = [own] if segment.column is None else [segment.column, own]
@@ -236,7 +234,11 @@ def _statement(
         if segment.column is not None:
             key, value = segment.column, _value(edge.key, segment.column)
             # the first half is what an index can jump to
-            behind = and_(key <= value, or_(key < value, behind)) if is_down else and_(key >= value, or_(key > value, behind))
+            behind = (
+                and_(key <= value, or_(key < value, behind))
+                if is_down
+                else and_(key >= value, or_(key > value, behind))
+            )
         statement = statement.where(behind)
     return statement.order_by(*(key.desc() if is_down else key for key in keys))
 

@@ -56,7 +56,9 @@ def known_device(session: Session, device_id: str, *, lock: bool = False) -> Fle
     return row
 
 
-def devices_page(session: Session, condition: ColumnElement[bool], after: str | None, limit: int) -> Sequence[FleetDevice]:
+def devices_page(
+    session: Session, condition: ColumnElement[bool], after: str | None, limit: int
+) -> Sequence[FleetDevice]:
     """Return device rows that a condition holds for, in order of id."""
     ids = select(col(FleetDevice.id)).where(condition).order_by(col(FleetDevice.id)).limit(limit)
     if after is not None:

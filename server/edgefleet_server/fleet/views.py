@@ -229,11 +229,11 @@ class FleetReader:
             return [event_view(row) for row in rows], store.count_events(session, what)
 
     def newest_events(
-        self, *, limit: int, device_id: str | None = None, rollout: str | None = None
+        self, *, limit: int, device_id: str | None = None, rollout: str | None = None, before: int | None = None
     ) -> list[EventView]:
         """Return up to `limit` events, newest first, uncounted: counting reads every event that there is."""
         with self._db.read() as session:
-            rows = store.events_page(session, EventFilter(device_id, rollout), None, limit)
+            rows = store.events_page(session, EventFilter(device_id, rollout), before, limit)
             return [event_view(row) for row in rows]
 
     def events_after(self, after_id: int, what: EventFilter, limit: int) -> tuple[list[EventView], int]:

@@ -171,9 +171,9 @@ def trend_rows(session: Session, devices: Sequence[str], *, windows: int) -> Ite
     One look into the index a device: a window function would read all that is kept of each.
     """
     row, newest = TelemetryWindow, aliased(TelemetryWindow)
-    names = json.dumps(list(devices))
+    names = list(devices)
     is_sqlite = session.get_bind().dialect.name == "sqlite"
-    each = func.json_each(names) if is_sqlite else func.json_array_elements_text(cast(names, JSON))
+    each = func.json_each(json.dumps(names)) if is_sqlite else func.json_array_elements_text(cast(names, JSON))
     asked = each.table_valued("value", name="asked")
     chosen = (
         select(col(newest.id))
@@ -190,9 +190,7 @@ def trend_rows(session: Session, devices: Sequence[str], *, windows: int) -> Ite
     yield from session.execute(found.order_by(col(row.id).desc()))
 
 
-def windows_between(
-    session: Session, device_id: str, since: datetime, until: datetime
-) -> Iterator[TelemetryWindow]:
+def windows_between(session: Session, device_id: str, since: datetime, until: datetime) -> Iterator[TelemetryWindow]:
     """Yield the windows of a device received in a span of time, oldest first."""
     row = TelemetryWindow
     statement = (

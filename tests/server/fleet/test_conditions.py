@@ -18,7 +18,23 @@ from edgefleet_server.fleet.tables import FleetDevice, FleetGroup, FleetLabel, F
 from tests.server.fleet.house import START
 
 GROUPS = {"prod": "env=prod", "small": "free_mb<500", "new": "model.digits=1.1.0,status!=revoked", "rest": "!env"}
-VALUES = ["prod", "dev", "", "7", "007", "-3", "1.1.0", "d-a", "d-b", "12", "online", "revoked", "unknown", "offline", "700"]
+VALUES = [
+    "prod",
+    "dev",
+    "",
+    "7",
+    "007",
+    "-3",
+    "1.1.0",
+    "d-a",
+    "d-b",
+    "12",
+    "online",
+    "revoked",
+    "unknown",
+    "offline",
+    "700",
+]
 KEYS = ["env", "tier", "id", "profile", "arch", "status", "free_mb", "model.digits", "model.other", "group"]
 
 

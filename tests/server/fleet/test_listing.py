@@ -90,7 +90,9 @@ def test_a_search_narrows_and_is_counted(lister: DeviceLister, monkeypatch: pyte
     assert [one.id for one in lister.page(DeviceQuery(text="d-07")).devices] == ["d-07"]
     both = lister.page(DeviceQuery(selector="status=online,model.digits=1.0.0", text="yard", order=Order.LAST_SEEN))
     assert {one.id for one in both.devices} == {f"d-{n:02}" for n in range(0, 23, 4)}
-    assert lister.count("site=hall") == sum(n % 2 == 1 and STATUSES[n % 4] is not DeviceStatus.REVOKED for n in range(23))
+    assert lister.count("site=hall") == sum(
+        n % 2 == 1 and STATUSES[n % 4] is not DeviceStatus.REVOKED for n in range(23)
+    )
     monkeypatch.setattr(listing, "MOST_COUNTED", 5)
     capped = lister.page(DeviceQuery(text="d-"))
     assert (capped.total, capped.is_capped) == (5, True)

@@ -54,6 +54,13 @@ _POSTGRESQL = (
 )
 
 
+_FILL_SQLITE = """
+    INSERT INTO fleet_label (device_id, key, value)
+    SELECT device.id, label.key, label.value FROM fleet_device AS device, json_each(device.labels) AS label
+"""
+_FILL_POSTGRESQL = _FILL_SQLITE.replace("json_each", "json_each_text")
+
+
 def upgrade() -> None:
     """Take the step."""
     is_sqlite = op.get_bind().dialect.name == "sqlite"
@@ -64,11 +71,7 @@ def upgrade() -> None:
         sa.Column("value", sa.String(length=127), nullable=False),
         sa.PrimaryKeyConstraint("device_id", "key", name=op.f("pk_fleet_label")),
     )
-    each = "json_each(device.labels)" if is_sqlite else "json_each_text(device.labels)"
-    op.execute(
-        "INSERT INTO fleet_label (device_id, key, value) "
-        f"SELECT device.id, label.key, label.value FROM fleet_device AS device, {each} AS label"
-    )
+    op.execute(_FILL_SQLITE if is_sqlite else _FILL_POSTGRESQL)
     op.create_index("ix_fleet_label_key", "fleet_label", ["key", "value", "device_id"])
     op.create_index("ix_fleet_label_value", "fleet_label", ["value", "device_id"])
     op.drop_index("ix_fleet_device_profile", "fleet_device")
