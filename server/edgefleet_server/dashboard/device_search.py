@@ -16,6 +16,7 @@ from edgefleet_server.fleet.rules import Operator, Requirement, Selector, parse_
 
 PATH: Final = "/devices"
 MAX_IDS: Final = 200
+_ORDERS: Final = {one.value: one for one in Order}
 _WORD: Final = re.compile(r"\s*([A-Za-z0-9._/+-]+)(?:\s+(?!(?:in|notin)\s*\(|[=!<>,]=?)|\s*$)")
 
 
@@ -35,8 +36,8 @@ class Search:
             found = _WORD.match(q)
             text, selector = ("", q.strip()) if found is None else (found[1], q[found.end() :].strip())
         descending, name = sort.startswith("-"), sort.removeprefix("-")
-        order = Order(name) if name in Order else Order.ID
-        return cls(selector.strip(), text.strip(), order, descending and name in Order)
+        order = _ORDERS.get(name, Order.ID)
+        return cls(selector.strip(), text.strip(), order, descending and name in _ORDERS)
 
     @property
     def box(self) -> str:

@@ -73,7 +73,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class DevicePage:
-    """One device. `differences`: in words, what keeps it from what it should run. pinned: why it takes no part in rollouts, None = it does."""
+    """One device. differences: in words, why it does not run what it should. pinned: why no rollout touches it, None = they do."""
 
     device: DeviceView
     line: DeviceLine

@@ -17,6 +17,11 @@
     return { stroke: token("--dim"), grid: { stroke: token("--line"), width: 1 }, ticks: { stroke: token("--line"), width: 1 }, font: "12px system-ui", ...extra };
   }
 
+  // in UTC, as everywhere on our pages: days where ticks are days apart, else hours and minutes
+  function moments(_plot, ticks, _axis, _space, step) {
+    return ticks.map((one) => (step >= 86400 ? new Date(one * 1000).toISOString().slice(5, 10) : new Date(one * 1000).toISOString().slice(11, 16)));
+  }
+
   function options(chart, width) {
     return {
       width,
@@ -25,7 +30,7 @@
       cursor: { y: false },
       legend: { live: true },
       scales: { y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.08 : 1] } },
-      axes: [axis(), axis({ size: 56, values: (_plot, ticks) => ticks.map((one) => told(one, "")) })],
+      axes: [axis({ space: 64, values: moments }), axis({ size: 56, values: (_plot, ticks) => ticks.map((one) => told(one, "")) })],
       series: [
         { label: "UTC", value: (_plot, ts) => (ts == null ? "–" : new Date(ts * 1000).toISOString().slice(0, 16).replace("T", " ")) },
         ...chart.names.map((label, n) => ({
