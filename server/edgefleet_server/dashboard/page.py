@@ -14,7 +14,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from edgefleet_server.dashboard import words
+from edgefleet_server.dashboard import fleet_words, words
 
 HEADERS: Final = {
     "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
@@ -48,6 +48,8 @@ def environment() -> Environment:
         words.share,
         words.evidence,
         words.assignment,
+        fleet_words.trend_line,
+        fleet_words.epoch,
     ):
         made.filters[filter_.__name__] = filter_
     made.globals["asset"] = asset_url

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import http_errors
-from edgefleet_server.dashboard import page
+from edgefleet_server.dashboard import device_pages, fleet_pages, page
 from edgefleet_server.dashboard.acting import RefusedError, add_action_route
 from edgefleet_server.dashboard.forms import Form, form_of
 from edgefleet_server.dashboard.live import add_live_route
@@ -20,8 +20,6 @@ from edgefleet_server.dashboard.login import Gate, own_page
 from edgefleet_server.dashboard.shell import Shell
 from edgefleet_server.dashboard.views import DashboardReader
 from edgefleet_server.db import DatabaseUnavailableError
-from edgefleet_server.fleet.errors import BadSelectorError
-from edgefleet_server.paging import decode_cursor
 from edgefleet_server.parts import Parts
 
 MAX_SELECTOR_CHARS = 4096
@@ -69,6 +67,8 @@ def build_router(parts: Parts) -> APIRouter:
     add_action_route(router, shell)
     add_live_route(router, shell)
     _add_pages(router, shell, DashboardReader(parts.fleet.reader, parts.telemetry, parts.rollout.reader))
+    for pages in (fleet_pages, device_pages):
+        pages.add_pages(router, shell, parts)
     _add_static(router)
     return router
 
@@ -96,33 +96,10 @@ def _add_login_routes(router: APIRouter, gate: Gate) -> None:
 
 
 def _add_pages(router: APIRouter, shell: Shell, reader: DashboardReader) -> None:
-    @router.get("/", operation_id="show_overview")
-    def show_overview(
-        request: Request,
-        selector: Annotated[str, Query(max_length=MAX_SELECTOR_CHARS)] = "",
-        cursor: Annotated[str | None, Query(max_length=256)] = None,
-    ) -> Response:
-        """Show devices, rollouts and the last events."""
-
-        def build() -> dict[str, Any]:
-            after = None if cursor is None else decode_cursor(cursor)
-            values: dict[str, Any] = {"selector": selector, "is_first": cursor is None, "wrong_selector": None}
-            try:
-                return values | {"overview": reader.overview(selector, after)}
-            except BadSelectorError as error:
-                return values | {"overview": reader.overview("", None), "wrong_selector": error, "is_first": True}
-
-        return shell.shown(request, "overview.html", build, tab="overview")
-
     @router.get("/rollouts/{rollout_id}", operation_id="show_rollout")
     def show_rollout(request: Request, rollout_id: str) -> Response:
         """Show one rollout: stages by stratum, devices, decisions, what happened."""
         return shell.shown(request, "rollout.html", lambda: {"page": reader.rollout(rollout_id)}, tab="rollouts")
-
-    @router.get("/devices/{device_id}", operation_id="show_device")
-    def show_device(request: Request, device_id: str) -> Response:
-        """Show one device: what it should run, what it reports, what happened."""
-        return shell.shown(request, "device.html", lambda: {"page": reader.device(device_id)}, tab="devices")
 
 
 def _add_static(router: APIRouter) -> None:

@@ -7,9 +7,7 @@ from typing import Final, Protocol
 
 from edgefleet_server.fleet.happenings import EventView
 from edgefleet_server.fleet.views import DeviceView, FleetReader, ReportedModel, release_of
-from edgefleet_server.paging import encode_cursor
 from edgefleet_server.rollout.views import CountsView, DecisionView, RolloutDevice, RolloutView, StageView
-from edgefleet_server.telemetry.model import Latest
 from edgefleet_server.telemetry.service import TelemetryService
 
 PAGE_DEVICES: Final = 50
@@ -124,19 +122,6 @@ class RolloutLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Overview:
-    """The first page. `matching`: how many devices the selector matches; `next_cursor`: of the next page of them."""
-
-    status: Mapping[str, int]
-    active_rollouts: int
-    rollouts: Sequence[RolloutLine]
-    devices: Sequence[DeviceLine]
-    matching: int
-    next_cursor: str | None
-    events: Sequence[EventLine]
-
-
-@dataclass(frozen=True, slots=True)
 class RolloutPage:
     """One rollout: as the rollout feature returns it, a bar for each stratum of each stage, its devices and its story."""
 
@@ -149,17 +134,6 @@ class RolloutPage:
     events: Sequence[EventLine]
 
 
-@dataclass(frozen=True, slots=True)
-class DevicePage:
-    """One device. `differences`: in words, what keeps it from what it should run."""
-
-    device: DeviceView
-    line: DeviceLine
-    differences: Sequence[str]
-    telemetry: Latest | None
-    events: Sequence[EventLine]
-
-
 class DashboardReader:
     """Builds pages. Thread-safe; calls block."""
 
@@ -168,22 +142,6 @@ class DashboardReader:
         self._fleet = fleet
         self._telemetry = telemetry
         self._rollouts = rollouts
-
-    def overview(self, selector: str, after: str | None) -> Overview:
-        """Return the first page. Raises BadSelectorError."""
-        found, matching = self._fleet.devices(selector, after, PAGE_DEVICES)
-        shown = found[:PAGE_DEVICES]
-        rollouts, _total = self._rollouts.page(limit=PAGE_ROLLOUTS)
-        _newest, active = self._rollouts.page(states=ACTIVE, limit=1)
-        return Overview(
-            status=self._fleet.summary().status,
-            active_rollouts=active,
-            rollouts=[_rollout_line(one) for one in rollouts],
-            devices=[device_line(one) for one in shown],
-            matching=matching,
-            next_cursor=encode_cursor(shown[-1].id) if len(found) > PAGE_DEVICES else None,
-            events=self._events(limit=PAGE_EVENTS),
-        )
 
     def rollout(self, rollout_id: str) -> RolloutPage:
         """Return one rollout. Raises RolloutUnknownError."""
@@ -201,17 +159,6 @@ class DashboardReader:
             has_more_devices=len(devices) > MAX_ROLLOUT_DEVICES,
             decisions=self._rollouts.decisions(rollout_id, limit=MAX_DECISIONS),
             events=self._events(limit=TIMELINE_EVENTS, rollout=rollout_id),
-        )
-
-    def device(self, device_id: str) -> DevicePage:
-        """Return one device. Raises DeviceUnknownError."""
-        device = self._fleet.device(device_id)
-        return DevicePage(
-            device=device,
-            line=device_line(device),
-            differences=differences(device),
-            telemetry=self._telemetry.latest(device_id),
-            events=self._events(limit=PAGE_EVENTS, device_id=device_id),
         )
 
     def _events(self, *, limit: int, device_id: str | None = None, rollout: str | None = None) -> list[EventLine]:
@@ -298,7 +245,8 @@ def _trouble(reported: ReportedModel | None) -> str:
     return ": ".join(part for part in (reported.error_class, reported.reason or reported.error_code) if part)
 
 
-def _rollout_line(rollout: RolloutView) -> RolloutLine:
+def rollout_line(rollout: RolloutView) -> RolloutLine:
+    """Return a rollout as a row."""
     stages = [StageLine(stage.name, stage.state, _bar_of(stage)) for stage in rollout.stages]
     return RolloutLine(
         id=rollout.id,

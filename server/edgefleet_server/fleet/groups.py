@@ -13,7 +13,7 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db import Database
-from edgefleet_server.fleet import rules, selecting, store
+from edgefleet_server.fleet import conditions, rules, selecting, store
 from edgefleet_server.fleet.errors import (
     BadGroupNameError,
     BadSelectorError,
@@ -114,12 +114,10 @@ def _known(session: Session, name: str, *, lock: bool = False) -> FleetGroup:
 
 
 def _counted(session: Session, rows: Sequence[FleetGroup]) -> list[Group]:
-    """Return groups with the number of their live devices: one pass over the fleet, whatever the number of groups."""
-    groups = {row.name: rules.parse_selector(row.selector) for row in rows}
-    counts = dict.fromkeys(groups, 0)
-    with_models = any(selector.asks_for_models() for selector in groups.values())
-    for device in store.facts(session, ids=None, profiles=None, with_models=with_models) if groups else ():
-        if device.status is not DeviceStatus.REVOKED:
-            for name in selecting.groups_of(rules.facts_of(device), groups):
-                counts[name] += 1
-    return [Group(row.name, row.selector, counts[row.name], row.created_at, row.created_by) for row in rows]
+    """Return groups with the number of their live devices: one query a group, which reads only its members."""
+    found = []
+    for row in rows:
+        inside = conditions.matching(rules.parse_selector(row.selector), {})
+        devices = store.count_devices(session, inside, conditions.is_live())
+        found.append(Group(row.name, row.selector, devices, row.created_at, row.created_by))
+    return found

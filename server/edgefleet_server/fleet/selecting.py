@@ -1,7 +1,8 @@
 """Which devices a selector matches, groups included. Its own file because views, groups and rollouts all ask it.
 
 A group is a named selector, so membership is computed, never stored. Only groups that the selector asks for are looked at:
-those it names, or all when it asks whether a device is in any.
+those it names, or all when it asks whether a device is in any. The database finds the devices (`conditions`); `rules` says the
+same of one device at hand.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_server.fleet import rules, store
+from edgefleet_server.fleet import conditions, rules, store
 from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.fleet.model import DeviceFacts
 from edgefleet_server.fleet.tables import FleetDevice
@@ -22,17 +23,15 @@ MAX_NAMED = 20
 def matching(session: Session, selector: rules.Selector) -> Iterator[DeviceFacts]:
     """Yield the devices that a selector matches, in order of id. Raises BadSelectorError for an unknown group."""
     groups = asked_groups(session, selector)
-    found = store.facts(
-        session,
-        ids=selector.exactly("id"),
-        profiles=selector.exactly("profile"),
-        with_models=selector.asks_for_models() or any(group.asks_for_models() for group in groups.values()),
-    )
-    for device in found:
-        facts = rules.facts_of(device)
-        inside = groups_of(facts, groups)
-        if selector.matches(facts, inside):
-            yield replace(device, groups=inside) if inside else device
+    with_models = selector.asks_for_models() or any(group.asks_for_models() for group in groups.values())
+    for device in store.facts(session, conditions.matching(selector, groups), with_models=with_models):
+        inside = groups_of(rules.facts_of(device), groups) if groups else frozenset()
+        yield replace(device, groups=inside) if inside else device
+
+
+def condition(session: Session, selector: rules.Selector) -> conditions.Condition:
+    """Return what a selector says in SQL. Raises BadSelectorError for an unknown group."""
+    return conditions.matching(selector, asked_groups(session, selector))
 
 
 def labels_of(session: Session, ids: Sequence[DeviceId]) -> Iterator[tuple[DeviceId, Mapping[str, str]]]:

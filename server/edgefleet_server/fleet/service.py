@@ -23,15 +23,12 @@ from edgefleet_server.fleet import rules, store
 from edgefleet_server.fleet.beside import Beside, events_of, wishes_of
 from edgefleet_server.fleet.desired import DesiredBook, Listener
 from edgefleet_server.fleet.enrolment import Enroller, root_documents
-from edgefleet_server.fleet.errors import (
-    BadDeviceTokenError,
-    DeviceRevokedError,
-    NothingToDeployError,
-)
+from edgefleet_server.fleet.errors import BadDeviceTokenError, DeviceRevokedError, NothingToDeployError
 from edgefleet_server.fleet.groups import GroupBook, Guard
 from edgefleet_server.fleet.happenings import EventFeed
 from edgefleet_server.fleet.holding import Brake
 from edgefleet_server.fleet.identity import ReplayCache, check_token, claimed_device, is_signed_by
+from edgefleet_server.fleet.listing import DeviceLister
 from edgefleet_server.fleet.model import (
     Assigned,
     BrokerAddress,
@@ -103,6 +100,7 @@ class FleetService:
         self.sampling = CaptureKeyBook(db, clock)
         self.stream = EventHub(self.feed)
         self.reader = FleetReader(db, self.feed)
+        self.lists = DeviceLister(db, clock)
         self._offers = OfferReader(db)
         self._brake = Brake(db, signing, clock)
         self._reports = ReportBook(db, self.feed, clock)

@@ -4,7 +4,20 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Select, case, cast, delete, func, insert, literal, select, tuple_, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, col
 
@@ -43,12 +56,20 @@ def known_device(session: Session, device_id: str, *, lock: bool = False) -> Fle
     return row
 
 
-def devices_page(session: Session, after: str | None, limit: int) -> Sequence[FleetDevice]:
-    """Return device rows in order of id."""
-    statement = select(FleetDevice).order_by(col(FleetDevice.id)).limit(limit)
+def devices_page(
+    session: Session, condition: ColumnElement[bool], after: str | None, limit: int
+) -> Sequence[FleetDevice]:
+    """Return device rows that a condition holds for, in order of id."""
+    ids = select(col(FleetDevice.id)).where(condition).order_by(col(FleetDevice.id)).limit(limit)
     if after is not None:
-        statement = statement.where(col(FleetDevice.id) > after)
-    return session.execute(statement).scalars().all()
+        ids = ids.where(col(FleetDevice.id) > after)
+    return devices_in_order(session, list(session.execute(ids).scalars()))
+
+
+def devices_in_order(session: Session, ids: Sequence[str]) -> Sequence[FleetDevice]:
+    """Return the rows of these devices in the order of `ids`: databases may order texts otherwise than Python."""
+    rows = {row.id: row for row in devices_by_id(session, ids)}
+    return [rows[one] for one in ids if one in rows]
 
 
 def devices_by_id(session: Session, ids: Sequence[str]) -> Sequence[FleetDevice]:
@@ -60,24 +81,22 @@ def devices_by_id(session: Session, ids: Sequence[str]) -> Sequence[FleetDevice]
     return sorted(rows, key=lambda row: row.id)
 
 
-def facts(
-    session: Session, *, ids: Collection[str] | None, profiles: Collection[str] | None, with_models: bool
-) -> Iterator[DeviceFacts]:
-    """Yield what selectors compare, in order of id; `ids` and `profiles` narrow the query where a selector allows."""
-    models = _active_versions(session, ids) if with_models else {}
-    statement = select(
-        col(FleetDevice.id),
-        col(FleetDevice.profile),
-        col(FleetDevice.arch),
-        col(FleetDevice.is_online),
-        col(FleetDevice.revoked_at),
-        col(FleetDevice.labels),
-        col(FleetDevice.free_mb),
-    ).order_by(col(FleetDevice.id))
-    if ids is not None:
-        statement = statement.where(col(FleetDevice.id).in_(ids))
-    if profiles is not None:
-        statement = statement.where(col(FleetDevice.profile).in_(profiles))
+def facts(session: Session, condition: ColumnElement[bool], *, with_models: bool) -> Iterator[DeviceFacts]:
+    """Yield what selectors compare of the devices that a condition holds for, in order of id."""
+    models = _active_versions(session, condition) if with_models else {}
+    statement = (
+        select(
+            col(FleetDevice.id),
+            col(FleetDevice.profile),
+            col(FleetDevice.arch),
+            col(FleetDevice.is_online),
+            col(FleetDevice.revoked_at),
+            col(FleetDevice.labels),
+            col(FleetDevice.free_mb),
+        )
+        .where(condition)
+        .order_by(col(FleetDevice.id))
+    )
     for row_id, profile, arch, is_online, revoked_at, labels, free_mb in session.execute(statement):
         yield DeviceFacts(
             id=DeviceId(row_id),
@@ -99,12 +118,11 @@ def status_of(is_online: bool | None, revoked_at: datetime | None) -> DeviceStat
     return DeviceStatus.ONLINE if is_online else DeviceStatus.OFFLINE
 
 
-def _active_versions(session: Session, ids: Collection[str] | None) -> dict[str, dict[str, str]]:
+def _active_versions(session: Session, condition: ColumnElement[bool]) -> dict[str, dict[str, str]]:
+    matching = select(col(FleetDevice.id)).where(condition)
     statement = select(col(FleetModelState.device_id), col(FleetModelState.model), col(FleetModelState.version)).where(
-        col(FleetModelState.version) != ""
+        col(FleetModelState.version) != "", col(FleetModelState.device_id).in_(matching)
     )
-    if ids is not None:
-        statement = statement.where(col(FleetModelState.device_id).in_(ids))
     found: dict[str, dict[str, str]] = {}
     for device_id, model, version in session.execute(statement):
         found.setdefault(device_id, {})[model] = version
@@ -117,9 +135,12 @@ def profiles_in_use(session: Session) -> list[str]:
     return sorted(session.execute(statement).scalars())
 
 
-def count_devices(session: Session) -> int:
-    """Return the number of devices, revoked ones too."""
-    return int(session.execute(select(func.count()).select_from(FleetDevice)).scalar_one())
+def count_devices(session: Session, *conditions: ColumnElement[bool], most: int | None = None) -> int:
+    """Return the number of devices that the conditions hold for, revoked ones too; counting stops at `most`."""
+    found = select(col(FleetDevice.id)).where(*conditions)
+    if most is not None:
+        found = found.limit(most)
+    return int(session.execute(select(func.count()).select_from(found.subquery())).scalar_one())
 
 
 def count_by(session: Session, column: Any) -> dict[Any, int]:
@@ -133,6 +154,18 @@ def count_model_states(session: Session) -> list[tuple[str, str, str, int]]:
     keys = (col(FleetModelState.model), col(FleetModelState.version), col(FleetModelState.assignment))
     statement = select(*keys, func.count()).group_by(*keys).order_by(*keys)
     return [(model, version, state, int(n)) for model, version, state, n in session.execute(statement)]
+
+
+def count_versions(session: Session) -> list[tuple[str, str, int]]:
+    """Return (model, version, live devices that run it), most first. The revoked, who are few, are counted apart and taken off."""
+    revoked = select(col(FleetDevice.id)).where(col(FleetDevice.revoked_at).is_not(None))
+    keys = (col(FleetModelState.model), col(FleetModelState.version))
+    running = select(*keys, func.count()).where(col(FleetModelState.version) != "").group_by(*keys)
+    counts = {(str(model), str(version)): int(n) for model, version, n in session.execute(running)}
+    for model, version, n in session.execute(running.where(col(FleetModelState.device_id).in_(revoked))):
+        counts[model, version] -= int(n)
+    found = [(model, version, n) for (model, version), n in counts.items() if n > 0]
+    return sorted(found, key=lambda one: (-one[2], one[0], one[1]))
 
 
 def forget_presence(session: Session) -> None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, LargeBinary, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from edgefleet_server.db import UtcDateTime
@@ -13,9 +13,16 @@ class FleetDevice(SQLModel, table=True):
     """One enrolled device: identity, labels, facts, and the newest of what it said."""
 
     __tablename__ = "fleet_device"
+    # what lists are sorted by and counted by, each with the id that ends the order
+    __table_args__ = (
+        Index("ix_fleet_device_profile", "profile", "id"),
+        Index("ix_fleet_device_presence", "revoked_at", "is_online", "id"),
+        Index("ix_fleet_device_last_seen", "last_seen", "id"),
+        Index("ix_fleet_device_live_profile", "revoked_at", "profile"),
+    )
 
     id: str = Field(primary_key=True, max_length=63)
-    profile: str = Field(index=True, max_length=63)
+    profile: str = Field(max_length=63)
     arch: str = Field(max_length=32)
     public_key: str = Field(sa_column=Column(Text, nullable=False))
     labels: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
@@ -34,6 +41,20 @@ class FleetDevice(SQLModel, table=True):
     reported_gen: int = Field(default=0, sa_type=BigInteger)
     reported: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     free_mb: int | None = Field(default=None, sa_type=BigInteger, nullable=True)
+
+
+class FleetLabel(SQLModel, table=True):
+    """One label of one device, for selectors. The database keeps it like `FleetDevice.labels` by triggers (ADR 0054): never written."""
+
+    __tablename__ = "fleet_label"
+    __table_args__ = (
+        Index("ix_fleet_label_key", "key", "value", "device_id"),
+        Index("ix_fleet_label_value", "value", "device_id"),
+    )
+
+    device_id: str = Field(primary_key=True, max_length=63)
+    key: str = Field(primary_key=True, max_length=255)
+    value: str = Field(max_length=127)
 
 
 class FleetClaim(SQLModel, table=True):
@@ -88,6 +109,10 @@ class FleetModelState(SQLModel, table=True):
     """What one device last reported of one model."""
 
     __tablename__ = "fleet_model_state"
+    __table_args__ = (
+        Index("ix_fleet_model_state_version", "model", "version", "assignment", "device_id"),
+        Index("ix_fleet_model_state_assignment", "assignment", "changed_at"),
+    )
 
     device_id: str = Field(primary_key=True, max_length=63)
     model: str = Field(primary_key=True, max_length=63)

@@ -169,7 +169,7 @@ class FleetReader:
     def device(self, device_id: str) -> DeviceView:
         """Return one device. Raises DeviceUnknownError."""
         with self._db.read() as session:
-            return _device_views(session, [store.known_device(session, device_id)])[0]
+            return device_views(session, [store.known_device(session, device_id)])[0]
 
     def check(self, device_id: str) -> None:
         """Raise DeviceUnknownError unless there is such a device."""
@@ -196,12 +196,9 @@ class FleetReader:
         """Return up to `limit` + 1 matching devices after an id, and how many match. Raises BadSelectorError."""
         parsed = rules.parse_selector(selector)
         with self._db.read() as session:
-            if not parsed.requirements:
-                rows = store.devices_page(session, after, limit + 1)
-                return _device_views(session, rows), store.count_devices(session)
-            ids = [one.id for one in selecting.matching(session, parsed)]
-            wanted = [one for one in ids if after is None or one > after][: limit + 1]
-            return _device_views(session, store.devices_by_id(session, wanted)), len(ids)
+            wanted = selecting.condition(session, parsed)
+            rows = store.devices_page(session, wanted, after, limit + 1)
+            return device_views(session, rows), store.count_devices(session, wanted)
 
     def release_devices(self, ref: ReleaseRef) -> list[ReleaseDevice]:
         """Return the devices that run a release or should, in order of id."""
@@ -231,6 +228,14 @@ class FleetReader:
             rows = store.events_page(session, what, before, limit + 1)
             return [event_view(row) for row in rows], store.count_events(session, what)
 
+    def newest_events(
+        self, *, limit: int, device_id: str | None = None, rollout: str | None = None, before: int | None = None
+    ) -> list[EventView]:
+        """Return up to `limit` events, newest first, uncounted: counting reads every event that there is."""
+        with self._db.read() as session:
+            rows = store.events_page(session, EventFilter(device_id, rollout), before, limit)
+            return [event_view(row) for row in rows]
+
     def events_after(self, after_id: int, what: EventFilter, limit: int) -> tuple[list[EventView], int]:
         """Return up to `limit` + 1 events after an id, oldest first, and how many there are; following so loses none.
 
@@ -256,7 +261,8 @@ class FleetReader:
             return Summary(live, status, profiles, models)
 
 
-def _device_views(session: Session, rows: Sequence[FleetDevice]) -> list[DeviceView]:
+def device_views(session: Session, rows: Sequence[FleetDevice]) -> list[DeviceView]:
+    """Return devices with their documents, reports and groups: as many queries as for one device."""
     ids = [row.id for row in rows]
     desired, states = store.desired_rows(session, ids), store.states_of_devices(session, ids)
     groups = selecting.all_groups(session)

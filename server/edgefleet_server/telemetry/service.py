@@ -20,6 +20,7 @@ from edgefleet_server.db import Database
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.model import Figures, Latest, PeriodWindow, ShadowView, WindowView
 from edgefleet_server.telemetry.rules import watched_row
+from edgefleet_server.telemetry.series import SeriesReader
 from edgefleet_server.telemetry.tables import TelemetryCapture, TelemetryWindow
 
 RETENTION: Final = timedelta(days=30)
@@ -41,6 +42,7 @@ class TelemetryService:
         """Wire the parts."""
         self._db = db
         self._clock = clock
+        self.series = SeriesReader(db)
         self.bad_windows = 0
 
     def ingest(self, messages: Sequence[Telemetry]) -> int:
@@ -167,6 +169,7 @@ class TelemetryService:
             "nonfinite": window.nonfinite,
             "crashes": window.crashes,
             "latency": msgspec.msgpack.encode(window.latency),
+            "latency_p95_ms": None if sketch is None else _ms(sketch, 0.95),
             "classes": msgspec.msgpack.encode(window.classes),
             "worker_rss_bytes": window.worker_rss_bytes,
             "worker_cpu_s": window.worker_cpu_s,

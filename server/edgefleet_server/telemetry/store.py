@@ -1,11 +1,13 @@
 """The telemetry feature's SQL: batched Core statements. Every function works in the caller's session."""
 
+import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, select
+from sqlalchemy import JSON, ColumnElement, cast, delete, func, insert, select, true
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
 from edgefleet_server.telemetry.tables import (
@@ -17,6 +19,7 @@ from edgefleet_server.telemetry.tables import (
 )
 
 ROWS_A_STATEMENT = 1000
+ACTIVE = "active"
 TELLING_LANES = ("active", "measure")
 """Whose windows say what a bundle costs on a device: real requests, or its golden inputs in a measurement."""
 
@@ -160,6 +163,53 @@ def _loaded(digests: Sequence[str], since: datetime, min_answers: int) -> tuple[
         col(row.lane).in_(TELLING_LANES),
         col(row.n) >= min_answers,
     )
+
+
+def trend_rows(session: Session, devices: Sequence[str], *, windows: int) -> Iterator[Any]:
+    """Yield (device, model, p95 in ms) of the newest windows of real requests of these devices, newest first, so many of each.
+
+    One look into the index a device: a window function would read all that is kept of each.
+    """
+    row, newest = TelemetryWindow, aliased(TelemetryWindow)
+    names = list(devices)
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    each = func.json_each(json.dumps(names)) if is_sqlite else func.json_array_elements_text(cast(names, JSON))
+    asked = each.table_valued("value", name="asked")
+    chosen = (
+        select(col(newest.id))
+        .where(col(newest.device_id) == asked.c.value, col(newest.lane) == ACTIVE)
+        .order_by(col(newest.received_at).desc())
+        .limit(windows)
+    )
+    figures = select(col(row.device_id), col(row.model), col(row.latency_p95_ms))
+    if is_sqlite:
+        found = figures.select_from(asked).join(row, col(row.id).in_(chosen.correlate(asked)))
+    else:
+        few = chosen.lateral("few")
+        found = figures.select_from(asked).join(few, true()).join(row, col(row.id) == few.c.id)
+    yield from session.execute(found.order_by(col(row.id).desc()))
+
+
+def windows_between(session: Session, device_id: str, since: datetime, until: datetime) -> Iterator[TelemetryWindow]:
+    """Yield the windows of a device received in a span of time, oldest first."""
+    row = TelemetryWindow
+    statement = (
+        select(row)
+        .where(col(row.device_id) == device_id, col(row.received_at) >= since, col(row.received_at) <= until)
+        .order_by(col(row.received_at))
+    )
+    yield from session.execute(statement.execution_options(yield_per=1000)).scalars()
+
+
+def batches_between(session: Session, device_id: str, since: datetime, until: datetime) -> Iterator[Any]:
+    """Yield (received_at, system figures) of a device's messages of a span of time, oldest first."""
+    row = TelemetryBatch
+    statement = (
+        select(col(row.received_at), col(row.system))
+        .where(col(row.device_id) == device_id, col(row.received_at) >= since, col(row.received_at) <= until)
+        .order_by(col(row.received_at))
+    )
+    yield from session.execute(statement.execution_options(yield_per=1000))
 
 
 def delete_before(session: Session, moment: datetime) -> int:

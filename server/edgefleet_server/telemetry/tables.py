@@ -52,6 +52,8 @@ class TelemetryWindow(SQLModel, table=True):
     nonfinite: int = Field(sa_type=BigInteger)
     crashes: int = Field(sa_type=BigInteger)
     latency: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    latency_p95_ms: float | None = Field(default=None, nullable=True)
+    """Of `latency`, for lists that draw a trend of many devices; None where nothing was counted or an older server stored it."""
     classes: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     worker_rss_bytes: int = Field(sa_type=BigInteger)
     worker_cpu_s: float

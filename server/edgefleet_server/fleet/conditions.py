@@ -1,0 +1,170 @@
+"""A selector as a condition of SQL, so that the database finds its devices instead of every row being read.
+
+It holds for exactly those devices for which `rules.Selector.matches` holds: that function gives the meaning, this file only says
+it in SQL, and a test compares the two on both databases. No condition is ever NULL, so that `NOT` may be put before any.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, ColumnElement, Text, and_, case, cast, false, func, not_, or_, select, true
+from sqlmodel import col
+
+from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.fleet.rules import GROUP, MODEL_PREFIX, Operator, Requirement, Selector
+from edgefleet_server.fleet.tables import FleetDevice, FleetLabel, FleetModelState
+
+Condition = ColumnElement[bool]
+_NUMBER: Final = r"\A-?[0-9]{1,18}\Z"
+
+
+def matching(selector: Selector, groups: Mapping[str, Selector]) -> Condition:
+    """Return the condition of a selector. groups: those that it asks for, by name."""
+    return and_(true(), *(_requirement(one, groups) for one in selector.requirements))
+
+
+def is_live() -> Condition:
+    """Return the condition of devices that are not revoked."""
+    return col(FleetDevice.revoked_at).is_(None)
+
+
+def has_status(status: DeviceStatus) -> Condition:
+    """Return the condition of a status, as an index finds it."""
+    is_online = col(FleetDevice.is_online)
+    match status:
+        case DeviceStatus.REVOKED:
+            return col(FleetDevice.revoked_at).is_not(None)
+        case DeviceStatus.UNKNOWN:
+            return and_(is_live(), is_online.is_(None))
+        case DeviceStatus.ONLINE:
+            return and_(is_live(), is_online.is_(True))
+        case DeviceStatus.OFFLINE:
+            return and_(is_live(), is_online.is_(False))
+
+
+def found_by(text: str, *, is_sqlite: bool) -> Condition:
+    """Return the condition of devices whose id, or the value of one of whose labels, begins with a text."""
+    own, value = col(FleetDevice.id), col(FleetLabel.value)
+    labelled = select(col(FleetLabel.device_id)).where(_begins(value, text, is_sqlite=is_sqlite))
+    named = select(own).where(_begins(own, text, is_sqlite=is_sqlite))
+    return own.in_(named.union(labelled))
+
+
+def _begins(column: Any, text: str, *, is_sqlite: bool) -> Condition:
+    """Return the condition of a text's beginning: a range where the order is that of code points, which an index can find."""
+    if is_sqlite:
+        return and_(column >= text, column < text + "\U0010ffff")
+    return column.startswith(text, autoescape=True)  # type: ignore[no-any-return]
+
+
+def _requirement(one: Requirement, groups: Mapping[str, Selector]) -> Condition:
+    match one.key:
+        case "id":
+            return _of_text(col(FleetDevice.id), one)
+        case "profile":
+            return _of_text(col(FleetDevice.profile), one)
+        case "arch":
+            return _of_text(col(FleetDevice.arch), one)
+        case "status":
+            return _of_status(one)
+        case "free_mb":
+            return _of_free_mb(one)
+        case key if key == GROUP:
+            return _of_groups(one, groups)
+        case key if key.startswith(MODEL_PREFIX):
+            return _of_models(one, key.removeprefix(MODEL_PREFIX))
+        case _:
+            return _of_labels(one)
+
+
+def _of_text(column: Any, one: Requirement) -> Condition:
+    """Return the condition on a text that every device has."""
+    match one.operator:
+        case Operator.EXISTS:
+            return true()
+        case Operator.MISSING:
+            return false()
+        case Operator.EQUALS | Operator.IN:
+            return column.in_(one.values)  # type: ignore[no-any-return]
+        case Operator.NOT_EQUALS | Operator.NOT_IN:
+            return column.not_in(one.values)  # type: ignore[no-any-return]
+        case Operator.GREATER | Operator.LESS:
+            return func.coalesce(_compared(_as_number(column), one), false())
+
+
+def _of_status(one: Requirement) -> Condition:
+    named = [has_status(status) for status in DeviceStatus if status.value in one.values]
+    match one.operator:
+        case Operator.EXISTS:
+            return true()
+        case Operator.EQUALS | Operator.IN:
+            return _any(named)
+        case Operator.NOT_EQUALS | Operator.NOT_IN:
+            return not_(_any(named))
+        case _:
+            return false()
+
+
+def _of_free_mb(one: Requirement) -> Condition:
+    column = col(FleetDevice.free_mb)
+    match one.operator:
+        case Operator.EXISTS:
+            return column.is_not(None)
+        case Operator.MISSING:
+            return column.is_(None)
+        case Operator.EQUALS | Operator.IN:
+            return func.coalesce(cast(column, Text).in_(one.values), false())
+        case Operator.NOT_EQUALS | Operator.NOT_IN:
+            return func.coalesce(cast(column, Text).not_in(one.values), true())
+        case Operator.GREATER | Operator.LESS:
+            return func.coalesce(_compared(column, one), false())
+
+
+def _of_models(one: Requirement, model: str) -> Condition:
+    row, version = FleetModelState, col(FleetModelState.version)
+    running = select(col(row.device_id)).where(col(row.model) == model, version != "")
+    return _of_rows(running, version, one)
+
+
+def _of_labels(one: Requirement) -> Condition:
+    labelled = select(col(FleetLabel.device_id)).where(col(FleetLabel.key) == one.key)
+    return _of_rows(labelled, col(FleetLabel.value), one)
+
+
+def _of_rows(having: Any, value: Any, one: Requirement) -> Condition:
+    """Return the condition on a value in another table: `having` selects the devices that have one."""
+    own = col(FleetDevice.id)
+    match one.operator:
+        case Operator.EXISTS:
+            return own.in_(having)
+        case Operator.MISSING:
+            return own.not_in(having)
+        case Operator.EQUALS | Operator.IN:
+            return own.in_(having.where(value.in_(one.values)))
+        case Operator.NOT_EQUALS | Operator.NOT_IN:
+            return own.not_in(having.where(value.in_(one.values)))
+        case Operator.GREATER | Operator.LESS:
+            return own.in_(having.where(_compared(_as_number(value), one)))
+
+
+def _of_groups(one: Requirement, groups: Mapping[str, Selector]) -> Condition:
+    """Return the condition on membership. A group's selector asks for no group, so that this ends."""
+    if one.operator in (Operator.GREATER, Operator.LESS):
+        return false()
+    is_on_all = one.operator in (Operator.EXISTS, Operator.MISSING)
+    inside = _any(matching(groups[name], {}) for name in (groups if is_on_all else one.values))
+    return inside if one.operator in (Operator.EXISTS, Operator.EQUALS, Operator.IN) else not_(inside)
+
+
+def _any(conditions: Iterable[Condition]) -> Condition:
+    return or_(false(), *conditions)
+
+
+def _as_number(column: Any) -> ColumnElement[int]:
+    """Return a text as a whole number, NULL when it is none. CASE, because nothing else keeps the cast behind the check."""
+    return case((column.regexp_match(_NUMBER), cast(column, BigInteger)))
+
+
+def _compared(number: ColumnElement[int], one: Requirement) -> Condition:
+    wanted = int(one.values[0])
+    return number > wanted if one.operator is Operator.GREATER else number < wanted

@@ -1,0 +1,267 @@
+"""Lists of devices for people: sorted, searched, in pages both ways, and the fleet counted by what it can be narrowed to.
+
+Rules:
+1. A page costs what its rows cost, whatever the size of the fleet: each order is walked along an index from where the page begins.
+   An order is a row of *segments* (those with a value, those without; one status after another), each walked by itself.
+2. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept for FACETS_AGE_S seconds.
+"""
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Select, and_, or_, select, true
+from sqlmodel import Session, col
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_server.db import Database, UtcDateTime
+from edgefleet_server.fleet import conditions, rules, selecting, store
+from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
+from edgefleet_server.fleet.views import DeviceView, device_views
+from edgefleet_server.paging import BadCursorError
+
+MOST_COUNTED: Final = 10_000
+FACETS_AGE_S: Final = 2.0
+MOST_VERSIONS: Final = 12
+TROUBLED: Final = ("failed", "rolled_back")
+
+
+class Order(StrEnum):
+    """What a list may be sorted by; `-` before it turns it around. Public: part of addresses."""
+
+    ID = "id"
+    PROFILE = "profile"
+    STATUS = "status"
+    LAST_SEEN = "last_seen"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A row's place in a list: the segment of the order, what it is sorted by there ("" where by its id), and its id."""
+
+    segment: int
+    key: str
+    id: str
+
+    def text(self) -> str:
+        """Return the place as a cursor holds it."""
+        return json.dumps([self.segment, self.key, self.id], separators=(",", ":"))
+
+    @classmethod
+    def of(cls, text: str) -> "Place":
+        """Return the place in a cursor. Raises BadCursorError."""
+        try:
+            segment, key, device = json.loads(text)
+            return cls(int(segment), str(key), str(device))
+        except (ValueError, TypeError) as error:
+            raise BadCursorError(
+                "this cursor belongs to another list", next_step="start the list again without `cursor`"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceQuery:
+    """Which devices, in which order, and which part. text: beginning of an id or of a label's value, "" = any.
+
+    after, before: places that the page begins behind or ends before; neither = the first page.
+    """
+
+    selector: str = ""
+    text: str = ""
+    order: Order = Order.ID
+    descending: bool = False
+    after: Place | None = None
+    before: Place | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceList:
+    """A page of devices; places are None where there is nothing on that side. is_capped: there are more than `total`."""
+
+    devices: Sequence[DeviceView]
+    total: int
+    is_capped: bool
+    previous: Place | None
+    next: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """Live devices by what a list can be narrowed to; `status` has the revoked ones too. versions: by `model` and version, most first."""
+
+    status: Mapping[str, int]
+    profiles: Mapping[str, int]
+    versions: Sequence[tuple[str, str, int]]
+    groups: Sequence[str]
+    devices: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A device that failed with a model: the newest first."""
+
+    device: str
+    model: str
+    state: str
+    error_class: str
+    reason: str
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """Rows of one order that an index walks: those of `condition`, by `column` and the id (by the id alone where None)."""
+
+    condition: ColumnElement[bool]
+    column: Any = None
+
+
+class DeviceLister:
+    """Reads lists. Thread-safe; calls block."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._facets: tuple[float, Facets] | None = None
+
+    def page(self, query: DeviceQuery) -> DeviceList:
+        """Return a page of devices. Raises BadSelectorError, BadCursorError."""
+        parsed = rules.parse_selector(query.selector)
+        with self._db.read() as session:
+            wanted = self._wanted(session, parsed, query.text)
+            places = _walk(session, wanted, query)
+            is_back = query.before is not None
+            has_more = len(places) > query.limit
+            places = places[: query.limit]
+            if is_back:
+                places.reverse()
+            rows = store.devices_in_order(session, [place.id for place in places])
+            total = store.count_devices(session, wanted, most=MOST_COUNTED + 1)
+            return DeviceList(
+                devices=device_views(session, rows),
+                total=min(total, MOST_COUNTED),
+                is_capped=total > MOST_COUNTED,
+                previous=places[0] if places and (has_more if is_back else query.after is not None) else None,
+                next=places[-1] if places and (is_back or has_more) else None,
+            )
+
+    def count(self, selector: str, text: str = "") -> int:
+        """Return how many live devices match, exactly. Raises BadSelectorError."""
+        with self._db.read() as session:
+            wanted = self._wanted(session, rules.parse_selector(selector), text)
+            return store.count_devices(session, wanted, conditions.is_live())
+
+    def facets(self) -> Facets:
+        """Return what the fleet can be narrowed to; at most FACETS_AGE_S seconds old."""
+        with self._lock:  # whoever comes while it is counted waits for that count instead of counting, too
+            now = self._clock.monotonic_s()
+            if self._facets is None or not 0 <= now - self._facets[0] < FACETS_AGE_S:
+                self._facets = (now, self._counted())
+            return self._facets[1]
+
+    def troubled(self, limit: int) -> list[Trouble]:
+        """Return the live devices that failed last, with what they say of it."""
+        state = FleetModelState
+        statement = (
+            select(state, col(FleetDevice.reported))
+            .join(FleetDevice, col(FleetDevice.id) == col(state.device_id))
+            .where(col(state.assignment).in_(TROUBLED), conditions.is_live())
+            .order_by(col(state.changed_at).desc())
+            .limit(limit)
+        )
+        with self._db.read() as session:
+            return [_trouble(row, reported) for row, reported in session.execute(statement)]
+
+    def _wanted(self, session: Session, selector: rules.Selector, text: str) -> ColumnElement[bool]:
+        wanted = selecting.condition(session, selector)
+        return and_(wanted, conditions.found_by(text, is_sqlite=self._db.is_sqlite)) if text else wanted
+
+    def _counted(self) -> Facets:
+        with self._db.read() as session:
+            status = {one.value: store.count_devices(session, conditions.has_status(one)) for one in DeviceStatus}
+            profiles = store.count_by(session, col(FleetDevice.profile))
+            versions = store.count_versions(session)
+            groups = [row.name for row in store.groups(session)]
+        live = sum(n for name, n in status.items() if name != DeviceStatus.REVOKED)
+        return Facets(status, profiles, versions[:MOST_VERSIONS], groups, live)
+
+
+def _walk(session: Session, wanted: ColumnElement[bool], query: DeviceQuery) -> list[Place]:
+    """Return the places of the page and of one row more, in the direction of walking: backwards for a page before a place."""
+    is_down = query.descending is not (query.before is not None)
+    edge = query.before or query.after
+    segments = list(enumerate(_segments(query.order)))
+    found: list[Place] = []
+    for number, segment in reversed(segments) if is_down else segments:
+        if edge is not None and (number > edge.segment if is_down else number < edge.segment):
+            continue
+        edge_here = edge if edge is not None and edge.segment == number else None
+        statement = _statement(wanted, segment, edge_here, is_down=is_down).limit(query.limit + 1 - len(found))
+        found += [Place(number, _key(row[:-1]), str(row[-1])) for row in session.execute(statement)]
+        if len(found) > query.limit:
+            break
+    return found
+
+
+def _segments(order: Order) -> list[_Segment]:
+    seen = col(FleetDevice.last_seen)
+    match order:
+        case Order.ID:
+            return [_Segment(true())]
+        case Order.PROFILE:
+            return [_Segment(true(), col(FleetDevice.profile))]
+        case Order.STATUS:
+            return [_Segment(conditions.has_status(one)) for one in DeviceStatus]
+        case Order.LAST_SEEN:
+            return [_Segment(seen.is_(None)), _Segment(seen.is_not(None), seen)]
+
+
+def _statement(wanted: ColumnElement[bool], segment: _Segment, edge: Place | None, *, is_down: bool) -> Select[Any]:
+    """Return the query of a segment's rows behind a place, by the segment's column and the id."""
+    own = col(FleetDevice.id)
+    keys = [own] if segment.column is None else [segment.column, own]
+    statement = select(*keys).where(wanted, segment.condition)
+    if edge is not None:
+        behind = own < edge.id if is_down else own > edge.id
+        if segment.column is not None:
+            key, value = segment.column, _value(edge.key, segment.column)
+            # the first half is what an index can jump to
+            behind = (
+                and_(key <= value, or_(key < value, behind))
+                if is_down
+                else and_(key >= value, or_(key > value, behind))
+            )
+        statement = statement.where(behind)
+    return statement.order_by(*(key.desc() if is_down else key for key in keys))
+
+
+def _key(values: Sequence[Any]) -> str:
+    if not values:
+        return ""
+    return values[0].isoformat() if isinstance(values[0], datetime) else str(values[0])
+
+
+def _value(key: str, column: Any) -> Any:
+    if not isinstance(column.type, UtcDateTime):
+        return key
+    try:
+        at = datetime.fromisoformat(key)
+    except ValueError as error:
+        raise BadCursorError(
+            "this cursor belongs to another list", next_step="start the list again without `cursor`"
+        ) from error
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+def _trouble(row: FleetModelState, reported: Any) -> Trouble:
+    said = next((one for one in (reported or {}).get("models", ()) if one["model"] == row.model), {})
+    reason = str(said.get("reason") or said.get("error_code") or "")
+    return Trouble(row.device_id, row.model, row.assignment, row.error_class or "", reason, row.changed_at)

@@ -1,0 +1,184 @@
+"""Selectors in SQL find what the same selectors match in Python, on both databases; labels are rows whatever wrote them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete, insert, select, text, update
+from sqlmodel import col
+
+from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_server.db import Database
+from edgefleet_server.fleet import conditions, rules, selecting, store
+from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
+from edgefleet_server.fleet.rules import Operator, Requirement, Selector
+from edgefleet_server.fleet.tables import FleetDevice, FleetGroup, FleetLabel, FleetModelState
+from tests.server.fleet.house import START
+
+GROUPS = {"prod": "env=prod", "small": "free_mb<500", "new": "model.digits=1.1.0,status!=revoked", "rest": "!env"}
+VALUES = [
+    "prod",
+    "dev",
+    "",
+    "7",
+    "007",
+    "-3",
+    "1.1.0",
+    "d-a",
+    "d-b",
+    "12",
+    "online",
+    "revoked",
+    "unknown",
+    "offline",
+    "700",
+]
+KEYS = ["env", "tier", "id", "profile", "arch", "status", "free_mb", "model.digits", "model.other", "group"]
+
+
+def _requirement(key: str, operator: Operator, values: Sequence[str], number: int) -> Requirement:
+    if operator in (Operator.EXISTS, Operator.MISSING):
+        return Requirement(key, operator)
+    if operator in (Operator.GREATER, Operator.LESS):
+        return Requirement(key, operator, (str(number),))
+    if key == "group":
+        values = [sorted(GROUPS)[len(value) % len(GROUPS)] for value in values]
+    named = tuple(dict.fromkeys(values))
+    return Requirement(key, operator, named if operator in (Operator.IN, Operator.NOT_IN) else named[:1])
+
+
+REQUIREMENTS = st.builds(
+    _requirement,
+    st.sampled_from(KEYS),
+    st.sampled_from(Operator),
+    st.lists(st.sampled_from(VALUES), min_size=1, max_size=3),
+    st.sampled_from([-5, 0, 6, 7, 100, 650, 10**17]),
+)
+SELECTORS = st.builds(Selector, st.lists(REQUIREMENTS, max_size=3).map(tuple))
+
+
+def add_device(session: Any, one: DeviceFacts) -> None:
+    """Store a device with these facts, as rows."""
+    session.execute(
+        insert(FleetDevice),
+        [
+            {
+                "id": one.id, "profile": one.profile, "arch": one.arch, "public_key": "", "labels": dict(one.labels), "facts": {},
+                "enrolled_at": START, "cert_not_after": START, "free_mb": one.free_mb, "conn_id": "", "boot_id": "",
+                "state_seq": 0, "reported_gen": 0,
+                "revoked_at": START if one.status is DeviceStatus.REVOKED else None,
+                "is_online": {DeviceStatus.ONLINE: True, DeviceStatus.OFFLINE: False, DeviceStatus.REVOKED: False}.get(one.status),
+            }
+        ],
+    )  # fmt: skip
+    for model, version in one.models.items():
+        session.add(
+            FleetModelState(
+                device_id=one.id, model=model, version=version, phase="idle", assignment="healthy", changed_at=START
+            )
+        )
+
+
+DEVICES = [
+    DeviceFacts(DeviceId("d-a"), ProfileName("p"), "x86_64", DeviceStatus.ONLINE, {"env": "prod", "tier": "7"}, 700, {"digits": "1.1.0"}),
+    DeviceFacts(DeviceId("d-b"), ProfileName("p"), "armv7l", DeviceStatus.OFFLINE, {"env": "dev", "tier": "007"}, 100, {"digits": "12"}),
+    DeviceFacts(DeviceId("12"), ProfileName("prod"), "7", DeviceStatus.UNKNOWN, {"env": "", "tier": "x"}, None, {}),
+    DeviceFacts(DeviceId("d-c"), ProfileName("q"), "x86_64", DeviceStatus.REVOKED, {"tier": "-3"}, 0, {"digits": "1.1.0", "other": "7"}),
+    DeviceFacts(DeviceId("d-d"), ProfileName("q"), "x86_64", DeviceStatus.ONLINE, {}, 650, {"other": "-3"}),
+]  # fmt: skip
+
+
+@pytest.fixture
+def filled(db: Database) -> Database:
+    """A database with devices of every kind, and groups."""
+    with db.session() as session:
+        for one in DEVICES:
+            add_device(session, one)
+        for name, selector in GROUPS.items():
+            session.add(FleetGroup(name=name, selector=selector, created_at=START, created_by="ann"))
+    return db
+
+
+def matched(selector: Selector) -> set[str]:
+    """Return whom the selector matches by the rules, one device after another."""
+    groups = {name: rules.parse_selector(one) for name, one in GROUPS.items()}
+    facts = [rules.facts_of(one) for one in DEVICES]
+    return {one["id"] for one in facts if selector.matches(one, selecting.groups_of(one, groups))}
+
+
+@given(SELECTORS)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_sql_finds_whom_the_rules_match(filled: Database, selector: Selector) -> None:
+    with filled.read() as session:
+        found = list(selecting.matching(session, selector))
+        condition = selecting.condition(session, selector)
+        counted = store.count_devices(session, condition)
+    assert {one.id for one in found} == matched(selector), str(selector)
+    assert [one.id for one in found] == sorted(one.id for one in found) or not filled.is_sqlite
+    assert counted == len(found)
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [("d-", {"d-a", "d-b", "d-c", "d-d"}), ("prod", {"d-a"}), ("00", {"d-b"}), ("12", {"12"}), ("1", {"12"}), ("%", set()), ("D-", set())],
+)  # fmt: skip
+def test_a_text_finds_beginnings_of_ids_and_label_values(filled: Database, start: str, expected: set[str]) -> None:
+    with filled.read() as session:
+        condition = conditions.found_by(start, is_sqlite=filled.is_sqlite)
+        found = session.execute(select(col(FleetDevice.id)).where(condition)).scalars().all()
+    assert set(found) == expected
+
+
+def labels(db: Database) -> Mapping[str, dict[str, str]]:
+    """Return the label rows, by device."""
+    found: dict[str, dict[str, str]] = {}
+    with db.read() as session:
+        for device, key, value in session.execute(
+            select(col(FleetLabel.device_id), col(FleetLabel.key), col(FleetLabel.value))
+        ):
+            found.setdefault(device, {})[key] = value
+    return found
+
+
+def test_label_rows_follow_whatever_writes_labels(filled: Database) -> None:
+    assert labels(filled) == {str(one.id): dict(one.labels) for one in DEVICES if one.labels}
+    own, kept = col(FleetDevice.id), col(FleetDevice.labels)
+    with filled.session() as session:
+        row = session.get(FleetDevice, "d-a")
+        assert row is not None
+        row.labels = {"env": "dev", "site/a.b": "Europe/Berlin"}
+        row.free_mb = 1
+        session.flush()
+        session.execute(update(FleetDevice).where(own.in_(["d-b", "d-d"])).values(labels={"line": "4"}))
+        session.execute(update(FleetDevice).where(own == "12").values(labels=kept, free_mb=3))
+        session.execute(delete(FleetDevice).where(own == "d-c"))
+    assert labels(filled) == {
+        "d-a": {"env": "dev", "site/a.b": "Europe/Berlin"},
+        "d-b": {"line": "4"},
+        "d-d": {"line": "4"},
+        "12": {"env": "", "tier": "x"},
+    }
+
+
+def test_labels_of_before_are_rows_after_the_migration(database_url: str) -> None:
+    from alembic import command
+
+    from edgefleet_server import migrations
+
+    made = Database(database_url)
+    migrations.upgrade(made)
+    command.downgrade(migrations.config(made), "0010")
+    with made.session() as session:
+        values = "'d-old', 'p', 'x86_64', '', '{\"env\": \"prod\"}', '{}', :at, :at, '', '', 0, 0"
+        session.execute(
+            text(
+                "INSERT INTO fleet_device (id, profile, arch, public_key, labels, facts, enrolled_at, cert_not_after, conn_id, "
+                f"boot_id, state_seq, reported_gen) VALUES ({values})"
+            ),
+            {"at": START if not made.is_sqlite else "2026-11-25 12:00:00.000000"},
+        )
+    migrations.upgrade(made)
+    assert labels(made) == {"d-old": {"env": "prod"}}
+    made.dispose()

@@ -1,0 +1,129 @@
+"""Lists for people: every order walked both ways, searched and counted, on both databases."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import update
+from sqlmodel import col
+
+from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_server.db import Database
+from edgefleet_server.fleet import listing
+from edgefleet_server.fleet.errors import BadSelectorError
+from edgefleet_server.fleet.listing import DeviceLister, DeviceQuery, Order, Place
+from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
+from edgefleet_server.fleet.tables import FleetDevice
+from edgefleet_server.paging import BadCursorError
+from tests.server.fleet.house import START, TurnedClock
+from tests.server.fleet.test_conditions import add_device
+
+STATUSES = list(DeviceStatus)
+
+
+def facts(number: int) -> DeviceFacts:
+    """Return the facts of one of the devices."""
+    return DeviceFacts(
+        DeviceId(f"d-{number:02}"),
+        ProfileName(f"p{number % 3}"),
+        "x86_64",
+        STATUSES[number % 4],
+        {"site": "hall" if number % 2 else "yard"},
+        number,
+        {"digits": f"1.{number % 2}.0"},
+    )
+
+
+@pytest.fixture
+def lister(db: Database) -> DeviceLister:
+    """Twenty-three devices; every fifth was never seen, and two were seen at the same moment."""
+    with db.session() as session:
+        for number in range(23):
+            add_device(session, facts(number))
+            seen = None if number % 5 == 0 else START + timedelta(minutes=(number * 7) % 23 // 2)
+            session.flush()
+            own = col(FleetDevice.id) == f"d-{number:02}"
+            session.execute(update(FleetDevice).where(own).values(last_seen=seen))
+    return DeviceLister(db, TurnedClock())
+
+
+def forwards(lister: DeviceLister, order: Order, *, descending: bool) -> Iterator[list[str]]:
+    """Yield the ids of each page, walking on until there is none; at each page, look back first."""
+    after: Place | None = None
+    before: list[str] = []
+    while True:
+        page = lister.page(DeviceQuery(order=order, descending=descending, after=after, limit=4))
+        ids = [one.id for one in page.devices]
+        assert (page.total, page.is_capped) == (23, False)
+        assert (page.previous is None) == (not before)
+        if page.previous is not None:
+            back = lister.page(DeviceQuery(order=order, descending=descending, before=page.previous, limit=4))
+            assert [one.id for one in back.devices] == before
+            assert back.next is not None
+        yield ids
+        if page.next is None:
+            return
+        before, after = ids, Place.of(page.next.text())
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("order", Order)
+def test_every_order_is_walked_whole_and_back(lister: DeviceLister, order: Order, descending: bool) -> None:
+    pages = list(forwards(lister, order, descending=descending))
+    ids = [one for page in pages for one in page]
+    assert [len(page) for page in pages] == [4, 4, 4, 4, 4, 3]
+    found = {one.id: one for one in lister.page(DeviceQuery(limit=100)).devices}
+    keys = {
+        Order.ID: lambda one: (one.id,),
+        Order.PROFILE: lambda one: (one.profile, one.id),
+        Order.STATUS: lambda one: (STATUSES.index(one.status), one.id),
+        Order.LAST_SEEN: lambda one: (one.last_seen is not None, one.last_seen or START, one.id),
+    }
+    wanted = sorted(found.values(), key=keys[order], reverse=descending)
+    assert ids == [one.id for one in wanted]
+
+
+def test_a_search_narrows_and_is_counted(lister: DeviceLister, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_label = lister.page(DeviceQuery(text="hal", limit=3))
+    assert [one.id for one in by_label.devices] == ["d-01", "d-03", "d-05"]
+    assert (by_label.total, by_label.is_capped) == (11, False)
+    assert [one.id for one in lister.page(DeviceQuery(text="d-07")).devices] == ["d-07"]
+    both = lister.page(DeviceQuery(selector="status=online,model.digits=1.0.0", text="yard", order=Order.LAST_SEEN))
+    assert {one.id for one in both.devices} == {f"d-{n:02}" for n in range(0, 23, 4)}
+    assert lister.count("site=hall") == sum(
+        n % 2 == 1 and STATUSES[n % 4] is not DeviceStatus.REVOKED for n in range(23)
+    )
+    monkeypatch.setattr(listing, "MOST_COUNTED", 5)
+    capped = lister.page(DeviceQuery(text="d-"))
+    assert (capped.total, capped.is_capped) == (5, True)
+    nobody = lister.page(DeviceQuery(text="nobody"))
+    assert (list(nobody.devices), nobody.total, nobody.previous, nobody.next) == ([], 0, None, None)
+    with pytest.raises(BadSelectorError):
+        lister.page(DeviceQuery(selector="group=none"))
+
+
+def test_facets_count_live_devices_and_are_kept_for_two_seconds(db: Database, lister: DeviceLister) -> None:
+    clock = TurnedClock()
+    lister = DeviceLister(db, clock)
+    found = lister.facets()
+    revoked = [n for n in range(23) if STATUSES[n % 4] is DeviceStatus.REVOKED]
+    assert found.status["revoked"] == len(revoked)
+    assert found.devices == 23 - len(revoked) == sum(found.profiles.values()) == sum(n for _, _, n in found.versions)
+    assert {version for _, version, _ in found.versions} == {"1.0.0", "1.1.0"}
+    with db.session() as session:
+        session.execute(update(FleetDevice).values(profile="q"))
+    assert lister.facets() is found
+    clock.turn(seconds=2)
+    assert lister.facets().profiles == {"q": found.devices}
+
+
+@pytest.mark.parametrize("text", ["", "1", "[]", '["a","b","c"]', '{"a":1,"b":2,"c":3}', "[[],1,2]", "nonsense"])
+def test_a_cursor_of_another_list_is_refused(text: str) -> None:
+    with pytest.raises(BadCursorError):
+        Place.of(text)
+
+
+def test_a_cursor_of_another_order_is_refused_or_harmless(lister: DeviceLister) -> None:
+    with pytest.raises(BadCursorError):
+        lister.page(DeviceQuery(order=Order.LAST_SEEN, after=Place(1, "p1", "d-01")))
+    assert lister.page(DeviceQuery(after=Place(9, "x", "d-01"))).devices == []
