@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import http_errors
-from edgefleet_server.dashboard import page
+from edgefleet_server.dashboard import audit_pages, page, registry_pages, settings_pages
 from edgefleet_server.dashboard.acting import RefusedError, add_action_route
 from edgefleet_server.dashboard.forms import Form, form_of
 from edgefleet_server.dashboard.login import Gate, own_page
@@ -24,6 +24,7 @@ from edgefleet_server.paging import decode_cursor
 from edgefleet_server.parts import Parts
 
 MAX_SELECTOR_CHARS = 4096
+AREAS = (registry_pages.add_pages, audit_pages.add_pages, settings_pages.add_pages)
 Posted = Annotated[Form, Depends(form_of)]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -67,6 +68,8 @@ def build_router(parts: Parts) -> APIRouter:
     _add_login_routes(router, gate)
     add_action_route(router, shell)
     _add_pages(router, shell, DashboardReader(parts.fleet.reader, parts.telemetry, parts.rollout.reader))
+    for add_pages in AREAS:
+        add_pages(router, shell, parts)
     _add_static(router)
     return router
 
