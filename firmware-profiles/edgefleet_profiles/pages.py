@@ -33,7 +33,7 @@ def page(profile: HardwareProfile) -> str:
     """Return the page of one profile: what it gives, its facts with their evidence."""
     rows = [
         f"| `{key}` | {_cell(value)} | {_evidence(evidence_for(profile, key) or evidence_for(profile, key.split('.')[0]))} |"
-        for key, value in _facts(profile)
+        for key, value in facts(profile)
     ]
     return "\n".join(
         [
@@ -78,7 +78,7 @@ def index(profiles: Sequence[HardwareProfile]) -> str:
     )
 
 
-def _facts(profile: HardwareProfile) -> list[tuple[str, Any]]:
+def facts(profile: HardwareProfile) -> list[tuple[str, Any]]:
     """Return (dotted key, value) of all that the profile states, in the schema's order."""
     found: list[tuple[str, Any]] = []
     for key, value in profile_to_dict(profile).items():

@@ -97,3 +97,14 @@ class AuditEntry:
     object: str
     status: int
     request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which audit rows: all that are given must hold. actor, object: how theirs begin; action: exactly; from since on, before until."""
+
+    actor: str = ""
+    action: str = ""
+    object: str = ""
+    since: datetime | None = None
+    until: datetime | None = None

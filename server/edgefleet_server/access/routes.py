@@ -2,16 +2,30 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
+from pydantic import AwareDatetime
 
 from edgefleet_server.access.dependency import require
-from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.access.model import AuditFilter, Principal, Role
 from edgefleet_server.access.schemas import AuditOut, LoginLinkOut, NewTokenOut, TokenIn, TokenOut, WhoAmIOut
 from edgefleet_server.paging import ListOf, Paging
 from edgefleet_server.parts import Parts
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
+
+
+def _audit_filter(
+    actor: Annotated[str, Query(max_length=120)] = "",
+    action: Annotated[str, Query(max_length=120)] = "",
+    target: Annotated[str, Query(max_length=255, alias="object")] = "",
+    since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
+) -> AuditFilter:
+    return AuditFilter(actor, action, target, since, until)
+
+
+AuditWish = Annotated[AuditFilter, Depends(_audit_filter)]
 
 
 def build_router(parts: Parts) -> APIRouter:
@@ -46,8 +60,8 @@ def build_router(parts: Parts) -> APIRouter:
         return LoginLinkOut.of(access.logins.create_link(caller))
 
     @router.get("/audit", operation_id="list_audit")
-    def list_audit(page: Paging, _caller: Admin) -> ListOf[AuditOut]:
-        """List who changed what, newest first."""
-        return ListOf.of(access.audit(page), AuditOut.of)
+    def list_audit(page: Paging, what: AuditWish, _caller: Admin) -> ListOf[AuditOut]:
+        """List who changed what, newest first. `actor` and `object` say how theirs begin."""
+        return ListOf.of(access.audit(page, what), AuditOut.of)
 
     return router

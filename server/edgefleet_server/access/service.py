@@ -21,7 +21,7 @@ from edgefleet_server.access.errors import (
     UnknownTokenError,
 )
 from edgefleet_server.access.logins import LoginBook
-from edgefleet_server.access.model import AuditEntry, NewToken, Principal, Role, TokenView
+from edgefleet_server.access.model import AuditEntry, AuditFilter, NewToken, Principal, Role, TokenView
 from edgefleet_server.access.tables import TokenRow
 from edgefleet_server.db import Database
 from edgefleet_server.paging import Page, PageRequest
@@ -115,10 +115,10 @@ class AccessService:
         with self._db.session() as session:
             store.add_audit(session, values)
 
-    def audit(self, page: PageRequest) -> Page[AuditEntry]:
-        """Return one page of the audit trail, newest first."""
+    def audit(self, page: PageRequest, what: AuditFilter = AuditFilter()) -> Page[AuditEntry]:  # noqa: B008 - a frozen value
+        """Return one page of the audit trail, newest first; of all of it, or of what a filter chooses."""
         with self._db.read() as session:
-            rows = store.list_audit(session, page)
+            rows = store.list_audit(session, page, what)
         entries = [AuditEntry(r.id or 0, r.at, r.actor, r.action, r.object, r.status, r.request_id) for r in rows.items]
         return Page(entries, rows.next_key, rows.total)
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlmodel import Session, col
 
+from edgefleet_server.access.model import AuditFilter
 from edgefleet_server.access.tables import AuditRow, LoginLinkRow, SessionRow, TokenRow
 from edgefleet_server.paging import Page, PageRequest, cut_page
 
@@ -76,11 +77,28 @@ def add_audit(session: Session, values: Mapping[str, Any]) -> None:
     session.execute(insert(AuditRow).values(**values))
 
 
-def list_audit(session: Session, page: PageRequest) -> Page[AuditRow]:
-    """Return one page of audit rows, newest first."""
-    query = select(AuditRow).order_by(col(AuditRow.id).desc()).limit(page.limit + 1)
+def list_audit(session: Session, page: PageRequest, what: AuditFilter) -> Page[AuditRow]:
+    """Return one page of the audit rows that a filter chooses, newest first."""
+    chosen = _chosen(what)
+    query = select(AuditRow).where(*chosen).order_by(col(AuditRow.id).desc()).limit(page.limit + 1)
     after = page.after_number()
     if after is not None:
         query = query.where(col(AuditRow.id) < after)
-    total = session.scalar(select(func.count()).select_from(AuditRow)) or 0
+    total = session.scalar(select(func.count()).select_from(AuditRow).where(*chosen)) or 0
     return cut_page(list(session.scalars(query)), page, total, lambda row: str(row.id))
+
+
+def _chosen(what: AuditFilter) -> list[ColumnElement[bool]]:
+    row = AuditRow
+    chosen: list[ColumnElement[bool]] = []
+    if what.actor:
+        chosen.append(col(row.actor).startswith(what.actor, autoescape=True))
+    if what.action:
+        chosen.append(col(row.action) == what.action)
+    if what.object:
+        chosen.append(col(row.object).startswith(what.object, autoescape=True))
+    if what.since is not None:
+        chosen.append(col(row.at) >= what.since)
+    if what.until is not None:
+        chosen.append(col(row.at) < what.until)
+    return chosen

@@ -82,8 +82,8 @@ class Gate:
             self._record(request, "unknown", "logout", 403)
             raise
         self._record(request, _actor(ended.principal), "logout", _SEE_OTHER)
-        is_secure = self._is_secure(request)
-        answer.delete_cookie(self._cookie_name(request), httponly=True, samesite="strict", secure=is_secure)
+        secure = self.is_secure(request)
+        answer.delete_cookie(self._cookie_name(request), httponly=True, samesite="strict", secure=secure)
         return answer
 
     def _with_token(self, token: str) -> NewSession:
@@ -97,7 +97,7 @@ class Gate:
             max_age=int(SESSION_LIFE.total_seconds()),
             httponly=True,
             samesite="strict",
-            secure=self._is_secure(request),
+            secure=self.is_secure(request),
         )
         return answer
 
@@ -111,14 +111,14 @@ class Gate:
     def _record(self, request: Request, actor: str, action: str, status: int) -> None:
         self._access.record(actor, action, request.url.path, status, http_errors.request_id_of(request))
 
-    def _is_secure(self, request: Request) -> bool:
+    def is_secure(self, request: Request) -> bool:
         """Say whether the browser speaks TLS, to us or to the proxy before us."""
         if request.url.scheme == "https":
             return True
         return self._behind_proxy and request.headers.get("x-forwarded-proto", "https") == "https"
 
     def _cookie_name(self, request: Request) -> str:
-        return SECURE_COOKIE if self._is_secure(request) else COOKIE
+        return SECURE_COOKIE if self.is_secure(request) else COOKIE
 
 
 def to_login(request: Request) -> Response:

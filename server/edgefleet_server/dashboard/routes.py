@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import http_errors
-from edgefleet_server.dashboard import device_pages, fleet_pages, page
+from edgefleet_server.dashboard import audit_pages, device_pages, finding_pages, fleet_pages, page, registry_pages, settings_pages
 from edgefleet_server.dashboard.acting import RefusedError, add_action_route
 from edgefleet_server.dashboard.forms import Form, form_of
 from edgefleet_server.dashboard.live import add_live_route
@@ -23,6 +23,7 @@ from edgefleet_server.db import DatabaseUnavailableError
 from edgefleet_server.parts import Parts
 
 MAX_SELECTOR_CHARS = 4096
+AREAS = (fleet_pages, device_pages, registry_pages, audit_pages, settings_pages, finding_pages)
 Posted = Annotated[Form, Depends(form_of)]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -67,7 +68,7 @@ def build_router(parts: Parts) -> APIRouter:
     add_action_route(router, shell)
     add_live_route(router, shell)
     _add_pages(router, shell, DashboardReader(parts.fleet.reader, parts.telemetry, parts.rollout.reader))
-    for pages in (fleet_pages, device_pages):
+    for pages in AREAS:
         pages.add_pages(router, shell, parts)
     _add_static(router)
     return router

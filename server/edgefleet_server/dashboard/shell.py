@@ -13,11 +13,13 @@ from typing import Any, Final
 from fastapi import Request
 from fastapi.responses import Response
 
+from edgefleet_server.access.errors import ForbiddenError
 from edgefleet_server.access.model import BrowserSession, Role
 from edgefleet_server.dashboard import page
 from edgefleet_server.dashboard.cli_lines import cli_line, curl_line
 from edgefleet_server.dashboard.login import Gate, address_of, to_login
 from edgefleet_server.dashboard.operations import Operations
+from edgefleet_server.dashboard.preferences import preferences_of
 from edgefleet_server.parts import Parts
 
 SAID_COOKIE: Final = "edgefleet_said"
@@ -74,11 +76,21 @@ class Shell:
         tab: str = "",
         role: Role = Role.VIEWER,
     ) -> Response:
-        """Return a page for a signed-in user who has the role, else the way to the login. Raises what `build` raises."""
+        """Return a page for a signed-in user, else the way to the login. Raises ForbiddenError, and what `build` raises."""
         session = self.gate.session_of(request)
-        if session is None or not session.principal.may(role):
+        if session is None or not session.principal.may(Role.VIEWER):
             return to_login(request)
+        self.check_role(session, role)
         return self.page(request, session, template, tab=tab, **build())
+
+    def check_role(self, session: BrowserSession, role: Role) -> None:
+        """Raise ForbiddenError when the user of a session lacks a role: signing in again as the same one would not help."""
+        if not session.principal.may(role):
+            have = ", ".join(sorted(session.principal.roles)) or "none"
+            raise ForbiddenError(
+                f"this page needs the role {role}; {session.principal.name} has: {have}",
+                next_step=f"ask an admin for a token with it (`edgectl token create --role {role}`), and sign in with that",
+            )
 
     def page(
         self,
@@ -101,6 +113,7 @@ class Shell:
             tab=tab,
             said=sentence,
             here=address_of(request),
+            preferences=preferences_of(request),
             navigation=[one for one in NAVIGATION if session.principal.may(one.role)],
             may=lambda role: session.principal.may(Role(role)),
             cli=cli_line,

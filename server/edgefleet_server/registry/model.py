@@ -103,6 +103,17 @@ class ReleaseView:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceView:
+    """What a release was made of. data: digests of the data files by what they are for; options: as the publisher gave them."""
+
+    kind: str
+    files: tuple[SourceFile, ...]
+    data: Mapping[str, Sha256]
+    options: Mapping[str, Any]
+    identity: Sha256
+
+
+@dataclass(frozen=True, slots=True)
 class ModelView:
     """One named line of releases."""
 

@@ -16,11 +16,13 @@ from sqlmodel import Session
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
+from edgefleet_protocol.manifest import Manifest
 from edgefleet_protocol.profile import HardwareProfile, profile_from_dict, profile_to_dict
 from edgefleet_server.db import Database
 from edgefleet_server.paging import Page, PageRequest
 from edgefleet_server.registry import blobs, rules, store
 from edgefleet_server.registry.blobs import BlobStore, BlobWriter
+from edgefleet_server.registry.contents import Manifests
 from edgefleet_server.registry.errors import (
     BlobUnknownError,
     ModelUnknownError,
@@ -37,10 +39,11 @@ from edgefleet_server.registry.model import (
     Publication,
     ReleaseState,
     ReleaseView,
+    SourceView,
 )
 from edgefleet_server.registry.profiles import Profiles
 from edgefleet_server.registry.tables import BundleRow, ReleaseRow
-from edgefleet_server.registry.views import bundle_view, model_view, ref_of, release_view
+from edgefleet_server.registry.views import bundle_view, model_view, ref_of, release_view, source_view
 
 DEFAULT_MAX_BLOB_BYTES = 2 * 1024 * 1024 * 1024
 
@@ -78,6 +81,7 @@ class RegistryService:
         self._db = db
         self._blobs = blob_store
         self._clock = clock
+        self._manifests = Manifests(blob_store.read_range)
         self._profiles = Profiles(db, clock)
         self._jobs = jobs
         self._fleet_profiles = fleet_profiles
@@ -308,6 +312,22 @@ class RegistryService:
         with self._db.read() as session:
             rows = store.newest_bundles(session, profile, limit)
             return [bundle_view(ref_of(release), bundle) for bundle, release in rows]
+
+    def bundles(self, page: PageRequest) -> Page[BundleView]:
+        """Return one page of signed bundles, newest first."""
+        with self._db.read() as session:
+            rows = store.list_bundles(session, page)
+            views = [bundle_view(ref_of(release), bundle) for bundle, release in rows.items]
+            return Page(views, rows.next_key, rows.total)
+
+    def manifest_of(self, bundle: BundleView) -> Manifest:
+        """Return the manifest inside a signed bundle. Raises BundleError, ManifestError, BlobUnknownError, BlobStoreError."""
+        return self._manifests.of(bundle.sha256, bundle.length)
+
+    def source_of(self, ref: ReleaseRef) -> SourceView:
+        """Return what a release was made of. Raises ReleaseUnknownError."""
+        with self._db.read() as session:
+            return source_view(_release_row(session, ref))
 
     def models(self, page: PageRequest) -> Page[ModelView]:
         """Return one page of models by name."""

@@ -91,6 +91,18 @@ def newest_bundles(session: Session, profile: str, limit: int) -> list[tuple[Bun
     return [(bundle, release) for bundle, release in session.execute(query)]
 
 
+def list_bundles(session: Session, page: PageRequest) -> Page[tuple[BundleRow, ReleaseRow]]:
+    """Return one page of bundles with their releases, newest first."""
+    query = select(BundleRow, ReleaseRow).join(ReleaseRow, col(ReleaseRow.id) == col(BundleRow.release_id))
+    after = page.after_number()
+    if after is not None:
+        query = query.where(col(BundleRow.id) < after)
+    found = session.execute(query.order_by(col(BundleRow.id).desc()).limit(page.limit + 1))
+    rows = [(bundle, release) for bundle, release in found]
+    total = session.scalar(select(func.count()).select_from(BundleRow)) or 0
+    return cut_page(rows, page, total, lambda row: str(row[0].id))
+
+
 def find_bundles_by_sha256(session: Session, digests: Sequence[str]) -> list[tuple[BundleRow, ReleaseRow]]:
     """Return bundles with their releases by bundle digest."""
     query = (

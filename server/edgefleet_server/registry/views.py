@@ -7,7 +7,15 @@ from collections.abc import Sequence
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
-from edgefleet_server.registry.model import BundleView, JobView, ModelView, ReleaseState, ReleaseView
+from edgefleet_server.registry.model import (
+    BundleView,
+    JobView,
+    ModelView,
+    ReleaseState,
+    ReleaseView,
+    SourceFile,
+    SourceView,
+)
 from edgefleet_server.registry.tables import BundleRow, ModelRow, ReleaseRow
 
 
@@ -29,6 +37,18 @@ def release_view(row: ReleaseRow, bundles: Sequence[BundleRow], jobs: Sequence[J
         labels_available=bool(row.data.get("labels")),
         bundles=tuple(bundle_view(ref, bundle) for bundle in bundles),
         jobs=tuple(jobs),
+    )
+
+
+def source_view(row: ReleaseRow) -> SourceView:
+    """Return what a release was made of."""
+    files = row.source.get("files", ())
+    return SourceView(
+        kind=str(row.source.get("kind", "")),
+        files=tuple(SourceFile(one["path"], Sha256(one["sha256"]), one["length"]) for one in files),
+        data={name: Sha256(digest) for name, digest in row.data.items() if digest},
+        options=row.options,
+        identity=Sha256(row.identity),
     )
 
 

@@ -26,6 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from edgefleet_protocol.digest import Sha256, sha256_hex
 from edgefleet_server.signing.errors import BadCsrError, KeysMissingError, KeysUnreadableError
 from edgefleet_server.signing.file_signer import write_private
+from edgefleet_server.signing.trust import AuthorityView
 
 CA_KEY_FILE: Final = "device-ca.pem"
 CA_CERT_FILE: Final = "device-ca.crt"
@@ -79,6 +80,17 @@ class DeviceAuthority:
     def certificate_sha256(self) -> Sha256:
         """Return the SHA-256 of the CA certificate in DER: the fingerprint pinned in claim tokens."""
         return sha256_hex(self._load()[1].public_bytes(serialization.Encoding.DER))
+
+    def view(self) -> AuthorityView:
+        """Return what can be shown of the CA's certificate."""
+        certificate = self._load()[1]
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return AuthorityView(
+            subject=str(names[0].value) if names else "",
+            sha256=self.certificate_sha256(),
+            not_before=certificate.not_valid_before_utc,
+            not_after=certificate.not_valid_after_utc,
+        )
 
     def issue_client(
         self, public_key: ec.EllipticCurvePublicKey, subject: str, now: datetime, life: timedelta

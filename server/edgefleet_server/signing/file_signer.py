@@ -81,6 +81,10 @@ class FileSigner:
         """Return whether the online keys are all there."""
         return all((self._folder / f"{role}.pem").is_file() for role in ONLINE_ROLES)
 
+    def has_root(self) -> bool:
+        """Return whether the root key and its passphrase both lie here: then whoever copies the folder has the fleet."""
+        return all((self._folder / name).is_file() for name in (ROOT_FILE, PASSPHRASE_FILE))
+
     def signer(self, role: str) -> CryptoSigner:
         """Return the signer of an online role. Raises KeysMissingError, KeysUnreadableError."""
         if role not in self._cache:

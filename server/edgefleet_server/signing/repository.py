@@ -137,8 +137,12 @@ class TufRepository:
 
     def due(self, session: Session, now: datetime) -> set[str]:
         """Return the roles, root apart, that have passed half of their life. Reads no file."""
+        return {name for name, at in self.resign_times(session).items() if at <= now}
+
+    def resign_times(self, session: Session) -> dict[str, datetime]:
+        """Return when each role, root apart, has passed half of its life and is signed anew. Reads no file."""
         made = store.newest_made(session)
-        return {name for name, made_at in made if name != "root" and made_at + _life_of(name) / 2 <= now}
+        return {name: made_at + _life_of(name) / 2 for name, made_at in made if name != "root"}
 
     def root_expires(self, session: Session) -> datetime:
         """Return when the newest root expires (aware UTC)."""

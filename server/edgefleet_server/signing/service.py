@@ -34,6 +34,7 @@ from edgefleet_server.signing.authority import (
 from edgefleet_server.signing.errors import RepositoryMissingError
 from edgefleet_server.signing.file_signer import FileSigner, write_private
 from edgefleet_server.signing.repository import TufRepository
+from edgefleet_server.signing.trust import MODEL_PREFIX, TargetView, TrustView, roles_of, target_of
 
 DEVICE_CERT_LIFE: Final = timedelta(days=90)
 SERVICE_CERT_LIFE: Final = timedelta(days=397)
@@ -133,6 +134,28 @@ class SigningService:
             )
         start = next((i for i, data in enumerate(chain) if sha256_hex(data) == pinned), 0)
         return chain[start:]
+
+    def trust(self) -> TrustView:
+        """Return what can be shown of roles, keys and certificates. Raises RepositoryMissingError, KeysMissingError."""
+        now = self._clock.now()
+        with self._db.read() as session:
+            due = self._repository.resign_times(session)
+            roles = roles_of(store.newest_files(session, ["root", *due]), due)
+            certificates = store.count_certificates(session, now)
+        return TrustView(
+            roles=[one for one in roles if not one.name.startswith(MODEL_PREFIX)],
+            model_roles=[one for one in roles if one.name.startswith(MODEL_PREFIX)],
+            authority=self._authority.view(),
+            certificates=certificates,
+            is_root_here=self._signer.has_root(),
+        )
+
+    def target(self, path: str) -> TargetView | None:
+        """Return how TUF names a bundle's target path today, None when nothing signed does."""
+        role = f"{MODEL_PREFIX}{path.split('/', 1)[0]}"
+        with self._db.read() as session:
+            file = store.newest_files(session, [role]).get(role)
+        return None if file is None else target_of(path, role, file)
 
     def root_expires(self) -> datetime:
         """Return when the newest root expires: it needs its offline key to be renewed."""

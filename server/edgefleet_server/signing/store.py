@@ -6,11 +6,12 @@ Every function works inside the caller's session and never commits.
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import and_, case, delete, func, select, tuple_, update
 from sqlmodel import Session, col
 
 from edgefleet_server.signing.authority import Issued
 from edgefleet_server.signing.tables import LOCK_ROW, SigningCertificate, SigningLock, SigningMetadata
+from edgefleet_server.signing.trust import CertificatesView, StoredFile
 
 
 def take_turn(session: Session) -> None:
@@ -60,6 +61,44 @@ def newest_made(session: Session) -> Sequence[tuple[str, datetime]]:
         tuple_(col(SigningMetadata.name), col(SigningMetadata.version)).in_(select(newest))
     )
     return [(str(name), made_at) for name, made_at in session.execute(statement)]
+
+
+def newest_files(session: Session, names: Sequence[str]) -> dict[str, StoredFile]:
+    """Return the newest file of each of these roles that has one."""
+    found = {}
+    for name in names:
+        statement = (
+            select(SigningMetadata)
+            .where(col(SigningMetadata.name) == name)
+            .order_by(col(SigningMetadata.version).desc())
+            .limit(1)
+        )
+        row = session.execute(statement).scalars().first()
+        if row is not None:
+            found[name] = StoredFile(row.version, bytes(row.data), row.created_at)
+    return found
+
+
+def count_certificates(session: Session, now: datetime) -> list[CertificatesView]:
+    """Return how many certificates of each kind are valid, revoked and over, and when the first of the valid ones ends."""
+    row = SigningCertificate
+    is_live = col(row.revoked_at).is_(None)
+    is_valid = and_(is_live, col(row.not_after) > now)
+    statement = (
+        select(
+            col(row.kind),
+            func.sum(case((is_valid, 1), else_=0)),
+            func.sum(case((is_live, 0), else_=1)),
+            func.sum(case((and_(is_live, col(row.not_after) <= now), 1), else_=0)),
+            func.min(case((is_valid, col(row.not_after)), else_=None)),
+        )
+        .group_by(col(row.kind))
+        .order_by(col(row.kind))
+    )
+    return [
+        CertificatesView(str(kind), int(valid), int(revoked), int(ended), first)
+        for kind, valid, revoked, ended, first in session.execute(statement)
+    ]
 
 
 def put(session: Session, name: str, version: int, data: bytes, now: datetime) -> None:

@@ -117,6 +117,11 @@ class TelemetryService:
         with self._db.read() as session:
             return _summed(store.windows_of_bundle(session, sha256, since, device_id))
 
+    def recent(self, sha256: str, since: datetime, most: int) -> Figures:
+        """Return the sums of the newest windows of one bundle since a moment, at most so many: bounded, for a page."""
+        with self._db.read() as session:
+            return _summed(store.newest_of_bundle(session, sha256, since, most))
+
     def periods(
         self, devices: Sequence[str], model: str, since: datetime, *, windows: int
     ) -> dict[str, list[PeriodWindow]]:

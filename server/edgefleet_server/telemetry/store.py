@@ -105,6 +105,21 @@ def windows_of_bundle(
     yield from session.execute(statement.execution_options(yield_per=1000)).scalars()
 
 
+def newest_of_bundle(session: Session, sha256: str, since: datetime, limit: int) -> Sequence[TelemetryWindow]:
+    """Return the newest windows of one bundle that answered for users, received since a moment, at most so many."""
+    statement = (
+        select(TelemetryWindow)
+        .where(
+            col(TelemetryWindow.sha256) == sha256,
+            col(TelemetryWindow.received_at) >= since,
+            col(TelemetryWindow.lane) != "measure",
+        )
+        .order_by(col(TelemetryWindow.received_at).desc())
+        .limit(limit)
+    )
+    return session.execute(statement).scalars().all()
+
+
 def reporting_devices(
     session: Session, digests: Sequence[str], since: datetime, *, min_answers: int, limit: int
 ) -> list[tuple[str, str]]:

@@ -1,0 +1,131 @@
+"""What can be shown of the keys and of what they signed: roles, versions, ends, key ids. Pure; no private material comes near it.
+
+Its own module because showing needs neither keys nor the library that signs: the stored files say it all.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+ORDER: Final = ("root", "targets", "releases", "director", "snapshot", "timestamp")
+MODEL_PREFIX: Final = "m."
+
+
+@dataclass(frozen=True)
+class RoleView:
+    """One TUF role: its newest file and the keys that may sign it. targets: how many paths it names. resign_at: None = by hand."""
+
+    name: str
+    version: int
+    signed_at: datetime
+    expires: datetime
+    resign_at: datetime | None
+    threshold: int
+    keys: Sequence[str]
+    targets: int
+
+
+@dataclass(frozen=True)
+class TargetView:
+    """A bundle as TUF names it. role: the one that signed it; version, expires: of its file."""
+
+    path: str
+    role: str
+    version: int
+    expires: datetime
+    sha256: str
+    length: int
+
+
+@dataclass(frozen=True)
+class CertificatesView:
+    """Certificates of one kind that the device CA issued. next_end: when the first of the valid ones ends."""
+
+    kind: str
+    valid: int
+    revoked: int
+    ended: int
+    next_end: datetime | None
+
+
+@dataclass(frozen=True)
+class AuthorityView:
+    """The device CA. sha256: of its certificate in DER, as a claim token pins it."""
+
+    subject: str
+    sha256: str
+    not_before: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True)
+class TrustView:
+    """Everything that devices trust. is_root_here: the root key and its passphrase both lie on this server, as in a trial."""
+
+    roles: Sequence[RoleView]
+    model_roles: Sequence[RoleView]
+    authority: AuthorityView
+    certificates: Sequence[CertificatesView]
+    is_root_here: bool
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """The newest file of a role as the database has it."""
+
+    version: int
+    data: bytes
+    made_at: datetime
+
+
+def roles_of(files: Mapping[str, StoredFile], resign_at: Mapping[str, datetime]) -> list[RoleView]:
+    """Return the roles in the order of trust, models by name. resign_at: when each that the server signs is due."""
+    signed = {name: json.loads(file.data)["signed"] for name, file in files.items()}
+    keys = _keys_by_role(signed.values())
+    names = [name for name in ORDER if name in signed] + sorted(name for name in signed if name not in ORDER)
+    return [_role(name, signed[name], files[name], keys.get(name, (1, ())), resign_at.get(name)) for name in names]
+
+
+def target_of(path: str, role: str, file: StoredFile) -> TargetView | None:
+    """Return how a role names a bundle, None when it does not."""
+    signed = json.loads(file.data)["signed"]
+    found = signed.get("targets", {}).get(path)
+    if found is None:
+        return None
+    return TargetView(path, role, file.version, _moment(signed["expires"]), found["hashes"]["sha256"], found["length"])
+
+
+def _role(
+    name: str,
+    signed: Mapping[str, Any],
+    file: StoredFile,
+    keys: tuple[int, Sequence[str]],
+    resign_at: datetime | None,
+) -> RoleView:
+    return RoleView(
+        name=name,
+        version=file.version,
+        signed_at=file.made_at,
+        expires=_moment(signed["expires"]),
+        resign_at=resign_at,
+        threshold=keys[0],
+        keys=sorted(keys[1]),
+        targets=len(signed.get("targets") or ()),
+    )
+
+
+def _keys_by_role(documents: Any) -> dict[str, tuple[int, Sequence[str]]]:
+    """Return (threshold, key ids) of each role, as root and delegations say."""
+    found: dict[str, tuple[int, Sequence[str]]] = {}
+    for signed in documents:
+        roles = signed.get("roles") or {}
+        found |= {name: (int(role["threshold"]), role["keyids"]) for name, role in roles.items()}
+        delegated = (signed.get("delegations") or {}).get("roles") or ()
+        found |= {role["name"]: (int(role["threshold"]), role["keyids"]) for role in delegated}
+    return found
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
