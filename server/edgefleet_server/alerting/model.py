@@ -93,3 +93,16 @@ class AlertResult:
     outcome: AlertOutcome
     rollout: str
     reason: str
+
+
+@dataclass(frozen=True)
+class AlertDeed:
+    """What one alert did to one rollout, or tried to. starts_at: when it began to fire, as its system writes it."""
+
+    at: datetime
+    receiver: str
+    rollout: str
+    outcome: str
+    reason: str
+    starts_at: str
+    fingerprint: str

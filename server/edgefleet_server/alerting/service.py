@@ -25,6 +25,7 @@ from edgefleet_server.alerting.errors import BadHookTokenError, BadMatcherError
 from edgefleet_server.alerting.model import (
     Alert,
     AlertAction,
+    AlertDeed,
     AlertOutcome,
     AlertResult,
     NewReceiver,
@@ -80,6 +81,14 @@ class AlertService:
         """Return all receivers, oldest first."""
         with self._db.read() as session:
             return [_view(row) for row in store.receivers(session)]
+
+    def deeds(self, *, limit: int) -> list[AlertDeed]:
+        """Return what alerts did within KEPT, newest first, at most so many."""
+        with self._db.read() as session:
+            return [
+                AlertDeed(row.at, name, row.rollout_id, row.outcome, row.reason, row.starts_at, row.fingerprint)
+                for row, name in store.seen_page(session, limit)
+            ]
 
     def delete(self, receiver_id: str) -> None:
         """Remove a receiver: its token is worth nothing from now on. Raises ReceiverUnknownError."""

@@ -56,3 +56,14 @@ def prune(session: Session, before: datetime) -> int:
     """Remove what was seen before a moment; return how many."""
     done = session.execute(delete(AlertSeen).where(col(AlertSeen.at) < before))
     return int(done.rowcount)  # type: ignore[attr-defined]
+
+
+def seen_page(session: Session, limit: int) -> Sequence[tuple[AlertSeen, str]]:
+    """Return what alerts did, newest first, each with its receiver's name, at most so many."""
+    statement = (
+        select(AlertSeen, col(AlertReceiver.name))
+        .join(AlertReceiver, col(AlertReceiver.id) == col(AlertSeen.receiver_id))
+        .order_by(col(AlertSeen.at).desc(), col(AlertSeen.rollout_id), col(AlertSeen.fingerprint))
+        .limit(limit)
+    )
+    return [(row, name) for row, name in session.execute(statement)]
