@@ -35,7 +35,9 @@ def evidence_share(e: float, at: float) -> float:
     return round(100 * min(1.0, math.log(e) / math.log(at)), 2)
 
 
-def interval(low: float | None, high: float | None, value: float | None, threshold: float, *, with_zero: bool) -> Interval | None:
+def interval(
+    low: float | None, high: float | None, value: float | None, threshold: float, *, with_zero: bool
+) -> Interval | None:
     """Return where a metric lies beside its threshold, None when there is nothing to be drawn. with_zero: no change is 0."""
     known = [one for one in (low, high, value) if one is not None and math.isfinite(one)]
     if not known or not math.isfinite(threshold):

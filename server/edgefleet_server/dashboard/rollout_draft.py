@@ -24,7 +24,19 @@ MAX_YAML_CHARS: Final = 16_000
 MAX_TEXT_CHARS: Final = 4096
 STEPS: Final = ("release", "devices", "how", "review")
 TEXTS: Final = (
-    *("release", "who", "selector", "name", "strategy", "promote", "on_fail", "after", "do", "max_failure", "promote_below"),
+    *(
+        "release",
+        "who",
+        "selector",
+        "name",
+        "strategy",
+        "promote",
+        "on_fail",
+        "after",
+        "do",
+        "max_failure",
+        "promote_below",
+    ),
     *("latency", "errors", "energy", "agreement", "drift", "breach", "compare", "control"),
     *("downloads", "per_site", "bandwidth", "cron", "lasts", "tz"),
     *("supersede", "rollback_to", "membership", "strata", "yaml"),
@@ -333,7 +345,9 @@ def _parsed(text: str) -> dict[str, Any]:
             raise BadSpecError(errors=[{"path": "$", "message": "an alias (*name) is not taken here; write it out"}])
         found = json.loads(json.dumps(yaml.safe_load(text), allow_nan=False, default=str))
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise BadSpecError(errors=[{"path": "$", "message": f"this is no YAML: {' '.join(str(error).split())}"}]) from error
+        raise BadSpecError(
+            errors=[{"path": "$", "message": f"this is no YAML: {' '.join(str(error).split())}"}]
+        ) from error
     if not isinstance(found, dict):
         raise BadSpecError(errors=[{"path": "$", "message": f"expected fields and values, got {type(found).__name__}"}])
     return found if "spec" in found or "kind" in found else {**_HEAD, "spec": found}

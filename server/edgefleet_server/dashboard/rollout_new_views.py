@@ -108,7 +108,8 @@ class NewRolloutPages:
             return Matching(wrong=error)
         counts = Counter(str(one.profile) for one in found)
         lines = [
-            ProfileLine(name, count, None if profiles is None else name in profiles) for name, count in sorted(counts.items())
+            ProfileLine(name, count, None if profiles is None else name in profiles)
+            for name, count in sorted(counts.items())
         ]
         return Matching(
             devices=len(found),
@@ -130,7 +131,9 @@ class NewRolloutPages:
         except EdgefleetError as error:
             errors = _errors(error)
             return Planned(document, *texts, errors=errors, refused=None if errors else error)
-        return Planned(document, *texts, plan=plan, excluded=excluded_groups(plan.excluded), in_the_way=self._in_the_way(document))
+        return Planned(
+            document, *texts, plan=plan, excluded=excluded_groups(plan.excluded), in_the_way=self._in_the_way(document)
+        )
 
     def strategies(self) -> list[StrategyView]:
         """Return the named strategies."""

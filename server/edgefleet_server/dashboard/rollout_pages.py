@@ -74,7 +74,13 @@ def _add_new(router: APIRouter, shell: Shell, pages: NewRolloutPages) -> None:
             pairs = list(request.query_params.multi_items())
             draft = read_draft(pairs)
             step = _step(draft, next((text for name, text in reversed(pairs) if name == "step"), ""))
-            return {"draft": draft, "step": step, "steps": STEPS, "link": _linker(draft), **_step_values(pages, draft, step)}
+            return {
+                "draft": draft,
+                "step": step,
+                "steps": STEPS,
+                "link": _linker(draft),
+                **_step_values(pages, draft, step),
+            }
 
         return shell.shown(request, "rollouts/new.html", build, tab=TAB)
 
@@ -121,7 +127,9 @@ def _linker(draft: Draft) -> Any:
 
     def link(step: str, but: Sequence[str] = (), **more: str) -> str:
         pairs = draft.pairs(but=(*but, *more))
-        return "/rollouts/new?" + urlencode([("step", step), *pairs, *((name, text) for name, text in more.items() if text)])
+        return "/rollouts/new?" + urlencode(
+            [("step", step), *pairs, *((name, text) for name, text in more.items() if text)]
+        )
 
     return link
 

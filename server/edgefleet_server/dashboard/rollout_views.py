@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from edgefleet_server.dashboard.meters import Interval, evidence_share, interval
 from edgefleet_server.dashboard.rollout_draft import OWN, command_of, strategy_of, yaml_of
-from edgefleet_server.dashboard.views import ACTIVE, Bar, EventLine, event_line
+from edgefleet_server.dashboard.views import ACTIVE, Bar, EventLine, StageLine, bar_of, event_line
 from edgefleet_server.fleet.views import FleetReader
 from edgefleet_server.paging import encode_cursor
 from edgefleet_server.rollout.quality_view import MetricView
@@ -32,15 +32,6 @@ _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 # ---- the list
-
-
-@dataclass(frozen=True, slots=True)
-class StageLine:
-    """One stage in the list of rollouts; its bar counts it and those before it, as its strata do."""
-
-    name: str
-    state: str
-    bar: Bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +235,7 @@ class RolloutPages:
         """Return a row; of an open rollout it is read whole, since only then it is known what it waits for."""
         is_active = rollout.state in ACTIVE
         waits = self._reader.rollout(rollout.id).waits if is_active else ()
-        stages = [StageLine(one.name, one.state, stage_bar(one)) for one in rollout.stages]
+        stages = [StageLine(one.name, one.state, bar_of(one)) for one in rollout.stages]
         return RolloutLine(rollout, is_active, stages, waits)
 
     def _failures(self, rollout: RolloutView) -> tuple[list[FailureGroup], bool]:
@@ -252,7 +243,9 @@ class RolloutPages:
         if not counts.failed and not counts.rolled_back:
             return [], False
         pages = [self._reader.device_page(rollout.id, state=state, limit=MAX_BAD_DEVICES) for state in BAD]
-        return failure_groups(one for found, _ in pages for one in found), any(total > len(found) for found, total in pages)
+        return failure_groups(one for found, _ in pages for one in found), any(
+            total > len(found) for found, total in pages
+        )
 
     def _devices(self, rollout_id: str, chosen: DeviceFilter) -> DevicePart:
         found, total = self._reader.device_page(
@@ -274,12 +267,6 @@ class RolloutPages:
 # ---- pure
 
 
-def stage_bar(stage: StageView) -> Bar:
-    """Return the bar of a stage over all strata: of it and those before it, as its strata count."""
-    bars = [Bar.of(one.counts, one.population) for one in stage.strata]
-    return Bar(**{name: sum(getattr(bar, name) for bar in bars) for name in Bar.__slots__})
-
-
 def failure_groups(devices: Iterable[RolloutDevice]) -> list[FailureGroup]:
     """Return devices by why the release failed on them, the most frequent reason first. Numbers in a reason do not tell reasons apart."""
     groups: dict[tuple[str, str, str], FailureGroup] = {}
@@ -296,7 +283,7 @@ def failure_groups(devices: Iterable[RolloutDevice]) -> list[FailureGroup]:
 def _stage_part(stage: StageView, spec: Mapping[str, Any], decisions: Sequence[DecisionView]) -> StagePart:
     gate = spec["gates"]["install"]
     cells = [_cell_line(one, gate, _answers(decisions, stage.name, one.stratum)) for one in stage.strata]
-    return StagePart(stage, stage_bar(stage), cells)
+    return StagePart(stage, bar_of(stage), cells)
 
 
 def _cell_line(one: StratumView, gate: Mapping[str, float], answers: Sequence[GateAnswer]) -> CellLine:
@@ -342,7 +329,9 @@ def _asked(rollout: RolloutView) -> list[Asked]:
     """Return the approvals that are waited for now, one a stage."""
     found = []
     for stage in rollout.stages:
-        cells = [(one.stratum, one.approval) for one in stage.strata if one.state == "pending" and one.approval is not None]
+        cells = [
+            (one.stratum, one.approval) for one in stage.strata if one.state == "pending" and one.approval is not None
+        ]
         waiting = [(name, said) for name, said in cells if said.asked_at is not None and not said.approved_by]
         if waiting and rollout.state in ("running", "awaiting_approval"):
             found.append(Asked(stage.name, [name for name, _ in waiting], waiting[0][1]))

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import http_errors
-from edgefleet_server.dashboard import page
+from edgefleet_server.dashboard import alert_pages, experiment_pages, page, rollout_pages
 from edgefleet_server.dashboard.acting import RefusedError, add_action_route
 from edgefleet_server.dashboard.forms import Form, form_of
 from edgefleet_server.dashboard.login import Gate, own_page
@@ -67,6 +67,8 @@ def build_router(parts: Parts) -> APIRouter:
     _add_login_routes(router, gate)
     add_action_route(router, shell)
     _add_pages(router, shell, DashboardReader(parts.fleet.reader, parts.telemetry, parts.rollout.reader))
+    for module in (rollout_pages, experiment_pages, alert_pages):
+        module.add_pages(router, shell, parts)
     _add_static(router)
     return router
 
@@ -111,11 +113,6 @@ def _add_pages(router: APIRouter, shell: Shell, reader: DashboardReader) -> None
                 return values | {"overview": reader.overview("", None), "wrong_selector": error, "is_first": True}
 
         return shell.shown(request, "overview.html", build, tab="overview")
-
-    @router.get("/rollouts/{rollout_id}", operation_id="show_rollout")
-    def show_rollout(request: Request, rollout_id: str) -> Response:
-        """Show one rollout: stages by stratum, devices, decisions, what happened."""
-        return shell.shown(request, "rollout.html", lambda: {"page": reader.rollout(rollout_id)}, tab="rollouts")
 
     @router.get("/devices/{device_id}", operation_id="show_device")
     def show_device(request: Request, device_id: str) -> Response:

@@ -8,16 +8,13 @@ from typing import Final, Protocol
 from edgefleet_server.fleet.happenings import EventView
 from edgefleet_server.fleet.views import DeviceView, FleetReader, ReportedModel, release_of
 from edgefleet_server.paging import encode_cursor
-from edgefleet_server.rollout.views import CountsView, DecisionView, RolloutDevice, RolloutView, StageView
+from edgefleet_server.rollout.views import CountsView, RolloutView, StageView
 from edgefleet_server.telemetry.model import Latest
 from edgefleet_server.telemetry.service import TelemetryService
 
 PAGE_DEVICES: Final = 50
 PAGE_ROLLOUTS: Final = 20
 PAGE_EVENTS: Final = 20
-TIMELINE_EVENTS: Final = 50
-MAX_ROLLOUT_DEVICES: Final = 500
-MAX_DECISIONS: Final = 50
 ACTIVE: Final = ("validating", "awaiting_approval", "running", "paused", "rolling_back")
 
 
@@ -26,18 +23,6 @@ class RolloutReader(Protocol):
 
     def page(self, *, states: Sequence[str] = (), limit: int = 50) -> tuple[list[RolloutView], int]:
         """Return rollouts, newest first, and how many there are."""
-        ...
-
-    def rollout(self, rollout_id: str) -> RolloutView:
-        """Return one rollout. Raises RolloutUnknownError."""
-        ...
-
-    def devices(self, rollout_id: str, *, limit: int = 10_000) -> list[RolloutDevice]:
-        """Return the devices of a rollout in order of id. Raises RolloutUnknownError."""
-        ...
-
-    def decisions(self, rollout_id: str, *, limit: int = 200) -> list[DecisionView]:
-        """Return the decisions of a rollout, newest first. Raises RolloutUnknownError."""
         ...
 
 
@@ -137,19 +122,6 @@ class Overview:
 
 
 @dataclass(frozen=True, slots=True)
-class RolloutPage:
-    """One rollout: as the rollout feature returns it, a bar for each stratum of each stage, its devices and its story."""
-
-    rollout: RolloutView
-    is_active: bool
-    bars: Mapping[tuple[int, str], Bar]
-    devices: Sequence[RolloutDevice]
-    has_more_devices: bool
-    decisions: Sequence[DecisionView]
-    events: Sequence[EventLine]
-
-
-@dataclass(frozen=True, slots=True)
 class DevicePage:
     """One device. `differences`: in words, what keeps it from what it should run."""
 
@@ -183,24 +155,6 @@ class DashboardReader:
             matching=matching,
             next_cursor=encode_cursor(shown[-1].id) if len(found) > PAGE_DEVICES else None,
             events=self._events(limit=PAGE_EVENTS),
-        )
-
-    def rollout(self, rollout_id: str) -> RolloutPage:
-        """Return one rollout. Raises RolloutUnknownError."""
-        rollout = self._rollouts.rollout(rollout_id)
-        devices = self._rollouts.devices(rollout_id, limit=MAX_ROLLOUT_DEVICES + 1)
-        return RolloutPage(
-            rollout=rollout,
-            is_active=rollout.state in ACTIVE,
-            bars={
-                (stage.idx, stratum.stratum): Bar.of(stratum.counts, stratum.population)
-                for stage in rollout.stages
-                for stratum in stage.strata
-            },
-            devices=devices[:MAX_ROLLOUT_DEVICES],
-            has_more_devices=len(devices) > MAX_ROLLOUT_DEVICES,
-            decisions=self._rollouts.decisions(rollout_id, limit=MAX_DECISIONS),
-            events=self._events(limit=TIMELINE_EVENTS, rollout=rollout_id),
         )
 
     def device(self, device_id: str) -> DevicePage:
@@ -299,7 +253,7 @@ def _trouble(reported: ReportedModel | None) -> str:
 
 
 def _rollout_line(rollout: RolloutView) -> RolloutLine:
-    stages = [StageLine(stage.name, stage.state, _bar_of(stage)) for stage in rollout.stages]
+    stages = [StageLine(stage.name, stage.state, bar_of(stage)) for stage in rollout.stages]
     return RolloutLine(
         id=rollout.id,
         name=rollout.name,
@@ -315,7 +269,7 @@ def _rollout_line(rollout: RolloutView) -> RolloutLine:
     )
 
 
-def _bar_of(stage: StageView) -> Bar:
+def bar_of(stage: StageView) -> Bar:
     """Return the bar over all strata: of a stage and those before it, as its strata count."""
     bars = [Bar.of(one.counts, one.population) for one in stage.strata]
     sums = {name: sum(getattr(bar, name) for bar in bars) for name in Bar.__slots__}

@@ -217,7 +217,9 @@ def _gate_of(spec: Spec, mode: Mode) -> QualityGate:
     for name in names:
         bound, value = USUAL[name]
         own = asked.get(name)
-        metrics.append(QualityMetric(name, bound, own.value if own is not None and own.bound is bound else value, OnBreach.HOLD))
+        metrics.append(
+            QualityMetric(name, bound, own.value if own is not None and own.bound is bound else value, OnBreach.HOLD)
+        )
     least = spec.quality.min_inferences if spec.quality is not None else QualityGate(()).min_inferences
     return QualityGate(tuple(metrics), control=Control.PREVIOUS, min_inferences=least)
 

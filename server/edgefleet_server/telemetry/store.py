@@ -117,9 +117,7 @@ def reporting_devices(
     return [(digest, device) for digest, device in session.execute(statement)]
 
 
-def devices_of_lane(
-    session: Session, digests: Sequence[str], lane: str, since: datetime, *, limit: int
-) -> list[str]:
+def devices_of_lane(session: Session, digests: Sequence[str], lane: str, since: datetime, *, limit: int) -> list[str]:
     """Return devices that sent windows of these bundles in a lane since a moment, in order, at most so many."""
     row = TelemetryWindow
     statement = (
