@@ -12,18 +12,38 @@ from starlette.exceptions import HTTPException
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import http_errors
-from edgefleet_server.dashboard import audit_pages, device_pages, finding_pages, fleet_pages, page, registry_pages, settings_pages
+from edgefleet_server.dashboard import (
+    alert_pages,
+    audit_pages,
+    device_pages,
+    experiment_pages,
+    finding_pages,
+    fleet_pages,
+    page,
+    registry_pages,
+    rollout_pages,
+    settings_pages,
+)
 from edgefleet_server.dashboard.acting import RefusedError, add_action_route
 from edgefleet_server.dashboard.forms import Form, form_of
 from edgefleet_server.dashboard.live import add_live_route
 from edgefleet_server.dashboard.login import Gate, own_page
 from edgefleet_server.dashboard.shell import Shell
-from edgefleet_server.dashboard.views import DashboardReader
 from edgefleet_server.db import DatabaseUnavailableError
 from edgefleet_server.parts import Parts
 
 MAX_SELECTOR_CHARS = 4096
-AREAS = (fleet_pages, device_pages, registry_pages, audit_pages, settings_pages, finding_pages)
+AREAS = (
+    fleet_pages,
+    device_pages,
+    rollout_pages,
+    experiment_pages,
+    alert_pages,
+    registry_pages,
+    audit_pages,
+    settings_pages,
+    finding_pages,
+)
 Posted = Annotated[Form, Depends(form_of)]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -67,7 +87,6 @@ def build_router(parts: Parts) -> APIRouter:
     _add_login_routes(router, gate)
     add_action_route(router, shell)
     add_live_route(router, shell)
-    _add_pages(router, shell, DashboardReader(parts.fleet.reader, parts.telemetry, parts.rollout.reader))
     for pages in AREAS:
         pages.add_pages(router, shell, parts)
     _add_static(router)
@@ -94,13 +113,6 @@ def _add_login_routes(router: APIRouter, gate: Gate) -> None:
     def logout_browser(request: Request, form: Posted) -> Response:
         """Sign this browser out."""
         return gate.sign_out(request, form)
-
-
-def _add_pages(router: APIRouter, shell: Shell, reader: DashboardReader) -> None:
-    @router.get("/rollouts/{rollout_id}", operation_id="show_rollout")
-    def show_rollout(request: Request, rollout_id: str) -> Response:
-        """Show one rollout: stages by stratum, devices, decisions, what happened."""
-        return shell.shown(request, "rollout.html", lambda: {"page": reader.rollout(rollout_id)}, tab="rollouts")
 
 
 def _add_static(router: APIRouter) -> None:

@@ -1,42 +1,18 @@
 """What the pages show: read from the services, put into frozen values that the templates only have to write down."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 from edgefleet_server.fleet.happenings import EventView
-from edgefleet_server.fleet.views import DeviceView, FleetReader, ReportedModel, release_of
-from edgefleet_server.rollout.views import CountsView, DecisionView, RolloutDevice, RolloutView, StageView
-from edgefleet_server.telemetry.service import TelemetryService
+from edgefleet_server.fleet.views import DeviceView, ReportedModel, release_of
+from edgefleet_server.rollout.views import CountsView, RolloutView, StageView
 
 PAGE_DEVICES: Final = 50
 PAGE_ROLLOUTS: Final = 20
 PAGE_EVENTS: Final = 20
-TIMELINE_EVENTS: Final = 50
-MAX_ROLLOUT_DEVICES: Final = 500
-MAX_DECISIONS: Final = 50
 ACTIVE: Final = ("validating", "awaiting_approval", "running", "paused", "rolling_back")
-
-
-class RolloutReader(Protocol):
-    """What the pages need of the rollout feature."""
-
-    def page(self, *, states: Sequence[str] = (), limit: int = 50) -> tuple[list[RolloutView], int]:
-        """Return rollouts, newest first, and how many there are."""
-        ...
-
-    def rollout(self, rollout_id: str) -> RolloutView:
-        """Return one rollout. Raises RolloutUnknownError."""
-        ...
-
-    def devices(self, rollout_id: str, *, limit: int = 10_000) -> list[RolloutDevice]:
-        """Return the devices of a rollout in order of id. Raises RolloutUnknownError."""
-        ...
-
-    def decisions(self, rollout_id: str, *, limit: int = 200) -> list[DecisionView]:
-        """Return the decisions of a rollout, newest first. Raises RolloutUnknownError."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,51 +97,6 @@ class RolloutLine:
     stages: Sequence[StageLine]
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutPage:
-    """One rollout: as the rollout feature returns it, a bar for each stratum of each stage, its devices and its story."""
-
-    rollout: RolloutView
-    is_active: bool
-    bars: Mapping[tuple[int, str], Bar]
-    devices: Sequence[RolloutDevice]
-    has_more_devices: bool
-    decisions: Sequence[DecisionView]
-    events: Sequence[EventLine]
-
-
-class DashboardReader:
-    """Builds pages. Thread-safe; calls block."""
-
-    def __init__(self, fleet: FleetReader, telemetry: TelemetryService, rollouts: RolloutReader) -> None:
-        """Wire the services."""
-        self._fleet = fleet
-        self._telemetry = telemetry
-        self._rollouts = rollouts
-
-    def rollout(self, rollout_id: str) -> RolloutPage:
-        """Return one rollout. Raises RolloutUnknownError."""
-        rollout = self._rollouts.rollout(rollout_id)
-        devices = self._rollouts.devices(rollout_id, limit=MAX_ROLLOUT_DEVICES + 1)
-        return RolloutPage(
-            rollout=rollout,
-            is_active=rollout.state in ACTIVE,
-            bars={
-                (stage.idx, stratum.stratum): Bar.of(stratum.counts, stratum.population)
-                for stage in rollout.stages
-                for stratum in stage.strata
-            },
-            devices=devices[:MAX_ROLLOUT_DEVICES],
-            has_more_devices=len(devices) > MAX_ROLLOUT_DEVICES,
-            decisions=self._rollouts.decisions(rollout_id, limit=MAX_DECISIONS),
-            events=self._events(limit=TIMELINE_EVENTS, rollout=rollout_id),
-        )
-
-    def _events(self, *, limit: int, device_id: str | None = None, rollout: str | None = None) -> list[EventLine]:
-        found, _total = self._fleet.events(device_id=device_id, rollout=rollout, limit=limit)
-        return [event_line(one) for one in found[:limit]]
-
-
 def device_line(device: DeviceView) -> DeviceLine:
     """Return a device as a row: a line for each model that it runs or should run."""
     reported = {one.model: one for one in device.models}
@@ -247,7 +178,7 @@ def _trouble(reported: ReportedModel | None) -> str:
 
 def rollout_line(rollout: RolloutView) -> RolloutLine:
     """Return a rollout as a row."""
-    stages = [StageLine(stage.name, stage.state, _bar_of(stage)) for stage in rollout.stages]
+    stages = [StageLine(stage.name, stage.state, bar_of(stage)) for stage in rollout.stages]
     return RolloutLine(
         id=rollout.id,
         name=rollout.name,
@@ -263,7 +194,7 @@ def rollout_line(rollout: RolloutView) -> RolloutLine:
     )
 
 
-def _bar_of(stage: StageView) -> Bar:
+def bar_of(stage: StageView) -> Bar:
     """Return the bar over all strata: of a stage and those before it, as its strata count."""
     bars = [Bar.of(one.counts, one.population) for one in stage.strata]
     sums = {name: sum(getattr(bar, name) for bar in bars) for name in Bar.__slots__}

@@ -96,6 +96,12 @@ class StrategyUnknownError(RolloutError):
     code = "rollout.strategy_unknown"
 
 
+class NoExperimentError(RolloutError):
+    """The rollout runs its release nowhere beside what serves."""
+
+    code = "rollout.experiment_unknown"
+
+
 class NotApproverError(RolloutError):
     """Who answered does not have the role that the stage's approval asks for."""
 

@@ -22,6 +22,7 @@ from edgefleet_server.rollout import approving, control, store, undoing
 from edgefleet_server.rollout.carrying import Carrier, event_of
 from edgefleet_server.rollout.costing import cost_of
 from edgefleet_server.rollout.errors import IllegalStateError, LintError, ReasonNeededError
+from edgefleet_server.rollout.experimenting import ExperimentReader
 from edgefleet_server.rollout.facts import UNCOUNTED
 from edgefleet_server.rollout.loading import Loader
 from edgefleet_server.rollout.machines import (
@@ -69,6 +70,7 @@ class RolloutService:
         self.measurer = Measurer(telemetry)
         self.carrier = Carrier(fleet, self.loader)
         self.reader = RolloutReader(db, fleet, clock, self.loader)
+        self.experiments = ExperimentReader(db, self.loader, telemetry)
         self._undoer = Undoer(fleet, registry, self.loader)
         self._wakers: list[Callable[[], None]] = []
         fleet.add_group_guard(self._uses_group)

@@ -133,6 +133,11 @@ class TelemetryService:
                     found.setdefault(row.device_id, []).append(_period_window(row))
         return found
 
+    def devices_of_lane(self, digests: Sequence[str], lane: str, since: datetime, *, limit: int) -> list[str]:
+        """Return devices that sent windows of one of these bundles in a lane since a moment, in order of id, at most so many."""
+        with self._db.read() as session:
+            return store.devices_of_lane(session, digests, lane, since, limit=limit) if digests else []
+
     def prune(self, now: datetime) -> int:
         """Delete what is older than the retention; return how many windows. For the engine tick."""
         with self._db.session() as session:

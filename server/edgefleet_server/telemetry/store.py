@@ -135,6 +135,19 @@ def reporting_devices(
     return [(digest, device) for digest, device in session.execute(statement)]
 
 
+def devices_of_lane(session: Session, digests: Sequence[str], lane: str, since: datetime, *, limit: int) -> list[str]:
+    """Return devices that sent windows of these bundles in a lane since a moment, in order, at most so many."""
+    row = TelemetryWindow
+    statement = (
+        select(col(row.device_id))
+        .where(col(row.sha256).in_(digests), col(row.lane) == lane, col(row.received_at) >= since)
+        .distinct()
+        .order_by(col(row.device_id))
+        .limit(limit)
+    )
+    return list(session.execute(statement).scalars())
+
+
 def loaded_windows(
     session: Session, digests: Sequence[str], devices: Sequence[str], since: datetime, *, min_answers: int, windows: int
 ) -> Iterator[TelemetryWindow]:

@@ -1,0 +1,149 @@
+"""Reads experiments for people: rollouts with stages in which the release runs beside what serves, and what it showed there.
+
+Its own module because `views` shows how a rollout stands, and this what a trial measured. Nothing here writes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlmodel import Session
+
+from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef
+from edgefleet_server.db import Database
+from edgefleet_server.rollout import experiments, store
+from edgefleet_server.rollout.errors import NoExperimentError
+from edgefleet_server.rollout.experiments import Hours, StratumResult
+from edgefleet_server.rollout.loading import Loader
+from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
+from edgefleet_server.rollout.shape import Mode, profile_of
+from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.spec_model import Spec
+from edgefleet_server.rollout.tables import Rollout
+from edgefleet_server.telemetry.service import TelemetryService
+
+LOOKED_AT: Final = 200
+"""Newest rollouts among which experiments are looked for."""
+DEVICES: Final = 60
+WINDOWS: Final = 240
+"""Devices, and newest windows of each, that a result is made of: a page must not cost what a night of figures does."""
+
+
+@dataclass(frozen=True)
+class ExperimentView:
+    """A rollout with a trial. modes: shadow, split, or both; share_pct: of the requests in a split, 0 without one."""
+
+    id: str
+    name: str
+    release: str
+    model: str
+    state: str
+    reason: str
+    is_open: bool
+    modes: Sequence[str]
+    share_pct: int
+    selector: str
+    created_at: datetime
+    created_by: str
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """What one mode of an experiment showed. devices: that told of it; is_cut: more did, and were not looked at."""
+
+    mode: str
+    stages: Sequence[str]
+    began_at: datetime | None
+    ended_at: datetime | None
+    devices: int
+    is_cut: bool
+    results: Sequence[StratumResult]
+
+
+class ExperimentReader:
+    """Reads experiments. Thread-safe; calls block."""
+
+    def __init__(self, db: Database, loader: Loader, telemetry: TelemetryService | None) -> None:
+        self._db = db
+        self._loader = loader
+        self._telemetry = telemetry
+
+    def experiments(self, model: str | None = None) -> list[ExperimentView]:
+        """Return the experiments among the newest LOOKED_AT rollouts (of a model), newest first."""
+        with self._db.read() as session:
+            rows = store.page(session, states=(), model=model, before=None, limit=LOOKED_AT)
+            return [_view(row, spec) for row in rows if _modes(spec := parse_spec(row.spec))]
+
+    def experiment(self, rollout_id: str) -> tuple[ExperimentView, list[TrialView]]:
+        """Return one experiment and what it showed, a trial a mode. Raises RolloutUnknownError, NoExperimentError."""
+        with self._db.read() as session:
+            row = store.rollout(session, rollout_id)
+            spec = parse_spec(row.spec)
+            modes = _modes(spec)
+            if not modes:
+                raise NoExperimentError(
+                    f"Rollout {row.id} has no stage beside what serves.",
+                    next_step="Write `mode: shadow` or `mode: split` in a stage, or start from the strategy shadow or ab.",
+                )
+            return _view(row, spec), [self._trial(session, row, spec, mode) for mode in modes]
+
+    def _trial(self, session: Session, row: Rollout, spec: Spec, mode: Mode) -> TrialView:
+        mine = {index for index, stage in enumerate(spec.stages) if stage.shape.mode is mode}
+        cells = [one for one in store.cells(session, row.id) if one.stage in mine and one.opened_at is not None]
+        hours = {
+            name: Hours(min(begins), None if None in ends else max(end for end in ends if end is not None))
+            for name in {one.stratum for one in cells}
+            if (begins := [one.opened_at for one in cells if one.stratum == name and one.opened_at is not None])
+            for ends in [[one.ended_at for one in cells if one.stratum == name]]
+        }
+        begin = min((one.begin for one in hours.values()), default=None)
+        ends = [one.end for one in hours.values()]
+        found: list[StratumResult] = []
+        told: list[str] = []
+        if begin is not None and self._telemetry is not None:
+            strata = {one.device: one.stratum for one in store.assignments(session, row.id)}
+            bundles = self._loader.bundles(ReleaseRef.parse(spec.release))
+            digests = {name: bundles[profile].sha256 for name in hours if (profile := _profile(name)) in bundles}
+            told = self._telemetry.devices_of_lane(
+                sorted(set(digests.values())), experiments.CANDIDATE, begin, limit=DEVICES + 1
+            )
+            chosen = {DeviceId(one): strata[DeviceId(one)] for one in told[:DEVICES] if one in strata}
+            windows = self._telemetry.periods(sorted(chosen), row.model, begin, windows=WINDOWS)
+            found = experiments.results(spec, mode, hours, chosen, digests, windows)
+        return TrialView(
+            mode=mode.value,
+            stages=[spec.stages[index].name for index in sorted(mine)],
+            began_at=begin,
+            ended_at=None if not ends or None in ends else max(end for end in ends if end is not None),
+            devices=min(len(told), DEVICES),
+            is_cut=len(told) > DEVICES,
+            results=found,
+        )
+
+
+def _profile(stratum: str) -> ProfileName:
+    return ProfileName(profile_of(stratum))
+
+
+def _modes(spec: Spec) -> list[Mode]:
+    """Return the modes beside what serves that a spec has, in their order."""
+    found = {stage.shape.mode for stage in spec.stages}
+    return [mode for mode in Mode if mode in found and mode is not Mode.ACTIVE]
+
+
+def _view(row: Rollout, spec: Spec) -> ExperimentView:
+    return ExperimentView(
+        id=row.id,
+        name=row.name,
+        release=spec.release,
+        model=row.model,
+        state=row.state,
+        reason=row.reason,
+        is_open=row.state in ROLLOUT_ACTIVE,
+        modes=[one.value for one in _modes(spec)],
+        share_pct=max(stage.shape.share_pct for stage in spec.stages),
+        selector=row.selector,
+        created_at=row.created_at,
+        created_by=row.created_by,
+    )
