@@ -27,6 +27,7 @@ from edgefleet_agent.workers import WorkerOptions
 if TYPE_CHECKING:
     from edgefleet_agent.candidate.candidates import Candidates
 
+KEEPALIVE_S = 1_200
 METERED_KEEPALIVE_S = 3_900
 """Where bytes cost money, telemetry each hour is sign of life enough (ADR 0045)."""
 
@@ -92,7 +93,7 @@ def open_link(
     settings: AgentSettings, renewal: Renewal, boot_id: str, wake: Callable[[], None], unix_ms: Callable[[], int]
 ) -> MqttLink:
     """Return the connection to the broker, not started."""
-    keepalive_s = max(settings.keepalive_s, METERED_KEEPALIVE_S) if settings.metered == "yes" else settings.keepalive_s
+    keepalive_s = settings.keepalive_s or (METERED_KEEPALIVE_S if settings.metered == "yes" else KEEPALIVE_S)
     options = LinkOptions(keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
     return MqttLink(renewal.identity, renewal.candidates, boot_id, options, wake, unix_ms)
 

@@ -70,6 +70,13 @@ class ServerSettings(BaseSettings):
     broker_host: str = "127.0.0.1"
     broker_port: int = Field(default=0, ge=0, le=65535)
 
+    enrol_approval: bool = False
+    """Devices that enrol wait until an operator approves them, unless their claim token says otherwise."""
+    enrol_pending_s: float = Field(default=72 * 3600.0, ge=1, le=90 * 86_400)
+    """How long a device may wait for that."""
+    enrol_pending_max: int = Field(default=100, ge=1, le=100_000)
+    """How many devices may wait for that with one claim token."""
+
     converter_workers: int = Field(default=1, ge=1, le=64)
     max_blob_bytes: int = Field(default=2048 * MIB, ge=MIB)
     job_timeout_s: float = Field(default=1800.0, gt=0)
