@@ -3,19 +3,16 @@
 - A link is opened by GET and used by POST: whoever looks at the address for a preview does not use it up.
 - A token is pasted into a form and sent in its body, never in an address.
 - The cookie is HttpOnly and SameSite=Strict; with TLS it is Secure and bound to this host by its name (`__Host-`).
-- Forms are taken from our own pages only: the browser says where a request comes from (Sec-Fetch-Site, else Origin), and the
-  one that signs out carries the session's key as well.
+- Forms are taken from our own pages only (`forms`), and the one that signs out carries the session's key as well.
 - Every attempt is in the audit trail, but those that the limiter refuses.
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import quote
 
 from fastapi import Request
 from fastapi.responses import RedirectResponse, Response
-from starlette.exceptions import HTTPException
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import http_errors
@@ -23,38 +20,15 @@ from edgefleet_server.access.errors import AccessError, ForgedFormError, LoginRe
 from edgefleet_server.access.logins import SESSION_LIFE
 from edgefleet_server.access.model import BrowserSession, NewSession, Principal
 from edgefleet_server.dashboard import page
+from edgefleet_server.dashboard.forms import Form, check_origin
 from edgefleet_server.parts import Parts
 
-MAX_FORM_BYTES: Final = 8 * 1024
 COOKIE: Final = "edgefleet_session"
 SECURE_COOKIE: Final = f"__Host-{COOKIE}"
-_OWN_PAGE: Final = re.compile(r"/(?:(?:rollouts|devices)/[A-Za-z0-9._-]{1,80})?")
+_OWN_PAGE: Final = re.compile(
+    r"/(?:(?!login|logout|do/|static/|[^?]*\.\.)[A-Za-z0-9_][A-Za-z0-9._~@/:-]{0,200}(?:\?[A-Za-z0-9._~@/?&=%+,:-]{0,500})?)?"
+)
 _SEE_OTHER: Final = 303
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """The fields of a posted form; a field that was not sent is empty."""
-
-    fields: dict[str, str]
-
-    def __getitem__(self, name: str) -> str:
-        """Return a field."""
-        return self.fields.get(name, "")
-
-
-async def form_of(request: Request) -> Form:
-    """Return the form of a request (a dependency). Raises HTTPException when it is too large or not a form of ours."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_FORM_BYTES:
-            raise HTTPException(413, f"the form is larger than {MAX_FORM_BYTES} bytes")
-    try:
-        parsed = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=16)
-    except ValueError as error:
-        raise HTTPException(400, "the form has more fields than any of ours") from error
-    return Form({name: values[-1] for name, values in parsed.items()})
 
 
 class Gate:
@@ -82,7 +56,7 @@ class Gate:
         address = request.client.host if request.client is not None else ""
         with_link = bool(form["code"])
         try:
-            _check_origin(request)
+            check_origin(request)
             self._access.logins.limiter.check(address)
             opened = self._access.logins.use_link(form["code"]) if with_link else self._with_token(form["token"])
         except AccessError as error:
@@ -98,9 +72,9 @@ class Gate:
     def sign_out(self, request: Request, form: Form) -> Response:
         """End the session of a form; without a session there is nothing to do. Raises ForgedFormError."""
         cookie = request.cookies.get(self._cookie_name(request), "")
-        answer = _redirect("/login")
+        answer = redirect("/login")
         try:
-            _check_origin(request)
+            check_origin(request)
             ended = self._access.logins.end_session(cookie, form["form_key"])
         except LoginRefusedError:
             return answer
@@ -116,7 +90,7 @@ class Gate:
         return self._access.logins.open_session(self._access.authenticate(token.strip()))
 
     def _welcome(self, request: Request, opened: NewSession, to: str) -> Response:
-        answer = _redirect(to)
+        answer = redirect(to)
         answer.set_cookie(
             self._cookie_name(request),
             opened.cookie,
@@ -149,8 +123,14 @@ class Gate:
 
 def to_login(request: Request) -> Response:
     """Return the way to the login page for a request without a session; it leads back to where it wanted to go."""
-    wanted = own_page(request.url.path)
-    return _redirect("/login" if wanted == "/" else f"/login?next={wanted}")
+    wanted = own_page(address_of(request))
+    return redirect("/login" if wanted == "/" else f"/login?next={quote(wanted, safe='/')}")
+
+
+def address_of(request: Request) -> str:
+    """Return path and query of a request."""
+    query = request.url.query
+    return f"{request.url.path}?{query}" if query else request.url.path
 
 
 def own_page(path: str) -> str:
@@ -158,24 +138,9 @@ def own_page(path: str) -> str:
     return path if _OWN_PAGE.fullmatch(path) else "/"
 
 
-def _redirect(path: str) -> Response:
+def redirect(path: str) -> Response:
+    """Return the way to a page of ours, to be fetched by GET."""
     return RedirectResponse(path, _SEE_OTHER, headers=dict(page.HEADERS))
-
-
-def _check_origin(request: Request) -> None:
-    """Raise ForgedFormError for a form that a page of another site sent. `Origin` is `null` from our own pages in browsers
-    that do not send Sec-Fetch-Site, because our pages send no referrer."""
-    site = request.headers.get("sec-fetch-site")
-    origin = request.headers.get("origin", "null")
-    is_ours = (
-        site in ("same-origin", "none") if site is not None else origin in ("null", "") or _is_host(origin, request)
-    )
-    if not is_ours:
-        raise ForgedFormError("this form was sent by a page of another site", next_step="use the form of this page")
-
-
-def _is_host(origin: str, request: Request) -> bool:
-    return urlsplit(origin).netloc == request.headers.get("host")
 
 
 def _action(*, with_link: bool) -> str:

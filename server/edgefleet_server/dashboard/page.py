@@ -4,12 +4,14 @@ The headers allow no script, style or picture but our own files, no frame around
 error pages too.
 """
 
+import gzip
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any, Final
 
-from fastapi.responses import HTMLResponse, Response
+from fastapi import Request
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgefleet_server.dashboard import words
@@ -20,6 +22,7 @@ HEADERS: Final = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+_SMALL_BYTES: Final = 800
 _MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -57,11 +60,28 @@ def render(template: str, status: int = 200, **values: Any) -> Response:
     return HTMLResponse(text, status_code=status, headers=dict(HEADERS))
 
 
+def compressed(request: Request, answer: Response) -> Response:
+    """Return a page as the browser takes it: gzipped when it says so, and when that is worth it."""
+    if isinstance(answer, StreamingResponse):
+        return answer
+    body = answer.body
+    takes = "gzip" in request.headers.get("accept-encoding", "")
+    text = str(answer.headers.get("content-type", "")).startswith(("text/", "image/svg"))
+    if not (takes and text) or len(body) < _SMALL_BYTES or "content-encoding" in answer.headers:
+        return answer
+    answer.body = gzip.compress(bytes(body), compresslevel=5, mtime=0)
+    answer.headers["content-length"] = str(len(answer.body))
+    answer.headers["content-encoding"] = "gzip"
+    answer.headers.append("vary", "accept-encoding")
+    return answer
+
+
 @cache
 def assets() -> dict[str, tuple[bytes, str, str]]:
     """Return the files that pages use, by name: bytes, media type, first half of their SHA-256."""
     found: dict[str, tuple[bytes, str, str]] = {}
-    for file in files("edgefleet_server.dashboard").joinpath("static").iterdir():
+    static = files("edgefleet_server.dashboard").joinpath("static")
+    for file in (*static.iterdir(), *static.joinpath("vendor").iterdir()):
         media_type = next((kind for ending, kind in _MEDIA_TYPES.items() if file.name.endswith(ending)), None)
         if media_type is not None:
             data = file.read_bytes()

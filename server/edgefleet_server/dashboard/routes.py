@@ -12,9 +12,11 @@ from starlette.exceptions import HTTPException
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import http_errors
-from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard import page
-from edgefleet_server.dashboard.login import Form, Gate, form_of, own_page, to_login
+from edgefleet_server.dashboard.acting import RefusedError, add_action_route
+from edgefleet_server.dashboard.forms import Form, form_of
+from edgefleet_server.dashboard.login import Gate, own_page
+from edgefleet_server.dashboard.shell import Shell
 from edgefleet_server.dashboard.views import DashboardReader
 from edgefleet_server.db import DatabaseUnavailableError
 from edgefleet_server.fleet.errors import BadSelectorError
@@ -35,7 +37,9 @@ class PageRoute(APIRoute):
 
         async def handle_page(request: Request) -> Response:
             try:
-                return await handle(request)
+                return page.compressed(request, await handle(request))
+            except RefusedError as error:
+                return _refusal(error, error.status)
             except EdgefleetError as error:
                 return _refusal(error, http_errors.status_of(error.code) or 500)
             except HTTPException as error:
@@ -59,8 +63,10 @@ def build_router(parts: Parts) -> APIRouter:
     """Return the pages, to be mounted at the root."""
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
     gate = Gate(parts)
+    shell = Shell(parts, gate)
     _add_login_routes(router, gate)
-    _add_pages(router, parts, gate, DashboardReader(parts.fleet.reader, parts.telemetry, parts.rollout.reader))
+    add_action_route(router, shell)
+    _add_pages(router, shell, DashboardReader(parts.fleet.reader, parts.telemetry, parts.rollout.reader))
     _add_static(router)
     return router
 
@@ -87,13 +93,7 @@ def _add_login_routes(router: APIRouter, gate: Gate) -> None:
         return gate.sign_out(request, form)
 
 
-def _add_pages(router: APIRouter, parts: Parts, gate: Gate, reader: DashboardReader) -> None:
-    def shown(request: Request, template: str, build: Callable[[], dict[str, Any]]) -> Response:
-        session = gate.session_of(request)
-        if session is None or not session.principal.may(Role.VIEWER):
-            return to_login(request)
-        return page.render(template, session=session, now=parts.clock.now(), **build())
-
+def _add_pages(router: APIRouter, shell: Shell, reader: DashboardReader) -> None:
     @router.get("/", operation_id="show_overview")
     def show_overview(
         request: Request,
@@ -110,17 +110,17 @@ def _add_pages(router: APIRouter, parts: Parts, gate: Gate, reader: DashboardRea
             except BadSelectorError as error:
                 return values | {"overview": reader.overview("", None), "wrong_selector": error, "is_first": True}
 
-        return shown(request, "overview.html", build)
+        return shell.shown(request, "overview.html", build, tab="overview")
 
     @router.get("/rollouts/{rollout_id}", operation_id="show_rollout")
     def show_rollout(request: Request, rollout_id: str) -> Response:
         """Show one rollout: stages by stratum, devices, decisions, what happened."""
-        return shown(request, "rollout.html", lambda: {"page": reader.rollout(rollout_id)})
+        return shell.shown(request, "rollout.html", lambda: {"page": reader.rollout(rollout_id)}, tab="rollouts")
 
     @router.get("/devices/{device_id}", operation_id="show_device")
     def show_device(request: Request, device_id: str) -> Response:
         """Show one device: what it should run, what it reports, what happened."""
-        return shown(request, "device.html", lambda: {"page": reader.device(device_id)})
+        return shell.shown(request, "device.html", lambda: {"page": reader.device(device_id)}, tab="devices")
 
 
 def _add_static(router: APIRouter) -> None:

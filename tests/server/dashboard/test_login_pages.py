@@ -9,7 +9,8 @@ from fastapi.testclient import TestClient
 
 from edgefleet_server.access.limits import MAX_FAILURES
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.login import COOKIE, MAX_FORM_BYTES, SECURE_COOKIE
+from edgefleet_server.dashboard.forms import MAX_FORM_BYTES
+from edgefleet_server.dashboard.login import COOKIE, SECURE_COOKIE
 from edgefleet_server.paging import PageRequest
 from tests.server.dashboard.fleet import Fleet
 

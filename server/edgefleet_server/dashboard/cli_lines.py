@@ -1,0 +1,83 @@
+"""What a form does, as a command: one line of `edgectl` for each operation that changes something, and the same as `curl`. Pure.
+
+In a line, `{path.name}` is a field of the form, and what stands in brackets is left out when its field is empty. A field that the
+user has yet to fill in is written in capitals. A test holds that every line is a command that exists.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any, Final
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.dashboard.operations import Operations
+
+LINES: Final[Mapping[str, str]] = {
+    "create_token": "edgectl token create {body.name} --role {body.roles}",
+    "revoke_token": "edgectl token revoke {path.token_id}",
+    "create_login_link": "edgectl dashboard",
+    "create_release": "edgectl publish MODEL --name {body.name} --version {body.version}",
+    "cancel_release": "edgectl release cancel {path.ref}",
+    "create_enrollments": "edgectl device enroll[ --count {body.count}]",
+    "update_device": "edgectl device label {path.device_id} {body.labels}",
+    "revoke_device": "edgectl device decommission {path.device_id} --yes",
+    "deploy_release": "edgectl deploy {path.ref}[ --to {body.selector}][ --device {body.device}]",
+    "create_device_task": "edgectl device {body.kind} {path.device_id}",
+    "watch_device": "edgectl device watch {path.device_id}",
+    "fetch_captures": "edgectl device capture {path.device_id}",
+    "create_group": "edgectl group create {body.name} -l {body.selector}",
+    "delete_group": "edgectl group delete {path.name} --yes",
+    "set_capture_key": "edgectl capture-key set {body.public_key}",
+    "remove_capture_key": "edgectl capture-key remove --yes",
+    "create_rollout": "edgectl rollout create -f rollout.yaml",
+    "pause_rollout": "edgectl rollout pause {path.rollout_id}[ --reason {body.reason}]",
+    "resume_rollout": "edgectl rollout resume {path.rollout_id}[ --reason {body.reason}]",
+    "abort_rollout": "edgectl rollout abort {path.rollout_id}[ --reason {body.reason}]",
+    "promote_rollout": "edgectl rollout promote {path.rollout_id}[ --reason {body.reason}]",
+    "approve_rollout": "edgectl rollout approve {path.rollout_id}[ --reason {body.reason}]",
+    "deny_rollout": "edgectl rollout deny {path.rollout_id}[ --reason {body.reason}]",
+    "undo_model": "edgectl undo {body.model} --yes",
+    "create_webhook": "edgectl webhook create {body.url}",
+    "delete_webhook": "edgectl webhook delete {path.webhook_id} --yes",
+    "rotate_webhook": "edgectl webhook rotate {path.webhook_id}",
+    "ping_webhook": "edgectl webhook test {path.webhook_id}",
+    "redeliver_webhook": "edgectl webhook redeliver {path.webhook_id} {path.delivery_id}",
+    "create_alert_receiver": "edgectl alert-receiver create {body.name}",
+    "delete_alert_receiver": "edgectl alert-receiver delete {path.receiver_id} --yes",
+}
+_OPTIONAL: Final = re.compile(r"\[([^\[\]{}]*)\{([A-Za-z0-9_.]+)\}([^\[\]{}]*)\]")
+_FIELD: Final = re.compile(r"\{([A-Za-z0-9_.]+)\}")
+
+
+def cli_line(operation_id: str, fields: Mapping[str, Any]) -> str:
+    """Return the command of an operation with these fields, nothing when no line is known."""
+    line = LINES.get(operation_id, "")
+
+    def optional(match: re.Match[str]) -> str:
+        value = fields.get(match[2])
+        return "" if value in (None, "") else f"{match[1]}{shlex.quote(str(value))}{match[3]}"
+
+    def needed(match: re.Match[str]) -> str:
+        value = fields.get(match[1])
+        return match[1].rpartition(".")[2].upper() if value in (None, "") else shlex.quote(str(value))
+
+    return _FIELD.sub(needed, _OPTIONAL.sub(optional, line))
+
+
+def curl_line(operations: Operations, operation_id: str, fields: Mapping[str, Any]) -> str:
+    """Return the request of an operation as a `curl` command that reads server and token from the environment."""
+    operation = operations.get(operation_id)
+    given = {name: [str(value)] for name, value in fields.items() if value is not None}
+    for name in re.findall(r"\{([a-z0-9_]+)\}", operation.path):
+        given.setdefault(f"path.{name}", [name.upper()])
+    try:
+        call = operations.call(operation_id, given)
+    except EdgefleetError:
+        return ""
+    parts = ["curl", "--fail-with-body", "-X", call.method, "-H", '"Authorization: Bearer $EDGECTL_TOKEN"']
+    if call.body is not None:
+        body = json.dumps(json.loads(call.body), ensure_ascii=False)
+        parts += ["-H", "'Content-Type: application/json'", "-d", shlex.quote(body)]
+    query = f"?{call.query}" if call.query else ""
+    return " ".join([*parts, f'"$EDGECTL_SERVER{call.raw_path}{query}"'])

@@ -1,0 +1,120 @@
+"""What all pages share: who looks, what the page stands in, and what was just done.
+
+A page module is `<area>_pages.py` with `add_pages(router, shell, parts)`; `routes.py` lists them. What can be changed from pages is in
+`acting.py`; a page only makes the form.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from edgefleet_server.access.model import BrowserSession, Role
+from edgefleet_server.dashboard import page
+from edgefleet_server.dashboard.cli_lines import cli_line, curl_line
+from edgefleet_server.dashboard.login import Gate, address_of, to_login
+from edgefleet_server.dashboard.operations import Operations
+from edgefleet_server.parts import Parts
+
+SAID_COOKIE: Final = "edgefleet_said"
+
+
+@dataclass(frozen=True, slots=True)
+class NavEntry:
+    """One entry of the navigation. role: who may open it; `tab` is what a page says to be marked as the current one."""
+
+    tab: str
+    path: str
+    label: str
+    role: Role = Role.VIEWER
+
+
+NAVIGATION: Final = (
+    NavEntry("overview", "/", "Overview"),
+    NavEntry("devices", "/devices", "Devices"),
+    NavEntry("groups", "/groups", "Groups"),
+    NavEntry("enrolment", "/enrolment", "Enrolment"),
+    NavEntry("models", "/models", "Models"),
+    NavEntry("rollouts", "/rollouts", "Rollouts"),
+    NavEntry("experiments", "/experiments", "Experiments"),
+    NavEntry("alerts", "/alerts", "Alerts"),
+    NavEntry("events", "/events", "Events"),
+    NavEntry("bundles", "/bundles", "Bundles & keys"),
+    NavEntry("profiles", "/profiles", "Profiles"),
+    NavEntry("audit", "/audit", "Audit", Role.ADMIN),
+    NavEntry("settings", "/settings", "Settings"),
+)
+
+
+class Shell:
+    """Renders pages for whoever is signed in."""
+
+    def __init__(self, parts: Parts, gate: Gate) -> None:
+        """Wire the parts."""
+        self.parts = parts
+        self.gate = gate
+        self._operations: Operations | None = None
+
+    def operations(self, request: Request) -> Operations:
+        """Return the operations of the public API, read from its own description once."""
+        if self._operations is None:
+            self._operations = Operations(request.app.openapi())
+        return self._operations
+
+    def shown(
+        self,
+        request: Request,
+        template: str,
+        build: Callable[[], dict[str, Any]],
+        *,
+        tab: str = "",
+        role: Role = Role.VIEWER,
+    ) -> Response:
+        """Return a page for a signed-in user who has the role, else the way to the login. Raises what `build` raises."""
+        session = self.gate.session_of(request)
+        if session is None or not session.principal.may(role):
+            return to_login(request)
+        return self.page(request, session, template, tab=tab, **build())
+
+    def page(
+        self,
+        request: Request,
+        session: BrowserSession,
+        template: str,
+        *,
+        tab: str = "",
+        status: int = 200,
+        **values: Any,
+    ) -> Response:
+        """Return a page for a session."""
+        sentence = _said(request)
+        operations = self.operations(request)
+        answer = page.render(
+            template,
+            status,
+            session=session,
+            now=self.parts.clock.now(),
+            tab=tab,
+            said=sentence,
+            here=address_of(request),
+            navigation=[one for one in NAVIGATION if session.principal.may(one.role)],
+            may=lambda role: session.principal.may(Role(role)),
+            cli=cli_line,
+            curl=lambda operation_id, fields: curl_line(operations, operation_id, fields),
+            **values,
+        )
+        if sentence:
+            answer.delete_cookie(SAID_COOKIE, path="/", httponly=True, samesite="strict")
+        return answer
+
+
+def _said(request: Request) -> str:
+    """Return what the last action left to be said, nothing when there is none or it cannot be read."""
+    try:
+        return base64.urlsafe_b64decode(request.cookies.get(SAID_COOKIE, "")).decode()[:300]
+    except (binascii.Error, ValueError):
+        return ""
