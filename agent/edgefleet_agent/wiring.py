@@ -93,9 +93,13 @@ def open_link(
     settings: AgentSettings, renewal: Renewal, boot_id: str, wake: Callable[[], None], unix_ms: Callable[[], int]
 ) -> MqttLink:
     """Return the connection to the broker, not started."""
+    return MqttLink(renewal.identity, renewal.candidates, boot_id, link_options(settings), wake, unix_ms)
+
+
+def link_options(settings: AgentSettings) -> LinkOptions:
+    """Return the times of the connection."""
     keepalive_s = settings.keepalive_s or (METERED_KEEPALIVE_S if settings.metered == "yes" else KEEPALIVE_S)
-    options = LinkOptions(keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
-    return MqttLink(renewal.identity, renewal.candidates, boot_id, options, wake, unix_ms)
+    return LinkOptions(keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
 
 
 def open_drain(

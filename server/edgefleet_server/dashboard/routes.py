@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import http_errors
-from edgefleet_server.dashboard import page
+from edgefleet_server.dashboard import enrolment_pages, page
 from edgefleet_server.dashboard.acting import RefusedError, add_action_route
 from edgefleet_server.dashboard.forms import Form, form_of
 from edgefleet_server.dashboard.login import Gate, own_page
@@ -67,6 +67,7 @@ def build_router(parts: Parts) -> APIRouter:
     _add_login_routes(router, gate)
     add_action_route(router, shell)
     _add_pages(router, shell, DashboardReader(parts.fleet.reader, parts.telemetry, parts.rollout.reader))
+    enrolment_pages.add_pages(router, shell, parts)
     _add_static(router)
     return router
 
