@@ -227,7 +227,7 @@ def _matcher(session: Session, selector: str) -> Callable[[tuple[FleetPending, M
 
 
 def _after(page: PageRequest) -> pending_store.After | None:
-    if page.after is None:
+    if not page.after:
         return None
     at, _, fingerprint = page.after.partition(" ")
     try:
