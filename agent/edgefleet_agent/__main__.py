@@ -23,6 +23,7 @@ EXIT_CODES: dict[type[EdgefleetError], int] = {
     errors.ClaimTokenError: 2,
     errors.WhichModelError: 2,
     errors.EnrollRefusedError: 4,
+    errors.EnrollRejectedError: 4,
     errors.RenewRefusedError: 4,
     errors.PinMismatchError: 4,
     errors.NotEnrolledError: 5,
@@ -129,8 +130,15 @@ def _add_mqtt(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> Non
 def _enroll(args: argparse.Namespace) -> int:
     from edgefleet_agent.enroll import enroll
 
+    def waits(fingerprint: str) -> None:
+        told = json.dumps({"state": "pending", "fingerprint": fingerprint})
+        if args.output != "json":
+            told = f"waiting for approval; fingerprint {fingerprint}; compare it in the dashboard, or: edgectl device pending"
+        sys.stderr.write(told + "\n")
+        sys.stderr.flush()
+
     token = sys.stdin.readline() if args.token == "-" else args.token  # noqa: S105  # the name of standard input
-    identity = enroll(token, args.state, profile=args.profile)
+    identity = enroll(token, args.state, profile=args.profile, waits=waits)
     answer = {
         "device": identity.device,
         "profile": identity.profile,

@@ -6,12 +6,16 @@
 3. The key is made here and written (0600) before it is used: a lost answer is asked for again with the same key, and the
    server then gives the same device and takes no further use of the token.
 4. The identity folder is complete or absent: made beside, fsynced, renamed.
-Source: `security.md` §3.1, design README §4.
+5. Where an operator has to approve the device (202), it asks again with that same key until it is let in, rejected, or was not
+   decided about in time. Until then a server that is away is waited for. Killed and started again it goes on.
+Source: `security.md` §3.1, design README §4, ADR 0053.
 """
 
 import json
 import secrets
 import ssl
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +28,9 @@ from edgefleet_agent.errors import (
     AlreadyEnrolledError,
     ClaimTokenError,
     EnrollRefusedError,
+    EnrollRejectedError,
     PinMismatchError,
+    ServerUnreachableError,
 )
 from edgefleet_agent.facts import facts
 from edgefleet_agent.identity import CA_FILE, CERT_FILE, KEY_FILE, RECORD_FILE, ROOT_FILE, Identity
@@ -34,6 +40,7 @@ from edgefleet_agent.server_api import (
     ask,
     cert_life_s,
     kept_key,
+    key_fingerprint,
     make_csr,
     problem_of,
     verifying_context,
@@ -44,6 +51,13 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import parse_device_id, parse_tenant
 
 PENDING_KEY = "pending-key.pem"
+MAX_RETRY_S = 300
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a device that waits is told. retry_s: when to ask again."""
+
+    retry_s: float = 10.0
 
 
 def parse_claim_token(text: str) -> ClaimToken:
@@ -63,11 +77,14 @@ def parse_claim_token(text: str) -> ClaimToken:
     return token
 
 
-def enroll(token_text: str, state: Path, *, profile: str | None = None) -> Identity:
-    """Make this machine a device of the token's server and return its identity. Blocks on network and disk.
+def enroll(
+    token_text: str, state: Path, *, profile: str | None = None, waits: Callable[[str], object] = str
+) -> Identity:
+    """Make this machine a device of the token's server and return its identity. Blocks on network, disk and people.
 
-    profile: sent as a wish among the facts; the server decides. Raises ClaimTokenError, AlreadyEnrolledError,
-    ServerUnreachableError, PinMismatchError, EnrollRefusedError, OSError.
+    profile: sent as a wish among the facts; the server decides. waits: called with the key's fingerprint when an operator has to
+    approve it first. Raises ClaimTokenError, AlreadyEnrolledError, ServerUnreachableError, PinMismatchError, EnrollRefusedError,
+    EnrollRejectedError, OSError.
     """
     token = parse_claim_token(token_text)
     paths = StatePaths(state)
@@ -79,7 +96,7 @@ def enroll(token_text: str, state: Path, *, profile: str | None = None) -> Ident
     nonce = secrets.token_hex(16)
     wish = facts() | ({"wanted_profile": profile} if profile else {})
     body = {"token": token_text.strip(), "csr": make_csr(key), "facts": wish, "nonce": nonce}
-    answer = _ask(token, ca_pem, body)
+    answer = _ask(token, ca_pem, body, lambda: waits(key_fingerprint(key)))
     if answer.nonce != nonce:
         raise PinMismatchError("the server's answer is not to this request: its nonce differs")
     root = _pinned_root(token, answer)
@@ -108,9 +125,21 @@ def _pinned_ca(token: ClaimToken) -> str:
     return pem
 
 
-def _ask(token: ClaimToken, ca_pem: str, body: dict[str, Any]) -> Answer:
+def _ask(token: ClaimToken, ca_pem: str, body: dict[str, Any], waits: Callable[[], object]) -> Answer:
     context = verifying_context(ca_pem)
-    status, data = ask(token.url, context, "POST", "/device/v1/enroll", json.dumps(body).encode())
+    while True:
+        try:
+            status, data = ask(token.url, context, "POST", "/device/v1/enroll", json.dumps(body).encode())
+        except ServerUnreachableError:
+            if "waiting" not in body:
+                raise
+            status, data = 503, b"{}"
+        if status == 202 and "waiting" not in body:
+            body["waiting"] = True
+            waits()
+        elif status != 202 and (status < 500 or "waiting" not in body):
+            break
+        time.sleep(_retry_s(data))
     if status != 200:
         raise _refusal(status, data)
     try:
@@ -121,8 +150,18 @@ def _ask(token: ClaimToken, ca_pem: str, body: dict[str, Any]) -> Answer:
         ) from error
 
 
+def _retry_s(data: bytes) -> float:
+    try:
+        told = msgspec.json.decode(data, type=Told)
+    except msgspec.MsgspecError:
+        told = Told()
+    return min(max(told.retry_s, 1.0), MAX_RETRY_S)
+
+
 def _refusal(status: int, data: bytes) -> EnrollRefusedError:
     detail, next_step = problem_of(status, data)
+    if status == 403:
+        return EnrollRejectedError(f"not let in: {detail}")
     return EnrollRefusedError(
         f"the server refused the enrolment: {detail}",
         next_step=next_step or "ask the operator for a new claim token: edgectl device enroll",

@@ -18,6 +18,8 @@ from cryptography.x509.oid import NameOID
 
 from edgefleet_agent.durable import write_file
 from edgefleet_agent.errors import EnrollRefusedError, PinMismatchError, ServerUnreachableError
+from edgefleet_protocol.claim import fingerprint
+from edgefleet_protocol.digest import sha256_hex
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 TIMEOUT_S = 20.0
@@ -124,6 +126,12 @@ def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey | None:
     except (ValueError, TypeError):
         return None
     return loaded if isinstance(loaded, ec.EllipticCurvePrivateKey) else None
+
+
+def key_fingerprint(key: ec.EllipticCurvePrivateKey) -> str:
+    """Return what people compare of a key."""
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return fingerprint(sha256_hex(key.public_key().public_bytes(serialization.Encoding.DER, form)))
 
 
 def make_csr(key: ec.EllipticCurvePrivateKey) -> str:

@@ -20,7 +20,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Everything that can be set on a device.
 
     status_page: where `GET /` of the inference port shows the status page; loopback = not when systemd opened another address.
-    infer_host must be loopback. keepalive_s: how long the connection to the broker may be silent at most (`link.keepalive`).
+    infer_host must be loopback. keepalive_s: how long the connection to the broker may be silent at most (`link.keepalive`),
+    0 = 1,200, and 3,900 where `metered` is yes.
     infer_port: 0 takes a free port, shown in `status`. telemetry_interval_s: overrides the
     profile of the desired document, 0 = follow it. python_command: how workers and install children are started where
     Python needs a prefix, for example an emulator. replace_s: a healthy version on probation is committed after this time
@@ -44,7 +45,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     infer_threads: int = 1
     infer_body_bytes: int = 32 * 1024 * 1024
     infer_timeout_s: float = 30.0
-    keepalive_s: int = 1_200
+    keepalive_s: int = 0
     connect_timeout_s: float = 10.0
     reconnect_max_s: float = 300.0
     outbox_bytes: int = 16 * 1024 * 1024

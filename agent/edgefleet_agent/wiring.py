@@ -27,6 +27,7 @@ from edgefleet_agent.workers import WorkerOptions
 if TYPE_CHECKING:
     from edgefleet_agent.candidate.candidates import Candidates
 
+KEEPALIVE_S = 1_200
 METERED_KEEPALIVE_S = 3_900
 """Where bytes cost money, telemetry each hour is sign of life enough (ADR 0045)."""
 
@@ -92,9 +93,13 @@ def open_link(
     settings: AgentSettings, renewal: Renewal, boot_id: str, wake: Callable[[], None], unix_ms: Callable[[], int]
 ) -> MqttLink:
     """Return the connection to the broker, not started."""
-    keepalive_s = max(settings.keepalive_s, METERED_KEEPALIVE_S) if settings.metered == "yes" else settings.keepalive_s
-    options = LinkOptions(keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
-    return MqttLink(renewal.identity, renewal.candidates, boot_id, options, wake, unix_ms)
+    return MqttLink(renewal.identity, renewal.candidates, boot_id, link_options(settings), wake, unix_ms)
+
+
+def link_options(settings: AgentSettings) -> LinkOptions:
+    """Return the times of the connection."""
+    keepalive_s = settings.keepalive_s or (METERED_KEEPALIVE_S if settings.metered == "yes" else KEEPALIVE_S)
+    return LinkOptions(keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
 
 
 def open_drain(

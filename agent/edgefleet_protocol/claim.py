@@ -24,6 +24,11 @@ class ClaimToken(msgspec.Struct, frozen=True):
     root: str
 
 
+def fingerprint(key_sha256: str) -> str:
+    """Return what people compare of a device's key: 80 bits of the SHA-256 of its public key (DER), in five groups."""
+    return "-".join(key_sha256[start : start + 4] for start in range(0, 20, 4))
+
+
 def encode_claim(token: ClaimToken) -> str:
     """Return the token's text."""
     return CLAIM_PREFIX + base64.urlsafe_b64encode(msgspec.json.encode(token)).decode().rstrip("=")

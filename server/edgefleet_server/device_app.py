@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Header, Request, Response
+from fastapi.encoders import jsonable_encoder
+from fastapi.responses import JSONResponse
 
 from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.errors import EdgefleetError
@@ -20,6 +22,7 @@ from edgefleet_server.fleet.errors import BadDeviceTokenError, TaskResultTooLarg
 from edgefleet_server.fleet.model import DeviceIdentity, Enrolment
 from edgefleet_server.fleet.schemas import EnrollIn, RenewIn
 from edgefleet_server.fleet.tasking import MAX_RESULT_BYTES
+from edgefleet_server.fleet.waiting import ApprovalPendingError
 from edgefleet_server.parts import Parts
 from edgefleet_server.registry.routes import blob_response
 
@@ -80,10 +83,16 @@ def _add_identity_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> Non
         """Say that the listener is there."""
         return {"status": "ok"}
 
-    @app.post(f"{PREFIX}/enroll")
-    def enroll(wanted: EnrollIn) -> Enrolment:
-        """Turn a claim token and a CSR into a device."""
-        return replace(parts.fleet.enroll(wanted.token, wanted.csr.encode(), wanted.facts), nonce=wanted.nonce)
+    @app.post(f"{PREFIX}/enroll", response_model=Enrolment)
+    def enroll(wanted: EnrollIn) -> Enrolment | Response:
+        """Turn a claim token and a CSR into a device; 202 as long as an operator has to approve it."""
+        asked = wanted.token, wanted.csr.encode(), wanted.facts
+        try:
+            made = parts.fleet.enroll(*asked, is_waiting=wanted.waiting)
+        except ApprovalPendingError as error:
+            told = {"state": "pending", **jsonable_encoder(error.waiting)}
+            return JSONResponse(told, 202, headers={"retry-after": str(error.waiting.retry_s)})
+        return replace(made, nonce=wanted.nonce)
 
     @app.post(f"{PREFIX}/renew")
     def renew(wanted: RenewIn, caller: Annotated[DeviceIdentity, device]) -> Enrolment:

@@ -81,6 +81,13 @@ class ServerSettings(BaseSettings):
     broker_port: int = Field(default=0, ge=0, le=65535)
     """Port of our own broker; 0 = a free one at each start, which enrolled devices do not find again: set it for real ones."""
 
+    enrol_approval: bool = False
+    """Devices that enrol wait until an operator approves them, unless their claim token says otherwise."""
+    enrol_pending_s: float = Field(default=72 * 3600.0, ge=1, le=90 * 86_400)
+    """How long a device may wait for that."""
+    enrol_pending_max: int = Field(default=100, ge=1, le=100_000)
+    """How many devices may wait for that with one claim token."""
+
     converter_workers: int = Field(default=1, ge=1, le=64)
     """Conversions that run at the same time."""
     max_blob_bytes: int = Field(default=2048 * MIB, ge=MIB)

@@ -36,6 +36,7 @@ from edgefleet_server.rollout.model import (
     StageState,
     Strength,
 )
+from edgefleet_server.rollout.pace import LeaseEnded, LeaseTaken, MinuteNoted
 from edgefleet_sim.device import SimDevice
 from edgefleet_sim.rows import Rows
 
@@ -92,6 +93,7 @@ def _about_plan(rows: Rows, plan: Plan, devices: Mapping[DeviceId, SimDevice], n
     if backs != sorted(backs, reverse=True):
         yield "devices were not taken back newest exposed first"
     yield from _about_offers(rows, plan, state)
+    yield from _about_pace(rows, plan)
 
 
 def _about_offers(rows: Rows, plan: Plan, state: RolloutState) -> Iterator[str]:
@@ -113,6 +115,19 @@ def _about_offers(rows: Rows, plan: Plan, state: RolloutState) -> Iterator[str]:
             yield f"{device} was offered the release in stage {one.stage}, which is {cell.state}"
         if rank(rows.salt, device) >= cell.cut:
             yield f"{device} was offered the release beyond the cut of stage {one.stage}"
+
+
+def _about_pace(rows: Rows, plan: Plan) -> Iterator[str]:
+    """A minute never offers more than its rate, and no more downloads are begun than may be under way."""
+    held = set(rows.pace.leases)
+    for effect in plan.effects:
+        if isinstance(effect, MinuteNoted) and effect.minute.offered > effect.minute.per_min:
+            yield f"stage {effect.minute.stage} offered {effect.minute.offered} in a minute of {effect.minute.per_min}"
+        held |= {effect.lease.device} if isinstance(effect, LeaseTaken) else set()
+        held -= {effect.device} if isinstance(effect, LeaseEnded) else set()
+    most = rows.spec.pacing.limits.concurrent_downloads
+    if most is not None and len(held) > max(most, len(rows.pace.leases)):
+        yield f"{len(held)} downloads may be under way, at most {most} are allowed"
 
 
 def _about_promotion(rows: Rows, judged: Judged, devices: Mapping[DeviceId, SimDevice], now: datetime) -> Iterator[str]:

@@ -36,8 +36,10 @@ from edgefleet_server.rollout.model import (
     Spec,
     StageState,
 )
+from edgefleet_server.rollout.pace import LeaseEnded, LeaseTaken, LineBooked, MinuteNoted
 from edgefleet_server.rollout.store import LEASE
 from edgefleet_sim.device import Document, Hold, Said
+from edgefleet_sim.pace import PaceRows
 
 ROLLOUT: Final = RolloutId("r-sim")
 NO_HOLD: Final = Hold()
@@ -85,6 +87,7 @@ class Rows:
     lease_owner: str = ""
     lease_until: datetime | None = None
     due_at: datetime | None = None
+    pace: PaceRows = field(default_factory=PaceRows)
     merged: dict[DeviceId, tuple[Report, Document, Report]] = field(default_factory=dict)
     """The last answer for each device: a tick asks for all of them again."""
     refused: int = 0
@@ -132,6 +135,7 @@ class Rows:
             reports={device: self._report(device) for device in self.assignments if device in self.reports},
             code=self.code,
             reason=self.reason,
+            pace=self.pace.facts(self.spec, self.assignments),
         )
 
     def _report(self, device: DeviceId) -> Report:
@@ -170,6 +174,8 @@ class Rows:
                     wishes[effect.device] = effect
                 case Judged():
                     self.judged.append((now, effect))
+                case MinuteNoted() | LeaseTaken() | LeaseEnded() | LineBooked():
+                    self.pace.carry(effect)
         self._set_hold()
         for device, wish in wishes.items():
             self._sign(device, wish)

@@ -31,10 +31,12 @@ from edgefleet_server.rollout.model import Bundle, Member, Plan, RolloutState
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.spec import parse_spec
 from edgefleet_server.rollout.store import LEASE
+from edgefleet_sim import pace
 from edgefleet_sim.checks import BrokenPromiseError, check_plan, problems
 from edgefleet_sim.device import Nature, Said, SimDevice, silent
 from edgefleet_sim.rows import Rows
 from edgefleet_sim.scenario import Scenario, spec_of
+from edgefleet_sim.scope import check_scope
 
 START: Final = datetime(2026, 1, 5, tzinfo=UTC)
 TICK_S: Final = 2.0
@@ -73,7 +75,7 @@ class Result:
 
 
 class World:
-    """One rollout, its fleet and its replicas. `chance` draws everything; nothing else is random."""
+    """One rollout, its fleet and its replicas. `chance` draws everything; nothing else is random. Raises NotSimulatedError."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -81,6 +83,7 @@ class World:
         self._now = START
         self.devices: dict[DeviceId, SimDevice] = {}
         spec = parse_spec(spec_of(scenario))
+        check_scope(spec, joiners=scenario.joiners)
         self.new = {ProfileName(name): bundle_of("2.0.0", name) for name in scenario.devices}
         self.rows = Rows(spec, f"salt-{scenario.seed}", self.new, due_at=START)
         self._bare = replace(self.rows.snapshot(), members=())
@@ -343,6 +346,8 @@ class World:
         for cell in self.rows.cells.values():
             if cell.state in CELL_OPEN and cell.opened_at is not None:
                 yield (cell.resumed_at or cell.opened_at) + self.rows.spec.on_inconclusive.after
+        if pace.is_paced(self.rows.spec):
+            yield from pace.dues(self.rows.snapshot(), self._now)
 
     # ---- people
 

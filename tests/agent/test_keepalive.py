@@ -15,6 +15,8 @@ from edgefleet_agent.link.keepalive import (
     is_urgent,
 )
 from edgefleet_agent.link.mqtt import Silence
+from edgefleet_agent.settings import AgentSettings
+from edgefleet_agent.wiring import link_options
 
 LIMIT_S = 1_200
 
@@ -92,3 +94,17 @@ def test_silence_is_measured_between_what_comes() -> None:
     for at in (101.0, 800.0, 810.0):
         silence.broken(at)
     assert silence.told(1_000.0) == {"lasted_s": 900.0, "quiet_s": 190.0, "survived_s": 699.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected_s"),
+    [
+        (AgentSettings(), 1_200),
+        (AgentSettings(metered="yes"), 3_900),
+        (AgentSettings(keepalive_s=300), 300),
+        (AgentSettings(keepalive_s=300, metered="yes"), 300),
+        (AgentSettings(keepalive_s=10_000, metered="no"), 10_000),
+    ],
+)
+def test_the_device_s_own_setting_wins_on_any_link(settings: AgentSettings, expected_s: int) -> None:
+    assert link_options(settings).keepalive_s == expected_s

@@ -1,14 +1,19 @@
 """An agent whose end must be noticed soon connects anew, once; a watch of some minutes is not worth a connection."""
 
+import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from edgefleet_agent.identity import load_identity
+from edgefleet_agent.link.mqtt import LinkOptions, MqttLink
 from edgefleet_protocol.desired import TelemetryWish
 from edgefleet_protocol.ids import DeviceId, ModelName
 from edgefleet_server.fleet.model import ModelChange
-from tests.agent.field import Agent, eventually, publish, started_agent
+from tests.agent.field import Agent, eventually, publish, started_agent, write_identity
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.server.gateway.conftest import Site
 
 pytestmark = pytest.mark.slow
 
@@ -35,3 +40,22 @@ def test_a_device_that_a_rollout_looks_at_connects_anew_to_be_missed_soon() -> N
         assert agent.status()["connected"]
         assert "connecting anew" in agent.log.read_text()
         assert connections(agent) == 2
+
+
+def test_the_answer_to_a_ping_breaks_a_silence(site: Site, tmp_path: Path) -> None:
+    write_identity(site, site.house.device(), tmp_path / "device")
+    folder = tmp_path / "device" / "identity"
+    identity = load_identity(folder)
+    options = LinkOptions(keepalive_s=1, connect_timeout_s=10.0, reconnect_max_s=1.0)
+    link = MqttLink(identity, lambda: [(identity, folder)], "boot", options, lambda: None, lambda: 0)
+    link.start()
+    try:
+        assert eventually(lambda: link.is_connected)
+        time.sleep(6)
+        told = link._silence.told(time.monotonic())
+        assert link.is_connected
+        assert told["lasted_s"] > 5
+        assert told["quiet_s"] < 3, "pings are answered each second or two"
+        assert told["survived_s"] > 0.5
+    finally:
+        link.stop(b"")

@@ -49,3 +49,20 @@ def test_a_spec_that_cannot_be_read_names_the_field(edgectl: Edgectl, tmp_path: 
     ran = edgectl("sim", "-f", "-", stdin=json.dumps(spec))
     assert ran.code == 2
     assert "percent" in ran.err
+
+
+def test_what_is_not_played_is_refused_with_all_its_places(edgectl: Edgectl) -> None:
+    stages = [{"name": "a", "size": {"percent": 100}}]
+    spec = {"release": "digits@1.1.0", "selector": "", "stages": stages, "limits": {"per_site": 1}}
+    ran = edgectl("sim", "-f", "-", stdin=json.dumps(spec | {"strata": ["profile", "site"]}))
+    assert ran.code == 2
+    for word in ("$.limits.per_site", "$.strata", "rollout plan"):
+        assert word in ran.err
+
+
+def test_a_spec_s_pace_is_kept(edgectl: Edgectl) -> None:
+    stages = [{"name": "a", "size": {"percent": 100}, "soak": "0s", "rate": {"start": "1/min", "factor": 1}}]
+    spec = {"release": "digits@1.1.0", "selector": "", "stages": stages}
+    ran = edgectl("sim", "--devices", "6", "-f", "-", "-o", "json", stdin=json.dumps(spec))
+    assert (ran.code, ran.json["state"]) == (0, "finished")
+    assert ran.json["took_s"] > 5 * 60

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,8 @@ class Traveller(Agent):
         name: str,
         profile: str = PROFILE,
         labels: Mapping[str, str] | None = None,
+        *,
+        approval: bool = False,
         **environment: str,
     ) -> None:
         self.road = road
@@ -105,11 +108,20 @@ class Traveller(Agent):
         self.log = self.state / "agent.log"
         self.process = None
         flags = [flag for key, value in (labels or {}).items() for flag in ("--label", f"{key}={value}")]
+        flags += ["--approval"] if approval else []
         claim = road.edgectl("device", "enroll", "--profile", profile, *flags)["tokens"][0]["token"]
         command = [DEVICE_PYTHON, "-m", "edgefleet_agent", "enroll", "-", "--state", str(self.state), "-o", "json"]
-        done = subprocess.run(command, input=claim, capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
-        assert done.returncode == 0, done.stderr
-        self.name = str(json.loads(done.stdout)["device"])
+        asking = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(asking.communicate, claim, 60 * PATIENCE)
+            if approval:
+                assert eventually(lambda: road.edgectl("device", "pending")["items"], PATIENCE_S, ASK_AGAIN_S)
+                road.edgectl("device", "approve", "--all", "--yes")
+            out, err = answer.result()
+        assert asking.returncode == 0, err
+        self.name = str(json.loads(out)["device"])
         road.travellers.append(self)
         self.start()
 

@@ -304,6 +304,7 @@ class MqttLink:
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         client.on_publish = self._on_publish
+        client.on_log = self._on_log
         client.user_data_set(conn_id)
         return client
 
@@ -355,6 +356,11 @@ class MqttLink:
             else:
                 self._acked_early.add(mid)
         self._put(Published(mid))
+
+    def _on_log(self, _client: paho.Client, _data: Any, _level: int, line: str) -> None:
+        # the answer to a ping breaks a silence, too, and paho tells of it nowhere else
+        if line == "Received PINGRESP":
+            self._silence.broken(time.monotonic())
 
     def _put(self, item: Inbound) -> None:
         if isinstance(item, Received | Published):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli import completion
+from edgefleet_cli.commands.device_approval import add_approval_commands
 from edgefleet_cli.commands.device_task import add_task_commands
 from edgefleet_cli.commands.device_watch import add_watch_command
 from edgefleet_cli.contexts import write_private
@@ -242,6 +243,9 @@ def enroll(  # noqa: PLR0913, PLR0917 - the flags of the command
     profile: Annotated[str | None, typer.Option("--profile", help="Fix the profile; else the server picks it.")] = None,
     labels: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="Label of the devices.")] = None,
     name_prefix: Annotated[str | None, typer.Option("--name-prefix", help="Prefix of the device ids.")] = None,
+    approval: Annotated[
+        bool | None, typer.Option("--approval/--no-approval", help="Devices wait for `device approve`.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write one 0600 file a token.")] = None,
 ) -> None:
     """Make claim tokens; a device enrols itself with one and needs nothing else."""
@@ -253,7 +257,7 @@ def enroll(  # noqa: PLR0913, PLR0917 - the flags of the command
         "labels": parse_labels(labels or [], removals=False),
         "profile": profile,
         "name_prefix": name_prefix,
-    }
+    } | ({} if approval is None else {"approval": approval})
     made = session.api.post("/enrollments", body)
     tokens = made.get("tokens") or []
     if out is not None:
@@ -285,6 +289,9 @@ def _show_tokens(session: Session, tokens: list[Json], out: Path | None) -> None
         first = str(tokens[0]["token"])
     session.out.note("on the device:")
     session.out.note(f"  edge-agent enroll {first} && edge-agent run")
+    if any(entry.get("approval") for entry in tokens):
+        session.out.note("each device then waits: compare its fingerprint, and let it in")
+        session.out.note("  edgectl device pending")
 
 
 def _write_tokens(tokens: list[Json], folder: Path) -> None:
@@ -313,5 +320,6 @@ def parse_labels(changes: list[str], *, removals: bool) -> dict[str, str | None]
     return labels
 
 
+add_approval_commands(app)
 add_task_commands(app)
 add_watch_command(app)

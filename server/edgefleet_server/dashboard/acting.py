@@ -15,6 +15,7 @@ from fastapi.responses import Response
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.dashboard import inside
+from edgefleet_server.dashboard.enrolment_views import outcome
 from edgefleet_server.dashboard.forms import Form, action_of, check_key, check_origin
 from edgefleet_server.dashboard.login import own_page, redirect, to_login
 from edgefleet_server.dashboard.shell import SAID_COOKIE, Shell
@@ -29,6 +30,8 @@ SHOWN_ONCE: Final = frozenset(
         "create_alert_receiver",
     }
 )
+ANSWER_PAGES: Final[Mapping[str, str]] = {"create_enrollments": "enrolment/tokens.html"}
+"""Operations whose answer has a page of its own."""
 _MAX_SAID: Final = 300
 _PLACEHOLDER: Final = re.compile(r"\{([a-z_]{1,40})\}")
 Action = Annotated[Form, Depends(action_of)]
@@ -75,8 +78,10 @@ def add_action_route(router: APIRouter, shell: Shell) -> None:
             raise RefusedError(answer.value or {}, answer.status)
         if operation_id in SHOWN_ONCE or form["show"]:
             values = {"operation": operation, "answer": answer.value, "next": own_page(form["next"])}
-            return shell.page(request, session, "answer.html", tab=form["tab"], **values)
-        return said(_onward(form["next"], answer.value), form["said"] or f"Done: {operation.summary or operation_id}")
+            template = ANSWER_PAGES.get(operation_id, "answer.html")
+            return shell.page(request, session, template, tab=form["tab"], **values)
+        sentence = outcome(operation_id, answer.value) or form["said"] or f"Done: {operation.summary or operation_id}"
+        return said(_onward(form["next"], answer.value), sentence)
 
 
 def _fault(one: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgefleet_server.dashboard import fleet_words, words
+from edgefleet_server.dashboard.qr import qr
 
 HEADERS: Final = {
     "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
@@ -50,6 +51,7 @@ def environment() -> Environment:
         words.assignment,
         fleet_words.trend_line,
         fleet_words.epoch,
+        qr,
     ):
         made.filters[filter_.__name__] = filter_
     made.globals["asset"] = asset_url

@@ -16,6 +16,7 @@ from edgefleet_server.dashboard import (
     alert_pages,
     audit_pages,
     device_pages,
+    enrolment_pages,
     experiment_pages,
     finding_pages,
     fleet_pages,
@@ -36,6 +37,7 @@ MAX_SELECTOR_CHARS = 4096
 AREAS = (
     fleet_pages,
     device_pages,
+    enrolment_pages,
     rollout_pages,
     experiment_pages,
     alert_pages,

@@ -18,6 +18,7 @@ _TONES: Final[Mapping[str, str]] = {
     "finished": "good",
     "committed": "good",
     "advance": "good",
+    "approved": "good",
     "running": "live",
     "exposing": "live",
     "soaking": "live",
@@ -34,6 +35,7 @@ _TONES: Final[Mapping[str, str]] = {
     "held": "warn",
     "partial": "warn",
     "offline": "warn",
+    "expired": "warn",
     "unreachable": "warn",
     "rolling_back": "bad",
     "rolled_back": "bad",
@@ -43,6 +45,7 @@ _TONES: Final[Mapping[str, str]] = {
     "failed": "bad",
     "lost": "bad",
     "revoked": "bad",
+    "rejected": "bad",
 }
 
 _ASSIGNMENTS: Final[Mapping[str, str]] = {

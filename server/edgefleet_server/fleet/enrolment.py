@@ -5,6 +5,7 @@ Its own file because the service would grow beyond a page. Rules:
 - One use is taken atomically; the same key asking again with the same claim gets the same device and costs no use.
 - The id is the server's choice, never the device's. The CSR's subject is not even looked at.
 - The profile comes from the claim, else the most specific one that fits the facts.
+- With a claim that asks for approval nothing of this happens until an operator lets the key in (`waiting`, `approving`).
 Source: design README §4; `security.md` §3.1.
 """
 
@@ -15,6 +16,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 from sqlmodel import Session
@@ -26,24 +28,28 @@ from edgefleet_protocol.digest import Sha256, sha256_hex
 from edgefleet_protocol.errors import BadIdError, BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import DeviceId, ProfileName, parse_device_id, parse_profile_name
 from edgefleet_server.db import Database
-from edgefleet_server.fleet import store
+from edgefleet_server.fleet import pending_store, store
+from edgefleet_server.fleet.desired import DesiredBook
 from edgefleet_server.fleet.errors import (
     BadClaimError,
     BadFactsError,
     ClaimExpiredError,
+    ClaimUnknownError,
     ClaimUsedUpError,
     DeviceRevokedError,
     NoProfileError,
 )
 from edgefleet_server.fleet.happenings import EventFeed
-from edgefleet_server.fleet.model import ClaimOrder, ClaimView, DeviceIdentity, NewClaim, NewEvent
+from edgefleet_server.fleet.model import BrokerAddress, ClaimOrder, ClaimView, DeviceIdentity, NewClaim, NewEvent
 from edgefleet_server.fleet.rules import check_labels
-from edgefleet_server.fleet.tables import FleetClaim, FleetDevice, FleetEnrolment
+from edgefleet_server.fleet.tables import FleetClaim, FleetDevice, FleetEnrolment, FleetPending
+from edgefleet_server.fleet.waiting import ApprovalPendingError, Waiting, WaitingRoom
 from edgefleet_server.signing.service import SigningService
 
 MAX_TOKEN_CHARS: Final = 2048
 MAX_FACTS_BYTES: Final = 16 * 1024
 ID_BYTES: Final = 10
+EXTERNAL_PORT: Final = 8883
 _ASK_AGAIN: Final = "Ask an operator for a new one: edgectl device enroll."
 
 
@@ -104,11 +110,21 @@ def parse_facts(raw: Mapping[str, Any]) -> Facts:
 class Enroller:
     """Makes claims and turns them into devices."""
 
-    def __init__(self, db: Database, signing: SigningService, feed: EventFeed, clock: Clock) -> None:
+    def __init__(
+        self,
+        db: Database,
+        signing: SigningService,
+        feed: EventFeed,
+        desired: DesiredBook,
+        waiting: WaitingRoom,
+        clock: Clock,
+    ) -> None:
         """Wire the parts."""
         self._db = db
         self._signing = signing
         self._feed = feed
+        self._desired = desired
+        self._waiting = waiting
         self._clock = clock
 
     def create_claims(self, order: ClaimOrder, *, url: str, created_by: str) -> list[NewClaim]:
@@ -135,17 +151,20 @@ class Enroller:
                         name_prefix=order.name_prefix,
                         created_at=now,
                         created_by=created_by,
+                        approval=order.approval,
                     )
                 )
                 token = encode_claim(ClaimToken(url=url, id=claim_id, secret=secret, ca=ca, root=root))
-                made.append(NewClaim(claim_id, token, now + order.ttl))
+                made.append(NewClaim(claim_id, token, now + order.ttl, order.approval))
         return made
 
     def claims(self, after: str | None, limit: int) -> tuple[list[ClaimView], int]:
         """Return up to `limit` claims after an id, and how many there are."""
         with self._db.read() as session:
             rows, total = store.claims_page(session, after, limit)
-            devices = store.devices_of_claims(session, [row.id for row in rows])
+            ids = [row.id for row in rows]
+            devices = store.devices_of_claims(session, ids)
+            waiting = pending_store.count_waiting(session, ids, self._clock.now())
             views = [
                 ClaimView(
                     id=row.id,
@@ -157,38 +176,85 @@ class Enroller:
                     profile=row.profile,
                     labels=row.labels,
                     devices=devices.get(row.id, []),
+                    approval=row.approval,
+                    pending=waiting.get(row.id, 0),
                 )
                 for row in rows
             ]
         return views, total
 
-    def enroll(self, token: str, csr_pem: bytes, raw_facts: Mapping[str, Any]) -> NewDevice:
-        """Turn a claim and a CSR into a device.
+    def revoke_claim(self, claim_id: str) -> None:
+        """Let nobody enrol with a claim any more; who waits with it waits no longer. Raises ClaimUnknownError."""
+        with self._db.session() as session:
+            claim = session.get(FleetClaim, claim_id, with_for_update=True)
+            if claim is None:
+                raise ClaimUnknownError(f"There is no claim token {claim_id[:32]!r}.")
+            now = self._clock.now()
+            claim.expires_at = min(claim.expires_at, now)
+            pending_store.end_waiting(session, claim_id, now)
 
-        Raises BadClaimError, ClaimExpiredError, ClaimUsedUpError, BadCsrError, BadFactsError, NoProfileError,
-        DeviceRevokedError.
+    def enroll(
+        self, token: str, csr_pem: bytes, raw_facts: Mapping[str, Any], *, is_waiting: bool = False
+    ) -> NewDevice:
+        """Turn a claim and a CSR into a device with an empty desired document. is_waiting: the device believes to wait already.
+
+        Raises ApprovalPendingError while an operator has to approve it, BadClaimError, ClaimExpiredError, ClaimUsedUpError,
+        BadCsrError, BadFactsError, NoProfileError, DeviceRevokedError, KeyRejectedError, ApprovalExpiredError,
+        TooManyPendingError.
         """
         claim_id, secret = parse_claim_token(token)
         key_sha256 = self._signing.check_csr(csr_pem)
         facts = parse_facts(raw_facts)
-        with self._db.session() as session:
+        with self._db.read() as session:  # who polls must not queue for the write lock
             claim = self._checked_claim(session, claim_id, secret)
-            again = session.get(FleetEnrolment, (claim_id, key_sha256))
-            if again is not None:
-                return self._repeated(session, claim, again)
-            if claim.expires_at <= self._clock.now():
-                raise ClaimExpiredError(
-                    f"This claim token expired at {claim.expires_at.isoformat(timespec='seconds')}.",
-                    next_step=_ASK_AGAIN,
-                )
-            profile = (
-                ProfileName(claim.profile) if claim.profile else _most_specific_profile(msgspec.to_builtins(facts))
+            waits = self._waiting.peek(session, claim, key_sha256) if claim.approval else None
+        if waits is None:
+            with self._db.session() as session:
+                claim = self._checked_claim(session, claim_id, secret)
+                made = self._admitted(session, claim, csr_pem, key_sha256, facts, is_waiting=is_waiting)
+            if isinstance(made, NewDevice):
+                return made
+            waits = made
+        raise ApprovalPendingError(waits)
+
+    def let_in(self, session: Session, row: FleetPending) -> DeviceId:
+        """Make a device of a key that waited, in the caller's transaction. Raises ClaimUsedUpError."""
+        claim = session.get(FleetClaim, row.claim_id)
+        assert claim is not None, "claims are never deleted"
+        self._take_use(session, claim)
+        facts, key = msgspec.convert(row.facts, Facts), Sha256(row.key_sha256)
+        return self._new_device(session, claim, row.csr.encode(), key, facts, ProfileName(row.profile)).id
+
+    def _admitted(
+        self, session: Session, claim: FleetClaim, csr_pem: bytes, key_sha256: Sha256, facts: Facts, *, is_waiting: bool
+    ) -> NewDevice | Waiting:
+        if claim.approval:
+            pending_store.lock_claim(session, claim.id)
+        again = session.get(FleetEnrolment, (claim.id, key_sha256))
+        if again is not None:
+            return self._repeated(session, claim, again)
+        waits = self._waiting.find(session, claim, key_sha256, is_waiting=is_waiting)
+        if waits is not None:
+            return waits
+        if claim.expires_at <= self._clock.now():
+            raise ClaimExpiredError(
+                f"This claim token expired at {claim.expires_at.isoformat(timespec='seconds')}.", next_step=_ASK_AGAIN
             )
-            if not store.claim_use(session, claim_id):
-                raise ClaimUsedUpError(
-                    f"This claim token was used {claim.uses} of {claim.uses} times.", next_step=_ASK_AGAIN
-                )
-            return self._new_device(session, claim, csr_pem, key_sha256, facts, profile)
+        plain: dict[str, Any] = msgspec.to_builtins(facts)
+        profile = ProfileName(claim.profile) if claim.profile else _most_specific_profile(plain)
+        if claim.approval:
+            return self._waiting.add(session, claim, key_sha256, csr_pem.decode(), plain, profile)
+        self._take_use(session, claim)
+        made = self._new_device(session, claim, csr_pem, key_sha256, facts, profile)
+        self._waiting.settle(session, key_sha256, made.id)
+        return made
+
+    @staticmethod
+    def _take_use(session: Session, claim: FleetClaim) -> None:
+        if not store.claim_use(session, claim.id):
+            raise ClaimUsedUpError(
+                f"This claim token was used {claim.uses} of {claim.uses} times.", next_step=_ASK_AGAIN
+            )
 
     def renew(self, device: DeviceIdentity, csr_pem: bytes) -> str:
         """Return a certificate (PEM) for a new key; the old key stays valid until the new one is used. Raises BadCsrError."""
@@ -256,6 +322,7 @@ class Enroller:
         session.add(FleetEnrolment(claim_id=claim.id, key_sha256=key_sha256, device_id=device_id, cert=cert, at=now))
         session.flush()
         self._feed.add([NewEvent("enrolled", device_id, detail={"claim": claim.id, "profile": profile})])
+        self._desired.ensure(device_id)
         return NewDevice(device_id, cert, profile, Sha256(claim.root_sha256))
 
 
@@ -285,3 +352,11 @@ def root_documents(chain: Sequence[bytes]) -> list[dict[str, Any]]:
     exactly the bytes whose SHA-256 the claim token pins.
     """
     return [json.loads(data) for data in chain]
+
+
+def external_broker(setting: str) -> BrokerAddress | None:
+    """Return the address in `mqtts://HOST[:PORT]`, so that a process without a gateway can tell it; else None."""
+    parts = urlsplit(setting)
+    if parts.scheme != "mqtts" or not parts.hostname:
+        return None
+    return BrokerAddress(parts.hostname, parts.port or EXTERNAL_PORT, "5")

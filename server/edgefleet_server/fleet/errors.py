@@ -51,6 +51,37 @@ class ClaimUsedUpError(FleetError):
     code = "enroll.token_used_up"
 
 
+class ClaimUnknownError(FleetError):
+    """No claim token has this id."""
+
+    code = "enroll.claim_unknown"
+    default_next_step = "`edgectl device claims` shows all"
+
+
+class KeyRejectedError(FleetError):
+    """An operator rejected this key; that is final."""
+
+    code = "enroll.rejected"
+
+
+class ApprovalExpiredError(FleetError):
+    """Nobody approved the key in time."""
+
+    code = "enroll.approval_expired"
+
+
+class TooManyPendingError(FleetError):
+    """As many keys wait for an operator's word as may wait for one claim token."""
+
+    code = "enroll.too_many_pending"
+
+
+class BadChoiceError(FleetError):
+    """It is not said which of the waiting keys are meant, or twice."""
+
+    code = "enroll.bad_choice"
+
+
 class NoProfileError(FleetError):
     """No hardware profile fits the facts that the device sent."""
 

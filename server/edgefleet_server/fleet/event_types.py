@@ -41,9 +41,12 @@ UPDATE: Final = (
 """States of a device in a rollout, each `edgefleet.device.update.STATE`."""
 DEVICE: Final = (
     "enrolled", "revoked", "profile_set", "identity_renewed", "desired", "task_asked", "phase", "crash", "rollback", "refused",
-    "boot", "golden_mismatch", "quarantined", "outbox_dropped", "task", "candidate",
+    "boot", "golden_mismatch", "quarantined", "outbox_dropped", "task", "candidate", "pending", "approved", "rejected",
 )  # fmt: skip
 """What else happens to a device, by the kind of the event."""
+
+WAITING: Final = ("pending", "rejected")
+"""Kinds that concern a device which has no id yet."""
 
 _PATTERN: Final = re.compile(r"\*|edgefleet(\.[a-z][a-z_]*)*(\.\*)?")
 
@@ -59,7 +62,7 @@ def type_of(kind: str, device: str, detail: Mapping[str, Any]) -> str:
         return f"{PREFIX}.rollout.stage.{STAGE.get(to, 'changed')}"
     if kind == "assignment":
         return f"{PREFIX}.device.update.{to if to in UPDATE else 'changed'}"
-    return f"{PREFIX}.{'device' if device else 'server'}.{kind}"
+    return f"{PREFIX}.{'device' if device or kind in WAITING else 'server'}.{kind}"
 
 
 def all_types() -> list[str]:

@@ -36,20 +36,22 @@ class ClaimOrder:
     labels: Mapping[str, str] = field(default_factory=dict)
     profile: ProfileName | None = None
     name_prefix: str | None = None
+    approval: bool = False
 
 
 @dataclass(frozen=True)
 class NewClaim:
-    """A claim token just made; `token` is in this answer and nowhere else."""
+    """A claim token just made; `token` is in this answer and nowhere else. approval: its devices wait for an operator."""
 
     id: str
     token: str
     expires_at: datetime
+    approval: bool = False
 
 
 @dataclass(frozen=True)
 class ClaimView:
-    """A claim token without its secret, and the devices it enrolled."""
+    """A claim token without its secret, the devices it enrolled, and how many keys wait for an operator's word."""
 
     id: str
     uses: int
@@ -60,6 +62,8 @@ class ClaimView:
     profile: str | None
     labels: Mapping[str, str]
     devices: Sequence[str]
+    approval: bool
+    pending: int
 
 
 @dataclass(frozen=True)

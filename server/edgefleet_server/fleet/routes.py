@@ -11,6 +11,7 @@ from pydantic import AwareDatetime
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.fleet.approval_routes import add_approval_routes
 from edgefleet_server.fleet.beside import Beside
 from edgefleet_server.fleet.errors import CaptureKeyUnknownError
 from edgefleet_server.fleet.happenings import EventView
@@ -54,6 +55,7 @@ def build_router(parts: Parts) -> APIRouter:
     router = APIRouter(tags=["fleet"])
     _add_device_routes(router, parts)
     _add_enrollment_routes(router, parts)
+    add_approval_routes(router, parts)
     _add_release_routes(router, parts)
     _add_event_routes(router, parts)
     add_stream_route(router, parts)
@@ -129,6 +131,7 @@ def _add_enrollment_routes(router: APIRouter, parts: Parts) -> None:
             labels=wanted.labels,
             profile=wanted.profile,
             name_prefix=wanted.name_prefix,
+            approval=wanted.approval,
             created_by=caller.name,
         )
         return ClaimTokensOut(tokens=made)

@@ -23,6 +23,22 @@ class EnrollmentIn(_In):
     labels: dict[str, Label] = {}
     profile: str | None = None
     name_prefix: str | None = Field(default=None, max_length=32)
+    approval: bool | None = None
+    """Devices wait until an operator approves them; null: as the server's setting `enrol_approval` says."""
+
+
+class PendingChoiceIn(_In):
+    """Waiting devices: by their fingerprints, or by a selector ("" = all), and of one claim token only where it is named."""
+
+    ids: list[str] | None = Field(default=None, max_length=1000)
+    selector: str | None = Field(default=None, max_length=4096)
+    claim: str | None = Field(default=None, max_length=32)
+
+
+class RejectIn(PendingChoiceIn):
+    """Waiting devices to reject, and why."""
+
+    reason: str = Field(default="", max_length=500)
 
 
 class ClaimTokensOut(BaseModel):
@@ -83,6 +99,8 @@ class EnrollIn(BaseModel):
     csr: str = Field(max_length=16_384)
     facts: dict[str, Any] = {}
     nonce: str = Field(default="", max_length=128)
+    waiting: bool = False
+    """The device was told before that it has to wait: it asks how that stands, and not anew."""
 
 
 class RenewIn(BaseModel):

@@ -1,14 +1,13 @@
 """The fleet as the rest of the server sees it.
 
-A façade over its parts: `enrolment` (claims, certificates), `desired` (signed documents), `holding` (the brake),
+A façade over its parts: `enrolment` (claims, certificates), `approving` (who waits to be let in), `desired` (signed documents), `holding` (the brake),
 `offering` (what rollouts ask), `reports` (what devices say), `tasking` (tasks), `happenings` (events), `groups`,
 `identity` (device tokens), `rules` (selectors). Thread-safe; calls block; every write joins the caller's transaction.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
+from typing import Any, Protocol
 
 from sqlalchemy import event
 
@@ -20,9 +19,10 @@ from edgefleet_protocol.messages import Event, Presence, State
 from edgefleet_protocol.profile import HardwareProfile
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import rules, store
+from edgefleet_server.fleet.approving import ApprovalBook
 from edgefleet_server.fleet.beside import Beside, events_of, wishes_of
 from edgefleet_server.fleet.desired import DesiredBook, Listener
-from edgefleet_server.fleet.enrolment import Enroller, root_documents
+from edgefleet_server.fleet.enrolment import Enroller, external_broker, root_documents
 from edgefleet_server.fleet.errors import BadDeviceTokenError, DeviceRevokedError, NothingToDeployError
 from edgefleet_server.fleet.groups import GroupBook, Guard
 from edgefleet_server.fleet.happenings import EventFeed
@@ -55,11 +55,10 @@ from edgefleet_server.fleet.sampling import CaptureKeyBook, CaptureKeyView
 from edgefleet_server.fleet.streaming import EventHub
 from edgefleet_server.fleet.tasking import TaskBook
 from edgefleet_server.fleet.views import FleetReader
+from edgefleet_server.fleet.waiting import WaitingRoom
 from edgefleet_server.registry.model import BundleView, ReleaseView
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
-
-EXTERNAL_PORT: Final = 8883
 
 
 class Registry(Protocol):
@@ -91,11 +90,13 @@ class FleetService:
         self._clock = clock
         self._settings = settings
         self._replays = ReplayCache()
-        self._broker = _external_broker(settings.broker)
+        self._broker = external_broker(settings.broker)
         self._device_port = settings.device_port
         self.feed = EventFeed(db, clock)
-        self.enroller = Enroller(db, signing, self.feed, clock)
         self.desired = DesiredBook(db, signing, clock)
+        waiting = WaitingRoom(self.feed, clock, settings)
+        self.enroller = Enroller(db, signing, self.feed, self.desired, waiting, clock)
+        self.approvals = ApprovalBook(db, self.enroller, self.feed, clock)
         self.groups = GroupBook(db, clock)
         self.sampling = CaptureKeyBook(db, clock)
         self.stream = EventHub(self.feed)
@@ -139,22 +140,22 @@ class FleetService:
         labels: Mapping[str, str] | None = None,
         profile: str | None = None,
         name_prefix: str | None = None,
+        approval: bool | None = None,
         created_by: str = "",
     ) -> list[NewClaim]:
-        """Make claim tokens. Raises BadLabelError, BadIdError, ProfileUnknownError."""
+        """Make claim tokens. approval: None = as the settings say. Raises BadLabelError, BadIdError, ProfileUnknownError."""
         fixed = None if profile is None else ProfileName(self._registry.profile(profile).name)
-        order = ClaimOrder(count, uses, ttl, labels or {}, fixed, name_prefix)
+        waits = self._settings.enrol_approval if approval is None else approval
+        order = ClaimOrder(count, uses, ttl, labels or {}, fixed, name_prefix, waits)
         return self.enroller.create_claims(order, url=self.device_url, created_by=created_by)
 
     def claims(self, after: str | None, limit: int) -> tuple[list[ClaimView], int]:
         """Return up to `limit` claims after an id, and how many there are."""
         return self.enroller.claims(after, limit)
 
-    def enroll(self, token: str, csr_pem: bytes, facts: Mapping[str, Any]) -> Enrolment:
+    def enroll(self, token: str, csr_pem: bytes, facts: Mapping[str, Any], *, is_waiting: bool = False) -> Enrolment:
         """Turn a claim and a CSR into a device with an empty desired document. Raises what `Enroller.enroll` raises."""
-        with self._db.session():
-            made = self.enroller.enroll(token, csr_pem, facts)
-            self.desired.ensure(made.id)
+        made = self.enroller.enroll(token, csr_pem, facts, is_waiting=is_waiting)
         return self._enrolment(made.id, made.cert, made.profile, made.pinned_root)
 
     def renew(self, device: DeviceIdentity, csr_pem: bytes) -> Enrolment:
@@ -437,8 +438,8 @@ class FleetService:
         return self.feed.add(rows)
 
     def prune_events(self, now: datetime) -> int:
-        """Remove what devices told more than 90 days ago, and old results of tasks; return how many. For the engine tick."""
-        return self.feed.prune(now) + self.tasks.prune(now)
+        """Remove what devices told more than 90 days ago, old results of tasks, who waited in vain; return how many."""
+        return self.feed.prune(now) + self.tasks.prune(now) + self.approvals.prune(now)
 
     # ---- what devices say
 
@@ -487,11 +488,3 @@ class FleetService:
             url=self.device_url,
             server_id=self.server_id,
         )
-
-
-def _external_broker(setting: str) -> BrokerAddress | None:
-    """Return the address in `mqtts://HOST[:PORT]`, so that a process without a gateway can tell it; else None."""
-    parts = urlsplit(setting)
-    if parts.scheme != "mqtts" or not parts.hostname:
-        return None
-    return BrokerAddress(parts.hostname, parts.port or EXTERNAL_PORT, "5")

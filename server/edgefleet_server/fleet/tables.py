@@ -73,6 +73,30 @@ class FleetClaim(SQLModel, table=True):
     name_prefix: str | None = Field(default=None, max_length=32)
     created_at: datetime = Field(sa_type=UtcDateTime)
     created_by: str = Field(max_length=80)
+    approval: bool = Field(default=False)
+    """A key that asks with it waits until an operator approves it."""
+
+
+class FleetPending(SQLModel, table=True):
+    """A key that asked to be let in and waits for an operator's word, or got it. id: its fingerprint; `state` is a `PendingState`."""
+
+    __tablename__ = "fleet_pending"
+
+    id: str = Field(primary_key=True, max_length=32)
+    key_sha256: str = Field(max_length=64)
+    claim_id: str = Field(max_length=32, index=True)
+    state: str = Field(max_length=16, index=True)
+    csr: str = Field(sa_column=Column(Text, nullable=False))
+    facts: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    profile: str = Field(max_length=63)
+    asked_at: datetime = Field(sa_type=UtcDateTime)
+    heard_at: datetime = Field(sa_type=UtcDateTime)
+    """When it last asked, within a minute."""
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+    decided_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    decided_by: str = Field(default="", max_length=80)
+    reason: str = Field(default="", sa_column=Column(Text, nullable=False))
+    device_id: str = Field(default="", max_length=63)
 
 
 class FleetEnrolment(SQLModel, table=True):

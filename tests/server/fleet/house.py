@@ -186,6 +186,12 @@ class KeyedDevice:
         request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(self.key, hashes.SHA256())
         return request.public_bytes(serialization.Encoding.PEM)
 
+    def fingerprint(self) -> str:
+        """Return what people compare of the key, computed here on its own."""
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        digest = sha256_hex(self.key.public_key().public_bytes(serialization.Encoding.DER, form))
+        return f"{digest[:4]}-{digest[4:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}"
+
     def key_pem(self) -> bytes:
         """Return the private key."""
         return self.key.private_bytes(

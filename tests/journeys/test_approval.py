@@ -1,0 +1,80 @@
+"""Fifty devices ask to be let in; an operator lets all but one in with one command; one of them really runs."""
+
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgefleet_agent.enroll import enroll
+from edgefleet_agent.errors import EnrollRejectedError
+from tests.agent.field import eventually
+from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.journeys.road import PATIENCE_S, Road, Traveller
+from tests.support.device_python import DEVICE_PYTHON, PATIENCE
+
+pytestmark = pytest.mark.slow
+MANY = 49
+
+
+def waiting(road: Road) -> list[dict[str, Any]]:
+    """Return `edgectl device pending`."""
+    items: list[dict[str, Any]] = road.edgectl("device", "pending")["items"]
+    return items
+
+
+@pytest.fixture
+def process(road: Road, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """`edge-agent enroll`, the process, which waits."""
+    token = road.edgectl("device", "enroll", "--approval", "--label", "site=real")["tokens"][0]["token"]
+    command = [DEVICE_PYTHON, "-m", "edgefleet_agent", "enroll", "-", "--state", str(tmp_path / "real")]
+    made = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert made.stdin is not None
+    made.stdin.write(token + "\n")
+    made.stdin.close()
+    yield made
+    made.kill()
+    made.wait()
+
+
+def test_fifty_are_let_in_and_one_is_not(road: Road, process: subprocess.Popen[str], tmp_path: Path) -> None:
+    token = road.edgectl("device", "enroll", "--approval", "--uses", "60", "--label", "site=crowd")["tokens"][0]
+    with ThreadPoolExecutor(MANY + 1) as pool:
+        asking = [pool.submit(enroll, token["token"], tmp_path / f"d{number}") for number in range(MANY + 1)]
+        assert eventually(lambda: len(waiting(road)) == MANY + 2, PATIENCE_S, 0.5)
+        assert road.edgectl("device", "list")["items"] == []
+        stranger = road.edgectl("device", "pending", "-l", "site=crowd")["items"][3]["id"]
+        refused = road.edgectl("device", "reject", stranger, "--reason", "nobody knows it")
+        assert refused["done"] == [{"id": stranger, "state": "rejected", "device": ""}]
+        let_in = road.edgectl("device", "approve", "--all", "--yes")
+        assert (let_in["matched"], let_in["skipped"]) == (MANY + 1, [])
+        ended = [one.exception(60 * PATIENCE) for one in asking]
+    assert sum(one is None for one in ended) == MANY
+    assert [type(one) for one in ended if one is not None] == [EnrollRejectedError]
+    assert len(road.edgectl("device", "list")["items"]) == MANY + 1
+    out, err = process.communicate(timeout=60 * PATIENCE)
+    assert process.returncode == 0, err
+    assert "compare it" in err
+    assert "enrolled as" in out
+    device = road.edgectl("device", "list", "-l", "site=real")["items"][0]
+    told = [event["type"] for event in road.edgectl("device", "events", device["id"])["items"]]
+    assert told == ["edgefleet.device.approved", "edgefleet.device.enrolled"]
+    assert waiting(road) == []
+    rows = [one["action"] for one in audit(road)]
+    assert {"approve_pending_devices", "reject_pending_devices"} <= set(rows)
+
+
+def audit(road: Road) -> list[dict[str, Any]]:
+    """Return the newest rows of the audit trail."""
+    with road.server.client() as client:
+        items: list[dict[str, Any]] = client.get("/api/v1/audit").json()["items"]
+    return items
+
+
+def test_who_was_let_in_gets_and_runs_a_release(road: Road) -> None:
+    device = Traveller(road, "late", approval=True)
+    road.release("digits@1.0.0", bundle_bytes(classifier_onnx()))
+    device.told("digits", release="digits@1.0.0", serving=True)
+    assert device.ask_four("digits").is_success
