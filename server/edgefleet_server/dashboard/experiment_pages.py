@@ -34,6 +34,7 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
         def build() -> dict[str, Any]:
             experiment, trials = reader.experiment(rollout_id)
             return {
+                "is_still": True,  # adding up windows costs, and devices send one a minute
                 "experiment": experiment,
                 "trials": trials,
                 "steering": pages.steering(rollout_id),

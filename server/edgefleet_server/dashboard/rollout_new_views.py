@@ -64,7 +64,7 @@ class ExcludedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What is written so far, judged. plan: None when it cannot be read (`errors`, each with path and message) or not be made (`refused`)."""
+    """What is written so far, judged. plan: None when it cannot be read (`errors`, each with its path) or not be made (`refused`)."""
 
     document: Mapping[str, Any]
     yaml: str

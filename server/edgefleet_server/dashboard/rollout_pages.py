@@ -46,7 +46,7 @@ def _add_list(router: APIRouter, shell: Shell, parts: Parts, pages: RolloutPages
             after = None if cursor is None else decode_cursor(cursor)
             models = [one.name for one in parts.registry.models(PageRequest(_MODELS)).items]
             return {
-                "page": pages.list(_states(state), model, after),
+                "page": pages.page(_states(state), model, after),
                 "waiting": pages.waiting(),
                 "state": state,
                 "model": model,
@@ -75,6 +75,7 @@ def _add_new(router: APIRouter, shell: Shell, pages: NewRolloutPages) -> None:
             draft = read_draft(pairs)
             step = _step(draft, next((text for name, text in reversed(pairs) if name == "step"), ""))
             return {
+                "is_still": True,  # a plan costs, and changes when somebody writes
                 "draft": draft,
                 "step": step,
                 "steps": STEPS,

@@ -188,7 +188,7 @@ class RolloutPages:
         self._reader = rollouts.reader
         self._fleet = fleet
 
-    def list(self, states: Sequence[str], model: str, after: str | None) -> RolloutList:
+    def page(self, states: Sequence[str], model: str, after: str | None) -> RolloutList:
         """Return rollouts in these states (none: in any), of a model ("": of all), after the one with this id."""
         found, total = self._reader.page(states=states, model=model or None, before=after, limit=PAGE_ROLLOUTS + 1)
         shown = [self._line(one) for one in found[:PAGE_ROLLOUTS]]

@@ -18,7 +18,6 @@ from edgefleet_server.dashboard import (
     device_pages,
     enrolment_pages,
     experiment_pages,
-    finding_pages,
     fleet_pages,
     page,
     registry_pages,
@@ -44,7 +43,6 @@ AREAS = (
     registry_pages,
     audit_pages,
     settings_pages,
-    finding_pages,
 )
 Posted = Annotated[Form, Depends(form_of)]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]

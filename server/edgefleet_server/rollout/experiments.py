@@ -46,7 +46,7 @@ USUAL: Final = {
 
 @dataclass(frozen=True)
 class ArmView:
-    """What answered under one version, summed over devices. Latencies are milliseconds; error_rate: of all requests, time-outs among them."""
+    """What answered, summed over devices. error_rate: of all requests; time-outs are errors. Latencies are milliseconds."""
 
     lane: str
     devices: int
