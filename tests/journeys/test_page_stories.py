@@ -1,0 +1,239 @@
+"""What people do with the pages, in a real Chromium, at a live server with real agents: find a failure, roll out, approve, compare.
+
+Clicks are counted where a story promises few of them. Nothing may appear in the browser's console. Each story leaves pictures in
+`build/screenshots`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from edgefleet_agent.enroll import enroll
+from tests.agent.field import eventually
+from tests.house.tree import ROOT
+from tests.journeys.fleet import ALL, Fleet, bundle, enrolled, nan_bundle, show_nan
+from tests.journeys.road import PATIENCE_S, Road
+from tests.support.browsers import binary, browser
+from tests.support.device_python import PATIENCE
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(binary() is None, reason="Chromium is not installed"),
+]
+SHOTS = ROOT / "build" / "screenshots"
+WAIT_MS = 60_000 * PATIENCE
+MAX_TABS = 200
+
+
+class Desk:
+    """One signed-in browser window; `said` is what its console and its policy complained about."""
+
+    def __init__(self, road: Road, page: Page) -> None:
+        self.road, self.page = road, page
+        self.url = road.server.url
+        self.clicks = 0
+        self.said: list[str] = []
+        page.set_default_timeout(WAIT_MS)
+        page.on("console", lambda one: self.said.append(one.text) if one.type in {"error", "warning"} else None)
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        with road.server.client() as client:
+            path = client.post("/api/v1/login-links").json()["url_path"]
+        page.goto(self.url + path)
+        page.get_by_role("button").first.click()
+        expect(page).to_have_title("Overview · edgefleet")
+
+    def open(self, path: str) -> None:
+        """Go to a page by its address."""
+        self.page.goto(self.url + path)
+
+    def click(self, what: Locator) -> None:
+        """Click, and count."""
+        self.clicks += 1
+        what.click()
+
+    def tab_to(self, what: Locator) -> None:
+        """Press Tab until something has the focus."""
+        wanted = what.element_handle()
+        for _ in range(MAX_TABS):
+            if self.page.evaluate("(one) => document.activeElement === one", wanted):
+                return
+            self.page.keyboard.press("Tab")
+        raise AssertionError(f"the keyboard does not reach {what}")
+
+    def press(self, what: Locator, key: str = "Enter") -> None:
+        """Go to something by the keyboard alone, and press a key there."""
+        self.tab_to(what)
+        self.page.keyboard.press(key)
+
+    def write(self, what: Locator, text: str) -> None:
+        """Go to a field by the keyboard alone, and write into it."""
+        self.tab_to(what)
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.type(text)
+
+    def shot(self, name: str) -> None:
+        """Keep a picture of the page."""
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SHOTS / f"story-{name}.png", full_page=True)
+
+
+@pytest.fixture(scope="module")
+def fleet(road: Road) -> Fleet:
+    """Three devices for all stories; each story has a model of its own."""
+    return Fleet(road, [enrolled(road, f"s{number}") for number in range(3)])
+
+
+@pytest.fixture
+def desk(road: Road) -> Iterator[Desk]:
+    """A browser window of its own for each story; at its end the console must be empty."""
+    with browser() as chromium:
+        context = chromium.new_context(viewport={"width": 1280, "height": 900})
+        made = Desk(road, context.new_page())
+        yield made
+        context.close()
+    assert made.said == []
+
+
+def test_why_a_device_failed_is_found_in_three_clicks(fleet: Fleet, desk: Desk) -> None:
+    fleet.base("lens")
+    fleet.publish("lens@1.1.0", nan_bundle("lens", "1.1.0"))
+    rollout = fleet.roll("lens@1.1.0", ALL)
+    failing = fleet.devices[0]
+    failing.told("lens", release="lens@1.1.0", serving=True)
+    show_nan(failing, "lens", 40)
+    rollout.ends("rolled_back")
+    desk.open("/")
+    desk.clicks = 0
+    link = desk.page.locator("main").get_by_role("link", name=failing.name, exact=True).first
+    desk.click(link)
+    reason = desk.page.get_by_text("not finite").first
+    expect(reason).to_be_visible()
+    assert desk.clicks <= 3
+    desk.shot("why-a-device-failed")
+
+
+def test_a_rollout_is_created_watched_paused_and_rolled_back(fleet: Fleet, desk: Desk) -> None:
+    base = fleet.base("mouse")
+    fleet.publish("mouse@1.1.0", bundle("mouse", "1.1.0"))
+    desk.open("/rollouts/new")
+    page = desk.page
+    page.get_by_role("link", name="mouse@1.1.0").click()
+    page.get_by_role("textbox", name="Selector").fill(fleet.selector)
+    page.get_by_role("button", name="Next: strategy").click()
+    page.locator("input[name=strategy][value=canary]").check()
+    page.get_by_role("button", name="Next: review").click()
+    for device in fleet.devices:
+        expect(page.locator("#plan")).to_contain_text(device.name)
+    desk.shot("rollout-review")
+    page.get_by_role("button", name="Start the rollout").click()
+    page.wait_for_url("**/rollouts/r-*")
+    first = next(iter(_exposed(desk, fleet)))
+    first.told("mouse", release="mouse@1.1.0", serving=True)
+    expect(page.locator("main")).to_contain_text(
+        "verifying", timeout=WAIT_MS
+    )  # it came by itself: nobody loaded the page again
+    desk.shot("rollout-watched")
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(page.get_by_role("status").first).to_contain_text("Paused")
+    expect(page.locator("h1, .verdict")).to_contain_text(["mouse@1.1.0", "paused"])
+    _open_careful(page, "Roll back")
+    page.locator("form[data-operation=abort_rollout]").filter(has_text="Roll back").get_by_label("to confirm").fill(
+        "mouse@1.1.0"
+    )
+    page.locator("form[data-operation=abort_rollout]").get_by_role("button", name="Roll back", exact=True).click()
+    expect(page.locator(".verdict")).to_contain_text("rolled back", timeout=WAIT_MS)
+    desk.shot("rollout-rolled-back")
+    fleet.run(base)
+
+
+def test_the_same_by_keyboard_alone(fleet: Fleet, desk: Desk) -> None:
+    base = fleet.base("keys")
+    fleet.publish("keys@1.1.0", bundle("keys", "1.1.0"))
+    desk.open("/")
+    page = desk.page
+    desk.press(page.get_by_role("link", name="Rollouts", exact=True).first)
+    desk.press(page.locator("main").get_by_role("link", name="New rollout").first)
+    desk.write(page.get_by_role("combobox", name="Release"), "keys@1.1.0")
+    desk.press(page.get_by_role("button", name="Next: devices"))
+    desk.write(page.get_by_role("textbox", name="Selector"), fleet.selector)
+    desk.press(page.get_by_role("button", name="Next: strategy"))
+    desk.press(page.get_by_role("button", name="Next: review"))
+    desk.press(page.get_by_role("button", name="Start the rollout"))
+    page.wait_for_url("**/rollouts/r-*")
+    first = next(iter(_exposed(desk, fleet)))
+    first.told("keys", release="keys@1.1.0", serving=True)
+    desk.press(page.get_by_role("button", name="Pause", exact=True))
+    expect(page.get_by_role("status").first).to_contain_text("Paused")
+    summary = page.locator("details.careful > summary").filter(has_text="Roll back").first
+    desk.press(summary)
+    word = page.locator("details.careful[open]").get_by_label("to confirm")
+    desk.write(word, "keys@1.1.0")
+    page.keyboard.press("Enter")
+    expect(page.locator(".verdict")).to_contain_text("rolled back", timeout=WAIT_MS)
+    fleet.run(base)
+
+
+def test_fifty_devices_are_approved_at_once(road: Road, desk: Desk, tmp_path: Path) -> None:
+    before = len(_devices(road))
+    token = road.edgectl("device", "enroll", "--approval", "--uses", "50", "--label", "site=crowd")["tokens"][0][
+        "token"
+    ]
+    with ThreadPoolExecutor(50) as pool:
+        asking = [pool.submit(enroll, token, tmp_path / f"d{number}") for number in range(50)]
+        assert eventually(lambda: len(road.edgectl("device", "pending")["items"]) == 50, PATIENCE_S, 0.5)
+        desk.open("/enrolment")
+        page = desk.page
+        expect(page.locator("main")).to_contain_text("50 devices wait")
+        desk.shot("fifty-wait")
+        ticks = page.locator("input[name='body.ids']")
+        assert ticks.count() == 50
+        page.locator("#tick-all").locator("input").check()
+        page.get_by_role("button", name="Let the ticked ones in").click()
+        expect(page.locator("main")).to_contain_text("No device waits")
+        for one in asking:
+            one.result(60 * PATIENCE)
+    assert len(_devices(road)) == before + 50
+    desk.shot("fifty-are-in")
+
+
+def test_two_versions_are_compared(fleet: Fleet, desk: Desk) -> None:
+    fleet.base("pair")
+    fleet.publish("pair@1.1.0", bundle("pair", "1.1.0", pad=4096))
+    fleet.road.edgectl("deploy", "pair@1.1.0", "--to", fleet.selector)
+    fleet.prove("pair@1.1.0")
+    desk.open("/models")
+    page = desk.page
+    page.locator("main").get_by_role("link", name="pair", exact=True).first.click()
+    page.locator("main").get_by_role("link", name="1.1.0").first.click()
+    page.get_by_role("link", name="Compare with").first.click()
+    page.wait_for_url("**/compare?**")
+    text = page.inner_text("main")
+    assert "1.0.0" in text
+    assert "1.1.0" in text
+    assert "generic-x86_64-ort" in text
+    desk.shot("two-versions-compared")
+
+
+def _devices(road: Road) -> list[dict[str, Any]]:
+    with road.server.client() as client:
+        items: list[dict[str, Any]] = client.get("/api/v1/devices", params={"limit": 200}).json()["items"]
+    return items
+
+
+def _exposed(desk: Desk, fleet: Fleet) -> Iterator[Any]:
+    """Yield the devices of the rollout on the page that have been offered its release, waiting for the first."""
+    rollout = desk.page.url.rsplit("/", 1)[1].partition("?")[0]
+    assert eventually(lambda: fleet.road.edgectl("rollout", "devices", rollout)["items"], PATIENCE_S, 0.2)
+    for one in fleet.road.edgectl("rollout", "devices", rollout)["items"]:
+        yield fleet.named(one["device"])
+
+
+def _open_careful(page: Page, title: str) -> None:
+    page.locator("details.careful > summary").filter(has_text=title).first.click()
