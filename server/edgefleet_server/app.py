@@ -11,9 +11,11 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgefleet_protocol.errors import EdgefleetError
@@ -22,25 +24,31 @@ from edgefleet_server.access import routes as access_routes
 from edgefleet_server.access.dependency import authorize
 from edgefleet_server.access.model import Principal
 from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, is_own_token_path
+from edgefleet_server.access.throttle import Allowance, throttled
 from edgefleet_server.alerting import routes as alerting_routes
 from edgefleet_server.body_limit import API_BODY_BYTES, BodyLimit
 from edgefleet_server.conversion import routes as conversion_routes
 from edgefleet_server.dashboard import routes as dashboard_routes
 from edgefleet_server.fleet import routes as fleet_routes
+from edgefleet_server.idempotency import Idempotency
+from edgefleet_server.methods import Methods
+from edgefleet_server.openapi import ApiApp
 from edgefleet_server.parts import Parts
 from edgefleet_server.registry import routes as registry_routes
 from edgefleet_server.rollout import routes as rollout_routes
+from edgefleet_server.search import routes as search_routes
 from edgefleet_server.telemetry import routes as telemetry_routes
 from edgefleet_server.webhook import routes as webhook_routes
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_NEVER_SMALLER = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = logging.getLogger(__name__)
 
 
 def create_app(parts: Parts) -> FastAPI:
     """Return the API app of these parts. Opens nothing."""
-    app = FastAPI(
+    app = ApiApp(
         title="edgefleet",
         version=version("edgefleet"),
         description="Ship models to devices: publish, deploy, watch. Errors are problem documents with a next step.",
@@ -57,12 +65,20 @@ def create_app(parts: Parts) -> FastAPI:
         rollout_routes.build_router,
         webhook_routes.build_router,
         alerting_routes.build_router,
+        search_routes.build_router,
     ):
-        app.include_router(build_router(parts), prefix=API_PREFIX, dependencies=[Depends(authorize)])
+        app.include_router(
+            build_router(parts), prefix=API_PREFIX, dependencies=[Depends(authorize), Depends(throttled)]
+        )
     app.include_router(alerting_routes.build_hook_router(parts), prefix=API_PREFIX)  # has a token of its own
     app.include_router(dashboard_routes.build_router(parts))
     _add_health_routes(app, parts)
+    app.add_middleware(Idempotency, parts=parts)
+    app.add_middleware(Methods, api=app)
     app.add_middleware(BodyLimit, limit_bytes=API_BODY_BYTES, unlimited=("PUT", f"{API_PREFIX}/blobs/"))
+    app.add_middleware(
+        GZipMiddleware, minimum_size=1024, compresslevel=5, exclude_content_types=_NEVER_SMALLER
+    )  # blobs keep their length: they are asked for by range
     app.add_middleware(_RequestLog, parts=parts)
     return app
 
@@ -113,17 +129,26 @@ class _RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+                own = [(b"x-request-id", request_id.encode()), *_limit_headers(request)]
+                message["headers"] = [*message.get("headers", []), *own]
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            operation = _operation_of(scope)
+            operation = _operation_of(scope, request)
             self._parts.metrics.requests.labels(operation, str(status)).inc()
             self._parts.metrics.request_seconds.labels(operation).observe(self._parts.clock.monotonic_s() - start_s)
             if scope["method"] not in _READING and scope["path"].startswith(API_PREFIX):
                 await _audit(self._parts, request, operation, status, request_id)
+
+
+def _limit_headers(request: Request) -> list[tuple[bytes, bytes]]:
+    allowance = getattr(request.state, "allowance", None)
+    if not isinstance(allowance, Allowance):
+        return []
+    told = {"limit": allowance.limit, "remaining": allowance.remaining, "reset": allowance.reset_s}
+    return [(f"ratelimit-{name}".encode(), str(value).encode()) for name, value in told.items()]
 
 
 async def _audit(parts: Parts, request: Request, operation: str, status: int, request_id: str) -> None:
@@ -131,11 +156,14 @@ async def _audit(parts: Parts, request: Request, operation: str, status: int, re
     actor = f"{principal.name} ({principal.id})" if isinstance(principal, Principal) else "unknown"
     try:
         path = API_PREFIX + OWN_TOKEN_PATH if is_own_token_path(request.url.path) else request.url.path
+        if getattr(request.state, "is_dry_run", False):
+            operation = f"{operation} (dry run)"
         await run_in_threadpool(parts.access.record, actor, operation, path, status, request_id)
     except (SQLAlchemyError, EdgefleetError):
         _log.exception("audit row could not be written", extra={"request_id": request_id, "operation": operation})
 
 
-def _operation_of(scope: Scope) -> str:
-    route = scope.get("route")
-    return str(getattr(route, "operation_id", None) or "unknown_route")
+def _operation_of(scope: Scope, request: Request) -> str:
+    replayed = getattr(request.state, "replayed_operation", None)
+    operation = replayed or getattr(scope.get("route"), "operation_id", None)
+    return str(operation or "unknown_route")

@@ -6,7 +6,7 @@ bug of this table and answers 500. What the database refuses is answered here to
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ STATUS: Final[Mapping[str, int]] = {
     "access.token_unknown": 404,
     "access.bad_token_request": 422,
     "access.too_many_logins": 429,
+    "access.too_many_requests": 429,
     "blob.digest_mismatch": 400,
     "blob.too_large": 413,
     "blob.unknown": 404,
@@ -53,6 +54,7 @@ STATUS: Final[Mapping[str, int]] = {
     "form.operation_unknown": 404,
     "form.unconfirmed": 422,
     "form.refused": 422,
+    "request.precondition_failed": 412,
     "fleet.failed": 500,
     "fleet.device_revoked": 409,
     "enroll.pending": 202,
@@ -108,6 +110,7 @@ _BY_ENDING: Final[tuple[tuple[str, int], ...]] = (
 )
 
 _HTTP_NEXT: Final[Mapping[int, tuple[str, str]]] = {
+    400: ("request.malformed", "send what /openapi.json describes"),
     404: ("request.no_such_route", "compare the address with /openapi.json"),
     405: ("request.method_not_allowed", "use one of the methods of the Allow header"),
     413: ("request.too_large", "send less"),
@@ -170,12 +173,25 @@ def domain_problem(request: Request, error: EdgefleetError) -> Response:
     headers = {}
     if status == 401:
         headers["www-authenticate"] = 'Bearer realm="edgefleet"'
-    if status == 503:
-        headers["retry-after"] = "5"
+    retry_after_s = getattr(error, "retry_after_s", 5 if status == 503 else None)
+    if retry_after_s is not None:
+        headers["retry-after"] = str(retry_after_s)
     errors = getattr(error, "errors", None)
     return problem(
         request, status, error.code, error.message, next_step=error.next_step, errors=errors, headers=headers
     )
+
+
+def method_not_allowed(request: Request, methods: Collection[str]) -> Response:
+    """Answer to a method that an address does not take; methods: those that it takes."""
+    code, next_step = _HTTP_NEXT[405]
+    detail = f"{request.method} is not a method of {request.url.path}"
+    return problem(request, 405, code, detail, next_step=next_step, headers={"allow": ", ".join(sorted(methods))})
+
+
+def http_problem(request: Request, error: HTTPException) -> Response:
+    """Answer with an error of the framework."""
+    return _on_http_error(request, error)
 
 
 def _on_domain_error(request: Request, error: Exception) -> Response:

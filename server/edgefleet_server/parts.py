@@ -16,6 +16,7 @@ from edgefleet_server.registry.blobs import open_blob_store
 from edgefleet_server.registry.model import AllowedCode
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.service import RolloutService
+from edgefleet_server.search.service import SearchService
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.captures import CaptureService
@@ -45,6 +46,7 @@ class Parts:
     poster: Poster
     webhooks: WebhookService
     alerts: AlertService
+    search: SearchService
     metrics: Metrics
     health: Health
 
@@ -74,7 +76,7 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
         settings=settings,
         clock=clock,
         db=db,
-        access=AccessService(db, clock),
+        access=AccessService(db, clock, rate_limit_per_min=settings.rate_limit_per_min),
         signing=signing,
         registry=registry,
         conversion=conversion,
@@ -87,6 +89,7 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
         alerts=AlertService(db, rollout, clock),
         poster=poster,
         webhooks=WebhookService(db, fleet.feed, poster, clock, settings),
+        search=SearchService(fleet, registry, rollout),
         metrics=Metrics(),
         health=Health(),
     )

@@ -64,6 +64,8 @@ class ServerSettings(BaseSettings):
     """Certificate of API and web page (PEM), with its chain."""
     api_tls_key: Path | None = None
     """Key of that certificate (PEM)."""
+    rate_limit_per_min: int = Field(default=6000, ge=0)
+    """Requests a minute that one operator token may send, all at once if it likes; 0 = no limit. Each API process counts for itself."""
     behind_proxy: bool = False
     """TLS ends in a proxy in front of us: plain HTTP on other addresses than loopback is then allowed."""
 

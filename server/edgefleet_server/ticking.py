@@ -79,6 +79,7 @@ class Ticker:
             went_well &= self._step("prune events", lambda: self._parts.fleet.prune_events(now))
             went_well &= self._step("prune webhook deliveries", self._parts.webhooks.prune)
             went_well &= self._step("prune alerts", self._parts.alerts.prune)
+            went_well &= self._step("prune kept answers", self._parts.access.repeats.prune)
         self._parts.metrics.ticks.labels("ok" if went_well else "failed").inc()
         self._last = now
 

@@ -126,6 +126,19 @@ def check(ctx: typer.Context, data: Data, broker: Broker = None) -> None:
     session.out.document(facts, lambda: session.out.fields(flat_fields(facts)))
 
 
+@app.command("openapi")
+def openapi(
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there, else print it.")] = None,
+    allow_breaking: Annotated[
+        bool, typer.Option("--allow-breaking", help="Replace FILE even where that breaks who uses it.")
+    ] = False,
+) -> None:
+    """Print or write the OpenAPI document of the server that is installed here; needs no data folder."""
+    require("fastapi", "server")
+    flags = _flags(out=out) + (["--allow-breaking"] if allow_breaking else [])
+    become(python_module("edgefleet_server.openapi_file", *flags))
+
+
 def _flags(**given: str | int | Path | None) -> list[str]:
     """Return `--name value` for each given option."""
     flags: list[str] = []

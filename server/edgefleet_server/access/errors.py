@@ -65,3 +65,42 @@ class TooManyLoginsError(AccessError):
     def __init__(self, message: str, *, next_step: str, retry_after_s: int) -> None:
         super().__init__(message, next_step=next_step)
         self.retry_after_s = retry_after_s
+
+
+class TooManyRequestsError(AccessError):
+    """A token has sent more requests than it may in a minute. `retry_after_s`: when to try again."""
+
+    code = "access.too_many_requests"
+
+    def __init__(self, message: str, *, next_step: str, retry_after_s: int) -> None:
+        super().__init__(message, next_step=next_step)
+        self.retry_after_s = retry_after_s
+
+
+class BadIdempotencyKeyError(AccessError):
+    """An `Idempotency-Key` is empty, too long or has characters that a header cannot carry."""
+
+    code = "request.bad_idempotency_key"
+    default_next_step = "send 1 to 255 printable ASCII characters without spaces, such as a UUID"
+
+
+class KeyReusedError(AccessError):
+    """An `Idempotency-Key` was sent before with another request."""
+
+    code = "request.idempotency_key_conflict"
+    default_next_step = "send another key for another request"
+
+
+class StillRunningError(AccessError):
+    """The first request with this `Idempotency-Key` has not been answered yet."""
+
+    code = "request.idempotency_running_conflict"
+    default_next_step = "send it again in a second"
+    retry_after_s = 1
+
+
+class AnswerLostError(AccessError):
+    """The first request with this `Idempotency-Key` was cut off, or its answer was too large to keep."""
+
+    code = "request.idempotency_answer_conflict"
+    default_next_step = "look whether it was done; if it was not, send it again with a new key"

@@ -2,9 +2,10 @@
 
 from datetime import datetime
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from edgefleet_server.access.model import AuditEntry, LoginLink, Principal, Role, TokenView
+from edgefleet_server.bodies import Moment
 
 
 class WhoAmIOut(BaseModel):
@@ -28,7 +29,7 @@ class TokenIn(BaseModel):
 
     name: str = Field(min_length=1, max_length=80)
     roles: list[Role] = Field(min_length=1)
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
 
 
 class TokenOut(BaseModel):

@@ -22,7 +22,9 @@ from edgefleet_server.access.errors import (
 )
 from edgefleet_server.access.logins import LoginBook
 from edgefleet_server.access.model import AuditEntry, AuditFilter, NewToken, Principal, Role, TokenView
+from edgefleet_server.access.repeats import RepeatBook
 from edgefleet_server.access.tables import TokenRow
+from edgefleet_server.access.throttle import Throttle
 from edgefleet_server.db import Database
 from edgefleet_server.paging import Page, PageRequest
 
@@ -34,9 +36,12 @@ _LOGIN = "ask an admin for a token (`edgectl token create`), then `edgectl login
 class AccessService:
     """Makes and checks operator tokens, writes the audit trail. Thread-safe; calls block."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, clock: Clock, *, rate_limit_per_min: int = 0) -> None:
+        """Wire the parts. rate_limit_per_min: requests that one token may send; 0 = no limit."""
         self._db = db
         self._clock = clock
+        self.throttle = Throttle(clock, rate_limit_per_min)
+        self.repeats = RepeatBook(db, clock)
         self._used_lock = threading.Lock()
         self._used: dict[str, datetime] = {}
         self.logins = LoginBook(db, clock)

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, LargeBinary
 from sqlmodel import Field, SQLModel
 
 from edgefleet_server.db import UtcDateTime
@@ -63,3 +63,16 @@ class AuditRow(SQLModel, table=True):
     object: str = Field(max_length=255)
     status: int
     request_id: str = Field(max_length=64)
+
+
+class RepeatRow(SQLModel, table=True):
+    """One `Idempotency-Key` of a token. status: None while it is being done; sealed: the answer, for that token's eyes only."""
+
+    __tablename__ = "access_repeats"
+
+    token_id: str = Field(primary_key=True, max_length=16)
+    key_sha256: str = Field(primary_key=True, max_length=64)
+    request_sha256: str = Field(max_length=64)
+    created_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    status: int | None = Field(default=None, nullable=True)
+    sealed: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))

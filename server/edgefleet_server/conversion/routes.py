@@ -6,7 +6,6 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse, Response
 
-from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.conversion.errors import NothingToCancelError
@@ -34,20 +33,20 @@ def build_router(parts: Parts) -> APIRouter:
     @router.get("/releases/{ref}/report", operation_id="get_release_report", response_model=dict[str, Any])
     def get_report(ref: str, _caller: Viewer) -> Response:
         """Return the conversion report of a release: every candidate of every profile with its figures."""
-        report = report_of(parts.registry, ReleaseRef.parse(ref))
+        report = report_of(parts.registry, parts.registry.resolve(ref))
         # In ASCII: a name may hold half of a surrogate pair, which UTF-8 cannot say.
         return Response(json.dumps(report), media_type="application/json")
 
     @router.get("/releases/{ref}/report.html", operation_id="get_release_report_page", response_class=HTMLResponse)
     def get_report_page(ref: str, _caller: Viewer) -> Response:
         """Return the conversion report as one page that needs nothing else."""
-        page = page_of(report_of(parts.registry, ReleaseRef.parse(ref)))
+        page = page_of(report_of(parts.registry, parts.registry.resolve(ref)))
         return HTMLResponse(page, headers=PAGE_HEADERS)
 
     @router.post("/releases/{ref}:cancel", operation_id="cancel_release")
     def cancel(ref: str, caller: Publisher) -> ReleaseOut:
         """End the waiting and running conversions of a release. What is signed stays signed."""
-        wanted = ReleaseRef.parse(ref)
+        wanted = parts.registry.resolve(ref)
         with parts.db.session():
             release = parts.registry.release(wanted)
             if not parts.conversion.cancel(wanted, caller.name):

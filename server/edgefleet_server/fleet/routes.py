@@ -8,11 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import AwareDatetime
 
-from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.fleet.approval_routes import add_approval_routes
 from edgefleet_server.fleet.beside import Beside
+from edgefleet_server.fleet.editing import LabelChange
 from edgefleet_server.fleet.errors import CaptureKeyUnknownError
 from edgefleet_server.fleet.happenings import EventView
 from edgefleet_server.fleet.model import ClaimView, Deployment, EventFilter, Group, TaskView
@@ -24,12 +24,14 @@ from edgefleet_server.fleet.schemas import (
     DeviceIn,
     EnrollmentIn,
     GroupIn,
+    LabelsIn,
     TaskIn,
 )
 from edgefleet_server.fleet.stream_routes import add_stream_route
 from edgefleet_server.fleet.views import DeviceView, ReleaseDevice, Summary
 from edgefleet_server.paging import ListOf, PageRequest, Paging, T, cut_page
 from edgefleet_server.parts import Parts
+from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_location, put_tag, tag_of
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
@@ -91,6 +93,9 @@ def _add_capture_key_routes(router: APIRouter, parts: Parts) -> None:
 def _add_device_routes(router: APIRouter, parts: Parts) -> None:
     fleet = parts.fleet
 
+    def tag(device_id: str, *, lock: bool = False) -> str:
+        return tag_of(*fleet.edits.editable(device_id, lock=lock))
+
     def one(device_id: str) -> DeviceView:
         return replace(fleet.reader.device(device_id), telemetry=parts.telemetry.latest(device_id))
 
@@ -101,20 +106,33 @@ def _add_device_routes(router: APIRouter, parts: Parts) -> None:
         return _listed(found, page, total, lambda view: view.id)
 
     @router.get("/devices/{device_id}", operation_id="get_device")
-    def get_device(device_id: str, _caller: Viewer) -> DeviceView:
-        """Return one device: what it should run, what it reports, its newest figures."""
+    def get_device(device_id: str, response: Response, _caller: Viewer) -> DeviceView:
+        """Return one device: what it should run, what it reports, its newest figures. The ETag names labels and profile."""
+        put_tag(response, tag(device_id))
         return one(device_id)
 
     @router.patch("/devices/{device_id}", operation_id="update_device")
-    def update_device(device_id: str, wanted: DeviceIn, _caller: Operator) -> DeviceView:
+    def update_device(
+        device_id: str, wanted: DeviceIn, response: Response, expected: IfMatch, dry_run: DryRun, _caller: Operator
+    ) -> DeviceView:
         """Set labels (null removes one) and the profile."""
-        fleet.update(device_id, wanted.labels, wanted.profile)
-        return one(device_id)
+        with acting(parts.db, dry_run=dry_run), parts.db.session():
+            expected.check(lambda: tag(device_id, lock=True))
+            fleet.update(device_id, wanted.labels, wanted.profile)
+            put_tag(response, tag(device_id))
+            return one(device_id)
+
+    @router.post("/devices:label", operation_id="label_devices")
+    def label_devices(wanted: LabelsIn, asked_dry: DryRun, _caller: Operator) -> LabelChange:
+        """Set labels (null removes one) of every live device that a selector matches, of all or of none."""
+        return fleet.edits.label(wanted.selector, wanted.labels, dry_run=asked_dry or wanted.dry_run)
 
     @router.delete("/devices/{device_id}", operation_id="revoke_device", status_code=204, response_class=Response)
-    def revoke_device(device_id: str, _caller: Operator) -> Response:
+    def revoke_device(device_id: str, expected: IfMatch, dry_run: DryRun, _caller: Operator) -> Response:
         """Take a device out of the fleet for good."""
-        fleet.revoke(device_id)
+        with acting(parts.db, dry_run=dry_run), parts.db.session():
+            expected.check(lambda: tag(device_id, lock=True))
+            fleet.revoke(device_id)
         return Response(status_code=204)
 
 
@@ -147,14 +165,14 @@ def _add_release_routes(router: APIRouter, parts: Parts) -> None:
     fleet = parts.fleet
 
     @router.post("/releases/{ref}:deploy", operation_id="deploy_release")
-    def deploy_release(ref: str, wanted: DeployIn, caller: Operator) -> Deployment:
+    def deploy_release(ref: str, wanted: DeployIn, asked_dry: DryRun, caller: Operator) -> Deployment:
         """Make a release active on every matching device whose profile has a bundle, or run it beside; the others are listed."""
         beside = None if wanted.mode is None else Beside(wanted.mode, wanted.share_pct, wanted.salt)
         return fleet.deploy(
-            ReleaseRef.parse(ref),
+            parts.registry.resolve(ref),
             selector=wanted.selector,
             device=wanted.device,
-            dry_run=wanted.dry_run,
+            dry_run=asked_dry or wanted.dry_run,
             by=caller.name,
             beside=beside,
         )
@@ -162,9 +180,7 @@ def _add_release_routes(router: APIRouter, parts: Parts) -> None:
     @router.get("/releases/{ref}/devices", operation_id="list_release_devices")
     def list_release_devices(ref: str, page: Paging, _caller: Viewer) -> ListOf[ReleaseDevice]:
         """List devices that run a release or should."""
-        parsed = ReleaseRef.parse(ref)
-        parts.registry.release(parsed)
-        found = fleet.reader.release_devices(parsed)
+        found = fleet.reader.release_devices(parts.registry.release(parts.registry.resolve(ref)).ref)
         rest = [one for one in found if page.after is None or one.device > page.after]
         return _listed(rest, page, len(found), lambda one: one.device)
 
@@ -212,9 +228,11 @@ def _add_task_routes(router: APIRouter, parts: Parts) -> None:
     tasks = parts.fleet.tasks
 
     @router.post("/devices/{device_id}/tasks", operation_id="create_device_task", status_code=201)
-    def create_task(device_id: str, wanted: TaskIn, caller: Operator) -> TaskView:
+    def create_task(device_id: str, wanted: TaskIn, response: Response, caller: Operator) -> TaskView:
         """Ask a device to do something once: send its diagnosis or its log, or restart. It learns so by its signed document."""
-        return tasks.create(device_id, wanted.order(), caller.name)
+        made = tasks.create(device_id, wanted.order(), caller.name)
+        put_location(response, f"/devices/{device_id}/tasks/{made.id}")
+        return made
 
     @router.get("/devices/{device_id}/tasks", operation_id="list_device_tasks")
     def list_tasks(device_id: str, _caller: Viewer) -> ListOf[TaskView]:
@@ -240,9 +258,13 @@ def _add_group_routes(router: APIRouter, parts: Parts) -> None:
     fleet = parts.fleet
 
     @router.post("/groups", operation_id="create_group", status_code=201)
-    def create_group(wanted: GroupIn, caller: Operator) -> Group:
+    def create_group(wanted: GroupIn, response: Response, dry_run: DryRun, caller: Operator) -> Group:
         """Give a selector a name, so that other selectors can say `group=NAME`."""
-        return fleet.groups.create(wanted.name, wanted.selector, caller.name)
+        with acting(parts.db, dry_run=dry_run):
+            made = fleet.groups.create(wanted.name, wanted.selector, caller.name)
+        put_location(response, f"/groups/{made.name}")
+        put_tag(response, tag_of(made.name, made.selector))
+        return made
 
     @router.get("/groups", operation_id="list_groups")
     def list_groups(page: Paging, _caller: Viewer) -> ListOf[Group]:
@@ -251,9 +273,11 @@ def _add_group_routes(router: APIRouter, parts: Parts) -> None:
         return _listed(found, page, total, lambda group: group.name)
 
     @router.get("/groups/{name}", operation_id="get_group")
-    def get_group(name: str, _caller: Viewer) -> Group:
+    def get_group(name: str, response: Response, _caller: Viewer) -> Group:
         """Return one group."""
-        return fleet.groups.get(name)
+        found = fleet.groups.get(name)
+        put_tag(response, tag_of(found.name, found.selector))
+        return found
 
     @router.get("/groups/{name}/members", operation_id="list_group_members")
     def list_group_members(name: str, page: Paging, _caller: Viewer) -> ListOf[DeviceView]:
@@ -262,9 +286,11 @@ def _add_group_routes(router: APIRouter, parts: Parts) -> None:
         return _listed(found, page, total, lambda view: view.id)
 
     @router.delete("/groups/{name}", operation_id="delete_group", status_code=204, response_class=Response)
-    def delete_group(name: str, _caller: Operator) -> Response:
+    def delete_group(name: str, expected: IfMatch, dry_run: DryRun, _caller: Operator) -> Response:
         """Remove a group that nothing unfinished names; its devices stay as they are."""
-        fleet.groups.delete(name)
+        with acting(parts.db, dry_run=dry_run), parts.db.session():
+            expected.check(lambda: tag_of(name, fleet.groups.get(name).selector))
+            fleet.groups.delete(name)
         return Response(status_code=204)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from edgefleet_server.bodies import Flag, Whole
 from edgefleet_server.fleet.model import NewClaim, TaskOrder
 
 Label = Annotated[str, StringConstraints(max_length=127)]
@@ -17,9 +18,9 @@ class _In(BaseModel):
 class EnrollmentIn(_In):
     """Claim tokens to make."""
 
-    count: int = Field(default=1, ge=1, le=1000)
-    uses: int = Field(default=1, ge=1, le=100_000)
-    ttl_s: int = Field(default=86_400, ge=60, le=365 * 86_400)
+    count: Whole = Field(default=1, ge=1, le=1000)
+    uses: Whole = Field(default=1, ge=1, le=100_000)
+    ttl_s: Whole = Field(default=86_400, ge=60, le=365 * 86_400)
     labels: dict[str, Label] = {}
     profile: str | None = None
     name_prefix: str | None = Field(default=None, max_length=32)
@@ -54,6 +55,14 @@ class DeviceIn(_In):
     profile: str | None = None
 
 
+class LabelsIn(_In):
+    """Labels to set (null removes one) of every live device that a selector matches ("" = all). dry_run: only count them."""
+
+    selector: str = Field(max_length=4096)
+    labels: dict[str, Label | None] = Field(min_length=1, max_length=64)
+    dry_run: Flag = False
+
+
 class DeployIn(_In):
     """Where to deploy: a selector ("" = every device) or one device.
 
@@ -63,9 +72,9 @@ class DeployIn(_In):
 
     selector: str | None = None
     device: str | None = None
-    dry_run: bool = False
+    dry_run: Flag = False
     mode: Literal["shadow", "split", "measure", "end"] | None = None
-    share_pct: int = Field(default=0, ge=0, le=100)
+    share_pct: Whole = Field(default=0, ge=0, le=100)
     salt: str = Field(default="", max_length=64)
 
 
@@ -80,8 +89,8 @@ class TaskIn(_In):
     """A task for one device. lines, contains: of `logs`. what, model: of `restart` (the agent, or a model's worker)."""
 
     kind: Literal["diag", "logs", "restart"]
-    ttl_s: int = Field(default=3_600, ge=10, le=7 * 86_400)
-    lines: int | None = Field(default=None, ge=1, le=5_000)
+    ttl_s: Whole = Field(default=3_600, ge=10, le=7 * 86_400)
+    lines: Whole | None = Field(default=None, ge=1, le=5_000)
     contains: str | None = Field(default=None, max_length=128)
     what: Literal["agent", "worker"] | None = None
     model: str | None = Field(default=None, max_length=63)

@@ -22,8 +22,10 @@ from edgefleet_server.fleet import rules, store
 from edgefleet_server.fleet.approving import ApprovalBook
 from edgefleet_server.fleet.beside import Beside, events_of, wishes_of
 from edgefleet_server.fleet.desired import DesiredBook, Listener
+from edgefleet_server.fleet.editing import DeviceEdits
 from edgefleet_server.fleet.enrolment import Enroller, external_broker, root_documents
 from edgefleet_server.fleet.errors import BadDeviceTokenError, DeviceRevokedError, NothingToDeployError
+from edgefleet_server.fleet.finding import Finder
 from edgefleet_server.fleet.groups import GroupBook, Guard
 from edgefleet_server.fleet.happenings import EventFeed
 from edgefleet_server.fleet.holding import Brake
@@ -98,6 +100,8 @@ class FleetService:
         self.enroller = Enroller(db, signing, self.feed, self.desired, waiting, clock)
         self.approvals = ApprovalBook(db, self.enroller, self.feed, clock)
         self.groups = GroupBook(db, clock)
+        self.finder = Finder(db)
+        self.edits = DeviceEdits(db, self.feed, registry.profile)
         self.sampling = CaptureKeyBook(db, clock)
         self.stream = EventHub(self.feed)
         self.reader = FleetReader(db, self.feed)
@@ -219,14 +223,7 @@ class FleetService:
 
     def update(self, device_id: str, labels: Mapping[str, str | None], profile: str | None) -> None:
         """Set labels (None removes one) and the profile. Raises DeviceUnknownError, BadLabelError, ProfileUnknownError."""
-        with self._db.session() as session:
-            row = store.known_device(session, device_id, lock=True)
-            merged = {**row.labels, **labels}
-            row.labels = rules.check_labels({key: value for key, value in merged.items() if value is not None})
-            if profile is not None and profile != row.profile:
-                before, row.profile = row.profile, self._registry.profile(profile).name
-                detail = {"from": before, "to": row.profile}
-                self.feed.add([NewEvent("profile_set", device_id, detail=detail)])
+        self.edits.update(device_id, labels, profile)
 
     def profiles_in_use(self) -> list[ProfileName]:
         """Return the profiles of the devices that are not revoked."""
@@ -271,7 +268,7 @@ class FleetService:
         what the registry raises for an unknown release.
         """
         release = self._registry.release(ref)
-        bundles = {bundle.profile: bundle for bundle in release.bundles}
+        ref, bundles = release.ref, {bundle.profile: bundle for bundle in release.bundles}
         if not bundles:
             raise NothingToDeployError(
                 f"{ref} has no signed bundle (its state is {release.state}).",

@@ -58,6 +58,30 @@ class ModelUnknownError(RegistryError):
     code = "model.unknown"
 
 
+class AliasUnknownError(RegistryError):
+    """The model has no alias of this name."""
+
+    code = "alias.unknown"
+
+
+class BadAliasError(RegistryError):
+    """This cannot be the name of an alias."""
+
+    code = "alias.bad"
+
+
+class AliasIsVersionError(RegistryError):
+    """A version of the model has the name that was meant for an alias."""
+
+    code = "alias.version_conflict"
+
+
+class VersionIsAliasError(RegistryError):
+    """An alias of the model has the name that was meant for a version."""
+
+    code = "release.alias_conflict"
+
+
 class ReleaseDiffersError(RegistryError):
     """The version exists and was made of something else."""
 

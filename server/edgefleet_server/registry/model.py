@@ -100,6 +100,19 @@ class ReleaseView:
     labels_available: bool
     bundles: tuple[BundleView, ...] = ()
     jobs: tuple[JobView, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AliasView:
+    """A name of a release that moves: `model@alias` means `ref`."""
+
+    model: str
+    alias: str
+    version: str
+    ref: str
+    set_at: datetime
+    set_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +128,14 @@ class SourceView:
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
-    """One named line of releases."""
+    """One named line of releases. aliases: the version that each stands for."""
 
     name: str
     created_at: datetime
     releases: int
     latest: str | None
     latest_state: str | None
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

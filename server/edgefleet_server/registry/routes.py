@@ -8,16 +8,17 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from edgefleet_protocol.digest import Sha256, parse_sha256
-from edgefleet_protocol.ids import ReleaseRef, parse_model_name, parse_profile_name
+from edgefleet_protocol.ids import parse_model_name, parse_profile_name, parse_version
 from edgefleet_protocol.profile import profile_to_dict
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.paging import ListOf, Paging
 from edgefleet_server.parts import Parts
+from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
 from edgefleet_server.registry import rules
 from edgefleet_server.registry.blobs import READ_BYTES
 from edgefleet_server.registry.errors import BlobTooLargeError, unknown_blob
-from edgefleet_server.registry.schemas import BlobOut, ModelOut, ReleaseIn, ReleaseOut
+from edgefleet_server.registry.schemas import AliasIn, AliasOut, BlobOut, ModelOut, ReleaseIn, ReleaseOut
 from edgefleet_server.registry.service import RegistryService
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
@@ -30,6 +31,7 @@ def build_router(parts: Parts) -> APIRouter:
     _add_blob_routes(router, parts.registry)
     _add_release_routes(router, parts.registry)
     _add_model_routes(router, parts.registry)
+    _add_alias_routes(router, parts)
     _add_profile_routes(router, parts.registry)
     return router
 
@@ -129,8 +131,8 @@ def _add_release_routes(router: APIRouter, registry: RegistryService) -> None:
 
     @router.get("/releases/{ref}", operation_id="get_release")
     def get_release(ref: str, _caller: Viewer) -> ReleaseOut:
-        """Return one release, written `model@version`."""
-        return ReleaseOut.of(registry.release(ReleaseRef.parse(ref)))
+        """Return one release, written `model@version` or `model@alias`."""
+        return ReleaseOut.of(registry.release(registry.resolve(ref)))
 
 
 def _add_model_routes(router: APIRouter, registry: RegistryService) -> None:
@@ -143,6 +145,62 @@ def _add_model_routes(router: APIRouter, registry: RegistryService) -> None:
     def get_model(name: str, _caller: Viewer) -> ModelOut:
         """Return one model."""
         return ModelOut.of(registry.model(parse_model_name(name)))
+
+
+def _add_alias_routes(router: APIRouter, parts: Parts) -> None:
+    aliases = parts.registry.aliases
+
+    @router.get("/models/{name}/aliases", operation_id="list_aliases")
+    def list_aliases(name: str, _caller: Viewer) -> ListOf[AliasOut]:
+        """List the aliases of a model by name: names of releases that move."""
+        found = aliases.of(parse_model_name(name))
+        return ListOf(items=[AliasOut.of(one) for one in found], next_cursor=None, total=len(found))
+
+    @router.get("/models/{name}/aliases/{alias}", operation_id="get_alias")
+    def get_alias(name: str, alias: str, response: Response, _caller: Viewer) -> AliasOut:
+        """Return the release that an alias stands for."""
+        found = aliases.get(parse_model_name(name), alias)
+        put_tag(response, tag_of(found.model, found.alias, found.version))
+        return AliasOut.of(found)
+
+    @router.put(
+        "/models/{name}/aliases/{alias}",
+        operation_id="set_alias",
+        responses={201: {"model": AliasOut, "description": "it is new"}},
+    )
+    def set_alias(
+        name: str,
+        alias: str,
+        wanted: AliasIn,
+        response: Response,
+        expected: IfMatch,
+        dry_run: DryRun,
+        caller: Publisher,
+    ) -> AliasOut:
+        """Let an alias stand for a version, so that `model@alias` means it. What was rolled out does not follow."""
+        model = parse_model_name(name)
+        with acting(parts.db, dry_run=dry_run), parts.db.session():
+            expected.check(lambda: _alias_tag(parts, model, alias))
+            found, is_new = aliases.set(model, alias, parse_version(wanted.version), caller.name)
+        response.status_code = 201 if is_new else 200
+        put_tag(response, tag_of(found.model, found.alias, found.version))
+        return AliasOut.of(found)
+
+    @router.delete(
+        "/models/{name}/aliases/{alias}", operation_id="remove_alias", status_code=204, response_class=Response
+    )
+    def remove_alias(name: str, alias: str, expected: IfMatch, dry_run: DryRun, _caller: Publisher) -> Response:
+        """Remove an alias; its release stays."""
+        model = parse_model_name(name)
+        with acting(parts.db, dry_run=dry_run), parts.db.session():
+            expected.check(lambda: _alias_tag(parts, model, alias))
+            aliases.remove(model, alias)
+        return Response(status_code=204)
+
+
+def _alias_tag(parts: Parts, model: str, alias: str) -> str:
+    found = parts.registry.aliases.get(model, alias, lock=True)
+    return tag_of(found.model, found.alias, found.version)
 
 
 def _add_profile_routes(router: APIRouter, registry: RegistryService) -> None:

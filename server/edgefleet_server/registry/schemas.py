@@ -8,11 +8,20 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef, parse_model_name, parse_profile_name, parse_version
-from edgefleet_server.registry.model import BundleView, JobView, ModelView, Publication, ReleaseView, SourceFile
+from edgefleet_server.bodies import Flag, Real, Whole
+from edgefleet_server.registry.model import (
+    AliasView,
+    BundleView,
+    JobView,
+    ModelView,
+    Publication,
+    ReleaseView,
+    SourceFile,
+)
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 InputName = Annotated[str, Field(min_length=1, max_length=200)]
-Length = Annotated[int, Field(ge=1, lt=2**31)]
+Length = Annotated[Whole, Field(ge=1, lt=2**31)]
 METRIC_PATTERN = r"^(top1|agreement|mae|sequence|detection|scores|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$"
 
 
@@ -32,7 +41,7 @@ class SourceFileIn(_In):
 
     path: str = Field(min_length=1, max_length=255)
     sha256: Digest
-    length: int = Field(ge=0)
+    length: Whole = Field(ge=0)
 
 
 class SourceIn(_In):
@@ -66,13 +75,13 @@ class OptionsIn(_In):
         "auto", "fp32", "fp16", "int8", "dynamic", "int8-weights", "int4-weights", "int16x8", "int16-weights",
     ] = "auto"  # fmt: skip
     metric: Annotated[str, Field(pattern=METRIC_PATTERN, max_length=200)] | None = None
-    max_drop: float = Field(default=0.01, ge=0, le=1)
+    max_drop: Real = Field(default=0.01, ge=0, le=1)
     shapes: dict[InputName, Annotated[list[Length], Field(min_length=1, max_length=16)]] = Field(
         default_factory=dict, max_length=64
     )
-    values: dict[InputName, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict, max_length=64)
-    allow_pickle: bool = False
-    explore: bool = False
+    values: dict[InputName, Annotated[Real, Field(allow_inf_nan=False)]] = Field(default_factory=dict, max_length=64)
+    allow_pickle: Flag = False
+    explore: Flag = False
 
     def as_given(self) -> dict[str, Any]:
         """Return the options; those that came later only when set, so that older releases keep their identity."""
@@ -203,6 +212,7 @@ class ReleaseOut(BaseModel):
     refused: list[RefusedOut]
     jobs: list[JobOut]
     labels_available: bool
+    aliases: list[str] = []
 
     @classmethod
     def of(cls, view: ReleaseView) -> "ReleaseOut":
@@ -225,6 +235,7 @@ class ReleaseOut(BaseModel):
             refused=refused,
             jobs=[JobOut.of(job) for job in view.jobs],
             labels_available=view.labels_available,
+            aliases=list(view.aliases),
         )
 
 
@@ -238,8 +249,33 @@ class ModelOut(BaseModel):
     releases: int
     latest: str | None
     latest_state: str | None
+    aliases: dict[str, str] = {}
 
     @classmethod
     def of(cls, view: ModelView) -> "ModelOut":
         """Return the body of a model."""
+        return cls.model_validate(view)
+
+
+class AliasIn(_In):
+    """The version that an alias shall stand for."""
+
+    version: str = Field(max_length=63)
+
+
+class AliasOut(BaseModel):
+    """A name of a release that moves."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    model: str
+    alias: str
+    version: str
+    ref: str
+    set_at: datetime
+    set_by: str
+
+    @classmethod
+    def of(cls, view: AliasView) -> "AliasOut":
+        """Return the body of an alias."""
         return cls.model_validate(view)

@@ -20,7 +20,8 @@ from edgefleet_protocol.manifest import Manifest
 from edgefleet_protocol.profile import HardwareProfile, profile_from_dict, profile_to_dict
 from edgefleet_server.db import Database
 from edgefleet_server.paging import Page, PageRequest
-from edgefleet_server.registry import blobs, rules, store
+from edgefleet_server.registry import aliases, blobs, rules, store
+from edgefleet_server.registry.aliases import AliasBook
 from edgefleet_server.registry.blobs import BlobStore, BlobWriter
 from edgefleet_server.registry.contents import Manifests
 from edgefleet_server.registry.errors import (
@@ -83,6 +84,7 @@ class RegistryService:
         self._clock = clock
         self._manifests = Manifests(blob_store.read_range)
         self._profiles = Profiles(db, clock)
+        self.aliases = AliasBook(db, clock)
         self._jobs = jobs
         self._fleet_profiles = fleet_profiles
         self.max_blob_bytes = max_blob_bytes
@@ -159,7 +161,7 @@ class RegistryService:
 
         Returns the release and whether it is new. Raises BadSourceError, BadMetricError, PickleNotAllowedError, BlobUnknownError,
         BlobLengthError,
-        ProfileUnknownError, ProfileDiffersError, ProfileError, ReleaseDiffersError.
+        ProfileUnknownError, ProfileDiffersError, ProfileError, ReleaseDiffersError, VersionIsAliasError.
         """
         rules.check_source(publication.kind, publication.files)
         rules.check_metric(publication.options.get("metric"), self._allowed_code.metrics)
@@ -191,7 +193,9 @@ class RegistryService:
             is_new = store.ensure_release(session, row)
             stored = store.find_release(session, publication.ref, lock=True)
             assert stored is not None
-            if not is_new:
+            if is_new:
+                aliases.check_version(session, publication.ref)
+            else:
                 self._refuse_difference(stored, row)
             self._queue_missing(publication, chosen, is_new=is_new)
             self._refresh_state(session, stored)
@@ -284,10 +288,14 @@ class RegistryService:
 
     # ---- reading
 
+    def resolve(self, text: str) -> ReleaseRef:
+        """Return the release that `name@version` or `name@alias` means, known or not. Raises BadIdError."""
+        return self.aliases.resolve(ReleaseRef.parse(text))
+
     def release(self, ref: ReleaseRef) -> ReleaseView:
-        """Return a release with its bundles and jobs. Raises ReleaseUnknownError."""
+        """Return a release, also by an alias, with its bundles and jobs. Raises ReleaseUnknownError."""
         with self._db.read() as session:
-            return self._view(session, [_release_row(session, ref)])[0]
+            return self._view(session, [_release_row(session, self.aliases.resolve(ref))])[0]
 
     def releases(self, page: PageRequest, model: str | None = None) -> Page[ReleaseView]:
         """Return one page of releases, newest first."""
@@ -333,8 +341,10 @@ class RegistryService:
         """Return one page of models by name."""
         with self._db.read() as session:
             rows = store.list_models(session, page)
-            newest = store.newest_releases(session, [row.name for row in rows.items])
-        return Page([model_view(row, newest.get(row.name)) for row in rows.items], rows.next_key, rows.total)
+            names = [row.name for row in rows.items]
+            newest, named = store.newest_releases(session, names), aliases.by_model(session, names)
+        items = [model_view(row, newest.get(row.name), named.get(row.name)) for row in rows.items]
+        return Page(items, rows.next_key, rows.total)
 
     def model(self, name: str) -> ModelView:
         """Return one model. Raises ModelUnknownError."""
@@ -342,12 +352,23 @@ class RegistryService:
             row = store.find_model(session, name)
             if row is None:
                 raise ModelUnknownError(f"there is no model {name!r}", next_step="`edgectl model list` shows all")
-            return model_view(row, store.newest_releases(session, [name]).get(name))
+            named = aliases.by_model(session, [name]).get(name)
+            return model_view(row, store.newest_releases(session, [name]).get(name), named)
+
+    def find(self, text: str, limit: int) -> tuple[list[str], list[ReleaseView]]:
+        """Return up to `limit` models and releases, the newest first, that have a text in their names."""
+        with self._db.read() as session:
+            models, rows = store.find_named(session, text, limit)
+            return models, self._view(session, rows)
 
     def _view(self, session: Session, rows: Sequence[ReleaseRow]) -> list[ReleaseView]:
         jobs = self._jobs.jobs_of([ref_of(row) for row in rows])
         bundles = store.bundles_of(session, [row.id for row in rows if row.id is not None])
-        return [release_view(row, bundles[row.id or 0], jobs.get(ref_of(row), ())) for row in rows]
+        named = aliases.by_version(session, [row.model for row in rows])
+        return [
+            release_view(row, bundles[row.id or 0], jobs.get(ref_of(row), ()), named.get((row.model, row.version), ()))
+            for row in rows
+        ]
 
 
 def _release_row(session: Session, ref: ReleaseRef, *, lock: bool = False) -> ReleaseRow:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, literal, select
+from sqlalchemy import delete, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.paging import Page, PageRequest, cut_page
-from edgefleet_server.registry.tables import BlobRow, BundleRow, ModelRow, ProfileRow, ReleaseRow
+from edgefleet_server.registry.tables import AliasRow, BlobRow, BundleRow, ModelRow, ProfileRow, ReleaseRow
 
 
 def _insert_new(session: Session, table: type, values: dict[str, Any]) -> bool:
@@ -161,3 +161,31 @@ def find_profile(session: Session, name: str) -> ProfileRow | None:
 def list_profiles(session: Session) -> list[ProfileRow]:
     """Return all profiles that came with publications, by name."""
     return list(session.scalars(select(ProfileRow).order_by(col(ProfileRow.name))))
+
+
+def aliases(session: Session, models: Sequence[str]) -> list[AliasRow]:
+    """Return the aliases of models, by model and name."""
+    query = select(AliasRow).where(col(AliasRow.model).in_(models))
+    return list(session.scalars(query.order_by(col(AliasRow.model), col(AliasRow.alias))))
+
+
+def find_alias(session: Session, model: str, alias: str, *, lock: bool = False) -> AliasRow | None:
+    """Return the row of an alias; `lock` holds it until the transaction ends."""
+    return session.get(AliasRow, (model, alias), with_for_update=True if lock else None)
+
+
+def remove_alias(session: Session, model: str, alias: str) -> bool:
+    """Remove an alias; False when there was none."""
+    done = session.execute(delete(AliasRow).where(col(AliasRow.model) == model, col(AliasRow.alias) == alias))
+    return int(done.rowcount) == 1  # type: ignore[attr-defined]
+
+
+def find_named(session: Session, text: str, limit: int) -> tuple[list[str], list[ReleaseRow]]:
+    """Return up to `limit` models and releases, the newest first, whose name or `name@version` has a text (lower case) in it."""
+    names = select(col(ModelRow.name)).where(col(ModelRow.name).contains(text, autoescape=True))
+    models = list(session.scalars(names.order_by(col(ModelRow.name)).limit(limit)))
+    ref = col(ReleaseRow.model) + "@" + col(ReleaseRow.version)
+    releases = (
+        select(ReleaseRow).where(func.lower(ref).contains(text, autoescape=True)).order_by(col(ReleaseRow.id).desc())
+    )
+    return models, list(session.scalars(releases.limit(limit)))

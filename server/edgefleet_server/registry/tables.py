@@ -49,6 +49,18 @@ class ReleaseRow(SQLModel, table=True):
     created_by: str = Field(max_length=80)
 
 
+class AliasRow(SQLModel, table=True):
+    """A name of a release that moves."""
+
+    __tablename__ = "model_aliases"
+
+    model: str = Field(primary_key=True, foreign_key="models.name", max_length=63)
+    alias: str = Field(primary_key=True, max_length=63)
+    version: str = Field(max_length=63)
+    set_at: datetime = Field(sa_type=UtcDateTime)
+    set_by: str = Field(max_length=80)
+
+
 class BundleRow(SQLModel, table=True):
     """One signed bundle of a release. Never replaced."""
 

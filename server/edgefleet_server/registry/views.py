@@ -3,7 +3,7 @@
 Its own module because publishing and reading both end in these views; it asks the database nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
@@ -24,8 +24,10 @@ def ref_of(row: ReleaseRow) -> ReleaseRef:
     return ReleaseRef.parse(f"{row.model}@{row.version}")
 
 
-def release_view(row: ReleaseRow, bundles: Sequence[BundleRow], jobs: Sequence[JobView]) -> ReleaseView:
-    """Return a release with its bundles and jobs."""
+def release_view(
+    row: ReleaseRow, bundles: Sequence[BundleRow], jobs: Sequence[JobView], aliases: Sequence[str] = ()
+) -> ReleaseView:
+    """Return a release with its bundles, jobs and aliases."""
     ref = ref_of(row)
     return ReleaseView(
         ref=ref,
@@ -37,6 +39,7 @@ def release_view(row: ReleaseRow, bundles: Sequence[BundleRow], jobs: Sequence[J
         labels_available=bool(row.data.get("labels")),
         bundles=tuple(bundle_view(ref, bundle) for bundle in bundles),
         jobs=tuple(jobs),
+        aliases=tuple(aliases),
     )
 
 
@@ -68,9 +71,11 @@ def bundle_view(ref: ReleaseRef, row: BundleRow) -> BundleView:
     )
 
 
-def model_view(row: ModelRow, summary: tuple[int, ReleaseRow] | None) -> ModelView:
-    """Return a model; summary: the number of its releases and the newest one, None when it has none."""
+def model_view(
+    row: ModelRow, summary: tuple[int, ReleaseRow] | None, aliases: Mapping[str, str] | None = None
+) -> ModelView:
+    """Return a model; summary: the number of its releases and the newest one, None when it has none; aliases: name -> version."""
     if summary is None:
-        return ModelView(row.name, row.created_at, 0, None, None)
+        return ModelView(row.name, row.created_at, 0, None, None, aliases or {})
     count, last = summary
-    return ModelView(row.name, row.created_at, count, str(ref_of(last)), last.state)
+    return ModelView(row.name, row.created_at, count, str(ref_of(last)), last.state, aliases or {})

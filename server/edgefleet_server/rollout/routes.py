@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.paging import ListOf, Paging, cut_page
 from edgefleet_server.parts import Parts
+from edgefleet_server.preconditions import DryRun, acting, put_location
 from edgefleet_server.rollout.planning import PlanView
 from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, SpecIn, UndoIn
 from edgefleet_server.rollout.strategy_views import StrategyView, strategies, strategy
@@ -34,9 +35,12 @@ def _add_making(router: APIRouter, parts: Parts) -> None:
     rollouts = parts.rollout
 
     @router.post("/rollouts", operation_id="create_rollout", status_code=201)
-    def create_rollout(spec: SpecIn, caller: Operator) -> RolloutView:
+    def create_rollout(spec: SpecIn, response: Response, dry_run: DryRun, caller: Operator) -> RolloutView:
         """Start a rollout: a spec, alone or as `{apiVersion, kind, metadata, spec}`."""
-        return rollouts.reader.rollout(rollouts.create(spec, caller.name))
+        with acting(parts.db, dry_run=dry_run):
+            made = rollouts.reader.rollout(rollouts.create(spec, caller.name))
+        put_location(response, f"/rollouts/{made.id}")
+        return made
 
     @router.post("/rollouts:plan", operation_id="plan_rollout")
     def plan_rollout(spec: SpecIn, _caller: Viewer) -> PlanView:
@@ -90,50 +94,61 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
 def _add_steering(router: APIRouter, parts: Parts) -> None:
     rollouts = parts.rollout
 
-    def steer(rollout_id: str, act: Callable[[], None]) -> RolloutView:
-        act()
-        return rollouts.reader.rollout(rollout_id)
+    def steer(rollout_id: str, act: Callable[[], None], *, dry_run: bool) -> RolloutView:
+        with acting(parts.db, dry_run=dry_run):
+            act()
+            return rollouts.reader.rollout(rollout_id)
 
     @router.post("/rollouts/{rollout_id}:pause", operation_id="pause_rollout")
-    def pause_rollout(rollout_id: str, said: CommandIn, caller: Operator) -> RolloutView:
+    def pause_rollout(rollout_id: str, said: CommandIn, dry_run: DryRun, caller: Operator) -> RolloutView:
         """Stop offering; what has not begun its switch is stopped on the devices too."""
-        return steer(rollout_id, lambda: rollouts.pause(rollout_id, caller.name, said.reason))
+        return steer(rollout_id, lambda: rollouts.pause(rollout_id, caller.name, said.reason), dry_run=dry_run)
 
     @router.post("/rollouts/{rollout_id}:resume", operation_id="resume_rollout")
-    def resume_rollout(rollout_id: str, said: CommandIn, caller: Operator) -> RolloutView:
+    def resume_rollout(rollout_id: str, said: CommandIn, dry_run: DryRun, caller: Operator) -> RolloutView:
         """Go on after a pause."""
-        return steer(rollout_id, lambda: rollouts.resume(rollout_id, caller.name, said.reason))
+        return steer(rollout_id, lambda: rollouts.resume(rollout_id, caller.name, said.reason), dry_run=dry_run)
 
     @router.post("/rollouts/{rollout_id}:abort", operation_id="abort_rollout")
-    def abort_rollout(rollout_id: str, said: CommandIn, caller: Operator) -> RolloutView:
+    def abort_rollout(rollout_id: str, said: CommandIn, dry_run: DryRun, caller: Operator) -> RolloutView:
         """End it for good; with `rollback` every device goes back to what it ran before."""
-        return steer(rollout_id, lambda: rollouts.abort(rollout_id, caller.name, said.reason, rollback=said.rollback))
+        return steer(
+            rollout_id,
+            lambda: rollouts.abort(rollout_id, caller.name, said.reason, rollback=said.rollback),
+            dry_run=dry_run,
+        )
 
     @router.post("/rollouts/{rollout_id}:promote", operation_id="promote_rollout")
-    def promote_rollout(rollout_id: str, said: CommandIn, caller: Operator) -> RolloutView:
+    def promote_rollout(rollout_id: str, said: CommandIn, dry_run: DryRun, caller: Operator) -> RolloutView:
         """Let the open stage pass on a person's word, with a reason."""
-        return steer(rollout_id, lambda: rollouts.promote(rollout_id, caller.name, said.reason, said.stratum))
+        return steer(
+            rollout_id,
+            lambda: rollouts.promote(rollout_id, caller.name, said.reason, said.stratum),
+            dry_run=dry_run,
+        )
 
     @router.post("/rollouts:undo", operation_id="undo_model")
-    def undo_model(said: UndoIn, caller: Operator) -> UndoView:
+    def undo_model(said: UndoIn, asked_dry: DryRun, caller: Operator) -> UndoView:
         """Take every device of a model back to what it ran before; with `dry_run` only tell what that would do."""
-        return rollouts.undo(said.name, caller.name, said.reason, dry_run=said.dry_run)
+        return rollouts.undo(said.name, caller.name, said.reason, dry_run=asked_dry or said.dry_run)
 
 
 def _add_answers(router: APIRouter, parts: Parts) -> None:
     rollouts = parts.rollout
 
     @router.post("/rollouts/{rollout_id}:approve", operation_id="approve_rollout")
-    def approve_rollout(rollout_id: str, said: AnswerIn, caller: Viewer) -> RolloutView:
+    def approve_rollout(rollout_id: str, said: AnswerIn, dry_run: DryRun, caller: Viewer) -> RolloutView:
         """Let the stages that wait for an approval open; needs the role that their spec names."""
-        rollouts.approve(rollout_id, caller, said.reason, said.stratum)
-        return rollouts.reader.rollout(rollout_id)
+        with acting(parts.db, dry_run=dry_run):
+            rollouts.approve(rollout_id, caller, said.reason, said.stratum)
+            return rollouts.reader.rollout(rollout_id)
 
     @router.post("/rollouts/{rollout_id}:deny", operation_id="deny_rollout")
-    def deny_rollout(rollout_id: str, said: AnswerIn, caller: Viewer) -> RolloutView:
+    def deny_rollout(rollout_id: str, said: AnswerIn, dry_run: DryRun, caller: Viewer) -> RolloutView:
         """Refuse the stages that wait: what was rolled out there goes back; needs the role that their spec names."""
-        rollouts.deny(rollout_id, caller, said.reason, said.stratum)
-        return rollouts.reader.rollout(rollout_id)
+        with acting(parts.db, dry_run=dry_run):
+            rollouts.deny(rollout_id, caller, said.reason, said.stratum)
+            return rollouts.reader.rollout(rollout_id)
 
 
 def _add_strategies(router: APIRouter) -> None:

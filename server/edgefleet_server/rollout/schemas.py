@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgefleet_server.bodies import Flag
+
 
 class CommandIn(BaseModel):
     """What a person says with a command. rollback: with abort only; stratum: with promote only (null: all strata)."""
@@ -11,7 +13,7 @@ class CommandIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     reason: str = Field(default="", max_length=500)
-    rollback: bool = False
+    rollback: Flag = False
     stratum: str | None = Field(default=None, max_length=800)
 
 
@@ -31,7 +33,7 @@ class UndoIn(BaseModel):
 
     name: str = Field(max_length=127)
     reason: str = Field(default="", max_length=500)
-    dry_run: bool = False
+    dry_run: Flag = False
 
 
 SpecIn = dict[str, Any]

@@ -24,6 +24,7 @@ from edgefleet_server.rollout.costing import cost_of
 from edgefleet_server.rollout.errors import IllegalStateError, LintError, ReasonNeededError
 from edgefleet_server.rollout.experimenting import ExperimentReader
 from edgefleet_server.rollout.facts import UNCOUNTED
+from edgefleet_server.rollout.finding import RolloutFinder
 from edgefleet_server.rollout.loading import Loader
 from edgefleet_server.rollout.machines import (
     IllegalTransitionError,
@@ -32,6 +33,7 @@ from edgefleet_server.rollout.machines import (
 )
 from edgefleet_server.rollout.measuring import Measurer
 from edgefleet_server.rollout.model import Assignment, Bundle, Member, Plan, RolloutState, Snapshot, Spec
+from edgefleet_server.rollout.naming import with_versions
 from edgefleet_server.rollout.pace import NO_PACING
 from edgefleet_server.rollout.pace_lint import pace_findings
 from edgefleet_server.rollout.planning import PlanView, plan, with_findings
@@ -66,6 +68,8 @@ class RolloutService:
         self._db = db
         self._fleet = fleet
         self._clock = clock
+        self._resolve = registry.resolve
+        self.finder = RolloutFinder(db)
         self.loader = Loader(fleet, registry)
         self.measurer = Measurer(telemetry)
         self.carrier = Carrier(fleet, self.loader)
@@ -83,7 +87,7 @@ class RolloutService:
 
     def plan(self, document: Any) -> PlanView:
         """Return what a spec would do now, with its findings. Raises BadSpecError and what the registry raises."""
-        return self._plan(parse_spec(document), _new_salt())
+        return self._plan(with_versions(parse_spec(document), self._resolve), _new_salt())
 
     def plan_of(self, rollout_id: str) -> PlanView:
         """Return who belongs to which stage of a rollout, and why. Raises RolloutUnknownError.
@@ -107,7 +111,7 @@ class RolloutService:
 
     def create(self, document: Any, by: str) -> RolloutId:
         """Start a rollout; return its id. Raises BadSpecError, LintError, ActiveExistsError and what the registry raises."""
-        spec = parse_spec(document)
+        spec = with_versions(parse_spec(document), self._resolve)
         ref = ReleaseRef.parse(spec.release)
         salt = _new_salt()
         self._supersede_older(spec, ref, salt, by)
@@ -259,7 +263,7 @@ class RolloutService:
 
         dry_run: only tell what it would do. Raises NothingToUndoError, InvalidNameError.
         """
-        only = ReleaseRef.parse(name) if "@" in name else None
+        only = self._resolve(name) if "@" in name else None
         model = only.model if only is not None else parse_model_name(name)
         said = _said("undone", by, reason)
         with self._db.session() as session:

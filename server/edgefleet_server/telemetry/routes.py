@@ -5,15 +5,16 @@ import base64
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from edgefleet_protocol.ids import ReleaseRef, parse_profile_name
+from edgefleet_protocol.ids import parse_profile_name
 from edgefleet_server import http_errors
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.paging import ListOf, Paging, cut_page
 from edgefleet_server.parts import Parts
+from edgefleet_server.preconditions import put_location
 from edgefleet_server.telemetry.model import (
     CaptureFetch,
     CaptureView,
@@ -46,7 +47,7 @@ def build_router(parts: Parts) -> APIRouter:
     @router.get("/releases/{ref}/performance", operation_id="get_release_performance")
     def get_release_performance(ref: str, _caller: Viewer) -> ListOf[Performance]:
         """Compare what was predicted of a release with what devices reported, one item a profile."""
-        items = parts.costs.performance(parts.registry.release(ReleaseRef.parse(ref)).bundles)
+        items = parts.costs.performance(parts.registry.release(parts.registry.resolve(ref)).bundles)
         return ListOf(items=items, next_cursor=None, total=len(items))
 
     @router.get("/profiles/{name}/cost", operation_id="get_profile_cost")
@@ -84,11 +85,13 @@ def _add_watch_routes(router: APIRouter, parts: Parts) -> None:
 
 def _add_capture_routes(router: APIRouter, parts: Parts) -> None:
     @router.post("/devices/{device_id}/captures:fetch", operation_id="fetch_captures", status_code=202)
-    def fetch_captures(device_id: str, wanted: CaptureFetchIn, caller: Operator) -> CaptureFetch:
+    def fetch_captures(device_id: str, wanted: CaptureFetchIn, response: Response, caller: Operator) -> CaptureFetch:
         """Ask a device for its newest captured records; it answers when it is connected."""
-        return parts.captures.ask(
+        asked = parts.captures.ask(
             device_id, model=wanted.model, reason=wanted.reason, limit=wanted.limit, by=f"{caller.name} ({caller.id})"
         )
+        put_location(response, f"/devices/{device_id}/captures:fetch/{asked.id}")
+        return asked
 
     @router.get("/devices/{device_id}/captures:fetch/{fetch_id}", operation_id="get_capture_fetch")
     def get_capture_fetch(device_id: str, fetch_id: str, _caller: Operator) -> CaptureFetch:

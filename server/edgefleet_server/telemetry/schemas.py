@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgefleet_protocol.messages import CaptureReason
+from edgefleet_server.bodies import Whole
 from edgefleet_server.telemetry.model import CaptureView
 
 
@@ -16,7 +17,7 @@ class CaptureFetchIn(BaseModel):
 
     model: str = Field(default="", max_length=63)
     reason: CaptureReason | Literal[""] = ""
-    limit: int = Field(default=100, ge=1, le=10_000)
+    limit: Whole = Field(default=100, ge=1, le=10_000)
 
 
 @dataclass(frozen=True)

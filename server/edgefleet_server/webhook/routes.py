@@ -8,6 +8,7 @@ from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.paging import ListOf, Paging, cut_page
 from edgefleet_server.parts import Parts
+from edgefleet_server.preconditions import IfMatch, put_location, put_tag, tag_of
 from edgefleet_server.webhook.model import DeliveryState, DeliveryView, WebhookView
 from edgefleet_server.webhook.schemas import NewSecretOut, RotateIn, WebhookIn
 
@@ -28,9 +29,12 @@ def _add_making(router: APIRouter, parts: Parts) -> None:
     webhooks = parts.webhooks
 
     @router.post("/webhooks", operation_id="create_webhook", status_code=201)
-    def create_webhook(wanted: WebhookIn, caller: Admin) -> NewSecretOut:
+    def create_webhook(wanted: WebhookIn, response: Response, caller: Admin) -> NewSecretOut:
         """Send events to a URL from now on; the secret that signs them is in this answer and nowhere else."""
-        return NewSecretOut.of(webhooks.create(wanted.name, wanted.url, wanted.types, caller.name))
+        made = webhooks.create(wanted.name, wanted.url, wanted.types, caller.name)
+        put_location(response, f"/webhooks/{made.webhook.id}")
+        put_tag(response, _tag(made.webhook))
+        return NewSecretOut.of(made)
 
     @router.get("/webhooks", operation_id="list_webhooks")
     def list_webhooks(page: Paging, _caller: Operator) -> ListOf[WebhookView]:
@@ -41,14 +45,18 @@ def _add_making(router: APIRouter, parts: Parts) -> None:
         return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=cut.total)
 
     @router.get("/webhooks/{webhook_id}", operation_id="get_webhook")
-    def get_webhook(webhook_id: str, _caller: Operator) -> WebhookView:
-        """Return one webhook."""
-        return webhooks.webhook(webhook_id)
+    def get_webhook(webhook_id: str, response: Response, _caller: Operator) -> WebhookView:
+        """Return one webhook. The ETag names its address, types and secrets, not what waits."""
+        found = webhooks.webhook(webhook_id)
+        put_tag(response, _tag(found))
+        return found
 
     @router.delete("/webhooks/{webhook_id}", operation_id="delete_webhook", status_code=204, response_class=Response)
-    def delete_webhook(webhook_id: str, _caller: Admin) -> Response:
+    def delete_webhook(webhook_id: str, expected: IfMatch, _caller: Admin) -> Response:
         """Remove a webhook and its log; nothing more is sent to it."""
-        webhooks.delete(webhook_id)
+        with parts.db.session():
+            expected.check(lambda: _tag(webhooks.webhook(webhook_id)))
+            webhooks.delete(webhook_id)
         return Response(status_code=204)
 
     @router.post("/webhooks/{webhook_id}:rotate", operation_id="rotate_webhook")
@@ -57,9 +65,11 @@ def _add_making(router: APIRouter, parts: Parts) -> None:
         return NewSecretOut.of(webhooks.rotate(webhook_id, wanted.overlap))
 
     @router.post("/webhooks/{webhook_id}:ping", operation_id="ping_webhook", status_code=202)
-    def ping_webhook(webhook_id: str, _caller: Operator) -> DeliveryView:
+    def ping_webhook(webhook_id: str, response: Response, _caller: Operator) -> DeliveryView:
         """Send a message that says nothing; the delivery tells what came of it."""
-        return webhooks.ping(webhook_id)
+        made = webhooks.ping(webhook_id)
+        put_location(response, f"/webhooks/{webhook_id}/deliveries/{made.id}")
+        return made
 
 
 def _add_deliveries(router: APIRouter, parts: Parts) -> None:
@@ -83,3 +93,8 @@ def _add_deliveries(router: APIRouter, parts: Parts) -> None:
     def redeliver_webhook(webhook_id: str, delivery_id: Delivery, _caller: Operator) -> DeliveryView:
         """Send it again at once, with the same id."""
         return webhooks.redeliver(webhook_id, delivery_id)
+
+
+def _tag(webhook: WebhookView) -> str:
+    secrets = [(one.created_at, one.expires_at) for one in webhook.secrets]
+    return tag_of(webhook.id, webhook.name, webhook.url, list(webhook.types), webhook.is_enabled, secrets)

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgefleet_server.bodies import Whole
 from edgefleet_server.webhook.model import NewSecret, WebhookView
 
 
@@ -22,7 +23,7 @@ class RotateIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    overlap_s: int = Field(default=86_400, ge=0, le=90 * 86_400)
+    overlap_s: Whole = Field(default=86_400, ge=0, le=90 * 86_400)
 
     @property
     def overlap(self) -> timedelta:

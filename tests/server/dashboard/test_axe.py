@@ -92,7 +92,11 @@ def test_no_page_shuts_anybody_out(house: House, look: str) -> None:
         page.goto(house.url + path, wait_until="load")
         page.evaluate(AXE)
         result = page.evaluate(f"axe.run(document, {{runOnly: {json.dumps(RULES)}, resultTypes: ['violations']}})")
-        wrong = [f"{one['id']}: {node['html'][:200]} {node['failureSummary'][:200]}" for one in result["violations"] for node in one["nodes"][:3]]
+        wrong = [
+            f"{one['id']}: {node['html'][:200]} {node['failureSummary'][:200]}"
+            for one in result["violations"]
+            for node in one["nodes"][:3]
+        ]
         if wrong:
             found[path] = wrong
         SHOTS.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from edgefleet_server.health import Health
 from edgefleet_server.metrics import Metrics
 from edgefleet_server.parts import Parts
 from edgefleet_server.rollout.service import RolloutService
+from edgefleet_server.search.service import SearchService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.watching import WatchService
 from tests.server.fleet.house import House
@@ -38,6 +39,7 @@ def parts_of(house: House) -> Parts:
         webhooks=house.webhooks,
         alerts=AlertService(house.db, rollout, house.clock),
         watching=WatchService(house.db, house.clock, house.fleet),
+        search=SearchService(house.fleet, house.registry, rollout),
         metrics=Metrics(),
         health=Health(),
     )

@@ -1,0 +1,31 @@
+"""The route of the search. It only translates."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from edgefleet_server.access.dependency import require
+from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.paging import ListOf
+from edgefleet_server.parts import Parts
+from edgefleet_server.search.model import Hit
+from edgefleet_server.search.service import EACH
+
+Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
+
+
+def build_router(parts: Parts) -> APIRouter:
+    """Return the route, to be mounted under `/api/v1`."""
+    router = APIRouter(tags=["search"])
+
+    @router.get("/search", operation_id="find_anything")
+    def find_anything(
+        _caller: Viewer,
+        q: Annotated[str, Query(min_length=1, max_length=128, description="a part of a name, or of a label's value")],
+        limit: Annotated[int, Query(ge=1, le=50, description="of each kind")] = EACH,
+    ) -> ListOf[Hit]:
+        """Find devices, groups, models, releases and rollouts by a part of their names; the best of each kind first."""
+        found = parts.search.find(q, limit)
+        return ListOf(items=found, next_cursor=None, total=len(found))
+
+    return router

@@ -1,0 +1,52 @@
+"""The search: asks each feature for its own. Thread-safe; calls block."""
+
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import quote
+
+from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.rollout.service import RolloutService
+from edgefleet_server.search.model import Hit, HitKind
+
+EACH: Final = 10
+"""So many hits of one kind at most."""
+_PATHS: Final = {
+    HitKind.DEVICE: "devices",
+    HitKind.GROUP: "groups",
+    HitKind.MODEL: "models",
+    HitKind.RELEASE: "releases",
+    HitKind.ROLLOUT: "rollouts",
+}
+
+
+class SearchService:
+    """Finds things by a part of their names."""
+
+    def __init__(self, fleet: FleetService, registry: RegistryService, rollouts: RolloutService) -> None:
+        """Wire the features."""
+        self._fleet = fleet
+        self._registry = registry
+        self._rollouts = rollouts
+
+    def find(self, text: str, limit: int = EACH) -> list[Hit]:
+        """Return up to `limit` hits of each kind: devices, groups, models, releases, rollouts. Capitals do not matter."""
+        wanted = text.strip().lower()
+        return list(self._all(wanted, limit)) if wanted else []
+
+    def _all(self, text: str, limit: int) -> Iterator[Hit]:
+        for device in self._fleet.finder.devices(text, limit):
+            yield _hit(HitKind.DEVICE, device.id, f"{device.status}, {device.profile}")
+        for group in self._fleet.finder.groups(text, limit):
+            yield _hit(HitKind.GROUP, group.name, group.selector or "every device")
+        models, releases = self._registry.find(text, limit)
+        for model in models:
+            yield _hit(HitKind.MODEL, model, "")
+        for release in releases:
+            yield _hit(HitKind.RELEASE, str(release.ref), release.state)
+        for rollout in self._rollouts.finder.rollouts(text, limit):
+            yield _hit(HitKind.ROLLOUT, rollout.id, f"{rollout.release}, {rollout.state}")
+
+
+def _hit(kind: HitKind, name: str, detail: str) -> Hit:
+    return Hit(kind, name, detail, f"/api/v1/{_PATHS[kind]}/{quote(name, safe='@+')}")

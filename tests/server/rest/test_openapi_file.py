@@ -1,0 +1,142 @@
+"""The committed OpenAPI document is the code's, and a change that breaks its users is named."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgefleet_server.openapi import operations
+from edgefleet_server.openapi_diff import breaks
+from edgefleet_server.openapi_file import BreakingChangeError, document, main, text_of, write
+from tests.house.tree import ROOT
+
+FILE = ROOT / "docs" / "reference" / "openapi.json"
+AGAIN = "run `./dev run edgectl server openapi --out docs/reference/openapi.json`"
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Any]:
+    """The document of the code."""
+    return document()
+
+
+def test_the_committed_document_is_that_of_the_code(made: dict[str, Any]) -> None:
+    committed = FILE.read_text(encoding="utf-8")
+    found = breaks(json.loads(committed), made)
+    assert not found, "these changes break programs that use the API:\n" + "\n".join(found)
+    assert committed == text_of(made), f"the API has something new: {AGAIN}"
+
+
+def test_every_operation_says_who_may_what_it_refuses_and_how(made: dict[str, Any]) -> None:
+    for method, path, operation in operations(made):
+        if not path.startswith("/api/v1"):
+            continue
+        place = f"{method} {path}"
+        assert operation["summary"], place
+        assert operation["description"], place
+        assert {"401", "422", "429", "500", "503"} <= set(operation["responses"]), place
+        for status, answer in operation["responses"].items():
+            if "$ref" in answer:
+                answer = made["components"]["responses"][answer["$ref"].rpartition("/")[2]]  # noqa: PLW2901
+            if status >= "400":
+                assert list(answer["content"]) == ["application/problem+json"], (place, status)
+            assert answer["description"], (place, status)
+        if not path.startswith("/api/v1/hooks"):
+            assert operation["security"] == [{"operatorToken": []}]
+            assert operation["x-role"] in ("viewer", "operator", "publisher", "approver", "admin"), place
+
+
+def change(act: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return what makes a changed copy of a document."""
+
+    def changed(before: dict[str, Any]) -> dict[str, Any]:
+        after = copy.deepcopy(before)
+        act(after)
+        return after
+
+    return changed
+
+
+def op(document: dict[str, Any], method: str, path: str) -> Any:
+    """Return one operation."""
+    return document["paths"][f"/api/v1{path}"][method]
+
+
+def schema(document: dict[str, Any], name: str) -> Any:
+    """Return one schema."""
+    return document["components"]["schemas"][name]
+
+
+BREAKS = {
+    "the address is gone": lambda d: d["paths"].pop("/api/v1/groups/{name}"),
+    "the operation is gone": lambda d: d["paths"]["/api/v1/groups/{name}"].pop("delete"),
+    "its id was": lambda d: op(d, "get", "/groups").update(operationId="groups_list"),
+    "the parameter selector (query) is gone": lambda d: op(d, "get", "/devices").update(parameters=[]),
+    "the new parameter site (query) is required": lambda d: op(d, "get", "/devices")["parameters"].append(
+        {"name": "site", "in": "query", "required": True, "schema": {"type": "string"}}
+    ),
+    "it does not answer 201": lambda d: op(d, "post", "/groups")["responses"].pop("201"),
+    "answer.selector: the field is gone": lambda d: schema(d, "Group")["properties"].pop("selector"),
+    "answer.name: it may be missing now": lambda d: schema(d, "Group")["required"].remove("name"),
+    "answer.devices: it may be null now": lambda d: schema(d, "Group")["properties"].update(
+        devices={"anyOf": [{"type": "integer"}, {"type": "null"}]}
+    ),
+    "body.name: the field is gone": lambda d: schema(d, "GroupIn")["properties"].pop("name"),
+    "body.why: the field is required now": lambda d: (
+        schema(d, "GroupIn")["properties"].update(why={"type": "string"}),
+        schema(d, "GroupIn")["required"].append("why"),
+    ),
+    "body.name: it may not be string any more": lambda d: schema(d, "GroupIn")["properties"]["name"].update(
+        type="integer"
+    ),
+    "body.name: its maxLength is 5 now": lambda d: schema(d, "GroupIn")["properties"]["name"].update(maxLength=5),
+    "body.kind: it may not be 'logs' any more": lambda d: schema(d, "TaskIn")["properties"]["kind"].update(
+        enum=["diag", "restart"]
+    ),
+    "it takes no body any more": lambda d: op(d, "post", "/groups").pop("requestBody"),
+}
+
+
+@pytest.mark.parametrize("told", BREAKS)
+def test_a_change_that_breaks_is_named(made: dict[str, Any], told: str) -> None:
+    found = breaks(made, change(BREAKS[told])(made))
+    assert any(told in line for line in found), found
+
+
+ADDITIONS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a path": lambda d: d["paths"].update({"/api/v1/new": d["paths"]["/api/v1/groups"]}),
+    "an optional parameter": lambda d: op(d, "get", "/devices")["parameters"].append(
+        {"name": "site", "in": "query", "required": False, "schema": {"type": "string"}}
+    ),
+    "a field of an answer": lambda d: schema(d, "Group")["properties"].update(owner={"type": "string"}),
+    "an optional field of a body": lambda d: schema(d, "GroupIn")["properties"].update(owner={"type": "string"}),
+    "a longer name": lambda d: schema(d, "GroupIn")["properties"]["name"].update(maxLength=500),
+    "one more word": lambda d: schema(d, "TaskIn")["properties"]["kind"]["enum"].append("ping"),
+    "one more refusal": lambda d: op(d, "get", "/devices")["responses"].update({"418": {"description": "no"}}),
+    "another summary": lambda d: op(d, "get", "/devices").update(summary="Devices"),
+}
+
+
+@pytest.mark.parametrize("what", ADDITIONS)
+def test_what_only_adds_breaks_nothing(made: dict[str, Any], what: str) -> None:
+    after = change(ADDITIONS[what])(made)
+    assert after != made
+    assert breaks(made, after) == []
+
+
+def test_a_breaking_document_replaces_the_file_only_when_that_is_meant(
+    made: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "openapi.json"
+    richer = change(lambda d: d["paths"].update({"/api/v1/old": d["paths"]["/api/v1/groups"]}))(made)
+    write(file, richer, allow_breaking=False)
+    with pytest.raises(BreakingChangeError, match="/api/v1/old: the address is gone"):
+        write(file, made, allow_breaking=False)
+    assert main(["--out", str(file)]) == 1
+    assert "--allow-breaking" in capsys.readouterr().err
+    assert json.loads(file.read_text()) == richer
+    assert main(["--out", str(file), "--allow-breaking"]) == 0
+    assert file.read_text() == text_of(made)
