@@ -129,6 +129,20 @@ class Output:
         else:
             show()
 
+    def facts(self, entry: Json, show: Callable[[], None]) -> None:
+        """Write one object that has no name: CSV has a row a field, and names are those of its fields."""
+        from edgefleet_cli.figures import flat_fields
+
+        if self.form is Format.CSV:
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerow(("field", "value"))
+            writer.writerows((name, visible(value)) for name, value in flat_fields(entry))
+        elif self.form is Format.NAME:
+            for name, _ in flat_fields(entry):
+                self.line(name)
+        else:
+            self.document(entry, show)
+
     @property
     def is_live(self) -> bool:
         """Tell whether stdout is a terminal on which what is shown for eyes can be drawn anew."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from edgefleet_cli import completion
+from edgefleet_cli.commands.device_look import add_look_commands
 from edgefleet_cli.commands.device_task import add_task_commands
 from edgefleet_cli.commands.device_watch import add_watch_command
 from edgefleet_cli.contexts import write_private
+from edgefleet_cli.device_view import device_sheet, errors_of
 from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, UsageError
 from edgefleet_cli.event_view import EVENTS
-from edgefleet_cli.figures import age, error_text, pairs, size, text
+from edgefleet_cli.figures import moment, pairs, text
 from edgefleet_cli.options import parse_duration_s
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.session import Session
@@ -24,72 +25,7 @@ app = typer.Typer(help="Devices: enrol them, see what they run.", no_args_is_hel
 Json = dict[str, Any]
 DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
 
-
-def device_sheet(now: datetime) -> Sheet:
-    """Return how devices are listed; ages are counted from `now`."""
-    return Sheet(
-        "devices; enrol one with `edgectl device enroll`",
-        [
-            Column("id", lambda d: text(d.get("id")), keep=True),
-            Column("profile", lambda d: text(d.get("profile"))),
-            Column("status", lambda d: text(d.get("status"))),
-            Column("models", _models),
-            Column("error", _errors),
-            Column("seen", lambda d: age(d.get("last_seen"), now), right=True),
-            Column("labels", lambda d: pairs(d.get("labels"))),
-            Column("desired", _desired, wide=True),
-            Column("gen", lambda d: f"{d.get('reported_gen')}/{d['desired'].get('gen')}", wide=True, right=True),
-            Column(
-                "free", lambda d: size(d["free_mb"] * 1_000_000) if d.get("free_mb") else "-", wide=True, right=True
-            ),
-            Column("agent", lambda d: text(d.get("agent_version")), wide=True),
-            Column("arch", lambda d: text(d.get("arch")), wide=True),
-        ],
-        lambda d: text(d.get("id")),
-    )
-
-
-def _models(device: Json) -> str:
-    shown = []
-    for model in device.get("models") or []:
-        running = model.get("release") or f"{model.get('model')} -"
-        phase = model.get("phase")
-        beside = _beside(model.get("candidate"))
-        shown.append((running if phase == "committed" else f"{running} ({phase})") + beside)
-    return ", ".join(shown) or "-"
-
-
-def _beside(candidate: Json | None) -> str:
-    """Return what runs beside a model's active version, for its line."""
-    if not candidate:
-        return ""
-    share = f" {candidate.get('share_pct')} %" if candidate.get("mode") == "split" else ""
-    state = candidate.get("state")
-    return f" + {candidate.get('mode')}{share} {candidate.get('release')}" + (
-        "" if state == "running" else f" ({state})"
-    )
-
-
-def _desired(device: Json) -> str:
-    return ", ".join(str(model.get("release")) for model in device["desired"].get("models") or []) or "-"
-
-
-def _errors(device: Json) -> str:
-    refused = device.get("refused")
-    found = [f"{refused.get('code')}: {refused.get('reason')}"] if isinstance(refused, dict) else []
-    found += [told for model in device.get("models") or [] if (told := error_text(model))]
-    return "; ".join(found) or "-"
-
-
-@app.command("list")
-def list_devices(
-    ctx: typer.Context,
-    selector: Annotated[str | None, typer.Option("--selector", "-l", help="e.g. site=berlin,arch!=armv7l.")] = None,
-) -> None:
-    """List devices."""
-    session = Session.of(ctx)
-    page = session.api.pages("/devices", selector=selector)
-    session.out.items(page, device_sheet(session.clock.now()))
+add_look_commands(app)
 
 
 @app.command("show")
@@ -108,7 +44,7 @@ def _show(session: Session, device: Json, sheet: Sheet) -> None:
     out.fields(
         (column.header, column.cell(device)) for column in sheet.columns if column.header not in {"models", "error"}
     )
-    out.fields([("error", _errors(device)), ("certificate until", text(device.get("cert_not_after"))[:19])])
+    out.fields([("error", errors_of(device)), ("certificate until", moment(device.get("cert_not_after")))])
     facts = device.get("facts") or {}
     if facts:
         out.heading("Facts")
@@ -119,8 +55,13 @@ def _show(session: Session, device: Json, sheet: Sheet) -> None:
     telemetry = device.get("telemetry")
     if isinstance(telemetry, dict):
         from edgefleet_cli.health_view import show_health
+        from edgefleet_cli.trends import TRENDS, trends, windows_of
 
         show_health(out, telemetry, session.clock.now())
+        rows = trends(windows_of(session.api, str(device.get("id"))))
+        if any(row["answers"] for row in rows):
+            out.heading("Trend: answers and p95 of the last windows, the newest on the right")
+            out.table(rows, TRENDS)
 
 
 def _fact(value: Any) -> str:
@@ -269,7 +210,7 @@ CLAIMS = Sheet(
     "claim tokens",
     [
         Column("id", lambda t: text(t.get("id")), keep=True),
-        Column("expires", lambda t: text(t.get("expires_at"))[:19]),
+        Column("expires", lambda t: moment(t.get("expires_at"))),
         Column("token", lambda t: text(t.get("token"))),
     ],
     lambda t: text(t.get("token")),

@@ -65,7 +65,7 @@ def _show(session: Session, group: Json) -> None:
 def members(ctx: typer.Context, name: Name) -> None:
     """List the devices that are in a group now."""
     from edgefleet_cli.api_client import part
-    from edgefleet_cli.commands.device import device_sheet
+    from edgefleet_cli.device_view import device_sheet
 
     session = Session.of(ctx)
     page = session.api.pages(f"/groups/{part(name)}/members")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli import completion
-from edgefleet_cli.figures import text
+from edgefleet_cli.figures import moment, text
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.release_view import RELEASES
 from edgefleet_cli.session import Session
@@ -22,7 +22,7 @@ SHEET = Sheet(
         Column("releases", lambda m: text(m.get("releases")), right=True),
         Column("latest", lambda m: text(m.get("latest"))),
         Column("state", lambda m: text(m.get("latest_state"))),
-        Column("created", lambda m: text(m.get("created_at"))[:19]),
+        Column("created", lambda m: moment(m.get("created_at"))),
     ],
     lambda m: text(m.get("name")),
 )
