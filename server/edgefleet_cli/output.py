@@ -89,6 +89,10 @@ class Output:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
+    def prose(self, text: str) -> None:
+        """Write words for eyes to stdout, folded at the width of the terminal."""
+        self.data.print(visible(text), markup=False, highlight=False)
+
     def items(self, page: Json, sheet: Sheet) -> None:
         """Write a list in the wished format."""
         entries: list[Json] = page.get("items", [])

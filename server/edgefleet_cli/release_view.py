@@ -185,7 +185,7 @@ def show_performance(out: Output, rows: list[Json]) -> None:
         estimate = row.get("predicted") or row.get("current") or {}
         if estimate:
             level = f", true for {estimate['level']:.0%} of models" if estimate.get("basis") != "none" else ""
-            out.line(visible(f"{row.get('profile')}: {estimate.get('basis')}: {estimate.get('reason')}{level}"))
+            out.prose(f"{row.get('profile')}: {estimate.get('basis')}: {estimate.get('reason')}{level}")
 
 
 def cost_fields(state: Json) -> list[tuple[str, str]]:

@@ -70,15 +70,17 @@ def live_view(rollout: Json, now: datetime, *, is_compact: bool = False) -> Grou
 
 def _stage_label(stage: Json) -> Text:
     state = text(stage.get("state"))
+    counts = counts_text(stage.get("counts"))
     told = _line(
         f"{_mark(state)} {text(stage.get('name'))}: {_with_strength(state, stage)}",
         text(stage.get("size_text")),
         f"soak {duration(stage.get('soak_s'))}" if stage.get("soak_s") else "",
-        f"{counts_bar(stage.get('counts'))} {counts_text(stage.get('counts'))}" if state not in _UNOPENED else "",
+        counts if state == "passed" else "",
     )
+    picture = "" if state in _QUIET_STAGES else f"{counts_bar(stage.get('counts'))} {counts}"
     reason = str(stage.get("reason") or "")
     is_told_below = any(cell.get("reason") and cell["reason"] in reason for cell in stage.get("strata") or [])
-    return _label([told, "" if is_told_below else reason, *wait_lines(stage)], state)
+    return _label([told, picture, "" if is_told_below else reason, *wait_lines(stage)], state)
 
 
 def _cell_label(cell: Json, rollout: Json, now: datetime) -> Text:

@@ -84,6 +84,7 @@ ELSEWHERE = {
     "device watch": "tests/cli/test_watching.py: a stream",
     "device logs": "tests/cli/test_device_tasks.py: asks the device",
     "diff": "tests/cli/test_declaring.py",
+    "model alias list": "tests/cli/test_more_commands.py",
     "profile validate": "tests/cli/test_profile_commands.py: a file",
     "profile schema": "tests/cli/test_profile_commands.py: a schema, always JSON",
     "release report": "tests/cli/test_release_commands.py: a file",
@@ -96,10 +97,12 @@ ELSEWHERE = {
 """Commands that read something else than a server's lists and objects, and where they are tested."""
 
 ACTS = {
-    "alert-receiver create", "alert-receiver delete", "apply", "capture-key create", "capture-key remove", "capture-key set",
+    "alert-receiver create", "alert-receiver delete", "apply", "capture-key new", "capture-key open", "capture-key remove",
+    "capture-key set",
     "completion", "context add", "context remove", "context use", "convert", "dashboard", "delete", "demo", "deploy",
     "device capture", "device decommission", "device diag", "device enroll", "device label", "device measure", "device pin",
-    "device restart", "device set-profile", "device unpin", "group create", "group delete", "login", "logout", "publish",
+    "device restart", "device set-profile", "device unpin", "group create", "group delete", "login", "logout", "model alias remove",
+    "model alias set", "publish",
     "release cancel", "rollout abort", "rollout approve", "rollout create", "rollout deny", "rollout pause", "rollout promote",
     "rollout resume", "server init", "server start", "sim", "token create", "token revoke", "tool install", "tool remove",
     "undo", "webhook create", "webhook delete", "webhook redeliver", "webhook rotate", "webhook test",
@@ -139,12 +142,16 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     fleet.parts.fleet.groups.create("yard", "site=yard", "ann")
     hook = fleet.parts.webhooks.create("ops", "https://192.0.2.7/hook", ["edgefleet.rollout.*"], "ann")
     fleet.parts.alerts.create("prod", AlertAction.PAUSE, ["severity=critical"], "digits", "ann")
+    device = min(fleet.by_id)
+    admin = fleet.house.client(Role.ADMIN)
+    assert admin.post(f"/api/v1/devices/{device}/tasks", json={"kind": "diag"}).status_code == 201
+    assert admin.post(f"/api/v1/webhooks/{hook.webhook.id}:ping", json={}).status_code == 202
     with served(fleet.house.app) as url:
         made = Served(fleet, url)
         made.names = {
             "GOOD": good,
             "BAD": bad,
-            "DEVICE": min(fleet.by_id),
+            "DEVICE": device,
             "WEBHOOK": hook.webhook.id,
         }
         yield made
@@ -183,7 +190,7 @@ def test_an_empty_server(
     monkeypatch.setenv("COLUMNS", "80")
     arguments = (LISTS | FACTS)[command]
     ran = _run(edgectl, empty, command, arguments, form)
-    assert ran.code == (1 if command == "doctor" else 0), ran.err
+    assert ran.code == 0, ran.err
     _check(ran.out, form, has_items=command in LISTS)
 
 
@@ -194,9 +201,10 @@ def test_a_server_with_a_fleet(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     arguments = (LISTS | FACTS | OBJECTS)[command]
+    edgectl("context", "add", "lab", "--server", filled.url)
     ran = _run(edgectl, filled, command, arguments, form)
     assert ran.code in ({0, 1} if command in {"doctor", "device explain"} else {0}), ran.err
-    assert ran.out.strip()
+    assert ran.out.strip() or (command, form) == ("profile cost", "name"), "no device has reported on a model yet"
     _check(ran.out, form, has_items=command in LISTS)
 
 

@@ -18,7 +18,7 @@ Files = Annotated[
     list[str],
     typer.Option("--file", "-f", metavar="F|DIR", help="File or folder of documents; - is stdin. May be given again."),
 ]
-_EXPORTED = ("Group", "Device", "Webhook", "AlertReceiver")
+_EXPORTED = ("Group", "Device", "Webhook", "AlertReceiver", "Alias")
 
 
 class DiffFailedError(CliError):
@@ -164,7 +164,9 @@ def _in_short(spec: Json) -> str:
 
 def get(
     ctx: typer.Context,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="group, device, webhook, alertreceiver or rollout.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="group, device, webhook, alertreceiver, alias or rollout.")
+    ],
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of them; else all.")] = None,
 ) -> None:
     """Show what is there as documents: what `-o yaml` prints is what `apply` takes."""
@@ -193,8 +195,8 @@ def get(
 def _kind(given: str) -> str:
     from edgefleet_cli.declaring.kinds import KINDS
 
-    wanted = given.lower().replace("-", "").replace("_", "").removesuffix("s")
-    found = next((name for name in KINDS if name.lower() == wanted), None)
+    wanted = given.lower().replace("-", "").replace("_", "")
+    found = next((name for name in KINDS if wanted in {name.lower(), f"{name.lower()}s", f"{name.lower()}es"}), None)
     if found is None:
         raise UsageError(
             f"{given!r} is no kind of document",

@@ -108,13 +108,33 @@ def measure(
 @app.command("label")
 def label(
     ctx: typer.Context,
-    device_id: DeviceArgument,
-    changes: Annotated[list[str], typer.Argument(metavar="K=V|K-", help="Set a label, or remove it with K-.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID K=V|K-", help="A device, then labels: set, or removed with K-. With -l labels only."
+        ),
+    ],
+    selector: Annotated[
+        str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="Every device that it matches.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With -l: only say which devices it would be.")] = False,
 ) -> None:
-    """Set or remove labels, e.g. `edgectl device label d-1 site=berlin old-`."""
+    """Set or remove labels: `edgectl device label d-1 site=berlin old-`, or of many devices with -l."""
     from edgefleet_cli.api_client import part
 
     session = Session.of(ctx)
+    if selector is not None:
+        from edgefleet_cli.labelling import label_many
+
+        label_many(session, selector, parse_labels(words, removals=True), dry_run=dry_run)
+        return
+    if dry_run or len(words) < 2:
+        raise UsageError(
+            "say a device and its labels" if len(words) < 2 else "--dry-run goes with -l",
+            why="one device is named, many are selected",
+            next_step="`edgectl device label ID site=berlin old-`, or `edgectl device label -l site=lab ring=1`",
+        )
+    device_id, *changes = words
     device = session.api.patch(f"/devices/{part(device_id)}", {"labels": parse_labels(changes, removals=True)})
     sheet = device_sheet(session.clock.now())
     session.out.one(device, sheet, lambda entry: session.out.note(f"{device_id}: {pairs(entry.get('labels'))}"))

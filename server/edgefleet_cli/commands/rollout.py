@@ -166,7 +166,7 @@ def status(ctx: typer.Context, rollout_id: Id, wait: Wait = False) -> None:
     if wait:
         raise typer.Exit(watch_on(session, rollout))
     sheet = rollout_sheet(session.clock.now())
-    session.out.one(rollout, sheet, lambda entry: session.out.line(status_line(entry)))
+    session.out.one(rollout, sheet, lambda entry: session.out.prose(status_line(entry)))
     raise typer.Exit(exit_code(rollout))
 
 

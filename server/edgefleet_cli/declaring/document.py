@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from edgefleet_cli.errors import CliError, UsageError
+from edgefleet_cli.errors import EXIT_CONFLICT, CliError, UsageError
 
 Json = dict[str, Any]
 
@@ -29,7 +29,7 @@ class AmbiguousNameError(CliError):
     """Several objects of the server have the name that a document names."""
 
     code = "cli.ambiguous_name"
-    exit_code = 6
+    exit_code = EXIT_CONFLICT
 
 
 @dataclass(frozen=True)

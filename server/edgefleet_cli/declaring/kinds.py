@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgefleet_cli.api_client import ApiClient, part
-from edgefleet_cli.declaring.document import AmbiguousNameError, Document, Form
+from edgefleet_cli.declaring.document import AmbiguousNameError, Document, DocumentError, Form
 from edgefleet_cli.declaring.selectors import plain_selector
 from edgefleet_cli.errors import ApiError
 
@@ -222,6 +222,50 @@ class AlertReceivers(Kind):
 
 
 @dataclass(frozen=True)
+class Aliases(Kind):
+    """Names of releases that move, written `model@alias`. What was rolled out does not follow one that is set anew."""
+
+    name: str = "Alias"
+    form: Form = field(default=Form(texts=("version",), required=("version",)))
+
+    def objects(self, api: ApiClient) -> Iterator[Found]:
+        for model in api.each("/models"):
+            page = _get(api, f"/models/{part(str(model['name']))}/aliases")
+            for one in (page or {}).get("items") or []:
+                document = Document(self.name, f"{one['model']}@{one['alias']}", {"version": str(one["version"])})
+                yield Found(document, document.name, str(one.get("set_by") or ""))
+
+    def find(self, api: ApiClient, document: Document) -> Found | None:
+        one = _get(api, _alias_path(document.name))
+        return (
+            None
+            if one is None
+            else Found(Document(self.name, document.name, {"version": str(one["version"])}), document.name)
+        )
+
+    def create(self, api: ApiClient, document: Document) -> Made:
+        api.put(_alias_path(document.name), document.spec)
+        return Made()
+
+    def change(self, api: ApiClient, found: Found, wanted: Json) -> None:
+        api.put(_alias_path(found.id), wanted)
+
+    def delete(self, api: ApiClient, found: Found) -> None:
+        api.delete(_alias_path(found.id))
+
+
+def _alias_path(name: str) -> str:
+    model, at, alias = name.partition("@")
+    if not (model and at and alias):
+        raise DocumentError(
+            f"an alias cannot be called {name!r}",
+            why="its name is of a model and of itself",
+            next_step="e.g. digits@stable",
+        )
+    return f"/models/{part(model)}/aliases/{part(alias)}"
+
+
+@dataclass(frozen=True)
 class Rollouts(Kind):
     """Rollouts, by name: one with the name of an older one is that one, and what happened does not change."""
 
@@ -270,7 +314,7 @@ def _get(api: ApiClient, path: str) -> Json | None:
 
 
 KINDS: Mapping[str, Kind] = {
-    kind.name: kind for kind in (Groups(), Devices(), Webhooks(), AlertReceivers(), Rollouts())
+    kind.name: kind for kind in (Groups(), Devices(), Webhooks(), AlertReceivers(), Aliases(), Rollouts())
 }
 """In the order in which they are applied: what others name comes first."""
 FORMS: Mapping[str, Form] = {name: kind.form for name, kind in KINDS.items()}
