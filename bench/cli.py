@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -68,18 +69,25 @@ def serving() -> Iterator[str]:
 
 
 def timed_ms(command: list[str], runs: int, environment: dict[str, str]) -> dict[str, float]:
-    """Return median, 95th percentile and least of the wall clock of a command, after one run that does not count."""
-    times = []
+    """Return the wall clock of a command (median, 95th percentile, least) and its median CPU time, after a run that does not count."""
+    times, cpu = [], []
     for _ in range(runs + 1):
-        began = time.perf_counter()
+        before, began = _cpu_s(), time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
         times.append((time.perf_counter() - began) * 1000)
+        cpu.append((_cpu_s() - before) * 1000)
     times = sorted(times[1:])
     return {
         "median_ms": round(statistics.median(times), 1),
         "p95_ms": round(times[min(len(times) - 1, int(0.95 * len(times)))], 1),
         "least_ms": round(times[0], 1),
+        "cpu_ms": round(statistics.median(cpu[1:]), 1),
     }
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:

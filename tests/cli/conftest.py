@@ -128,7 +128,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         reach = ("--server", url, "--token", admin)
         roles = ("viewer", "operator", "publisher")
         tokens = {role: call("token", "create", "--name", role, "--role", role, *reach).strip() for role in roles}
-        expired = call("token", "create", "--name", "short", "--role", "viewer", "--ttl", "1s", *reach).strip()
+        expired = call("token", "create", "--name", "short", "--role", "viewer", "--ttl", "5s", *reach).strip()
         revoked = json.loads(call("token", "create", "--name", "gone", "--role", "viewer", "-o", "json", *reach))
         call("token", "revoke", revoked["id"], "--yes", *reach)
         yield Server(url, data, {"admin": admin, **tokens}, expired, revoked["token"])

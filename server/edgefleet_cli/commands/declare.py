@@ -41,6 +41,10 @@ def apply(
     secrets: Annotated[
         Path | None, typer.Option("--secrets", metavar="DIR", help="Where new secrets and URLs are written, 0600.")
     ] = None,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait for the rollouts that it starts: exit 7 when one fails, 8 after --timeout."),
+    ] = False,
 ) -> None:
     """Make the fleet as files say: groups, labels of devices, webhooks, alert receivers, rollouts. Twice changes nothing more.
 
@@ -57,10 +61,25 @@ def apply(
         applying.check(steps, may_replace=replace, secrets=secrets)
         _confirm(session, steps)
         steps = applying.carry_out(session.api, steps, secrets, session.out.note)
-    rows = [step.as_json() for step in steps]
+    ends, code = _wait(session, steps) if wait else ({}, EXIT_OK)
+    rows = [{**step.as_json(), "detail": ends.get(step.rollout) or step.told} for step in steps]
     session.out.rows({"dry_run": dry_run, "items": rows}, rows, applying.STEPS)
     work = sum(step.is_work for step in steps)
     session.out.note(f"{work} of {len(steps)} {'would change' if dry_run else 'changed'}")
+    raise typer.Exit(code)
+
+
+def _wait(session: Session, steps: list[Any]) -> tuple[dict[str, str], int]:
+    """Wait for the rollouts that were started; return how each ended, and the exit code of the worst."""
+    from edgefleet_cli.rollout_view import exit_code, state_text
+    from edgefleet_cli.starting import rollouts_of
+
+    rollouts, ends, code = rollouts_of(session), {}, EXIT_OK
+    for name in [step.rollout for step in steps if step.rollout]:
+        rollout = rollouts.await_end(rollouts.get(name), wait_s=session.options.timeout_s)
+        ends[name] = f"{name} {state_text(rollout)}: {rollout.get('reason')}"
+        code = max(code, exit_code(rollout))
+    return ends, code
 
 
 def _read(files: list[str]) -> list[Any]:

@@ -20,6 +20,8 @@ File = Annotated[str | None, typer.Option("--file", "-f", metavar="F", help="Spe
 Reason = Annotated[str, typer.Option("--reason", metavar="R", help="Why; it is kept with the rollout.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Watch it until it is over: exit 0 finished, 7 not, 8 timed out.")]
 
+_REFUSED = frozenset({"rolled_back", "cancelled"})
+
 
 @app.command("create")
 def create(  # noqa: PLR0913, PLR0917 - the flags of the command
@@ -326,9 +328,10 @@ def deny(
     rollout_id: Id,
     reason: Annotated[str, typer.Option("--reason", metavar="R", help="Why not; it is kept with the rollout.")],
     stratum: Annotated[str | None, typer.Option("--stratum", metavar="S", help="Only this stratum.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch it until it has ended so: exit 0, 7 otherwise.")] = False,
 ) -> None:
     """Refuse the stages that wait for an approval: what the rollout brought there goes back."""
-    _act(ctx, rollout_id, "deny", {"reason": reason, "stratum": stratum})
+    _act(ctx, rollout_id, "deny", {"reason": reason, "stratum": stratum}, wait=wait, wanted=_REFUSED)
 
 
 @app.command("abort")

@@ -60,7 +60,10 @@ class NotDeclarableError(CliError):
 
 @dataclass(frozen=True)
 class Step:
-    """One object and what is to be done. before: what the server has; after: the spec that it is to have (normal form)."""
+    """One object and what is to be done. before: what the server has; after: the spec that it is to have (normal form).
+
+    rollout: id of the rollout that it started.
+    """
 
     action: Action
     document: Document
@@ -68,6 +71,7 @@ class Step:
     after: Json | None = None
     told: str = ""
     is_done: bool = False
+    rollout: str = ""
 
     def as_json(self) -> Json:
         """Return it as `apply -o json` prints it."""
@@ -183,7 +187,7 @@ def carry_out(api: ApiClient, steps: Iterable[Step], secrets: Path | None, tell:
 
 def _carry_out(api: ApiClient, step: Step, secrets: Path | None, tell: Callable[[str], None]) -> Step:
     kind, before = KINDS[step.document.kind], step.before
-    told = step.told
+    told, rollout = step.told, ""
     if step.action in {Action.DELETE, Action.REPLACE}:
         assert before is not None
         kind.delete(api, before)
@@ -193,10 +197,10 @@ def _carry_out(api: ApiClient, step: Step, secrets: Path | None, tell: Callable[
         kind.change(api, before, step.after)
     if step.action in {Action.CREATE, Action.REPLACE}:
         made = kind.create(api, step.document)
-        told = "; ".join(word for word in (told, made.told) if word)
+        told, rollout = "; ".join(word for word in (told, made.told) if word), made.rollout
         if made.secret and secrets is not None:
             tell(f"wrote {_keep(made, step.document, secrets)}")
-    return replace(step, told=told, is_done=True)
+    return replace(step, told=told, is_done=True, rollout=rollout)
 
 
 def _keep(made: Made, document: Document, folder: Path) -> Path:

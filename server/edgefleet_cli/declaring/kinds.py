@@ -31,11 +31,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Made:
-    """What came of making an object. secret: what the server tells this once, "" for nothing; ending: of the file it belongs in."""
+    """What came of making an object. secret: what the server tells this once, "" for nothing; ending: of the file it belongs in.
+
+    rollout: id of a rollout that has begun.
+    """
 
     told: str = ""
     secret: str = ""
     ending: str = ""
+    rollout: str = ""
 
 
 @dataclass(frozen=True)
@@ -301,7 +305,7 @@ class Rollouts(Kind):
 
     def create(self, api: ApiClient, document: Document) -> Made:
         made = api.post("/rollouts", document.as_json())
-        return Made(f"{made['id']}; follow it with `edgectl rollout watch {made['id']}`")
+        return Made(f"`edgectl rollout watch {made['id']}`", rollout=str(made["id"]))
 
 
 def _get(api: ApiClient, path: str) -> Json | None:

@@ -38,7 +38,7 @@ _CANARY: Final = (
     _stage("rest", _ALL, timedelta()),
 )
 _ROLLING: Final = (
-    _stage("quarter", Size(percent=25), _MINUTES),
+    _stage("quarter", Size(percent=25, min=2), _MINUTES),
     _stage("half", Size(percent=50), _MINUTES),
     _stage("three-quarters", Size(percent=75), _MINUTES),
     _stage("rest", _ALL, timedelta()),
