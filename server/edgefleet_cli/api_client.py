@@ -112,6 +112,16 @@ class ApiClient:
                 break
         return {"items": items, "next_cursor": cursor, "total": len(items) if total is None else total}
 
+    def each(self, path: str, *, size: int = PAGE_SIZE, **params: Any) -> Iterator[Json]:
+        """Yield the items of a list, a page asked for when the one before is used up."""
+        cursor: str | None = None
+        while True:
+            page = self.get(path, limit=size, cursor=cursor, **params)
+            yield from page.get("items", [])
+            cursor = page.get("next_cursor")
+            if not cursor:
+                return
+
     def has_blob(self, sha256: str) -> bool:
         """Tell whether the server already holds these bytes."""
         response = self._send("HEAD", f"/blobs/{sha256}", accept=(404,))

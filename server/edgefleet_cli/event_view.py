@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgefleet_cli.figures import pairs, text
+from edgefleet_cli.figures import moment, pairs, text
 from edgefleet_cli.output import Column, Sheet
 
 Json = dict[str, Any]
@@ -22,6 +22,8 @@ def _transition(detail: Json) -> str:
     """Return `canary/generic-x86_64-ort soaking → passed by engine: 4 of 4 healthy`."""
     place = "/".join(text(detail[key]) for key in ("stage", "stratum") if detail.get(key) not in {None, ""})
     told = f"{detail['from']} → {detail['to']}" if detail.get("from") else f"→ {detail['to']}"
+    if detail.get("to") == "regressed":
+        told += " (it had finished, and turned out bad)"
     words = [place, told, f"by {detail['actor']}" if detail.get("actor") else ""]
     reasons = [str(detail[key]) for key in ("error_class", "reason") if detail.get(key)]
     return ": ".join([" ".join(word for word in words if word), *reasons])
@@ -40,14 +42,14 @@ def _report(detail: Json) -> str:
 EVENTS = Sheet(
     "events",
     [
-        Column("at", lambda e: text(e.get("at"))[:19], keep=True),
+        Column("at", lambda e: moment(e.get("at")), keep=True),
         Column("kind", lambda e: text(e.get("kind"))),
         Column("device", lambda e: text(e.get("device"))),
         Column("model", lambda e: text(e.get("model"))),
         Column("what", what),
         Column("rollout", lambda e: text(e.get("rollout") or e.get("rollout_id")), wide=True),
         Column("detail", lambda e: pairs(e.get("detail")), wide=True),
-        Column("received", lambda e: text(e.get("received_at"))[:19], wide=True),
+        Column("received", lambda e: moment(e.get("received_at")), wide=True),
     ],
     lambda e: text(e.get("id")),
 )

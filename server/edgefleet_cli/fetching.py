@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefleet_cli.errors import UsageError, WaitTimeoutError
-from edgefleet_cli.figures import size, text
+from edgefleet_cli.figures import moment, size, text
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.patience import Patience
 from edgefleet_cli.session import Session
@@ -23,7 +23,7 @@ CAPTURES = Sheet(
         Column("reason", lambda c: text(c.get("reason"))),
         Column("class", lambda c: text(None if c.get("label") == -1 else c.get("label")), right=True),
         Column("stands for", lambda c: text(c.get("seen")), right=True),
-        Column("taken", lambda c: text(c.get("taken_at"))[:19]),
+        Column("taken", lambda c: moment(c.get("taken_at"))),
         Column("size", lambda c: size(c.get("bytes")), right=True),
         Column("trace", lambda c: text(c.get("trace_id"))),
         Column("key", lambda c: text(c.get("key")), wide=True),

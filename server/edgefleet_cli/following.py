@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -22,12 +23,14 @@ AGAIN_S = 1.0
 SILENT_S = 45.0
 """The server says something every 15 s; after so long without a word it counts as away."""
 LONGEST_S = 900.0
+LATE_IDS = 1000
+"""An event may be committed after this many later ones (10 s of a busy server), and is not missed all the same."""
 _WIDTHS = (19, 10, 18, 10)
 _END: Json = {}
 
 
 class Follower:
-    """Yields events. `filters` are those of the API: `rollout`, `kind`, `device`, `type`; `since` is for the last ones only.
+    """Yields events. `filters` are those of the API: `rollout`, `kind`, `device`, `type`, and `since`, a time in RFC 3339.
 
     The list of the last events may hold one whose forerunner is not committed yet; what the stream tells after an id never does. So
     following begins before the last events, goes by the stream only, and what was seen already is left out.
@@ -38,25 +41,38 @@ class Follower:
         self._clock = clock
         self._filters = {name: value for name, value in filters.items() if name != "type"}
         self._wishes = {name: value for name, value in filters.items() if name != "since"}
+        self._since = datetime.fromisoformat(filters["since"]) if filters.get("since") else None
         self._patience = Patience(out.note, clock)
         self._seen: set[int] = set()
         self._after_id = 0
 
-    def follow(self, *, limit: int, wait_s: float | None = None) -> Iterator[Json]:
-        """Yield the last `limit` events (oldest first), then new ones, for `wait_s` seconds or without end.
+    def follow(self, *, limit: int | None, wait_s: float | None = None) -> Iterator[Json]:
+        """Yield the last `limit` events (None: all since `since`), oldest first, then new ones, for `wait_s` seconds or without end.
 
-        With a `type` the last events are left out: the list cannot be asked for types. Raises what the first request raises; later a
-        server that is away is waited for.
+        With a `type` the list cannot be asked: the last events are left out, and with `since` the stream begins before them. Raises
+        what the first request raises; later a server that is away is waited for.
         """
         items: list[Json] = self._api.pages("/events", limit=limit, **self._filters)["items"]
         deadline_s = math.inf if wait_s is None else self._clock.monotonic_s() + wait_s
+        numbers = {int(item["id"]) for item in items}
         if self._wishes.get("type"):
-            self._after_id = max((int(item["id"]) for item in items), default=0)
+            self._after_id = min(numbers) - 1 if numbers and self._since else max(numbers, default=0)
         else:
-            self._seen = {int(item["id"]) for item in items}
-            self._after_id = min(self._seen, default=1) - 1
+            self._seen = numbers
+            self._after_id = min(numbers, default=1) - 1
             yield from reversed(items)
+        if self._since and not numbers:
+            self._after_id = self._before_the_newest()
         yield from self._new_ones(deadline_s)
+
+    def _before_the_newest(self) -> int:
+        """Return an id shortly before the newest event of all: where to begin when nothing has happened since `since`."""
+        newest = self._api.get("/events", limit=1)["items"]
+        return max(0, int(newest[0]["id"]) - LATE_IDS) if newest else 0
+
+    def _is_wanted(self, item: Json) -> bool:
+        told = item.get("received_at")
+        return self._since is None or told is None or datetime.fromisoformat(str(told)) >= self._since
 
     def _new_ones(self, deadline_s: float) -> Iterator[Json]:
         """Yield what the stream tells; when it ends or the server is away, another one goes on from there."""
@@ -74,7 +90,7 @@ class Follower:
             is_new = number > self._after_id and number not in self._seen
             self._after_id = max(self._after_id, number)
             self._seen = {one for one in self._seen if one > self._after_id}
-            if is_new:
+            if is_new and self._is_wanted(item):
                 yield item
 
     def _stream(self, left_s: float) -> Iterator[Json]:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
@@ -73,6 +74,22 @@ def parse_duration_s(text: str) -> float:
             next_step="write 30s, 10m or 2h",
         )
     return float(match.group(1)) * _SECONDS[match.group(2)]
+
+
+def time_of(given: str, now: datetime) -> datetime:
+    """Return the time that `24h` (ago) or an RFC 3339 time says. Raises UsageError."""
+    try:
+        then = datetime.fromisoformat(given)
+    except ValueError:
+        try:
+            return now - timedelta(seconds=parse_duration_s(given))
+        except UsageError as error:
+            raise UsageError(
+                f"{given!r} is neither a time nor a span of time",
+                why="expected RFC 3339, or how long ago",
+                next_step="e.g. --since 24h, --since 2026-01-03T12:00:00Z",
+            ) from error
+    return then if then.tzinfo else then.replace(tzinfo=UTC)
 
 
 def _carrier(  # noqa: PLR0913, PLR0917 - one parameter for each global option; typer reads this signature

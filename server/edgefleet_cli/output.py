@@ -89,6 +89,10 @@ class Output:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
+    def prose(self, text: str) -> None:
+        """Write words for eyes to stdout, folded at the width of the terminal."""
+        self.data.print(visible(text), markup=False, highlight=False)
+
     def items(self, page: Json, sheet: Sheet) -> None:
         """Write a list in the wished format."""
         entries: list[Json] = page.get("items", [])
@@ -128,6 +132,20 @@ class Output:
             self._document(entry)
         else:
             show()
+
+    def facts(self, entry: Json, show: Callable[[], None]) -> None:
+        """Write one object that has no name: CSV has a row a field, and names are those of its fields."""
+        from edgefleet_cli.figures import flat_fields
+
+        if self.form is Format.CSV:
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerow(("field", "value"))
+            writer.writerows((name, visible(value)) for name, value in flat_fields(entry))
+        elif self.form is Format.NAME:
+            for name, _ in flat_fields(entry):
+                self.line(name)
+        else:
+            self.document(entry, show)
 
     @property
     def is_live(self) -> bool:

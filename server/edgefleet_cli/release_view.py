@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK
-from edgefleet_cli.figures import counted, metric, milliseconds, predicted, ratio, share, size, text
+from edgefleet_cli.figures import counted, metric, milliseconds, moment, predicted, ratio, share, size, text
 from edgefleet_cli.output import Column, Output, Sheet, visible
 
 Json = dict[str, Any]
@@ -92,7 +92,7 @@ RELEASES = Sheet(
         Column("state", lambda r: text(r.get("state"))),
         Column("bundles", lambda r: ",".join(b.get("profile", "?") for b in r.get("bundles") or []) or "-"),
         Column("refused", lambda r: ",".join(x.get("profile", "?") for x in r.get("refused") or []) or "-"),
-        Column("created", lambda r: text(r.get("created_at"))[:19]),
+        Column("created", lambda r: moment(r.get("created_at"))),
         Column("by", lambda r: text(r.get("created_by")), wide=True),
         Column("source", lambda r: text(r.get("source_sha256"))[:12], wide=True),
     ],
@@ -117,7 +117,7 @@ def show_release(out: Output, release: Json) -> None:
             ("release", text(release.get("ref"))),
             ("state", text(release.get("state"))),
             ("profiles", text(release.get("profiles_reason"))),
-            ("created", f"{text(release.get('created_at'))[:19]} by {text(release.get('created_by'))}"),
+            ("created", f"{moment(release.get('created_at'))} by {text(release.get('created_by'))}"),
         ]
     )
     show_result(out, release)
@@ -185,7 +185,7 @@ def show_performance(out: Output, rows: list[Json]) -> None:
         estimate = row.get("predicted") or row.get("current") or {}
         if estimate:
             level = f", true for {estimate['level']:.0%} of models" if estimate.get("basis") != "none" else ""
-            out.line(visible(f"{row.get('profile')}: {estimate.get('basis')}: {estimate.get('reason')}{level}"))
+            out.prose(f"{row.get('profile')}: {estimate.get('basis')}: {estimate.get('reason')}{level}")
 
 
 def cost_fields(state: Json) -> list[tuple[str, str]]:

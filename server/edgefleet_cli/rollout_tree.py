@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgefleet_cli.figures import counted, duration, text, until_s
 from edgefleet_cli.output import visible
+from edgefleet_cli.pictures import bar
 from edgefleet_cli.rollout_view import WAITS_FOR_A_PERSON, counts_text, next_steps, state_text
 from edgefleet_cli.rollout_waits import wait_lines
 
@@ -24,6 +25,7 @@ Json = dict[str, Any]
 _MARKS = {"passed": "✓", "failed": "✗", "held": "‖", "skipped": "–", "pending": "○"}
 _RUNNING_MARK = "●"
 _STYLES = {"passed": "green", "failed": "red", "held": "yellow", "skipped": "dim", "pending": "dim"}
+_UNOPENED = frozenset({"pending", "skipped"})
 _QUIET_STAGES = frozenset({"passed", "pending", "skipped"})
 _DEFAULT_ALPHA = {"alpha_abort": 0.01, "alpha_promote": 0.05}
 
@@ -44,6 +46,14 @@ def rollout_tree(rollout: Json, now: datetime, *, is_compact: bool = False) -> T
     return tree
 
 
+def counts_bar(counts: Any) -> str:
+    """Return how far devices are as a bar: `█` healthy, `✗` failed, `▒` under way, `·` to come."""
+    known: Json = counts if isinstance(counts, dict) else {}
+    healthy, failed, pending = (int(known.get(name) or 0) for name in ("healthy", "failed", "pending"))
+    members = max(int(known.get("members") or 0), healthy + failed + pending)
+    return bar([("█", healthy), ("✗", failed), ("▒", pending)], members)
+
+
 def live_view(rollout: Json, now: datetime, *, is_compact: bool = False) -> Group:
     """Return what `rollout watch` draws: the tree and, unless that tells it all, why it stands so and what can be done."""
     from rich.console import Group
@@ -60,21 +70,23 @@ def live_view(rollout: Json, now: datetime, *, is_compact: bool = False) -> Grou
 
 def _stage_label(stage: Json) -> Text:
     state = text(stage.get("state"))
+    counts = counts_text(stage.get("counts"))
     told = _line(
         f"{_mark(state)} {text(stage.get('name'))}: {_with_strength(state, stage)}",
         text(stage.get("size_text")),
         f"soak {duration(stage.get('soak_s'))}" if stage.get("soak_s") else "",
-        counts_text(stage.get("counts")) if state not in {"pending", "skipped"} else "",
+        counts if state == "passed" else "",
     )
+    picture = "" if state in _QUIET_STAGES else f"{counts_bar(stage.get('counts'))} {counts}"
     reason = str(stage.get("reason") or "")
     is_told_below = any(cell.get("reason") and cell["reason"] in reason for cell in stage.get("strata") or [])
-    return _label([told, "" if is_told_below else reason, *wait_lines(stage)], state)
+    return _label([told, picture, "" if is_told_below else reason, *wait_lines(stage)], state)
 
 
 def _cell_label(cell: Json, rollout: Json, now: datetime) -> Text:
     state = text(cell.get("state"))
     name = f"{_mark(state)} {text(cell.get('stratum'))}: {_with_strength(state, cell)}"
-    if state in {"pending", "skipped"}:
+    if state in _UNOPENED:
         population = cell.get("population")
         told = _line(name, counted(population, "device") if population else "", _rule(cell))
         return _label([told, str(cell.get("reason") or "")], state)

@@ -14,8 +14,11 @@ from edgefleet_cli.rollout_waits import device_wait, wait_lines
 
 Json = dict[str, Any]
 
-FINAL = frozenset({"finished", "rolled_back", "rollback_incomplete", "cancelled", "superseded"})
+FINAL = frozenset({"finished", "regressed", "rolled_back", "rollback_incomplete", "cancelled", "superseded"})
+REGRESSED = "regressed"
+"""Finished well, and bad afterwards; where the spec says `on_fail: pause` it waits for a person so."""
 WAITS_FOR_A_PERSON = frozenset({"paused", "awaiting_approval"})
+_AFTER_ITS_END = "after it had finished"
 BAD_DEVICE_STATES = ("failed", "lost", "regressed", "rolled_back")
 
 
@@ -50,6 +53,15 @@ def counts_text(counts: Any) -> str:
     return ", ".join(words) or "none exposed"
 
 
+def regressed_lines(rollouts: list[Json]) -> list[str]:
+    """Return one line for each rollout that finished and turned out bad afterwards, whatever became of it then."""
+    return [
+        f"{text(one.get('id'))} ({text(one.get('release'))}) regressed after it had finished: {text(one.get('reason'))}"
+        for one in rollouts
+        if one.get("state") == REGRESSED or str(one.get("reason") or "").startswith(_AFTER_ITS_END)
+    ]
+
+
 def rollout_sheet(now: datetime) -> Sheet:
     """Return how rollouts are listed; ages are counted from `now`."""
     return Sheet(
@@ -70,6 +82,38 @@ def rollout_sheet(now: datetime) -> Sheet:
         ],
         lambda r: text(r.get("id")),
     )
+
+
+def _took(rollout: Json) -> str:
+    started, finished = rollout.get("started_at"), rollout.get("finished_at")
+    if not isinstance(started, str) or not isinstance(finished, str):
+        return "-"
+    return duration((datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds())
+
+
+HISTORY = Sheet(
+    "rollouts of this model",
+    [
+        Column("id", lambda r: text(r.get("id")), keep=True),
+        Column("release", lambda r: text(r.get("release"))),
+        Column("ended as", state_text),
+        Column("started", lambda r: moment(r.get("started_at") or r.get("created_at"))),
+        Column("took", _took, right=True),
+        Column("devices", lambda r: counts_text(r.get("counts")), spare=1),
+        Column("by", lambda r: text(r.get("created_by")), spare=2),
+        Column("reason", lambda r: text(r.get("reason")), wide=True),
+        Column("selector", lambda r: text(r.get("selector") or "all devices"), wide=True),
+    ],
+    lambda r: text(r.get("id")),
+)
+
+
+def status_line(rollout: Json) -> str:
+    """Return `r-7 digits@1.1.0 running, stage canary: 1 of 2 healthy; reason`."""
+    stage = f", stage {text(_current_stage(rollout))}" if not is_final(rollout) and rollout.get("stage") else ""
+    reason = f"; {rollout['reason']}" if rollout.get("reason") else ""
+    head = f"{text(rollout.get('id'))} {text(rollout.get('release'))} {state_text(rollout)}{stage}"
+    return f"{head}: {counts_text(rollout.get('counts'))}{reason}"
 
 
 def stage_name(stage: Any, stages: Any) -> str:
@@ -160,6 +204,11 @@ def next_steps(rollout: Json) -> str:
         return (
             f"`edgectl rollout explain {id_}` says why; `edgectl rollout resume {id_}` goes on, "
             f"`edgectl rollout promote {id_} --reason R` overrides, "
+            f"`edgectl rollout abort {id_} --rollback` takes the release back"
+        )
+    if rollout.get("state") == REGRESSED:
+        return (
+            f"`edgectl rollout explain {id_}` says what turned bad after it had finished; "
             f"`edgectl rollout abort {id_} --rollback` takes the release back"
         )
     if rollout.get("state") == "awaiting_approval":

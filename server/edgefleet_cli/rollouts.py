@@ -85,6 +85,22 @@ class Rollouts:
                 self.clock.sleep(min(POLL_S, left_s))
                 rollout = patience.ask(question, until_s=deadline_s) or rollout
 
+    def await_end(self, rollout: Json, *, wait_s: float | None = None) -> Json:
+        """Wait as `watch` does and write nothing but a remark when the state changes; return the rollout as it then is."""
+        deadline_s = math.inf if wait_s is None else self.clock.monotonic_s() + wait_s
+        question = partial(self.get, str(rollout["id"]))
+        patience = Patience(self.out.note, self.clock, give_up_s=AWAY_S)
+        told = ""
+        while True:
+            if rollout.get("state") != told:
+                told = str(rollout.get("state"))
+                self._tell(rollout)
+            left_s = deadline_s - self.clock.monotonic_s()
+            if is_final(rollout) or left_s <= 0:
+                return rollout
+            self.clock.sleep(min(POLL_S, left_s))
+            rollout = patience.ask(question, until_s=deadline_s) or rollout
+
     def bad_devices(self, rollout: Json) -> list[Json]:
         """Return devices on which the release failed or from which it was taken, at most 20 of each state."""
         counts: Json = rollout.get("counts") or {}

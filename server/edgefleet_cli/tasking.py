@@ -8,7 +8,7 @@ from typing import Any
 
 from edgefleet_cli.api_client import part
 from edgefleet_cli.errors import EXIT_TIMEOUT, CliError, UsageError
-from edgefleet_cli.figures import age, size, text
+from edgefleet_cli.figures import age, moment, size, text
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.patience import Patience
 from edgefleet_cli.session import Session
@@ -45,7 +45,7 @@ def task_sheet(now: datetime) -> Sheet:
             Column("result", lambda t: size(t["result_bytes"]) if t.get("result_bytes") else "-", right=True),
             Column("by", lambda t: text(t.get("created_by"))),
             Column("reason", lambda t: ": ".join(str(t[k]) for k in ("code", "reason") if t.get(k)) or "-"),
-            Column("until", lambda t: text(t.get("until"))[:19], wide=True),
+            Column("until", lambda t: moment(t.get("until")), wide=True),
         ],
         lambda t: text(t.get("id")),
     )
@@ -77,7 +77,7 @@ def _follow(session: Session, device: str, task: Json) -> Json:
                 why="it may be offline, or busy with an install"
                 if state in ("queued", "accepted")
                 else text(task.get("reason")),
-                next_step=f"it stays asked until {str(task['until'])[:19]}; see `edgectl device tasks {device}`",
+                next_step=f"it stays asked until {moment(task['until'])}; see `edgectl device tasks {device}`",
             )
         session.clock.sleep(min(POLL_S, left_s))
         found = patience.ask(lambda: session.api.get(path), until_s=deadline_s)

@@ -9,12 +9,16 @@ import typer
 
 from edgefleet_cli.commands import (
     alert_receiver,
+    audit,
     capture_key,
+    config,
     context,
     convert,
     dashboard,
+    declare,
     deploy,
     device,
+    doctor,
     event,
     group,
     login,
@@ -23,11 +27,13 @@ from edgefleet_cli.commands import (
     publish,
     release,
     rollout,
+    search,
     server,
     sim,
     system,
     token,
     tool,
+    top,
     undo,
     webhook,
 )
@@ -66,6 +72,8 @@ def build() -> Any:
         "webhook": webhook,
         "alert-receiver": alert_receiver,
         "fleet": event,
+        "audit": audit,
+        "config": config,
     }.items():
         app.add_typer(module.app, name=name)
     app.command("demo")(demo.demo)
@@ -79,6 +87,14 @@ def build() -> Any:
     app.command("undo")(undo.undo)
     app.command("dashboard")(dashboard.dashboard)
     app.command("events")(event.events)
+    app.command("top")(top.top)
+    app.command("search")(search.search)
+    app.command("apply")(declare.apply)
+    app.command("diff")(declare.diff)
+    app.command("get")(declare.get)
+    app.command("export")(declare.export)
+    app.command("delete")(declare.delete)
+    app.command("doctor")(doctor.doctor)
     app.command("version")(system.version)
     app.command("completion")(system.completion)
     command = typer.main.get_command(app)

@@ -53,6 +53,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [name for name in os.environ if name.startswith("EDGECTL_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("EDGECTL_CONFIG", str(tmp_path / "config" / "edgectl.json"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_COLOR", "1")
 
 
@@ -127,7 +128,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         reach = ("--server", url, "--token", admin)
         roles = ("viewer", "operator", "publisher")
         tokens = {role: call("token", "create", "--name", role, "--role", role, *reach).strip() for role in roles}
-        expired = call("token", "create", "--name", "short", "--role", "viewer", "--ttl", "1s", *reach).strip()
+        expired = call("token", "create", "--name", "short", "--role", "viewer", "--ttl", "5s", *reach).strip()
         revoked = json.loads(call("token", "create", "--name", "gone", "--role", "viewer", "-o", "json", *reach))
         call("token", "revoke", revoked["id"], "--yes", *reach)
         yield Server(url, data, {"admin": admin, **tokens}, expired, revoked["token"])

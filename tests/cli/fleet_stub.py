@@ -112,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
         self.close_connection = True
 
-    do_GET = do_HEAD = do_POST = do_DELETE = do_PATCH = _respond  # noqa: N815 - names of the standard library
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = _respond  # noqa: N815 - names of the standard library
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - name of the standard library
         """Stay silent."""

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from edgefleet_cli.commands.deploy import ALL, STRATEGIES
+from edgefleet_server.rollout.strategies import STRATEGIES as SERVERS_STRATEGIES
 from tests.cli.conftest import Edgectl
 
 
@@ -199,10 +201,16 @@ def test_what_is_not_installed_is_named_with_its_extra(
     assert next_step == f"pip install 'edgefleet[{extra}]'"
 
 
-def test_a_strategy_that_comes_later_says_not_yet(edgectl: Edgectl) -> None:
-    ran = edgectl("deploy", "digits@1.0.0", "--to", "", "--strategy", "blue-green")
+def test_a_strategy_that_there_is_none_of_says_which_there_are(edgectl: Edgectl) -> None:
+    ran = edgectl("deploy", "digits@1.0.0", "--to", "", "--strategy", "yolo")
     assert ran.code == 2
-    assert "yet" in ran.told()[0]
+    _what, why, next_step = ran.told()
+    assert all(name in why for name in (ALL, *STRATEGIES))
+    assert "edgectl rollout strategy" in next_step
+
+
+def test_the_strategies_are_those_of_the_server() -> None:
+    assert set(STRATEGIES) == set(SERVERS_STRATEGIES)
 
 
 def test_deploy_needs_exactly_one_of_selector_and_device(edgectl: Edgectl) -> None:

@@ -126,7 +126,7 @@ def test_filters_go_to_the_server(edgectl: Edgectl, fleet: Stub) -> None:
     assert edgectl("events", *flags).code == 0
     ran = edgectl("events", "-f", *flags, "--timeout", "1200ms")
     assert ran.code == 8
-    wanted = {"rollout": "r-7f3a9c", "kind": "stage", "device": "d-1", "since": "2026-01-03T12:00:00Z"}
+    wanted = {"rollout": "r-7f3a9c", "kind": "stage", "device": "d-1", "since": "2026-01-03T12:00:00+00:00"}
     queries = fleet.queries(_GET)
     assert len(queries) == 2
     assert all(wanted.items() <= query.items() for query in queries)
@@ -134,6 +134,33 @@ def test_filters_go_to_the_server(edgectl: Edgectl, fleet: Stub) -> None:
     assert streamed
     assert all({**query, "since": wanted["since"]}.items() >= wanted.items() for query in streamed)
     assert all("since" not in query for query in streamed)
+
+
+def test_following_since_a_time_tells_nothing_older(edgectl: Edgectl, fleet: Stub) -> None:
+    old, new = event(2000), event(2001, received_at="2026-01-03T13:00:05+00:00")
+    fleet.says(_GET, page([]), page([old]))
+    fleet.says(_STREAM, told([event(1999), old, new]), told([]))
+    ran = edgectl("events", "-f", "--since", "2026-01-03T13:00:00Z", "--timeout", "1200ms", "-o", "name")
+    assert ran.out.split() == ["2001"], "with nothing since then, the stream began with the first event of all"
+    assert fleet.queries(_STREAM)[0]["after_id"] == "1000"
+
+
+def test_following_since_a_time_begins_with_all_that_came_since(edgectl: Edgectl, fleet: Stub) -> None:
+    fleet.says(_GET, page([event(number) for number in range(80, 0, -1)]))
+    fleet.says(_STREAM, told([]))
+    since = ("--since", "2026-01-03T12:00:00Z")
+    ran = edgectl("events", "-f", *since, "--timeout", "300ms", "-o", "name")
+    assert len(ran.out.split()) == 80
+    edgectl("events", "-f", *since, "--limit", "5", "--timeout", "300ms", "-o", "name")
+    assert [one["limit"] for one in fleet.queries(_GET)] == [str(PAGE_SIZE), "5"]
+
+
+def test_a_type_since_a_time_is_asked_of_the_stream_from_before_it(edgectl: Edgectl, fleet: Stub) -> None:
+    fleet.says(_GET, page([event(9), event(8)]))
+    fleet.says(_STREAM, told([event(9)]), told([]))
+    flags = ("--type", "edgefleet.rollout.*", "--since", "2026-01-03T12:00:00Z", "--timeout", "1200ms", "-o", "name")
+    assert edgectl("events", "-f", *flags).out.split() == ["9"]
+    assert fleet.queries(_STREAM)[0]["after_id"] == "7"
 
 
 @pytest.mark.parametrize("form", ["table", "wide", "json", "csv", "name", "yaml"])
@@ -190,7 +217,7 @@ def test_a_followed_event_is_folded_below_its_words_on_a_terminal(fleet: Stub) -
     assert terminal.end() == 8
     lines = terminal.shown.splitlines()
     assert max(len(line) for line in lines) <= 80
-    assert lines[0].startswith("2026-01-03T12:00:01")
+    assert lines[0].startswith("2026-01-03 12:00:01")
     assert lines[1].startswith(" " * 21)
 
 
@@ -239,6 +266,10 @@ def _changed(kind: str, **detail: Any) -> dict[str, Any]:
         ),
         (_changed("install", target="digits/1.1.0/p", phase="committed"), "digits@1.1.0 committed"),
         (_changed("presence", reason="gone"), "gone"),
+        (
+            _changed("rollout", **{"from": "finished"}, to="regressed", reason="3 of 20", actor="engine"),
+            "finished → regressed (it had finished, and turned out bad) by engine: 3 of 20",
+        ),
         (_changed("rollout"), "-"),
         (event(1, detail=None), "-"),
     ],

@@ -58,6 +58,12 @@ def test_members_are_shown_as_devices(edgectl: Edgectl, fleet: Stub, form: str) 
     assert "d-2" in ran.out
 
 
+def test_a_group_is_changed(edgectl: Edgectl, fleet: Stub) -> None:
+    fleet.says("PATCH /groups/canaries", {**_GROUP, "selector": "ring=2"})
+    assert edgectl("group", "change", "canaries", "-l", "ring=2", "-o", "json").json["selector"] == "ring=2"
+    assert fleet.bodies("PATCH /groups/canaries") == [{"selector": "ring=2"}]
+
+
 def test_a_group_needs_a_selector(edgectl: Edgectl, fleet: Stub) -> None:
     assert edgectl("group", "create", "canaries").code == 2
     assert fleet.asked == []

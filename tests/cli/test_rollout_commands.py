@@ -345,6 +345,12 @@ def test_deploy_by_canary_starts_a_rollout_with_the_stages_of_the_server(edgectl
     assert f"edgectl rollout watch {_ID}" in ran.err
 
 
+@pytest.mark.parametrize("strategy", ["rolling", "blue-green", "shadow", "ab"])
+def test_deploy_by_another_strategy_names_it_to_the_server(edgectl: Edgectl, served: Stub, strategy: str) -> None:
+    assert edgectl("deploy", "digits@1.1.0", "--to", "env=prod", "--strategy", strategy).code == 0
+    assert [body["spec"]["strategy"] for body in served.bodies("POST /rollouts")] == [strategy]
+
+
 def test_deploy_by_canary_to_one_device_and_as_a_dry_run(edgectl: Edgectl, served: Stub) -> None:
     assert edgectl("deploy", "digits@1.1.0", "--device", "d-1", "--strategy", "canary", "--dry-run").code == 0
     assert [body["spec"]["selector"] for body in served.bodies("POST /rollouts:plan")] == ["id=d-1"]
@@ -373,5 +379,5 @@ def test_ids_are_completed(edgectl: Edgectl, served: Stub) -> None:
     assert completion.rollouts("r-") == [_ID]
     assert completion.rollouts("x") == []
     assert completion.groups("can") == ["canaries"]
-    served.says("GET /rollouts", problem(500, "internal", "broken"))
-    assert completion.rollouts("") == []
+    served.says("GET /models", problem(500, "internal", "broken"))
+    assert completion.models("") == []

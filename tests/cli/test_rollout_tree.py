@@ -21,7 +21,8 @@ def _drawn(view: RenderableType, width: int = 80) -> str:
 
 _TREE = """\
 digits@1.1.0  running  1 of 2 healthy, 1 pending
-├── ● canary: soaking · 1 per stratum · soak 30s · 1 of 2 healthy, 1 pending
+├── ● canary: soaking · 1 per stratum · soak 30s
+│   █████▒▒▒▒▒ 1 of 2 healthy, 1 pending
 │   ├── ✓ generic-x86_64-ort-small: passed (weak) · verdict advance
 │   │   1 of 1 healthy · by all_healthy · abort e 0.87 of 100
 │   │   every exposed device is healthy past its soak; 1 of 1 healthy: failure
@@ -40,7 +41,8 @@ def test_a_running_rollout() -> None:
 
 _ROLLED_BACK = """\
 digits@1.2.0  rolled_back  1 failed
-└── ✗ canary: failed · 1 per stratum · soak 30s · 0 of 1 healthy, 1 failed
+└── ✗ canary: failed · 1 per stratum · soak 30s
+    ✗✗✗✗✗✗✗✗✗✗ 0 of 1 healthy, 1 failed
     └── ✗ generic-x86_64-ort: failed · verdict roll back
         0 of 1 healthy, 1 failed · by evidence · abort e 12.5 of 200 · promote e
         0.4 of 10

@@ -67,7 +67,7 @@ def test_a_paused_rollout_is_watched_on_and_says_once_what_can_be_done(
         ("running", False, 8),
         ("paused", False, 8),
         ("rolling_back", False, 8),
-        ("regressed", False, 8),
+        ("regressed", False, 7),
         ("awaiting_approval", False, 8),
     ],
 )

@@ -44,6 +44,12 @@ def test_many_runs_are_counted(edgectl: Edgectl) -> None:
     assert (ran.json["runs"], ran.json["broken_runs"]) == (3, 0)
 
 
+def test_many_runs_refuse_what_they_would_ignore(edgectl: Edgectl) -> None:
+    ran = edgectl("sim", "--runs", "3", "--devices", "8", "--loss", "0", "-o", "json")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.told()[0] == "--runs does not go with --devices, --loss"
+
+
 def test_a_spec_that_cannot_be_read_names_the_field(edgectl: Edgectl, tmp_path: Path) -> None:
     spec = {"release": "digits@1.1.0", "selector": "", "stages": [{"name": "a", "size": {"percent": 500}}]}
     ran = edgectl("sim", "-f", "-", stdin=json.dumps(spec))

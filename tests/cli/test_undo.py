@@ -76,6 +76,15 @@ def test_wait_ends_with_how_it_went(edgectl: Edgectl, served: Stub, state: str, 
     assert edgectl("undo", "digits", "--yes", "--wait").code == code
 
 
+def test_what_a_program_reads_of_a_wait_is_one_object(edgectl: Edgectl, served: Stub) -> None:
+    served.says("GET /rollouts/r-7f3a9c", rollout(state="rolling_back"), rollout(state="rolled_back", reason="undone"))
+    ran = edgectl("undo", "digits", "--yes", "--wait", "-o", "json")
+    assert ran.code == 0, ran.err
+    assert ran.json["ended"] == [{"id": "r-7f3a9c", "state": "rolled_back", "reason": "undone"}]
+    assert ran.json["moves"]
+    assert "r-7f3a9c rolling_back" in ran.err
+
+
 def test_json_is_the_answer_and_nothing_to_undo_exits_6(edgectl: Edgectl, served: Stub) -> None:
     assert edgectl("undo", "digits", "--dry-run", "-o", "json").json == answer(rollouts=["r-7f3a9c"])
     served.says(_WHAT, problem(409, "rollout.nothing_to_undo", "no device is told to run it"))

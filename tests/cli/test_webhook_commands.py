@@ -77,7 +77,7 @@ def test_lists_fit_and_show_tells_all(edgectl: Edgectl, fleet: Stub) -> None:
     listed = edgectl("webhook", "list")
     assert max(map(len, listed.out.splitlines())) <= 80
     assert [line.split()[-3] for line in listed.out.splitlines()[1:] if line.startswith("wh-")] == ["on", "off"]
-    assert "held until 2026-01-03T12:05:00" in edgectl("webhook", "show", "wh-1").out
+    assert "held until 2026-01-03 12:05:00" in edgectl("webhook", "show", "wh-1").out
     assert edgectl("webhook", "deliveries", "wh-1", "--state", "dead", "-o", "name").out.split() == ["7", "7"]
     assert fleet.queries("GET /webhooks/wh-1/deliveries")[0]["state"] == "dead"
     assert edgectl("webhook", "deliveries", "wh-1", "--state", "dead", "--delivery", "7").code == 2

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edgefleet_cli.figures import text
+from edgefleet_cli.figures import moment, text
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.session import Session
 
@@ -20,8 +20,8 @@ SHEET = Sheet(
         Column("action", lambda r: text(r.get("action"))),
         Column("matchers", lambda r: text(", ".join(r.get("matchers") or []))),
         Column("model", lambda r: text(r.get("model"))),
-        Column("last used", lambda r: text(r.get("last_used_at"))[:19]),
-        Column("created", lambda r: text(r.get("created_at"))[:19], wide=True),
+        Column("last used", lambda r: moment(r.get("last_used_at"))),
+        Column("created", lambda r: moment(r.get("created_at")), wide=True),
     ],
     lambda r: text(r.get("id")),
 )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgefleet_cli.figures import text
+from edgefleet_cli.figures import moment, text
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.session import Session
 
@@ -17,7 +17,7 @@ SHEET = Sheet(
     "capture keys; make one with `edgectl capture-key new --out FILE`",
     [
         Column("public key", lambda k: text(k.get("public_key")), keep=True),
-        Column("set", lambda k: text(k.get("set_at"))[:19]),
+        Column("set", lambda k: moment(k.get("set_at"))),
         Column("by", lambda k: text(k.get("set_by"))),
     ],
     lambda k: text(k.get("public_key")),

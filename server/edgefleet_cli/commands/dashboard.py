@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgefleet_cli.figures import text
+from edgefleet_cli.figures import moment, text
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.session import Session
 
@@ -14,7 +14,7 @@ LINKS = Sheet(
     "links",
     [
         Column("url", lambda link: text(link.get("url")), keep=True),
-        Column("expires", lambda link: text(link.get("expires_at"))[:19]),
+        Column("expires", lambda link: moment(link.get("expires_at"))),
     ],
     lambda link: text(link.get("url")),
 )

@@ -9,7 +9,7 @@ import typer
 
 from edgefleet_cli import beside, completion
 from edgefleet_cli.commands.release import Ref
-from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT, NotYetError, UsageError
+from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT, UsageError
 from edgefleet_cli.figures import text
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.session import Session
@@ -43,11 +43,9 @@ class Until(StrEnum):
     SERVING = "serving"
 
 
-class Strategy(StrEnum):
-    """How a release reaches its devices."""
-
-    ALL = "all"
-    CANARY = "canary"
+ALL = "all"
+STRATEGIES = ("canary", "rolling", "blue-green", "shadow", "ab")
+"""The named strategies of the server: each is a rollout in stages."""
 
 
 def deploy(  # noqa: PLR0913, PLR0917 - the flags of the command
@@ -63,8 +61,11 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags of the command
     ] = Until.COMMITTED,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which devices would get it.")] = False,
     strategy: Annotated[
-        str, typer.Option("--strategy", metavar="S", help="How: all (at once) or canary (a rollout in stages).")
-    ] = Strategy.ALL.value,
+        str,
+        typer.Option(
+            "--strategy", metavar="S", help="all (at once), or a rollout: canary, rolling, blue-green, shadow, ab."
+        ),
+    ] = ALL,
     shadow: Annotated[
         bool,
         typer.Option(
@@ -90,15 +91,15 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags of the command
     mode = beside.parse(shadow=shadow, split=split, salt=salt, end=end, wait=wait, strategy=strategy)
     if mode is not None:
         raise typer.Exit(beside.run(session, ref, to, device, mode, dry_run=dry_run))
-    if parse_strategy(strategy) is Strategy.CANARY:
+    if parse_strategy(strategy) != ALL:
         if until is Until.SERVING:
             raise UsageError(
-                "--until serving does not go with --strategy canary",
+                f"--until serving does not go with --strategy {strategy}",
                 why="a stage waits until devices have proved the release",
                 next_step="leave --until away",
             )
         selector = to if device is None else f"id={device}"
-        raise typer.Exit(roll_out(session, ref, str(selector), wait=wait, dry_run=dry_run))
+        raise typer.Exit(roll_out(session, ref, str(selector), strategy, wait=wait, dry_run=dry_run))
     raise typer.Exit(_deploy(session, ref, to, device, until=until if wait else None, dry_run=dry_run))
 
 
@@ -133,24 +134,31 @@ def _deploy(
     return code
 
 
-def parse_strategy(strategy: str) -> Strategy:
-    """Return the strategy of that name. Raises NotYetError for the ones that come later."""
-    try:
-        return Strategy(strategy)
-    except ValueError:
-        raise NotYetError(
-            f"the strategy {strategy!r} is not there yet",
-            why=f"this version knows {' and '.join(Strategy)}",
-            next_step="write --strategy canary for a rollout in stages, or --strategy all",
-        ) from None
+def parse_strategy(strategy: str) -> str:
+    """Return the strategy when there is one of that name. Raises UsageError."""
+    if strategy in {ALL, *STRATEGIES}:
+        return strategy
+    raise UsageError(
+        f"there is no strategy {strategy!r}",
+        why=f"{ALL} sets a release at once; {', '.join(STRATEGIES)} are rollouts in stages",
+        next_step="`edgectl rollout strategy` shows them; stages of your own: `edgectl rollout create --stages`, or a spec with -f",
+    )
 
 
-def roll_out(session: Session, ref: str, selector: str, *, wait: bool = False, dry_run: bool = False) -> int:
-    """Start (or only plan) a rollout with the server's stages, tell id and watch line; return the exit code."""
-    from edgefleet_cli import starting
+def strategy_document(ref: str, selector: str, strategy: str) -> dict[str, Any]:
+    """Return the document of a rollout by a named strategy; canary is what the server does without a word."""
     from edgefleet_cli.rollout_spec import RolloutFlags, from_flags
 
-    document = from_flags(RolloutFlags(ref, selector))
+    return from_flags(RolloutFlags(ref, selector, strategy=None if strategy == STRATEGIES[0] else strategy))
+
+
+def roll_out(
+    session: Session, ref: str, selector: str, strategy: str, *, wait: bool = False, dry_run: bool = False
+) -> int:
+    """Start (or only plan) a rollout by a named strategy, tell id and watch line; return the exit code."""
+    from edgefleet_cli import starting
+
+    document = strategy_document(ref, selector, strategy)
     return starting.dry_run(session, document) if dry_run else starting.start(session, document, wait=wait)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,12 +9,14 @@ import typer
 
 from edgefleet_cli import completion
 from edgefleet_cli.commands.device_approval import add_approval_commands
+from edgefleet_cli.commands.device_look import add_look_commands
 from edgefleet_cli.commands.device_task import add_task_commands
 from edgefleet_cli.commands.device_watch import add_watch_command
 from edgefleet_cli.contexts import write_private
+from edgefleet_cli.device_view import device_sheet, errors_of
 from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, UsageError
 from edgefleet_cli.event_view import EVENTS
-from edgefleet_cli.figures import age, error_text, pairs, size, text
+from edgefleet_cli.figures import moment, pairs, text
 from edgefleet_cli.options import parse_duration_s
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.session import Session
@@ -25,72 +26,7 @@ app = typer.Typer(help="Devices: enrol them, see what they run.", no_args_is_hel
 Json = dict[str, Any]
 DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
 
-
-def device_sheet(now: datetime) -> Sheet:
-    """Return how devices are listed; ages are counted from `now`."""
-    return Sheet(
-        "devices; enrol one with `edgectl device enroll`",
-        [
-            Column("id", lambda d: text(d.get("id")), keep=True),
-            Column("profile", lambda d: text(d.get("profile"))),
-            Column("status", lambda d: text(d.get("status"))),
-            Column("models", _models),
-            Column("error", _errors),
-            Column("seen", lambda d: age(d.get("last_seen"), now), right=True),
-            Column("labels", lambda d: pairs(d.get("labels"))),
-            Column("desired", _desired, wide=True),
-            Column("gen", lambda d: f"{d.get('reported_gen')}/{d['desired'].get('gen')}", wide=True, right=True),
-            Column(
-                "free", lambda d: size(d["free_mb"] * 1_000_000) if d.get("free_mb") else "-", wide=True, right=True
-            ),
-            Column("agent", lambda d: text(d.get("agent_version")), wide=True),
-            Column("arch", lambda d: text(d.get("arch")), wide=True),
-        ],
-        lambda d: text(d.get("id")),
-    )
-
-
-def _models(device: Json) -> str:
-    shown = []
-    for model in device.get("models") or []:
-        running = model.get("release") or f"{model.get('model')} -"
-        phase = model.get("phase")
-        beside = _beside(model.get("candidate"))
-        shown.append((running if phase == "committed" else f"{running} ({phase})") + beside)
-    return ", ".join(shown) or "-"
-
-
-def _beside(candidate: Json | None) -> str:
-    """Return what runs beside a model's active version, for its line."""
-    if not candidate:
-        return ""
-    share = f" {candidate.get('share_pct')} %" if candidate.get("mode") == "split" else ""
-    state = candidate.get("state")
-    return f" + {candidate.get('mode')}{share} {candidate.get('release')}" + (
-        "" if state == "running" else f" ({state})"
-    )
-
-
-def _desired(device: Json) -> str:
-    return ", ".join(str(model.get("release")) for model in device["desired"].get("models") or []) or "-"
-
-
-def _errors(device: Json) -> str:
-    refused = device.get("refused")
-    found = [f"{refused.get('code')}: {refused.get('reason')}"] if isinstance(refused, dict) else []
-    found += [told for model in device.get("models") or [] if (told := error_text(model))]
-    return "; ".join(found) or "-"
-
-
-@app.command("list")
-def list_devices(
-    ctx: typer.Context,
-    selector: Annotated[str | None, typer.Option("--selector", "-l", help="e.g. site=berlin,arch!=armv7l.")] = None,
-) -> None:
-    """List devices."""
-    session = Session.of(ctx)
-    page = session.api.pages("/devices", selector=selector)
-    session.out.items(page, device_sheet(session.clock.now()))
+add_look_commands(app)
 
 
 @app.command("show")
@@ -109,7 +45,7 @@ def _show(session: Session, device: Json, sheet: Sheet) -> None:
     out.fields(
         (column.header, column.cell(device)) for column in sheet.columns if column.header not in {"models", "error"}
     )
-    out.fields([("error", _errors(device)), ("certificate until", text(device.get("cert_not_after"))[:19])])
+    out.fields([("error", errors_of(device)), ("certificate until", moment(device.get("cert_not_after")))])
     facts = device.get("facts") or {}
     if facts:
         out.heading("Facts")
@@ -120,8 +56,13 @@ def _show(session: Session, device: Json, sheet: Sheet) -> None:
     telemetry = device.get("telemetry")
     if isinstance(telemetry, dict):
         from edgefleet_cli.health_view import show_health
+        from edgefleet_cli.trends import TRENDS, trends, windows_of
 
         show_health(out, telemetry, session.clock.now())
+        rows = trends(windows_of(session.api, str(device.get("id"))))
+        if any(row["answers"] for row in rows):
+            out.heading("Trend: answers and p95 of the last windows, the newest on the right")
+            out.table(rows, TRENDS)
 
 
 def _fact(value: Any) -> str:
@@ -168,13 +109,33 @@ def measure(
 @app.command("label")
 def label(
     ctx: typer.Context,
-    device_id: DeviceArgument,
-    changes: Annotated[list[str], typer.Argument(metavar="K=V|K-", help="Set a label, or remove it with K-.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID K=V|K-", help="A device, then labels: set, or removed with K-. With -l labels only."
+        ),
+    ],
+    selector: Annotated[
+        str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="Every device that it matches.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With -l: only say which devices it would be.")] = False,
 ) -> None:
-    """Set or remove labels, e.g. `edgectl device label d-1 site=berlin old-`."""
+    """Set or remove labels: `edgectl device label d-1 site=berlin old-`, or of many devices with -l."""
     from edgefleet_cli.api_client import part
 
     session = Session.of(ctx)
+    if selector is not None:
+        from edgefleet_cli.labelling import label_many
+
+        label_many(session, selector, parse_labels(words, removals=True), dry_run=dry_run)
+        return
+    if dry_run or len(words) < 2:
+        raise UsageError(
+            "say a device and its labels" if len(words) < 2 else "--dry-run goes with -l",
+            why="one device is named, many are selected",
+            next_step="`edgectl device label ID site=berlin old-`, or `edgectl device label -l site=lab ring=1`",
+        )
+    device_id, *changes = words
     device = session.api.patch(f"/devices/{part(device_id)}", {"labels": parse_labels(changes, removals=True)})
     sheet = device_sheet(session.clock.now())
     session.out.one(device, sheet, lambda entry: session.out.note(f"{device_id}: {pairs(entry.get('labels'))}"))
@@ -273,7 +234,7 @@ CLAIMS = Sheet(
     "claim tokens",
     [
         Column("id", lambda t: text(t.get("id")), keep=True),
-        Column("expires", lambda t: text(t.get("expires_at"))[:19]),
+        Column("expires", lambda t: moment(t.get("expires_at"))),
         Column("token", lambda t: text(t.get("token"))),
     ],
     lambda t: text(t.get("token")),

@@ -10,18 +10,24 @@ from edgefleet_cli import completion
 from edgefleet_cli.errors import EXIT_TIMEOUT, UsageError
 from edgefleet_cli.event_view import EVENTS
 from edgefleet_cli.figures import pairs, text
+from edgefleet_cli.options import time_of
 from edgefleet_cli.output import Column
 from edgefleet_cli.session import Session
 
 app = typer.Typer(help="The fleet as a whole.", no_args_is_help=True)
 
+LAST = 50
+
 
 def events(  # noqa: PLR0913, PLR0917  # one parameter an option
     ctx: typer.Context,
     limit: Annotated[
-        int, typer.Option("--limit", min=1, help="At most this many; with -f, as many to begin with.")
-    ] = 50,
-    since: Annotated[str | None, typer.Option("--since", help="Only events after this time (RFC 3339).")] = None,
+        int | None,
+        typer.Option("--limit", min=1, help="At most this many, else 50; with -f to begin with, all with --since."),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="T", help="Only events since then: 2h, or RFC 3339.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new events as they come.")] = False,
     rollout: Annotated[
         str | None,
@@ -41,7 +47,8 @@ def events(  # noqa: PLR0913, PLR0917  # one parameter an option
 ) -> None:
     """List what happened, newest first; with -f oldest first, without end (or until --timeout: exit 8)."""
     session = Session.of(ctx)
-    filters = {"rollout": rollout, "kind": kind, "device": device, "since": since}
+    begin = None if since is None else time_of(since, session.clock.now()).isoformat()
+    filters = {"rollout": rollout, "kind": kind, "device": device, "since": begin}
     if not follow:
         if event_type is not None:
             raise UsageError(
@@ -49,13 +56,14 @@ def events(  # noqa: PLR0913, PLR0917  # one parameter an option
                 why="the list of what happened is chosen by --kind",
                 next_step="add -f, or use --kind",
             )
-        session.out.items(session.api.pages("/events", limit=limit, **filters), EVENTS)
+        session.out.items(session.api.pages("/events", limit=limit or LAST, **filters), EVENTS)
         return
     from edgefleet_cli.following import Follower, show_line
 
     follower = Follower(session.api, session.out, session.clock, {**filters, "type": event_type})
     is_first = True
-    for event in follower.follow(limit=limit, wait_s=session.options.timeout_s):
+    first = limit or (None if begin else LAST)
+    for event in follower.follow(limit=first, wait_s=session.options.timeout_s):
         if session.out.is_for_eyes:
             show_line(session.out, event)
         else:
@@ -69,7 +77,7 @@ def summary(ctx: typer.Context) -> None:
     """Show counts of devices by status, profile and model version."""
     session = Session.of(ctx)
     figures = session.api.get("/fleet/summary")
-    session.out.document(figures, lambda: _show(session, figures))
+    session.out.facts(figures, lambda: _show(session, figures))
 
 
 MODELS = [

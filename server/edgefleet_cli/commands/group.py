@@ -41,6 +41,20 @@ def create(
     session.out.one(group, SHEET, lambda entry: _show(session, entry))
 
 
+@app.command("change")
+def change(
+    ctx: typer.Context,
+    name: Name,
+    selector: Annotated[str, typer.Option("--selector", "-l", metavar="SELECTOR", help="e.g. site=berlin,ring=2.")],
+) -> None:
+    """Give a group another selector; refused while an open rollout names it."""
+    from edgefleet_cli.api_client import part
+
+    session = Session.of(ctx)
+    group = session.api.patch(f"/groups/{part(name)}", {"selector": selector})
+    session.out.one(group, SHEET, lambda entry: _show(session, entry))
+
+
 @app.command("list")
 def list_groups(ctx: typer.Context) -> None:
     """List groups with how many devices each has now."""
@@ -65,7 +79,7 @@ def _show(session: Session, group: Json) -> None:
 def members(ctx: typer.Context, name: Name) -> None:
     """List the devices that are in a group now."""
     from edgefleet_cli.api_client import part
-    from edgefleet_cli.commands.device import device_sheet
+    from edgefleet_cli.device_view import device_sheet
 
     session = Session.of(ctx)
     page = session.api.pages(f"/groups/{part(name)}/members")

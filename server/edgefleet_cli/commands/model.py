@@ -7,12 +7,28 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli import completion
-from edgefleet_cli.figures import text
+from edgefleet_cli.figures import moment, text
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.release_view import RELEASES
 from edgefleet_cli.session import Session
 
 app = typer.Typer(help="Models: named lines of releases.", no_args_is_help=True)
+aliases = typer.Typer(help="Aliases: names of releases that move, `model@alias`.", no_args_is_help=True)
+app.add_typer(aliases, name="alias")
+
+Name = Annotated[str, typer.Argument(metavar="MODEL", autocompletion=completion.models)]
+Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="e.g. stable.")]
+
+ALIASES = Sheet(
+    "aliases of this model; set one with `edgectl model alias set MODEL ALIAS VERSION`",
+    [
+        Column("alias", lambda a: f"{a.get('model')}@{a.get('alias')}", keep=True),
+        Column("version", lambda a: text(a.get("version"))),
+        Column("set", lambda a: moment(a.get("set_at"))),
+        Column("by", lambda a: text(a.get("set_by"))),
+    ],
+    lambda a: f"{a.get('model')}@{a.get('alias')}",
+)
 
 
 SHEET = Sheet(
@@ -22,7 +38,7 @@ SHEET = Sheet(
         Column("releases", lambda m: text(m.get("releases")), right=True),
         Column("latest", lambda m: text(m.get("latest"))),
         Column("state", lambda m: text(m.get("latest_state"))),
-        Column("created", lambda m: text(m.get("created_at"))[:19]),
+        Column("created", lambda m: moment(m.get("created_at"))),
     ],
     lambda m: text(m.get("name")),
 )
@@ -51,3 +67,36 @@ def show(
         session.out.items(session.api.pages("/releases", model=name), RELEASES)
 
     session.out.one(model, SHEET, for_eyes)
+
+
+def _alias_path(model: str, alias: str = "") -> str:
+    from edgefleet_cli.api_client import part
+
+    path = f"/models/{part(model)}/aliases"
+    return f"{path}/{part(alias)}" if alias else path
+
+
+@aliases.command("list")
+def list_aliases(ctx: typer.Context, model: Name) -> None:
+    """List the aliases of a model, and the version that each stands for now."""
+    session = Session.of(ctx)
+    session.out.items(session.api.get(_alias_path(model)), ALIASES)
+
+
+@aliases.command("set")
+def set_alias(
+    ctx: typer.Context, model: Name, alias: Alias, version: Annotated[str, typer.Argument(metavar="VERSION")]
+) -> None:
+    """Let an alias stand for a version from now on; what was rolled out by it does not follow."""
+    session = Session.of(ctx)
+    found = session.api.put(_alias_path(model, alias), {"version": version})
+    session.out.one(found, ALIASES, lambda one: session.out.note(f"{model}@{alias} is {text(one.get('ref'))} now"))
+
+
+@aliases.command("remove")
+def remove_alias(ctx: typer.Context, model: Name, alias: Alias) -> None:
+    """Remove an alias; its release stays."""
+    session = Session.of(ctx)
+    session.confirm(f"Remove the alias {model}@{alias}?")
+    session.api.delete(_alias_path(model, alias))
+    session.out.note(f"removed {model}@{alias}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli import model_flags as flags
-from edgefleet_cli.commands.deploy import Strategy, note_skipped, parse_strategy
+from edgefleet_cli.commands.deploy import ALL, note_skipped, parse_strategy, strategy_document
 from edgefleet_cli.errors import UsageError
 from edgefleet_cli.release_view import RELEASES, exit_code, is_over, show_result
 from edgefleet_cli.session import Session
@@ -21,7 +21,7 @@ MeasureOn = Annotated[
     ),
 ]
 How = Annotated[
-    str, typer.Option("--strategy", metavar="S", help="How to deploy: all (at once) or canary (in stages).")
+    str, typer.Option("--strategy", metavar="S", help="How to deploy: all (at once), or canary, rolling … in stages.")
 ]
 
 
@@ -151,13 +151,12 @@ def _show(session: Session, release: dict[str, Any], *, deploys: bool) -> None:
         session.out.note(f"{release['ref']} has no bundle: nothing was signed")
 
 
-def _deploy(session: Session, ref: str, selector: str, strategy: Strategy) -> None:
-    if strategy is Strategy.CANARY:
-        from edgefleet_cli.rollout_spec import RolloutFlags, from_flags
+def _deploy(session: Session, ref: str, selector: str, strategy: str) -> None:
+    if strategy != ALL:
         from edgefleet_cli.rollout_view import next_steps
         from edgefleet_cli.starting import rollouts_of
 
-        rollout = rollouts_of(session).create(from_flags(RolloutFlags(ref, selector)))
+        rollout = rollouts_of(session).create(strategy_document(ref, selector, strategy))
         session.out.note(f"rollout {rollout['id']} is {rollout['state']}; {next_steps(rollout)}")
         return
     from edgefleet_cli.deploying import Deployer

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli import completion
-from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, UsageError
+from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT, UsageError
 from edgefleet_cli.figures import counted, text
 from edgefleet_cli.rollout_spec import OnFail, Promote, RolloutFlags, from_flags, read_document
 from edgefleet_cli.session import Session
@@ -19,6 +19,8 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="Rollout id.", autocomplet
 File = Annotated[str | None, typer.Option("--file", "-f", metavar="F", help="Spec in YAML or JSON; - is stdin.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="R", help="Why; it is kept with the rollout.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Watch it until it is over: exit 0 finished, 7 not, 8 timed out.")]
+
+_REFUSED = frozenset({"rolled_back", "cancelled"})
 
 
 @app.command("create")
@@ -34,7 +36,7 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
     ] = None,
     soak: Annotated[str | None, typer.Option("--soak", metavar="T", help="How long each stage is watched.")] = None,
     strategy: Annotated[
-        str | None, typer.Option("--strategy", metavar="S", help="canary, blue-green, shadow or ab, instead of stages.")
+        str | None, typer.Option("--strategy", metavar="S", help="canary, rolling, blue-green, shadow or ab.")
     ] = None,
     promote: Annotated[Promote | None, typer.Option("--promote", help="What a stage needs to pass.")] = None,
     on_fail: Annotated[OnFail | None, typer.Option("--on-fail", help="What happens where a stage failed.")] = None,
@@ -113,17 +115,61 @@ def strategy(
 @app.command("list")
 def list_rollouts(
     ctx: typer.Context,
-    state: Annotated[str | None, typer.Option("--state", help="Only in this state, e.g. running.")] = None,
+    state: Annotated[
+        str | None, typer.Option("--state", help="Only in this state, e.g. running, regressed; commas between.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Only of this model.", autocompletion=completion.models)
     ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many.")] = None,
+    watching: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing them as they change.")] = False,
 ) -> None:
-    """List rollouts, newest first."""
-    from edgefleet_cli.rollout_view import rollout_sheet
+    """List rollouts, newest first; those that finished and turned out bad afterwards are named below."""
+    from edgefleet_cli.rollout_view import regressed_lines, rollout_sheet
 
     session = Session.of(ctx)
-    page = session.api.pages("/rollouts", state=state, model=model)
+
+    def ask() -> Json:
+        return session.api.pages("/rollouts", state=state, model=model, limit=limit)
+
+    if watching:
+        from edgefleet_cli.looking import look_on
+
+        look_on(session, ask, lambda: rollout_sheet(session.clock.now()))
+        raise typer.Exit(EXIT_TIMEOUT)
+    page = ask()
     session.out.items(page, rollout_sheet(session.clock.now()))
+    for line in regressed_lines(page["items"]):
+        session.out.note(line)
+
+
+@app.command("history")
+def history(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", autocompletion=completion.models)],
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many.")] = 20,
+) -> None:
+    """List what was rolled out of a model, newest first: which release, how it ended, how long it took, by whom."""
+    from edgefleet_cli.rollout_view import HISTORY
+
+    session = Session.of(ctx)
+    session.out.items(session.api.pages("/rollouts", model=model, limit=limit), HISTORY)
+
+
+@app.command("status")
+def status(ctx: typer.Context, rollout_id: Id, wait: Wait = False) -> None:
+    """Say in one line how a rollout stands. Exit 0 finished, 7 it ended otherwise, 8 it goes on; with --wait when it is over."""
+    from edgefleet_cli.rollout_view import exit_code, rollout_sheet, status_line
+    from edgefleet_cli.starting import rollouts_of
+    from edgefleet_cli.starting import watch as watch_on
+
+    session = Session.of(ctx)
+    rollout = rollouts_of(session).get(rollout_id)
+    if wait:
+        raise typer.Exit(watch_on(session, rollout))
+    sheet = rollout_sheet(session.clock.now())
+    session.out.one(rollout, sheet, lambda entry: session.out.prose(status_line(entry)))
+    raise typer.Exit(exit_code(rollout))
 
 
 @app.command("show")
@@ -220,14 +266,24 @@ def devices(
     rollout_id: Id,
     state: Annotated[str | None, typer.Option("--state", help="Only in this state, e.g. failed.")] = None,
     stage: Annotated[str | None, typer.Option("--stage", metavar="N", help="Only of this stage.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many.")] = None,
+    watching: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing them as they change.")] = False,
 ) -> None:
     """List the devices of a rollout, with state and reason."""
     from edgefleet_cli.api_client import part
     from edgefleet_cli.rollout_view import device_sheet
 
     session = Session.of(ctx)
-    page = session.api.pages(f"/rollouts/{part(rollout_id)}/devices", state=state, stage=stage)
-    session.out.items(page, device_sheet())
+
+    def ask() -> Json:
+        return session.api.pages(f"/rollouts/{part(rollout_id)}/devices", limit=limit, state=state, stage=stage)
+
+    if watching:
+        from edgefleet_cli.looking import look_on
+
+        look_on(session, ask, device_sheet)
+        raise typer.Exit(EXIT_TIMEOUT)
+    session.out.items(ask(), device_sheet())
 
 
 @app.command("pause")
@@ -272,9 +328,10 @@ def deny(
     rollout_id: Id,
     reason: Annotated[str, typer.Option("--reason", metavar="R", help="Why not; it is kept with the rollout.")],
     stratum: Annotated[str | None, typer.Option("--stratum", metavar="S", help="Only this stratum.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch it until it has ended so: exit 0, 7 otherwise.")] = False,
 ) -> None:
     """Refuse the stages that wait for an approval: what the rollout brought there goes back."""
-    _act(ctx, rollout_id, "deny", {"reason": reason, "stratum": stratum})
+    _act(ctx, rollout_id, "deny", {"reason": reason, "stratum": stratum}, wait=wait, wanted=_REFUSED)
 
 
 @app.command("abort")

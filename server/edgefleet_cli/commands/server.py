@@ -123,7 +123,7 @@ def check(ctx: typer.Context, data: Data, broker: Broker = None) -> None:
     if done.returncode != 0:
         raise typer.Exit(done.returncode)
     facts = json.loads(done.stdout)
-    session.out.document(facts, lambda: session.out.fields(flat_fields(facts)))
+    session.out.facts(facts, lambda: session.out.fields(flat_fields(facts)))
 
 
 @app.command("openapi")

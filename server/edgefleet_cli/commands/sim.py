@@ -56,6 +56,8 @@ def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
     Exit 0 when every promise was kept, 1 when one was broken; the seed and the flags tell the same story again.
     """
     session = Session.of(ctx)
+    if runs:
+        _refuse_ignored(ctx)
     names = [f"profile-{number}" for number in range(profiles)]
     fleet = {name: devices // profiles + (place < devices % profiles) for place, name in enumerate(names)}
     scenario: Json = {
@@ -83,6 +85,27 @@ def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
         rows = [{"stage": name, "state": state} for name, state in (told.get("stages") or {}).items()]
         session.out.rows(told, rows, STAGES)
     raise typer.Exit(EXIT_FAILED if told.get("broken") else EXIT_OK)
+
+
+_OF_RUNS = frozenset({"runs", "seed"})
+
+
+def _refuse_ignored(ctx: typer.Context) -> None:
+    """Raise UsageError when a flag was given that drawn scenarios pay no attention to."""
+    given = [
+        param.opts[0]
+        for param in ctx.command.params
+        if param.expose_value
+        and param.name not in _OF_RUNS
+        and param.name is not None
+        and getattr(ctx.get_parameter_source(param.name), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        raise UsageError(
+            f"--runs does not go with {', '.join(given)}",
+            why="each run draws a scenario of its own: fleet, faults and spec",
+            next_step="leave --runs away to simulate one scenario with these flags, or give only --runs and --seed",
+        )
 
 
 def run(request: Json) -> Json:

@@ -17,7 +17,7 @@ def version(ctx: typer.Context) -> None:
     """Show the version of edgectl, of Python and the platform."""
     session = Session.of(ctx)
     known = facts()
-    session.out.document(dict(known), lambda: session.out.fields(known.items()))
+    session.out.facts(dict(known), lambda: session.out.fields(known.items()))
 
 
 def completion(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgefleet_cli.figures import text
+from edgefleet_cli.figures import moment, text
 from edgefleet_cli.options import parse_duration_s
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.session import Session
@@ -20,10 +20,10 @@ SHEET = Sheet(
         Column("id", lambda t: text(t.get("id")), keep=True),
         Column("name", lambda t: text(t.get("name"))),
         Column("role", lambda t: text(",".join(t.get("roles") or []))),
-        Column("created", lambda t: text(t.get("created_at"))[:19]),
-        Column("expires", lambda t: text(t.get("expires_at"))[:19]),
-        Column("last used", lambda t: text(t.get("last_used_at"))[:19]),
-        Column("revoked", lambda t: text(t.get("revoked_at"))[:19]),
+        Column("created", lambda t: moment(t.get("created_at"))),
+        Column("expires", lambda t: moment(t.get("expires_at"))),
+        Column("last used", lambda t: moment(t.get("last_used_at"))),
+        Column("revoked", lambda t: moment(t.get("revoked_at"))),
     ],
     lambda t: text(t.get("id")),
 )

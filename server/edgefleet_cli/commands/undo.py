@@ -10,6 +10,7 @@ from edgefleet_cli import completion
 from edgefleet_cli.errors import EXIT_OK
 from edgefleet_cli.figures import counted, size, text
 from edgefleet_cli.output import Column, Sheet
+from edgefleet_cli.rollout_view import exit_code
 from edgefleet_cli.session import Session
 
 Json = dict[str, Any]
@@ -59,9 +60,11 @@ def undo(
         ids = ", ".join(done.get("rollouts") or [])
         session.out.note(f"{counted(done.get('devices') or 0, 'device')} going back in {ids}")
         session.out.note(f"watch: `edgectl rollout watch {(done.get('rollouts') or [''])[0]}`")
-    else:
+    if wait:
+        raise typer.Exit(_wait(session, done))
+    if not session.out.is_for_eyes:
         session.out.rows(done, done.get("moves") or [], MOVES)
-    raise typer.Exit(_wait(session, done) if wait else EXIT_OK)
+    raise typer.Exit(EXIT_OK)
 
 
 def _show(session: Session, answer: Json | None, plan: Json) -> None:
@@ -88,10 +91,18 @@ def _cost(plan: Json) -> str:
 
 
 def _wait(session: Session, done: Json) -> int:
-    from edgefleet_cli.starting import rollouts_of, settle
+    """Wait until the rollouts that take devices back are over; what a program reads is one answer, with how each ended."""
+    from edgefleet_cli.starting import rollouts_of, watch
 
-    code = EXIT_OK
+    code, ended = EXIT_OK, []
+    rollouts = rollouts_of(session)
     for rollout_id in done.get("rollouts") or []:
-        rollout = rollouts_of(session).get(rollout_id)
-        code = max(code, settle(session, rollout, wait=True, wanted=frozenset({"rolled_back"})))
+        if session.out.is_for_eyes:
+            code = max(code, watch(session, rollouts.get(rollout_id), frozenset({"rolled_back"})))
+            continue
+        rollout = rollouts.await_end(rollouts.get(rollout_id), wait_s=session.options.timeout_s)
+        code = max(code, EXIT_OK if rollout.get("state") == "rolled_back" else exit_code(rollout))
+        ended.append({"id": rollout_id, "state": rollout.get("state"), "reason": rollout.get("reason")})
+    if not session.out.is_for_eyes:
+        session.out.rows({**done, "ended": ended}, done.get("moves") or [], MOVES)
     return code

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli.errors import CliError, UsageError
-from edgefleet_cli.figures import text
+from edgefleet_cli.figures import moment, text
 from edgefleet_cli.options import parse_duration_s
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.session import Session
@@ -24,7 +24,7 @@ def state_of(webhook: Json) -> str:
     if not webhook.get("is_enabled"):
         return "off"
     held = webhook.get("held_until")
-    return f"held until {str(held)[:19]}" if held else "on"
+    return f"held until {moment(held)}" if held else "on"
 
 
 SHEET = Sheet(
@@ -37,7 +37,7 @@ SHEET = Sheet(
         Column("state", state_of),
         Column("pending", lambda w: text(w.get("pending")), right=True),
         Column("dead", lambda w: text(w.get("dead")), right=True),
-        Column("created", lambda w: text(w.get("created_at"))[:19], wide=True),
+        Column("created", lambda w: moment(w.get("created_at")), wide=True),
     ],
     lambda w: text(w.get("id")),
 )
@@ -45,12 +45,12 @@ DELIVERIES = Sheet(
     "deliveries",
     [
         Column("id", lambda d: text(d.get("id")), right=True, keep=True),
-        Column("created", lambda d: text(d.get("created_at"))[:19]),
+        Column("created", lambda d: moment(d.get("created_at"))),
         Column("type", lambda d: text(d.get("type"))),
         Column("state", lambda d: text(d.get("state"))),
         Column("tries", lambda d: text(d.get("attempts_made")), right=True),
         Column("status", lambda d: text(d.get("status"))),
-        Column("next", lambda d: text(d.get("next_at"))[:19], wide=True),
+        Column("next", lambda d: moment(d.get("next_at")), wide=True),
         Column("message", lambda d: text(d.get("message_id")), wide=True),
         Column("error", lambda d: text(d.get("error"))),
     ],
@@ -194,7 +194,7 @@ def _show(session: Session, webhook: Json) -> None:
             ("why", text(webhook.get("disabled_reason"))),
             ("pending", text(webhook.get("pending"))),
             ("dead", text(webhook.get("dead"))),
-            ("created", f"{text(webhook.get('created_at'))[:19]} by {text(webhook.get('created_by'))}"),
+            ("created", f"{moment(webhook.get('created_at'))} by {text(webhook.get('created_by'))}"),
             *((f"secret {at}", _ends(one)) for at, one in enumerate(secrets, start=1)),
         ]
     )
@@ -202,8 +202,8 @@ def _show(session: Session, webhook: Json) -> None:
 
 def _ends(secret: Json) -> str:
     ends = secret.get("expires_at")
-    told = f"made {text(secret.get('created_at'))[:19]}"
-    return f"{told}, signs until {str(ends)[:19]}" if ends else told
+    told = f"made {moment(secret.get('created_at'))}"
+    return f"{told}, signs until {moment(ends)}" if ends else told
 
 
 def _show_delivery(session: Session, delivery: Json) -> None:
@@ -214,7 +214,7 @@ def _show_delivery(session: Session, delivery: Json) -> None:
             ("type", text(delivery.get("type"))),
             ("state", text(delivery.get("state"))),
             ("error", text(delivery.get("error"))),
-            ("next try", text(delivery.get("next_at"))[:19] if delivery.get("state") == _PENDING else ""),
+            ("next try", moment(delivery.get("next_at")) if delivery.get("state") == _PENDING else ""),
         ]
     )
     if delivery.get("attempts"):
@@ -223,7 +223,7 @@ def _show_delivery(session: Session, delivery: Json) -> None:
 
 
 _TRIES = [
-    Column("at", lambda a: text(a.get("at"))[:19], keep=True),
+    Column("at", lambda a: moment(a.get("at")), keep=True),
     Column("ms", lambda a: text(a.get("took_ms")), right=True),
     Column("status", lambda a: text(a.get("status"))),
     Column("error", lambda a: text(a.get("error"))),

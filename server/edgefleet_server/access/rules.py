@@ -105,6 +105,7 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("POST", "/groups"): Role.OPERATOR,
     ("GET", "/groups/{name}"): Role.VIEWER,
     ("GET", "/groups/{name}/members"): Role.VIEWER,
+    ("PATCH", "/groups/{name}"): Role.OPERATOR,
     ("DELETE", "/groups/{name}"): Role.OPERATOR,
 }
 

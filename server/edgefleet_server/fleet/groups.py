@@ -2,7 +2,7 @@
 
 Rules:
 1. A group's selector may not use `group`: membership never recurses.
-2. A group that something unfinished names stays: guards say who needs it, and `pin` keeps it while such a thing is made.
+2. A group that something unfinished names stays as it is: guards say who needs it, and `pin` keeps it while such a thing is made.
 """
 
 import re
@@ -50,18 +50,25 @@ class GroupBook:
                 f"{name[:80]!r} cannot be the name of a group.",
                 next_step="Use 1 to 63 lower-case letters, digits and '-', beginning and ending with a letter or digit.",
             )
-        parsed = rules.parse_selector(selector)
-        if parsed.asks_for_groups():
-            raise BadSelectorError(
-                f"The selector of the group {name!r} asks for a group itself; groups cannot be made of groups.",
-                next_step="Write the other group's selector in its place: `edgectl group show NAME` prints it.",
-            )
+        parsed = _plain_selector(name, selector)
         row = FleetGroup(name=name, selector=str(parsed), created_at=self._clock.now(), created_by=by[:80])
         with self._db.session() as session:
             if not store.add_group(session, row):
                 raise GroupExistsError(
                     f"There is a group {name!r} already.", next_step=f"See it with `edgectl group show {name}`."
                 )
+            return _counted(session, [row])[0]
+
+    def change(self, name: str, selector: str) -> Group:
+        """Give a group another selector. Raises GroupUnknownError, BadSelectorError, GroupInUseError."""
+        parsed = _plain_selector(name, selector)
+        with self._db.session() as session:
+            row = _known(session, name, lock=True)
+            if row.selector != str(parsed):
+                self._check_free(name)
+                row.selector = str(parsed)
+                session.add(row)
+                session.flush()
             return _counted(session, [row])[0]
 
     def get(self, name: str) -> Group:
@@ -84,13 +91,17 @@ class GroupBook:
         """Remove a group. Raises GroupUnknownError, GroupInUseError."""
         with self._db.session() as session:
             row = _known(session, name, lock=True)
-            for guard in self._guards:
-                reason = guard(name)
-                if reason is not None:
-                    raise GroupInUseError(
-                        f"The group {name!r} is needed: {reason}.", next_step="Wait until that has ended, or end it."
-                    )
+            self._check_free(name)
             session.delete(row)
+
+    def _check_free(self, name: str) -> None:
+        """Raise GroupInUseError when something unfinished names the group; in the transaction that holds its row."""
+        for guard in self._guards:
+            reason = guard(name)
+            if reason is not None:
+                raise GroupInUseError(
+                    f"The group {name!r} is needed: {reason}.", next_step="Wait until that has ended, or end it."
+                )
 
     def pin(self, selector: str) -> None:
         """Keep the groups that a selector names until the caller's transaction ends. Raises BadSelectorError.
@@ -104,6 +115,17 @@ class GroupBook:
             there = store.share_groups(session, names)
             if there != names:
                 selecting.check_known(names, {row.name: row for row in store.groups(session)})
+
+
+def _plain_selector(name: str, selector: str) -> rules.Selector:
+    """Return a group's selector. Raises BadSelectorError, also when it asks for a group itself."""
+    parsed = rules.parse_selector(selector)
+    if parsed.asks_for_groups():
+        raise BadSelectorError(
+            f"The selector of the group {name!r} asks for a group itself; groups cannot be made of groups.",
+            next_step="Write the other group's selector in its place: `edgectl group show NAME` prints it.",
+        )
+    return parsed
 
 
 def _known(session: Session, name: str, *, lock: bool = False) -> FleetGroup:

@@ -23,6 +23,7 @@ from edgefleet_server.fleet.schemas import (
     DeployIn,
     DeviceIn,
     EnrollmentIn,
+    GroupChangeIn,
     GroupIn,
     LabelsIn,
     TaskIn,
@@ -284,6 +285,11 @@ def _add_group_routes(router: APIRouter, parts: Parts) -> None:
         """List the live devices in a group, in order of id."""
         found, total = fleet.reader.devices(fleet.groups.members_selector(name), page.after, page.limit)
         return _listed(found, page, total, lambda view: view.id)
+
+    @router.patch("/groups/{name}", operation_id="update_group")
+    def update_group(name: str, wanted: GroupChangeIn, _caller: Operator) -> Group:
+        """Give a group that nothing unfinished names another selector."""
+        return fleet.groups.change(name, wanted.selector)
 
     @router.delete("/groups/{name}", operation_id="delete_group", status_code=204, response_class=Response)
     def delete_group(name: str, expected: IfMatch, dry_run: DryRun, _caller: Operator) -> Response:

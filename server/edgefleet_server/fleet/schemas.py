@@ -85,6 +85,12 @@ class GroupIn(_In):
     selector: str = Field(max_length=4096)
 
 
+class GroupChangeIn(_In):
+    """Another selector for a group ("" = every device)."""
+
+    selector: str = Field(max_length=4096)
+
+
 class TaskIn(_In):
     """A task for one device. lines, contains: of `logs`. what, model: of `restart` (the agent, or a model's worker)."""
 

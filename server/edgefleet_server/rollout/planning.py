@@ -7,9 +7,9 @@ Source: design README §7.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.rollout.costing import NO_COST, PlanCost
@@ -22,7 +22,7 @@ from edgefleet_server.rollout.quality_planning import OUT_OF_REACH, out_of_reach
 from edgefleet_server.rollout.reading import duration_text
 from edgefleet_server.rollout.rules import devices_needed, rule_for
 from edgefleet_server.rollout.shape import PIN_LABEL, Mode, profile_of
-from edgefleet_server.rollout.spec import stage_text
+from edgefleet_server.rollout.spec import dump_spec, stage_text
 
 MAX_DEVICES_SHOWN: Final = 50
 SHORT_ACK: Final = timedelta(minutes=1)
@@ -111,7 +111,7 @@ class ExcludedDevice:
 
 @dataclass(frozen=True, slots=True)
 class PlanView:
-    """The plan of a rollout. ok: no finding is an error. power: what each stratum's stages can find out."""
+    """The plan of a rollout. ok: no finding is an error. power: what each stratum's stages can find out. spec: in normal form."""
 
     release: str
     selector: str
@@ -123,6 +123,7 @@ class PlanView:
     excluded: tuple[ExcludedDevice, ...]
     cost: PlanCost = NO_COST
     power: tuple[StratumPower, ...] = ()
+    spec: Mapping[str, Any] = field(default_factory=dict)
 
 
 def plan(
@@ -167,6 +168,7 @@ def plan(
         stages=tuple(_stage_view(spec, index, strata) for index in range(len(spec.stages))),
         excluded=(*_excluded(spec, groups, fit), *map(_pinned, pinned)),
         power=tuple(_power(spec, stratum) for stratum in strata) if with_power else (),
+        spec=dump_spec(spec),
     )
 
 

@@ -37,10 +37,17 @@ _CANARY: Final = (
     _stage("half", Size(percent=50), _MINUTES),
     _stage("rest", _ALL, timedelta()),
 )
+_ROLLING: Final = (
+    _stage("quarter", Size(percent=25, min=2), _MINUTES),
+    _stage("half", Size(percent=50), _MINUTES),
+    _stage("three-quarters", Size(percent=75), _MINUTES),
+    _stage("rest", _ALL, timedelta()),
+)
 STRATEGIES: Final = {
     one.name: one
     for one in (
         Strategy("canary", "a few devices first, then half, then all; each step on evidence", _CANARY),
+        Strategy("rolling", "a quarter of the devices after the other; each step on evidence", _ROLLING),
         Strategy(
             "blue-green",
             "runs beside what serves on every device, then all switch at a person's word",

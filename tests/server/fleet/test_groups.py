@@ -139,6 +139,19 @@ def test_a_guard_keeps_a_group(house: House) -> None:
     house.fleet.groups.delete("free")
 
 
+def test_a_group_gets_another_selector_unless_something_names_it(client: TestClient, house: House) -> None:
+    house.device(labels={"env": "prod"})
+    client.post("groups", json={"name": "prod", "selector": "env=test"})
+    changed = client.patch("groups/prod", json={"selector": " env = prod "})
+    assert (changed.status_code, changed.json()["selector"], changed.json()["devices"]) == (200, "env=prod", 1)
+    assert changed.json()["created_by"] == "ann"
+    house.fleet.add_group_guard(lambda _name: "rollout r-1 names it")
+    assert client.patch("groups/prod", json={"selector": "env=prod"}).status_code == 200, "nothing changes"
+    refused = client.patch("groups/prod", json={"selector": "env=test"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "group.in_use")
+    assert house.fleet.groups.get("prod").selector == "env=prod"
+
+
 def test_a_group_is_not_removed_while_something_that_names_it_is_made(house: House) -> None:
     house.fleet.groups.create("prod", "", "ann")
 
@@ -286,6 +299,10 @@ def test_groups_over_the_api(client: TestClient, house: House) -> None:
         ("GET", "groups/none", None, 404, "group.unknown"),
         ("GET", "groups/none/members", None, 404, "group.unknown"),
         ("DELETE", "groups/none", None, 404, "group.unknown"),
+        ("PATCH", "groups/none", {"selector": ""}, 404, "group.unknown"),
+        ("PATCH", "groups/all", {"selector": "a b"}, 422, "fleet.bad_selector"),
+        ("PATCH", "groups/all", {"selector": "group=all"}, 422, "fleet.bad_selector"),
+        ("PATCH", "groups/all", {"name": "b", "selector": ""}, 422, "request.invalid"),
     ],
 )
 def test_refusals_say_what_and_what_next(

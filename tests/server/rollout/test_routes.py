@@ -42,6 +42,17 @@ def test_a_viewer_looks_and_steers_nothing(world: World) -> None:
     assert world.view(rollout).state == "running"
 
 
+def test_a_plan_has_the_spec_in_the_form_in_which_a_rollout_of_it_has_it(world: World) -> None:
+    world.enrol(2)
+    world.release("1.0.0")
+    short = {"release": "digits@1.0.0", "selector": " profile in ( generic-x86_64-ort ) ", "strategy": "canary"}
+    client = client_of(world, Role.OPERATOR)
+    planned = client.post(f"{HOST}/rollouts:plan", json=short).json()["spec"]
+    made = client.post(f"{HOST}/rollouts", json=short).json()["spec"]
+    assert planned == made
+    assert client.post(f"{HOST}/rollouts:plan", json=planned).json()["spec"] == planned
+
+
 @pytest.mark.parametrize(
     ("then", "refused"),
     [

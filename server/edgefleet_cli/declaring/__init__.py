@@ -1,0 +1,1 @@
+"""Declarative files: what a fleet should have, as documents that `apply` takes and `get -o yaml` writes."""

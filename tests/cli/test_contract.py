@@ -1,0 +1,223 @@
+"""The contract of output: every command that reads, against a server without anything and one with a fleet, in every format.
+
+The tree itself is walked: a command that is in no table here fails the test, so that none is forgotten.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edgefleet_cli.pages import leaves
+from edgefleet_cli.tree import build
+from edgefleet_server.access.model import Role
+from edgefleet_server.alerting.model import AlertAction
+from tests.cli.conftest import Edgectl
+from tests.server.dashboard.fleet import ORT, Fleet, staged
+from tests.server.dashboard.serving import served
+
+FORMS = ("table", "wide", "json", "yaml", "name", "csv")
+
+LISTS: dict[str, tuple[str, ...]] = {
+    "model list": (),
+    "release list": (),
+    "rollout list": (),
+    "rollout strategy": (),
+    "device list": (),
+    "group list": (),
+    "profile list": (),
+    "token list": (),
+    "webhook list": (),
+    "alert-receiver list": (),
+    "audit list": (),
+    "context list": (),
+    "config view": (),
+    "events": (),
+    "get": ("group",),
+}
+"""Commands whose answer has `items`; they need no object."""
+
+FACTS: dict[str, tuple[str, ...]] = {
+    "fleet summary": (),
+    "whoami": (),
+    "version": (),
+    "doctor": (),
+    "top": (),
+    "export": (),
+}
+"""Commands whose answer is something else, and that need no object."""
+
+OBJECTS: dict[str, tuple[str, ...]] = {
+    "model show": ("digits",),
+    "release show": ("digits@1.1.0",),
+    "release devices": ("digits@1.1.0",),
+    "release performance": ("digits@1.1.0",),
+    "rollout show": ("GOOD",),
+    "rollout plan": ("GOOD",),
+    "rollout explain": ("GOOD",),
+    "rollout devices": ("GOOD",),
+    "rollout status": ("GOOD",),
+    "rollout history": ("digits",),
+    "device show": ("DEVICE",),
+    "device events": ("DEVICE",),
+    "device explain": ("DEVICE",),
+    "device tasks": ("DEVICE",),
+    "group show": ("yard",),
+    "group members": ("yard",),
+    "profile show": (ORT,),
+    "profile cost": (ORT,),
+    "webhook show": ("WEBHOOK",),
+    "webhook deliveries": ("WEBHOOK",),
+}
+"""Commands that read what a fleet has."""
+
+ELSEWHERE = {
+    "capture-key show": "tests/cli/test_captures.py",
+    "context show": "tests/cli/test_contexts.py",
+    "device watch": "tests/cli/test_watching.py: a stream",
+    "device logs": "tests/cli/test_device_tasks.py: asks the device",
+    "diff": "tests/cli/test_declaring.py",
+    "model alias list": "tests/cli/test_more_commands.py",
+    "profile validate": "tests/cli/test_profile_commands.py: a file",
+    "profile schema": "tests/cli/test_profile_commands.py: a schema, always JSON",
+    "release report": "tests/cli/test_release_commands.py: a file",
+    "rollout lint": "tests/cli/test_rollout_commands.py: a file",
+    "rollout watch": "tests/cli/test_rollout_watch.py: a stream",
+    "search": "tests/cli/test_more_commands.py",
+    "server check": "tests/cli/test_server_commands.py: a data folder",
+    "tool list": "tests/cli/test_tool_commands.py: this machine",
+}
+"""Commands that read something else than a server's lists and objects, and where they are tested."""
+
+ACTS = {
+    "alert-receiver create", "alert-receiver delete", "apply", "capture-key new", "capture-key open", "capture-key remove",
+    "capture-key set",
+    "completion", "context add", "context remove", "context use", "convert", "dashboard", "delete", "demo", "deploy",
+    "device capture", "device decommission", "device diag", "device enroll", "device label", "device measure", "device pin",
+    "device restart", "device set-profile", "device unpin", "group change", "group create", "group delete",
+    "login", "logout", "model alias remove",
+    "model alias set", "publish",
+    "release cancel", "rollout abort", "rollout approve", "rollout create", "rollout deny", "rollout pause", "rollout promote",
+    "rollout resume", "server init", "server start", "sim", "token create", "token revoke", "tool install", "tool remove",
+    "undo", "webhook create", "webhook delete", "webhook redeliver", "webhook rotate", "webhook test",
+}  # fmt: skip
+"""Commands that change something, or write something else than data."""
+
+
+def test_every_command_is_in_a_table() -> None:
+    known = [*LISTS, *FACTS, *OBJECTS, *ELSEWHERE, *ACTS]
+    assert len(known) == len(set(known))
+    assert {path.removeprefix("edgectl ") for path, _ in leaves(build())} == set(known)
+
+
+class Served:
+    """A fleet behind an address, with the names that commands are given."""
+
+    def __init__(self, fleet: Fleet, url: str) -> None:
+        self.url = url
+        self.token = fleet.house.token(Role.ADMIN)
+        self.names: dict[str, str] = {}
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server without anything."""
+    fleet = Fleet(tmp_path_factory.mktemp("empty") / "server")
+    with served(fleet.house.app) as url:
+        yield Served(fleet, url)
+    fleet.close()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server with ten devices, a good and a bad rollout, groups, a webhook, an alert receiver."""
+    fleet = Fleet(tmp_path_factory.mktemp("filled") / "server", webhook_networks=["192.0.2.0/24"])
+    good, bad = staged(fleet)
+    fleet.parts.fleet.groups.create("yard", "site=yard", "ann")
+    hook = fleet.parts.webhooks.create("ops", "https://192.0.2.7/hook", ["edgefleet.rollout.*"], "ann")
+    fleet.parts.alerts.create("prod", AlertAction.PAUSE, ["severity=critical"], "digits", "ann")
+    device = min(fleet.by_id)
+    admin = fleet.house.client(Role.ADMIN)
+    assert admin.post(f"/api/v1/devices/{device}/tasks", json={"kind": "diag"}).status_code == 201
+    assert admin.post(f"/api/v1/webhooks/{hook.webhook.id}:ping", json={}).status_code == 202
+    with served(fleet.house.app) as url:
+        made = Served(fleet, url)
+        made.names = {
+            "GOOD": good,
+            "BAD": bad,
+            "DEVICE": device,
+            "WEBHOOK": hook.webhook.id,
+        }
+        yield made
+    fleet.close()
+
+
+def _run(edgectl: Edgectl, there: Served, command: str, arguments: tuple[str, ...], form: str) -> Any:
+    named = [there.names.get(word, word) for word in arguments]
+    return edgectl(*command.split(), *named, "-o", form, "--server", there.url, "--token", there.token)
+
+
+def _check(out: str, form: str, *, has_items: bool) -> None:
+    """Fail unless what is on stdout is what the format promises, and nothing else."""
+    if form == "json":
+        document = json.loads(out)
+        assert isinstance(document, dict)
+        assert not has_items or isinstance(document["items"], list)
+    elif form == "yaml":
+        assert all(isinstance(one, dict) for one in yaml.safe_load_all(out))
+    elif form == "csv":
+        rows = list(csv.reader(io.StringIO(out)))
+        assert rows
+        assert {len(row) for row in rows} == {len(rows[0])}
+        assert all(rows[0])
+    elif form == "name":
+        assert all(line.strip() == line and line for line in out.splitlines())
+    elif form == "table":
+        assert [line for line in out.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("command", [*LISTS, *FACTS])
+def test_an_empty_server(
+    edgectl: Edgectl, empty: Served, monkeypatch: pytest.MonkeyPatch, command: str, form: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    arguments = (LISTS | FACTS)[command]
+    ran = _run(edgectl, empty, command, arguments, form)
+    assert ran.code == 0, ran.err
+    _check(ran.out, form, has_items=command in LISTS)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("command", [*LISTS, *FACTS, *OBJECTS])
+def test_a_server_with_a_fleet(
+    edgectl: Edgectl, filled: Served, monkeypatch: pytest.MonkeyPatch, command: str, form: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    arguments = (LISTS | FACTS | OBJECTS)[command]
+    edgectl("context", "add", "lab", "--server", filled.url)
+    ran = _run(edgectl, filled, command, arguments, form)
+    assert ran.code in ({0, 1} if command in {"doctor", "device explain"} else {0}), ran.err
+    assert ran.out.strip() or (command, form) == ("profile cost", "name"), "no device has reported on a model yet"
+    _check(ran.out, form, has_items=command in LISTS)
+
+
+def test_what_is_empty_is_an_empty_list_and_a_remark(edgectl: Edgectl, empty: Served) -> None:
+    for command in ("model list", "release list", "rollout list", "device list", "group list", "webhook list"):
+        assert _run(edgectl, empty, command, (), "json").json["items"] == []
+        ran = _run(edgectl, empty, command, (), "table")
+        assert (ran.out, ran.err.startswith("no ")) == ("", True)
+
+
+def test_the_page_of_the_commands_is_current() -> None:
+    from edgefleet_cli.pages import page
+
+    written = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
+    assert written.read_text("utf-8") == page(), "run: ./dev run python -m edgefleet_cli.pages docs/reference"
