@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from edgefleet_cli.api_client import ApiClient, part
 from edgefleet_cli.clock import SystemClock
+from edgefleet_cli.errors import WaitTimeoutError
 from edgefleet_cli.options import Format
 from edgefleet_cli.output import Output, visible
 from edgefleet_cli.patience import Patience
+from edgefleet_cli.progress import board
 from edgefleet_cli.rollout_view import (
     BAD_DEVICE_STATES,
     WAITS_FOR_A_PERSON,
@@ -84,6 +86,24 @@ class Rollouts:
                     return rollout
                 self.clock.sleep(min(POLL_S, left_s))
                 rollout = patience.ask(question, until_s=deadline_s) or rollout
+
+    def follow(self, rollout: Json, *, wait_s: float) -> Json:
+        """Wait as `watch` does, with one line a change as progress and nothing on stdout. Raises WaitTimeoutError."""
+        rollout_id = str(rollout["id"])
+        deadline_s = self.clock.monotonic_s() + wait_s
+        patience = Patience(self.out.note, self.clock, give_up_s=AWAY_S)
+        with board(self.out) as rows:
+            while not is_final(rollout):
+                rows.update(rollout_id, state_text(rollout), str(rollout.get("reason") or ""))
+                if self.clock.monotonic_s() > deadline_s:
+                    raise WaitTimeoutError(
+                        f"rollout {rollout_id} is not over after {wait_s:g} s",
+                        why=str(rollout.get("reason") or state_text(rollout)),
+                        next_step=f"it goes on; look with `edgectl rollout explain {rollout_id}`",
+                    )
+                self.clock.sleep(POLL_S)
+                rollout = patience.ask(partial(self.get, rollout_id), until_s=deadline_s) or rollout
+        return rollout
 
     def bad_devices(self, rollout: Json) -> list[Json]:
         """Return devices on which the release failed or from which it was taken, at most 20 of each state."""

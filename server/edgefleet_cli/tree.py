@@ -17,6 +17,7 @@ from edgefleet_cli.commands import (
     device,
     event,
     group,
+    importing,
     login,
     model,
     profile,
@@ -66,6 +67,7 @@ def build() -> Any:
         "webhook": webhook,
         "alert-receiver": alert_receiver,
         "fleet": event,
+        "import": importing,
     }.items():
         app.add_typer(module.app, name=name)
     app.command("demo")(demo.demo)

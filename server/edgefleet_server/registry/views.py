@@ -27,6 +27,7 @@ def release_view(row: ReleaseRow, bundles: Sequence[BundleRow], jobs: Sequence[J
         created_by=row.created_by,
         profiles_reason=row.profiles_reason,
         labels_available=bool(row.data.get("labels")),
+        lineage=row.lineage,
         bundles=tuple(bundle_view(ref, bundle) for bundle in bundles),
         jobs=tuple(jobs),
     )
