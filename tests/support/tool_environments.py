@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.support.real_models import cache_folder
 
 MLFLOW = ("mlflow==3.17.2", "onnx==1.23.2")
-MOTO = ("moto[server,s3]==5.2.1",)
+MOTO = ("moto[server,s3]==5.2.5",)
 DVC = ("dvc==3.67.1",)
 CHECK_JSONSCHEMA = ("check-jsonschema==0.37.2",)
 
