@@ -1,7 +1,6 @@
 """edgefleet from a notebook: publish a model object, deploy it, look at rollouts and devices as data frames.
 
-Which server and which token is found as `edgectl` finds them (`EDGECTL_SERVER`, `EDGECTL_TOKEN`, the saved contexts), or said
-with `connect`. Refusals are raised as `edgefleet_protocol.errors.EdgefleetError`, with why and the next step as notes.
+Server and token are found as `edgectl` finds them, or said with `connect`. A refusal is an EdgefleetError; its notes tell more.
 """
 
 from edgefleet_sdk.fleet import Fleet

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -9,6 +10,8 @@ from typing import Any, Self
 from edgefleet_cli.api_client import part
 from edgefleet_cli.deploying import Deployer
 from edgefleet_cli.errors import explained
+from edgefleet_cli.importing.naming import pinned
+from edgefleet_cli.importing.resolving import resolved
 from edgefleet_cli.model_flags import ImportFlags, Precision, make_request
 from edgefleet_cli.options import resolve
 from edgefleet_cli.publishing import Publisher
@@ -17,8 +20,7 @@ from edgefleet_cli.rollout_spec import RolloutFlags, from_flags
 from edgefleet_cli.rollouts import Rollouts
 from edgefleet_cli.session import Session
 from edgefleet_sdk.results import Answer, deployed, device_row, frame, published, rolled_out, rollout_row
-from edgefleet_sdk.samples import write_samples
-from edgefleet_sdk.saving import save_model
+from edgefleet_sdk.saving import save_model, write_samples
 
 
 class Fleet:
@@ -31,7 +33,7 @@ class Fleet:
     def connect(
         self, url: str | None = None, token: str | None = None, *, context: str | None = None, progress: bool = True
     ) -> Self:
-        """Talk to this server from now on; what is not given comes from `EDGECTL_*` or the saved contexts."""
+        """Talk to this server from now on; what is not given comes from the environment or the saved contexts."""
         self._session = Session(resolve({"server": url, "token": token, "context": context, "quiet": not progress}))
         return self
 
@@ -53,14 +55,14 @@ class Fleet:
     ) -> Answer:
         """Convert a model for every profile, prove each result, sign it; return the release, also where profiles were refused.
 
-        model: a fitted scikit-learn estimator, a PyTorch module or exported program, a Keras or ONNX model, or what
-        `edgectl publish` takes. x: samples (array, data frame, tensor, or a dict of them by input name); y: their right
-        answers. version: the present time when not given. Raises EdgefleetError.
+        model: a scikit-learn, PyTorch, Keras or ONNX object, or what `edgectl publish` takes. x: samples (array, data frame,
+        tensor, or a dict of them by input), y: their right answers. version: else the present time. Raises EdgefleetError.
         """
-        with explained(), tempfile.TemporaryDirectory(prefix="edgefleet-") as folder:
-            session = self._session
+        with explained(), tempfile.TemporaryDirectory(prefix="edgefleet-") as folder, ExitStack() as stack:
+            session, given = self._session, save_model(model, Path(folder), x)
+            source = stack.enter_context(resolved(session, given, pinned(session, given, None)))
             request = make_request(
-                model=save_model(model, Path(folder), x),
+                model=str(source.path),
                 name=name,
                 version=version or f"{session.clock.now():%Y%m%d.%H%M%S}",
                 profiles=list(profiles),
@@ -69,6 +71,7 @@ class Fleet:
                 metric=metric,
                 max_drop=max_drop,
                 reading=ImportFlags({key: list(shape) for key, shape in (shapes or {}).items()}),
+                lineage=source.lineage,
             )
             publisher = Publisher(session.api, session.out, session.clock)
             release = publisher.publish(request)
@@ -77,10 +80,9 @@ class Fleet:
     def deploy(
         self, release: Answer | str, *, to: str, strategy: str = "all", wait: bool = False, wait_s: float = 3600.0
     ) -> Answer:
-        """Set a release on the devices that a selector matches: all at once, or stage by stage by a strategy of the server.
+        """Set a release on the devices that a selector matches, and with `wait` see how each, or the rollout, ends.
 
-        strategy: `all`, or a name that the server knows, such as `canary`. wait: until every device, or the rollout, is done.
-        Raises EdgefleetError.
+        strategy: `all` (at once), or one of the server's, such as `canary`. Raises EdgefleetError.
         """
         with explained():
             session, ref = self._session, str(release)

@@ -69,10 +69,9 @@ def frame(rows: Iterable[Json]) -> Any:
 
 def device_row(device: Json) -> Json:
     """Return one device, flat: releases that it runs and that are wanted of it, a column for each label."""
-    running = [one["release"] for one in device["models"] if one.get("release")]
-    wanted = [one["release"] for one in device["desired"]["models"]]
     plain = {name: device.get(name) for name in ("id", "status", "profile", "arch", "last_seen", "free_mb")}
-    plain |= {"running": ", ".join(running), "wanted": ", ".join(wanted)}
+    for name, models in (("running", device["models"]), ("wanted", device["desired"]["models"])):
+        plain[name] = ", ".join(one["release"] for one in models if one.get("release"))
     return plain | {f"label.{name}": value for name, value in device["labels"].items()}
 
 
