@@ -127,7 +127,8 @@ def show_release(out: Output, release: Json) -> None:
 def lineage_fields(release: Json) -> list[tuple[str, str]]:
     """Return where a release came from: the address first, the rest by name."""
     lineage: dict[str, str] = release.get("lineage") or {}
-    return [("source" if key == "uri" else key, lineage[key]) for key in sorted(lineage, key=lambda k: (k != "uri", k))]
+    names = {"uri": "source", "version": "source version"}
+    return [(names.get(key, key), lineage[key]) for key in sorted(lineage, key=lambda key: (key != "uri", key))]
 
 
 def show_result(out: Output, release: Json) -> None:

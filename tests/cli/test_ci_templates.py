@@ -12,6 +12,7 @@ import yaml
 
 from tests.cli.ci_templates import ACTION, TEMPLATE, clean_environ, run_action, run_job
 from tests.cli.conftest import Edgectl, Server
+from tests.cli.enrolled import enrolled
 from tests.converters.graphs import classifier
 from tests.house.tree import ROOT
 from tests.support.receivers import Got, receiving
@@ -34,16 +35,17 @@ def inputs(server: Server, **more: str) -> dict[str, str]:
 
 
 def test_the_action_publishes_and_rolls_out(edgectl: Edgectl, admin: Server, checkout: Path) -> None:
+    enrolled(edgectl, checkout, "site=action")
     wanted = inputs(
         admin, model="net.onnx", name="action", version="1.0.0", profiles=PROFILE, publish_args="--precision\nfp32",
-        to="site=nowhere",
+        to="site=action",
     )  # fmt: skip
     ran = run_action(checkout, wanted, {}, clean_environ(checkout))
     assert ran.is_good, ran.printed
     assert ran.outputs["publish"]["release"] == "action@1.0.0"
     assert "action@1.0.0" in ran.summary
     rollout = edgectl("rollout", "show", ran.outputs["deploy"]["rollout"], "-o", "json").json
-    assert (rollout["release"], rollout["selector"]) == ("action@1.0.0", "site=nowhere")
+    assert (rollout["release"], rollout["selector"]) == ("action@1.0.0", "site=action")
     assert not (checkout / ".temp" / "edgectl.json").exists(), "the token is forgotten"
     again = run_action(checkout, {**wanted, "to": ""}, {}, clean_environ(checkout))
     assert again.is_good, again.printed
@@ -83,6 +85,7 @@ def gitlab(server: Server, folder: Path) -> dict[str, str]:
 
 
 def test_the_jobs_publish_and_roll_out(edgectl: Edgectl, admin: Server, checkout: Path) -> None:
+    enrolled(edgectl, checkout, "site=job")
     variables = {
         "MODEL": "net.onnx", "NAME": "job", "VERSION": "1.0.0", "PROFILES": PROFILE, "PUBLISH_ARGS": "--precision\nfp32",
     }  # fmt: skip
@@ -91,11 +94,11 @@ def test_the_jobs_publish_and_roll_out(edgectl: Edgectl, admin: Server, checkout
     assert (checkout / "edgefleet.env").read_text() == "RELEASE=job@1.0.0\n"
     assert not list(checkout.glob("edgectl-*.json")), "the token is forgotten"
     deployed = run_job(
-        checkout, ".edgefleet-deploy", {"RELEASE": "job@1.0.0", "TO": "site=nowhere"}, gitlab(admin, checkout)
+        checkout, ".edgefleet-deploy", {"RELEASE": "job@1.0.0", "TO": "site=job"}, gitlab(admin, checkout)
     )
     assert deployed.is_good, deployed.printed
     items = edgectl("rollout", "list", "-o", "json").json["items"]
-    assert [one["selector"] for one in items if one["release"] == "job@1.0.0"] == ["site=nowhere"]
+    assert [one["selector"] for one in items if one["release"] == "job@1.0.0"] == ["site=job"]
     nobody = run_job(checkout, ".edgefleet-deploy", {"RELEASE": "job@1.0.0"}, gitlab(admin, checkout))
     assert nobody.steps["script"] == 2
 

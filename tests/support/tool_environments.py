@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tests.support.real_models import cache_folder
 
-MLFLOW = ("mlflow==3.17.2", "onnx==1.23.2")
+MLFLOW = ("mlflow==3.17.2", "onnx==1.23.2", "onnxruntime==1.32.0")
 MOTO = ("moto[server,s3]==5.2.5",)
 DVC = ("dvc==3.67.1",)
-CHECK_JSONSCHEMA = ("check-jsonschema==0.37.2",)
+CHECK_JSONSCHEMA = ("check-jsonschema==0.39.0",)
 
 
 def environment(name: str, requirements: tuple[str, ...]) -> Path:

@@ -41,7 +41,7 @@ class MlflowServer:
         """Log an ONNX model as the next version of a registered model; return version and run id."""
         done = subprocess.run(
             [str(self._python), "-I", "-c", LOG_MODEL, self.url, name, str(model), alias],
-            capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+            capture_output=True, text=True, timeout=600, check=False, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         version, run_id = done.stdout.split()[-2:]
@@ -83,7 +83,7 @@ def mlflow_server(folder: Path) -> Iterator[MlflowServer]:
             command, stdout=sink, stderr=sink, cwd=folder, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
         )
     try:
-        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 180
+        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 400
         while True:
             assert process.poll() is None, log.read_text()[-3000:]
             assert time.monotonic() < deadline, log.read_text()[-3000:]

@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.conftest import Edgectl, Server
 from tests.cli.importing.mlflow_server import MlflowServer, mlflow_server
+from tests.cli.enrolled import enrolled
 from tests.converters.graphs import classifier
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -74,11 +75,16 @@ def test_a_conversion_here_takes_an_address_too(edgectl: Edgectl, registry: Mlfl
     assert Path(ran.json["bundles"][0]["path"]).name.startswith(f"local-{version}-")
 
 
-def test_an_alias_that_moves_is_rolled_out_once_and_the_end_is_told(
+def test_an_alias_that_moves_is_rolled_out_once(
     edgectl: Edgectl, admin: Server, registry: MlflowServer, tmp_path: Path
 ) -> None:
     first, _ = registry.log("moving", model(tmp_path, 16), "live")
-    watch = ("import", "watch", "mlflow:/moving@live", "--to", "site=nowhere", "--once", *FLAGS)
+    watch = ("import", "watch", "mlflow:/moving@live", "--to", "site=moving", "--once", *FLAGS)
+    refused = edgectl(*watch, "--state", tmp_path / "other")
+    assert refused.code == 1
+    assert "no device matches" in registry.tags("moving", first)["edge.rollout"]
+    assert edgectl(*watch, "--state", tmp_path / "other").code == 0, "what was refused is not tried again"
+    enrolled(edgectl, tmp_path, "site=moving")
 
     def rollouts() -> list[tuple[str, str]]:
         items = edgectl("rollout", "list", "-o", "json").json["items"]
@@ -105,8 +111,29 @@ def test_without_what_was_seen_nothing_is_done_twice(
     edgectl: Edgectl, admin: Server, registry: MlflowServer, tmp_path: Path
 ) -> None:
     registry.log("lost", model(tmp_path, 16), "live")
-    watch = ("import", "watch", "mlflow:/lost@live", "--to", "site=nowhere", "--once", *FLAGS)
+    enrolled(edgectl, tmp_path, "site=lost")
+    watch = ("import", "watch", "mlflow:/lost@live", "--to", "site=lost", "--once", *FLAGS)
     assert edgectl(*watch, "--state", tmp_path / "one").code == 0
     assert edgectl(*watch, "--state", tmp_path / "two").code == 0
     items = edgectl("rollout", "list", "-o", "json").json["items"]
     assert len([one for one in items if one["model"] == "lost"]) == 1
+    for state in ("three", "four"):  # an operator ends it: nothing is begun anew against that
+        edgectl("rollout", "abort", items[0]["id"], "--yes")
+        assert edgectl(*watch, "--state", tmp_path / state).code == 0
+    assert len([one for one in edgectl("rollout", "list", "-o", "json").json["items"] if one["model"] == "lost"]) == 1
+
+
+def test_how_a_rollout_stands_is_written_back_on_demand(
+    edgectl: Edgectl, admin: Server, registry: MlflowServer, tmp_path: Path
+) -> None:
+    version, _ = registry.log("told", model(tmp_path, 16), "live")
+    assert edgectl("publish", "mlflow:/told@live", *FLAGS, "--no-write-back").code == 0
+    assert "edge.release" not in registry.tags("told", version)
+    enrolled(edgectl, tmp_path, "site=told")
+    made = edgectl("rollout", "create", f"told@{version}", "--to", "site=told", "-o", "json")
+    assert made.code == 0, made.err
+    ran = edgectl("import", "write-back", made.json["id"])
+    assert ran.code == 0, ran.err
+    tags = registry.tags("told", version)
+    assert tags["edge.rollout"].startswith(made.json["id"])
+    assert "edge.deployed" not in tags, "it has not finished"
