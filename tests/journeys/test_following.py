@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(1800)]
 def test_a_device_follows_an_alias(road: Road, tmp_path: Path) -> None:
     device = Traveller(road, "follower", labels={"site": "lab"}, EDGEFLEET_AGENT_PROBATION_S="1")
     with mlflow_server(tmp_path) as registry:
-        models = [tmp_path / f"net-{features}.onnx" for features in (4, 8)]
-        for path, features in zip(models, (4, 8), strict=True):
-            path.write_bytes(classifier(features=features).SerializeToString())
+        models = [tmp_path / f"net-{seed}.onnx" for seed in (1, 2)]
+        for seed, path in enumerate(models):
+            path.write_bytes(classifier(features=4, seed=seed).SerializeToString())
         first, _ = registry.log("net", models[0], "live")
         command = [
             sys.executable, "-m", "edgefleet_cli.main", "import", "watch", "mlflow:/net@live", "--to", "site=lab",

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Edgectl, Server
-from tests.cli.importing.mlflow_server import MlflowServer, mlflow_server
 from tests.cli.enrolled import enrolled
+from tests.cli.importing.mlflow_server import MlflowServer, mlflow_server
 from tests.converters.graphs import classifier
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(1800)]
