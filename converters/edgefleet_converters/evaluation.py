@@ -59,8 +59,8 @@ class Evaluation:
 
     @cached_property
     def reversed(self) -> SampleSet:
-        """All samples, the last one first."""
-        return self.samples.take(np.arange(self.samples.n)[::-1])
+        """All samples, the last one first; without labels, which only those that judge have."""
+        return SampleSet({name: array[::-1] for name, array in self.samples.arrays.items()})
 
     @cached_property
     def first(self) -> SampleSet | None:

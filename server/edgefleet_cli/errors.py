@@ -8,6 +8,9 @@ An error is always told in three lines: what failed, why, and what to do next. E
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from edgefleet_protocol.errors import EdgefleetError
 
 EXIT_OK = 0
@@ -120,3 +123,15 @@ class ApiError(CliError):
         self.problem_code = code
         self.request_id = request_id
         self.exit_code = _EXIT_BY_STATUS.get(status, EXIT_FAILED)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Add why and the next step to a refusal as notes: whoever calls us from Python sees only its traceback."""
+    try:
+        yield
+    except EdgefleetError as error:
+        for word, told in (("why", error.why if isinstance(error, CliError) else ""), ("next", error.next_step)):
+            if told:
+                error.add_note(f"{word}: {told}")
+        raise

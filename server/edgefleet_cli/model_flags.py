@@ -31,7 +31,10 @@ class Precision(StrEnum):
 
 
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help=".onnx, .tflite, .skops, .pt2, .keras, a folder, or a file: URI.")
+    str,
+    typer.Argument(
+        metavar="MODEL", help=".onnx, .tflite, .skops, .pt2, .keras, a folder, or mlflow:, https:, s3:, dvc:."
+    ),
 ]
 Name = Annotated[str, typer.Option("--name", metavar="N", help="Name of the model.")]
 VersionOption = Annotated[str, typer.Option("--version", metavar="V", help="Version of this release.")]
@@ -87,6 +90,10 @@ Values = Annotated[
 AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Read a pickle or joblib file: runs the code in it, in the sandbox.")
 ]
+MlflowUrl = Annotated[
+    str | None,
+    typer.Option("--mlflow-url", metavar="URL", help="The registry of mlflow: addresses; MLFLOW_TRACKING_URI else."),
+]
 Recipe = Annotated[Path | None, typer.Option("--recipe", metavar="F", help="Conversion recipe.")]
 
 DEFAULT_VERSION = "dev"
@@ -94,6 +101,11 @@ _VERSIONED = re.compile(r"(.+?)[-_]v?(\d+(?:\.\d+)+[0-9A-Za-z.+-]{0,40})")
 _LENGTH = re.compile(r"[0-9]{1,11}")
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
 DATA_KINDS = ("calibration", "eval", "golden", "reference", "labels", "preprocess", "postprocess", "privacy", "recipe")
+
+
+def data_files(*files: Path | None) -> dict[str, Path | None]:
+    """Return the data files by kind, given in the order of `DATA_KINDS`."""
+    return dict(zip(DATA_KINDS, files, strict=True))
 
 
 @dataclass(frozen=True)
@@ -179,6 +191,8 @@ class ModelRequest:
     max_drop: float = 0.01
     explore: bool = False
     reading: ImportFlags = ImportFlags()
+    lineage: dict[str, str] = field(default_factory=dict)
+    """Where the source came from, for the release: `uri`, `version`, `git_commit` …"""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -199,6 +213,7 @@ def make_request(  # noqa: PLR0913 - the flags of the command
     max_drop: float,
     explore: bool = False,
     reading: ImportFlags = ImportFlags(),
+    lineage: dict[str, str] | None = None,
 ) -> ModelRequest:
     """Return the checked request. Raises BadIdError, ProfileError or UnreadableFileError before anything is sent."""
     locate(model)
@@ -223,5 +238,6 @@ def make_request(  # noqa: PLR0913 - the flags of the command
             named.append(str(parse_profile_name(given)))
     chosen = tuple(named) if profiles else None
     return ModelRequest(
-        model, name, version, chosen, tuple(from_files), data, precision.value, metric, max_drop, explore, reading
-    )
+        model, name, version, chosen, tuple(from_files), data, precision.value, metric, max_drop, explore, reading,
+        lineage or {},
+    )  # fmt: skip

@@ -74,6 +74,8 @@ def _body(request: ModelRequest, source: Source, data: dict[str, SourceFile]) ->
         "data": {kind: data[kind].sha256 if kind in data else None for kind in DATA_KINDS},
         "options": request.options,
     }
+    if request.lineage:
+        body["lineage"] = request.lineage
     if request.profile_files:
         body["profile_files"] = list(request.profile_files)
     return body

@@ -118,9 +118,17 @@ def show_release(out: Output, release: Json) -> None:
             ("state", text(release.get("state"))),
             ("profiles", text(release.get("profiles_reason"))),
             ("created", f"{moment(release.get('created_at'))} by {text(release.get('created_by'))}"),
+            *((key.replace("_", " "), text(value)) for key, value in lineage_fields(release)),
         ]
     )
     show_result(out, release)
+
+
+def lineage_fields(release: Json) -> list[tuple[str, str]]:
+    """Return where a release came from: the address first, the rest by name."""
+    lineage: dict[str, str] = release.get("lineage") or {}
+    names = {"uri": "source", "version": "source version"}
+    return [(names.get(key, key), lineage[key]) for key in sorted(lineage, key=lambda key: (key != "uri", key))]
 
 
 def show_result(out: Output, release: Json) -> None:

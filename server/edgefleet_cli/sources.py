@@ -1,7 +1,8 @@
 """A MODEL argument as the files it stands for.
 
 Accepted: a file with one of `MODEL_SUFFIXES`, a folder (model and external data, or an MLflow or Hugging Face layout) and a
-`file:` URI of those. What a file really contains is judged by the converter, not here.
+`file:` URI of those; addresses of other places are fetched first (`importing`). What a file really contains is judged by the
+converter, not here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from edgefleet_cli.errors import CliError, NotYetError, UsageError
+from edgefleet_cli.errors import CliError, UsageError
 
 MODEL_SUFFIXES = frozenset({".onnx", ".tflite", ".skops", ".pt2", ".keras", ".pkl", ".pickle", ".joblib"})
 _EXPORT_TORCH = "save it with torch.export.save (.pt2) or export it to ONNX, and publish that file"
@@ -61,7 +62,7 @@ class Source:
 
 
 def locate(given: str) -> Path:
-    """Return the file or folder that a MODEL argument names. Raises UsageError, NotYetError (remote addresses), UnreadableFileError."""
+    """Return the file or folder that a local MODEL argument names. Raises UsageError, UnreadableFileError."""
     path = _local_path(given)
     if path.is_dir():
         return path
@@ -128,10 +129,10 @@ def _local_path(given: str) -> Path:
         return Path(given)
     parts = urlsplit(given)
     if parts.scheme != "file":
-        raise NotYetError(
-            f"models cannot be fetched from {parts.scheme}: addresses yet",
-            why="only local files, folders and file: URIs are read",
-            next_step="download the model and publish the local file or folder",
+        raise UsageError(
+            f"{given} is no local file",
+            why=f"{parts.scheme}: addresses are fetched before",
+            next_step="run `edgectl publish` with this address",
         )
     if parts.netloc not in {"", "localhost"}:
         raise UsageError(

@@ -21,6 +21,7 @@ from edgefleet_cli.commands import (
     doctor,
     event,
     group,
+    importing,
     login,
     model,
     profile,
@@ -74,6 +75,7 @@ def build() -> Any:
         "fleet": event,
         "audit": audit,
         "config": config,
+        "import": importing,
     }.items():
         app.add_typer(module.app, name=name)
     app.command("demo")(demo.demo)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -94,6 +95,16 @@ class Server:
     revoked: str
 
 
+def expired_token(create: Callable[..., str]) -> str:
+    """Return a token that has expired. On a busy machine one of a second would have done so before it is made."""
+    for ttl_s in (1, 5, 20):
+        with contextlib.suppress(AssertionError):
+            token = create("--name", "short", "--role", "viewer", "--ttl", f"{ttl_s}s")
+            time.sleep(ttl_s)
+            return token
+    return create("--name", "short", "--role", "viewer", "--ttl", "1m")
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """`edgectl server init` and `start`, on free ports, with the embedded broker; stopped at the end."""
@@ -128,7 +139,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         reach = ("--server", url, "--token", admin)
         roles = ("viewer", "operator", "publisher")
         tokens = {role: call("token", "create", "--name", role, "--role", role, *reach).strip() for role in roles}
-        expired = call("token", "create", "--name", "short", "--role", "viewer", "--ttl", "5s", *reach).strip()
+        expired = expired_token(lambda *words: call("token", "create", *words, *reach).strip())
         revoked = json.loads(call("token", "create", "--name", "gone", "--role", "viewer", "-o", "json", *reach))
         call("token", "revoke", revoked["id"], "--yes", *reach)
         yield Server(url, data, {"admin": admin, **tokens}, expired, revoked["token"])

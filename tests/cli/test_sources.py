@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_cli.errors import NotYetError, UsageError
+from edgefleet_cli.errors import UsageError
 from edgefleet_cli.sources import read_source
 
 
@@ -32,12 +32,6 @@ def test_a_folder_is_its_visible_files_in_order_with_posix_names(tmp_path: Path)
 def test_a_file_uri_is_the_file_it_names(tmp_path: Path) -> None:
     (tmp_path / "my model.onnx").write_bytes(b"model")
     assert read_source((tmp_path / "my model.onnx").as_uri()).files[0].path == "my model.onnx"
-
-
-@pytest.mark.parametrize("given", ["https://example.org/m.onnx", "hf://org/model", "s3://b/m.onnx"])
-def test_remote_addresses_come_later(given: str) -> None:
-    with pytest.raises(NotYetError):
-        read_source(given)
 
 
 def test_a_file_uri_of_another_host_is_refused() -> None:

@@ -179,6 +179,7 @@ def test_few_evaluation_samples_are_filled_up_for_golden_vectors_but_do_not_judg
     assert got.n == 3
     assert got.samples.n >= 16
     assert len(got.labels[""]) == 3
+    assert got.reversed.n == got.samples.n, "those that were filled up have no labels"
 
 
 def test_a_golden_file_of_fewer_than_eight_samples_is_refused(tmp_path: Path) -> None:

@@ -44,34 +44,33 @@ def convert(  # noqa: PLR0913, PLR0917 - the flags of the command
     shape: flags.Shapes = None,
     value: flags.Values = None,
     allow_pickle: flags.AllowPickle = False,
+    mlflow_url: flags.MlflowUrl = None,
 ) -> None:
     """Convert a model here and write unsigned bundles. Exit 0 all made, 1 some refused."""
     session = Session.of(ctx)
-    own_name, own_version = flags.named_by(model, name, version)
-    request = flags.make_request(
-        model=model,
-        name=own_name,
-        version=own_version,
-        profiles=profile,
-        data={
-            "calibration": calibration,
-            "eval": evaluation,
-            "golden": golden,
-            "reference": reference,
-            "labels": labels,
-            "preprocess": preprocess,
-            "postprocess": postprocess,
-            "privacy": privacy,
-            "recipe": recipe,
-        },
-        precision=precision,
-        metric=metric,
-        max_drop=max_drop,
-        explore=explore,
-        reading=flags.import_flags(shape, value, allow_pickle),
-    )
-    folder = out or Path("bundles") / f"{own_name}-{own_version}"
-    raise typer.Exit(_convert(session, request, folder))
+    from edgefleet_cli.importing.naming import pinned, registered
+    from edgefleet_cli.importing.resolving import resolved
+
+    address = pinned(session, model, mlflow_url)
+    name, version = registered(address, name, version)
+    with resolved(session, model, address, mlflow_url) as source:
+        own_name, own_version = flags.named_by(str(source.path), name, version)
+        request = flags.make_request(
+            model=str(source.path),
+            name=own_name,
+            version=own_version,
+            profiles=profile,
+            data=flags.data_files(
+                calibration, evaluation, golden, reference, labels, preprocess, postprocess, privacy, recipe
+            ),
+            precision=precision,
+            metric=metric,
+            max_drop=max_drop,
+            explore=explore,
+            reading=flags.import_flags(shape, value, allow_pickle),
+        )
+        folder = out or Path("bundles") / f"{own_name}-{own_version}"
+        raise typer.Exit(_convert(session, request, folder))
 
 
 def _convert(session: Session, request: flags.ModelRequest, folder: Path) -> int:

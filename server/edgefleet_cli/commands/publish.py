@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +23,15 @@ MeasureOn = Annotated[
         "--measure-on", metavar="DEVICE", help="Run the bundle of its profile on this device and tell what it costs."
     ),
 ]
+RegisteredName = Annotated[
+    str | None, typer.Option("--name", metavar="N", help="Name of the model; an mlflow: address has one.")
+]
+RegisteredVersion = Annotated[
+    str | None, typer.Option("--version", metavar="V", help="Version of this release; that of an mlflow: address else.")
+]
+WriteBack = Annotated[
+    bool, typer.Option("--write-back/--no-write-back", help="Tell the registry it came from, by a tag.")
+]
 How = Annotated[
     str, typer.Option("--strategy", metavar="S", help="How to deploy: all (at once), or canary, rolling … in stages.")
 ]
@@ -28,8 +40,8 @@ How = Annotated[
 def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
     model: flags.ModelArgument,
-    name: flags.Name,
-    version: flags.VersionOption,
+    name: RegisteredName = None,
+    version: RegisteredVersion = None,
     profile: flags.Profiles = None,
     calibration: flags.Calibration = None,
     evaluation: flags.Evaluation = None,
@@ -51,40 +63,68 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
     to: To = None,
     strategy: How = "all",
     measure_on: MeasureOn = None,
+    mlflow_url: flags.MlflowUrl = None,
+    write_back: WriteBack = True,
 ) -> None:
     """Convert a model for every profile, prove each result, sign it. Exit 0 all signed, 1 some refused, 6 other bytes."""
     session = Session.of(ctx)
     way = parse_strategy(strategy)
     _refuse_early_measurement(no_wait, measure_on)
-    request = flags.make_request(
-        model=model,
-        name=name,
-        version=version,
+    ask = partial(
+        flags.make_request,
         profiles=profile,
-        data={
-            "calibration": calibration,
-            "eval": evaluation,
-            "golden": golden,
-            "reference": reference,
-            "labels": labels,
-            "preprocess": preprocess,
-            "postprocess": postprocess,
-            "privacy": privacy,
-            "recipe": recipe,
-        },
+        data=flags.data_files(
+            calibration, evaluation, golden, reference, labels, preprocess, postprocess, privacy, recipe
+        ),
         precision=precision,
         metric=metric,
         max_drop=max_drop,
         explore=explore,
         reading=flags.import_flags(shape, value, allow_pickle),
     )
-    release = _publish(session, request, no_wait=no_wait, deploys=to is not None, measure_on=measure_on or [])
+    origin = Origin(model, name, version, mlflow_url, write_back)
+    release = _publish_from(session, origin, ask, no_wait=no_wait, deploys=to is not None, measure_on=measure_on or [])
     if no_wait and not is_over(release):
         session.out.note(f"queued; follow it with `edgectl release show {release['ref']}`")
         raise typer.Exit(0)
     if to is not None and release.get("bundles"):
         _deploy(session, str(release["ref"]), to, way)
     raise typer.Exit(exit_code(release))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is published, and as what. write_back: tell the registry that it comes from."""
+
+    model: str
+    name: str | None
+    version: str | None
+    mlflow_url: str | None
+    write_back: bool
+
+
+def _publish_from(
+    session: Session,
+    origin: Origin,
+    ask: Callable[..., flags.ModelRequest],
+    *,
+    no_wait: bool,
+    deploys: bool,
+    measure_on: list[str],
+) -> dict[str, Any]:
+    """Fetch the model where it lives elsewhere, publish it, and tell the registry. ask: makes the request of the rest."""
+    from edgefleet_cli.importing.naming import named, pinned
+    from edgefleet_cli.importing.resolving import resolved
+    from edgefleet_cli.importing.write_back import tell_of_release
+
+    address = pinned(session, origin.model, origin.mlflow_url)
+    name, version = named(address, origin.name, origin.version)
+    with resolved(session, origin.model, address, origin.mlflow_url) as source:
+        request = ask(model=str(source.path), name=name, version=version, lineage=source.lineage)
+        release = _publish(session, request, no_wait=no_wait, deploys=deploys, measure_on=measure_on)
+    if origin.write_back and release.get("bundles"):
+        tell_of_release(session, release, origin.mlflow_url)
+    return release
 
 
 def _refuse_early_measurement(no_wait: bool, measure_on: list[str] | None) -> None:

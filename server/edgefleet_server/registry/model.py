@@ -50,6 +50,8 @@ class Publication:
     profile_files: tuple[dict[str, Any], ...]
     data: Mapping[str, Sha256]
     options: Mapping[str, Any]
+    lineage: Mapping[str, str] = field(default_factory=dict)
+    """Where the source came from, as the publisher says: no part of what makes a release the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class ReleaseView:
     created_by: str
     profiles_reason: str
     labels_available: bool
+    lineage: Mapping[str, str] = field(default_factory=dict)
     bundles: tuple[BundleView, ...] = ()
     jobs: tuple[JobView, ...] = ()
     aliases: tuple[str, ...] = ()

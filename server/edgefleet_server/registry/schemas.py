@@ -22,6 +22,8 @@ from edgefleet_server.registry.model import (
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 InputName = Annotated[str, Field(min_length=1, max_length=200)]
 Length = Annotated[Whole, Field(ge=1, lt=2**31)]
+LineageKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+LineageValue = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=500)]
 METRIC_PATTERN = r"^(top1|agreement|mae|sequence|detection|scores|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$"
 
 
@@ -99,6 +101,8 @@ class ReleaseIn(_In):
     profile_files: list[dict[str, Any]] = Field(default_factory=list, max_length=64)
     data: DataIn = Field(default_factory=DataIn)
     options: OptionsIn = Field(default_factory=OptionsIn)
+    lineage: dict[LineageKey, LineageValue] = Field(default_factory=dict, max_length=24)
+    """Where the source came from: `uri`, `version`, `run_id`, `git_commit`, `dvc_rev` … Kept as the first publisher says it."""
 
     @field_validator("profile_files")
     @classmethod
@@ -117,6 +121,7 @@ class ReleaseIn(_In):
             profile_files=tuple(self.profile_files),
             data={name: parse_sha256(d) for name, d in self.data.model_dump(exclude_none=True).items()},
             options=self.options.as_given(),
+            lineage=dict(self.lineage),
         )
 
 
@@ -213,6 +218,7 @@ class ReleaseOut(BaseModel):
     jobs: list[JobOut]
     labels_available: bool
     aliases: list[str] = []
+    lineage: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
     def of(cls, view: ReleaseView) -> "ReleaseOut":
@@ -236,6 +242,7 @@ class ReleaseOut(BaseModel):
             jobs=[JobOut.of(job) for job in view.jobs],
             labels_available=view.labels_available,
             aliases=list(view.aliases),
+            lineage=dict(view.lineage),
         )
 
 

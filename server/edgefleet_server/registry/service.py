@@ -187,6 +187,7 @@ class RegistryService:
                 data=dict(publication.data),
                 options=dict(publication.options),
                 profiles_reason=reason,
+                lineage=dict(publication.lineage),
                 created_at=now,
                 created_by=by,
             )
@@ -197,6 +198,7 @@ class RegistryService:
                 aliases.check_version(session, publication.ref)
             else:
                 self._refuse_difference(stored, row)
+                stored.lineage = stored.lineage or row.lineage  # who published first has said where it came from
             self._queue_missing(publication, chosen, is_new=is_new)
             self._refresh_state(session, stored)
             return self._view(session, [stored])[0], is_new

@@ -45,6 +45,7 @@ class ReleaseRow(SQLModel, table=True):
     data: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     options: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     profiles_reason: str = Field(sa_column=Column(Text, nullable=False))
+    lineage: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False, server_default="{}"))
     created_at: datetime = Field(sa_type=UtcDateTime)
     created_by: str = Field(max_length=80)
 

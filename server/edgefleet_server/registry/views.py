@@ -37,6 +37,7 @@ def release_view(
         created_by=row.created_by,
         profiles_reason=row.profiles_reason,
         labels_available=bool(row.data.get("labels")),
+        lineage=row.lineage,
         bundles=tuple(bundle_view(ref, bundle) for bundle in bundles),
         jobs=tuple(jobs),
         aliases=tuple(aliases),

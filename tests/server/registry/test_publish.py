@@ -275,3 +275,24 @@ def test_a_profile_with_half_a_character_does_not_break_the_list_of_profiles(hou
     headers = {"content-type": "application/json"}
     assert house.client(Role.PUBLISHER).post("/api/v1/releases", content=body, headers=headers).status_code == 422
     assert house.client(Role.VIEWER).get("/api/v1/profiles").status_code == 200
+
+
+def test_where_a_source_came_from_is_kept_and_makes_no_other_release(any_house: ApiHouse) -> None:
+    any_house.put(MODEL)
+    told = {"uri": "mlflow:/digits/3", "run_id": "r1", "git_commit": "ab" * 20}
+    assert publish(any_house, release_body(MODEL)).json()["lineage"] == {}
+    known = publish(any_house, release_body(MODEL, lineage=told))
+    assert (known.status_code, known.json()["lineage"]) == (200, told), "told later, where nothing was told before"
+    other = publish(any_house, release_body(MODEL, lineage={"uri": "https://example.org/m.onnx"}))
+    assert (other.status_code, other.json()["lineage"]) == (200, told), "the first word stays"
+    shown = any_house.client(Role.VIEWER).get("/api/v1/releases/digits@1.0.0").json()
+    assert shown["lineage"] == told
+
+
+@pytest.mark.parametrize(
+    "lineage",
+    [{"Bad Key": "x"}, {"uri": ""}, {"uri": "x" * 501}, {"uri": "a\nb"}, {"uri": 3}, {f"k{i}": "v" for i in range(25)}],
+)
+def test_a_lineage_is_short_text_by_name(any_house: ApiHouse, lineage: dict[str, Any]) -> None:
+    any_house.put(MODEL)
+    assert publish(any_house, release_body(MODEL, lineage=lineage)).status_code == 422

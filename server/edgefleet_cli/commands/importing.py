@@ -1,0 +1,128 @@
+"""`edgectl import`: models that live in a registry: look, follow an alias, tell the registry what became of a release."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli import completion
+from edgefleet_cli import model_flags as flags
+from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, UsageError
+from edgefleet_cli.figures import text
+from edgefleet_cli.options import parse_duration_s
+from edgefleet_cli.output import Column, Sheet
+from edgefleet_cli.session import Session
+
+app = typer.Typer(help="Models in an MLflow registry: look, follow an alias, write back.", no_args_is_help=True)
+
+Json = dict[str, Any]
+AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="mlflow:/NAME@ALIAS, or mlflow:/NAME/VERSION.")]
+
+SHEET = Sheet(
+    "versions",
+    [
+        Column("address", lambda v: text(v.get("uri")), keep=True),
+        Column("alias", lambda v: text(v.get("alias"))),
+        Column("run", lambda v: text(v.get("run_id"))),
+        Column("commit", lambda v: text(v.get("git_commit"))[:12]),
+        Column("release", lambda v: text(v.get("release"))),
+    ],
+    lambda v: text(v.get("uri")),
+)
+
+
+@app.command("show")
+def show(ctx: typer.Context, address: AddressArgument, mlflow_url: flags.MlflowUrl = None) -> None:
+    """Show which version an address stands for now; nothing is fetched."""
+    from edgefleet_cli.importing.mlflow import Registry
+    from edgefleet_cli.importing.resolving import ways_of
+    from edgefleet_cli.importing.watching import mlflow_address
+    from edgefleet_cli.importing.write_back import RELEASE_TAG
+
+    session = Session.of(ctx)
+    wanted = mlflow_address(address)
+    with Registry(ways_of(session, mlflow_url)) as registry:
+        found = registry.resolve(wanted)
+        entry = {**registry.lineage(found, wanted), "release": found.tags.get(RELEASE_TAG), "tags": dict(found.tags)}
+    session.out.items({"items": [entry]}, SHEET)
+
+
+@app.command("watch")
+def watch(  # noqa: PLR0913, PLR0917 - the flags of the command
+    ctx: typer.Context,
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="mlflow:/NAME@ALIAS.")],
+    to: Annotated[str, typer.Option("--to", "-l", metavar="SELECTOR", help="Devices that follow the alias.")],
+    strategy: Annotated[
+        str, typer.Option("--strategy", metavar="S", help="How each version is rolled out.")
+    ] = "canary",
+    name: flags.OwnName = None,
+    profile: flags.Profiles = None,
+    calibration: flags.Calibration = None,
+    evaluation: flags.Evaluation = None,
+    metric: flags.Metric = None,
+    labels: flags.Labels = None,
+    preprocess: flags.Preprocess = None,
+    postprocess: flags.Postprocess = None,
+    precision: flags.PrecisionOption = flags.Precision.AUTO,
+    max_drop: flags.MaxDrop = 0.01,
+    allow_pickle: flags.AllowPickle = False,
+    every: Annotated[str, typer.Option("--every", metavar="T", help="How often to ask the registry.")] = "30s",
+    once: Annotated[
+        bool, typer.Option("--once", help="Look once, act, do not wait for the rollout; exit 1 if refused.")
+    ] = False,
+    state: Annotated[
+        Path | None, typer.Option("--state", metavar="FILE", help="Where it is kept what was seen.")
+    ] = None,
+    mlflow_url: flags.MlflowUrl = None,
+) -> None:
+    """Follow an alias: each version that it comes to stand for is published and rolled out, once. Runs until it is ended."""
+    from edgefleet_cli.importing.watching import Following, Watcher, mlflow_address, state_file
+
+    session = Session.of(ctx)
+    wanted = mlflow_address(address)
+    if not wanted.alias:
+        raise UsageError("only an alias moves", why=f"{address} is one version", next_step="write mlflow:/NAME@ALIAS")
+    files = (calibration, evaluation, None, None, labels, preprocess, postprocess, None, None)
+    following = Following(
+        address=wanted,
+        selector=to,
+        strategy=strategy,
+        name=name or wanted.release_name,
+        mlflow_url=mlflow_url,
+        request={
+            "profiles": profile, "data": flags.data_files(*files), "precision": precision, "metric": metric,
+            "max_drop": max_drop, "reading": flags.ImportFlags(allow_pickle=allow_pickle),
+        },
+    )  # fmt: skip
+    watcher = Watcher(session, following, state or state_file(session.server, following))
+    if once:
+        raise typer.Exit(EXIT_OK if watcher.look() else EXIT_FAILED)
+    watcher.run(parse_duration_s(every))
+
+
+@app.command("write-back")
+def write_back(
+    ctx: typer.Context,
+    rollout_id: Annotated[
+        str, typer.Argument(metavar="ROLLOUT", help="Id of a rollout.", autocompletion=completion.rollouts)
+    ],
+    mlflow_url: flags.MlflowUrl = None,
+) -> None:
+    """Tell the registry how the rollout of a version of it stands: tags edge.rollout and, once finished, edge.deployed."""
+    from edgefleet_cli.api_client import part
+    from edgefleet_cli.importing.write_back import tags_of, tell_registry
+
+    session = Session.of(ctx)
+    rollout = session.api.get(f"/rollouts/{part(rollout_id)}")
+    release = session.api.get(f"/releases/{part(str(rollout['release']))}")
+    if (release.get("lineage") or {}).get("registry") != "mlflow":
+        raise UsageError(
+            f"{rollout['release']} comes from no registry",
+            why="it was published from a file or another address",
+            next_step="`edgectl release show` tells where it came from",
+        )
+    if not tell_registry(session, release, tags_of(rollout), mlflow_url):
+        raise typer.Exit(EXIT_FAILED)
+    session.out.note(f"told: {', '.join(f'{key}={value}' for key, value in tags_of(rollout).items())}")

@@ -1,0 +1,53 @@
+"""Telling the registry that a release came from what became of it, by tags of its model version."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from edgefleet_cli.errors import CliError
+from edgefleet_cli.session import Session
+
+Json = dict[str, Any]
+
+RELEASE_TAG: Final = "edge.release"
+"""The release that was signed."""
+DEPLOYED_TAG: Final = "edge.deployed"
+"""The release and the devices of a rollout that finished: `digits@3 to site=berlin`."""
+ROLLOUT_TAG: Final = "edge.rollout"
+"""The id of the newest rollout and how it stands: `r-7f3a9c finished`."""
+
+
+def tell_registry(session: Session, release: Json, tags: dict[str, str], mlflow_url: str | None) -> bool:
+    """Set tags of the version that a release came from; return whether they were set.
+
+    A release from elsewhere has none. The registry is the one of the command, never one that the release names, so that its
+    credentials go nowhere else. That a registry does not take a tag is told and ends nothing: the release is signed anyhow.
+    """
+    lineage: dict[str, str] = release.get("lineage") or {}
+    if lineage.get("registry") != "mlflow" or not lineage.get("registry_model") or not lineage.get("version"):
+        return False
+    from edgefleet_cli.importing.mlflow import Registry
+    from edgefleet_cli.importing.resolving import ways_of
+
+    try:
+        with Registry(ways_of(session, mlflow_url)) as registry:
+            for key, value in tags.items():
+                registry.tag(lineage["registry_model"], lineage["version"], key, value)
+    except CliError as error:
+        session.out.note(f"the registry was not told ({', '.join(tags)}): {error.message}: {error.why}")
+        return False
+    return True
+
+
+def tell_of_release(session: Session, release: Json, mlflow_url: str | None) -> bool:
+    """Tell the registry which release was signed of its version; return whether it was told."""
+    return tell_registry(session, release, {RELEASE_TAG: str(release["ref"])}, mlflow_url)
+
+
+def tags_of(rollout: Json) -> dict[str, str]:
+    """Return what the registry is told of a rollout."""
+    state = str(rollout.get("state"))
+    tags = {ROLLOUT_TAG: f"{rollout['id']} {state}"}
+    if state == "finished" and not rollout.get("is_partial"):
+        tags[DEPLOYED_TAG] = f"{rollout['release']} to {rollout.get('selector') or 'all devices'}"
+    return tags

@@ -1,0 +1,119 @@
+"""Models from S3, as a real server (moto) speaks it: an object, a folder, limits, what is not there, another digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from edgefleet_cli.errors import UsageError
+from edgefleet_cli.importing.fetched import (
+    LIMIT_VARIABLE,
+    HostileNameError,
+    ImportFailedError,
+    ImportTooLargeError,
+    WrongDigestError,
+)
+from tests.cli.importing.test_http import got
+from tests.support.tool_environments import MOTO, environment
+
+pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(900)]
+MODEL = os.urandom(3_000_000)
+KEYS = {
+    "digits/1.0.0/model.onnx": MODEL,
+    "digits/1.0.0/data/weights.bin": b"weights",
+    "digits/1.0.0/.DS_Store": b"hidden",
+    "digits/1.0.0-beta/model.onnx": b"another",
+    "bad/..%2F/model.onnx": b"x",
+    "notes.txt": b"x",
+}
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Run a server with one bucket; return the environment that leads to it."""
+    python = environment("moto", MOTO)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("moto") / "log"
+    with log.open("wb") as sink:
+        command = [str(python), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        process = subprocess.Popen(command, stdout=sink, stderr=sink)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+            try:
+                httpx.put(f"{url}/models", timeout=10).raise_for_status()
+                break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        for key, body in KEYS.items():
+            httpx.put(f"{url}/models/{key}", content=body, timeout=30).raise_for_status()
+        yield {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "id",
+            "AWS_SECRET_ACCESS_KEY": "key",
+            "AWS_REGION": "us-east-1",
+        }
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture
+def aws(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The same in the environment of this process, where obstore looks for credentials."""
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    return s3
+
+
+def test_an_object_comes_whole_and_where_from_is_told(aws: dict[str, str], tmp_path: Path) -> None:
+    fetched = got("s3://models/digits/1.0.0/model.onnx", tmp_path / "in", environ=aws)
+    assert fetched.path.read_bytes() == MODEL
+    assert fetched.lineage["uri"] == "s3://models/digits/1.0.0/model.onnx"
+    assert fetched.lineage["sha256"] == hashlib.sha256(MODEL).hexdigest()
+    assert fetched.lineage["etag"]
+
+
+def test_a_folder_is_its_visible_objects_and_no_neighbour(aws: dict[str, str], tmp_path: Path) -> None:
+    fetched = got("s3://models/digits/1.0.0/", tmp_path / "in", environ=aws)
+    found = {str(one.relative_to(fetched.path)): one.read_bytes() for one in fetched.path.rglob("*") if one.is_file()}
+    assert found == {"model.onnx": MODEL, "data/weights.bin": b"weights"}
+    assert fetched.path.name == "1.0.0"
+
+
+def test_the_digest_is_checked(aws: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(WrongDigestError):
+        got(f"s3://models/digits/1.0.0/model.onnx#sha256={'0' * 64}", tmp_path / "in", environ=aws)
+
+
+@pytest.mark.parametrize("key", ["digits/1.0.0/model.onnx", "digits/1.0.0/"])
+def test_more_than_the_limit_is_refused(aws: dict[str, str], tmp_path: Path, key: str) -> None:
+    with pytest.raises(ImportTooLargeError):
+        got(f"s3://models/{key}", tmp_path / "in", environ={**aws, LIMIT_VARIABLE: "1000000"})
+
+
+def test_what_is_not_there_is_said(aws: dict[str, str], tmp_path: Path) -> None:
+    for address in ("s3://models/no.onnx", "s3://models/no/", "s3://nobucket/m.onnx"):
+        with pytest.raises(ImportFailedError):
+            got(address, tmp_path / address.rpartition("/")[2].replace(".", "-"), environ=aws)
+    with pytest.raises(UsageError, match="not a model file"):
+        got("s3://models/notes.txt", tmp_path / "notes", environ=aws)
+
+
+def test_an_object_whose_name_leads_elsewhere_is_refused(aws: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises((HostileNameError, ImportFailedError)):
+        got("s3://models/bad/", tmp_path / "in", environ=aws)
+    assert not (tmp_path / "model.onnx").exists()
