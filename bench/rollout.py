@@ -80,7 +80,7 @@ def _url(kind: str, folder: Path) -> Iterator[str]:
 def _measure(url: str, folder: Path, devices: int) -> dict[str, float]:
     house = House(url, folder / "house", TurnedClock())
     try:
-        rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock)
+        rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
         engine = RolloutEngine(house.db, house.fleet, rollouts, house.clock, "bench")
         house.release("m@1", bundles={PROFILE: b"one" * 100})
         ids = _enrol(house, devices)

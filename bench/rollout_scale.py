@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.rollout import _enrol as enrol  # noqa: E402
-from tests.server.fleet.house import PROFILE, START, House, TurnedClock  # noqa: E402
+from tests.server.fleet.house import PROFILE, START, House  # noqa: E402
 from tests.support.postgres import own_server  # noqa: E402
 
 from edgefleet_protocol.ids import DeviceId, ModelName  # noqa: E402
@@ -77,9 +78,9 @@ def main() -> int:
 
 
 def _one_large(url: str, folder: Path, devices: int) -> dict[str, Any]:
-    house = House(url, folder / "house", TurnedClock())
+    house = House(url, folder / "house", _RunningClock())
     try:
-        rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock)
+        rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
         engine = RolloutEngine(house.db, house.fleet, rollouts, house.clock, "bench")
         for version in ("1", "2"):
             house.release(f"m@{version}", bundles={PROFILE: version.encode() * 100})
@@ -111,6 +112,26 @@ def _one_large(url: str, folder: Path, devices: int) -> dict[str, Any]:
         "taken_back_per_s": round(back_sent / back_s, 1),
         "ended": state,
     }
+
+
+class _RunningClock:
+    """A clock that runs as time does and can be turned on besides."""
+
+    def __init__(self) -> None:
+        self._began_s = time.perf_counter()
+        self._more = timedelta()
+
+    def now(self) -> datetime:
+        """Return the time."""
+        return START + self._more + timedelta(seconds=time.perf_counter() - self._began_s)
+
+    def monotonic_s(self) -> float:
+        """Return seconds that only grow."""
+        return time.perf_counter()
+
+    def turn(self, **delta: float) -> None:
+        """Move the time on."""
+        self._more += timedelta(**delta)
 
 
 def _note(sent: dict[DeviceId, int], signed: Sequence[SignedDesired]) -> None:
@@ -160,13 +181,15 @@ def _report(house: House, gens: dict[DeviceId, int], ids: Sequence[DeviceId], ve
         )
         state = State(device=device, gen=gens[device], boot_id="b", seq=gens[device], ts=0, models=[said])
         plain = msgspec.to_builtins(state)
-        rows.append({"one": device, "gen": gens[device], "reported": plain})
+        rows.append({"one": device, "gen": gens[device], "reported": plain, "at": house.clock.now()})
     if not rows:
         return
     statement = (
         update(FleetDevice)
         .where(FleetDevice.id == bindparam("one"))  # type: ignore[arg-type]
-        .values(reported_gen=bindparam("gen"), reported=bindparam("reported"), last_seen=START)
+        .values(
+            reported_gen=bindparam("gen"), state_seq=bindparam("gen"), reported=bindparam("reported"), last_seen=bindparam("at")
+        )
     )
     with house.db.session() as session:
         session.connection().execute(statement, rows)
@@ -176,7 +199,7 @@ def _many(url: str, folder: Path, count: int, replicas: int) -> dict[str, Any]:
     """Make many small rollouts, let engine threads look at all of them for some rounds; return how late they did."""
     house = House(url, folder / "house", SystemClock())
     try:
-        rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock)
+        rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
         ids = enrol(house, count)
         with house.db.session() as session:
             rows = [{"one": one, "labels": {"n": str(place)}} for place, one in enumerate(ids)]

@@ -73,6 +73,8 @@ class Ticker:
         went_well &= self._step("re-sign desired documents", lambda: self._parts.fleet.resign_due(now))
         went_well &= self._step("re-sign the brake", lambda: self._parts.fleet.resign_hold_due(now))
         went_well &= self._step("tick rollouts", self._rollouts.tick)
+        if self._rollouts.has_more:
+            self._woken.set()
         if self._pruned is None or now - self._pruned >= _PRUNE_EVERY:
             self._pruned = now
             went_well &= self._step("prune telemetry", lambda: self._parts.telemetry.prune(now))
@@ -102,4 +104,6 @@ class Ticker:
                 self._woken.clear()
                 began_s = clock.monotonic_s()
                 self._step("tick rollouts", lambda: self._rollouts.tick(is_woken=True))
+                if self._rollouts.has_more:
+                    self._woken.set()
                 took_s = clock.monotonic_s() - began_s  # so long is waited next time: news never take more than half

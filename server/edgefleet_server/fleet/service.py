@@ -103,7 +103,7 @@ class FleetService:
         self.sampling = CaptureKeyBook(db, clock)
         self.stream = EventHub(self.feed)
         self.reader = FleetReader(db, self.feed)
-        self._offers = OfferReader(db)
+        self.offers = OfferReader(db)
         self._brake = Brake(db, signing, clock)
         self._reports = ReportBook(db, self.feed, clock)
         self.tasks = TaskBook(db, self.desired, self.feed, clock)
@@ -367,7 +367,7 @@ class FleetService:
 
     def wants(self, device_ids: Sequence[DeviceId], model: ModelName) -> dict[DeviceId, WantedRef]:
         """Return what each of these devices' documents says of a model; those without a document are left out."""
-        return self._offers.wants(device_ids, model)
+        return self.offers.wants(device_ids, model)
 
     def resign_due(self, now: datetime) -> int:
         """Sign anew the documents that passed half of their life; return how many. For the engine tick."""
@@ -446,7 +446,7 @@ class FleetService:
 
     def reports_of(self, device_ids: Sequence[DeviceId], model: ModelName) -> dict[DeviceId, ModelReport]:
         """Return what each of these devices says of a model; unknown devices are left out."""
-        return self._offers.reports_of(device_ids, model)
+        return self.offers.reports_of(device_ids, model)
 
     def on_reports(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` after each commit that told something new: model, document, presence, revocation."""

@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, col
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_server import bulk
 from edgefleet_server.fleet.errors import DeviceUnknownError
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus, EventFilter, SignedDesired
 from edgefleet_server.fleet.tables import (
@@ -356,8 +357,7 @@ def _insert(session: Session, table: type[SQLModel]) -> Any:
 
 def add_server_events(session: Session, rows: Sequence[dict[str, Any]]) -> list[int]:
     """Insert events that were made here; return their ids in the order of `rows`."""
-    statement = insert(FleetEvent).returning(col(FleetEvent.id), sort_by_parameter_order=True)
-    return [int(found) for found in session.execute(statement, list(rows)).scalars()]
+    return bulk.insert_counted(session, FleetEvent.__table__, rows)  # type: ignore[attr-defined]
 
 
 def events_page(session: Session, what: EventFilter, before: int | None, limit: int) -> Sequence[FleetEvent]:

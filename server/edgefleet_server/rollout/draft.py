@@ -44,9 +44,9 @@ from edgefleet_server.rollout.model import (
 from edgefleet_server.rollout.shape import NO_WAY_BACK, Mode
 
 BATCH: Final = 200
-"""Documents that one tick signs for a rollout of up to 4,000 devices: a tick stays short, and the next one follows at once."""
-BATCH_SHARE: Final = 0.05
-"""Of a larger one a tick signs this share: it reads every device first, and must not read them a thousand times."""
+"""Documents that one tick signs for a rollout of up to 400 devices: a tick stays short, and the next one follows at once."""
+BATCH_SHARE: Final = 0.5
+"""Of a larger one a tick plans this share, since it looks at every device first; it is carried out in portions (`portions`)."""
 BACK_FACTOR: Final = 10
 """The way back is at least ten times as fast as the way there (fleet.md §5.4): a tick takes back so many times as it offers."""
 LOOK_AGAIN: Final = timedelta(seconds=2)

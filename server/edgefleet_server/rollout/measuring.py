@@ -51,14 +51,14 @@ class _Due:
 class Measurer:
     """Takes values. Remembers for a minute whom it asked in vain, which is no state that anything rests on."""
 
-    def __init__(self, telemetry: TelemetryService | None) -> None:
+    def __init__(self, telemetry: TelemetryService) -> None:
         self._telemetry = telemetry
         self._tried: dict[tuple[str, DeviceId], datetime] = {}
 
     def take(self, session: Session, snapshot: Snapshot, model: str, now: datetime) -> Snapshot:
         """Return the snapshot with what was measured by now; what is new is stored."""
         gate = snapshot.spec.quality
-        if gate is None or self._telemetry is None or snapshot.state not in _TAKES:
+        if gate is None or snapshot.state not in _TAKES:
             return snapshot
         due = list(self._due(snapshot, gate, now))[:AT_ONCE]
         if not due:
