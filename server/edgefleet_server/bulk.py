@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import LargeBinary, Table, bindparam, text
+from sqlalchemy import ARRAY, ColumnElement, LargeBinary, Table, Text, any_, bindparam, text
 from sqlalchemy.sql.elements import TextClause
 from sqlmodel import Session
 
@@ -19,6 +19,15 @@ Row = Mapping[str, Any]
 def is_postgresql(session: Session) -> bool:
     """Return whether the session's database is PostgreSQL."""
     return bool(session.get_bind().dialect.name == "postgresql")
+
+
+def among(session: Session, column: Any, values: Collection[str]) -> ColumnElement[bool]:
+    """Return the condition that a text column has one of many values: one parameter, where the database can take it so."""
+    given = list(values)
+    found: ColumnElement[bool] = (
+        column == any_(bindparam(None, given, type_=ARRAY(Text))) if is_postgresql(session) else column.in_(given)
+    )
+    return found
 
 
 def insert_rows(session: Session, table: Table, rows: Sequence[Row]) -> None:

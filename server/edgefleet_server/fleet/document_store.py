@@ -49,7 +49,7 @@ def lock(session: Session, device_ids: Collection[str]) -> Iterator[tuple[str, D
     table = _DESIRED
     statement = (
         select(table.c.device_id, table.c.gen, table.c.models, table.c.telemetry, table.c.tasks, key.label("key"))
-        .where(table.c.device_id.in_(device_ids))
+        .where(bulk.among(session, table.c.device_id, device_ids))
         .order_by(table.c.device_id)
         .with_for_update(of=table)
     )

@@ -9,6 +9,7 @@ from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server import bulk
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetModelState
 
 CHUNK: Final = 5_000
@@ -33,7 +34,8 @@ def marks(session: Session, device_ids: Sequence[DeviceId]) -> Iterator[tuple[De
         desired.gen,
     ).outerjoin(_DESIRED, desired.device_id == device.id)
     for start in range(0, len(device_ids), CHUNK):
-        for row in session.execute(statement.where(device.id.in_(device_ids[start : start + CHUNK]))):
+        chosen = bulk.among(session, device.id, device_ids[start : start + CHUNK])
+        for row in session.execute(statement.where(chosen)):
             yield DeviceId(row[0]), tuple(row[1:])
 
 

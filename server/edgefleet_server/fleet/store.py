@@ -26,7 +26,7 @@ from edgefleet_server.fleet.tables import (
 
 HOLD_ROW = 1
 CAPTURE_KEY_ROW = 1
-IN_CHUNK = 500
+IN_CHUNK = 1000
 
 
 def device(session: Session, device_id: str, *, lock: bool = False) -> FleetDevice | None:
@@ -229,7 +229,7 @@ def lock_live(session: Session, device_ids: Collection[str]) -> dict[str, int]:
     """Lock those of these devices that are known and not revoked, in order of id; return what gen each has reported."""
     statement = (
         select(col(FleetDevice.id), col(FleetDevice.reported_gen))
-        .where(col(FleetDevice.id).in_(device_ids), col(FleetDevice.revoked_at).is_(None))
+        .where(bulk.among(session, col(FleetDevice.id), device_ids), col(FleetDevice.revoked_at).is_(None))
         .order_by(col(FleetDevice.id))
         .with_for_update()
     )
@@ -260,7 +260,7 @@ def lock_devices(session: Session) -> None:
 def documents(session: Session, device_ids: Sequence[str]) -> Iterator[tuple[DeviceId, int, dict[str, Any]]]:
     """Yield (device, gen, models as plain data) of these devices' documents."""
     for start in range(0, len(device_ids), IN_CHUNK):
-        chosen = col(FleetDesired.device_id).in_(device_ids[start : start + IN_CHUNK])
+        chosen = bulk.among(session, col(FleetDesired.device_id), device_ids[start : start + IN_CHUNK])
         statement = select(col(FleetDesired.device_id), col(FleetDesired.gen), col(FleetDesired.models)).where(chosen)
         for device_id, gen, models in session.execute(statement):
             yield DeviceId(device_id), int(gen), models
@@ -277,7 +277,7 @@ def reported(session: Session, device_ids: Sequence[str]) -> Iterator[Any]:
             col(FleetDevice.revoked_at),
             col(FleetDevice.reported_gen),
             col(FleetDevice.reported),
-        ).where(col(FleetDevice.id).in_(device_ids[start : start + IN_CHUNK]))
+        ).where(bulk.among(session, col(FleetDevice.id), device_ids[start : start + IN_CHUNK]))
         yield from session.execute(statement)
 
 

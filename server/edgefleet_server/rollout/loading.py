@@ -21,7 +21,7 @@ from edgefleet_server.rollout.pace import NO_PACE_FACTS
 from edgefleet_server.rollout.populating import by_stratum, members_of
 from edgefleet_server.rollout.remembering import Heard, Memory
 from edgefleet_server.rollout.shape import NO_WAY_BACK, PREVIOUS, CandidateReport, Membership, Mode
-from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.spec import stored_spec
 from edgefleet_server.rollout.superseding import queued_behind
 from edgefleet_server.rollout.tables import Rollout
 
@@ -42,7 +42,7 @@ class Loader:
     def snapshot(self, session: Session, row: Rollout) -> Snapshot:
         """Return a rollout as it is now. The caller has locked its row and raised its fence."""
         state = RolloutState(row.state)
-        spec = parse_spec(row.spec)
+        spec = stored_spec(row.spec)
         kept = self.memory.assignments(row.id, row.fence)
         assignments = store.assignments(session, row.id) if kept is None else kept
         devices = [one.device for one in assignments if one.gen or asks_all(spec)]
@@ -60,7 +60,7 @@ class Loader:
             cells=tuple(store.cells(session, row.id)),
             assignments=tuple(assignments),
             reports=self._reports_now(row.id, devices, model),
-            answers=gate_store.answers(session, row.id),
+            answers=gate_store.answers(session, row.id) if any(stage.gates for stage in spec.stages) else {},
             code=row.code,
             reason=row.reason,
             behind=queued_behind(session, self, row, spec) if state is RolloutState.VALIDATING else (),
@@ -73,7 +73,7 @@ class Loader:
 
         No members, and reports only of those that wait for an offer: a look must not cost what a tick does.
         """
-        spec = parse_spec(row.spec)
+        spec = stored_spec(row.spec)
         assignments = store.assignments(session, row.id)
         is_open = is_whole and row.state in ROLLOUT_ACTIVE
         waiting = [one.device for one in assignments if one.state is AssignmentState.ELIGIBLE] if is_open else []
@@ -101,8 +101,8 @@ class Loader:
 
     def bundles(self, ref: ReleaseRef) -> dict[ProfileName, Bundle]:
         """Return the release's signed bundles by profile."""
-        release = self._registry.release(ref)
-        return {one.profile: Bundle(one.target, one.sha256, one.length) for one in release.bundles}
+        signed = self._registry.signed_bundles(ref)
+        return {profile: Bundle(target, sha256, length) for profile, target, sha256, length in signed}
 
     def members(
         self, session: Session, spec: Spec, rollout_id: str | None, bundles: Mapping[ProfileName, Bundle] | None = None

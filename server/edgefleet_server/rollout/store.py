@@ -207,7 +207,7 @@ def assigned_among(
     table = _ASSIGNMENT
     statement = select(table.c.rollout_id, table.c.device_id).where(table.c.rollout_id.in_(rollout_ids))
     if len(devices) <= MOST_NAMED:
-        statement = statement.where(table.c.device_id.in_(sorted(devices)))
+        statement = statement.where(bulk.among(session, table.c.device_id, sorted(devices)))
     found: dict[str, set[DeviceId]] = {}
     for rollout_id, device in session.execute(statement) if rollout_ids and devices else ():
         if device in devices:
