@@ -34,7 +34,9 @@ CANDIDATES: Final = 3 * AT_ONCE
 WINDOWS: Final = 400
 """Newest windows of a device that are read: at a window each 15 minutes four days."""
 TRY_AGAIN: Final = timedelta(minutes=1)
-_TAKES: Final = frozenset({RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL, RolloutState.FINISHED})
+_TAKES: Final = frozenset(
+    {RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL, RolloutState.FINISHED, RolloutState.REGRESSED}
+)
 """While it is paused nobody knows who is left to compare with."""
 _log = logging.getLogger(__name__)
 

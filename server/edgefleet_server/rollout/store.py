@@ -302,7 +302,7 @@ def _bundle(plain: dict[str, Any]) -> Bundle:
 
 
 def _assignment_row(rollout_id: str, one: Assignment) -> dict[str, Any]:
-    plain = _stored({name: getattr(one, name) for name in _SAME})
+    plain = {name: getattr(one, name) for name in _SAME}
     return {
         **plain,
         "rollout_id": rollout_id,
