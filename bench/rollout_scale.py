@@ -40,6 +40,7 @@ from tests.support.postgres import own_server  # noqa: E402
 from edgefleet_protocol.ids import DeviceId, ModelName  # noqa: E402
 from edgefleet_protocol.messages import ModelState, Phase, State  # noqa: E402
 from edgefleet_server.clock import SystemClock  # noqa: E402
+from edgefleet_server.collecting import collect_seldom  # noqa: E402
 from edgefleet_server.fleet.model import SignedDesired  # noqa: E402
 from edgefleet_server.fleet.tables import FleetDevice  # noqa: E402
 from edgefleet_server.rollout.engine import RolloutEngine  # noqa: E402
@@ -56,6 +57,7 @@ def main() -> int:
     parser.add_argument("--rollouts", type=int, default=500)
     parser.add_argument("--replicas", type=int, default=3)
     args = parser.parse_args()
+    collect_seldom()  # as every engine's process does
     result: dict[str, Any] = {"bench": "rollout_scale", "devices": args.devices, "rollouts": args.rollouts}
     with own_server() as server:
         with tempfile.TemporaryDirectory(prefix="edgefleet-bench-") as folder:
@@ -188,7 +190,10 @@ def _report(house: House, gens: dict[DeviceId, int], ids: Sequence[DeviceId], ve
         update(FleetDevice)
         .where(FleetDevice.id == bindparam("one"))  # type: ignore[arg-type]
         .values(
-            reported_gen=bindparam("gen"), state_seq=bindparam("gen"), reported=bindparam("reported"), last_seen=bindparam("at")
+            reported_gen=bindparam("gen"),
+            state_seq=bindparam("gen"),
+            reported=bindparam("reported"),
+            last_seen=bindparam("at"),
         )
     )
     with house.db.session() as session:

@@ -65,4 +65,3 @@ def write(session: Session, new: Sequence[bulk.Row], changed: Sequence[bulk.Row]
     for known in [one for one in session.identity_map.values() if isinstance(one, FleetDesired)]:
         if known.device_id in gone:
             session.expire(known)
-

@@ -36,9 +36,7 @@ class Overlap:
     shared: tuple[DeviceId, ...]
 
 
-def overlaps(
-    session: Session, loader: Members, model: str, selector: str, mine: set[DeviceId]
-) -> Iterator[Overlap]:
+def overlaps(session: Session, loader: Members, model: str, selector: str, mine: set[DeviceId]) -> Iterator[Overlap]:
     """Yield the open rollouts of a model that want one of these devices, which `selector` matches, oldest first."""
     others = store.active(session, model)
     assigned = store.assigned_among(session, [other.id for other in others], mine)

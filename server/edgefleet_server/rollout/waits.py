@@ -165,7 +165,9 @@ def _waiting_for_offers(snapshot: Snapshot, now: datetime) -> dict[DeviceId, Wai
             found[a.device] = Wait(STAGE_CLOSED, "its stage is not open", "a person: see the stage")
             continue
         if doubts[a.stratum]:
-            found[a.device] = Wait(DOUBT, doubts[a.stratum], "devices under way turn out well; or they stop the stratum")
+            found[a.device] = Wait(
+                DOUBT, doubts[a.stratum], "devices under way turn out well; or they stop the stratum"
+            )
             continue
         wait = ledger.wait(a, cell.stage)
         if wait is None:
