@@ -6,7 +6,7 @@ back is the signed document handed to the outbound listener after the commit. Fi
 - first_offer_s: from its making to the first signed document; offered_per_s: documents a second until all have one (5,000);
 - back_s: an abort with rollback, until every device, online and answering at once, is confirmed to be back (60 at 100,000);
 - lag_p99_s: of `--rollouts` rollouts that are all due, how late each was looked at by `--replicas` engine threads (2 at 500).
-`…_cpu_…` is the same in processor time of this process, without the database's: what is left of a figure when the machine is busy.
+`…_cpu_…` is the same in processor time of this process (look_cpu_ms: of one look at a small rollout), without the database's: what is left of a figure when the machine is busy.
 `within` says of each whether it holds at the size that was measured; a smaller size than the goal's proves nothing about it.
 
     python bench/rollout_scale.py [--devices 100000] [--rollouts 500] [--replicas 3]
@@ -100,7 +100,7 @@ def _one_large(url: str, folder: Path, devices: int) -> dict[str, Any]:
         offer_s, offer_cpu_s = time.perf_counter() - began - create_s, time.process_time() - cpu - create_cpu_s
         _report(house, sent, ids, "2")
         engine.tick(is_woken=True)
-        back_s, back_sent = _take_back(house, rollouts, engine, rollout, ids)
+        back_s, back_cpu_s, back_sent = _take_back(house, rollouts, engine, rollout)
         state = rollouts.reader.rollout(rollout).state
     finally:
         house.db.dispose()
@@ -111,6 +111,7 @@ def _one_large(url: str, folder: Path, devices: int) -> dict[str, Any]:
         "offered_per_s": round(devices / offer_s, 1),
         "offered_per_cpu_s": round(devices / offer_cpu_s, 1),
         "back_s": round(back_s, 1),
+        "back_cpu_s": round(back_cpu_s, 1),
         "taken_back_per_s": round(back_sent / back_s, 1),
         "ended": state,
     }
@@ -140,28 +141,27 @@ def _note(sent: dict[DeviceId, int], signed: Sequence[SignedDesired]) -> None:
     sent.update((one.device, one.gen) for one in signed)
 
 
-def _take_back(
-    house: House, rollouts: RolloutService, engine: RolloutEngine, rollout: str, ids: list[DeviceId]
-) -> tuple[float, int]:
-    """Abort with a rollback; each device answers as soon as its document is there. Return seconds and documents."""
+def _take_back(house: House, rollouts: RolloutService, engine: RolloutEngine, rollout: str) -> tuple[float, float, int]:
+    """Abort with a rollback; each device answers as soon as its document is there. Return seconds, those of the processor, documents."""
     sent: dict[DeviceId, int] = {}
     answered: set[DeviceId] = set()
     stop = house.fleet.on_desired(lambda signed: _note(sent, signed))
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     rollouts.abort(rollout, "bench", "it is bad", rollback=True)
-    answering_s = 0.0
+    answering_s = answering_cpu_s = 0.0
     while time.perf_counter() - began < MOST_S:
         engine.tick(is_woken=True)
         fresh = [device for device in sent if device not in answered]
-        at = time.perf_counter()
+        at, cpu_at = time.perf_counter(), time.process_time()
         _report(house, sent, fresh, "")
         answering_s += time.perf_counter() - at  # the devices' own words are not the server's time
+        answering_cpu_s += time.process_time() - cpu_at
         answered.update(fresh)
         house.clock.turn(seconds=2)
         if rollouts.reader.rollout(rollout).state in ("rolled_back", "rollback_incomplete"):
             break
     stop()
-    return time.perf_counter() - began - answering_s, len(sent)
+    return time.perf_counter() - began - answering_s, time.process_time() - cpu - answering_cpu_s, len(sent)
 
 
 def _report(house: House, gens: dict[DeviceId, int], ids: Sequence[DeviceId], version: str) -> None:
@@ -224,9 +224,10 @@ def _many(url: str, folder: Path, count: int, replicas: int) -> dict[str, Any]:
         threads = [threading.Thread(target=_tick, args=(engine, stop)) for engine in engines]
         for thread in threads:
             thread.start()
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         while len(lags) < count * 4 and time.perf_counter() - began < MOST_S:
             time.sleep(0.05)
+        cpu_s = time.process_time() - cpu
         stop.set()
         for thread in threads:
             thread.join()
@@ -236,6 +237,7 @@ def _many(url: str, folder: Path, count: int, replicas: int) -> dict[str, Any]:
     return {
         "looks": len(late),
         "looks_per_s": round(len(lags) / (time.perf_counter() - began), 1),
+        "look_cpu_ms": round(1000 * cpu_s / len(lags), 2),
         "lag_p50_s": round(late[len(late) // 2], 3),
         "lag_p99_s": round(late[int(len(late) * 0.99)], 3),
     }

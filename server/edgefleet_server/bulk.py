@@ -57,7 +57,7 @@ def update_rows(session: Session, table: Table, rows: Sequence[Row]) -> None:
         session.execute(_update(table, keys, rows[0]), {"rows": _packed(table, rows)})
     elif rows:
         where = [table.c[key] == bindparam(f"key_{key}") for key in keys]
-        values = {name: bindparam(name) for name in rows[0] if name not in keys}
+        values: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name not in keys}
         renamed = [{(f"key_{name}" if name in keys else name): value for name, value in row.items()} for row in rows]
         session.connection().execute(table.update().where(*where).values(values), renamed)
 

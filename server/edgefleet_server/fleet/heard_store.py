@@ -39,11 +39,11 @@ def marks(session: Session, device_ids: Sequence[DeviceId]) -> Iterator[tuple[De
             yield DeviceId(row[0]), tuple(row[1:])
 
 
-def has_failed_since(session: Session, model: str, since: datetime) -> bool:
-    """Return whether a device failed at a model, or went back by itself, after a moment."""
+def failed_since(session: Session, model: str, since: datetime) -> list[DeviceId]:
+    """Return devices that failed at a model, or went back by themselves, after a moment; CHUNK at the most."""
     words = (AssignmentState.FAILED.value, AssignmentState.ROLLED_BACK.value)
     state = FleetModelState
     statement = select(col(state.device_id)).where(
         col(state.model) == model, col(state.assignment).in_(words), col(state.changed_at) > since
     )
-    return session.execute(statement.limit(1)).first() is not None
+    return [DeviceId(found) for found in session.execute(statement.limit(CHUNK)).scalars()]

@@ -75,10 +75,10 @@ class OfferReader:
         with self._db.read() as session:
             return dict(heard_store.marks(session, device_ids))
 
-    def has_failed_since(self, model: str, since: datetime) -> bool:
-        """Return whether a device failed at a model, or went back by itself, after a moment."""
+    def failed_since(self, model: str, since: datetime) -> list[DeviceId]:
+        """Return devices that failed at a model, or went back by themselves, after a moment; some thousands at the most."""
         with self._db.read() as session:
-            return heard_store.has_failed_since(session, model, since)
+            return heard_store.failed_since(session, model, since)
 
     def reports_of(self, device_ids: Sequence[DeviceId], model: str) -> dict[DeviceId, ModelReport]:
         """Return what each of these devices says of a model; unknown devices are left out."""

@@ -104,7 +104,7 @@ class RolloutEngine:
             self._carry(session, row, tick)
         self._has_more |= made.next_at == now
         while tick.todo:
-            if self._fleet.offers.has_failed_since(row.model, now):
+            if any(device in tick.known for device in self._fleet.offers.failed_since(row.model, now)):
                 _log.info("rollout plan dropped", extra={"rollout_id": rollout_id, "portions_left": len(tick.todo)})
                 self._has_more = True
                 return
