@@ -6,7 +6,8 @@ back is the signed document handed to the outbound listener after the commit. Fi
 - first_offer_s: from its making to the first signed document; offered_per_s: documents a second until all have one (5,000);
 - back_s: an abort with rollback, until every device, online and answering at once, is confirmed to be back (60 at 100,000);
 - lag_p99_s: of `--rollouts` rollouts that are all due, how late each was looked at by `--replicas` engine threads (2 at 500).
-`…_cpu_…` is the same in processor time of this process (look_cpu_ms: of one look at a small rollout), without the database's: what is left of a figure when the machine is busy.
+`…_cpu_…` is the same in processor time of this process, without the database's: what is left of a figure when the machine is busy
+(look_cpu_ms: of one look at a small rollout).
 `within` says of each whether it holds at the size that was measured; a smaller size than the goal's proves nothing about it.
 
     python bench/rollout_scale.py [--devices 100000] [--rollouts 500] [--replicas 3]
