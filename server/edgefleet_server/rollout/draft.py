@@ -99,6 +99,7 @@ class Draft:
         self.assignments = {a.device: a for a in snapshot.assignments}
         self.cells = {(c.stratum, c.stage): c for c in snapshot.cells}
         self.is_cut_short = False
+        self._known_terms: dict[tuple[ProfileName, int], Terms] = {}
         self.told = snapshot.code, snapshot.reason
         """Why the rollout is in its state, as of this tick."""
 
@@ -127,10 +128,16 @@ class Draft:
                 self.note_cell(replace(cell, resumed_at=(cell.resumed_at or cell.opened_at) + missed))
 
     def _terms(self, assignment: Assignment) -> Terms:
+        """Return what a device is held to: the same for all of its stratum and stage."""
+        known = self._known_terms.get((assignment.stratum, assignment.stage))
+        if known is not None:
+            return known
         spec = self.snapshot.spec
         bundle = self.snapshot.bundles.get(assignment.stratum)
         stage = spec.stages[assignment.stage]
-        return Terms(bundle.sha256 if bundle is not None else "", spec.device, stage.soak, stage.shape.mode)
+        terms = Terms(bundle.sha256 if bundle is not None else "", spec.device, stage.soak, stage.shape.mode)
+        self._known_terms[assignment.stratum, assignment.stage] = terms
+        return terms
 
     def pause(self, code: str, reason: str) -> None:
         """Stop offering: what is not at its switch yet goes back to waiting."""

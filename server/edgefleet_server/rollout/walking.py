@@ -44,6 +44,7 @@ class ShapedDraft(Draft):
     def __init__(self, snapshot: Snapshot, now: datetime) -> None:
         super().__init__(snapshot, now)
         self._barred: dict[int, frozenset[DeviceId]] = {}
+        self._pinned = {m.device: m.pinned for m in snapshot.members if m.pinned}
 
     # ---- who
 
@@ -92,7 +93,7 @@ class ShapedDraft(Draft):
 
     def let_go(self, waiting: Iterable[Assignment], strata: dict[DeviceId, ProfileName]) -> None:
         """Take out who waits for an offer and no longer belongs: it no longer matches, was pinned, or has another stratum."""
-        pinned = {m.device: m.pinned for m in self.snapshot.members if m.pinned}
+        pinned = self._pinned
         for a in [a for a in waiting if a.state is _S.ELIGIBLE]:
             stratum = strata.get(a.device)
             if stratum == a.stratum and a.device not in pinned:

@@ -13,7 +13,7 @@ from sqlmodel import Session
 from edgefleet_server.fleet.tables import FleetDevice
 from tests.server.fleet.house import PROFILE, START, House, TurnedClock
 
-LABELS = (
+LABELS: tuple[dict[str, str], ...] = (
     {},
     {"env": "prod"},
     {"env": "prod", "site": "berlin"},
