@@ -1,9 +1,11 @@
 """Rollouts of a large fleet on PostgreSQL: how long one takes to make, how late many are looked at, how fast documents go out and back.
 
-Prints one JSON object. All services are real, the database is a PostgreSQL of its own, no broker: what is counted as offered or taken
-back is the signed document handed to the outbound listener after the commit. Figures, with what they are held to:
+Prints one JSON object. All services are real, the database is a PostgreSQL of its own, the broker a mosquitto with mutual TLS: a document
+counts as offered when the broker has acknowledged it. Engine and gateway share this process, as with `server start`. Figures, with what
+they are held to:
 - create_ms: one rollout over all devices (100 at 100,000 devices);
-- first_offer_s: from its making to the first signed document; offered_per_s: documents a second until all have one (5,000);
+- first_offer_s: from its making to the first signed document; signed_per_s: documents a second until all are committed;
+  offered_per_s: until all are at the broker (5,000);
 - back_s: an abort with rollback, until every device, online and answering at once, is confirmed to be back (60 at 100,000);
 - lag_p99_s: of `--rollouts` rollouts that are all due, how late each was looked at by `--replicas` engine threads (2 at 500).
 `…_cpu_…` is the same in processor time of this process, without the database's: what is left of a figure when the machine is busy
@@ -23,7 +25,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.rollout import _enrol as enrol  # noqa: E402
+from tests.broker.conftest import Site  # noqa: E402
+from tests.broker.pki import Authority  # noqa: E402
 from tests.server.fleet.house import PROFILE, START, House  # noqa: E402
 from tests.support.postgres import own_server  # noqa: E402
 
@@ -44,6 +49,9 @@ from edgefleet_server.clock import SystemClock  # noqa: E402
 from edgefleet_server.collecting import collect_seldom  # noqa: E402
 from edgefleet_server.fleet.model import SignedDesired  # noqa: E402
 from edgefleet_server.fleet.tables import FleetDevice  # noqa: E402
+from edgefleet_server.gateway.broker.model import BrokerKind  # noqa: E402
+from edgefleet_server.gateway.mqtt import LinkHandlers, LinkIdentity, MqttLink  # noqa: E402
+from edgefleet_server.gateway.outbound import Outbound  # noqa: E402
 from edgefleet_server.rollout.engine import RolloutEngine  # noqa: E402
 from edgefleet_server.rollout.service import RolloutService  # noqa: E402
 
@@ -82,6 +90,7 @@ def main() -> int:
 
 def _one_large(url: str, folder: Path, devices: int) -> dict[str, Any]:
     house = House(url, folder / "house", _RunningClock())
+    stack = ExitStack()
     try:
         rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
         engine = RolloutEngine(house.db, house.fleet, rollouts, house.clock, "bench")
@@ -90,6 +99,7 @@ def _one_large(url: str, folder: Path, devices: int) -> dict[str, Any]:
         ids = enrol(house, devices)
         sent: dict[DeviceId, int] = {}
         house.fleet.on_desired(lambda signed: _note(sent, signed))
+        broker = stack.enter_context(_broker(house, folder))
         stages = [{"name": "all", "size": {"percent": 100}, "soak": "1h"}]
         began, cpu = time.perf_counter(), time.process_time()
         rollout = rollouts.create({"release": "m@2", "selector": "", "stages": stages}, "bench")
@@ -98,17 +108,22 @@ def _one_large(url: str, folder: Path, devices: int) -> dict[str, Any]:
         while len(sent) < devices and time.perf_counter() - began < MOST_S:
             engine.tick(is_woken=True)
             first_s = first_s or (time.perf_counter() - began if sent else 0.0)
+        signed_s = time.perf_counter() - began - create_s
+        while broker.published < devices and time.perf_counter() - began < MOST_S:
+            time.sleep(0.01)
         offer_s, offer_cpu_s = time.perf_counter() - began - create_s, time.process_time() - cpu - create_cpu_s
         _report(house, sent, ids, "2")
         engine.tick(is_woken=True)
         back_s, back_cpu_s, back_sent = _take_back(house, rollouts, engine, rollout)
         state = rollouts.reader.rollout(rollout).state
     finally:
+        stack.close()
         house.db.dispose()
     return {
         "create_ms": round(create_s * 1000, 1),
         "create_cpu_ms": round(create_cpu_s * 1000, 1),
         "first_offer_s": round(first_s, 2),
+        "signed_per_s": round(devices / signed_s, 1),
         "offered_per_s": round(devices / offer_s, 1),
         "offered_per_cpu_s": round(devices / offer_cpu_s, 1),
         "back_s": round(back_s, 1),
@@ -136,6 +151,55 @@ class _RunningClock:
     def turn(self, **delta: float) -> None:
         """Move the time on."""
         self._more += timedelta(**delta)
+
+
+class _Sent:
+    """How many documents the broker has acknowledged."""
+
+    def __init__(self, outbound: Outbound, link: MqttLink) -> None:
+        self._outbound = outbound
+        self._link = link
+
+    @property
+    def published(self) -> int:
+        """Return how many there are by now; messages under way are not counted."""
+        return self._outbound.published - self._link.unacked
+
+
+@contextmanager
+def _broker(house: House, folder: Path) -> Iterator[_Sent]:
+    """Send each document that is signed to a broker, as the gateway does."""
+    site = Site(Authority(folder / "pki"), folder, BrokerKind.MOSQUITTO)
+    site.supervisor.start()
+    me = site.authority.device("srv-main")
+    handlers = LinkHandlers(lambda _topic, _payload: None, lambda: outbound.send_everything(), lambda: None)  # noqa: PLW0108
+    link = MqttLink(
+        site.endpoint,
+        LinkIdentity("srv-main", me.cert_file, me.key_file),
+        site.topics.server_filters(),
+        site.topics.heartbeat("srv-main"),
+        handlers,
+        SystemClock(),
+    )
+    outbound = Outbound(
+        site.topics,
+        house.fleet,
+        house.signing.repo_head,
+        lambda topic, payload, qos, retain: link.publish(topic, payload, qos=qos, retain=retain),
+        house.clock,
+    )
+    stop = house.fleet.on_desired(outbound.send_desired)
+    outbound.start()
+    link.start()
+    try:
+        while not link.is_up:
+            time.sleep(0.05)
+        yield _Sent(outbound, link)
+    finally:
+        stop()
+        link.stop()
+        outbound.stop()
+        site.supervisor.stop()
 
 
 def _note(sent: dict[DeviceId, int], signed: Sequence[SignedDesired]) -> None:

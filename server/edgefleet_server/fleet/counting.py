@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, String, func, literal_column, or_, select
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import ProfileName
-from edgefleet_server.fleet.rules import Operator, Requirement, Selector, is_reserved
+from edgefleet_server import bulk
+from edgefleet_server.fleet.rules import Operator, Requirement, Selector, is_label_key, is_reserved
 from edgefleet_server.fleet.tables import FleetDevice
 
 
@@ -30,30 +31,36 @@ _COLUMNS: Final = {"id": col(FleetDevice.id), "profile": col(FleetDevice.profile
 
 def count_matching(session: Session, selector: Selector, labels: Sequence[str] = ()) -> list[DeviceCount] | None:
     """Return how many devices match, by profile and by the values of `labels`; None when that cannot be counted in one statement."""
-    conditions = list(_conditions(selector))
+    conditions = list(_conditions(session, selector))
     wanted = [one for one in conditions if one is not None]
     if len(wanted) < len(conditions):
         return None
-    keys: list[Any] = [col(FleetDevice.profile), *map(_label, labels)]
+    keys: list[Any] = [col(FleetDevice.profile), *(_label(session, key) for key in labels)]
     statement = select(*keys, func.count()).where(col(FleetDevice.revoked_at).is_(None), *wanted).group_by(*keys)
     return [DeviceCount(ProfileName(profile), tuple(rest), int(n)) for profile, *rest, n in session.execute(statement)]
 
 
-def _conditions(selector: Selector) -> Iterator[ColumnElement[bool] | None]:
+def _conditions(session: Session, selector: Selector) -> Iterator[ColumnElement[bool] | None]:
     for requirement in selector.requirements:
-        column = _column(requirement)
+        column = _column(session, requirement)
         yield None if column is None else _holds(requirement, column)
 
 
-def _column(requirement: Requirement) -> Any:
+def _column(session: Session, requirement: Requirement) -> Any:
     """Return what a requirement compares, None when no column says it."""
     if requirement.key in _COLUMNS:
         return _COLUMNS[requirement.key]
-    return None if is_reserved(requirement.key) else _label(requirement.key)
+    return None if is_reserved(requirement.key) else _label(session, requirement.key)
 
 
-def _label(key: str) -> Any:
-    return col(FleetDevice.labels)[key].as_string()
+def _label(session: Session, key: str) -> Any:
+    """Return a label's value. The key stands in the statement itself, so that an index on it is found. Raises ValueError."""
+    if not is_label_key(key):
+        raise ValueError(f"{key!r} is no key of a label")
+    labels = col(FleetDevice.labels)
+    if bulk.is_postgresql(session):
+        return labels.op("->>", return_type=String())(literal_column(f"'{key}'"))
+    return func.json_extract(labels, literal_column(f"'$.\"{key}\"'"), type_=String())
 
 
 def _holds(requirement: Requirement, column: Any) -> ColumnElement[bool] | None:

@@ -1,6 +1,6 @@
 """The fleet's SQL. Every function works in the caller's session and never commits."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -180,9 +180,13 @@ def all_desired(session: Session) -> Iterator[SignedDesired]:
     yield from _signed(session, select_more=None)
 
 
-def desired_changed_since(session: Session, since: datetime) -> Iterator[SignedDesired]:
-    """Yield documents that were signed at or after `since`."""
-    yield from _signed(session, select_more=col(FleetDesired.changed_at) >= since)
+def desired_changed_since(session: Session, since: datetime, known: Mapping[DeviceId, int]) -> Iterator[SignedDesired]:
+    """Yield documents that were signed at or after `since` and have a higher gen than is known; only those are read whole."""
+    statement = select(col(FleetDesired.device_id), col(FleetDesired.gen)).where(col(FleetDesired.changed_at) >= since)
+    news = [device for device, gen in session.execute(statement) if gen > known.get(device, 0)]
+    for start in range(0, len(news), IN_CHUNK):
+        chosen = bulk.among(session, col(FleetDesired.device_id), sorted(news)[start : start + IN_CHUNK])
+        yield from _signed(session, select_more=chosen)
 
 
 def desired_of(session: Session, device_id: str) -> SignedDesired | None:

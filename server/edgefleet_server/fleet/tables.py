@@ -3,16 +3,24 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, LargeBinary, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, Text, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from edgefleet_server.db import UtcDateTime
+
+_LIVE = "revoked_at IS NULL"
+_PINNED = "(labels ->> 'edgefleet/pinned') IS NOT NULL"
+_PINNED_SQLITE = "JSON_EXTRACT(labels, '$.\"edgefleet/pinned\"') IS NOT NULL"
 
 
 class FleetDevice(SQLModel, table=True):
     """One enrolled device: identity, labels, facts, and the newest of what it said."""
 
     __tablename__ = "fleet_device"
+    __table_args__ = (
+        Index("ix_fleet_device_live", "profile", postgresql_where=text(_LIVE), sqlite_where=text(_LIVE)),
+        Index("ix_fleet_device_pinned", "profile", postgresql_where=text(_PINNED), sqlite_where=text(_PINNED_SQLITE)),
+    )
 
     id: str = Field(primary_key=True, max_length=63)
     profile: str = Field(index=True, max_length=63)
