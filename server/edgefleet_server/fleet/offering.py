@@ -80,12 +80,23 @@ class OfferReader:
         with self._db.read() as session:
             return heard_store.failed_since(session, model, since)
 
+    def slots_of(self, device_ids: Sequence[DeviceId], model: str) -> dict[DeviceId, tuple[str, str]]:
+        """Return what each of these devices has in its two slots, as `slots_in`; unknown devices are left out."""
+        with self._db.read() as session:
+            return {DeviceId(row.id): slots_in(row.reported, model) for row in store.reported(session, device_ids)}
+
     def reports_of(self, device_ids: Sequence[DeviceId], model: str) -> dict[DeviceId, ModelReport]:
         """Return what each of these devices says of a model; unknown devices are left out."""
         with self._db.read() as session:
             return {
                 DeviceId(row.id): report_of(row, model, row.reported) for row in store.reported(session, device_ids)
             }
+
+
+def slots_in(reported: Any, model: str) -> tuple[str, str]:
+    """Return the digests of a model's active and other slot as a stored report (any JSON value) has them, "" for none."""
+    said = _said(reported, model)
+    return ("", "") if said is None else (said.active_sha256[:MAX_TEXT], said.previous_sha256[:MAX_TEXT])
 
 
 def report_of(row: Any, model: str, reported: Any) -> ModelReport:

@@ -152,14 +152,14 @@ class Loader:
         That is what it runs, else what its document asks for. A device that runs the release (`bad`: its digest) already
         would go back to what its other slot holds; when that is unknown, to the release itself: nothing older is known.
         """
-        said = self._fleet.reports_of(devices, model)
+        slots = self._fleet.offers.slots_of(devices, model)
         wants = self._fleet.wants(devices, model)
-        digests = {d for one in said.values() for d in (one.active_sha256, one.previous_sha256) if d}
+        digests = {digest for both in slots.values() for digest in both if digest}
         known = self._registry.bundles_by_digest(sorted(digests))
         found: dict[DeviceId, Bundle] = {}
         for device in devices:
-            report, want = said.get(device), wants.get(device)
-            choices = [] if report is None else [report.active_sha256, report.previous_sha256]
+            want = wants.get(device)
+            choices = slots.get(device, ())
             bundles = [Bundle(b.target, b.sha256, b.length) for d in choices if (b := known.get(d)) is not None]  # type: ignore[call-overload]
             if want is not None and want.active is not None:
                 bundles.append(Bundle(want.active.target, want.active.sha256, want.active.length))  # type: ignore[arg-type]
