@@ -179,7 +179,9 @@ class ShapedDraft(Draft):
 
     def fail_unopened(self, cell: Cell, code: str, reason: str) -> None:
         """Fail a stage that waits: nothing was offered in it, and what the stages before it offered is taken back."""
-        opened = replace(cell, code=code, reason=reason, opened_at=self.now, digest=self.digest_of(cell.stratum))
+        cut = self.cut_before(self.lane(cell.stratum), cell.stage)  # it reaches nobody new
+        digest = self.digest_of(cell.stratum)
+        opened = replace(cell, cut=cut, code=code, reason=reason, opened_at=self.now, digest=digest)
         self.fail(self.move_cell(opened, StageEvent.OPEN), code, reason)
 
     def digest_of(self, stratum: ProfileName) -> str:
