@@ -7,6 +7,8 @@ import pytest
 from edgefleet_server.rollout import store, superseding
 from edgefleet_server.rollout.errors import ActiveExistsError
 from edgefleet_server.rollout.model import Spec
+from edgefleet_server.rollout.tables import Rollout
+from tests.server.rollout.explorer import START
 from tests.server.rollout.fleet_sim import MODEL, World
 
 ALL = [{"name": "all", "size": {"percent": 100}, "soak": "1h"}]
@@ -63,8 +65,23 @@ def test_a_snapshot_has_its_devices_whatever_they_are_labelled_since(ready: Worl
         ready.create(f"{MODEL}@1.2.0", selector="site=oslo", stages=ALL)
 
 
+def row(selector: str) -> Rollout:
+    """Return a rollout's row."""
+    return Rollout(
+        id="r",
+        model=MODEL,
+        version="1",
+        selector=selector,
+        spec={},
+        salt="s",
+        state="running",
+        created_at=START,
+        created_by="x",
+    )
+
+
 def test_groups_never_tell_rollouts_apart() -> None:
-    rows = [superseding.Rollout(selector="group=a", spec={}), superseding.Rollout(selector="site=x", spec={})]
+    rows = [row("group=a"), row("site=x")]
     assert [superseding._are_apart("group=b", row) for row in rows] == [False, False]
     assert superseding._are_apart("site in (y,z),env=p", rows[1])
     assert not superseding._are_apart("site in (x,y)", rows[1])
