@@ -30,10 +30,10 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from bench import fleet_page  # noqa: E402
 from tests.support.browsers import browser  # noqa: E402
 from tests.support.servers import ApiHouse  # noqa: E402
 
-from bench import fleet_page  # noqa: E402
 from edgefleet_protocol.ids import DeviceId  # noqa: E402
 from edgefleet_protocol.messages import ErrorClass, Event, EventKind, Phase, Presence  # noqa: E402
 from edgefleet_server.access.model import Role  # noqa: E402

@@ -80,13 +80,13 @@ def _url(kind: str, folder: Path) -> Iterator[str]:
 def _measure(url: str, folder: Path, devices: int) -> dict[str, float]:
     house = House(url, folder / "house", TurnedClock())
     try:
-        rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock)
+        rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
         engine = RolloutEngine(house.db, house.fleet, rollouts, house.clock, "bench")
         house.release("m@1", bundles={PROFILE: b"one" * 100})
         ids = _enrol(house, devices)
         spec = {"release": "m@1", "selector": "", "stages": [{"name": "all", "size": {"percent": 100}, "soak": "1h"}]}
         create_s, rollout_id = _timed(lambda: rollouts.create(spec, "bench"))
-        offer_s, _ = _timed(lambda: _offer_all(engine, rollouts, house))
+        offer_s, _ = _timed(lambda: _offer_all(engine, house, devices))
         naive_s = _naive(house, ids[:NAIVE_DEVICES])
         report_s, _ = _timed(lambda: _report_all(house, ids))
         heard_s, _ = _timed(lambda: engine.tick(is_woken=True))
@@ -127,13 +127,13 @@ def _enrol(house: House, devices: int) -> list[DeviceId]:
     return ids
 
 
-def _offer_all(engine: RolloutEngine, rollouts: RolloutService, house: House) -> None:
-    """Tick until everybody was offered; each tick signs one batch."""
-    while True:
+def _offer_all(engine: RolloutEngine, house: House, devices: int) -> None:
+    """Tick until everybody was offered it."""
+    sent: set[DeviceId] = set()
+    stop = house.fleet.on_desired(lambda signed: sent.update(one.device for one in signed))
+    while len(sent) < devices:
         engine.tick(is_woken=True)
-        view = rollouts.reader.rollouts(limit=1)[0]
-        if all(one.state != "eligible" for one in rollouts.reader.devices(view.id, state="eligible")):
-            return
+    stop()
 
 
 def _naive(house: House, ids: list[DeviceId]) -> float:

@@ -1,12 +1,15 @@
 """Rollouts of a large fleet on PostgreSQL: how long one takes to make, how late many are looked at, how fast documents go out and back.
 
-Prints one JSON object. All services are real, the database is a PostgreSQL of its own, no broker: what is counted as offered or taken
-back is the signed document handed to the outbound listener after the commit. Figures, with what they are held to:
+Prints one JSON object. All services are real, the database is a PostgreSQL of its own, the broker a mosquitto with mutual TLS: a document
+counts as offered when the broker has acknowledged it. Engine and gateway share this process, as with `server start`. Figures, with what
+they are held to:
 - create_ms: one rollout over all devices (100 at 100,000 devices);
-- first_offer_s: from its making to the first signed document; offered_per_s: documents a second until all have one (5,000);
+- first_offer_s: from its making to the first signed document; signed_per_s: documents a second until all are committed;
+  offered_per_s: until all are at the broker (5,000);
 - back_s: an abort with rollback, until every device, online and answering at once, is confirmed to be back (60 at 100,000);
 - lag_p99_s: of `--rollouts` rollouts that are all due, how late each was looked at by `--replicas` engine threads (2 at 500).
-`…_cpu_…` is the same in processor time of this process, without the database's: what is left of a figure when the machine is busy.
+`…_cpu_…` is the same in processor time of this process, without the database's: what is left of a figure when the machine is busy
+(look_cpu_ms: of one look at a small rollout).
 `within` says of each whether it holds at the size that was measured; a smaller size than the goal's proves nothing about it.
 
     python bench/rollout_scale.py [--devices 100000] [--rollouts 500] [--replicas 3]
@@ -22,7 +25,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +38,20 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.rollout import _enrol as enrol  # noqa: E402
-from tests.server.fleet.house import PROFILE, START, House, TurnedClock  # noqa: E402
+from tests.broker.conftest import Site  # noqa: E402
+from tests.broker.pki import Authority  # noqa: E402
+from tests.server.fleet.house import PROFILE, START, House  # noqa: E402
 from tests.support.postgres import own_server  # noqa: E402
 
 from edgefleet_protocol.ids import DeviceId, ModelName  # noqa: E402
 from edgefleet_protocol.messages import ModelState, Phase, State  # noqa: E402
 from edgefleet_server.clock import SystemClock  # noqa: E402
+from edgefleet_server.collecting import collect_seldom  # noqa: E402
 from edgefleet_server.fleet.model import SignedDesired  # noqa: E402
 from edgefleet_server.fleet.tables import FleetDevice  # noqa: E402
+from edgefleet_server.gateway.broker.model import BrokerKind  # noqa: E402
+from edgefleet_server.gateway.mqtt import LinkHandlers, LinkIdentity, MqttLink  # noqa: E402
+from edgefleet_server.gateway.outbound import Outbound  # noqa: E402
 from edgefleet_server.rollout.engine import RolloutEngine  # noqa: E402
 from edgefleet_server.rollout.service import RolloutService  # noqa: E402
 
@@ -55,6 +66,7 @@ def main() -> int:
     parser.add_argument("--rollouts", type=int, default=500)
     parser.add_argument("--replicas", type=int, default=3)
     args = parser.parse_args()
+    collect_seldom()  # as every engine's process does
     result: dict[str, Any] = {"bench": "rollout_scale", "devices": args.devices, "rollouts": args.rollouts}
     with own_server() as server:
         with tempfile.TemporaryDirectory(prefix="edgefleet-bench-") as folder:
@@ -77,15 +89,17 @@ def main() -> int:
 
 
 def _one_large(url: str, folder: Path, devices: int) -> dict[str, Any]:
-    house = House(url, folder / "house", TurnedClock())
+    house = House(url, folder / "house", _RunningClock())
+    stack = ExitStack()
     try:
-        rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock)
+        rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
         engine = RolloutEngine(house.db, house.fleet, rollouts, house.clock, "bench")
         for version in ("1", "2"):
             house.release(f"m@{version}", bundles={PROFILE: version.encode() * 100})
         ids = enrol(house, devices)
         sent: dict[DeviceId, int] = {}
         house.fleet.on_desired(lambda signed: _note(sent, signed))
+        broker = stack.enter_context(_broker(house, folder))
         stages = [{"name": "all", "size": {"percent": 100}, "soak": "1h"}]
         began, cpu = time.perf_counter(), time.process_time()
         rollout = rollouts.create({"release": "m@2", "selector": "", "stages": stages}, "bench")
@@ -94,51 +108,125 @@ def _one_large(url: str, folder: Path, devices: int) -> dict[str, Any]:
         while len(sent) < devices and time.perf_counter() - began < MOST_S:
             engine.tick(is_woken=True)
             first_s = first_s or (time.perf_counter() - began if sent else 0.0)
+        signed_s = time.perf_counter() - began - create_s
+        while broker.published < devices and time.perf_counter() - began < MOST_S:
+            time.sleep(0.01)
         offer_s, offer_cpu_s = time.perf_counter() - began - create_s, time.process_time() - cpu - create_cpu_s
         _report(house, sent, ids, "2")
         engine.tick(is_woken=True)
-        back_s, back_sent = _take_back(house, rollouts, engine, rollout, ids)
+        back_s, back_cpu_s, back_sent = _take_back(house, rollouts, engine, rollout)
         state = rollouts.reader.rollout(rollout).state
     finally:
+        stack.close()
         house.db.dispose()
     return {
         "create_ms": round(create_s * 1000, 1),
         "create_cpu_ms": round(create_cpu_s * 1000, 1),
         "first_offer_s": round(first_s, 2),
+        "signed_per_s": round(devices / signed_s, 1),
         "offered_per_s": round(devices / offer_s, 1),
         "offered_per_cpu_s": round(devices / offer_cpu_s, 1),
         "back_s": round(back_s, 1),
+        "back_cpu_s": round(back_cpu_s, 1),
         "taken_back_per_s": round(back_sent / back_s, 1),
         "ended": state,
     }
+
+
+class _RunningClock:
+    """A clock that runs as time does and can be turned on besides."""
+
+    def __init__(self) -> None:
+        self._began_s = time.perf_counter()
+        self._more = timedelta()
+
+    def now(self) -> datetime:
+        """Return the time."""
+        return START + self._more + timedelta(seconds=time.perf_counter() - self._began_s)
+
+    def monotonic_s(self) -> float:
+        """Return seconds that only grow."""
+        return time.perf_counter()
+
+    def turn(self, **delta: float) -> None:
+        """Move the time on."""
+        self._more += timedelta(**delta)
+
+
+class _Sent:
+    """How many documents the broker has acknowledged."""
+
+    def __init__(self, outbound: Outbound, link: MqttLink) -> None:
+        self._outbound = outbound
+        self._link = link
+
+    @property
+    def published(self) -> int:
+        """Return how many there are by now; messages under way are not counted."""
+        return self._outbound.published - self._link.unacked
+
+
+@contextmanager
+def _broker(house: House, folder: Path) -> Iterator[_Sent]:
+    """Send each document that is signed to a broker, as the gateway does."""
+    site = Site(Authority(folder / "pki"), folder, BrokerKind.MOSQUITTO)
+    site.supervisor.start()
+    me = site.authority.device("srv-main")
+    handlers = LinkHandlers(lambda _topic, _payload: None, lambda: outbound.send_everything(), lambda: None)  # noqa: PLW0108
+    link = MqttLink(
+        site.endpoint,
+        LinkIdentity("srv-main", me.cert_file, me.key_file),
+        site.topics.server_filters(),
+        site.topics.heartbeat("srv-main"),
+        handlers,
+        SystemClock(),
+    )
+    outbound = Outbound(
+        site.topics,
+        house.fleet,
+        house.signing.repo_head,
+        lambda topic, payload, qos, retain: link.publish(topic, payload, qos=qos, retain=retain),
+        house.clock,
+    )
+    stop = house.fleet.on_desired(outbound.send_desired)
+    outbound.start()
+    link.start()
+    try:
+        while not link.is_up:
+            time.sleep(0.05)
+        yield _Sent(outbound, link)
+    finally:
+        stop()
+        link.stop()
+        outbound.stop()
+        site.supervisor.stop()
 
 
 def _note(sent: dict[DeviceId, int], signed: Sequence[SignedDesired]) -> None:
     sent.update((one.device, one.gen) for one in signed)
 
 
-def _take_back(
-    house: House, rollouts: RolloutService, engine: RolloutEngine, rollout: str, ids: list[DeviceId]
-) -> tuple[float, int]:
-    """Abort with a rollback; each device answers as soon as its document is there. Return seconds and documents."""
+def _take_back(house: House, rollouts: RolloutService, engine: RolloutEngine, rollout: str) -> tuple[float, float, int]:
+    """Abort with a rollback; each device answers as soon as its document is there. Return seconds, those of the processor, documents."""
     sent: dict[DeviceId, int] = {}
     answered: set[DeviceId] = set()
     stop = house.fleet.on_desired(lambda signed: _note(sent, signed))
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     rollouts.abort(rollout, "bench", "it is bad", rollback=True)
-    answering_s = 0.0
+    answering_s = answering_cpu_s = 0.0
     while time.perf_counter() - began < MOST_S:
         engine.tick(is_woken=True)
         fresh = [device for device in sent if device not in answered]
-        at = time.perf_counter()
+        at, cpu_at = time.perf_counter(), time.process_time()
         _report(house, sent, fresh, "")
         answering_s += time.perf_counter() - at  # the devices' own words are not the server's time
+        answering_cpu_s += time.process_time() - cpu_at
         answered.update(fresh)
         house.clock.turn(seconds=2)
         if rollouts.reader.rollout(rollout).state in ("rolled_back", "rollback_incomplete"):
             break
     stop()
-    return time.perf_counter() - began - answering_s, len(sent)
+    return time.perf_counter() - began - answering_s, time.process_time() - cpu - answering_cpu_s, len(sent)
 
 
 def _report(house: House, gens: dict[DeviceId, int], ids: Sequence[DeviceId], version: str) -> None:
@@ -160,13 +248,18 @@ def _report(house: House, gens: dict[DeviceId, int], ids: Sequence[DeviceId], ve
         )
         state = State(device=device, gen=gens[device], boot_id="b", seq=gens[device], ts=0, models=[said])
         plain = msgspec.to_builtins(state)
-        rows.append({"one": device, "gen": gens[device], "reported": plain})
+        rows.append({"one": device, "gen": gens[device], "reported": plain, "at": house.clock.now()})
     if not rows:
         return
     statement = (
         update(FleetDevice)
         .where(FleetDevice.id == bindparam("one"))  # type: ignore[arg-type]
-        .values(reported_gen=bindparam("gen"), reported=bindparam("reported"), last_seen=START)
+        .values(
+            reported_gen=bindparam("gen"),
+            state_seq=bindparam("gen"),
+            reported=bindparam("reported"),
+            last_seen=bindparam("at"),
+        )
     )
     with house.db.session() as session:
         session.connection().execute(statement, rows)
@@ -176,7 +269,7 @@ def _many(url: str, folder: Path, count: int, replicas: int) -> dict[str, Any]:
     """Make many small rollouts, let engine threads look at all of them for some rounds; return how late they did."""
     house = House(url, folder / "house", SystemClock())
     try:
-        rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock)
+        rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
         ids = enrol(house, count)
         with house.db.session() as session:
             rows = [{"one": one, "labels": {"n": str(place)}} for place, one in enumerate(ids)]
@@ -196,9 +289,10 @@ def _many(url: str, folder: Path, count: int, replicas: int) -> dict[str, Any]:
         threads = [threading.Thread(target=_tick, args=(engine, stop)) for engine in engines]
         for thread in threads:
             thread.start()
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         while len(lags) < count * 4 and time.perf_counter() - began < MOST_S:
             time.sleep(0.05)
+        cpu_s = time.process_time() - cpu
         stop.set()
         for thread in threads:
             thread.join()
@@ -208,6 +302,7 @@ def _many(url: str, folder: Path, count: int, replicas: int) -> dict[str, Any]:
     return {
         "looks": len(late),
         "looks_per_s": round(len(lags) / (time.perf_counter() - began), 1),
+        "look_cpu_ms": round(1000 * cpu_s / len(lags), 2),
         "lag_p50_s": round(late[len(late) // 2], 3),
         "lag_p99_s": round(late[int(len(late) * 0.99)], 3),
     }

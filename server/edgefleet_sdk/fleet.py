@@ -93,7 +93,7 @@ class Fleet:
                 return deployed({**answer, "devices": [outcome.as_json() for outcome in outcomes]})
             rollouts = Rollouts(session.api, session.out, session.clock)
             started = rollouts.create(from_flags(RolloutFlags(ref, to, strategy=strategy)))
-            return rolled_out(rollouts.follow(started, wait_s=wait_s) if wait else started)
+            return rolled_out(rollouts.await_end(started, wait_s=wait_s) if wait else started)
 
     def devices(self, selector: str | None = None) -> Any:
         """Return the devices, one row each: a `pandas.DataFrame` where pandas is installed, else a list of dicts."""

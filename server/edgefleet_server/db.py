@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import DateTime, Engine, MetaData, create_engine, event, text
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.engine.interfaces import Dialect
@@ -146,7 +147,8 @@ class Database:
 
     def _make_engine(self) -> Engine:
         if self._url.get_backend_name() != "sqlite":
-            return create_engine(self._url, pool_pre_ping=True, pool_size=10, max_overflow=10)
+            read = msgspec.json.decode  # the driver's own takes a third of the time of a look at a large rollout
+            return create_engine(self._url, pool_pre_ping=True, pool_size=10, max_overflow=10, json_deserializer=read)
         if self._url.database and self._url.database != ":memory:":
             Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(self._url, connect_args={"check_same_thread": False}, pool_size=10, max_overflow=20)

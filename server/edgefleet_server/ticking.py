@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.collecting import collect_seldom
 from edgefleet_server.parts import Parts
 from edgefleet_server.rollout.engine import RolloutEngine
 
@@ -46,6 +47,7 @@ class Ticker:
 
     def start(self) -> None:
         """Start ticking; from now on news of devices and commands for rollouts wake it."""
+        collect_seldom()
         self._parts.fleet.on_reports(self._woken.set)
         self._parts.rollout.on_change(self._woken.set)
         self._thread.start()
@@ -73,6 +75,8 @@ class Ticker:
         went_well &= self._step("re-sign desired documents", lambda: self._parts.fleet.resign_due(now))
         went_well &= self._step("re-sign the brake", lambda: self._parts.fleet.resign_hold_due(now))
         went_well &= self._step("tick rollouts", self._rollouts.tick)
+        if self._rollouts.has_more:
+            self._woken.set()
         if self._pruned is None or now - self._pruned >= _PRUNE_EVERY:
             self._pruned = now
             went_well &= self._step("prune telemetry", lambda: self._parts.telemetry.prune(now))
@@ -103,4 +107,6 @@ class Ticker:
                 self._woken.clear()
                 began_s = clock.monotonic_s()
                 self._step("tick rollouts", lambda: self._rollouts.tick(is_woken=True))
+                if self._rollouts.has_more:
+                    self._woken.set()
                 took_s = clock.monotonic_s() - began_s  # so long is waited next time: news never take more than half

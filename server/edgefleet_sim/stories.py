@@ -42,7 +42,8 @@ def blast(devices: int, canary: int, classes: tuple[str, ...], seed: int) -> dic
     """Return what a release that fails on every device does to a fleet of so many: who was exposed, and how fast it was stopped.
 
     in_flight: devices that were exposed when the server heard of the second failure; beyond: those exposed after that.
-    halt_s: virtual seconds from the second failure to the stop, None when the first failure stopped it already.
+    halt_s: virtual seconds from that report until nobody else is offered the release, stop_s: until it is taken back; None when the
+    first failure did that already.
     """
     stages = [
         {"name": "canary", "size": {"count": canary}, "soak": "10m"},
@@ -52,8 +53,9 @@ def blast(devices: int, canary: int, classes: tuple[str, ...], seed: int) -> dic
     stages[0]["promote"] = "all_healthy"
     world = World(Scenario(seed=seed, devices={"rpi": devices}, bad=1.0, classes=classes, spec={"stages": stages}))
     result = world.run()
-    second, halted = world.second_failure_at, world.halted_at
-    assert halted is not None, "a release that fails everywhere is stopped"
+    second, halted, stopped = world.second_failure_at, world.halted_at, world.stopped_at
+    assert halted is not None, "a release that fails everywhere is offered to nobody any more"
+    assert stopped is not None, "a release that fails everywhere is stopped"
     return {
         "seed": seed,
         "canary": canary,
@@ -63,5 +65,6 @@ def blast(devices: int, canary: int, classes: tuple[str, ...], seed: int) -> dic
         "in_flight": world.exposed_at_second,
         "beyond": result.exposed - max(world.exposed_at_second, canary),
         "halt_s": None if second is None or halted < second else (halted - second).total_seconds(),
+        "stop_s": None if second is None or stopped < second else (stopped - second).total_seconds(),
         "broken": result.broken,
     }

@@ -18,9 +18,10 @@ from typing import Any, Final
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_protocol.messages import AssignmentState, ErrorClass
+from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
 from edgefleet_server.rollout import control, undoing
-from edgefleet_server.rollout.facts import soak_end
+from edgefleet_server.rollout.doubting import doubt
+from edgefleet_server.rollout.facts import facts_of, soak_end
 from edgefleet_server.rollout.machines import (
     CELL_OPEN,
     EXPOSED_STATES,
@@ -92,7 +93,9 @@ class World:
         self.failovers_s: list[float] = []
         self.second_failure_at: datetime | None = None
         self.halted_at: datetime | None = None
+        self.stopped_at: datetime | None = None
         self.exposed_at_second = 0
+        self._failed: set[DeviceId] = set()
         self._events: list[tuple[datetime, int, Callable[[], None]]] = []
         self._order = 0
         self._look_at: datetime | None = START
@@ -155,6 +158,7 @@ class World:
 
     def _hear(self, device: DeviceId, said: Said) -> None:
         if self.rows.hear(device, said):
+            self._note_failure(device, said)
             self._wake()
         if said.report.reported_gen < self.rows.documents[device].gen:
             self._publish(device)
@@ -311,14 +315,33 @@ class World:
         for event in self.rows.events[self._noted :]:
             self.story.append(event.line(START))
         self._noted = len(self.rows.events)
-        if self.second_failure_at is None:
-            bad = sum(one.state in (AssignmentState.FAILED, AssignmentState.ROLLED_BACK) for one in self._ones())
-            if bad >= 2:
-                self.second_failure_at = self._now
-                self.exposed_at_second = self.exposed
         failed = any(cell.ended_at and cell.state == "failed" for cell in self.rows.cells.values())
-        if self.halted_at is None and (failed or self.rows.state is not RolloutState.RUNNING):
+        is_stopped = failed or self.rows.state is not RolloutState.RUNNING
+        if self.stopped_at is None and is_stopped:
+            self.stopped_at = self._now
+        if self.halted_at is None and (is_stopped or self._is_in_doubt()):
             self.halted_at = self._now
+
+    def _note_failure(self, device: DeviceId, said: Said) -> None:
+        """Note when the server hears of the second device on which the release failed."""
+        report = said.report
+        digest = self.new[self.devices[device].stratum].sha256
+        if report.phase in (Phase.FAILED, Phase.ROLLED_BACK) and report.wanted_sha256 == digest:
+            self._failed.add(device)
+        if self.second_failure_at is None and len(self._failed) >= 2:
+            self.second_failure_at = self._now
+            self.exposed_at_second = self.exposed
+
+    def _is_in_doubt(self) -> bool:
+        """Whether the planner offers the release to nobody else for now."""
+        if self.second_failure_at is None:
+            return False
+        snapshot, ones = self._bare, tuple(self._ones())
+        return any(
+            doubt(facts_of(snapshot, cell, ones, self._now))
+            for cell in self.rows.cells.values()
+            if cell.state in CELL_OPEN
+        )
 
     def _ones(self) -> Iterator[Any]:
         return iter(self.rows.assignments.values())

@@ -1,5 +1,6 @@
 """What a device shows to who watches it: only while it is watched, little, the quiet models too, and never against its owner's will."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -189,6 +190,27 @@ def test_what_is_shown_goes_last_one_at_a_time_and_is_confirmed_by_nobody(tmp_pa
     assert len(box) == 0
     at = [when for when, topic, _ in link.taken if topic == "LIVE"]
     assert at[1] > at[0]
+
+
+def test_what_is_shown_costs_its_own_budget_alone_and_goes_when_that_of_telemetry_is_used_up(tmp_path: Path) -> None:
+    link = Simulated()
+    box, drain = drained(tmp_path, link, daily_bytes=8_000)
+    whole = drain.budget_left_bytes
+    shown = iter([b"live" * 100, b"live" * 100])
+    drain.show_live("LIVE", lambda *, is_metered: next(shown, None))
+    published = link.published
+    link.published = lambda mid: drain.published(mid) if link.sent_as[mid][0] == "LIVE" else published(mid)
+    drain.pump()
+    link.run(1.0)
+    assert [topic for _, topic, _ in link.taken] == ["LIVE"]
+    assert whole is not None
+    assert drain.budget_left_bytes is not None
+    assert drain.budget_left_bytes >= whole, "telemetry did not pay for it"
+    box.add(Kind.TELEMETRY, "b", 1, payload(1))
+    drain._budget = replace(drain._budget, level=-1.0) if drain._budget is not None else None
+    drain.pump()
+    link.run(2.0)
+    assert [topic for _, topic, _ in link.taken] == ["LIVE", "LIVE"]
 
 
 def test_what_cannot_go_is_forgotten(tmp_path: Path) -> None:

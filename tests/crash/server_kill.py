@@ -126,7 +126,9 @@ class Site:
         with (self.data / "server.toml").open("a", encoding="utf-8") as settings:
             settings.write("engine_tick_s = 0.2\n")
         self.house = House(self._url, self.data, SystemClock())
-        self.service = RolloutService(self.house.db, self.house.fleet, self.house.registry, self.house.clock)
+        self.service = RolloutService(
+            self.house.db, self.house.fleet, self.house.registry, self.house.clock, self.house.telemetry
+        )
         self.devices: list[MqttSim] = []
         self.server: ServerProcess | None = None
         self._port = _free_port()

@@ -59,7 +59,7 @@ def test_a_replica_that_crashes_is_followed_by_another_within_its_lease() -> Non
 
 
 def test_a_release_that_fails_everywhere_stops_at_its_canary() -> None:
-    for canary, classes in ((2, ("crash",)), (5, ("golden",))):
+    for canary, classes in ((2, ("crash",)), (5, ("golden",)), (5, ("crash",)), (50, ("crash",))):
         found = blast(1_000, canary, classes, seed=5)
         assert found["state"] == "rolled_back"
         assert found["exposed"] <= canary

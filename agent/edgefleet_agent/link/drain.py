@@ -148,6 +148,7 @@ class Drain:
         if self._budget is not None:
             self._budget = self._budget.now(now)
             if (broke_s := self._budget.wait_s()) > 0.0:
+                self._live(now)  # it has a budget of its own
                 return broke_s
         if self._outbox.waiting(Kind.TELEMETRY) > PACK_FROM:
             self._outbox.pack()
@@ -179,13 +180,13 @@ class Drain:
         payload = self._next_live(is_metered=self.is_metered) if self._next_live is not None else None
         if payload is not None and (mid := self._link.publish(self._live_topic, payload, 1)) is not None:
             self._bulk_mid = mid
-            self._handed(len(payload), now, bulk=True)
+            self._handed(len(payload), now, bulk=True, is_charged=False)  # it paid from its own budget
 
-    def _handed(self, payload_bytes: int, now: float, *, bulk: bool) -> None:
+    def _handed(self, payload_bytes: int, now: float, *, bulk: bool, is_charged: bool = True) -> None:
         self._pace = self._pace.handed(now, bulk=bulk)
         size = payload_bytes + OVERHEAD_BYTES
         self.bytes_out += size
-        if self._budget is not None:
+        if self._budget is not None and is_charged:
             self._budget = self._budget.now(now).less(size)
 
 

@@ -6,10 +6,10 @@ Its own file because the service would grow beyond a page. Rules:
 """
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from sqlalchemy import event
@@ -21,7 +21,7 @@ from edgefleet_protocol.desired import Desired, ModelDesired, Ref, Task, Telemet
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db import Database
-from edgefleet_server.fleet import store
+from edgefleet_server.fleet import document_store, store
 from edgefleet_server.fleet.beside import CandidateWish, Written, with_candidate
 from edgefleet_server.fleet.errors import DeviceRevokedError
 from edgefleet_server.fleet.model import ModelChange, OfferedBlob, SignedDesired, Wish
@@ -76,7 +76,7 @@ class DesiredBook:
                     done[held.device] = self._set_one(session, held, wishes[held.device])
         return done
 
-    def _set_one(self, session: Session, held: "_Held", wish: Wish) -> tuple[SignedDesired, bool]:
+    def _set_one(self, session: Session, held: "_Held[FleetDesired]", wish: Wish) -> tuple[SignedDesired, bool]:
         models = _models(held.row)
         before = models.get(wish.model)
         if held.row is not None and before is not None and _is_same(before, wish.active):
@@ -117,12 +117,19 @@ class DesiredBook:
         if not by_device:
             return []
         with self._db.session() as session:
-            signed = []
-            for held in _locked_live(session, by_device):
+            signed: list[SignedDesired] = []
+            new: list[dict[str, Any]] = []
+            changed: list[dict[str, Any]] = []
+            for held in _locked_many(session, by_device):
                 wished = [change for change in by_device[held.device] if _is_still_so(held.row, change)]
                 if wished:
                     models, telemetry = _changed(held.row, wished)
-                    signed.append(self._write(session, held, models, telemetry))
+                    one, fields = self._compose(session, held, models, telemetry)
+                    signed.append(one)
+                    (new if held.row is None else changed).append({"device_id": held.device, **fields})
+            document_store.write(session, new, changed)
+            self._announce_after_commit(session, signed)
+            _log.info("desired signed", extra={"devices": len(signed)})
             return signed
 
     def add_task(self, device_id: DeviceId, task: Task) -> SignedDesired:
@@ -184,12 +191,33 @@ class DesiredBook:
     def _write(
         self,
         session: Session,
-        held: "_Held",
+        held: "_Held[FleetDesired]",
         models: Mapping[str, ModelDesired] | None = None,
         telemetry: TelemetryWish | None = None,
         tasks: Sequence[Task] | None = None,
     ) -> SignedDesired:
         """Sign and store a document whose device is locked; None keeps that part of the content."""
+        signed, fields = self._compose(session, held, models, telemetry, tasks)
+        row = held.row
+        if row is None:
+            session.add(FleetDesired(device_id=held.device, **fields))
+        else:
+            for name, value in fields.items():
+                setattr(row, name, value)
+                flag_modified(row, name)  # every row updates the same columns, so a batch is one statement
+        self._announce_after_commit(session, [signed])
+        _log.info("desired signed", extra={"device_id": held.device, "gen": signed.gen})
+        return signed
+
+    def _compose(
+        self,
+        session: Session,
+        held: "_Held[Any]",
+        models: Mapping[str, ModelDesired] | None = None,
+        telemetry: TelemetryWish | None = None,
+        tasks: Sequence[Task] | None = None,
+    ) -> tuple[SignedDesired, dict[str, Any]]:
+        """Return the next document of a device that is locked, signed, and its row; None keeps that part of the content."""
         row = held.row
         now, before = self._clock.now(), _telemetry(row)
         telemetry = still_watched(before if telemetry is None else telemetry, before, now)
@@ -218,21 +246,13 @@ class DesiredBook:
             "resign_at": now + DESIRED_LIFE / 2,
             "changed_at": now,
         }
-        if row is None:
-            session.add(FleetDesired(device_id=held.device, **fields))
-        else:
-            for name, value in fields.items():
-                setattr(row, name, value)
-                flag_modified(row, name)  # every row updates the same columns, so a batch is one statement
-        signed = SignedDesired(held.device, gen, envelope)
-        self._announce_after_commit(session, signed)
-        _log.info("desired signed", extra={"device_id": held.device, "gen": gen})
-        return signed
+        return SignedDesired(held.device, gen, envelope), fields
 
-    def _announce_after_commit(self, session: Session, signed: SignedDesired) -> None:
+    def _announce_after_commit(self, session: Session, signed: Sequence[SignedDesired]) -> None:
         waiting: list[SignedDesired] = session.info.setdefault("fleet_signed", [])
-        waiting.append(signed)
-        if len(waiting) > 1:
+        is_first = not waiting
+        waiting += signed
+        if not (is_first and waiting):
             return
 
         def announce(_session: Session) -> None:
@@ -242,16 +262,19 @@ class DesiredBook:
         event.listen(session, "after_commit", announce, once=True)
 
 
+_Row = TypeVar("_Row", bound=document_store.Document)
+
+
 @dataclass(frozen=True)
-class _Held:
+class _Held(Generic[_Row]):
     """A live device that this transaction has locked, the gen it reported, and its document if it has one."""
 
     device: DeviceId
     reported_gen: int
-    row: FleetDesired | None
+    row: _Row | None
 
 
-def _locked(session: Session, device_id: str) -> _Held:
+def _locked(session: Session, device_id: str) -> _Held[FleetDesired]:
     """Lock a known device, then its document: always in this order, so that no two transactions wait for each other.
 
     Raises DeviceRevokedError: whoever revoked it has removed its document, and it must not get another.
@@ -263,7 +286,7 @@ def _locked(session: Session, device_id: str) -> _Held:
     return _Held(DeviceId(device.id), device.reported_gen, store.desired_row(session, device_id, lock=True))
 
 
-def _locked_live(session: Session, device_ids: Collection[str]) -> list[_Held]:
+def _locked_live(session: Session, device_ids: Collection[str]) -> list[_Held[FleetDesired]]:
     """Lock those of these devices that are known and not revoked, then their documents; return them in order of id."""
     gens = store.lock_live(session, device_ids)
     rows: dict[str, FleetDesired] = {}
@@ -273,8 +296,20 @@ def _locked_live(session: Session, device_ids: Collection[str]) -> list[_Held]:
     return [_Held(DeviceId(device_id), gen, rows.get(device_id)) for device_id, gen in gens.items()]
 
 
+def _locked_many(session: Session, device_ids: Collection[str]) -> Iterator[_Held[document_store.Document]]:
+    """Lock as `_locked_live`, a batch at a time, and read only what the next signing needs."""
+    ids = sorted(device_ids)
+    for start in range(0, len(ids), LOCK_BATCH):
+        gens = store.lock_live(session, ids[start : start + LOCK_BATCH])
+        rows: dict[str, document_store.Document] = {}
+        for device_id, row, public_key in document_store.lock(session, gens):
+            rows[device_id] = row
+            remember_key(session, public_key)
+        yield from (_Held(DeviceId(device_id), gen, rows.get(device_id)) for device_id, gen in gens.items())
+
+
 def _changed(
-    row: FleetDesired | None, changes: Sequence[ModelChange]
+    row: document_store.Document | None, changes: Sequence[ModelChange]
 ) -> tuple[dict[str, ModelDesired], TelemetryWish | None]:
     models, telemetry = _models(row), None
     for change in changes:
@@ -293,7 +328,7 @@ def _changed(
     return models, telemetry
 
 
-def _is_still_so(row: FleetDesired | None, change: ModelChange) -> bool:
+def _is_still_so(row: document_store.Document | None, change: ModelChange) -> bool:
     """Return whether the document, now that it is locked, names what the change is to replace or to run beside."""
     if change.beside is not None:
         return not isinstance(_beside(_models(row), change), str)
@@ -309,15 +344,15 @@ def _beside(models: Mapping[str, ModelDesired], change: ModelChange) -> dict[str
     return with_candidate(models, CandidateWish(change.model, change.active, change.beside))
 
 
-def _models(row: FleetDesired | None) -> dict[str, ModelDesired]:
+def _models(row: document_store.Document | None) -> dict[str, ModelDesired]:
     return {} if row is None else msgspec.convert(row.models, dict[str, ModelDesired])
 
 
-def _telemetry(row: FleetDesired | None) -> TelemetryWish:
+def _telemetry(row: document_store.Document | None) -> TelemetryWish:
     return TelemetryWish() if row is None else msgspec.convert(row.telemetry, TelemetryWish)
 
 
-def _tasks(row: FleetDesired | None) -> list[Task]:
+def _tasks(row: document_store.Document | None) -> list[Task]:
     return [] if row is None else msgspec.convert(row.tasks, list[Task])
 
 

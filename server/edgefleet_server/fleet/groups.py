@@ -13,7 +13,7 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db import Database
-from edgefleet_server.fleet import conditions, rules, selecting, store
+from edgefleet_server.fleet import conditions, group_store, rules, selecting, store
 from edgefleet_server.fleet.errors import (
     BadGroupNameError,
     BadSelectorError,
@@ -53,7 +53,7 @@ class GroupBook:
         parsed = _plain_selector(name, selector)
         row = FleetGroup(name=name, selector=str(parsed), created_at=self._clock.now(), created_by=by[:80])
         with self._db.session() as session:
-            if not store.add_group(session, row):
+            if not group_store.add_group(session, row):
                 raise GroupExistsError(
                     f"There is a group {name!r} already.", next_step=f"See it with `edgectl group show {name}`."
                 )
@@ -84,7 +84,7 @@ class GroupBook:
     def page(self, after: str | None, limit: int) -> tuple[list[Group], int]:
         """Return up to `limit` groups after a name, and how many there are."""
         with self._db.read() as session:
-            rows, total = store.groups_page(session, after, limit)
+            rows, total = group_store.groups_page(session, after, limit)
             return _counted(session, rows), total
 
     def delete(self, name: str) -> None:
@@ -112,9 +112,9 @@ class GroupBook:
         if not names:
             return
         with self._db.session() as session:
-            there = store.share_groups(session, names)
+            there = group_store.share_groups(session, names)
             if there != names:
-                selecting.check_known(names, {row.name: row for row in store.groups(session)})
+                selecting.check_known(names, {row.name: row for row in group_store.groups(session)})
 
 
 def _plain_selector(name: str, selector: str) -> rules.Selector:
@@ -129,7 +129,7 @@ def _plain_selector(name: str, selector: str) -> rules.Selector:
 
 
 def _known(session: Session, name: str, *, lock: bool = False) -> FleetGroup:
-    row = store.group(session, name, lock=lock)
+    row = group_store.group(session, name, lock=lock)
     if row is None:
         raise GroupUnknownError(f"There is no group {name[:80]!r}.", next_step="`edgectl group list` shows all groups.")
     return row

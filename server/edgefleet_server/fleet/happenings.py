@@ -91,7 +91,7 @@ class EventFeed:
 
     def _tell(self, rows: Sequence[Mapping[str, Any]]) -> None:
         if self.outboxes and rows:
-            views = [event_view(FleetEvent(**row)) for row in rows]
+            views = [_view_of(row) for row in rows]
             for outbox in self.outboxes:
                 outbox(views)
 
@@ -132,6 +132,21 @@ class EventFeed:
             done += removed
             if removed < PRUNE_BATCH:
                 return done
+
+
+def _view_of(row: Mapping[str, Any]) -> EventView:
+    """Return a row that is being stored as it will be shown."""
+    return EventView(
+        id=row["id"],
+        device=row["device_id"],
+        at=row["at"],
+        received_at=row["received_at"],
+        kind=row["kind"],
+        type=type_of(row["kind"], row["device_id"], row["detail"]),
+        model=row["model"],
+        rollout=row.get("rollout_id"),
+        detail=row["detail"],
+    )
 
 
 def event_view(row: FleetEvent) -> EventView:

@@ -19,7 +19,7 @@ from sqlmodel import Session, col
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db import Database, UtcDateTime
-from edgefleet_server.fleet import conditions, rules, selecting, store
+from edgefleet_server.fleet import conditions, group_store, rules, selecting, store
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 from edgefleet_server.fleet.views import DeviceView, device_views
@@ -189,7 +189,7 @@ class DeviceLister:
             status = {one.value: store.count_devices(session, conditions.has_status(one)) for one in DeviceStatus}
             profiles = store.count_by(session, col(FleetDevice.profile))
             versions = store.count_versions(session)
-            groups = [row.name for row in store.groups(session)]
+            groups = [row.name for row in group_store.groups(session)]
         live = sum(n for name, n in status.items() if name != DeviceStatus.REVOKED)
         return Facets(status, profiles, versions[:MOST_VERSIONS], groups, live)
 

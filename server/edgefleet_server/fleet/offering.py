@@ -14,7 +14,9 @@ from edgefleet_protocol.desired import ModelDesired, Ref
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.db import Database
-from edgefleet_server.fleet import store
+from edgefleet_server.fleet import heard_store, rules, store
+from edgefleet_server.fleet.counting import DeviceCount, count_matching
+from edgefleet_server.fleet.heard_store import Mark
 from edgefleet_server.fleet.model import ModelReport, SaidCandidate, WantedRef
 
 MAX_TEXT: Final = 1000
@@ -52,6 +54,14 @@ class OfferReader:
         """Wire the database."""
         self._db = db
 
+    def count_matching(self, selector: str, labels: Sequence[str] = ()) -> list[DeviceCount] | None:
+        """Return how many live devices a selector matches, by profile and values of `labels`; None when one statement cannot count it.
+
+        Raises BadSelectorError.
+        """
+        with self._db.read() as session:
+            return count_matching(session, rules.parse_selector(selector), labels)
+
     def wants(self, device_ids: Sequence[DeviceId], model: str) -> dict[DeviceId, WantedRef]:
         """Return what each of these devices' documents says of a model; devices without a document are left out."""
         with self._db.read() as session:
@@ -60,12 +70,33 @@ class OfferReader:
                 for device, gen, models in store.documents(session, device_ids)
             }
 
+    def marks(self, device_ids: Sequence[DeviceId]) -> dict[DeviceId, Mark]:
+        """Return for each known device what differs whenever `reports_of` or `wants` would: much less is read for it."""
+        with self._db.read() as session:
+            return dict(heard_store.marks(session, device_ids))
+
+    def failed_since(self, model: str, since: datetime) -> list[DeviceId]:
+        """Return devices that failed at a model, or went back by themselves, after a moment; some thousands at the most."""
+        with self._db.read() as session:
+            return heard_store.failed_since(session, model, since)
+
+    def slots_of(self, device_ids: Sequence[DeviceId], model: str) -> dict[DeviceId, tuple[str, str]]:
+        """Return what each of these devices has in its two slots, as `slots_in`; unknown devices are left out."""
+        with self._db.read() as session:
+            return {DeviceId(row.id): slots_in(row.reported, model) for row in store.reported(session, device_ids)}
+
     def reports_of(self, device_ids: Sequence[DeviceId], model: str) -> dict[DeviceId, ModelReport]:
         """Return what each of these devices says of a model; unknown devices are left out."""
         with self._db.read() as session:
             return {
                 DeviceId(row.id): report_of(row, model, row.reported) for row in store.reported(session, device_ids)
             }
+
+
+def slots_in(reported: Any, model: str) -> tuple[str, str]:
+    """Return the digests of a model's active and other slot as a stored report (any JSON value) has them, "" for none."""
+    said = _said(reported, model)
+    return ("", "") if said is None else (said.active_sha256[:MAX_TEXT], said.previous_sha256[:MAX_TEXT])
 
 
 def report_of(row: Any, model: str, reported: Any) -> ModelReport:

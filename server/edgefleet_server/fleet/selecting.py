@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_server.fleet import conditions, rules, store
+from edgefleet_server.fleet import conditions, group_store, rules, store
 from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.fleet.model import DeviceFacts
 from edgefleet_server.fleet.tables import FleetDevice
@@ -49,7 +49,7 @@ def groups_of(facts: Mapping[str, str], groups: Mapping[str, rules.Selector]) ->
 
 def all_groups(session: Session) -> dict[str, rules.Selector]:
     """Return every group's selector, by name."""
-    return {row.name: rules.parse_selector(row.selector) for row in store.groups(session)}
+    return {row.name: rules.parse_selector(row.selector) for row in group_store.groups(session)}
 
 
 def asked_groups(session: Session, selector: rules.Selector) -> dict[str, rules.Selector]:

@@ -106,7 +106,7 @@ class FleetService:
         self.stream = EventHub(self.feed)
         self.reader = FleetReader(db, self.feed)
         self.lists = DeviceLister(db, clock)
-        self._offers = OfferReader(db)
+        self.offers = OfferReader(db)
         self._brake = Brake(db, signing, clock)
         self._reports = ReportBook(db, self.feed, clock)
         self.tasks = TaskBook(db, self.desired, self.feed, clock)
@@ -363,7 +363,7 @@ class FleetService:
 
     def wants(self, device_ids: Sequence[DeviceId], model: ModelName) -> dict[DeviceId, WantedRef]:
         """Return what each of these devices' documents says of a model; those without a document are left out."""
-        return self._offers.wants(device_ids, model)
+        return self.offers.wants(device_ids, model)
 
     def resign_due(self, now: datetime) -> int:
         """Sign anew the documents that passed half of their life; return how many. For the engine tick."""
@@ -383,10 +383,12 @@ class FleetService:
         with self._db.read() as session:
             return list(store.all_desired(session))
 
-    def desired_changed_since(self, since: datetime) -> list[SignedDesired]:
-        """Return documents signed at or after `since`, by whichever process."""
+    def desired_changed_since(
+        self, since: datetime, known: Mapping[DeviceId, int] | None = None
+    ) -> list[SignedDesired]:
+        """Return documents signed at or after `since`, by whichever process, that are newer than the gen `known` of the device."""
         with self._db.read() as session:
-            return list(store.desired_changed_since(session, since))
+            return list(store.desired_changed_since(session, since, known or {}))
 
     def offered_to(self, device_id: DeviceId) -> list[OfferedBlob]:
         """Return what a device may pull: the bundles its document names, and their leaf indexes. Nothing when revoked."""
@@ -442,7 +444,7 @@ class FleetService:
 
     def reports_of(self, device_ids: Sequence[DeviceId], model: ModelName) -> dict[DeviceId, ModelReport]:
         """Return what each of these devices says of a model; unknown devices are left out."""
-        return self._offers.reports_of(device_ids, model)
+        return self.offers.reports_of(device_ids, model)
 
     def on_reports(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` after each commit that told something new: model, document, presence, revocation."""

@@ -1,6 +1,6 @@
 """The fleet's SQL. Every function works in the caller's session and never commits."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,7 +12,6 @@ from sqlalchemy import (
     cast,
     delete,
     func,
-    insert,
     literal,
     select,
     tuple_,
@@ -22,6 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, col
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_server import bulk
 from edgefleet_server.fleet.errors import DeviceUnknownError
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus, EventFilter, SignedDesired
 from edgefleet_server.fleet.tables import (
@@ -31,14 +31,13 @@ from edgefleet_server.fleet.tables import (
     FleetDevice,
     FleetEnrolment,
     FleetEvent,
-    FleetGroup,
     FleetHold,
     FleetModelState,
 )
 
 HOLD_ROW = 1
 CAPTURE_KEY_ROW = 1
-IN_CHUNK = 500
+IN_CHUNK = 1000
 
 
 def device(session: Session, device_id: str, *, lock: bool = False) -> FleetDevice | None:
@@ -212,9 +211,13 @@ def all_desired(session: Session) -> Iterator[SignedDesired]:
     yield from _signed(session, select_more=None)
 
 
-def desired_changed_since(session: Session, since: datetime) -> Iterator[SignedDesired]:
-    """Yield documents that were signed at or after `since`."""
-    yield from _signed(session, select_more=col(FleetDesired.changed_at) >= since)
+def desired_changed_since(session: Session, since: datetime, known: Mapping[DeviceId, int]) -> Iterator[SignedDesired]:
+    """Yield documents that were signed at or after `since` and have a higher gen than is known; only those are read whole."""
+    statement = select(col(FleetDesired.device_id), col(FleetDesired.gen)).where(col(FleetDesired.changed_at) >= since)
+    news = [device for device, gen in session.execute(statement) if gen > known.get(device, 0)]
+    for start in range(0, len(news), IN_CHUNK):
+        chosen = bulk.among(session, col(FleetDesired.device_id), sorted(news)[start : start + IN_CHUNK])
+        yield from _signed(session, select_more=chosen)
 
 
 def desired_of(session: Session, device_id: str) -> SignedDesired | None:
@@ -261,7 +264,7 @@ def lock_live(session: Session, device_ids: Collection[str]) -> dict[str, int]:
     """Lock those of these devices that are known and not revoked, in order of id; return what gen each has reported."""
     statement = (
         select(col(FleetDevice.id), col(FleetDevice.reported_gen))
-        .where(col(FleetDevice.id).in_(device_ids), col(FleetDevice.revoked_at).is_(None))
+        .where(bulk.among(session, col(FleetDevice.id), device_ids), col(FleetDevice.revoked_at).is_(None))
         .order_by(col(FleetDevice.id))
         .with_for_update()
     )
@@ -292,7 +295,7 @@ def lock_devices(session: Session) -> None:
 def documents(session: Session, device_ids: Sequence[str]) -> Iterator[tuple[DeviceId, int, dict[str, Any]]]:
     """Yield (device, gen, models as plain data) of these devices' documents."""
     for start in range(0, len(device_ids), IN_CHUNK):
-        chosen = col(FleetDesired.device_id).in_(device_ids[start : start + IN_CHUNK])
+        chosen = bulk.among(session, col(FleetDesired.device_id), device_ids[start : start + IN_CHUNK])
         statement = select(col(FleetDesired.device_id), col(FleetDesired.gen), col(FleetDesired.models)).where(chosen)
         for device_id, gen, models in session.execute(statement):
             yield DeviceId(device_id), int(gen), models
@@ -309,7 +312,7 @@ def reported(session: Session, device_ids: Sequence[str]) -> Iterator[Any]:
             col(FleetDevice.revoked_at),
             col(FleetDevice.reported_gen),
             col(FleetDevice.reported),
-        ).where(col(FleetDevice.id).in_(device_ids[start : start + IN_CHUNK]))
+        ).where(bulk.among(session, col(FleetDevice.id), device_ids[start : start + IN_CHUNK]))
         yield from session.execute(statement)
 
 
@@ -371,7 +374,7 @@ def add_events(session: Session, rows: Sequence[dict[str, Any]]) -> list[dict[st
     said = {
         (row["device_id"], row["boot_id"], row["seq"]): row for row in reversed(rows)
     }  # of two the first one counts
-    insert_all = _insert(session, FleetEvent).values(list(rows)).on_conflict_do_nothing()
+    insert_all = insert_into(session, FleetEvent).values(list(rows)).on_conflict_do_nothing()
     found = session.execute(insert_all.returning(col(FleetEvent.id), *_EVENT_KEY))
     return sorted(({**said[tuple(key)], "id": int(one)} for one, *key in found), key=lambda row: row["id"])
 
@@ -382,15 +385,14 @@ def _without_known(session: Session, rows: Sequence[dict[str, Any]]) -> list[dic
     return [row for one, row in said.items() if one not in known]
 
 
-def _insert(session: Session, table: type[SQLModel]) -> Any:
+def insert_into(session: Session, table: type[SQLModel]) -> Any:
     """Return the INSERT that knows ON CONFLICT on this kind of database."""
     return (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert(table)
 
 
 def add_server_events(session: Session, rows: Sequence[dict[str, Any]]) -> list[int]:
     """Insert events that were made here; return their ids in the order of `rows`."""
-    statement = insert(FleetEvent).returning(col(FleetEvent.id), sort_by_parameter_order=True)
-    return [int(found) for found in session.execute(statement, list(rows)).scalars()]
+    return bulk.insert_counted(session, FleetEvent.__table__, rows)  # type: ignore[attr-defined]
 
 
 def events_page(session: Session, what: EventFilter, before: int | None, limit: int) -> Sequence[FleetEvent]:
@@ -472,46 +474,6 @@ def prune_events(session: Session, before: datetime, limit: int) -> int:
     return int(removed.rowcount)  # type: ignore[attr-defined]
 
 
-def groups(session: Session, names: Collection[str] | None = None) -> Sequence[FleetGroup]:
-    """Return groups in order of name: all, or those of these names that are there."""
-    statement = select(FleetGroup).order_by(col(FleetGroup.name))
-    if names is not None:
-        statement = statement.where(col(FleetGroup.name).in_(names))
-    return session.execute(statement).scalars().all()
-
-
-def groups_page(session: Session, after: str | None, limit: int) -> tuple[Sequence[FleetGroup], int]:
-    """Return groups in order of name, and how many there are."""
-    statement = select(FleetGroup).order_by(col(FleetGroup.name)).limit(limit)
-    if after is not None:
-        statement = statement.where(col(FleetGroup.name) > after)
-    total = session.execute(select(func.count()).select_from(FleetGroup)).scalar_one()
-    return session.execute(statement).scalars().all(), int(total)
-
-
-def group(session: Session, name: str, *, lock: bool = False) -> FleetGroup | None:
-    """Return a group; `lock` holds it until the transaction ends."""
-    return session.get(FleetGroup, name, with_for_update=True if lock else None)
-
-
-def share_groups(session: Session, names: Collection[str]) -> set[str]:
-    """Keep these groups from being deleted until the transaction ends; return which of them are there."""
-    statement = (
-        select(col(FleetGroup.name))
-        .where(col(FleetGroup.name).in_(names))
-        .order_by(col(FleetGroup.name))
-        .with_for_update(read=True)
-    )
-    return {str(name) for name in session.execute(statement).scalars()}
-
-
-def add_group(session: Session, row: FleetGroup) -> bool:
-    """Insert a group; False when its name is taken."""
-    values = {"name": row.name, "selector": row.selector, "created_at": row.created_at, "created_by": row.created_by}
-    statement = _insert(session, FleetGroup).values(values).on_conflict_do_nothing().returning(col(FleetGroup.name))
-    return session.execute(statement).first() is not None
-
-
 def hold(session: Session) -> FleetHold | None:
     """Return the brake document, if one was ever signed."""
     row = session.get(FleetHold, HOLD_ROW)
@@ -521,7 +483,7 @@ def hold(session: Session) -> FleetHold | None:
 def locked_hold(session: Session, now: datetime) -> FleetHold:
     """Return the row of the brake, locked and read anew; it is made when there is none."""
     empty = {"id": HOLD_ROW, "seq": 0, "rollouts": [], "digests": [], "envelope": b"", "expires_at": now}
-    session.execute(_insert(session, FleetHold).values(empty).on_conflict_do_nothing())
+    session.execute(insert_into(session, FleetHold).values(empty).on_conflict_do_nothing())
     statement = select(FleetHold).where(col(FleetHold.id) == HOLD_ROW).with_for_update()
     row: FleetHold = session.execute(statement.execution_options(populate_existing=True)).scalar_one()
     return row

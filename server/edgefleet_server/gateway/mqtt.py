@@ -108,6 +108,12 @@ class MqttLink:
         connection = self._connection
         return connection is not None and connection.is_up.is_set() and not connection.is_over.is_set()
 
+    @property
+    def unacked(self) -> int:
+        """How many messages are on their way to the broker."""
+        connection = self._connection
+        return 0 if connection is None else len(connection.pending)
+
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False, limit_s: float = 30.0) -> bool:
         """Hand a message to the broker; False when there is no connection, or no room within `limit_s`.
 

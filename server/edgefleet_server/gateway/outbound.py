@@ -13,7 +13,7 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Protocol
@@ -59,8 +59,8 @@ class Sources(Protocol):
         """Return every live device's document."""
         ...
 
-    def desired_changed_since(self, since: datetime) -> Sequence[Signed]:
-        """Return documents signed at or after a moment."""
+    def desired_changed_since(self, since: datetime, known: Mapping[DeviceId, int]) -> Sequence[Signed]:
+        """Return documents signed at or after a moment, of a higher gen than is known of the device."""
         ...
 
     def hold_envelope(self) -> bytes | None:
@@ -180,7 +180,7 @@ class Outbound:
             return
         now = self._clock.now()
         since = self._looked_at - OVERLAP
-        self._publish_documents(self._sources.desired_changed_since(since))
+        self._publish_documents(self._sources.desired_changed_since(since, self._published))
         self._looked_at = now
 
     def _publish_shared(self) -> None:

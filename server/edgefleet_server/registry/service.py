@@ -311,6 +311,17 @@ class RegistryService:
             row = store.find_bundle(session, ref, profile)
             return None if row is None else bundle_view(ref, row)
 
+    def signed_bundles(self, ref: ReleaseRef) -> list[tuple[ProfileName, str, Sha256, int]]:
+        """Return profile, target, digest and length of a release's signed bundles: for who asks all the time.
+
+        Raises ReleaseUnknownError.
+        """
+        with self._db.read() as session:
+            found = store.refs_of(session, ref)
+            if not found:
+                _release_row(session, ref)
+            return [(ProfileName(profile), target, Sha256(sha256), n) for profile, target, sha256, n in found]
+
     def bundles_by_digest(self, digests: Sequence[str]) -> dict[Sha256, BundleView]:
         """Return the signed bundles that have these digests: what devices report as running."""
         with self._db.read() as session:

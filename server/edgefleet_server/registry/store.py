@@ -65,6 +65,16 @@ def bundles_of(session: Session, release_ids: Sequence[int]) -> dict[int, list[B
     return grouped
 
 
+def refs_of(session: Session, ref: ReleaseRef) -> list[tuple[str, str, str, int]]:
+    """Return profile, target, digest and length of a release's bundles, without what else is known of them."""
+    query = (
+        select(col(BundleRow.profile), col(BundleRow.target), col(BundleRow.sha256), col(BundleRow.length))
+        .join(ReleaseRow, col(ReleaseRow.id) == col(BundleRow.release_id))
+        .where(col(ReleaseRow.model) == ref.model, col(ReleaseRow.version) == ref.version)
+    )
+    return [(profile, target, sha256, length) for profile, target, sha256, length in session.execute(query)]
+
+
 def find_bundle(session: Session, ref: ReleaseRef, profile: str) -> BundleRow | None:
     """Return the bundle of a release for a profile."""
     query = (

@@ -6,6 +6,7 @@ Its own module because the engine and a person's commands act alike. Rules:
 - Nothing is sent from here: listeners hear after the commit, and what a crash swallowed is found by the outbound's look.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -33,6 +34,7 @@ from edgefleet_server.rollout.model import (
     CellMoved,
     CellNoted,
     Decision,
+    Effect,
     GiveBack,
     Hold,
     Judged,
@@ -86,10 +88,28 @@ class Carrier:
 
     def carry(
         self, session: Session, row: Rollout, snapshot: Snapshot, plan: Plan, *, actor: str, now: datetime
+    ) -> tuple[Assignment, ...]:
+        """Write what a plan asks for; return the assignments after it. The row is locked by the caller; its lease ends with this."""
+        known = {one.device: one for one in snapshot.assignments}
+        self.carry_part(session, row, snapshot, plan.effects, known, actor=actor, now=now)
+        row.next_eval_at = plan.next_at
+        row.lease_until = None
+        return tuple(known[device] for device in sorted(known))
+
+    def carry_part(
+        self,
+        session: Session,
+        row: Rollout,
+        snapshot: Snapshot,
+        effects: Sequence[Effect],
+        known: dict[DeviceId, Assignment],
+        *,
+        actor: str,
+        now: datetime,
     ) -> None:
-        """Write what a plan asks for. The row is locked by the caller; its lease ends with this."""
+        """Write some effects of a plan. known: the assignments as the effects before left them; they are brought up to date."""
         outcome = _Outcome()
-        for effect in plan.effects:
+        for effect in effects:
             match effect:
                 case RolloutMoved():
                     outcome.events.append(_move_rollout(row, effect, actor, now))
@@ -115,29 +135,36 @@ class Carrier:
                     outcome.pace.append(effect)
         store.save_cells(session, row.id, list(outcome.cells.values()))
         gate_store.prepare(session, row.id, snapshot.spec, outcome.made, now)
-        session.flush()  # the brake is read from the rows
-        self.set_brake(session, now)
-        self._sign(row, snapshot, outcome, now)
+        if any(isinstance(effect, RolloutMoved | CellMoved | AssignmentMade) for effect in effects):
+            session.flush()  # the brake is read from the rows
+            self.set_brake(session, now)
+        self._sign(row, snapshot, outcome, known, now)
         new = [outcome.assignments[device] for device in sorted(outcome.new)]
         changed = [one for device, one in sorted(outcome.assignments.items()) if device not in outcome.new]
         store.save_assignments(session, row.id, new, changed)
         pace_store.save(session, row.id, outcome.pace)
         self._fleet.add_events(outcome.events)
-        row.next_eval_at = plan.next_at
-        row.lease_until = None
+        known.update(outcome.assignments)
 
     def set_brake(self, session: Session, now: datetime) -> bool:
         """Make the brake name every stopped rollout, and the bundles of stopped strata; return whether it was signed."""
         return self._fleet.set_hold(store.braked(session, now - BRAKE_LIFE), store.failed_digests(session))
 
-    def _sign(self, row: Rollout, snapshot: Snapshot, outcome: _Outcome, now: datetime) -> None:
+    def _sign(
+        self,
+        row: Rollout,
+        snapshot: Snapshot,
+        outcome: _Outcome,
+        known: Mapping[DeviceId, Assignment],
+        now: datetime,
+    ) -> None:
         """Write documents, and the gens that they got into the assignments."""
         self._note_previous(row, snapshot, outcome)
-        known = {one.device: one for one in snapshot.assignments} | outcome.assignments
-        changes = [_change(row, snapshot, known[device], wish, now) for device, wish in outcome.documents.items()]
+        ones = {device: outcome.assignments.get(device) or known[device] for device in outcome.documents}
+        changes = [_change(row, snapshot, ones[device], wish, now) for device, wish in outcome.documents.items()]
         gens = {signed.device: signed.gen for signed in self._fleet.set_models(changes)} if changes else {}
         for device, wish in outcome.documents.items():
-            one, gen = known[device], gens.get(device)
+            one, gen = ones[device], gens.get(device)
             if isinstance(wish, Offer):
                 outcome.assignments[device] = replace(one, gen=gen or one.gen)
             elif wish.is_rollback:
@@ -146,11 +173,15 @@ class Carrier:
                 outcome.assignments[device] = replace(one, back_gen=gen or one.gen + 1, back_done_at=done_at)
 
     def _note_previous(self, row: Rollout, snapshot: Snapshot, outcome: _Outcome) -> None:
-        """Note what devices run that are new or offered the release (anew): what they would be rolled back to."""
+        """Note what devices run that are offered the release (anew): what they would be rolled back to.
+
+        Where an offer may be recalled also of those that are new: a device that stays away may keep what its document asks for.
+        """
         offered = {device for device, wish in outcome.documents.items() if isinstance(wish, Offer)}
         # who is new and has the release already was adopted by an undo, which knows where it goes back to
         adopted = {device for device in outcome.new if outcome.assignments[device].state in EXPOSED_STATES}
-        asked = sorted((outcome.new - adopted) | offered)
+        new = outcome.new - adopted if snapshot.spec.pacing.recalls else set()
+        asked = sorted(new | offered)
         if not asked:
             return
         bad = {

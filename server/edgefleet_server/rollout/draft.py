@@ -44,9 +44,9 @@ from edgefleet_server.rollout.model import (
 from edgefleet_server.rollout.shape import NO_WAY_BACK, Mode
 
 BATCH: Final = 200
-"""Documents that one tick signs for a rollout of up to 4,000 devices: a tick stays short, and the next one follows at once."""
-BATCH_SHARE: Final = 0.05
-"""Of a larger one a tick signs this share: it reads every device first, and must not read them a thousand times."""
+"""Documents that one tick signs for a rollout of up to 400 devices: a tick stays short, and the next one follows at once."""
+BATCH_SHARE: Final = 0.5
+"""Of a larger one a tick plans this share, since it looks at every device first; it is carried out in portions (`portions`)."""
 BACK_FACTOR: Final = 10
 """The way back is at least ten times as fast as the way there (fleet.md §5.4): a tick takes back so many times as it offers."""
 LOOK_AGAIN: Final = timedelta(seconds=2)
@@ -99,6 +99,7 @@ class Draft:
         self.assignments = {a.device: a for a in snapshot.assignments}
         self.cells = {(c.stratum, c.stage): c for c in snapshot.cells}
         self.is_cut_short = False
+        self._known_terms: dict[tuple[ProfileName, int], Terms] = {}
         self.told = snapshot.code, snapshot.reason
         """Why the rollout is in its state, as of this tick."""
 
@@ -127,10 +128,16 @@ class Draft:
                 self.note_cell(replace(cell, resumed_at=(cell.resumed_at or cell.opened_at) + missed))
 
     def _terms(self, assignment: Assignment) -> Terms:
+        """Return what a device is held to: the same for all of its stratum and stage."""
+        known = self._known_terms.get((assignment.stratum, assignment.stage))
+        if known is not None:
+            return known
         spec = self.snapshot.spec
         bundle = self.snapshot.bundles.get(assignment.stratum)
         stage = spec.stages[assignment.stage]
-        return Terms(bundle.sha256 if bundle is not None else "", spec.device, stage.soak, stage.shape.mode)
+        terms = Terms(bundle.sha256 if bundle is not None else "", spec.device, stage.soak, stage.shape.mode)
+        self._known_terms[assignment.stratum, assignment.stage] = terms
+        return terms
 
     def pause(self, code: str, reason: str) -> None:
         """Stop offering: what is not at its switch yet goes back to waiting."""

@@ -6,17 +6,35 @@ begins by locking the row with that fence. Who has lost it (a lease that ran out
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout import pace_store, store
 from edgefleet_server.rollout.carrying import BRAKE_LIFE
+from edgefleet_server.rollout.model import Assignment, Effect, Plan, Snapshot
 from edgefleet_server.rollout.planner import plan_tick
+from edgefleet_server.rollout.portions import portions
 from edgefleet_server.rollout.service import RolloutService
+from edgefleet_server.rollout.tables import Rollout
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Tick:
+    """One tick of one rollout, being carried out. todo: portions that are not written yet; known: assignments as written so far."""
+
+    snapshot: Snapshot
+    plan: Plan
+    now: datetime
+    todo: list[tuple[Effect, ...]]
+    known: dict[DeviceId, Assignment]
 
 
 class RolloutEngine:
@@ -29,16 +47,23 @@ class RolloutEngine:
         self._clock = clock
         self._owner = owner
         self._lag_listeners: list[Callable[[float], None]] = []
+        self._has_more = False
 
     def on_lag(self, listener: Callable[[float], None]) -> None:
         """Call `listener` at each look with how many seconds ago it was due."""
         self._lag_listeners.append(listener)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the last tick left something that need not wait for the next one."""
+        return self._has_more
 
     def tick(self, *, is_woken: bool = False) -> int:
         """Do one tick of each rollout that is due; return how many. is_woken: devices reported, so all open ones are.
 
         One rollout that fails does not stop the others; it is tried again with the next tick.
         """
+        self._has_more = False
         self._keep_brake()
         with self._db.read() as session:
             if not store.is_any_due(session, self._clock.now(), is_woken=is_woken):
@@ -60,13 +85,12 @@ class RolloutEngine:
             _log.exception("rollout tick failed", extra={"rollout_id": rollout_id})
 
     def _one(self, rollout_id: str, fence: int) -> None:
+        """Do one tick: look, plan, and carry the plan out, a portion in a transaction; the first one in that of the look."""
         service = self._service
         with self._db.session() as session:
-            if not store.hold_fence(session, rollout_id, fence):
-                _log.info("rollout taken over", extra={"rollout_id": rollout_id, "fence": fence})
+            row = self._hold(session, rollout_id, fence)
+            if row is None:
                 return
-            row = store.rollout(session, rollout_id)
-            session.refresh(row)
             pace_store.lock_line_for(session, row.spec)
             snapshot = service.loader.snapshot(session, row)
             now = self._clock.now()
@@ -76,9 +100,36 @@ class RolloutEngine:
                     listener(snapshot.missed.total_seconds())
             snapshot = service.measurer.take(session, snapshot, row.model, now)
             made = plan_tick(snapshot, now)
-            service.carrier.carry(session, row, snapshot, made, actor="engine", now=now)
+            tick = _Tick(snapshot, made, now, portions(made), {one.device: one for one in snapshot.assignments})
+            self._carry(session, row, tick)
+        self._has_more |= made.next_at == now
+        while tick.todo:
+            if any(device in tick.known for device in self._fleet.offers.failed_since(row.model, now)):
+                _log.info("rollout plan dropped", extra={"rollout_id": rollout_id, "portions_left": len(tick.todo)})
+                self._has_more = True
+                return
+            with self._db.session() as session:
+                row = self._hold(session, rollout_id, fence)
+                if row is None:
+                    return
+                self._carry(session, row, tick)
+        service.loader.memory.wrote(rollout_id, fence, [tick.known[device] for device in sorted(tick.known)])
         if made.effects:
             _log.info("rollout ticked", extra={"rollout_id": rollout_id, "effects": len(made.effects)})
+
+    def _hold(self, session: Session, rollout_id: str, fence: int) -> Rollout | None:
+        row = store.hold_fence(session, rollout_id, fence)
+        if row is None:
+            _log.info("rollout taken over", extra={"rollout_id": rollout_id, "fence": fence})
+        return row
+
+    def _carry(self, session: Session, row: Rollout, tick: "_Tick") -> None:
+        """Carry out the next portion; the lease lasts until the last one."""
+        effects, tick.todo = tick.todo[0], tick.todo[1:]
+        now = tick.now
+        self._service.carrier.carry_part(session, row, tick.snapshot, effects, tick.known, actor="engine", now=now)
+        row.next_eval_at = now if tick.todo else tick.plan.next_at
+        row.lease_until = self._clock.now() + store.LEASE if tick.todo else None
 
     def _keep_brake(self) -> None:
         """Let go of rollouts that ended long ago, and mend a brake that two processes wrote at the same time."""

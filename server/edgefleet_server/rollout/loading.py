@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlmodel import Session
 
+from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef, RolloutId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.fleet.model import DeviceStatus, ModelReport, WantedRef
@@ -18,11 +19,14 @@ from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
 from edgefleet_server.rollout.model import Bundle, Member, Report, RolloutState, Snapshot, Spec
 from edgefleet_server.rollout.pace import NO_PACE_FACTS
 from edgefleet_server.rollout.populating import by_stratum, members_of
-from edgefleet_server.rollout.shape import NO_WAY_BACK, PREVIOUS, CandidateReport, Membership
-from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.remembering import Heard, Memory
+from edgefleet_server.rollout.shape import NO_WAY_BACK, PREVIOUS, CandidateReport, Membership, Mode
+from edgefleet_server.rollout.spec import stored_spec
 from edgefleet_server.rollout.superseding import queued_behind
 from edgefleet_server.rollout.tables import Rollout
 
+LARGE: Final = 2_000
+"""Devices from which on it pays to read only what is new."""
 _NOBODY: Final[tuple[Member, ...]] = ()
 _WALKS: Final = (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
 
@@ -30,19 +34,21 @@ _WALKS: Final = (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
 class Loader:
     """Makes snapshots."""
 
-    def __init__(self, fleet: FleetService, registry: RegistryService) -> None:
+    def __init__(self, fleet: FleetService, registry: RegistryService, clock: Clock) -> None:
         self._fleet = fleet
         self._registry = registry
+        self.memory = Memory(clock)
 
     def snapshot(self, session: Session, row: Rollout) -> Snapshot:
-        """Return a rollout as it is now."""
+        """Return a rollout as it is now. The caller has locked its row and raised its fence."""
         state = RolloutState(row.state)
-        spec = parse_spec(row.spec)
-        assignments = store.assignments(session, row.id)
-        devices = [one.device for one in assignments]
+        spec = stored_spec(row.spec)
+        kept = self.memory.assignments(row.id, row.fence)
+        assignments = store.assignments(session, row.id) if kept is None else kept
+        devices = [one.device for one in assignments if one.gen or asks_all(spec)]
         model = ModelName(row.model)
         bundles = self.bundles(ReleaseRef(model, row.version))  # type: ignore[arg-type]
-        members = self.members(session, spec, row.id, bundles) if state in _WALKS else _NOBODY
+        members = self._members_now(session, spec, row.id, bundles) if state in _WALKS else _NOBODY
         return Snapshot(
             id=RolloutId(row.id),
             state=state,
@@ -53,8 +59,8 @@ class Loader:
             members=members,
             cells=tuple(store.cells(session, row.id)),
             assignments=tuple(assignments),
-            reports=self.reports(devices, model),
-            answers=gate_store.answers(session, row.id),
+            reports=self._reports_now(row.id, devices, model),
+            answers=gate_store.answers(session, row.id) if any(stage.gates for stage in spec.stages) else {},
             code=row.code,
             reason=row.reason,
             behind=queued_behind(session, self, row, spec) if state is RolloutState.VALIDATING else (),
@@ -67,7 +73,7 @@ class Loader:
 
         No members, and reports only of those that wait for an offer: a look must not cost what a tick does.
         """
-        spec = parse_spec(row.spec)
+        spec = stored_spec(row.spec)
         assignments = store.assignments(session, row.id)
         is_open = is_whole and row.state in ROLLOUT_ACTIVE
         waiting = [one.device for one in assignments if one.state is AssignmentState.ELIGIBLE] if is_open else []
@@ -95,8 +101,8 @@ class Loader:
 
     def bundles(self, ref: ReleaseRef) -> dict[ProfileName, Bundle]:
         """Return the release's signed bundles by profile."""
-        release = self._registry.release(ref)
-        return {one.profile: Bundle(one.target, one.sha256, one.length) for one in release.bundles}
+        signed = self._registry.signed_bundles(ref)
+        return {profile: Bundle(target, sha256, length) for profile, target, sha256, length in signed}
 
     def members(
         self, session: Session, spec: Spec, rollout_id: str | None, bundles: Mapping[ProfileName, Bundle] | None = None
@@ -108,6 +114,29 @@ class Loader:
         is_fixed = rollout_id is not None and spec.shape.membership is Membership.SNAPSHOT
         frozen = store.frozen_members(session, rollout_id) if is_fixed and rollout_id is not None else None
         return members_of(self._fleet, spec, bundles or {}, frozen)
+
+    def _members_now(
+        self, session: Session, spec: Spec, rollout_id: str, bundles: Mapping[ProfileName, Bundle]
+    ) -> tuple[Member, ...]:
+        """Return the devices of a rollout, of a large one those of a moment ago."""
+        known = self.memory.members(rollout_id)
+        if known is not None:
+            return known
+        began_s = self.memory.now_s()
+        members = self.members(session, spec, rollout_id, bundles)
+        if len(members) >= LARGE:
+            self.memory.match(rollout_id, members, began_s)
+        return members
+
+    def _reports_now(self, rollout_id: str, devices: Sequence[DeviceId], model: ModelName) -> Mapping[DeviceId, Report]:
+        """Return what devices say of a model; of many only what is new is read."""
+        if len(devices) < LARGE:
+            return self.reports(devices, model)
+        known, marks = self.memory.heard(rollout_id), self._fleet.offers.marks(devices)
+        news = [device for device, mark in marks.items() if known.marks.get(device) != mark]
+        reports = {**known.reports, **self.reports(news, model)}
+        self.memory.hear(rollout_id, Heard(marks, reports))
+        return reports
 
     def reports(self, devices: Sequence[DeviceId], model: ModelName) -> dict[DeviceId, Report]:
         """Return what devices say of a model."""
@@ -123,14 +152,14 @@ class Loader:
         That is what it runs, else what its document asks for. A device that runs the release (`bad`: its digest) already
         would go back to what its other slot holds; when that is unknown, to the release itself: nothing older is known.
         """
-        said = self._fleet.reports_of(devices, model)
+        slots = self._fleet.offers.slots_of(devices, model)
         wants = self._fleet.wants(devices, model)
-        digests = {d for one in said.values() for d in (one.active_sha256, one.previous_sha256) if d}
+        digests = {digest for both in slots.values() for digest in both if digest}
         known = self._registry.bundles_by_digest(sorted(digests))
         found: dict[DeviceId, Bundle] = {}
         for device in devices:
-            report, want = said.get(device), wants.get(device)
-            choices = [] if report is None else [report.active_sha256, report.previous_sha256]
+            want = wants.get(device)
+            choices = slots.get(device, ())
             bundles = [Bundle(b.target, b.sha256, b.length) for d in choices if (b := known.get(d)) is not None]  # type: ignore[call-overload]
             if want is not None and want.active is not None:
                 bundles.append(Bundle(want.active.target, want.active.sha256, want.active.length))  # type: ignore[arg-type]
@@ -138,6 +167,11 @@ class Loader:
             if better or bundles:
                 found[device] = (better or bundles)[0]
         return found
+
+
+def asks_all(spec: Spec) -> bool:
+    """Return whether the planner must know what devices say that were not offered anything: whether they are there, or candidates."""
+    return spec.pacing.recalls or any(stage.shape.mode is not Mode.ACTIVE for stage in spec.stages)
 
 
 def _report(said: ModelReport, want: WantedRef | None) -> Report:

@@ -34,7 +34,9 @@ CANDIDATES: Final = 3 * AT_ONCE
 WINDOWS: Final = 400
 """Newest windows of a device that are read: at a window each 15 minutes four days."""
 TRY_AGAIN: Final = timedelta(minutes=1)
-_TAKES: Final = frozenset({RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL, RolloutState.FINISHED})
+_TAKES: Final = frozenset(
+    {RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL, RolloutState.FINISHED, RolloutState.REGRESSED}
+)
 """While it is paused nobody knows who is left to compare with."""
 _log = logging.getLogger(__name__)
 
@@ -51,14 +53,14 @@ class _Due:
 class Measurer:
     """Takes values. Remembers for a minute whom it asked in vain, which is no state that anything rests on."""
 
-    def __init__(self, telemetry: TelemetryService | None) -> None:
+    def __init__(self, telemetry: TelemetryService) -> None:
         self._telemetry = telemetry
         self._tried: dict[tuple[str, DeviceId], datetime] = {}
 
     def take(self, session: Session, snapshot: Snapshot, model: str, now: datetime) -> Snapshot:
         """Return the snapshot with what was measured by now; what is new is stored."""
         gate = snapshot.spec.quality
-        if gate is None or self._telemetry is None or snapshot.state not in _TAKES:
+        if gate is None or snapshot.state not in _TAKES:
             return snapshot
         due = list(self._due(snapshot, gate, now))[:AT_ONCE]
         if not due:

@@ -153,10 +153,11 @@ class Paced(ShapedDraft):
         """Take back offers that nobody took up in time, and let who came back wait for an offer."""
         if not self.snapshot.spec.pacing.recalls:
             return
+        failed = {lane.stratum for lane in self.lanes() if lane.has_failed}
         for a in list(self.assignments.values()):
             if a.state is _S.OFFERED and not a.back_gen and self.asks_for_release(a):
                 self._recall(a)
-            elif a.state is _S.UNREACHABLE and self._is_back(a):
+            elif a.state is _S.UNREACHABLE and a.stratum not in failed and self._is_back(a):
                 reason = "was away and is back: waits for its offer"
                 fresh = moved(a, _E.RETURN, self.now, reason=reason, error_class="", ended_at=None, due_at=self.now)
                 self.move(fresh, a)
@@ -185,9 +186,7 @@ class Paced(ShapedDraft):
     def _is_back(self, a: Assignment) -> bool:
         report = self.snapshot.reports.get(a.device)
         is_there = report is not None and report.is_online and not report.is_revoked
-        lane = self.lane(a.stratum)
-        may_go_on = not lane.has_failed and not a.back_gen
-        return is_there and may_go_on and not self._is_asked(a) and self.time_to_answer(a) > timedelta()
+        return is_there and not a.back_gen and not self._is_asked(a) and self.time_to_answer(a) > timedelta()
 
     def _is_asked(self, a: Assignment) -> bool:
         """Whether the device's document asks for the release in the mode of its stage."""

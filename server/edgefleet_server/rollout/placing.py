@@ -7,10 +7,38 @@ Source: design README §7, ADR 0035.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_server.rollout.membership import count_below, cut_of, rank, shares
+from edgefleet_server.rollout.membership import count_below, cut_of, devices_of, rank, shares
 from edgefleet_server.rollout.model import Member, Spec
+from edgefleet_server.rollout.shape import Mode
+
+
+class Placed(Protocol):
+    """How many devices of a stratum the stages take, whoever they are."""
+
+    @property
+    def name(self) -> ProfileName:
+        """Return the stratum."""
+        ...
+
+    @property
+    def population(self) -> int:
+        """Return how many devices it has."""
+        ...
+
+    def population_at(self, stage: int) -> int:
+        """Return how many of them may be in a stage, or belong to the rollout by then."""
+        ...
+
+    def reached(self, stage: int) -> int:
+        """Return how many devices the stage and those before it have in its mode."""
+        ...
+
+    def added(self, stage: int) -> int:
+        """Return how many devices the stage takes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +64,10 @@ class PlacedStratum:
     stages: tuple[PlacedStage, ...]
     spec: Spec = field(repr=False)
 
+    def population_at(self, stage: int) -> int:
+        """Return how many devices may be in a stage, or belong to the rollout by then."""
+        return self.stages[stage].population
+
     def reached(self, stage: int) -> int:
         """Return how many devices the stage and those before it have in its mode."""
         mode = self.spec.stages[stage].shape.mode
@@ -51,6 +83,44 @@ class PlacedStratum:
         place, reached = count_below(placed.reach, value) + 1, count_below(placed.reach, placed.cut)
         among = f" among those of {match}" if match else ""
         return f"number {place} of {placed.population} by rank{among}; the stage reaches number {reached}"
+
+
+@dataclass(frozen=True, slots=True)
+class CountedStratum:
+    """One stratum of a spec that `is_countable`. upto: devices of each stage and those before it."""
+
+    name: ProfileName
+    population: int
+    upto: tuple[int, ...]
+
+    def population_at(self, _stage: int) -> int:
+        """Return how many devices may be in a stage: all of them."""
+        return self.population
+
+    def reached(self, stage: int) -> int:
+        """Return how many devices the stage and those before it have."""
+        return self.upto[stage]
+
+    def added(self, stage: int) -> int:
+        """Return how many devices the stage takes."""
+        return self.upto[stage] - (self.upto[stage - 1] if stage else 0)
+
+
+def is_countable(spec: Spec) -> bool:
+    """Return whether sizes alone say how many devices each stage takes: no stage chooses among them or runs beside a version."""
+    return all(not stage.shape.match and stage.shape.mode is Mode.ACTIVE for stage in spec.stages)
+
+
+def count_places(spec: Spec, populations: Mapping[ProfileName, int]) -> list[CountedStratum]:
+    """Return what `place` would, counted: a cut is the rank of the last device that a size asks for, so it need not be known."""
+    upto: dict[ProfileName, list[int]] = {name: [] for name in sorted(populations)}
+    for stage in spec.stages:
+        size = stage.size
+        totals = shares(size.count, populations) if size.count_total and size.count is not None else {}
+        for name, reached in upto.items():
+            asked = devices_of(size, populations[name], totals.get(name))
+            reached.append(max(asked, reached[-1] if reached else 0))
+    return [CountedStratum(name, populations[name], tuple(reached)) for name, reached in upto.items()]
 
 
 def place(

@@ -17,6 +17,7 @@ from typing import Final
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import rules
+from edgefleet_server.rollout.doubting import doubt
 from edgefleet_server.rollout.draft import LOOK_AGAIN, LOOK_FOR_LATE, Lane
 from edgefleet_server.rollout.facts import OUTSIDE, facts_of, soak_end
 from edgefleet_server.rollout.gating import GATE_OPENING, facts_of_gates, waits_to_open
@@ -43,7 +44,7 @@ from edgefleet_server.rollout.model import (
 )
 from edgefleet_server.rollout.pacing import Paced
 from edgefleet_server.rollout.shape import profile_of
-from edgefleet_server.rollout.watching import is_late_look, reopen_if_bad
+from edgefleet_server.rollout.watching import is_late_look, reopen_if_bad, tell_anew
 
 JOINER_SHARE: Final = 0.1
 _MOVING: Final = frozenset({RolloutState.RUNNING, RolloutState.ROLLING_BACK})
@@ -71,6 +72,8 @@ def plan_tick(snapshot: Snapshot, now: datetime) -> Plan:
         work.withdraw(reason="paused before its switch")  # also who was out of reach and takes its document up just now
     if snapshot.state is RolloutState.FINISHED:
         reopen_if_bad(work)
+    elif snapshot.state is RolloutState.REGRESSED:
+        tell_anew(work)
     if work.state in _GIVES_BACK:
         work.take_back()
     if work.state in _MOVING:
@@ -87,6 +90,7 @@ class _Walk(Paced):
         super().__init__(snapshot, now)
         self._left_to_offer = self.batch
         self._known_ranks: dict[ProfileName, dict[DeviceId, int]] = {}
+        self._doubts: dict[ProfileName, str] = {}
         self._stratum_now = {m.device: m.stratum for m in snapshot.members}
 
     def make_cells(self) -> None:
@@ -245,6 +249,8 @@ class _Walk(Paced):
     def _offer(self, cell: Cell) -> None:
         """Offer the release to those who wait for it and whose turn it is, lowest rank first."""
         self._let_go(cell)
+        if self._doubts.get(cell.stratum):
+            return
         waiting = [a for a in self.lane_assignments(cell) if a.state is _S.ELIGIBLE]
         ranks = {a.device: rank(self.snapshot.salt, a.device) for a in waiting}
         for a in sorted(waiting, key=lambda a: ranks[a.device]):
@@ -288,6 +294,7 @@ class _Walk(Paced):
     def _judge(self, cell: Cell) -> bool:
         """Decide about an open cell; return whether the lane may go on."""
         facts = facts_of(self.snapshot, cell, self.assignments.values(), self.now)
+        self._doubts[cell.stratum] = doubt(facts)
         decision = rules.decide(facts)
         match decision:
             case Advance() if self._is_last(cell) and self.count_open(cell):

@@ -6,7 +6,7 @@ Source: design README §7.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, Literal
@@ -15,7 +15,7 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.rollout.costing import NO_COST, PlanCost
 from edgefleet_server.rollout.evidence import log_e_promote, threshold
 from edgefleet_server.rollout.model import Bundle, InstallGate, Member, Promote, Rule, Spec, StageSpec
-from edgefleet_server.rollout.placing import PlacedStratum, place
+from edgefleet_server.rollout.placing import Placed, PlacedStratum, count_places, place
 from edgefleet_server.rollout.power import StratumPower, rule_in, stands_in, stratum_power
 from edgefleet_server.rollout.quality_model import QualityGate
 from edgefleet_server.rollout.quality_planning import OUT_OF_REACH, out_of_reach
@@ -149,18 +149,13 @@ def plan(
     targets = {name: bundles.get(ProfileName(profile_of(name))) for name in groups}
     fit = {name: some for name, some in groups.items() if targets[name] is not None}
     strata = place(spec, salt, fit, cuts or {}, placed or {})
-    findings = (
-        *_about_members(spec, groups, fit, len(pinned)),
-        *_about_stages(spec, strata),
-        *_about_quality(spec, strata),
-        *_about_times(spec),
-    )
+    findings = _findings(spec, {name: len(some) for name, some in groups.items()}, strata, len(pinned))
     return PlanView(
         release=spec.release,
         selector=spec.selector,
         matched=len(members),
         ok=all(finding.level != "error" for finding in findings),
-        findings=tuple(sorted(findings, key=lambda finding: finding.level)),
+        findings=findings,
         strata=tuple(
             StratumView(name, len(groups[name]), bundle.target if (bundle := targets[name]) is not None else None)
             for name in sorted(groups)
@@ -170,6 +165,14 @@ def plan(
         power=tuple(_power(spec, stratum) for stratum in strata) if with_power else (),
         spec=dump_spec(spec),
     )
+
+
+def lint(
+    spec: Spec, counts: Mapping[ProfileName, int], pinned: int, bundles: Mapping[ProfileName, Bundle]
+) -> tuple[Finding, ...]:
+    """Return the findings of a plan over so many devices by stratum, pinned ones apart; of a spec that `is_countable` only."""
+    fit = {name: count for name, count in counts.items() if ProfileName(profile_of(name)) in bundles}
+    return _findings(spec, counts, count_places(spec, fit), pinned)
 
 
 def with_findings(made: PlanView, more: Iterable[Finding]) -> PlanView:
@@ -243,10 +246,23 @@ def _get_bundle(spec: Spec, profile: str) -> str:
 # ---- findings
 
 
+def _findings(
+    spec: Spec, counts: Mapping[ProfileName, int], strata: Sequence[Placed], pinned: int
+) -> tuple[Finding, ...]:
+    """Return what is to be said of a spec, errors first. counts: devices by stratum; strata: those that take part."""
+    found = (
+        *_about_members(spec, counts, {stratum.name for stratum in strata}, pinned),
+        *_about_stages(spec, strata),
+        *_about_quality(spec, strata),
+        *_about_times(spec),
+    )
+    return tuple(sorted(found, key=lambda finding: finding.level))
+
+
 def _about_members(
-    spec: Spec, groups: Mapping[ProfileName, Sequence[Member]], fit: Mapping[ProfileName, object], pinned: int
+    spec: Spec, counts: Mapping[ProfileName, int], fit: Collection[ProfileName], pinned: int
 ) -> Iterator[Finding]:
-    if not groups:
+    if not counts:
         what = f"no device matches {spec.selector!r}" if spec.selector else "there is no device"
         advice = "see `edgectl device list`; labels are set with `edgectl device label`"
         if pinned:
@@ -256,22 +272,21 @@ def _about_members(
             )
         yield Finding("error", NOTHING_MATCHED, None, None, what, advice)
         return
-    for name in sorted(set(groups) - set(fit)):
-        count = len(groups[name])
-        told = f"{spec.release} has no bundle for profile {profile_of(name)}: {_devices(count)} left out"
+    for name in sorted(counts.keys() - set(fit)):
+        told = f"{spec.release} has no bundle for profile {profile_of(name)}: {_devices(counts[name])} left out"
         yield Finding("warning", STRATUM_WITHOUT_BUNDLE, None, name, told, _get_bundle(spec, profile_of(name)))
-    if len(groups) > MAX_STRATA:
+    if len(counts) > MAX_STRATA:
         told = (
-            f"{len(groups)} strata ({', '.join(spec.shape.strata)}): each is judged alone, at most {MAX_STRATA} can be"
+            f"{len(counts)} strata ({', '.join(spec.shape.strata)}): each is judged alone, at most {MAX_STRATA} can be"
         )
         yield Finding("error", TOO_MANY_STRATA, None, None, told, "leave out the label that has so many values")
     if not fit:
-        told = f"{spec.release} has no bundle for any of the {_devices(sum(map(len, groups.values())))} that match"
+        told = f"{spec.release} has no bundle for any of the {_devices(sum(counts.values()))} that match"
         advice = f"`edgectl release show {spec.release}` tells what was built and what was refused"
         yield Finding("error", NO_BUNDLE, None, None, told, advice)
 
 
-def _about_stages(spec: Spec, strata: Sequence[PlacedStratum]) -> Iterator[Finding]:
+def _about_stages(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
     for stratum in strata:
         if stratum.population == 1:
             told = f"{stratum.name} has one device: whatever is promoted there rests on it alone"
@@ -287,8 +302,8 @@ def _about_stages(spec: Spec, strata: Sequence[PlacedStratum]) -> Iterator[Findi
             yield Finding("warning", STAGE_ADDS_NOTHING, index, None, told, "remove it, or make it larger")
 
 
-def _about_cell(spec: Spec, index: int, stratum: PlacedStratum) -> Iterator[Finding]:
-    stage, reached, population = spec.stages[index], stratum.reached(index), stratum.stages[index].population
+def _about_cell(spec: Spec, index: int, stratum: Placed) -> Iterator[Finding]:
+    stage, reached, population = spec.stages[index], stratum.reached(index), stratum.population_at(index)
     rule = rule_in(spec, index, population, reached)
     needed = devices_needed(rule, population, spec.gate)
     if reached and stands_in(spec, index) and rule is not rule_for(stage.promote, population, spec.gate):
@@ -324,7 +339,7 @@ def _about_cell(spec: Spec, index: int, stratum: PlacedStratum) -> Iterator[Find
         )
 
 
-def _about_quality(spec: Spec, strata: Sequence[PlacedStratum]) -> Iterator[Finding]:
+def _about_quality(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
     if spec.quality is None:
         return
     for stratum in strata:
@@ -340,7 +355,7 @@ def _about_quality(spec: Spec, strata: Sequence[PlacedStratum]) -> Iterator[Find
             yield Finding(level, OUT_OF_REACH, index, stratum.name, f"{where}: {told}", advice)
 
 
-def _out_of_reach(spec: Spec, gate: QualityGate, stratum: PlacedStratum, mode: Mode) -> Iterator[tuple[int, str, str]]:
+def _out_of_reach(spec: Spec, gate: QualityGate, stratum: Placed, mode: Mode) -> Iterator[tuple[int, str, str]]:
     """Yield the stages of a mode whose gate cannot be met. Each mode is measured anew; who had the release is no control."""
     own = [index for index, stage in enumerate(spec.stages) if stage.shape.mode is mode]
     touched = max((stratum.reached(index) for index in range(own[0])), default=0)

@@ -6,6 +6,7 @@
 - What costs a query is asked only where the spec needs it.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -33,8 +34,30 @@ def members_of(
 
 def stratum_of(keys: Sequence[str], device: DeviceFacts) -> ProfileName:
     """Return a device's stratum: its profile, then each label of the spec's strata (`rpi5-ort/site=berlin`)."""
-    labels = (f"/{key}={device.labels.get(key) or NO_VALUE}" for key in keys if key not in (PROFILE, RUNTIME))
-    return ProfileName(device.profile + "".join(labels))
+    return _stratum(device.profile, {key: device.labels.get(key) for key in labels_in(keys)})
+
+
+def labels_in(keys: Sequence[str]) -> list[str]:
+    """Return the labels among the keys of a spec's strata."""
+    return [key for key in keys if key not in (PROFILE, RUNTIME)]
+
+
+def counted(fleet: FleetService, spec: Spec) -> tuple[dict[ProfileName, int], int] | None:
+    """Return how many devices each stratum of a spec has now, and how many are pinned; None where only matching each could tell."""
+    keys = labels_in(spec.shape.strata)
+    everybody = fleet.offers.count_matching(spec.selector, keys)
+    pinned = fleet.offers.count_matching(f"{spec.selector},{PIN_LABEL}" if spec.selector else PIN_LABEL, keys)
+    if everybody is None or pinned is None:
+        return None
+    counts: Counter[ProfileName] = Counter()
+    for found, sign in ((everybody, 1), (pinned, -1)):
+        for one in found:
+            counts[_stratum(one.profile, dict(zip(keys, one.values, strict=True)))] += sign * one.devices
+    return {name: count for name, count in counts.items() if count}, sum(one.devices for one in pinned)
+
+
+def _stratum(profile: str, labels: Mapping[str, str | None]) -> ProfileName:
+    return ProfileName(profile + "".join(f"/{key}={value or NO_VALUE}" for key, value in labels.items()))
 
 
 def pinned_of(labels: Mapping[str, str]) -> str:

@@ -36,8 +36,9 @@ from edgefleet_server.rollout.model import Assignment, Bundle, Member, Plan, Rol
 from edgefleet_server.rollout.naming import with_versions
 from edgefleet_server.rollout.pace import NO_PACING
 from edgefleet_server.rollout.pace_lint import pace_findings
-from edgefleet_server.rollout.planning import PlanView, plan, with_findings
-from edgefleet_server.rollout.populating import by_stratum, selectors_in
+from edgefleet_server.rollout.placing import is_countable
+from edgefleet_server.rollout.planning import Finding, PlanView, lint, plan, with_findings
+from edgefleet_server.rollout.populating import by_stratum, counted, selectors_in
 from edgefleet_server.rollout.shape import NO_WAY_BACK, PREVIOUS, Membership, Supersede
 from edgefleet_server.rollout.spec import API_VERSION, KIND, dump_spec, parse_spec
 from edgefleet_server.rollout.superseding import Overlap, in_the_way, is_going_back, overlaps
@@ -59,18 +60,15 @@ class RolloutService:
         fleet: FleetService,
         registry: RegistryService,
         clock: Clock,
-        telemetry: TelemetryService | None = None,
+        telemetry: TelemetryService,
     ) -> None:
-        """Wire the parts; from then on a group that an open rollout's selector names cannot be deleted.
-
-        Without telemetry nothing can be measured: a rollout with a quality gate passes no stage.
-        """
+        """Wire the parts; from then on a group that an open rollout's selector names cannot be deleted."""
         self._db = db
         self._fleet = fleet
         self._clock = clock
         self._resolve = registry.resolve
         self.finder = RolloutFinder(db)
-        self.loader = Loader(fleet, registry)
+        self.loader = Loader(fleet, registry, clock)
         self.measurer = Measurer(telemetry)
         self.carrier = Carrier(fleet, self.loader)
         self.reader = RolloutReader(db, fleet, clock, self.loader)
@@ -134,14 +132,23 @@ class RolloutService:
             self._fleet.pin_groups(selector)
         if spec.shape.rollback_to not in (PREVIOUS, NO_WAY_BACK):
             self.loader.bundles(ReleaseRef.parse(spec.shape.rollback_to))
-        planned = self._plan(spec, salt, with_power=False, with_cost=False)
-        if any(finding.level == "error" for finding in planned.findings):
-            raise LintError(planned.findings)
+        findings = self._findings(spec, salt)
+        if any(finding.level == "error" for finding in findings):
+            raise LintError(findings)
+
+    def _findings(self, spec: Spec, salt: str) -> tuple[Finding, ...]:
+        """Return what speaks against a spec now. Where numbers suffice the database counts, and no device is read."""
+        counts = counted(self._fleet, spec) if is_countable(spec) and not _has_pace(spec) else None
+        if counts is None:
+            return self._plan(spec, salt, with_power=False, with_cost=False).findings
+        return lint(spec, *counts, self.loader.bundles(ReleaseRef.parse(spec.release)))
 
     def _older(self, session: Session, spec: Spec, ref: ReleaseRef) -> list[Overlap]:
         """Return the open rollouts of the model that want one of the devices: each would undo the other."""
+        if not store.active(session, ref.model):
+            return []
         mine = {member.device for member in self.loader.members(session, spec, None) if not member.pinned}
-        return list(overlaps(session, self.loader, ref.model, mine))
+        return list(overlaps(session, self.loader, ref.model, spec.selector, mine))
 
     def _supersede_older(self, spec: Spec, ref: ReleaseRef, salt: str, by: str) -> None:
         """End the rollouts that a new one supersedes, each in a transaction of its own: devices are locked in one order."""
@@ -193,7 +200,7 @@ class RolloutService:
         with self._db.read() as session:
             members = self.loader.members(session, spec, None, bundles)
         made = plan(spec, salt, members, bundles, with_power=with_power)
-        if spec.pacing != NO_PACING or any(stage.rate is not None for stage in spec.stages):
+        if _has_pace(spec):
             wanted = {one.device for one in members if not one.pinned}
             devices = [one for one in self._fleet.population(spec.selector) if one.id in wanted]
             made = with_findings(made, pace_findings(spec, devices, self._clock.now()))
@@ -328,7 +335,9 @@ class RolloutService:
                     f"Rollout {row.id} is {row.state}: it cannot {verb} ({error}).",
                     next_step=f"See where it stands: `edgectl rollout show {row.id}`.",
                 ) from error
-            self.carrier.carry(session, row, snapshot, made, actor=by, now=self._clock.now())
+            after = self.carrier.carry(session, row, snapshot, made, actor=by, now=self._clock.now())
+            fence = row.fence
+        self.loader.memory.wrote(rollout_id, fence, after)
         self.wake()
 
     def wake(self) -> None:
@@ -348,6 +357,10 @@ def _as_member(one: Assignment, now: Mapping[DeviceId, Member]) -> Member:
     """Return a device that takes part: in the stratum in which it does, whatever it is labelled now."""
     found = now.get(one.device)
     return Member(one.device, one.stratum, found.barred if found is not None else frozenset())
+
+
+def _has_pace(spec: Spec) -> bool:
+    return spec.pacing != NO_PACING or any(stage.rate is not None for stage in spec.stages)
 
 
 def _said(what: str, by: str, reason: str) -> str:

@@ -99,7 +99,7 @@ def dump_spec_shape(shape: SpecShape) -> dict[str, Any]:
 
 
 def shape_text(shape: StageShape) -> str:
-    """Return a stage's form in words, "" for an ordinary one: `of tz=EU; as a shadow; after a word of an approver`."""
+    """Return a stage's form in words, "" for an ordinary one: `of tz=EU, as a shadow, once approved (approver)`."""
     parts = []
     if shape.match:
         parts.append(f"of {shape.match}")

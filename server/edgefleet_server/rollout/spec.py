@@ -1,14 +1,18 @@
 """Reads a rollout's spec, and writes it back in normal form. Pure.
 
 - Every mistake is told at once, each with its place (`$.stages[1].size.percent`) and what was expected there.
-- Unknown fields are refused: a misspelt bound must not become a default. Fields of later versions are named as such.
+- Unknown fields are refused: a misspelt bound must not become a default. A field of a later version is unknown, too.
 - The normal form has every field written out, but for the defaults that depend on others: parsing it gives the same spec.
 Source: fleet.md §5.2; reference: docs/reference/rollout-spec.md.
 """
 
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Final
+
+import msgspec
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef
@@ -62,6 +66,16 @@ _STAGE: Final = ("name", "size", "soak", "promote", "webhook", "rate", *STAGE_FI
 _SIZE: Final = ("percent", "count", "min", "count_total")
 _DEVICE: Final = (*(f"{field.name}_deadline" for field in fields(DeviceDeadlines)), "retries")
 _GATE: Final = tuple(field.name for field in fields(InstallGate))
+
+
+def stored_spec(document: Mapping[str, Any]) -> Spec:
+    """Return a spec as `parse_spec` does, of a document in normal form: one that is asked for again and again is read once."""
+    return _stored(msgspec.json.encode(document))
+
+
+@lru_cache(maxsize=2_000)
+def _stored(document: bytes) -> Spec:
+    return parse_spec(msgspec.json.decode(document))
 
 
 def parse_spec(document: Any) -> Spec:

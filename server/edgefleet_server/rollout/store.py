@@ -7,12 +7,13 @@ from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Table, func, insert, or_, select, update
+from sqlalchemy import Table, func, insert, or_, select
 from sqlmodel import Session, col
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server import bulk
 from edgefleet_server.rollout.errors import RolloutUnknownError
 from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
 from edgefleet_server.rollout.model import Assignment, Bundle, Cell, StageState, Strength, VerdictKind
@@ -21,6 +22,8 @@ from edgefleet_server.rollout.tables import Rollout, RolloutAssignment, RolloutC
 LEASE: Final = timedelta(seconds=12)
 """With the look every two seconds another replica has taken over 15 s after a crash (ADR 0043)."""
 CLAIM_BATCH: Final = 8
+MOST_NAMED: Final = 500
+"""Devices that one statement names; of more, all that a rollout has are read."""
 _ASSIGNMENT: Final[Table] = RolloutAssignment.__table__  # type: ignore[attr-defined]
 
 
@@ -170,15 +173,11 @@ def _is_due(now: datetime, is_woken: bool) -> Any:
     return or_(is_due, col(Rollout.state).in_(sorted(ROLLOUT_ACTIVE))) if is_woken else is_due
 
 
-def hold_fence(session: Session, rollout_id: str, fence: int) -> bool:
-    """Lock a rollout's row for this transaction; return whether the fence is still ours."""
-    statement = (
-        update(Rollout)
-        .where(col(Rollout.id) == rollout_id, col(Rollout.fence) == fence)
-        .values(fence=fence)
-        .returning(col(Rollout.id))
-    )
-    return session.execute(statement).first() is not None
+def hold_fence(session: Session, rollout_id: str, fence: int) -> Rollout | None:
+    """Lock a rollout's row for this transaction; return it, read anew, or None when the fence is no longer ours."""
+    statement = select(Rollout).where(col(Rollout.id) == rollout_id, col(Rollout.fence) == fence).with_for_update()
+    row: Rollout | None = session.execute(statement.execution_options(populate_existing=True)).scalars().first()
+    return row
 
 
 # ---- cells, assignments, decisions
@@ -201,6 +200,21 @@ def assignments(session: Session, rollout_id: str) -> list[Assignment]:
     return [_assignment(row) for row in session.execute(statement)]
 
 
+def assigned_among(
+    session: Session, rollout_ids: Sequence[str], devices: Collection[DeviceId]
+) -> dict[str, set[DeviceId]]:
+    """Return which of these devices each of these rollouts has."""
+    table = _ASSIGNMENT
+    statement = select(table.c.rollout_id, table.c.device_id).where(table.c.rollout_id.in_(rollout_ids))
+    if len(devices) <= MOST_NAMED:
+        statement = statement.where(bulk.among(session, table.c.device_id, sorted(devices)))
+    found: dict[str, set[DeviceId]] = {}
+    for rollout_id, device in session.execute(statement) if rollout_ids and devices else ():
+        if device in devices:
+            found.setdefault(rollout_id, set()).add(device)
+    return found
+
+
 def save_cells(session: Session, rollout_id: str, changed: Sequence[Cell]) -> None:
     """Write cells, new or known."""
     for cell in changed:
@@ -212,10 +226,8 @@ def save_assignments(
     session: Session, rollout_id: str, new: Sequence[Assignment], changed: Sequence[Assignment]
 ) -> None:
     """Write assignments: insert the new ones, update the others, each in one batch."""
-    if new:
-        session.execute(insert(RolloutAssignment), [_assignment_row(rollout_id, one) for one in new])
-    if changed:
-        session.execute(update(RolloutAssignment), [_assignment_row(rollout_id, one) for one in changed])
+    bulk.insert_rows(session, _ASSIGNMENT, [_assignment_row(rollout_id, one) for one in new])
+    bulk.update_rows(session, _ASSIGNMENT, [_assignment_row(rollout_id, one) for one in changed])
 
 
 def freeze_members(session: Session, rollout_id: str, devices: Sequence[DeviceId]) -> None:
@@ -290,7 +302,7 @@ def _bundle(plain: dict[str, Any]) -> Bundle:
 
 
 def _assignment_row(rollout_id: str, one: Assignment) -> dict[str, Any]:
-    plain = _stored({name: getattr(one, name) for name in _SAME})
+    plain = {name: getattr(one, name) for name in _SAME}
     return {
         **plain,
         "rollout_id": rollout_id,

@@ -11,9 +11,11 @@ from typing import Protocol
 from sqlmodel import Session
 
 from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.fleet.rules import GROUP, parse_selector
 from edgefleet_server.rollout import store
 from edgefleet_server.rollout.errors import ActiveExistsError
 from edgefleet_server.rollout.model import Member, RolloutState, Spec, StageState
+from edgefleet_server.rollout.shape import Membership
 from edgefleet_server.rollout.spec import parse_spec
 from edgefleet_server.rollout.tables import Rollout
 
@@ -34,14 +36,27 @@ class Overlap:
     shared: tuple[DeviceId, ...]
 
 
-def overlaps(session: Session, loader: Members, model: str, mine: set[DeviceId]) -> Iterator[Overlap]:
-    """Yield the open rollouts of a model that want one of these devices, oldest first."""
-    for other in store.active(session, model):
-        theirs = {one.device for one in store.assignments(session, other.id)}
-        theirs |= {member.device for member in loader.members(session, parse_spec(other.spec), other.id)}
+def overlaps(session: Session, loader: Members, model: str, selector: str, mine: set[DeviceId]) -> Iterator[Overlap]:
+    """Yield the open rollouts of a model that want one of these devices, which `selector` matches, oldest first."""
+    others = store.active(session, model)
+    assigned = store.assigned_among(session, [other.id for other in others], mine)
+    for other in others:
+        theirs = assigned.get(other.id, set())
+        if not _are_apart(selector, other):
+            theirs = theirs | {member.device for member in loader.members(session, parse_spec(other.spec), other.id)}
         shared = sorted(mine & theirs)
         if shared:
             yield Overlap(other, tuple(shared))
+
+
+def _are_apart(selector: str, other: Rollout) -> bool:
+    """Return whether no device can match a selector and that of another rollout: both name values of one fact, other ones."""
+    if other.spec.get("membership") == Membership.SNAPSHOT:
+        return False  # who is in it matched once, whatever it is now
+    mine, theirs = parse_selector(selector), parse_selector(other.selector)
+    keys = {one.key for one in mine.requirements} - {GROUP}  # a device may be in several groups
+    pairs = ((mine.exactly(key), theirs.exactly(key)) for key in keys)
+    return any(a is not None and b is not None and not a & b for a, b in pairs)
 
 
 def queued_behind(session: Session, loader: Members, row: Rollout, spec: Spec) -> tuple[str, ...]:
@@ -50,7 +65,7 @@ def queued_behind(session: Session, loader: Members, row: Rollout, spec: Spec) -
     What has begun goes first whatever the clocks of two servers say: nothing newer begins while this one is queued.
     """
     mine = {member.device for member in loader.members(session, spec, row.id)}
-    found = (one.other for one in overlaps(session, loader, row.model, mine))
+    found = (one.other for one in overlaps(session, loader, row.model, spec.selector, mine))
     mine_at = (row.created_at, row.id)
     return tuple(one.id for one in found if one.state != RolloutState.VALIDATING or (one.created_at, one.id) < mine_at)
 

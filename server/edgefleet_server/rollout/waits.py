@@ -15,9 +15,10 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import approving, ramp
 from edgefleet_server.rollout.admitting import Ledger
+from edgefleet_server.rollout.doubting import DOUBT, doubt
 from edgefleet_server.rollout.draft import Draft
-from edgefleet_server.rollout.facts import soak_end
-from edgefleet_server.rollout.machines import IN_FLIGHT
+from edgefleet_server.rollout.facts import facts_of, soak_end
+from edgefleet_server.rollout.machines import CELL_OPEN, IN_FLIGHT
 from edgefleet_server.rollout.membership import rank
 from edgefleet_server.rollout.model import Assignment, Cell, RolloutState, Snapshot, StageState
 from edgefleet_server.rollout.pace import Wait
@@ -155,12 +156,18 @@ def _waiting_for_offers(snapshot: Snapshot, now: datetime) -> dict[DeviceId, Wai
         return dict.fromkeys((a.device for a in waiting), paused)
     ledger, draft = Ledger(snapshot, now), Draft(snapshot, now)
     offering = {lane.stratum: lane.offering for lane in draft.lanes()}
+    doubts = {name: _doubt(snapshot, cell, now) for name, cell in offering.items() if cell is not None}
     found: dict[DeviceId, Wait] = {}
     offered = 0
     for a in sorted(waiting, key=lambda a: rank(snapshot.salt, a.device)):
         cell = offering.get(a.stratum)
         if cell is None:
             found[a.device] = Wait(STAGE_CLOSED, "its stage is not open", "a person: see the stage")
+            continue
+        if doubts[a.stratum]:
+            found[a.device] = Wait(
+                DOUBT, doubts[a.stratum], "devices under way turn out well; or they stop the stratum"
+            )
             continue
         wait = ledger.wait(a, cell.stage)
         if wait is None:
@@ -170,6 +177,10 @@ def _waiting_for_offers(snapshot: Snapshot, now: datetime) -> dict[DeviceId, Wai
             wait = Wait(TURN, f"is offered the release at the next look{late}", "time: the engine looks every 2 s", now)
         found[a.device] = wait
     return found
+
+
+def _doubt(snapshot: Snapshot, cell: Cell, now: datetime) -> str:
+    return doubt(facts_of(snapshot, cell, snapshot.assignments, now)) if cell.state in CELL_OPEN else ""
 
 
 def _own_wait(snapshot: Snapshot, a: Assignment, now: datetime) -> Wait | None:

@@ -44,6 +44,7 @@ class ShapedDraft(Draft):
     def __init__(self, snapshot: Snapshot, now: datetime) -> None:
         super().__init__(snapshot, now)
         self._barred: dict[int, frozenset[DeviceId]] = {}
+        self._pinned = {m.device: m.pinned for m in snapshot.members if m.pinned}
 
     # ---- who
 
@@ -92,7 +93,7 @@ class ShapedDraft(Draft):
 
     def let_go(self, waiting: Iterable[Assignment], strata: dict[DeviceId, ProfileName]) -> None:
         """Take out who waits for an offer and no longer belongs: it no longer matches, was pinned, or has another stratum."""
-        pinned = {m.device: m.pinned for m in self.snapshot.members if m.pinned}
+        pinned = self._pinned
         for a in [a for a in waiting if a.state is _S.ELIGIBLE]:
             stratum = strata.get(a.device)
             if stratum == a.stratum and a.device not in pinned:
@@ -178,7 +179,9 @@ class ShapedDraft(Draft):
 
     def fail_unopened(self, cell: Cell, code: str, reason: str) -> None:
         """Fail a stage that waits: nothing was offered in it, and what the stages before it offered is taken back."""
-        opened = replace(cell, code=code, reason=reason, opened_at=self.now, digest=self.digest_of(cell.stratum))
+        cut = self.cut_before(self.lane(cell.stratum), cell.stage)  # it reaches nobody new
+        digest = self.digest_of(cell.stratum)
+        opened = replace(cell, cut=cut, code=code, reason=reason, opened_at=self.now, digest=digest)
         self.fail(self.move_cell(opened, StageEvent.OPEN), code, reason)
 
     def digest_of(self, stratum: ProfileName) -> str:

@@ -5,7 +5,9 @@ once a minute: devices that fall back by themselves, and values that came late, 
 a person let pass is not turned against them (`facts`), and a wait that led nowhere is none of a finished rollout's business.
 """
 
+from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from edgefleet_server.rollout import rules
 from edgefleet_server.rollout.draft import Draft
@@ -13,9 +15,11 @@ from edgefleet_server.rollout.facts import facts_of
 from edgefleet_server.rollout.machines import RolloutEvent
 from edgefleet_server.rollout.model import Cell, Judged, OnFail, Pause, RollBack, RolloutState, Snapshot, StageState
 
+_LATE: Final = frozenset({RolloutState.FINISHED, RolloutState.REGRESSED})
+
 
 def is_watched(snapshot: Snapshot, now: datetime) -> bool:
-    """Return whether a finished rollout is still looked at."""
+    """Return whether a rollout is still looked at after its end."""
     gate = snapshot.spec.quality
     ended = max((cell.ended_at for cell in snapshot.cells if cell.ended_at is not None), default=None)
     return gate is not None and ended is not None and now < ended + gate.watch
@@ -45,6 +49,24 @@ def _reopens(work: Draft, cell: Cell) -> bool:
     return True
 
 
+def tell_anew(work: Draft) -> None:
+    """Say of each stratum of a reopened rollout what its evidence is by now; a new verdict is stored with it."""
+    if not is_watched(work.snapshot, work.now):
+        return
+    for lane in work.lanes():
+        passed = [cell for cell in lane.cells if cell.state is StageState.PASSED]
+        if not passed or lane.has_failed:
+            continue
+        cell = passed[-1]
+        facts = facts_of(work.snapshot, cell, work.assignments.values(), work.now)
+        decision = rules.decide(facts)
+        if decision.code == rules.INCONCLUSIVE or (decision.code, decision.reason) == (cell.code, cell.reason):
+            continue
+        if decision.code != cell.code:
+            work.effects.append(Judged(facts, decision))
+        work.note_cell(replace(cell, code=decision.code, reason=decision.reason))
+
+
 def is_late_look(work: Draft) -> bool:
-    """Return whether a finished rollout is to be looked at again."""
-    return work.state is RolloutState.FINISHED and is_watched(work.snapshot, work.now)
+    """Return whether a rollout is to be looked at again after its end."""
+    return work.state in _LATE and is_watched(work.snapshot, work.now)

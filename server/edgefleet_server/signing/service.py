@@ -193,9 +193,8 @@ class SigningService:
         return PublicKey(key.keyid, key.keytype, key.scheme, str(key.keyval["public"]))
 
     def _sign_envelope(self, payload_type: str, payload: bytes) -> bytes:
-        signature = self._signer.signer("director").sign(pae(payload_type, payload))
-        signed = Signature(keyid=signature.keyid, sig=bytes.fromhex(signature.signature))
-        return dump_envelope(Envelope(payload_type, payload, (signed,)))
+        keyid, signature = self._signer.sign("director", pae(payload_type, payload))
+        return dump_envelope(Envelope(payload_type, payload, (Signature(keyid=keyid, sig=signature),)))
 
     # -- certificates ------------------------------------------------------------------------------------------------
 

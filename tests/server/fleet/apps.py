@@ -21,7 +21,7 @@ from tests.server.fleet.house import House
 
 def parts_of(house: House) -> Parts:
     """Return the parts that routes get."""
-    rollout = RolloutService(house.db, house.fleet, house.registry, house.clock)
+    rollout = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
     return Parts(
         settings=house.settings,
         clock=house.clock,

@@ -1,6 +1,6 @@
 """The outbound side without a broker: in which order things are said."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -47,9 +47,9 @@ class OtherProcess:
             raise OperationalError("", {}, Exception())
         return self.old
 
-    def desired_changed_since(self, since: datetime) -> Sequence[Document]:
+    def desired_changed_since(self, since: datetime, known: Mapping[DeviceId, int]) -> Sequence[Document]:
         """Return what is new."""
-        return self.documents
+        return [one for one in self.documents if one.gen > known.get(one.device, 0)]
 
     def hold_envelope(self) -> bytes | None:
         """Return the brake, if there is one."""

@@ -2,13 +2,14 @@
 
 A state is what the server stores, what each device said last, what its document names, and how long ago what happened, in hours:
 every deadline of the spec is one hour, so a jump of an hour makes any of them due and no order of two is lost. From each state all
-of these may happen next: a tick; a person's pause, resume, abort, promotion or undo; an hour; a device that takes up its document,
-gets further, fails in one of its ways, goes back by itself, refuses, falls silent or is there again; another release deployed over
-it; a device that joins. States that differ only in words, in counters that grow for ever, or in times long past are one state.
+of these may happen next: a tick; a person's pause, resume, abort, promotion, approval, denial or undo; an hour; a device that takes
+up its document, gets further, fails in one of its ways, goes back by itself, refuses, falls silent or is there again; another release
+deployed over it; a device that joins. States that differ only in words, in counters that grow for ever, or in times long past are one.
 
 Watched at every step:
 - a transition starts from what is stored, is in its table, and happens once; what has ended moves along the named edges only;
-- no device is offered the release beyond its cut, in a stage that has not opened, twice in an attempt, or unless the rollout runs;
+- no device is offered the release beyond its cut, in a stage that has not opened, before an approval that the stage needs, twice in an
+  attempt, or unless the rollout runs;
 - a stage passes by its rule, counted anew from what devices really run, or on a person's word;
 - where the release was taken back, every device that took it up is told to go back, and those not heard to be back are named.
 `main` explores `n` states, fleet after fleet, the smallest to its end; `exhausted` says which were explored whole.
@@ -26,7 +27,7 @@ from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
-from edgefleet_server.rollout import control, undoing
+from edgefleet_server.rollout import approving, control, undoing
 from edgefleet_server.rollout.draft import NOT_BACK
 from edgefleet_server.rollout.hearing import OVERWRITTEN
 from edgefleet_server.rollout.machines import (
@@ -63,6 +64,7 @@ from edgefleet_server.rollout.model import (
     Strength,
 )
 from edgefleet_server.rollout.planner import plan_tick
+from edgefleet_server.rollout.shape import profile_of
 from edgefleet_server.rollout.spec import parse_spec
 from tests.server.rollout.simulated_devices import bundle_of
 
@@ -88,7 +90,8 @@ OUT_OF_FINAL: Final = {
     (RolloutState.FINISHED, RolloutState.REGRESSED),
     (RolloutState.REGRESSED, RolloutState.ROLLING_BACK),
 }
-COMMANDS: Final = ("pause", "resume", "abort", "abort_rollback", "promote", "undo")
+COMMANDS: Final = ("pause", "resume", "abort", "abort_rollback", "promote", "undo", "approve", "deny")
+_WALKS: Final = (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
 
 
 class BrokenInvariantError(AssertionError):
@@ -141,6 +144,14 @@ FLEETS: Final = (
         ),
     ),
     Fleet(
+        "approval-between-strata-of-a-label",
+        ("rpi/site=a", "rpi/site=b"),
+        (
+            {"name": "first", "size": {"count": 1}, "soak": "0s"},
+            {"name": "rest", "size": {"percent": 100}, "soak": "1h", "approval": {"role": "approver", "timeout": "1h"}},
+        ),
+    ),
+    Fleet(
         "two-strata-and-a-joiner",
         ("rpi", "jet", "rpi"),
         (
@@ -175,10 +186,10 @@ class Explorer:
         self.members = tuple(
             Member(device, ProfileName(stratum)) for device, stratum in zip(self.devices, fleet.strata, strict=True)
         )
-        self.bundles = {ProfileName(name): bundle_of("new", name) for name in fleet.strata}
-        self.old = [bundle_of("old", name) for name in fleet.strata]
+        self.bundles = {ProfileName(name): bundle_of("new", profile_of(name)) for name in fleet.strata}
+        self.old = [bundle_of("old", profile_of(name)) for name in fleet.strata]
         self.new = [self.bundles[ProfileName(name)] for name in fleet.strata]
-        self.other = [bundle_of("other", name) for name in fleet.strata]
+        self.other = [bundle_of("other", profile_of(name)) for name in fleet.strata]
         self.seen: set[int] = set()
         self.combinations: Counter[str] = Counter()
         self.steps: Counter[str] = Counter()
@@ -242,6 +253,12 @@ class Explorer:
                 case "promote":
                     made = control.plan_promotion(snapshot, now, "a person", None)
                     return made if made.effects else None
+                case "approve" | "deny":
+                    if not approving.waiting(snapshot.cells) or snapshot.state not in _WALKS:
+                        return None  # the service refuses it
+                    if command == "deny":
+                        return control.plan_denial(snapshot, now, "a person", None)
+                    return control.plan_approval(snapshot, now, "ann", "a person", None)
                 case _:
                     return undoing.plan_reopening(snapshot, now, "a person")
         except IllegalTransitionError:
@@ -303,14 +320,13 @@ class Explorer:
             for place, device in enumerate(self.devices[: node.joined])
             for bundle in (node.documents[place].bundle,)
         }
-        is_running = node.state is RolloutState.RUNNING
         return Snapshot(
             id=RolloutId("r-1"),
             state=node.state,
             spec=self.spec,
             salt=self.salt,
             bundles=self.bundles,
-            members=self.members[: node.joined] if is_running else (),
+            members=self.members[: node.joined] if node.state in _WALKS else (),
             cells=node.cells,
             assignments=node.assignments,
             reports=reports,
@@ -337,7 +353,8 @@ class Explorer:
         times = (_ago(node, cell.opened_at), _ago(node, cell.soak_until), _ago(node, cell.resumed_at))
         if cell.state in CELL_DONE:
             times = (None, None, None)
-        return (cell.stage, cell.stratum, cell.state, cell.cut, cell.code, cell.verdict, cell.strength, times)
+        asked = (cell.approved_by, _ago(node, cell.asked_at) if cell.state is StageState.PENDING else None)
+        return (cell.stage, cell.stratum, cell.state, cell.cut, cell.code, cell.verdict, cell.strength, times, asked)
 
     def _device(self, node: Node, place: int, one: Assignment | None) -> tuple[object, ...]:
         said, document = node.reports[place], node.documents[place]
@@ -476,7 +493,7 @@ class _Carrying:
             self.assignments[device] = replace(one, back_gen=gen)
 
     def _check_offer(self, one: Assignment) -> None:
-        is_running = self.node.state is RolloutState.RUNNING and self.state is RolloutState.RUNNING
+        is_running = self.node.state in _WALKS and self.state is RolloutState.RUNNING
         self._check(is_running, f"offered while {self.node.state}, {self.state}")
         lane = sorted((c for c in self.cells.values() if c.stratum == one.stratum), key=lambda cell: cell.stage)
         value = rank(self.explorer.salt, one.device)
@@ -485,6 +502,8 @@ class _Carrying:
         )
         self._check(reaching == one.stage, f"offered beyond its cut: stage {one.stage}, its rank says {reaching}")
         self._check(not any(cell.state is StageState.FAILED for cell in lane), "offered in a stratum that failed")
+        needs = self.explorer.spec.stages[one.stage].shape.approval is not None
+        self._check(not needs or lane[one.stage].approved_by != "", "offered before somebody approved it")
 
     def _check_rule(self, judged: Judged) -> None:
         """Count the rule of small strata anew from the truth: what devices run, and since when."""

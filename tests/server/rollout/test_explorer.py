@@ -33,7 +33,19 @@ def test_no_reachable_state_breaks_an_invariant() -> None:
     assert found["ok"], found["broken"]
     assert found["states"] >= CI_STATES
     steps = {name for one in found["fleets"].values() for name in one["steps"]}
-    assert steps >= {"tick", "an hour", "pause", "resume", "abort", "abort_rollback", "promote", "undo", "join"}
+    assert steps >= {
+        "tick",
+        "an hour",
+        "pause",
+        "resume",
+        "abort",
+        "abort_rollback",
+        "promote",
+        "undo",
+        "join",
+        "approve",
+        "deny",
+    }
     assert steps >= {"takes it up", "refuses", "further", "fails", "has trouble", "goes back", "commits", "silent"}
 
 

@@ -3,7 +3,7 @@
 import random
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -30,6 +30,9 @@ from tests.server.rollout.planner_gaps import NEW, NOW, OLD, STRATUM, whole
 from tests.server.rollout.shadowing_devices import can_shadow
 from tests.server.rollout.test_gates import gated
 from tests.server.rollout.test_shape_routes import APPROVED, CANARY, REST, SHADOW, asking, ready
+
+if TYPE_CHECKING:
+    from edgefleet_server.telemetry.service import TelemetryService
 
 GATE = QualityGate((QualityMetric(Metric.LATENCY_P95_MS, Bound.NON_INFERIOR_REL, 0.1, OnBreach.FAIL),))
 
@@ -77,7 +80,7 @@ def test_values_of_shadows_do_not_judge_the_stage_that_serves(stage: int, counte
 
 @pytest.mark.parametrize(("stage", "due"), [(0, 30), (1, 0)])
 def test_a_device_is_measured_once_in_each_mode(stage: int, due: int) -> None:
-    assert len(list(Measurer(None)._due(shadowed(stage), GATE, NOW))) == due
+    assert len(list(Measurer(cast("TelemetryService", None))._due(shadowed(stage), GATE, NOW))) == due
 
 
 def findings(*shapes: StageShape, count: int = 40) -> list[Finding]:

@@ -150,6 +150,34 @@ def test_a_release_as_good_as_before_finishes_and_goes_back_when_it_turns_out_ba
     assert all(decision.agrees for decision in ready.decisions(rollout))
 
 
+def measured(world: World, rollout: str) -> int:
+    """Return how many values were taken."""
+    with world.house.db.read() as session:
+        return len(quality_store.measured(session, rollout))
+
+
+def test_one_that_was_reopened_and_waits_for_a_person_is_measured_on(ready: World) -> None:
+    rollout = ready.create(
+        stages=STAGES, gates={"quality": GATE}, on_fail="pause", on_inconclusive={"after": "20m", "do": "pause"}
+    )
+    for _ in range(40):
+        if any(one.verdict == "advance" for one in ready.decisions(rollout)):
+            break
+        go(ready, rollout, as_ever, rounds=1)
+    ready.service.promote(rollout, "ann", "the rest need not be waited for", None)
+    assert go(ready, rollout, as_ever, "finished", rounds=4) == "finished"
+    before = measured(ready, rollout)
+    assert before < 42, "those of the last stage are not due yet"
+    for device in list(ready.devices.values())[:12]:
+        device.regress(reason="it went bad soon after")
+        ready.report(device)
+    ready.clock.turn(seconds=61)
+    ready.tick()
+    assert ready.view(rollout).state == "regressed"
+    assert go(ready, rollout, as_ever, "rolled_back", rounds=10) == "regressed", "a person decides"
+    assert measured(ready, rollout) > before
+
+
 def test_a_slower_release_goes_back(ready: World) -> None:
     rollout = create(ready)
     assert go(ready, rollout, slower, "rolled_back", "finished", "paused") == "rolled_back"

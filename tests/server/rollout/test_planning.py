@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_server.rollout.errors import BadSpecError
 from edgefleet_server.rollout.membership import rank
 from edgefleet_server.rollout.model import FULL_CUT, Bundle, Member, Rule
-from edgefleet_server.rollout.planning import MAX_DEVICES_SHOWN, PlanView, plan
+from edgefleet_server.rollout.placing import is_countable
+from edgefleet_server.rollout.planning import MAX_DEVICES_SHOWN, PlanView, lint, plan
 from edgefleet_server.rollout.rules import devices_needed
 from edgefleet_server.rollout.spec import parse_spec
 from tests.house.tree import ROOT
@@ -74,6 +76,38 @@ def test_a_plan_says_who_goes_when_and_why() -> None:
     assert cells[1].devices[0].why == "number 3 of 4 by rank; the stage reaches number 3"
     assert [stage.strata[0].new for stage in view.stages] == [2, 0, 0]
     json.dumps(dataclasses.asdict(view))
+
+
+@given(
+    st.dictionaries(st.sampled_from(["rpi", "jet", "odd"]), st.integers(1, 150), max_size=3),
+    st.lists(
+        st.one_of(
+            st.builds(lambda p, m: {"percent": p, "min": m}, st.sampled_from([0.5, 10, 33.3]), st.integers(1, 90)),
+            st.builds(lambda n: {"count": n}, st.integers(1, 120)),
+            st.builds(lambda n: {"count": n, "count_total": True}, st.integers(1, 120)),
+        ),
+        max_size=3,
+    ),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_is_found_by_counting_is_what_a_plan_finds(fleet: dict[str, int], sizes: list[dict[str, Any]]) -> None:
+    stages = [{"name": f"s{number}", "size": size, "soak": "1m"} for number, size in enumerate(sizes)]
+    try:
+        spec = parse_spec({"release": "digits@1.1.0", "selector": "demo=yes", "stages": [*stages, ALL]})
+    except BadSpecError:
+        reject()  # sizes that cannot follow each other
+    bundles = bundles_of("rpi", "jet")
+    assert is_countable(spec)
+    counts = {ProfileName(name): count for name, count in fleet.items()}
+    assert lint(spec, counts, 0, bundles) == plan(spec, SALT, members_of(fleet), bundles, with_power=False).findings
+
+
+def test_stages_that_choose_cannot_be_counted() -> None:
+    for shape in ({"match": "tz=EU"}, {"mode": "shadow"}):
+        spec = parse_spec(
+            {"release": "digits@1.1.0", "selector": "", "stages": [{"name": "a", "size": {"percent": 5}, **shape}, ALL]}
+        )
+        assert not is_countable(spec)
 
 
 def test_a_plan_says_which_rule_judges_and_why() -> None:

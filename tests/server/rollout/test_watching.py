@@ -11,6 +11,7 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.model import (
     Assignment,
     Cell,
+    CellNoted,
     Judged,
     OnFail,
     RolloutMoved,
@@ -102,6 +103,23 @@ def test_with_on_fail_pause_a_person_decides() -> None:
     snapshot = finished(ratio=1.5)
     snapshot = replace(snapshot, spec=replace(snapshot.spec, on_fail=OnFail.PAUSE))
     assert moves(snapshot) == [RolloutState.REGRESSED]
+
+
+def test_while_a_person_decides_it_is_looked_at_and_says_what_is_known_by_now() -> None:
+    snapshot = finished(ratio=1.5)
+    snapshot = replace(snapshot, spec=replace(snapshot.spec, on_fail=OnFail.PAUSE), state=RolloutState.REGRESSED)
+    plan = plan_tick(snapshot, NOW)
+    assert plan.next_at == NOW + timedelta(minutes=1)
+    assert not [effect for effect in plan.effects if isinstance(effect, RolloutMoved)], "it is the person's to decide"
+    assert [effect.decision.code for effect in plan.effects if isinstance(effect, Judged)] == ["quality_breach"]
+    noted = [effect.cell for effect in plan.effects if isinstance(effect, CellNoted)]
+    assert [(cell.stage, cell.state, cell.code) for cell in noted] == [(1, StageState.PASSED, "quality_breach")]
+    again = replace(snapshot, cells=(snapshot.cells[0], noted[0]))
+    assert plan_tick(again, NOW).effects == (), "said once"
+    better = plan_tick(replace(again, measured=finished().measured), NOW)
+    assert any(isinstance(effect, Judged) for effect in better.effects), "also when it turned back"
+    late = ENDED + GATE.watch
+    assert (plan_tick(snapshot, late).effects, plan_tick(snapshot, late).next_at) == ((), None)
 
 
 def test_what_is_missing_or_was_let_pass_by_a_person_reopens_nothing() -> None:

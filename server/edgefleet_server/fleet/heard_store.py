@@ -1,0 +1,49 @@
+"""SQL of what tells whether a device said anything new: without its report. Every function works in the caller's session."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Table, select
+from sqlmodel import Session, col
+
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server import bulk
+from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetModelState
+
+CHUNK: Final = 5_000
+_DEVICE: Final[Table] = FleetDevice.__table__  # type: ignore[attr-defined]
+_DESIRED: Final[Table] = FleetDesired.__table__  # type: ignore[attr-defined]
+
+Mark = tuple[object, ...]
+"""Differs whenever a device's report, its presence or its document does."""
+
+
+def marks(session: Session, device_ids: Sequence[DeviceId]) -> Iterator[tuple[DeviceId, Mark]]:
+    """Yield a mark for each of these devices that is known."""
+    device, desired = _DEVICE.c, _DESIRED.c
+    statement = select(
+        device.id,
+        device.boot_id,
+        device.state_seq,
+        device.reported_gen,
+        device.is_online,
+        device.last_seen,
+        device.revoked_at,
+        desired.gen,
+    ).outerjoin(_DESIRED, desired.device_id == device.id)
+    for start in range(0, len(device_ids), CHUNK):
+        chosen = bulk.among(session, device.id, device_ids[start : start + CHUNK])
+        for row in session.execute(statement.where(chosen)):
+            yield DeviceId(row[0]), tuple(row[1:])
+
+
+def failed_since(session: Session, model: str, since: datetime) -> list[DeviceId]:
+    """Return devices that failed at a model, or went back by themselves, after a moment; CHUNK at the most."""
+    words = (AssignmentState.FAILED.value, AssignmentState.ROLLED_BACK.value)
+    state = FleetModelState
+    statement = select(col(state.device_id)).where(
+        col(state.model) == model, col(state.assignment).in_(words), col(state.changed_at) > since
+    )
+    return [DeviceId(found) for found in session.execute(statement.limit(CHUNK)).scalars()]

@@ -1,0 +1,111 @@
+"""A large plan is carried out in portions: nothing is lost or doubled, and what is left is dropped when a device fails."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.rollout.model import AssignmentMade, AssignmentMoved, Offer, Plan
+from edgefleet_server.rollout.pace import MinuteNoted
+from edgefleet_server.rollout.planner import plan_tick
+from edgefleet_server.rollout.portions import portions
+from tests.server.rollout.explorer import START
+from tests.server.rollout.fleet_sim import World
+from tests.server.rollout.test_batches import snapshot_of
+
+ALL = [{"name": "all", "size": {"percent": 100}, "soak": "1m"}]
+
+
+@given(st.integers(1, 400), st.integers(1, 120))
+def test_portions_are_the_plan_cut_between_devices(devices: int, size: int) -> None:
+    plan = plan_tick(snapshot_of(devices), START)
+    parts = portions(plan, size)
+    assert Counter(map(id, (effect for part in parts for effect in part))) == Counter(map(id, plan.effects))
+    assert all(sum(isinstance(effect, Offer) for effect in part) <= size for part in parts)
+    assert not any(isinstance(effect, AssignmentMade) for part in parts[1:] for effect in part)
+    for part in parts:
+        moved = {effect.assignment.device for effect in part if isinstance(effect, AssignmentMoved)}
+        assert moved == {effect.device for effect in part if isinstance(effect, Offer)}
+
+
+def test_a_plan_that_takes_of_what_is_shared_is_not_cut() -> None:
+    plan = plan_tick(snapshot_of(50), START)
+    paced = Plan((*plan.effects, MinuteNoted(None)), plan.next_at)  # type: ignore[arg-type]
+    assert portions(paced, 10) == [paced.effects]
+
+
+def test_portions_are_transactions_of_their_own_and_leave_one_event_a_transition(
+    any_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portions, "__defaults__", (4,))
+    signed: list[int] = []
+    any_world.enrol(10)
+    any_world.settle("1.0.0")
+    any_world.release("1.1.0")
+    any_world.house.fleet.on_desired(lambda documents: signed.append(len(documents)))
+    rollout = any_world.create(stages=ALL)
+    any_world.tick()
+    assert signed == [4, 4, 2]
+    moves = [one for one in any_world.events(rollout) if one["kind"] == "assignment"]
+    assert len(moves) == 10
+    any_world.go_until_state(rollout, "finished")
+
+
+def test_what_is_left_of_a_plan_is_dropped_when_the_rollout_was_steered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portions, "__defaults__", (4,))
+    world.enrol(10)
+    world.settle("1.0.0")
+    world.release("1.1.0")
+    rollout = world.create(stages=ALL)
+    signed: list[int] = []
+    world.house.fleet.on_desired(lambda documents: signed.append(len(documents)))
+    ask = world.house.fleet.offers.failed_since
+    monkeypatch.setattr(world.house.fleet.offers, "failed_since", lambda model, since: steer(ask(model, since)))
+
+    def steer(answer: list[DeviceId]) -> list[DeviceId]:
+        if world.view(rollout).state == "running":
+            world.service.pause(rollout, "ann", "enough")
+        return answer
+
+    world.tick()
+    assert world.view(rollout).state == "paused"
+    assert world.states(rollout) == {"eligible": 10}, (
+        "the four that were offered it were withdrawn, the others never offered"
+    )
+    assert signed == [4, 4], "four offers, and four times back"
+
+
+def test_what_is_left_of_a_plan_waits_for_the_next_look_when_a_device_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portions, "__defaults__", (4,))
+    devices = world.enrol(10)
+    world.settle("1.0.0")
+    world.release("1.1.0")
+    signed: list[int] = []
+    world.house.fleet.on_desired(lambda documents: signed.append(len(documents)))
+    rollout = world.create(stages=ALL)
+    ask = world.house.fleet.offers.failed_since
+
+    def fail(model: str, since: datetime) -> list[DeviceId]:
+        if len(signed) == 1:
+            world.clock.turn(seconds=1)
+            devices[0].regress()
+            world.report(devices[0])
+        return ask(model, since)
+
+    monkeypatch.setattr(world.house.fleet.offers, "failed_since", fail)
+    engine = world.replica("one")
+    engine.tick(is_woken=True)
+    assert signed == [4]
+    assert engine.has_more, "it looks again at once"
+    engine.tick(is_woken=True)
+    assert signed == [4, 4, 2]
+    assert world.states(rollout) == {"offered": 10}

@@ -1,0 +1,73 @@
+"""Many rows in one statement are the rows that one statement each would write, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import JSON, Boolean, Column, Float, Integer, LargeBinary, MetaData, String, Table, select
+
+from edgefleet_server import bulk
+from edgefleet_server.db import Database, UtcDateTime
+
+TABLE = Table(
+    "bulk_things", MetaData(), Column("id", Integer, primary_key=True), Column("name", String(40)), Column("at", UtcDateTime),
+    Column("more", JSON, nullable=True), Column("raw", LargeBinary), Column("is_on", Boolean), Column("share", Float),
+)  # fmt: skip
+AT = datetime(2026, 11, 25, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    """Return a row with something odd in each column."""
+    return {
+        "name": ("", 'ä"\\;\'', "{NULL}", "x\n\t", "\U0001f600")[number % 5], "at": AT, "more": {"a": [1, None, "ü"], "n": number},
+        "raw": bytes(range(number, number + 5)), "is_on": number % 2 == 0, "share": 0.1 + number, **changes,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    """A database with the table."""
+    made = Database(database_url)
+    TABLE.metadata.create_all(made.engine)
+    yield made
+    made.dispose()
+
+
+def stored(db: Database) -> list[dict[str, Any]]:
+    """Return all rows."""
+    with db.read() as session:
+        return [dict(one._mapping) for one in session.execute(select(TABLE).order_by(TABLE.c.id))]
+
+
+def test_rows_come_back_as_they_were_written(db: Database) -> None:
+    with db.session() as session:
+        ids = bulk.insert_counted(session, TABLE, [row(number) for number in range(30)])
+        bulk.insert_rows(session, TABLE, [row(number, id=100 + number) for number in range(3)])
+        bulk.insert_rows(session, TABLE, [])
+        bulk.update_rows(session, TABLE, [])
+        assert bulk.insert_counted(session, TABLE, []) == []
+    assert stored(db) == [row(n, id=one) for n, one in enumerate(ids)] + [row(n, id=100 + n) for n in range(3)]
+    assert ids == sorted(ids)
+
+
+def test_an_update_changes_the_named_columns_of_the_named_rows(db: Database) -> None:
+    with db.session() as session:
+        ids = bulk.insert_counted(session, TABLE, [row(number) for number in range(10)])
+        changed = [{"id": one, "name": f"new {one}", "more": None, "raw": b"", "at": None} for one in ids[:5]]
+        bulk.update_rows(session, TABLE, changed)
+    rows = stored(db)
+    assert rows[5:] == [row(n, id=ids[n]) for n in range(5, 10)]
+    assert [(one["name"], one["raw"], one["at"], one["is_on"]) for one in rows[:5]] == [
+        (f"new {one}", b"", None, n % 2 == 0) for n, one in enumerate(ids[:5])
+    ]
+
+
+def test_among_names_many_values(db: Database) -> None:
+    with db.session() as session:
+        bulk.insert_rows(session, TABLE, [row(0, id=n, name=f"n{n}") for n in range(1, 6)])
+        chosen = bulk.among(session, TABLE.c.name, {"n2", "n4", "x"})
+        assert session.execute(select(TABLE.c.id).where(chosen).order_by(TABLE.c.id)).scalars().all() == [2, 4]
+        assert session.execute(select(TABLE.c.id).where(bulk.among(session, TABLE.c.name, []))).all() == []
