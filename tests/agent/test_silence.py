@@ -8,7 +8,6 @@ import pytest
 
 from edgefleet_agent.identity import load_identity
 from edgefleet_agent.link.mqtt import LinkOptions, MqttLink
-
 from edgefleet_protocol.desired import TelemetryWish
 from edgefleet_protocol.ids import DeviceId, ModelName
 from edgefleet_server.fleet.model import ModelChange

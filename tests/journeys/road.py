@@ -111,7 +111,9 @@ class Traveller(Agent):
         flags += ["--approval"] if approval else []
         claim = road.edgectl("device", "enroll", "--profile", profile, *flags)["tokens"][0]["token"]
         command = [DEVICE_PYTHON, "-m", "edgefleet_agent", "enroll", "-", "--state", str(self.state), "-o", "json"]
-        asking = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        asking = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(asking.communicate, claim, 60 * PATIENCE)
             if approval:

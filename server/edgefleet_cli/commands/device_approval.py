@@ -134,14 +134,16 @@ def reject(
     _decide(session, "reject", ids, {"reason": reason} if reason else {})
 
 
-def _chosen(  # noqa: PLR0913, PLR0917 - the flags of the command
+def _chosen(
     session: Session, ids: list[str], selector: str | None, claim: str | None, every: bool, verb: str
 ) -> list[str]:
     """Return the fingerprints that are meant; what was not named one by one is shown and asked about."""
     ways = bool(ids) + (selector is not None) + (every or (claim is not None and selector is None and not ids))
     if ways != 1 or (ids and claim is not None):
         raise UsageError(
-            "say which devices", why="expected fingerprints, -l SELECTOR, --claim ID or --all", next_step="edgectl device pending"
+            "say which devices",
+            why="expected fingerprints, -l SELECTOR, --claim ID or --all",
+            next_step="edgectl device pending",
         )
     if ids:
         return ids

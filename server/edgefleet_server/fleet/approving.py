@@ -200,7 +200,9 @@ def _over(row: FleetPending, state: PendingState) -> Undecided | None:
             return None
         case PendingState.APPROVED:
             return Undecided(
-                row.id, f"it was let in as {row.device_id}", f"Revoke it: `edgectl device decommission {row.device_id}`."
+                row.id,
+                f"it was let in as {row.device_id}",
+                f"Revoke it: `edgectl device decommission {row.device_id}`.",
             )
         case PendingState.REJECTED:
             return Undecided(

@@ -1,6 +1,6 @@
 """The fleet as the rest of the server sees it.
 
-A façade over its parts: `enrolment` (claims, certificates), `approving` (who waits to be let in), `desired` (signed documents), `holding` (the brake),
+A façade over its parts: `enrolment` (claims, certificates), `approving` (who waits), `desired` (signed documents), `holding` (the brake),
 `offering` (what rollouts ask), `reports` (what devices say), `tasking` (tasks), `happenings` (events), `groups`,
 `identity` (device tokens), `rules` (selectors). Thread-safe; calls block; every write joins the caller's transaction.
 """
@@ -133,7 +133,7 @@ class FleetService:
 
     # ---- enrolment
 
-    def create_claims(
+    def create_claims(  # noqa: PLR0913 - what a claim may say
         self,
         *,
         count: int = 1,
@@ -155,9 +155,7 @@ class FleetService:
         """Return up to `limit` claims after an id, and how many there are."""
         return self.enroller.claims(after, limit)
 
-    def enroll(
-        self, token: str, csr_pem: bytes, facts: Mapping[str, Any], *, is_waiting: bool = False
-    ) -> Enrolment:
+    def enroll(self, token: str, csr_pem: bytes, facts: Mapping[str, Any], *, is_waiting: bool = False) -> Enrolment:
         """Turn a claim and a CSR into a device with an empty desired document. Raises what `Enroller.enroll` raises."""
         made = self.enroller.enroll(token, csr_pem, facts, is_waiting=is_waiting)
         return self._enrolment(made.id, made.cert, made.profile, made.pinned_root)

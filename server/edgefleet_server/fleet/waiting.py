@@ -122,7 +122,13 @@ class WaitingRoom:
         return _told(row, now)
 
     def add(
-        self, session: Session, claim: FleetClaim, key_sha256: Sha256, csr: str, facts: Mapping[str, Any], profile: ProfileName
+        self,
+        session: Session,
+        claim: FleetClaim,
+        key_sha256: Sha256,
+        csr: str,
+        facts: Mapping[str, Any],
+        profile: ProfileName,
     ) -> Waiting:
         """Let a key wait; the claim is locked by the caller. Raises TooManyPendingError."""
         now = self._clock.now()

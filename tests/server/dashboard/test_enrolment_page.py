@@ -34,8 +34,8 @@ def crowd(fleet: Fleet, count: int = 1, **facts: Any) -> list[str]:
     found = []
     for number in range(count):
         made = claims[number // 100]
+        told = {**FACTS, "hostname": f"cam-{number:02}", "board": "Raspberry Pi 4", **facts}
         with pytest.raises(ApprovalPendingError) as caught:
-            told = {**FACTS, "hostname": f"cam-{number:02}", "board": "Raspberry Pi 4", **facts}
             fleet.parts.fleet.enroll(made.token, KeyedDevice().csr(), told)
         found.append(caught.value.waiting.fingerprint)
         fleet.house.clock.turn(seconds=1)
@@ -106,7 +106,9 @@ def test_nothing_ticked_is_told(fleet: Fleet) -> None:
 
 def test_a_viewer_s_form_does_nothing(fleet: Fleet) -> None:
     [fingerprint] = crowd(fleet)
-    assert send(signed_in(fleet, Role.VIEWER), "approve_pending_devices", {"body.ids": [fingerprint]}).status_code == 403
+    assert (
+        send(signed_in(fleet, Role.VIEWER), "approve_pending_devices", {"body.ids": [fingerprint]}).status_code == 403
+    )
     assert fleet.parts.fleet.select("") == []
 
 

@@ -348,7 +348,9 @@ def test_a_choice_that_says_nothing_is_refused(
 
 def test_unknown_fingerprints_are_told_and_the_others_decided(house: House, operator: TestClient) -> None:
     told = asks(house, claim(house).token, KeyedDevice())
-    answer = operator.post("enrollments/pending:approve", json={"ids": ["ab", told.fingerprint, "\N{SNOWMAN}" * 90]}).json()
+    answer = operator.post(
+        "enrollments/pending:approve", json={"ids": ["ab", told.fingerprint, "\N{SNOWMAN}" * 90]}
+    ).json()
     assert [one["id"] for one in answer["done"]] == [told.fingerprint]
     assert len(answer["skipped"]) == 2
     assert all(one["next"] for one in answer["skipped"])
