@@ -29,11 +29,8 @@ def waiting(road: Road) -> list[dict[str, Any]]:
 def process(road: Road, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """`edge-agent enroll`, the process, which waits."""
     token = road.edgectl("device", "enroll", "--approval", "--label", "site=real")["tokens"][0]["token"]
-    command = [DEVICE_PYTHON, "-m", "edgefleet_agent", "enroll", "-", "--state", str(tmp_path / "real")]
-    made = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert made.stdin is not None
-    made.stdin.write(token + "\n")
-    made.stdin.close()
+    command = [DEVICE_PYTHON, "-m", "edgefleet_agent", "enroll", token, "--state", str(tmp_path / "real")]
+    made = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     yield made
     made.kill()
     made.wait()
@@ -73,8 +70,19 @@ def audit(road: Road) -> list[dict[str, Any]]:
     return items
 
 
+class Late(Traveller):
+    """An agent that had to wait for an operator."""
+
+    CLAIM = ("--approval",)
+
+    def while_it_enrols(self) -> None:
+        """Let it in."""
+        assert eventually(lambda: waiting(self.road), PATIENCE_S, 0.2)
+        self.road.edgectl("device", "approve", waiting(self.road)[0]["id"])
+
+
 def test_who_was_let_in_gets_and_runs_a_release(road: Road) -> None:
-    device = Traveller(road, "late", approval=True)
+    device = Late(road, "late")
     road.release("digits@1.0.0", bundle_bytes(classifier_onnx()))
     device.told("digits", release="digits@1.0.0", serving=True)
     assert device.ask_four("digits").is_success

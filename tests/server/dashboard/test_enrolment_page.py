@@ -29,7 +29,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 def crowd(fleet: Fleet, count: int = 1, **facts: Any) -> list[str]:
     """Let devices wait; return their fingerprints."""
-    order = {"approval": True, "uses": 100, "labels": {"site": "lab"}, "created_by": "ann"}
+    order: dict[str, Any] = {"approval": True, "uses": 100, "labels": {"site": "lab"}, "created_by": "ann"}
     claims = fleet.parts.fleet.create_claims(count=1 + count // 100, **order)
     found = []
     for number in range(count):
