@@ -242,7 +242,7 @@ class Enroller:
             )
         plain: dict[str, Any] = msgspec.to_builtins(facts)
         profile = ProfileName(claim.profile) if claim.profile else _most_specific_profile(plain)
-        if claim.approval:
+        if claim.approval and claim.uses_left > 0:
             return self._waiting.add(session, claim, key_sha256, csr_pem.decode(), plain, profile)
         self._take_use(session, claim)
         made = self._new_device(session, claim, csr_pem, key_sha256, facts, profile)

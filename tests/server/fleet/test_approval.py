@@ -20,6 +20,7 @@ from edgefleet_server.fleet.errors import (
     BadSelectorError,
     ClaimExpiredError,
     ClaimUnknownError,
+    ClaimUsedUpError,
     KeyRejectedError,
     NoProfileError,
     TooManyPendingError,
@@ -170,6 +171,8 @@ def test_uses_count_when_devices_are_let_in(house: House) -> None:
     assert (len(done.done), len(done.skipped)) == (1, 1)
     assert "used 1 of 1 times" in done.skipped[0].reason
     assert listed(house) == [done.skipped[0].id]
+    with pytest.raises(ClaimUsedUpError):
+        house.fleet.enroll(made.token, KeyedDevice().csr(), FACTS)
 
 
 def test_a_rejection_is_final_for_the_key_whatever_it_shows(house: House) -> None:
