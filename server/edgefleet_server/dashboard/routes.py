@@ -15,6 +15,7 @@ from edgefleet_server import http_errors
 from edgefleet_server.dashboard import enrolment_pages, page
 from edgefleet_server.dashboard.acting import RefusedError, add_action_route
 from edgefleet_server.dashboard.forms import Form, form_of
+from edgefleet_server.dashboard.live import add_live_route
 from edgefleet_server.dashboard.login import Gate, own_page
 from edgefleet_server.dashboard.shell import Shell
 from edgefleet_server.dashboard.views import DashboardReader
@@ -66,6 +67,7 @@ def build_router(parts: Parts) -> APIRouter:
     shell = Shell(parts, gate)
     _add_login_routes(router, gate)
     add_action_route(router, shell)
+    add_live_route(router, shell)
     _add_pages(router, shell, DashboardReader(parts.fleet.reader, parts.telemetry, parts.rollout.reader))
     enrolment_pages.add_pages(router, shell, parts)
     _add_static(router)

@@ -117,6 +117,11 @@ class EventHub:
         """How many streams are open."""
         return len(self._viewers)
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether the server is about to stop."""
+        return self._closing.is_set()
+
     def close(self) -> None:
         """End all streams, for good. The thread ends by itself."""
         with self._lock:

@@ -1,0 +1,106 @@
+"""Live pages: what changed comes by itself, once a second at most, to everyone who looks, each with the key of its own session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.live_parts import as_swap, live_parts
+from edgefleet_server.dashboard.login import COOKIE
+from tests.server.dashboard.fleet import Device, Fleet
+from tests.server.dashboard.serving import served
+from tests.server.dashboard.test_login_pages import code_of, link_of
+
+PAGE = """<!doctype html><body><p id="asof" data-live>now</p><section id="a" data-live><h2>A</h2><br><div><img src="x">
+<svg><rect x="0"/></svg><b>1 &lt; 2</b></div></section><section id="still">old</section><div data-live>no id</div></body>"""
+
+
+def test_live_parts_are_whole_and_the_rest_is_left() -> None:
+    parts = live_parts(PAGE)
+    assert list(parts) == ["asof", "a"]
+    assert parts["a"].startswith('<section id="a" data-live><h2>A</h2>')
+    assert parts["a"].endswith("<b>1 &lt; 2</b></div></section>")
+    assert as_swap({"asof": parts["asof"]}) == '<p id="asof" data-live hx-swap-oob="innerMorph">now</p>'
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Device, str]]:
+    """A served fleet with one device."""
+    fleet = Fleet(tmp_path_factory.mktemp("live") / "server")
+    device = fleet.device("camera")
+    with served(fleet.house.app) as url:
+        yield fleet, device, url
+    fleet.close()
+
+
+@contextmanager
+def looking(fleet: Fleet, url: str, page: str, *roles: Role) -> Iterator[tuple[httpx.Client, Iterator[str]]]:
+    """Yield a signed-in browser and the messages of one live page."""
+    with httpx.Client(base_url=url, timeout=10) as browser:
+        browser.post("/login", data={"code": code_of(link_of(fleet, *roles)), "next": "/"})
+        with browser.stream("GET", "/live", params={"page": page}) as answer:
+            assert answer.status_code == 200
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            yield browser, _messages(answer)
+
+
+def _messages(answer: httpx.Response) -> Iterator[str]:
+    lines: list[str] = []
+    for line in answer.iter_lines():
+        if line.startswith("data: "):
+            lines.append(line[6:])
+        elif not line and lines:
+            yield "\n".join(lines)
+            lines = []
+
+
+def until(messages: Iterator[str], text: str) -> str:
+    """Return the first message with a text in it."""
+    return next(one for one in messages if text in one)
+
+
+def test_a_change_comes_to_everyone_within_a_moment(live: tuple[Fleet, Device, str]) -> None:
+    fleet, device, url = live
+    with looking(fleet, url, "/") as (_one, first), looking(fleet, url, "/") as (_two, second):
+        next(first), next(second)
+        device.connect(on=False)
+        assert 'hx-swap-oob="innerMorph"' in until(first, "offline</span>")
+        until(second, "offline</span>")
+    device.connect()
+
+
+def test_each_viewer_has_the_key_of_its_own_session(live: tuple[Fleet, Device, str]) -> None:
+    fleet, _device, url = live
+    with (
+        looking(fleet, url, "/", Role.OPERATOR) as (one, first),
+        looking(fleet, url, "/", Role.OPERATOR) as (two, second),
+    ):
+        keys = [_key(browser.get("/").text) for browser in (one, two)]
+        assert keys[0] != keys[1]
+        texts = [next(first), next(second)]
+        assert keys[1] not in texts[0]
+        assert keys[0] not in texts[1]
+
+
+def test_nobody_looks_without_a_session_or_at_what_is_no_page(live: tuple[Fleet, Device, str]) -> None:
+    fleet, _device, url = live
+    assert httpx.get(f"{url}/live", params={"page": "/"}).status_code == 401
+    assert httpx.get(f"{url}/live", params={"page": "/"}, cookies={COOKIE: "x.y"}).status_code == 401
+    with looking(fleet, url, "https://example.org/") as (_browser, messages):
+        assert 'id="' in next(messages)  # the overview instead
+
+
+def test_a_stream_ends_with_its_session(live: tuple[Fleet, Device, str]) -> None:
+    fleet, device, url = live
+    with looking(fleet, url, f"/devices/{device.id}") as (browser, messages):
+        next(messages)
+        browser.post("/logout", data={"form_key": _key(browser.get("/").text)})
+        assert list(messages) is not None  # it ends by itself
+
+
+def _key(text: str) -> str:
+    return text.split('name="form_key" value="')[1].split('"', maxsplit=1)[0]
