@@ -21,6 +21,7 @@ from edgefleet_server.fleet.errors import (
     ClaimExpiredError,
     ClaimUnknownError,
     ClaimUsedUpError,
+    DeviceRevokedError,
     KeyRejectedError,
     NoProfileError,
     TooManyPendingError,
@@ -276,7 +277,36 @@ def test_a_key_that_waits_may_come_in_with_a_token_that_needs_no_approval(house:
     assert listed(house) == []
     [known] = house.fleet.approvals.approve(Choice(ids=[told.fingerprint]), "ann").done
     assert known.device == enrolled.device_id
+    assert house.fleet.enroll(made.token, device.csr(), FACTS, is_waiting=True).device_id == enrolled.device_id
     assert len(house.fleet.select("")) == 1
+
+
+def test_a_key_with_two_tokens_waits_once_and_gets_one_device(house: House) -> None:
+    device, tokens = KeyedDevice(), [claim(house).token, claim(house).token]
+    for _ in range(4):
+        assert {asks(house, token, device).fingerprint for token in tokens} == {device.fingerprint()}
+    assert kinds(house) == ["pending"]
+    [done] = house.fleet.approvals.approve(ALL, "ann").done
+    assert {house.fleet.enroll(token, device.csr(), FACTS, is_waiting=True).device_id for token in tokens} == {
+        done.device
+    }
+    assert len(house.fleet.select("")) == 1
+    house.fleet.revoke(done.device)
+    for token in tokens:
+        with pytest.raises(DeviceRevokedError):
+            house.fleet.enroll(token, device.csr(), FACTS)
+
+
+def test_a_key_whose_token_is_used_up_moves_to_a_new_one(house: House) -> None:
+    first, second, old = KeyedDevice(), KeyedDevice(), claim(house, uses=1)
+    for one in (first, second):
+        asks(house, old.token, one)
+    house.fleet.approvals.approve(Choice(ids=[first.fingerprint()]), "ann")
+    new = claim(house)
+    asks(house, new.token, second)
+    assert listed(house, claim=new.id) == [second.fingerprint()]
+    assert len(house.fleet.approvals.approve(ALL, "ann").done) == 1
+    assert house.fleet.enroll(new.token, second.csr(), FACTS)
 
 
 def test_what_cannot_be_a_device_never_waits(house: House) -> None:
