@@ -75,6 +75,9 @@ def test_a_key_waits_and_is_let_in(any_house: House) -> None:
     assert house.fleet.desired_of(device.id) is not None
     assert house.fleet.reader.device(device.id).labels == {"site": "north"}
     assert kinds(house) == ["pending", "enrolled", "approved"]
+    waited = house.fleet.reader.events(before=None, since=None, limit=10, kinds=["pending"])[0][0]
+    assert (waited.type, waited.device) == ("edgefleet.device.pending", "")
+    assert waited.detail["fingerprint"] == told.fingerprint
     again = house.fleet.approvals.approve(Choice(ids=[told.fingerprint]), "bob")
     assert (again.done, again.skipped) == (done.done, [])
     assert len(house.fleet.select("")) == 1
@@ -191,6 +194,8 @@ def test_a_rejection_is_final_for_the_key_whatever_it_shows(house: House) -> Non
     house.fleet.prune_events(house.clock.now())
     assert listed(house, PendingState.REJECTED) == [told.fingerprint]
     assert kinds(house) == ["pending", "rejected"]
+    refused = house.fleet.reader.events(before=None, since=None, limit=10, kinds=["rejected"])[0][0]
+    assert (refused.type, refused.detail["by"]) == ("edgefleet.device.rejected", "ann")
     assert house.fleet.select("") == []
 
 
