@@ -47,7 +47,9 @@ class EnrollRejectedError(EnrollRefusedError):
     """An operator said no to this device's key."""
 
     code = "enroll.rejected"
-    default_next_step = "ask the operator why; to ask anew with another key, remove pending-key.pem from the state folder"
+    default_next_step = (
+        "ask the operator why; to ask anew with another key, remove pending-key.pem from the state folder"
+    )
 
 
 class RenewRefusedError(EdgefleetError):

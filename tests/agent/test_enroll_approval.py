@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgefleet_agent import enroll as enroll_module
-from edgefleet_agent import errors
+from edgefleet_agent import errors, server_api
 from edgefleet_agent.__main__ import main
 from edgefleet_agent.enroll import enroll
 from edgefleet_agent.identity import load_identity
@@ -100,7 +100,7 @@ def test_a_server_that_is_away_meanwhile_is_waited_for(
     house: House, listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    honest = enroll_module.ask
+    honest = server_api.ask
 
     def interrupted(*args: Any, **kwargs: Any) -> tuple[int, bytes]:
         """The network between two polls: cut, then a proxy's 502, then there again."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -89,7 +89,9 @@ class Road:
 
 
 class Traveller(Agent):
-    """A real agent, enrolled over HTTPS by `edge-agent enroll`."""
+    """A real agent, enrolled over HTTPS by `edge-agent enroll`. CLAIM: further flags of its claim token."""
+
+    CLAIM: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -97,8 +99,6 @@ class Traveller(Agent):
         name: str,
         profile: str = PROFILE,
         labels: Mapping[str, str] | None = None,
-        *,
-        approval: bool = False,
         **environment: str,
     ) -> None:
         self.road = road
@@ -108,22 +108,22 @@ class Traveller(Agent):
         self.log = self.state / "agent.log"
         self.process = None
         flags = [flag for key, value in (labels or {}).items() for flag in ("--label", f"{key}={value}")]
-        flags += ["--approval"] if approval else []
-        claim = road.edgectl("device", "enroll", "--profile", profile, *flags)["tokens"][0]["token"]
+        claim = road.edgectl("device", "enroll", "--profile", profile, *flags, *self.CLAIM)["tokens"][0]["token"]
         command = [DEVICE_PYTHON, "-m", "edgefleet_agent", "enroll", "-", "--state", str(self.state), "-o", "json"]
         asking = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(asking.communicate, claim, 60 * PATIENCE)
-            if approval:
-                assert eventually(lambda: road.edgectl("device", "pending")["items"], PATIENCE_S, ASK_AGAIN_S)
-                road.edgectl("device", "approve", "--all", "--yes")
+            self.while_it_enrols()
             out, err = answer.result()
         assert asking.returncode == 0, err
         self.name = str(json.loads(out)["device"])
         road.travellers.append(self)
         self.start()
+
+    def while_it_enrols(self) -> None:
+        """Do what an operator has to do meanwhile: nothing."""
 
     def shown(self) -> dict[str, Any]:
         """Return `edgectl device show`."""

@@ -1,5 +1,6 @@
 """Fifty devices ask to be let in; an operator lets all but one in with one command; one of them really runs."""
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from edgefleet_agent.errors import EnrollRejectedError
 from tests.agent.field import eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.journeys.road import PATIENCE_S, Road, Traveller
+from tests.support.browsers import browser
 from tests.support.device_python import DEVICE_PYTHON, PATIENCE
 
 pytestmark = pytest.mark.slow
@@ -29,11 +31,8 @@ def waiting(road: Road) -> list[dict[str, Any]]:
 def process(road: Road, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """`edge-agent enroll`, the process, which waits."""
     token = road.edgectl("device", "enroll", "--approval", "--label", "site=real")["tokens"][0]["token"]
-    command = [DEVICE_PYTHON, "-m", "edgefleet_agent", "enroll", "-", "--state", str(tmp_path / "real")]
-    made = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert made.stdin is not None
-    made.stdin.write(token + "\n")
-    made.stdin.close()
+    command = [DEVICE_PYTHON, "-m", "edgefleet_agent", "enroll", token, "--state", str(tmp_path / "real")]
+    made = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     yield made
     made.kill()
     made.wait()
@@ -73,8 +72,49 @@ def audit(road: Road) -> list[dict[str, Any]]:
     return items
 
 
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
+def test_fifty_are_let_in_from_the_page_with_a_token_made_there(road: Road, tmp_path: Path) -> None:
+    with browser() as chromium, ThreadPoolExecutor(50) as pool:
+        page = chromium.new_page()
+        problems: list[str] = []
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.goto(road.edgectl("dashboard")["url"])
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("link", name="Enrolment").click()
+        page.get_by_label("How many devices").fill("50")
+        page.get_by_label("Each device waits for approval").select_option("yes")
+        page.get_by_label("Labels, one key=value a line").fill("site=paged")
+        page.get_by_role("button", name="Make the token").click()
+        line = page.locator("pre code").inner_text()
+        token = line.removeprefix("edge-agent enroll ").removesuffix(" && edge-agent run")
+        page.get_by_role("link", name="Go on").click()
+        asking = [pool.submit(enroll, token, tmp_path / f"p{number}") for number in range(50)]
+        page.get_by_text("50 devices wait to be let in.").wait_for(
+            timeout=PATIENCE_S * 1_000
+        )  # by itself: the count is live
+        page.get_by_role("link", name="Show them").click()
+        page.get_by_label("Tick all 50").check()
+        page.get_by_role("button", name="Let the ticked ones in").click()
+        page.get_by_text("50 of 50 devices let in.").wait_for(timeout=PATIENCE_S * 1_000)
+        devices = {one.result(60 * PATIENCE).device for one in asking}
+        assert problems == []
+    assert {one["id"] for one in road.edgectl("device", "list", "-l", "site=paged")["items"]} == devices
+    assert len(devices) == 50
+
+
+class Late(Traveller):
+    """An agent that had to wait for an operator."""
+
+    CLAIM = ("--approval",)
+
+    def while_it_enrols(self) -> None:
+        """Let it in."""
+        assert eventually(lambda: waiting(self.road), PATIENCE_S, 0.2)
+        self.road.edgectl("device", "approve", waiting(self.road)[0]["id"])
+
+
 def test_who_was_let_in_gets_and_runs_a_release(road: Road) -> None:
-    device = Traveller(road, "late", approval=True)
+    device = Late(road, "late")
     road.release("digits@1.0.0", bundle_bytes(classifier_onnx()))
     device.told("digits", release="digits@1.0.0", serving=True)
     assert device.ask_four("digits").is_success

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from datetime import datetime
 from typing import Any
@@ -59,7 +60,7 @@ def test_no_more_downloads_are_under_way_than_may_be(most: int) -> None:
 def test_a_narrow_line_begins_one_bundle_after_the_other() -> None:
     _, world = played(6, spec={"limits": {"bandwidth": "1Mbps"}})  # a bundle of 2 MB takes 16 s of it
     begun = sorted(offers(world.rows))
-    assert all((later - earlier).total_seconds() >= 13 for earlier, later in zip(begun, begun[1:], strict=False))
+    assert all((later - earlier).total_seconds() >= 13 for earlier, later in itertools.pairwise(begun))
 
 
 def test_outside_of_its_window_nothing_is_offered() -> None:

@@ -231,6 +231,8 @@ class Enroller:
         if claim.approval:
             pending_store.lock_claim(session, claim.id)
         again = session.get(FleetEnrolment, (claim.id, key_sha256))
+        if again is None and claim.approval:  # a key that was let in has its device, with whatever claim it asks now
+            again = pending_store.let_in_before(session, key_sha256)
         if again is not None:
             return self._repeated(session, claim, again)
         waits = self._waiting.find(session, claim, key_sha256, is_waiting=is_waiting)
@@ -242,11 +244,11 @@ class Enroller:
             )
         plain: dict[str, Any] = msgspec.to_builtins(facts)
         profile = ProfileName(claim.profile) if claim.profile else _most_specific_profile(plain)
-        if claim.approval:
+        if claim.approval and claim.uses_left > 0:
             return self._waiting.add(session, claim, key_sha256, csr_pem.decode(), plain, profile)
         self._take_use(session, claim)
         made = self._new_device(session, claim, csr_pem, key_sha256, facts, profile)
-        self._waiting.settle(session, key_sha256, made.id)
+        self._waiting.settle(session, claim, key_sha256, made.id)
         return made
 
     @staticmethod

@@ -7,7 +7,8 @@ from typing import Any, Final
 from sqlalchemy import Select, and_, delete, func, or_, select, update
 from sqlmodel import Session, col
 
-from edgefleet_server.fleet.tables import FleetClaim, FleetPending
+from edgefleet_protocol.claim import fingerprint
+from edgefleet_server.fleet.tables import FleetClaim, FleetEnrolment, FleetPending
 
 PENDING: Final = "pending"
 EXPIRED: Final = "expired"
@@ -18,14 +19,28 @@ After = tuple[datetime, str]
 """The place of a row in a list: when it asked, and its id."""
 
 
-def pending(session: Session, fingerprint: str, *, lock: bool = False) -> FleetPending | None:
+def pending(session: Session, row_id: str, *, lock: bool = False) -> FleetPending | None:
     """Return a row, read anew; `lock` holds it until the transaction ends."""
-    return session.get(FleetPending, fingerprint, with_for_update=True if lock else None, populate_existing=True)
+    return session.get(FleetPending, row_id, with_for_update=True if lock else None, populate_existing=True)
 
 
 def lock_claim(session: Session, claim_id: str) -> None:
     """Let one key at a time begin to wait with a claim: what is counted then stays so until the transaction ends."""
     session.execute(select(col(FleetClaim.id)).where(col(FleetClaim.id) == claim_id).with_for_update())
+
+
+def let_in_before(session: Session, key_sha256: str) -> FleetEnrolment | None:
+    """Return how a key was enrolled that waited and was let in, if it was."""
+    statement = (
+        select(FleetEnrolment)
+        .join(FleetPending, col(FleetPending.claim_id) == col(FleetEnrolment.claim_id))
+        .where(
+            col(FleetEnrolment.key_sha256) == key_sha256,
+            col(FleetPending.key_sha256) == key_sha256,
+            col(FleetPending.id) == fingerprint(key_sha256),
+        )
+    )
+    return session.execute(statement).scalars().first()
 
 
 def count_waiting(session: Session, claim_ids: Sequence[str], now: datetime) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """The fleet as the rest of the server sees it.
 
-A façade over its parts: `enrolment` (claims, certificates), `approving` (who waits to be let in), `desired` (signed documents), `holding` (the brake),
+A façade over its parts: `enrolment` (claims, certificates), `approving` (who waits), `desired` (signed documents), `holding` (the brake),
 `offering` (what rollouts ask), `reports` (what devices say), `tasking` (tasks), `happenings` (events), `groups`,
 `identity` (device tokens), `rules` (selectors). Thread-safe; calls block; every write joins the caller's transaction.
 """
@@ -135,7 +135,7 @@ class FleetService:
 
     # ---- enrolment
 
-    def create_claims(
+    def create_claims(  # noqa: PLR0913 - what a claim may say
         self,
         *,
         count: int = 1,

@@ -91,9 +91,10 @@ class WaitingRoom:
         return _told(row, now) if is_waiting else None
 
     def find(self, session: Session, claim: FleetClaim, key_sha256: Sha256, *, is_waiting: bool) -> Waiting | None:
-        """Return what a key that waits with this claim is told, None when it does not. is_waiting: it believes to wait.
+        """Return what a key that waits is told, None when it does not or has to begin anew. is_waiting: it believes to wait.
 
-        Raises KeyRejectedError, ApprovalExpiredError.
+        A key that shows another claim goes on waiting with the one it began with, as long as that one is good: else two leaked
+        tokens and one key would make rows and events without end. Raises KeyRejectedError, ApprovalExpiredError.
         """
         row, now = pending_store.pending(session, fingerprint(key_sha256)), self._clock.now()
         if row is None:
@@ -109,7 +110,7 @@ class WaitingRoom:
                 f"An operator rejected this device's key {row.id}{why}.",
                 next_step="Ask the operator why. It is final for this key.",
             )
-        if row.claim_id != claim.id:
+        if row.claim_id != claim.id and not (claim.approval and self._is_good(session, row.claim_id, now)):
             return None
         if state is PendingState.EXPIRED and is_waiting:
             raise ApprovalExpiredError(
@@ -120,6 +121,11 @@ class WaitingRoom:
             return None
         row.heard_at = now
         return _told(row, now)
+
+    @staticmethod
+    def _is_good(session: Session, claim_id: str, now: datetime) -> bool:
+        claim = session.get(FleetClaim, claim_id)
+        return claim is not None and claim.uses_left > 0 and claim.expires_at > now
 
     def add(
         self,
@@ -161,11 +167,12 @@ class WaitingRoom:
         self._feed.add([NewEvent("pending", detail=detail)])
         return _told(row, now)
 
-    def settle(self, session: Session, key_sha256: Sha256, device_id: str) -> None:
-        """Let a key wait no more that got in another way: with a claim that needs no approval."""
+    def settle(self, session: Session, claim: FleetClaim, key_sha256: Sha256, device_id: str) -> None:
+        """Let a key wait no more that got in another way: with this claim, which needs no approval."""
         row, now = pending_store.pending(session, fingerprint(key_sha256)), self._clock.now()
         if row is not None and row.key_sha256 == key_sha256 and state_of(row, now) is PendingState.PENDING:
             row.state, row.device_id, row.decided_at = PendingState.APPROVED.value, device_id, now
+            row.claim_id = claim.id
 
 
 def _told(row: FleetPending, now: datetime) -> Waiting:

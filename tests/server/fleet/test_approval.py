@@ -20,6 +20,8 @@ from edgefleet_server.fleet.errors import (
     BadSelectorError,
     ClaimExpiredError,
     ClaimUnknownError,
+    ClaimUsedUpError,
+    DeviceRevokedError,
     KeyRejectedError,
     NoProfileError,
     TooManyPendingError,
@@ -73,6 +75,9 @@ def test_a_key_waits_and_is_let_in(any_house: House) -> None:
     assert house.fleet.desired_of(device.id) is not None
     assert house.fleet.reader.device(device.id).labels == {"site": "north"}
     assert kinds(house) == ["pending", "enrolled", "approved"]
+    waited = house.fleet.reader.events(before=None, since=None, limit=10, kinds=["pending"])[0][0]
+    assert (waited.type, waited.device) == ("edgefleet.device.pending", "")
+    assert waited.detail["fingerprint"] == told.fingerprint
     again = house.fleet.approvals.approve(Choice(ids=[told.fingerprint]), "bob")
     assert (again.done, again.skipped) == (done.done, [])
     assert len(house.fleet.select("")) == 1
@@ -170,6 +175,8 @@ def test_uses_count_when_devices_are_let_in(house: House) -> None:
     assert (len(done.done), len(done.skipped)) == (1, 1)
     assert "used 1 of 1 times" in done.skipped[0].reason
     assert listed(house) == [done.skipped[0].id]
+    with pytest.raises(ClaimUsedUpError):
+        house.fleet.enroll(made.token, KeyedDevice().csr(), FACTS)
 
 
 def test_a_rejection_is_final_for_the_key_whatever_it_shows(house: House) -> None:
@@ -187,6 +194,8 @@ def test_a_rejection_is_final_for_the_key_whatever_it_shows(house: House) -> Non
     house.fleet.prune_events(house.clock.now())
     assert listed(house, PendingState.REJECTED) == [told.fingerprint]
     assert kinds(house) == ["pending", "rejected"]
+    refused = house.fleet.reader.events(before=None, since=None, limit=10, kinds=["rejected"])[0][0]
+    assert (refused.type, refused.detail["by"]) == ("edgefleet.device.rejected", "ann")
     assert house.fleet.select("") == []
 
 
@@ -273,7 +282,36 @@ def test_a_key_that_waits_may_come_in_with_a_token_that_needs_no_approval(house:
     assert listed(house) == []
     [known] = house.fleet.approvals.approve(Choice(ids=[told.fingerprint]), "ann").done
     assert known.device == enrolled.device_id
+    assert house.fleet.enroll(made.token, device.csr(), FACTS, is_waiting=True).device_id == enrolled.device_id
     assert len(house.fleet.select("")) == 1
+
+
+def test_a_key_with_two_tokens_waits_once_and_gets_one_device(house: House) -> None:
+    device, tokens = KeyedDevice(), [claim(house).token, claim(house).token]
+    for _ in range(4):
+        assert {asks(house, token, device).fingerprint for token in tokens} == {device.fingerprint()}
+    assert kinds(house) == ["pending"]
+    [done] = house.fleet.approvals.approve(ALL, "ann").done
+    assert {house.fleet.enroll(token, device.csr(), FACTS, is_waiting=True).device_id for token in tokens} == {
+        done.device
+    }
+    assert len(house.fleet.select("")) == 1
+    house.fleet.revoke(done.device)
+    for token in tokens:
+        with pytest.raises(DeviceRevokedError):
+            house.fleet.enroll(token, device.csr(), FACTS)
+
+
+def test_a_key_whose_token_is_used_up_moves_to_a_new_one(house: House) -> None:
+    first, second, old = KeyedDevice(), KeyedDevice(), claim(house, uses=1)
+    for one in (first, second):
+        asks(house, old.token, one)
+    house.fleet.approvals.approve(Choice(ids=[first.fingerprint()]), "ann")
+    new = claim(house)
+    asks(house, new.token, second)
+    assert listed(house, claim=new.id) == [second.fingerprint()]
+    assert len(house.fleet.approvals.approve(ALL, "ann").done) == 1
+    assert house.fleet.enroll(new.token, second.csr(), FACTS)
 
 
 def test_what_cannot_be_a_device_never_waits(house: House) -> None:

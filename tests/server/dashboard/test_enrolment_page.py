@@ -1,0 +1,210 @@
+"""The page of enrolment: what it shows, what its forms do, and fifty devices let in by keyboard in a real browser."""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.enrolment_views import outcome
+from edgefleet_server.dashboard.qr import MAX_CHARS, qr
+from edgefleet_server.fleet.approving import Choice
+from edgefleet_server.fleet.waiting import ApprovalPendingError
+from tests.server.dashboard.fleet import Fleet
+from tests.server.dashboard.serving import served
+from tests.server.dashboard.test_acting import key_of, signed_in
+from tests.server.dashboard.test_login_pages import assert_headers, code_of, link_of
+from tests.server.dashboard.test_pages import HOSTILE, text_of
+from tests.server.fleet.house import FACTS, KeyedDevice
+from tests.support.browsers import browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def crowd(fleet: Fleet, count: int = 1, **facts: Any) -> list[str]:
+    """Let devices wait; return their fingerprints."""
+    order: dict[str, Any] = {"approval": True, "uses": 100, "labels": {"site": "lab"}, "created_by": "ann"}
+    claims = fleet.parts.fleet.create_claims(count=1 + count // 100, **order)
+    found = []
+    for number in range(count):
+        made = claims[number // 100]
+        told = {**FACTS, "hostname": f"cam-{number:02}", "board": "Raspberry Pi 4", **facts}
+        with pytest.raises(ApprovalPendingError) as caught:
+            fleet.parts.fleet.enroll(made.token, KeyedDevice().csr(), told)
+        found.append(caught.value.waiting.fingerprint)
+        fleet.house.clock.turn(seconds=1)
+    return found
+
+
+def send(browser: TestClient, operation: str, fields: dict[str, Any]) -> Any:
+    """Send a form as our own page does; lists are boxes that were ticked."""
+    return browser.post(f"/do/{operation}", data={"form_key": key_of(browser), "next": "/enrolment", **fields})
+
+
+def test_an_empty_page_says_what_to_do_next(empty_fleet: Fleet) -> None:
+    answer = empty_fleet.browser(Role.VIEWER).get("/enrolment")
+    assert answer.status_code == 200
+    assert_headers(answer)
+    for told in ("Nobody waits", "edgectl device enroll --approval", "No claim token yet"):
+        assert told in answer.text
+    assert "needs the role operator" in answer.text
+
+
+def test_who_waits_is_shown_with_what_to_compare(fleet: Fleet) -> None:
+    [fingerprint] = crowd(fleet)
+    told = text_of(fleet.browser(Role.OPERATOR).get("/enrolment").text)
+    assert "1 device waits to be let in" in told
+    for word in (fingerprint, "cam-00", "Raspberry Pi 4, 2048 MiB", "site=lab", "generic-x86_64-ort"):
+        assert word in told
+    looked = fleet.browser(Role.VIEWER).get("/enrolment").text
+    assert fingerprint in looked
+    assert 'type="checkbox"' not in looked
+    fleet.house.clock.turn(minutes=10)
+    assert "not since 10 min ago" in text_of(fleet.browser(Role.VIEWER).get("/enrolment").text)
+
+
+def test_ticked_ones_are_let_in_and_others_wait_on(fleet: Fleet) -> None:
+    waiting = crowd(fleet, 5)
+    page = signed_in(fleet, Role.OPERATOR)
+    answer = send(page, "approve_pending_devices", {"body.ids": waiting[:3]})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/enrolment")
+    shown = page.get("/enrolment").text
+    assert "3 of 3 devices let in." in shown
+    assert [one in shown for one in waiting] == [False, False, False, True, True]
+    let_in = text_of(page.get("/enrolment?state=approved").text)
+    assert all(one in let_in for one in waiting[:3])
+    assert len(fleet.parts.fleet.select("site=lab")) == 3
+    row = fleet.house.client(Role.ADMIN).get("/api/v1/audit").json()["items"][0]
+    assert (row["action"], row["status"]) == ("approve_pending_devices", 200)
+
+
+def test_a_rejection_says_why_and_who(fleet: Fleet) -> None:
+    [fingerprint] = crowd(fleet)
+    page = signed_in(fleet, Role.OPERATOR)
+    send(page, "reject_pending_devices", {"body.ids": [fingerprint], "body.reason": "nobody knows it"})
+    assert "1 of 1 device rejected." in page.get("/enrolment").text
+    told = text_of(page.get("/enrolment?state=rejected").text)
+    assert fingerprint in told
+    assert "nobody knows it" in told
+    twice = send(page, "approve_pending_devices", {"body.ids": [fingerprint]})
+    assert twice.status_code == 303
+    assert f"0 of 1 device let in. Not {fingerprint}: it was rejected" in html.unescape(page.get("/enrolment").text)
+
+
+def test_nothing_ticked_is_told(fleet: Fleet) -> None:
+    crowd(fleet)
+    answer = send(signed_in(fleet, Role.OPERATOR), "approve_pending_devices", {})
+    assert answer.status_code == 422
+    assert "neither" in answer.text
+
+
+def test_a_viewer_s_form_does_nothing(fleet: Fleet) -> None:
+    [fingerprint] = crowd(fleet)
+    assert (
+        send(signed_in(fleet, Role.VIEWER), "approve_pending_devices", {"body.ids": [fingerprint]}).status_code == 403
+    )
+    assert fleet.parts.fleet.select("") == []
+
+
+def test_a_new_token_is_shown_once_with_its_line_and_a_picture(fleet: Fleet) -> None:
+    page = signed_in(fleet, Role.OPERATOR)
+    fields = {"body.uses": "50", "body.ttl_s": "3600", "body.approval": "true", "body.labels": "site=lab\nrow=2"}
+    answer = send(page, "create_enrollments", fields)
+    assert answer.status_code == 200
+    assert_headers(answer)
+    token = re.search(r"edge-agent enroll (efc1\.\S+) &amp;&amp; edge-agent run", answer.text)
+    assert token is not None
+    assert 'class="qr"' in answer.text
+    assert "style=" not in answer.text
+    assert "fingerprint" in answer.text
+    with pytest.raises(ApprovalPendingError):
+        fleet.parts.fleet.enroll(token[1], KeyedDevice().csr(), FACTS)
+    listed = page.get("/enrolment").text
+    assert token[1] not in listed
+    told = text_of(listed)
+    assert "50 of 50" in told
+    assert "row=2, site=lab" in told
+
+
+def test_a_token_is_revoked_from_its_row(fleet: Fleet) -> None:
+    [fingerprint] = crowd(fleet)
+    claim = fleet.parts.fleet.claims(None, 1)[0][0].id
+    page = signed_in(fleet, Role.OPERATOR)
+    assert "Revoke…" in page.get("/enrolment").text
+    send(page, "revoke_enrollment", {"path.claim_id": claim, "said": "gone"})
+    shown = page.get("/enrolment").text
+    assert fingerprint not in shown
+    assert "Revoke…" not in shown
+    assert fingerprint in page.get("/enrolment?state=expired").text
+
+
+def test_pages_and_selectors_lead_on(fleet: Fleet) -> None:
+    waiting = crowd(fleet, 103)
+    page = fleet.browser(Role.OPERATOR)
+    first = page.get("/enrolment?selector=site%3Dlab").text
+    onward = re.search(r'rel="next" href="([^"]+)"', first)
+    assert onward is not None
+    second = page.get(html.unescape(onward[1])).text
+    assert [one for one in waiting if one not in first] == [one for one in waiting if one in second]
+    assert len([one for one in waiting if one in second]) == 3
+    assert "No such device" in page.get("/enrolment?selector=site%3Delsewhere").text
+    wrong = page.get("/enrolment?selector=a+in+(").text
+    assert 'role="alert"' in wrong
+    assert waiting[0] in wrong
+    assert page.get("/enrolment?state=nonsense").status_code == 422
+
+
+def test_hostile_words_of_a_device_are_words(fleet: Fleet) -> None:
+    crowd(fleet, hostname=HOSTILE, board=HOSTILE)
+    shown = fleet.browser(Role.OPERATOR).get("/enrolment").text
+    assert "<script>window" not in shown
+    assert "<img src=x" not in shown
+    assert html.escape("<script>window.hostile = 1</script>", quote=False) in shown
+
+
+def test_what_was_done_is_one_sentence() -> None:
+    skipped = [{"id": f"f{n}", "reason": "it gave up", "next": ""} for n in range(4)]
+    told = outcome("approve_pending_devices", {"matched": 5, "done": [{}], "skipped": skipped})
+    assert told == "1 of 5 devices let in. Not f0: it gave up. Not f1: it gave up. And 2 more were not."
+    assert outcome("create_group", {"matched": 1}) == ""
+
+
+def test_a_picture_holds_its_text_or_is_left_out() -> None:
+    assert qr("efc1.abc", "a <title>").startswith('<svg viewBox="0 0 29 29" class="qr">')
+    assert "a &lt;title&gt;" in qr("efc1.abc", "a <title>")
+    assert qr("x" * (MAX_CHARS + 1)) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_fifty_are_let_in_by_keyboard_alone(fleet: Fleet, tmp_path: Path) -> None:
+    crowd(fleet, 50)
+    with served(fleet.house.app) as url, browser() as chromium:
+        page = chromium.new_page()
+        problems: list[str] = []
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(f"{url}/login?code={code_of(link_of(fleet, Role.OPERATOR))}")
+        page.locator("button").first.press("Enter")
+        page.wait_for_url(f"{url}/")
+        page.get_by_role("link", name="Enrolment").press("Enter")
+        every = page.get_by_label("Tick all 50")
+        every.focus()
+        page.keyboard.press("Space")
+        assert page.locator("input[name='body.ids']:checked").count() == 50
+        boxes = page.locator("input[name='body.ids']")
+        boxes.nth(7).focus()
+        page.keyboard.press("Space")
+        page.get_by_role("button", name="Let the ticked ones in").focus()
+        page.keyboard.press("Enter")
+        page.get_by_text("49 of 49 devices let in.").wait_for()
+        assert page.locator("input[name='body.ids']").count() == 1
+        assert problems == []
+    assert len(fleet.parts.fleet.select("site=lab")) == 49
+    assert fleet.parts.fleet.approvals.approve(Choice(selector=""), "ann").matched == 1
