@@ -56,6 +56,7 @@ STATUS: Final[Mapping[str, int]] = {
     "fleet.failed": 500,
     "fleet.device_revoked": 409,
     "group.in_use": 409,
+    "task.too_many": 422,
     "desired.not_found": 404,
     "signing.failed": 500,
     "signing.keys_exist": 500,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgefleet_cli import completion
+from edgefleet_cli.commands.device_many import add_many_command
 from edgefleet_cli.commands.device_task import add_task_commands
 from edgefleet_cli.commands.device_watch import add_watch_command
 from edgefleet_cli.contexts import write_private
@@ -314,4 +315,5 @@ def parse_labels(changes: list[str], *, removals: bool) -> dict[str, str | None]
 
 
 add_task_commands(app)
+add_many_command(app)
 add_watch_command(app)

@@ -14,18 +14,19 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select, true
+from sqlalchemy import ColumnElement, Select, and_, or_, true
 from sqlmodel import Session, col
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db import Database, UtcDateTime
-from edgefleet_server.fleet import conditions, rules, selecting, store
+from edgefleet_server.fleet import conditions, looking, rules, selecting, store
+from edgefleet_server.fleet.looking import Look
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 from edgefleet_server.fleet.views import DeviceView, device_views
 from edgefleet_server.paging import BadCursorError
 
-MOST_COUNTED: Final = 10_000
+MOST_COUNTED: Final = looking.MANY
 FACETS_AGE_S: Final = 2.0
 MOST_VERSIONS: Final = 12
 TROUBLED: Final = ("failed", "rolled_back")
@@ -136,15 +137,15 @@ class DeviceLister:
         """Return a page of devices. Raises BadSelectorError, BadCursorError."""
         parsed = rules.parse_selector(query.selector)
         with self._db.read() as session:
-            wanted = self._wanted(session, parsed, query.text)
-            places = _walk(session, wanted, query)
+            found = self._look(session, parsed, query.text, by_id=query.order is Order.ID)
+            places = _walk(session, found, query)
             is_back = query.before is not None
             has_more = len(places) > query.limit
             places = places[: query.limit]
             if is_back:
                 places.reverse()
             rows = store.devices_in_order(session, [place.id for place in places])
-            total = store.count_devices(session, wanted, most=MOST_COUNTED + 1)
+            total = looking.count(session, found, most=MOST_COUNTED + 1)
             return DeviceList(
                 devices=device_views(session, rows),
                 total=min(total, MOST_COUNTED),
@@ -156,8 +157,8 @@ class DeviceLister:
     def count(self, selector: str, text: str = "") -> int:
         """Return how many live devices match, exactly. Raises BadSelectorError."""
         with self._db.read() as session:
-            wanted = self._wanted(session, rules.parse_selector(selector), text)
-            return store.count_devices(session, wanted, conditions.is_live())
+            found = self._look(session, rules.parse_selector(selector), text, conditions.is_live())
+            return looking.count(session, found)
 
     def facets(self) -> Facets:
         """Return what the fleet can be narrowed to; at most FACETS_AGE_S seconds old."""
@@ -169,20 +170,15 @@ class DeviceLister:
 
     def troubled(self, limit: int) -> list[Trouble]:
         """Return the live devices that failed last, with what they say of it."""
-        state = FleetModelState
-        statement = (
-            select(state, col(FleetDevice.reported))
-            .join(FleetDevice, col(FleetDevice.id) == col(state.device_id))
-            .where(col(state.assignment).in_(TROUBLED), conditions.is_live())
-            .order_by(col(state.changed_at).desc())
-            .limit(limit)
-        )
         with self._db.read() as session:
-            return [_trouble(row, reported) for row, reported in session.execute(statement)]
+            return [_trouble(row, reported) for row, reported in store.newest_troubles(session, TROUBLED, limit)]
 
-    def _wanted(self, session: Session, selector: rules.Selector, text: str) -> ColumnElement[bool]:
-        wanted = selecting.condition(session, selector)
-        return and_(wanted, conditions.found_by(text, is_sqlite=self._db.is_sqlite)) if text else wanted
+    def _look(
+        self, session: Session, selector: rules.Selector, text: str, *more: ColumnElement[bool], by_id: bool = True
+    ) -> Look:
+        if text:
+            more = (*more, conditions.found_by(text, is_sqlite=self._db.is_sqlite))
+        return looking.look(session, selector, selecting.asked_groups(session, selector), more, by_id=by_id)
 
     def _counted(self) -> Facets:
         with self._db.read() as session:
@@ -194,7 +190,7 @@ class DeviceLister:
         return Facets(status, profiles, versions[:MOST_VERSIONS], groups, live)
 
 
-def _walk(session: Session, wanted: ColumnElement[bool], query: DeviceQuery) -> list[Place]:
+def _walk(session: Session, wanted: Look, query: DeviceQuery) -> list[Place]:
     """Return the places of the page and of one row more, in the direction of walking: backwards for a page before a place."""
     is_down = query.descending is not (query.before is not None)
     edge = query.before or query.after
@@ -224,11 +220,11 @@ def _segments(order: Order) -> list[_Segment]:
             return [_Segment(seen.is_(None)), _Segment(seen.is_not(None), seen)]
 
 
-def _statement(wanted: ColumnElement[bool], segment: _Segment, edge: Place | None, *, is_down: bool) -> Select[Any]:
+def _statement(wanted: Look, segment: _Segment, edge: Place | None, *, is_down: bool) -> Select[Any]:
     """Return the query of a segment's rows behind a place, by the segment's column and the id."""
-    own = col(FleetDevice.id)
+    own = wanted.own
     keys = [own] if segment.column is None else [segment.column, own]
-    statement = select(*keys).where(wanted, segment.condition)
+    statement = wanted.select(*keys).where(segment.condition)
     if edge is not None:
         behind = own < edge.id if is_down else own > edge.id
         if segment.column is not None:

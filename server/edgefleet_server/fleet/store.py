@@ -168,6 +168,22 @@ def count_versions(session: Session) -> list[tuple[str, str, int]]:
     return sorted(found, key=lambda one: (-one[2], one[0], one[1]))
 
 
+def newest_troubles(session: Session, states: Sequence[str], limit: int) -> list[tuple[FleetModelState, Any]]:
+    """Return what live devices report of models in these states, the newest first, each with the device's whole report."""
+    row = FleetModelState
+    newest: list[FleetModelState] = []
+    for state in states:  # one walk along the index each, and some more than are wanted: revoked devices are among them
+        found = select(row).where(col(row.assignment) == state).order_by(col(row.changed_at).desc()).limit(2 * limit)
+        newest += session.execute(found).scalars()
+    ids = {one.device_id for one in newest}
+    known = select(col(FleetDevice.id), col(FleetDevice.reported)).where(
+        col(FleetDevice.id).in_(ids), col(FleetDevice.revoked_at).is_(None)
+    )
+    reports = {str(row.id): row.reported for row in session.execute(known)}
+    newest.sort(key=lambda one: one.changed_at, reverse=True)
+    return [(one, reports[one.device_id]) for one in newest if one.device_id in reports][:limit]
+
+
 def forget_presence(session: Session) -> None:
     """Mark every device unheard of; locked in order of id, as whoever writes many documents does."""
     heard_of = col(FleetDevice.is_online).is_not(None)
