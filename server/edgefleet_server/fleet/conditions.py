@@ -110,7 +110,7 @@ def _of_status(one: Requirement) -> Condition:
 
 
 def _of_free_mb(one: Requirement) -> Condition:
-    column = col(FleetDevice.free_mb)
+    column: Any = col(FleetDevice.free_mb)
     match one.operator:
         case Operator.EXISTS:
             return column.is_not(None)

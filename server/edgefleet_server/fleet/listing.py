@@ -3,7 +3,8 @@
 Rules:
 1. A page costs what its rows cost, whatever the size of the fleet: each order is walked along an index from where the page begins.
    An order is a row of *segments* (those with a value, those without; one status after another), each walked by itself.
-2. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept for FACETS_AGE_S seconds.
+2. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept until a device tells something new, at
+   most FACETS_AGE_S seconds: so old are what other processes were told, and labels.
 """
 
 import json
@@ -19,7 +20,7 @@ from sqlmodel import Session, col
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db import Database, UtcDateTime
-from edgefleet_server.fleet import conditions, looking, rules, selecting, store
+from edgefleet_server.fleet import conditions, list_store, looking, rules, selecting, store
 from edgefleet_server.fleet.looking import Look
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
@@ -27,7 +28,7 @@ from edgefleet_server.fleet.views import DeviceView, device_views
 from edgefleet_server.paging import BadCursorError
 
 MOST_COUNTED: Final = looking.MANY
-FACETS_AGE_S: Final = 2.0
+FACETS_AGE_S: Final = 1.0
 MOST_VERSIONS: Final = 12
 TROUBLED: Final = ("failed", "rolled_back")
 
@@ -131,7 +132,8 @@ class DeviceLister:
         self._db = db
         self._clock = clock
         self._lock = threading.Lock()
-        self._facets: tuple[float, Facets] | None = None
+        self._facets: tuple[float, int, Facets] | None = None
+        self._told = 0
 
     def page(self, query: DeviceQuery) -> DeviceList:
         """Return a page of devices. Raises BadSelectorError, BadCursorError."""
@@ -160,18 +162,23 @@ class DeviceLister:
             found = self._look(session, rules.parse_selector(selector), text, conditions.is_live())
             return looking.count(session, found)
 
+    def forget(self) -> None:
+        """Count anew when asked next: a device told something. Called in the thread that committed it; waits for nothing."""
+        self._told += 1
+
     def facets(self) -> Facets:
-        """Return what the fleet can be narrowed to; at most FACETS_AGE_S seconds old."""
+        """Return what the fleet can be narrowed to."""
         with self._lock:  # whoever comes while it is counted waits for that count instead of counting, too
-            now = self._clock.monotonic_s()
-            if self._facets is None or not 0 <= now - self._facets[0] < FACETS_AGE_S:
-                self._facets = (now, self._counted())
-            return self._facets[1]
+            now, told = self._clock.monotonic_s(), self._told
+            kept = self._facets
+            if kept is None or kept[1] != told or not 0 <= now - kept[0] < FACETS_AGE_S:
+                kept = self._facets = (now, told, self._counted())
+            return kept[2]
 
     def troubled(self, limit: int) -> list[Trouble]:
         """Return the live devices that failed last, with what they say of it."""
         with self._db.read() as session:
-            return [_trouble(row, reported) for row, reported in store.newest_troubles(session, TROUBLED, limit)]
+            return [_trouble(row, reported) for row, reported in list_store.newest_troubles(session, TROUBLED, limit)]
 
     def _look(
         self, session: Session, selector: rules.Selector, text: str, *more: ColumnElement[bool], by_id: bool = True
@@ -183,8 +190,8 @@ class DeviceLister:
     def _counted(self) -> Facets:
         with self._db.read() as session:
             status = {one.value: store.count_devices(session, conditions.has_status(one)) for one in DeviceStatus}
-            profiles = store.count_by(session, col(FleetDevice.profile))
-            versions = store.count_versions(session)
+            profiles = list_store.count_by(session, col(FleetDevice.profile))
+            versions = list_store.count_versions(session)
             groups = [row.name for row in store.groups(session)]
         live = sum(n for name, n in status.items() if name != DeviceStatus.REVOKED)
         return Facets(status, profiles, versions[:MOST_VERSIONS], groups, live)
@@ -258,6 +265,6 @@ def _value(key: str, column: Any) -> Any:
 
 
 def _trouble(row: FleetModelState, reported: Any) -> Trouble:
-    said = next((one for one in (reported or {}).get("models", ()) if one["model"] == row.model), {})
+    said: Mapping[str, Any] = next((one for one in (reported or {}).get("models", ()) if one["model"] == row.model), {})
     reason = str(said.get("reason") or said.get("error_code") or "")
     return Trouble(row.device_id, row.model, row.assignment, row.error_class or "", reason, row.changed_at)
