@@ -110,7 +110,7 @@ def _of_status(one: Requirement) -> Condition:
 
 
 def _of_free_mb(one: Requirement) -> Condition:
-    column: Any = col(FleetDevice.free_mb)
+    column = col(FleetDevice.free_mb)
     match one.operator:
         case Operator.EXISTS:
             return column.is_not(None)
@@ -121,7 +121,7 @@ def _of_free_mb(one: Requirement) -> Condition:
         case Operator.NOT_EQUALS | Operator.NOT_IN:
             return func.coalesce(cast(column, Text).not_in(one.values), true())
         case Operator.GREATER | Operator.LESS:
-            return func.coalesce(_compared(column, one), false())
+            return func.coalesce(_compared(cast(column, BigInteger), one), false())
 
 
 def _of_models(one: Requirement, model: str, *, probing: bool) -> Condition:

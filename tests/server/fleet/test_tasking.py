@@ -182,6 +182,7 @@ def test_many_are_asked_at_once_and_who_cannot_be_is_named(any_house: House, mon
     monkeypatch.setattr(tasking, "MOST_AT_ONCE", 2)
     refused = client.post("/devices:task", json=wanted)
     assert (refused.status_code, refused.json()["code"]) == (422, "task.too_many")
+    monkeypatch.undo()
     wrong = client.post("/devices:task", json={**wanted, "what": "worker"})
     assert (wrong.status_code, wrong.json()["code"]) == (422, "task.bad")
     assert Operators(house).as_role(Role.VIEWER).post("/devices:task", json=wanted).status_code == 403
