@@ -9,19 +9,19 @@ Rules:
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, or_, true
+from sqlalchemy import ColumnElement, Select, and_, or_, select, true
 from sqlmodel import Session, col
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db import Database, UtcDateTime
 from edgefleet_server.fleet import conditions, list_store, looking, rules, selecting, store
-from edgefleet_server.fleet.looking import Look
+from edgefleet_server.fleet.looking import NEAR, Look
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 from edgefleet_server.fleet.views import DeviceView, device_views
@@ -80,6 +80,11 @@ class DeviceQuery:
     after: Place | None = None
     before: Place | None = None
     limit: int = 50
+
+    @property
+    def may_be_near(self) -> bool:
+        """Whether those that match may stand thickly in the order, so that looking at its first devices fills a page."""
+        return bool(self.selector) and not self.text and self.order is not Order.ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +212,12 @@ def _walk(session: Session, wanted: Look, query: DeviceQuery) -> list[Place]:
         if edge is not None and (number > edge.segment if is_down else number < edge.segment):
             continue
         edge_here = edge if edge is not None and edge.segment == number else None
-        statement = _statement(wanted, segment, edge_here, is_down=is_down).limit(query.limit + 1 - len(found))
-        found += [Place(number, _key(row[:-1]), str(row[-1])) for row in session.execute(statement)]
+        needed = query.limit + 1 - len(found)
+        rows = _near(session, wanted, segment, edge_here, is_down=is_down, limit=needed) if query.may_be_near else []
+        if len(rows) < needed:
+            statement = _ordered(wanted.select, wanted.own, segment, edge_here, is_down=is_down)
+            rows = session.execute(statement.limit(needed)).all()
+        found += [Place(number, _key(row[:-1]), str(row[-1])) for row in rows]
         if len(found) > query.limit:
             break
     return found
@@ -227,11 +236,24 @@ def _segments(order: Order) -> list[_Segment]:
             return [_Segment(seen.is_(None)), _Segment(seen.is_not(None), seen)]
 
 
-def _statement(wanted: Look, segment: _Segment, edge: Place | None, *, is_down: bool) -> Select[Any]:
+def _near(
+    session: Session, wanted: Look, segment: _Segment, edge: Place | None, *, is_down: bool, limit: int
+) -> Sequence[Any]:
+    """Return the rows that are wanted among the first NEAR of a segment behind a place, in order."""
+    own = col(FleetDevice.id)
+    near = _ordered(select, own, segment, edge, is_down=is_down).limit(NEAR).subquery()
+    keys = [one.desc() if is_down else one for one in near.c]
+    # EXISTS and not a join, which a planner may begin at its other end
+    at_hand = select(own).where(own == near.c.id, wanted.probing).exists()
+    return session.execute(select(*near.c).where(at_hand).order_by(*keys).limit(limit)).all()
+
+
+def _ordered(
+    choose: Callable[..., Select[Any]], own: Any, segment: _Segment, edge: Place | None, *, is_down: bool
+) -> Select[Any]:
     """Return the query of a segment's rows behind a place, by the segment's column and the id."""
-    own = wanted.own
     keys = [own] if segment.column is None else [segment.column, own]
-    statement = wanted.select(*keys).where(segment.condition)
+    statement = choose(*keys).where(segment.condition)
     if edge is not None:
         behind = own < edge.id if is_down else own > edge.id
         if segment.column is not None:

@@ -3,8 +3,9 @@
 Rules:
 1. A requirement `key=value` on a label or on a model's version can *drive*: an index has its devices in order of id. Of several the
    rarest drives, and whatever else is asked is looked up for each of its devices.
-2. Where the list has another order and the driver has many devices, that order's index is walked instead, and all is looked up.
-3. Without a driver the requirements collect their devices first: a few values among many are rare, and walking might never end.
+2. Where the list has another order, its first NEAR devices are looked at one by one before: where many match, they fill the page.
+3. Where they do not and the driver has many devices, that order's index is walked to the end, and all is looked up.
+4. Without a driver the requirements collect their devices first: a few values among many are rare, and walking might never end.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,18 +21,19 @@ from edgefleet_server.fleet.rules import GROUP, MODEL_PREFIX, RESERVED, Operator
 from edgefleet_server.fleet.tables import FleetDevice, FleetLabel, FleetModelState
 
 MANY: Final = 10_000
+NEAR: Final = 3_000
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """A search in SQL. driver: a table with a `device_id` that has a row for each candidate, None = all devices are candidates.
 
-    condition: what holds for a device that is wanted; `devices`: of the driver, counted up to MANY + 1.
+    condition: what holds for a device that is wanted; probing: the same for a device at hand, whatever the driver.
     """
 
     condition: ColumnElement[bool]
+    probing: ColumnElement[bool]
     driver: Any = None
-    devices: int = 0
 
     @property
     def own(self) -> Any:
@@ -58,15 +60,16 @@ def look(
 ) -> Look:
     """Return how to search. groups: those that the selector asks for; more: conditions besides; by_id: whether that is the order."""
     flat = tuple(_flat(selector, groups))
+    probing = and_(conditions.matching(Selector(flat), groups, probing=True), *more)
     counted = [(_devices(session, one), place) for place, one in enumerate(flat) if _can_drive(one)]
     if not counted:
-        return Look(and_(conditions.matching(Selector(flat), groups), *more))
+        return Look(and_(conditions.matching(Selector(flat), groups), *more), probing)
     devices, place = min(counted)
     if devices > MANY and not by_id:
-        return Look(and_(conditions.matching(Selector(flat), groups, probing=True), *more))
+        return Look(probing, probing)
     rest = Selector(flat[:place] + flat[place + 1 :])
     driver, mine = _driver(flat[place])
-    return Look(and_(*mine, conditions.matching(rest, groups, probing=True), *more), driver, devices)
+    return Look(and_(*mine, conditions.matching(rest, groups, probing=True), *more), probing, driver)
 
 
 def count(session: Session, found: Look, *, most: int | None = None) -> int:

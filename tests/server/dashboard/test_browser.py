@@ -59,7 +59,14 @@ class Visitor:
         self.fleet, self.url, self.browser = fleet, url, browser
         self.good, self.bad = ids
         device = fleet.parts.rollout.reader.devices(self.bad)[0].device
-        self.paths = ["/", f"/rollouts/{self.good}", f"/rollouts/{self.bad}", f"/devices/{device}", "/devices", "/groups"]
+        self.paths = [
+            "/",
+            f"/rollouts/{self.good}",
+            f"/rollouts/{self.bad}",
+            f"/devices/{device}",
+            "/devices",
+            "/groups",
+        ]
 
 
 @pytest.fixture(scope="module")

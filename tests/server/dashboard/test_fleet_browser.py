@@ -74,7 +74,9 @@ def test_charts_are_drawn_and_drawn_on_when_figures_come(visit: Visit) -> None:
     measure(visit.fleet, visit.fleet.by_id[visit.failed], 1)
     tab = visit.page(f"/devices/{visit.failed}")
     tab.wait_for_selector(".plot canvas")
-    titles = tab.eval_on_selector_all("figure.chart", "all => all.filter(f => f.querySelector('canvas')).map(f => f.dataset.chart)")
+    titles = tab.eval_on_selector_all(
+        "figure.chart", "all => all.filter(f => f.querySelector('canvas')).map(f => f.dataset.chart)"
+    )
     assert {"latency-0", "requests-0", "memory", "temperature"} <= set(titles)
     before = _figures(tab)
     measure(visit.fleet, visit.fleet.by_id[visit.failed], 2)
@@ -120,7 +122,14 @@ def measure(fleet: Fleet, device: Device, seq: int) -> None:
         sketch.add(0.003 + n / 10_000)
     ts = int(fleet.house.clock.now().timestamp())
     window = Window(
-        t0=ts, length_s=60, model="digits", lane="active", sha256="a" * 64, version="1.1.0", n=50, latency=sketch.packed()
+        t0=ts,
+        length_s=60,
+        model="digits",
+        lane="active",
+        sha256="a" * 64,
+        version="1.1.0",
+        n=50,
+        latency=sketch.packed(),
     )
     system = SystemFigures(memory_available_bytes=10**9, temperature_celsius=48.0)
     message = Telemetry(device=device.id, boot_id="chart", seq=seq, ts=ts * 1000, windows=[window], system=system)

@@ -9,7 +9,7 @@ from sqlmodel import col
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.db import Database
-from edgefleet_server.fleet import listing
+from edgefleet_server.fleet import listing, looking
 from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.fleet.listing import DeviceLister, DeviceQuery, Order, Place
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
@@ -81,6 +81,28 @@ def test_every_order_is_walked_whole_and_back(lister: DeviceLister, order: Order
     }
     wanted = sorted(found.values(), key=keys[order], reverse=descending)
     assert ids == [one.id for one in wanted]
+
+
+@pytest.mark.parametrize("near", [0, 3, 100])
+@pytest.mark.parametrize("many", [0, 100])
+@pytest.mark.parametrize("sort", ["last_seen", "-last_seen", "-status", "profile", "id"])
+def test_a_search_is_walked_whole_whichever_way_it_is_found(
+    lister: DeviceLister, monkeypatch: pytest.MonkeyPatch, sort: str, many: int, near: int
+) -> None:
+    monkeypatch.setattr(listing, "NEAR", near)
+    monkeypatch.setattr(looking, "MANY", many)
+    order, descending = Order(sort.removeprefix("-")), sort.startswith("-")
+    ids: list[str] = []
+    after: Place | None = None
+    for _ in range(9):
+        query = DeviceQuery(selector="site=hall,id!=d-03", order=order, descending=descending, after=after, limit=3)
+        page = lister.page(query)
+        ids += [one.id for one in page.devices]
+        after = page.next
+        if after is None:
+            break
+    everybody = lister.page(DeviceQuery(order=order, descending=descending, limit=100)).devices
+    assert ids == [one.id for one in everybody if one.labels["site"] == "hall" and one.id != "d-03"]
 
 
 def test_a_search_narrows_and_is_counted(lister: DeviceLister, monkeypatch: pytest.MonkeyPatch) -> None:
