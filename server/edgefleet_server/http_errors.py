@@ -62,6 +62,7 @@ STATUS: Final[Mapping[str, int]] = {
     "enroll.approval_expired": 410,
     "enroll.too_many_pending": 429,
     "group.in_use": 409,
+    "task.too_many": 422,
     "desired.not_found": 404,
     "signing.failed": 500,
     "signing.keys_exist": 500,

@@ -10,6 +10,7 @@ import typer
 from edgefleet_cli import completion
 from edgefleet_cli.commands.device_approval import add_approval_commands
 from edgefleet_cli.commands.device_look import add_look_commands
+from edgefleet_cli.commands.device_many import add_many_command
 from edgefleet_cli.commands.device_task import add_task_commands
 from edgefleet_cli.commands.device_watch import add_watch_command
 from edgefleet_cli.contexts import write_private
@@ -283,4 +284,5 @@ def parse_labels(changes: list[str], *, removals: bool) -> dict[str, str | None]
 
 add_approval_commands(app)
 add_task_commands(app)
+add_many_command(app)
 add_watch_command(app)

@@ -61,6 +61,7 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("PUT", "/capture-key"): Role.ADMIN,
     ("DELETE", "/capture-key"): Role.ADMIN,
     ("POST", "/devices/{device_id}/tasks"): Role.OPERATOR,
+    ("POST", "/devices:task"): Role.OPERATOR,
     ("GET", "/devices/{device_id}/tasks"): Role.VIEWER,
     ("GET", "/devices/{device_id}/tasks/{task_id}"): Role.VIEWER,
     ("GET", "/devices/{device_id}/tasks/{task_id}/result"): Role.OPERATOR,

@@ -27,6 +27,7 @@ LINES: Final[Mapping[str, str]] = {
     "revoke_device": "edgectl device decommission {path.device_id} --yes",
     "deploy_release": "edgectl deploy {path.ref}[ --to {body.selector}][ --device {body.device}]",
     "create_device_task": "edgectl device {body.kind} {path.device_id}",
+    "create_tasks": "edgectl device ask {body.kind} -l {body.selector} --yes",
     "watch_device": "edgectl device watch {path.device_id}",
     "fetch_captures": "edgectl device capture {path.device_id}",
     "create_group": "edgectl group create {body.name} -l {body.selector}",

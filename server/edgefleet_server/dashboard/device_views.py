@@ -49,7 +49,7 @@ class Chart:
         return {"id": self.id, "title": self.title, "unit": self.unit, "names": self.names, "data": self.data}
 
     @property
-    def rows(self) -> list[Sequence[float | int | None]]:
+    def rows(self) -> Sequence[Column]:
         """The newest figures, newest first."""
         return [list(row) for row in zip(*self.data, strict=True)][: -TABLE_ROWS - 1 : -1]
 

@@ -18,9 +18,13 @@ Condition = ColumnElement[bool]
 _NUMBER: Final = r"\A-?[0-9]{1,18}\Z"
 
 
-def matching(selector: Selector, groups: Mapping[str, Selector]) -> Condition:
-    """Return the condition of a selector. groups: those that it asks for, by name."""
-    return and_(true(), *(_requirement(one, groups) for one in selector.requirements))
+def matching(selector: Selector, groups: Mapping[str, Selector], *, probing: bool = False) -> Condition:
+    """Return the condition of a selector. groups: those that it asks for, by name.
+
+    probing: other tables are looked into for each device at hand, instead of first collecting all devices that have a value there:
+    right where something else has narrowed the devices already, or few of many are wanted.
+    """
+    return and_(true(), *(_requirement(one, groups, probing=probing) for one in selector.requirements))
 
 
 def is_live() -> Condition:
@@ -57,7 +61,7 @@ def _begins(column: Any, text: str, *, is_sqlite: bool) -> Condition:
     return column.startswith(text, autoescape=True)  # type: ignore[no-any-return]
 
 
-def _requirement(one: Requirement, groups: Mapping[str, Selector]) -> Condition:
+def _requirement(one: Requirement, groups: Mapping[str, Selector], *, probing: bool) -> Condition:
     match one.key:
         case "id":
             return _of_text(col(FleetDevice.id), one)
@@ -70,11 +74,11 @@ def _requirement(one: Requirement, groups: Mapping[str, Selector]) -> Condition:
         case "free_mb":
             return _of_free_mb(one)
         case key if key == GROUP:
-            return _of_groups(one, groups)
+            return _of_groups(one, groups, probing=probing)
         case key if key.startswith(MODEL_PREFIX):
-            return _of_models(one, key.removeprefix(MODEL_PREFIX))
+            return _of_models(one, key.removeprefix(MODEL_PREFIX), probing=probing)
         case _:
-            return _of_labels(one)
+            return _of_labels(one, probing=probing)
 
 
 def _of_text(column: Any, one: Requirement) -> Condition:
@@ -117,42 +121,41 @@ def _of_free_mb(one: Requirement) -> Condition:
         case Operator.NOT_EQUALS | Operator.NOT_IN:
             return func.coalesce(cast(column, Text).not_in(one.values), true())
         case Operator.GREATER | Operator.LESS:
-            return func.coalesce(_compared(column, one), false())
+            return func.coalesce(_compared(cast(column, BigInteger), one), false())
 
 
-def _of_models(one: Requirement, model: str) -> Condition:
+def _of_models(one: Requirement, model: str, *, probing: bool) -> Condition:
     row, version = FleetModelState, col(FleetModelState.version)
     running = select(col(row.device_id)).where(col(row.model) == model, version != "")
-    return _of_rows(running, version, one)
+    return _of_rows(running, version, one, probing=probing)
 
 
-def _of_labels(one: Requirement) -> Condition:
+def _of_labels(one: Requirement, *, probing: bool) -> Condition:
     labelled = select(col(FleetLabel.device_id)).where(col(FleetLabel.key) == one.key)
-    return _of_rows(labelled, col(FleetLabel.value), one)
+    return _of_rows(labelled, col(FleetLabel.value), one, probing=probing)
 
 
-def _of_rows(having: Any, value: Any, one: Requirement) -> Condition:
+def _of_rows(having: Any, value: Any, one: Requirement, *, probing: bool) -> Condition:
     """Return the condition on a value in another table: `having` selects the devices that have one."""
-    own = col(FleetDevice.id)
     match one.operator:
-        case Operator.EXISTS:
-            return own.in_(having)
-        case Operator.MISSING:
-            return own.not_in(having)
-        case Operator.EQUALS | Operator.IN:
-            return own.in_(having.where(value.in_(one.values)))
-        case Operator.NOT_EQUALS | Operator.NOT_IN:
-            return own.not_in(having.where(value.in_(one.values)))
+        case Operator.EXISTS | Operator.MISSING:
+            pass
         case Operator.GREATER | Operator.LESS:
-            return own.in_(having.where(_compared(_as_number(value), one)))
+            having = having.where(_compared(_as_number(value), one))
+        case _:
+            having = having.where(value.in_(one.values))
+    own = col(FleetDevice.id)
+    found = having.where(having.selected_columns[0] == own).exists() if probing else own.in_(having)
+    is_without = one.operator in (Operator.MISSING, Operator.NOT_EQUALS, Operator.NOT_IN)
+    return not_(found) if is_without else found
 
 
-def _of_groups(one: Requirement, groups: Mapping[str, Selector]) -> Condition:
+def _of_groups(one: Requirement, groups: Mapping[str, Selector], *, probing: bool) -> Condition:
     """Return the condition on membership. A group's selector asks for no group, so that this ends."""
     if one.operator in (Operator.GREATER, Operator.LESS):
         return false()
     is_on_all = one.operator in (Operator.EXISTS, Operator.MISSING)
-    inside = _any(matching(groups[name], {}) for name in (groups if is_on_all else one.values))
+    inside = _any(matching(groups[name], {}, probing=probing) for name in (groups if is_on_all else one.values))
     return inside if one.operator in (Operator.EXISTS, Operator.EQUALS, Operator.IN) else not_(inside)
 
 

@@ -155,6 +155,12 @@ class TooManyTasksError(FleetError):
     code = "task.conflict"
 
 
+class TooManyAtOnceError(FleetError):
+    """More devices match than are asked to do something at once."""
+
+    code = "task.too_many"
+
+
 class TaskOverError(FleetError):
     """The task is over; nothing more is taken for it."""
 

@@ -3,12 +3,13 @@
 Rules:
 1. A page costs what its rows cost, whatever the size of the fleet: each order is walked along an index from where the page begins.
    An order is a row of *segments* (those with a value, those without; one status after another), each walked by itself.
-2. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept for FACETS_AGE_S seconds.
+2. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept until a device tells something new, at
+   most FACETS_AGE_S seconds: so old are what other processes were told, and labels.
 """
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -19,14 +20,15 @@ from sqlmodel import Session, col
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db import Database, UtcDateTime
-from edgefleet_server.fleet import conditions, group_store, rules, selecting, store
+from edgefleet_server.fleet import conditions, group_store, list_store, looking, rules, selecting, store
+from edgefleet_server.fleet.looking import NEAR, Look
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 from edgefleet_server.fleet.views import DeviceView, device_views
 from edgefleet_server.paging import BadCursorError
 
-MOST_COUNTED: Final = 10_000
-FACETS_AGE_S: Final = 2.0
+MOST_COUNTED: Final = looking.MANY
+FACETS_AGE_S: Final = 1.0
 MOST_VERSIONS: Final = 12
 TROUBLED: Final = ("failed", "rolled_back")
 
@@ -79,6 +81,11 @@ class DeviceQuery:
     before: Place | None = None
     limit: int = 50
 
+    @property
+    def may_be_near(self) -> bool:
+        """Whether those that match may stand thickly in the order, so that looking at its first devices fills a page."""
+        return bool(self.selector) and not self.text and self.order is not Order.ID
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceList:
@@ -130,21 +137,22 @@ class DeviceLister:
         self._db = db
         self._clock = clock
         self._lock = threading.Lock()
-        self._facets: tuple[float, Facets] | None = None
+        self._facets: tuple[float, int, Facets] | None = None
+        self._told = 0
 
     def page(self, query: DeviceQuery) -> DeviceList:
         """Return a page of devices. Raises BadSelectorError, BadCursorError."""
         parsed = rules.parse_selector(query.selector)
         with self._db.read() as session:
-            wanted = self._wanted(session, parsed, query.text)
-            places = _walk(session, wanted, query)
+            found = self._look(session, parsed, query.text, by_id=query.order is Order.ID)
+            places = _walk(session, found, query)
             is_back = query.before is not None
             has_more = len(places) > query.limit
             places = places[: query.limit]
             if is_back:
                 places.reverse()
             rows = store.devices_in_order(session, [place.id for place in places])
-            total = store.count_devices(session, wanted, most=MOST_COUNTED + 1)
+            total = looking.count(session, found, most=MOST_COUNTED + 1)
             return DeviceList(
                 devices=device_views(session, rows),
                 total=min(total, MOST_COUNTED),
@@ -156,45 +164,45 @@ class DeviceLister:
     def count(self, selector: str, text: str = "") -> int:
         """Return how many live devices match, exactly. Raises BadSelectorError."""
         with self._db.read() as session:
-            wanted = self._wanted(session, rules.parse_selector(selector), text)
-            return store.count_devices(session, wanted, conditions.is_live())
+            found = self._look(session, rules.parse_selector(selector), text, conditions.is_live())
+            return looking.count(session, found)
+
+    def forget(self) -> None:
+        """Count anew when asked next: a device told something. Called in the thread that committed it; waits for nothing."""
+        self._told += 1
 
     def facets(self) -> Facets:
-        """Return what the fleet can be narrowed to; at most FACETS_AGE_S seconds old."""
+        """Return what the fleet can be narrowed to."""
         with self._lock:  # whoever comes while it is counted waits for that count instead of counting, too
-            now = self._clock.monotonic_s()
-            if self._facets is None or not 0 <= now - self._facets[0] < FACETS_AGE_S:
-                self._facets = (now, self._counted())
-            return self._facets[1]
+            now, told = self._clock.monotonic_s(), self._told
+            kept = self._facets
+            if kept is None or kept[1] != told or not 0 <= now - kept[0] < FACETS_AGE_S:
+                kept = self._facets = (now, told, self._counted())
+            return kept[2]
 
     def troubled(self, limit: int) -> list[Trouble]:
         """Return the live devices that failed last, with what they say of it."""
-        state = FleetModelState
-        statement = (
-            select(state, col(FleetDevice.reported))
-            .join(FleetDevice, col(FleetDevice.id) == col(state.device_id))
-            .where(col(state.assignment).in_(TROUBLED), conditions.is_live())
-            .order_by(col(state.changed_at).desc())
-            .limit(limit)
-        )
         with self._db.read() as session:
-            return [_trouble(row, reported) for row, reported in session.execute(statement)]
+            return [_trouble(row, reported) for row, reported in list_store.newest_troubles(session, TROUBLED, limit)]
 
-    def _wanted(self, session: Session, selector: rules.Selector, text: str) -> ColumnElement[bool]:
-        wanted = selecting.condition(session, selector)
-        return and_(wanted, conditions.found_by(text, is_sqlite=self._db.is_sqlite)) if text else wanted
+    def _look(
+        self, session: Session, selector: rules.Selector, text: str, *more: ColumnElement[bool], by_id: bool = True
+    ) -> Look:
+        if text:
+            more = (*more, conditions.found_by(text, is_sqlite=self._db.is_sqlite))
+        return looking.look(session, selector, selecting.asked_groups(session, selector), more, by_id=by_id)
 
     def _counted(self) -> Facets:
         with self._db.read() as session:
             status = {one.value: store.count_devices(session, conditions.has_status(one)) for one in DeviceStatus}
-            profiles = store.count_by(session, col(FleetDevice.profile))
-            versions = store.count_versions(session)
+            profiles = list_store.count_by(session, col(FleetDevice.profile))
+            versions = list_store.count_versions(session)
             groups = [row.name for row in group_store.groups(session)]
         live = sum(n for name, n in status.items() if name != DeviceStatus.REVOKED)
         return Facets(status, profiles, versions[:MOST_VERSIONS], groups, live)
 
 
-def _walk(session: Session, wanted: ColumnElement[bool], query: DeviceQuery) -> list[Place]:
+def _walk(session: Session, wanted: Look, query: DeviceQuery) -> list[Place]:
     """Return the places of the page and of one row more, in the direction of walking: backwards for a page before a place."""
     is_down = query.descending is not (query.before is not None)
     edge = query.before or query.after
@@ -204,8 +212,12 @@ def _walk(session: Session, wanted: ColumnElement[bool], query: DeviceQuery) -> 
         if edge is not None and (number > edge.segment if is_down else number < edge.segment):
             continue
         edge_here = edge if edge is not None and edge.segment == number else None
-        statement = _statement(wanted, segment, edge_here, is_down=is_down).limit(query.limit + 1 - len(found))
-        found += [Place(number, _key(row[:-1]), str(row[-1])) for row in session.execute(statement)]
+        needed = query.limit + 1 - len(found)
+        rows = _near(session, wanted, segment, edge_here, is_down=is_down, limit=needed) if query.may_be_near else []
+        if len(rows) < needed:
+            statement = _ordered(wanted.select, wanted.own, segment, edge_here, is_down=is_down)
+            rows = session.execute(statement.limit(needed)).all()
+        found += [Place(number, _key(row[:-1]), str(row[-1])) for row in rows]
         if len(found) > query.limit:
             break
     return found
@@ -224,11 +236,24 @@ def _segments(order: Order) -> list[_Segment]:
             return [_Segment(seen.is_(None)), _Segment(seen.is_not(None), seen)]
 
 
-def _statement(wanted: ColumnElement[bool], segment: _Segment, edge: Place | None, *, is_down: bool) -> Select[Any]:
-    """Return the query of a segment's rows behind a place, by the segment's column and the id."""
+def _near(
+    session: Session, wanted: Look, segment: _Segment, edge: Place | None, *, is_down: bool, limit: int
+) -> Sequence[Any]:
+    """Return the rows that are wanted among the first NEAR of a segment behind a place, in order."""
     own = col(FleetDevice.id)
+    near = _ordered(select, own, segment, edge, is_down=is_down).limit(NEAR).subquery()
+    keys = [one.desc() if is_down else one for one in near.c]
+    # EXISTS and not a join, which a planner may begin at its other end
+    at_hand = select(own).where(own == near.c.id, wanted.probing).exists()
+    return session.execute(select(*near.c).where(at_hand).order_by(*keys).limit(limit)).all()
+
+
+def _ordered(
+    choose: Callable[..., Select[Any]], own: Any, segment: _Segment, edge: Place | None, *, is_down: bool
+) -> Select[Any]:
+    """Return the query of a segment's rows behind a place, by the segment's column and the id."""
     keys = [own] if segment.column is None else [segment.column, own]
-    statement = select(*keys).where(wanted, segment.condition)
+    statement = choose(*keys).where(segment.condition)
     if edge is not None:
         behind = own < edge.id if is_down else own > edge.id
         if segment.column is not None:
@@ -262,6 +287,6 @@ def _value(key: str, column: Any) -> Any:
 
 
 def _trouble(row: FleetModelState, reported: Any) -> Trouble:
-    said = next((one for one in (reported or {}).get("models", ()) if one["model"] == row.model), {})
+    said: Mapping[str, Any] = next((one for one in (reported or {}).get("models", ()) if one["model"] == row.model), {})
     reason = str(said.get("reason") or said.get("error_code") or "")
     return Trouble(row.device_id, row.model, row.assignment, row.error_class or "", reason, row.changed_at)

@@ -310,3 +310,24 @@ class TaskView:
     result_bytes: int
     result_sha256: str
     gen: int = 0
+
+
+@dataclass(frozen=True)
+class TaskSkipped:
+    """A device that was not asked, why, and what to do."""
+
+    device: DeviceId
+    reason: str
+    next: str
+
+
+@dataclass(frozen=True)
+class TasksAsked:
+    """Who was asked to do a task, or would be when it was a dry run. `tasks`: of those who were, by device."""
+
+    kind: str
+    matched: int
+    asked: int
+    dry_run: bool
+    tasks: Mapping[str, str]
+    skipped: Sequence[TaskSkipped]

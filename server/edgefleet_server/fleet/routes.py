@@ -15,7 +15,7 @@ from edgefleet_server.fleet.beside import Beside
 from edgefleet_server.fleet.editing import LabelChange
 from edgefleet_server.fleet.errors import CaptureKeyUnknownError
 from edgefleet_server.fleet.happenings import EventView
-from edgefleet_server.fleet.model import ClaimView, Deployment, EventFilter, Group, TaskView
+from edgefleet_server.fleet.model import ClaimView, Deployment, EventFilter, Group, TasksAsked, TaskView
 from edgefleet_server.fleet.sampling import CaptureKeyView
 from edgefleet_server.fleet.schemas import (
     CaptureKeyIn,
@@ -27,6 +27,7 @@ from edgefleet_server.fleet.schemas import (
     GroupIn,
     LabelsIn,
     TaskIn,
+    TasksIn,
 )
 from edgefleet_server.fleet.stream_routes import add_stream_route
 from edgefleet_server.fleet.views import DeviceView, ReleaseDevice, Summary
@@ -234,6 +235,12 @@ def _add_task_routes(router: APIRouter, parts: Parts) -> None:
         made = tasks.create(device_id, wanted.order(), caller.name)
         put_location(response, f"/devices/{device_id}/tasks/{made.id}")
         return made
+
+    @router.post("/devices:task", operation_id="create_tasks", status_code=201)
+    def create_tasks(wanted: TasksIn, caller: Operator) -> TasksAsked:
+        """Ask every live device that a selector matches to do something once: at most 1,000; `dry_run` only counts them."""
+        devices = [one.id for one in parts.fleet.population(wanted.selector)]
+        return tasks.create_many(devices, wanted.order(), caller.name, dry_run=wanted.dry_run)
 
     @router.get("/devices/{device_id}/tasks", operation_id="list_device_tasks")
     def list_tasks(device_id: str, _caller: Viewer) -> ListOf[TaskView]:

@@ -107,6 +107,13 @@ class TaskIn(_In):
         return TaskOrder(self.kind, given, timedelta(seconds=self.ttl_s))
 
 
+class TasksIn(TaskIn):
+    """A task for every live device that a selector matches ("" = all). dry_run: only count them."""
+
+    selector: str = Field(max_length=4096)
+    dry_run: bool = False
+
+
 class EnrollIn(BaseModel):
     """A device's request to be let in. Unknown fields are ignored: newer agents may send more."""
 

@@ -18,7 +18,7 @@ from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef
 from edgefleet_protocol.messages import Event, Presence, State
 from edgefleet_protocol.profile import HardwareProfile
 from edgefleet_server.db import Database
-from edgefleet_server.fleet import rules, store
+from edgefleet_server.fleet import list_store, rules, store
 from edgefleet_server.fleet.approving import ApprovalBook
 from edgefleet_server.fleet.beside import Beside, events_of, wishes_of
 from edgefleet_server.fleet.desired import DesiredBook, Listener
@@ -109,6 +109,7 @@ class FleetService:
         self.offers = OfferReader(db)
         self._brake = Brake(db, signing, clock)
         self._reports = ReportBook(db, self.feed, clock)
+        self._reports.news.subscribe(self.lists.forget)
         self.tasks = TaskBook(db, self.desired, self.feed, clock)
         self._revocation_listeners: list[Callable[[DeviceId], None]] = []
 
@@ -228,7 +229,7 @@ class FleetService:
     def profiles_in_use(self) -> list[ProfileName]:
         """Return the profiles of the devices that are not revoked."""
         with self._db.read() as session:
-            return [ProfileName(name) for name in store.profiles_in_use(session)]
+            return [ProfileName(name) for name in list_store.profiles_in_use(session)]
 
     def select(self, selector: str) -> list[DeviceFacts]:
         """Return the devices that a selector matches, in order of id. Raises BadSelectorError."""

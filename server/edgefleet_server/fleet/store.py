@@ -128,43 +128,12 @@ def _active_versions(session: Session, condition: ColumnElement[bool]) -> dict[s
     return found
 
 
-def profiles_in_use(session: Session) -> list[str]:
-    """Return the profiles of devices that are not revoked."""
-    statement = select(col(FleetDevice.profile)).where(col(FleetDevice.revoked_at).is_(None)).distinct()
-    return sorted(session.execute(statement).scalars())
-
-
 def count_devices(session: Session, *conditions: ColumnElement[bool], most: int | None = None) -> int:
     """Return the number of devices that the conditions hold for, revoked ones too; counting stops at `most`."""
     found = select(col(FleetDevice.id)).where(*conditions)
     if most is not None:
         found = found.limit(most)
     return int(session.execute(select(func.count()).select_from(found.subquery())).scalar_one())
-
-
-def count_by(session: Session, column: Any) -> dict[Any, int]:
-    """Return how many live devices have each value of a column."""
-    statement = select(column, func.count()).where(col(FleetDevice.revoked_at).is_(None)).group_by(column)
-    return {value: int(n) for value, n in session.execute(statement)}
-
-
-def count_model_states(session: Session) -> list[tuple[str, str, str, int]]:
-    """Return (model, version, assignment state, devices)."""
-    keys = (col(FleetModelState.model), col(FleetModelState.version), col(FleetModelState.assignment))
-    statement = select(*keys, func.count()).group_by(*keys).order_by(*keys)
-    return [(model, version, state, int(n)) for model, version, state, n in session.execute(statement)]
-
-
-def count_versions(session: Session) -> list[tuple[str, str, int]]:
-    """Return (model, version, live devices that run it), most first. The revoked, who are few, are counted apart and taken off."""
-    revoked = select(col(FleetDevice.id)).where(col(FleetDevice.revoked_at).is_not(None))
-    keys = (col(FleetModelState.model), col(FleetModelState.version))
-    running = select(*keys, func.count()).where(col(FleetModelState.version) != "").group_by(*keys)
-    counts = {(str(model), str(version)): int(n) for model, version, n in session.execute(running)}
-    for model, version, n in session.execute(running.where(col(FleetModelState.device_id).in_(revoked))):
-        counts[model, version] -= int(n)
-    found = [(model, version, n) for (model, version), n in counts.items() if n > 0]
-    return sorted(found, key=lambda one: (-one[2], one[0], one[1]))
 
 
 def forget_presence(session: Session) -> None:

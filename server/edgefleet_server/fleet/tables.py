@@ -140,7 +140,7 @@ class FleetModelState(SQLModel, table=True):
 
     __tablename__ = "fleet_model_state"
     __table_args__ = (
-        Index("ix_fleet_model_state_version", "model", "version", "assignment", "device_id"),
+        Index("ix_fleet_model_state_version", "model", "version", "device_id", "assignment"),
         Index("ix_fleet_model_state_assignment", "assignment", "changed_at"),
     )
 

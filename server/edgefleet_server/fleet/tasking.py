@@ -24,17 +24,20 @@ from edgefleet_server.fleet import store, task_store
 from edgefleet_server.fleet.desired import DesiredBook
 from edgefleet_server.fleet.errors import (
     BadTaskError,
+    DeviceRevokedError,
     TaskOverError,
     TaskResultMissingError,
     TaskResultTooLargeError,
     TaskUnknownError,
+    TooManyAtOnceError,
     TooManyTasksError,
 )
 from edgefleet_server.fleet.happenings import EventFeed
-from edgefleet_server.fleet.model import NewEvent, TaskOrder, TaskState, TaskView
+from edgefleet_server.fleet.model import NewEvent, TaskOrder, TasksAsked, TaskSkipped, TaskState, TaskView
 from edgefleet_server.fleet.tables import FleetTask
 
 MAX_OPEN: Final = 8
+MOST_AT_ONCE: Final = 1_000
 MAX_RESULT_BYTES: Final = 1_000_000
 KEPT: Final = timedelta(days=30)
 RESULT_TYPES: Final[Mapping[str, str]] = {"diag": "application/gzip", "logs": "text/plain"}
@@ -108,6 +111,27 @@ class TaskBook:
             detail = {"task": task.id, "task_kind": task.kind, "by": by, "gen": signed.gen}
             self._feed.add([NewEvent("task_asked", device.id, detail=detail)])
             return _view(row, now, signed.gen)
+
+    def create_many(self, devices: Sequence[DeviceId], order: TaskOrder, by: str, *, dry_run: bool) -> TasksAsked:
+        """Ask each of these devices to do something once, all in one transaction; who cannot be asked is left out, with why.
+
+        Raises TooManyAtOnceError, BadTaskError.
+        """
+        if len(devices) > MOST_AT_ONCE:
+            raise TooManyAtOnceError(
+                f"{len(devices)} devices match; at most {MOST_AT_ONCE} are asked at once, for each gets a document signed.",
+                next_step="narrow the selector, by a group or a label, and ask in parts",
+            )
+        made: dict[str, str] = {}
+        skipped: list[TaskSkipped] = []
+        with self._db.session():
+            for device in () if dry_run else devices:
+                try:
+                    made[device] = self.create(device, order, by).id
+                except (TooManyTasksError, DeviceRevokedError) as error:
+                    skipped.append(TaskSkipped(device, error.message, error.next_step))
+        asked = len(devices) if dry_run else len(made)
+        return TasksAsked(order.kind, len(devices), asked, dry_run, made, skipped)
 
     def tasks(self, device_id: str, limit: int = 50) -> list[TaskView]:
         """Return the newest tasks of a device, newest first. Raises DeviceUnknownError."""

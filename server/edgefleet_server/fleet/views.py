@@ -16,7 +16,7 @@ from edgefleet_protocol.desired import ModelDesired
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, parse_target_path
 from edgefleet_server.db import Database
-from edgefleet_server.fleet import rules, selecting, store
+from edgefleet_server.fleet import list_store, rules, selecting, store
 from edgefleet_server.fleet.happenings import EventFeed, EventView, event_view
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus, EventFilter
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetModelState
@@ -247,7 +247,7 @@ class FleetReader:
     def summary(self) -> Summary:
         """Return the fleet in numbers."""
         with self._db.read() as session:
-            presence = store.count_by(session, col(FleetDevice.is_online))
+            presence = list_store.count_by(session, col(FleetDevice.is_online))
             live = sum(presence.values())
             total = store.count_devices(session)
             status = {
@@ -256,8 +256,8 @@ class FleetReader:
                 DeviceStatus.UNKNOWN.value: presence.get(None, 0),
                 DeviceStatus.REVOKED.value: total - live,
             }
-            profiles = store.count_by(session, col(FleetDevice.profile))
-            models = [ModelCount(*counted) for counted in store.count_model_states(session)]
+            profiles = list_store.count_by(session, col(FleetDevice.profile))
+            models = [ModelCount(*counted) for counted in list_store.count_model_states(session)]
             return Summary(live, status, profiles, models)
 
 

@@ -59,7 +59,14 @@ class Visitor:
         self.fleet, self.url, self.browser = fleet, url, browser
         self.good, self.bad = ids
         device = fleet.parts.rollout.reader.devices(self.bad)[0].device
-        self.paths = ["/", f"/rollouts/{self.good}", f"/rollouts/{self.bad}", f"/devices/{device}"]
+        self.paths = [
+            "/",
+            f"/rollouts/{self.good}",
+            f"/rollouts/{self.bad}",
+            f"/devices/{device}",
+            "/devices",
+            "/groups",
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +96,7 @@ def test_the_code_is_gone_and_no_script_can_read_the_cookie(visitor: Visitor) ->
 
 def test_no_page_breaks_its_content_policy_or_throws(visitor: Visitor) -> None:
     browser = visitor.browser
-    for path in (*visitor.paths, "/login", "/?selector=a+in+(", "/devices/nobody"):
+    for path in (*visitor.paths, "/login", "/devices?q=a+in+(", "/devices/nobody"):
         browser.open(visitor.url + path)
         assert browser.run("getComputedStyle(document.querySelector('.top')).display") == "flex"
     assert [text for text in browser.problems if "404" not in text] == []

@@ -11,7 +11,7 @@ from sqlmodel import col
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.db import Database
-from edgefleet_server.fleet import conditions, rules, selecting, store
+from edgefleet_server.fleet import conditions, looking, rules, selecting, store
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.rules import Operator, Requirement, Selector
 from edgefleet_server.fleet.tables import FleetDevice, FleetGroup, FleetLabel, FleetModelState
@@ -108,16 +108,21 @@ def matched(selector: Selector) -> set[str]:
     return {one["id"] for one in facts if selector.matches(one, selecting.groups_of(one, groups))}
 
 
-@given(SELECTORS)
+@given(SELECTORS, st.booleans(), st.sampled_from([0, 10]))
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_sql_finds_whom_the_rules_match(filled: Database, selector: Selector) -> None:
-    with filled.read() as session:
+def test_sql_finds_whom_the_rules_match(filled: Database, selector: Selector, by_id: bool, many: int) -> None:
+    with filled.read() as session, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(looking, "MANY", many)
         found = list(selecting.matching(session, selector))
         condition = selecting.condition(session, selector)
         counted = store.count_devices(session, condition)
+        probed = looking.look(session, selector, selecting.asked_groups(session, selector), by_id=by_id)
+        ids = list(session.execute(probed.select(probed.own)).scalars())
+        probed_count = looking.count(session, probed)
     assert {one.id for one in found} == matched(selector), str(selector)
     assert [one.id for one in found] == sorted(one.id for one in found) or not filled.is_sqlite
-    assert counted == len(found)
+    assert counted == probed_count == len(found)
+    assert sorted(ids) == sorted(matched(selector))
 
 
 @pytest.mark.parametrize(

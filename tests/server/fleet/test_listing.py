@@ -9,7 +9,7 @@ from sqlmodel import col
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.db import Database
-from edgefleet_server.fleet import listing
+from edgefleet_server.fleet import listing, looking
 from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.fleet.listing import DeviceLister, DeviceQuery, Order, Place
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
@@ -83,6 +83,28 @@ def test_every_order_is_walked_whole_and_back(lister: DeviceLister, order: Order
     assert ids == [one.id for one in wanted]
 
 
+@pytest.mark.parametrize("near", [0, 3, 100])
+@pytest.mark.parametrize("many", [0, 100])
+@pytest.mark.parametrize("sort", ["last_seen", "-last_seen", "-status", "profile", "id"])
+def test_a_search_is_walked_whole_whichever_way_it_is_found(
+    lister: DeviceLister, monkeypatch: pytest.MonkeyPatch, sort: str, many: int, near: int
+) -> None:
+    monkeypatch.setattr(listing, "NEAR", near)
+    monkeypatch.setattr(looking, "MANY", many)
+    order, descending = Order(sort.removeprefix("-")), sort.startswith("-")
+    ids: list[str] = []
+    after: Place | None = None
+    for _ in range(9):
+        query = DeviceQuery(selector="site=hall,id!=d-03", order=order, descending=descending, after=after, limit=3)
+        page = lister.page(query)
+        ids += [one.id for one in page.devices]
+        after = page.next
+        if after is None:
+            break
+    everybody = lister.page(DeviceQuery(order=order, descending=descending, limit=100)).devices
+    assert ids == [one.id for one in everybody if one.labels["site"] == "hall" and one.id != "d-03"]
+
+
 def test_a_search_narrows_and_is_counted(lister: DeviceLister, monkeypatch: pytest.MonkeyPatch) -> None:
     by_label = lister.page(DeviceQuery(text="hal", limit=3))
     assert [one.id for one in by_label.devices] == ["d-01", "d-03", "d-05"]
@@ -102,7 +124,7 @@ def test_a_search_narrows_and_is_counted(lister: DeviceLister, monkeypatch: pyte
         lister.page(DeviceQuery(selector="group=none"))
 
 
-def test_facets_count_live_devices_and_are_kept_for_two_seconds(db: Database, lister: DeviceLister) -> None:
+def test_facets_count_live_devices_and_are_kept_for_a_second(db: Database, lister: DeviceLister) -> None:
     clock = TurnedClock()
     lister = DeviceLister(db, clock)
     found = lister.facets()
@@ -113,8 +135,13 @@ def test_facets_count_live_devices_and_are_kept_for_two_seconds(db: Database, li
     with db.session() as session:
         session.execute(update(FleetDevice).values(profile="q"))
     assert lister.facets() is found
-    clock.turn(seconds=2)
-    assert lister.facets().profiles == {"q": found.devices}
+    clock.turn(seconds=1)
+    newer = lister.facets()
+    assert newer.profiles == {"q": found.devices}
+    with db.session() as session:
+        session.execute(update(FleetDevice).values(profile="r"))
+    lister.forget()
+    assert lister.facets().profiles == {"r": found.devices}
 
 
 @pytest.mark.parametrize("text", ["", "1", "[]", '["a","b","c"]', '{"a":1,"b":2,"c":3}', "[[],1,2]", "nonsense"])

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from edgefleet_protocol.desired import Desired, decode_desired
 from edgefleet_protocol.messages import Event, EventKind
 from edgefleet_server.access.model import Role
+from edgefleet_server.fleet import tasking
 from edgefleet_server.fleet.errors import (
     BadTaskError,
     DeviceRevokedError,
@@ -156,3 +157,32 @@ def test_over_http_with_roles_and_audit(house: House) -> None:
     found = operator.get(f"{path}/{task['id']}/result")
     assert (found.headers["content-type"], len(found.content)) == ("application/gzip", 200_000)
     assert operator.get(f"{path}/t-none").status_code == 404
+
+
+def test_many_are_asked_at_once_and_who_cannot_be_is_named(any_house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = any_house
+    inside = [house.device(labels={"site": "hall"}) for _ in range(3)]
+    outside, gone = house.device(labels={"site": "yard"}), house.device(labels={"site": "hall"})
+    house.fleet.revoke(gone.id)
+    for _ in range(MAX_OPEN):
+        house.fleet.tasks.create(inside[0].id, TaskOrder("diag", {}), "ada")
+    client = Operators(house).as_role(Role.OPERATOR)
+    wanted = {"kind": "restart", "what": "agent", "selector": "site=hall"}
+    counted = client.post("/devices:task", json={**wanted, "dry_run": True}).json()
+    assert (counted["matched"], counted["asked"], counted["tasks"]) == (3, 3, {})
+    assert document(house, inside[1]).tasks == []
+    done = client.post("/devices:task", json=wanted)
+    assert done.status_code == 201
+    assert (done.json()["matched"], done.json()["asked"]) == (3, 2)
+    (skipped,) = done.json()["skipped"]
+    assert (skipped["device"], "open tasks" in skipped["reason"]) == (inside[0].id, True)
+    assert [task.kind for task in document(house, inside[1]).tasks] == ["restart"]
+    assert done.json()["tasks"][inside[2].id] == document(house, inside[2]).tasks[0].id
+    assert document(house, outside).tasks == []
+    monkeypatch.setattr(tasking, "MOST_AT_ONCE", 2)
+    refused = client.post("/devices:task", json=wanted)
+    assert (refused.status_code, refused.json()["code"]) == (422, "task.too_many")
+    monkeypatch.undo()
+    wrong = client.post("/devices:task", json={**wanted, "what": "worker"})
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "task.bad")
+    assert Operators(house).as_role(Role.VIEWER).post("/devices:task", json=wanted).status_code == 403

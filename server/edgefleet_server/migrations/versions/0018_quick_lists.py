@@ -80,7 +80,7 @@ def upgrade() -> None:
     op.create_index("ix_fleet_device_last_seen", "fleet_device", ["last_seen", "id"])
     op.create_index("ix_fleet_device_live_profile", "fleet_device", ["revoked_at", "profile"])
     op.create_index(
-        "ix_fleet_model_state_version", "fleet_model_state", ["model", "version", "assignment", "device_id"]
+        "ix_fleet_model_state_version", "fleet_model_state", ["model", "version", "device_id", "assignment"]
     )
     op.create_index("ix_fleet_model_state_assignment", "fleet_model_state", ["assignment", "changed_at"])
     op.add_column("telemetry_window", sa.Column("latency_p95_ms", sa.Float(), nullable=True))

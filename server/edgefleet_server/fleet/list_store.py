@@ -1,0 +1,56 @@
+"""SQL that counts the fleet and finds who is in trouble. Its own file because `store` would grow beyond its bound."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlmodel import Session, col
+
+from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
+
+
+def profiles_in_use(session: Session) -> list[str]:
+    """Return the profiles of devices that are not revoked."""
+    statement = select(col(FleetDevice.profile)).where(col(FleetDevice.revoked_at).is_(None)).distinct()
+    return sorted(session.execute(statement).scalars())
+
+
+def count_by(session: Session, column: Any) -> dict[Any, int]:
+    """Return how many live devices have each value of a column."""
+    statement = select(column, func.count()).where(col(FleetDevice.revoked_at).is_(None)).group_by(column)
+    return {value: int(n) for value, n in session.execute(statement)}
+
+
+def count_model_states(session: Session) -> list[tuple[str, str, str, int]]:
+    """Return (model, version, assignment state, devices)."""
+    keys = (col(FleetModelState.model), col(FleetModelState.version), col(FleetModelState.assignment))
+    statement = select(*keys, func.count()).group_by(*keys).order_by(*keys)
+    return [(model, version, state, int(n)) for model, version, state, n in session.execute(statement)]
+
+
+def count_versions(session: Session) -> list[tuple[str, str, int]]:
+    """Return (model, version, live devices that run it), most first. The revoked, who are few, are counted apart and taken off."""
+    revoked = select(col(FleetDevice.id)).where(col(FleetDevice.revoked_at).is_not(None))
+    keys = (col(FleetModelState.model), col(FleetModelState.version))
+    running = select(*keys, func.count()).where(col(FleetModelState.version) != "").group_by(*keys)
+    counts = {(str(model), str(version)): int(n) for model, version, n in session.execute(running)}
+    for model, version, n in session.execute(running.where(col(FleetModelState.device_id).in_(revoked))):
+        counts[model, version] -= int(n)
+    found = [(model, version, n) for (model, version), n in counts.items() if n > 0]
+    return sorted(found, key=lambda one: (-one[2], one[0], one[1]))
+
+
+def newest_troubles(session: Session, states: Sequence[str], limit: int) -> list[tuple[FleetModelState, Any]]:
+    """Return what live devices report of models in these states, the newest first, each with the device's whole report."""
+    row = FleetModelState
+    newest: list[FleetModelState] = []
+    for state in states:  # one walk along the index each, and some more than are wanted: revoked devices are among them
+        found = select(row).where(col(row.assignment) == state).order_by(col(row.changed_at).desc()).limit(2 * limit)
+        newest += session.execute(found).scalars()
+    ids = {one.device_id for one in newest}
+    known = select(col(FleetDevice.id), col(FleetDevice.reported)).where(
+        col(FleetDevice.id).in_(ids), col(FleetDevice.revoked_at).is_(None)
+    )
+    reports = {str(row.id): row.reported for row in session.execute(known)}
+    newest.sort(key=lambda one: one.changed_at, reverse=True)
+    return [(one, reports[one.device_id]) for one in newest if one.device_id in reports][:limit]

@@ -1,0 +1,416 @@
+"""The pages of the fleet by HTTP: overview, list of devices, what is done to many, one device, groups; and that their forms do it."""
+
+import html
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from httpx import Response
+
+from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_protocol.messages import Phase
+from edgefleet_server.access.model import Role
+from edgefleet_server.alerting.model import AlertAction
+from edgefleet_server.dashboard.fleet_views import PAGE_DEVICES
+from edgefleet_server.dashboard.live_parts import live_parts
+from edgefleet_server.fleet.model import TaskOrder
+from tests.server.dashboard.fleet import LITERT, NONFINITE, ORT, Fleet, follow, staged
+from tests.server.dashboard.test_pages import text_of
+
+Story = tuple[Fleet, str, str]
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """A fleet after a good and a bad rollout, and the ids of both; tests only look at it."""
+    fleet = Fleet(tmp_path_factory.mktemp("fleet-story") / "server")
+    ids = staged(fleet)
+    fleet.parts.fleet.groups.create("hall", "site=hall", "ann")
+    yield (fleet, *ids)
+    fleet.close()
+
+
+def rows_of(page: str) -> list[str]:
+    """Return the text of each row of the list of devices."""
+    return [
+        text_of(row)
+        for row in re.findall(r'<tr role="row">(?:(?!</tr>).)*data-label="Device".*?</tr>', page, re.DOTALL)
+    ]
+
+
+def part_of(page: str, name: str) -> str:
+    """Return the text of one live part of a page."""
+    return text_of(live_parts(page)[name])
+
+
+def link(page: str, rel: str) -> str:
+    """Return the address of the first link to the next or previous page, "" without one."""
+    found = re.search(rf'<a rel="{rel}" href="([^"]+)"', page)
+    return "" if found is None else html.unescape(found[1])
+
+
+def form_of(page: str, operation: str, marked: str = "") -> dict[str, str]:
+    """Return the fields of the form of an operation as a browser would send it untouched; `marked`: a text inside the form."""
+    for form in re.findall(rf'<form class="act" method="post" action="/do/{operation}".*?</form>', page, re.DOTALL):
+        if marked in form:
+            fields = re.findall(r'<input[^>]* name="([^"]+)"(?:[^>]* value="([^"]*)")?', form)
+            return {name: html.unescape(value) for name, value in fields}
+    raise AssertionError(f"no form of {operation} with {marked!r}")
+
+
+def send(browser: TestClient, operation: str, fields: dict[str, Any]) -> Response:
+    """Post a form as the browser of our own page does."""
+    answer: Response = browser.post(f"/do/{operation}", data=fields, headers={"sec-fetch-site": "same-origin"})
+    return answer
+
+
+# ---- overview
+
+
+def test_the_overview_leads_from_a_failed_device_to_its_reason_in_one_click(story: Story) -> None:
+    fleet, _good, bad = story
+    browser = fleet.browser(Role.VIEWER)
+    page = browser.get("/").text
+    failed = next(one.device for one in fleet.parts.rollout.reader.devices(bad) if one.state == "rolled_back")
+    told = part_of(page, "troubled")
+    assert f"{failed} digits rolled back nonfinite : {NONFINITE}" in told
+    assert f'href="/devices/{failed}"' in page
+    assert NONFINITE in part_of(browser.get(f"/devices/{failed}").text, "models")
+
+
+def test_the_overview_shows_open_rollouts_with_stages_figures_and_reason(story: Story) -> None:
+    fleet, good, bad = story
+    told = part_of(fleet.browser(Role.VIEWER).get("/").text, "rollouts")
+    assert "Rollouts under way" in told
+    assert good not in told
+    newest = told[told.index(bad) :]
+    for words in (
+        "rolling back",
+        "canary failed",
+        "1 failed",
+        "one nonfinite failure stops",
+        "half pending not opened",
+    ):
+        assert words in newest
+
+
+def test_the_overview_shows_who_runs_what(story: Story) -> None:
+    page = story[0].browser(Role.VIEWER).get("/").text
+    assert "digits 10 devices 1.1.0 9 90.0 % 1.0.0 1 10.0 %" in part_of(page, "versions")
+    assert 'href="/devices?selector=model.digits%3D1.0.0"' in page
+    assert 'href="/devices?selector=status%3Doffline"' in page
+
+
+def test_alerts_that_acted_are_on_the_overview_for_a_day(fleet: Fleet) -> None:
+    fleet.release("digits@1.0.0", ORT)
+    fleet.device("one")
+    rollout = fleet.rollout(release="digits@1.0.0", selector="", stages=[{"name": "all", "size": {"percent": 100}}])
+    made = fleet.parts.alerts.create("pager", AlertAction.PAUSE, [], "", "ann")
+    alert = {"status": "firing", "labels": {"alertname": "Slow", "edgefleet_rollout": rollout}, "annotations": {},
+             "startsAt": "2026-11-25T12:00:00Z", "fingerprint": "f1"}  # fmt: skip
+    fleet.parts.alerts.take(made.url_path.rpartition("/")[2], {"version": "4", "groupKey": "g", "alerts": [alert]})
+    browser = fleet.browser(Role.VIEWER)
+    told = part_of(browser.get("/").text, "alerts")
+    assert "pager acted" in told
+    assert rollout in told
+    fleet.tick(days=2)
+    assert "No alert acted" in part_of(fleet.browser(Role.VIEWER).get("/").text, "alerts")
+
+
+# ---- the list
+
+
+def test_the_list_says_what_each_device_runs_and_why_not_what_it_should(story: Story) -> None:
+    lines = rows_of(story[0].browser(Role.VIEWER).get("/devices").text)
+    assert len(lines) == 10
+    assert sum("offline digits@1.0.0 → digits@1.1.0" in line for line in lines) == 1
+    assert sum("online digits@1.1.0 generic" in line for line in lines) == 8
+    assert sum(f"nonfinite: {NONFINITE} online digits@1.1.0 rolled back" in line for line in lines) == 1
+    assert sum(line.startswith("cam") and " hall " in line for line in lines) == 4
+
+
+def test_a_slow_model_is_seen_in_the_list(story: Story) -> None:
+    page = story[0].browser(Role.VIEWER).get("/devices").text
+    assert len(re.findall(r'<svg class="spark".*?<polyline points="[0-9., ]+"/></svg> 8\.\d ms', page, re.DOTALL)) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected", "box"),
+    [
+        ({"q": f"profile={LITERT},site=hall"}, ["cam7"], f"profile={LITERT},site=hall"),
+        ({"q": "cam3"}, ["cam3"], "cam3"),
+        ({"q": "cam site=hall"}, ["cam1", "cam3", "cam5", "cam7"], "cam site=hall"),
+        ({"q": "hal"}, ["cam1", "cam3", "cam5", "cam7"], "hal"),
+        ({"q": "site in (hall), status = online"}, None, "site in (hall), status = online"),
+        ({"q": "!site"}, [], "!site"),
+        ({"selector": "group=hall", "text": "cam1"}, ["cam1"], "cam1 group=hall"),
+        ({"selector": "site"}, None, "site"),
+        ({"q": "site=moon"}, [], "site=moon"),
+    ],
+)
+def test_the_box_takes_words_and_selectors(
+    story: Story, asked: dict[str, str], expected: list[str] | None, box: str
+) -> None:
+    page = story[0].browser(Role.VIEWER).get("/devices", params=asked).text
+    found = [line.partition("-")[0] for line in rows_of(page)]
+    assert f'value="{html.escape(box)}"' in page
+    if expected is None:
+        assert found
+    else:
+        assert found == expected
+    if expected == []:
+        assert "No device matches" in part_of(page, "devices")
+
+
+def test_a_wrong_selector_says_what_is_wrong_and_shows_all(story: Story) -> None:
+    answer = story[0].browser(Role.VIEWER).get("/devices", params={"q": "site in ("})
+    assert answer.status_code == 200
+    assert 'aria-invalid="true"' in answer.text
+    assert len(rows_of(answer.text)) == 10
+    assert 'value="site in ("' in answer.text
+
+
+def test_facets_narrow_and_are_taken_off_again(story: Story) -> None:
+    browser = story[0].browser(Role.VIEWER)
+    page = browser.get("/devices?selector=site%3Dhall").text
+    told = part_of(page, "facets")
+    assert "online 9 offline 1" in told
+    assert f"{ORT} 7 {LITERT} 3" in told
+    narrower = re.search(r'<a class="chip" href="([^"]+)">offline', page)
+    assert narrower is not None
+    narrow = browser.get(html.unescape(narrower[1])).text
+    assert 'value="site=hall,status=offline"' in narrow
+    off = re.search(r'<a class="chip on" href="([^"]+)" aria-current="true">offline', narrow)
+    assert off is not None
+    assert html.unescape(off[1]) == "/devices?selector=site%3Dhall"
+
+
+def test_columns_sort_by_links_that_keep_the_search(story: Story) -> None:
+    browser = story[0].browser(Role.VIEWER)
+    page = browser.get("/devices?selector=site%3Dhall&sort=-last_seen").text
+    assert (
+        'aria-sort="descending"><a class="sort" href="/devices?selector=site%3Dhall&amp;sort=last_seen">Last seen'
+        in page
+    )
+    first = rows_of(page)[0]
+    assert first != rows_of(browser.get("/devices?selector=site%3Dhall&sort=last_seen").text)[0]
+    assert len(rows_of(browser.get("/devices?sort=nonsense").text)) == 10
+
+
+def test_devices_come_in_pages_of_fifty_both_ways(fleet: Fleet) -> None:
+    from tests.server.fleet.house import FACTS, KeyedDevice
+
+    claim = fleet.parts.fleet.create_claims(
+        uses=120, profile=ORT, name_prefix="d", labels={"row": "a"}, created_by="test"
+    )
+    for _ in range(2 * PAGE_DEVICES + 3):
+        fleet.parts.fleet.enroll(claim[0].token, KeyedDevice().csr(), FACTS)
+    browser, path, pages = fleet.browser(Role.VIEWER), "/devices?selector=row%3Da&sort=-last_seen", list[list[str]]()
+    while path:
+        page = browser.get(path).text
+        pages.append(rows_of(page))
+        path, back = link(page, "next"), link(page, "prev")
+        assert "selector=row%3Da" in path or not path
+        assert "103 devices match" in part_of(page, "devices")
+        if len(pages) > 1:
+            assert rows_of(browser.get(back).text) == pages[-2]
+    assert [len(one) for one in pages] == [50, 50, 3]
+    assert len({row for one in pages for row in one}) == 103
+
+
+def test_a_viewer_sees_no_buttons(story: Story) -> None:
+    page = story[0].browser(Role.VIEWER).get("/devices").text
+    assert "checkbox" not in page
+    assert "Give a release" not in page
+    answer = story[0].browser(Role.VIEWER).get("/fleet/bulk?do=deploy")
+    assert answer.status_code in (303, 403)
+
+
+# ---- many at once
+
+
+def test_a_release_is_given_to_many_after_saying_how_many_and_which(fleet: Fleet) -> None:
+    fleet.release("digits@1.0.0", ORT)
+    devices = [fleet.device(f"cam{n}", ORT, {"site": "hall" if n < 3 else "yard"}) for n in range(5)]
+    browser = fleet.browser(Role.OPERATOR)
+    page = browser.get("/fleet/bulk", params={"do": "deploy", "selector": "site=hall"}).text
+    assert "Give a release to 3 devices" in page
+    assert [line.partition("-")[0] for line in rows_of(page)] == ["cam0", "cam1", "cam2"]
+    fields = form_of(page, "deploy_release") | {"path.ref": "digits@1.0.0"}
+    refused = send(browser, "deploy_release", fields | {"confirm": "2"})
+    assert refused.status_code != 303
+    assert all("digits" not in one.desired().models for one in devices)
+    done = send(browser, "deploy_release", fields | {"confirm": "3"})
+    assert (done.status_code, done.headers["location"]) == (303, "/devices?selector=site%3Dhall")
+    assert ["digits" in one.desired().models for one in devices] == [True, True, True, False, False]
+
+
+def test_ticked_devices_go_before_the_search(fleet: Fleet) -> None:
+    ids = [fleet.device(f"cam{n}").id for n in range(4)]
+    fleet.parts.fleet.revoke(ids[3])
+    browser = fleet.browser(Role.OPERATOR)
+    ticked = browser.get(
+        "/fleet/bulk", params={"do": "restart", "selector": "", "device": [ids[0], ids[2], ids[3]]}
+    ).text
+    assert "Restart the agent of 2 devices" in ticked
+    by_word = browser.get("/fleet/bulk", params={"do": "restart", "text": "cam1"}).text
+    assert "Restart the agent of 1 device" in by_word
+    assert f"id={ids[1]},status!=revoked" in by_word
+    nobody = browser.get("/fleet/bulk", params={"do": "restart", "text": "none"}).text
+    assert "No live device matches" in nobody
+
+
+def test_many_are_restarted_by_one_form(fleet: Fleet) -> None:
+    devices = [fleet.device(f"cam{n}", ORT, {"site": "hall" if n < 2 else "yard"}) for n in range(3)]
+    browser = fleet.browser(Role.OPERATOR)
+    page = browser.get("/fleet/bulk", params={"do": "restart", "selector": "site=hall"}).text
+    done = send(browser, "create_tasks", form_of(page, "create_tasks") | {"confirm": "2"})
+    assert done.status_code == 303, done.text
+    kinds = [[task.kind for task in fleet.parts.fleet.tasks.tasks(one.id)] for one in devices]
+    assert kinds == [["restart"], ["restart"], []]
+
+
+# ---- one device
+
+
+def chart_names(page: str) -> list[str]:
+    """Return the titles of the charts whose figures a page carries."""
+    data = re.search(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)
+    return [] if data is None else [one["title"] for one in json.loads(data[1])["charts"]]
+
+
+def test_a_device_shows_its_figures_over_time_and_as_tables(story: Story) -> None:
+    fleet, _good, bad = story
+    device = fleet.parts.rollout.reader.devices(bad)[0].device
+    browser = fleet.browser(Role.VIEWER)
+    page = browser.get(f"/devices/{device}").text
+    assert chart_names(page)[:2] == ["digits: latency", "digits: requests"]
+    assert "2026-11-25" in part_of(page, "head")
+    assert re.search(r"240 1 31", text_of(page[page.index("chart-figures") :]))
+    other = next(one for one in fleet.by_id if one != device)
+    assert "Nothing was measured in the last 1h" in text_of(browser.get(f"/devices/{other}?span=1h").text)
+
+
+def test_a_device_can_be_asked_for_its_log_and_the_log_is_shown(fleet: Fleet) -> None:
+    device = fleet.device("one")
+    browser, path = fleet.browser(Role.OPERATOR), f"/devices/{device.id}"
+    fields = form_of(browser.get(path).text, "create_device_task", "Send its log") | {"body.lines": "50"}
+    assert send(browser, "create_device_task", fields).status_code == 303
+    (task,) = fleet.parts.fleet.tasks.tasks(device.id)
+    assert (task.kind, task.args) == ("logs", {"lines": 50})
+    device.connect(on=False)
+    assert "waits for the device to connect" in part_of(browser.get(path).text, "tasks")
+    fleet.parts.fleet.tasks.take_result(device.id, task.id, b"first\nlast <b>line</b>\n")
+    page = browser.get(path).text
+    assert "first\nlast &lt;b&gt;line&lt;/b&gt;" in page
+    got = browser.get(f"{path}/tasks/{task.id}")
+    assert got.content == b"first\nlast <b>line</b>\n"
+    assert "attachment" in got.headers["content-disposition"]
+    assert "last &lt;b&gt;" not in fleet.browser(Role.VIEWER).get(path).text
+    assert fleet.browser(Role.VIEWER).get(f"{path}/tasks/{task.id}").status_code in (303, 403)
+
+
+def test_labels_pins_and_profile_are_changed_by_forms(fleet: Fleet) -> None:
+    device = fleet.device("one", ORT, {"site": "hall", "old": "1"})
+    browser, path = fleet.browser(Role.OPERATOR), f"/devices/{device.id}"
+
+    def change(marked: str, **fields: str) -> None:
+        form = form_of(browser.get(path).text, "update_device", marked)
+        answer = send(browser, "update_device", form | fields)
+        assert answer.status_code == 303, answer.text
+
+    change("Set labels", **{"body.labels": "site=yard\nold-\nline=4"})
+    assert fleet.parts.fleet.reader.device(device.id).labels == {"site": "yard", "line": "4"}
+    change("Pin it", **{"body.labels": "edgefleet/pinned=under-repair"})
+    assert "pinned: under-repair" in part_of(browser.get(path).text, "head")
+    change("Unpin it")
+    change("Set profile", **{"body.profile": LITERT})
+    view = fleet.parts.fleet.reader.device(device.id)
+    assert (view.labels, view.profile) == ({"site": "yard", "line": "4"}, LITERT)
+
+
+def test_a_device_goes_back_to_what_its_other_slot_holds(fleet: Fleet) -> None:
+    fleet.release("digits@1.0.0", ORT)
+    fleet.release("digits@1.1.0", ORT)
+    device = fleet.device("one")
+    for ref in ("digits@1.0.0", "digits@1.1.0"):
+        fleet.parts.fleet.deploy(ReleaseRef.parse(ref), device=device.id, by="ann")
+        for phase in (Phase.DOWNLOADING, Phase.PROBATION):
+            device.report(phase)
+    follow(fleet, [])
+    browser = fleet.browser(Role.OPERATOR)
+    device.previous = "digits/1.0.0/" + ORT + ".bundle"
+    device.report(Phase.PROBATION)
+    page = browser.get(f"/devices/{device.id}").text
+    fields = form_of(page, "deploy_release", "Back to digits@1.0.0")
+    assert send(browser, "deploy_release", fields | {"confirm": "no"}).status_code != 303
+    assert send(browser, "deploy_release", fields | {"confirm": "digits@1.0.0"}).status_code == 303
+    active = device.desired().models["digits"].active
+    assert active is not None
+    assert active.target.startswith("digits/1.0.0/")
+
+
+def test_revoking_needs_the_typed_name(fleet: Fleet) -> None:
+    device = fleet.device("one")
+    browser, path = fleet.browser(Role.OPERATOR), f"/devices/{device.id}"
+    fields = form_of(browser.get(path).text, "revoke_device")
+    assert send(browser, "revoke_device", fields | {"confirm": "one"}).status_code != 303
+    assert fleet.parts.fleet.reader.device(device.id).status.value == "online"
+    assert send(browser, "revoke_device", fields | {"confirm": device.id}).status_code == 303
+    page = browser.get(path).text
+    assert "It was revoked" in part_of(page, "head")
+    assert "/do/" not in page.replace("/do/operation", "")
+
+
+def test_history_goes_back_in_pages(fleet: Fleet) -> None:
+    device = fleet.device("one")
+    for _ in range(25):
+        fleet.parts.fleet.tasks.create(device.id, TaskOrder("diag", {}), "ann") if _ < 3 else None
+        fleet.parts.fleet.add_events([_event(device.id)])
+    browser = fleet.browser(Role.VIEWER)
+    page = browser.get(f"/devices/{device.id}").text
+    older = html.unescape(re.findall(r'<a rel="next" href="([^"]+)">older', page)[0])
+    told = part_of(browser.get(older.partition("#")[0]).text, "events")
+    assert "enrolled" in told
+    assert "enrolled" not in part_of(page, "events")
+    assert browser.get(f"/devices/{device.id}?events=YQ").status_code == 422
+
+
+def _event(device: str) -> Any:
+    from edgefleet_server.fleet.model import NewEvent
+
+    return NewEvent("desired", device, "digits", detail={"release": "digits@1.0.0"})
+
+
+def test_answers_of_a_device_are_watched_by_a_button(fleet: Fleet) -> None:
+    device = fleet.device("one")
+    browser, path = fleet.browser(Role.OPERATOR), f"/devices/{device.id}/predictions"
+    page = browser.get(path).text
+    assert "Nobody watches it now" in part_of(page, "watch")
+    assert send(browser, "watch_device", form_of(page, "watch_device")).status_code == 303
+    assert "Watched until" in part_of(browser.get(path).text, "watch")
+
+
+# ---- groups
+
+
+def test_a_group_is_made_shown_and_removed_by_forms(fleet: Fleet) -> None:
+    inside = fleet.device("cam0", ORT, {"site": "hall"})
+    fleet.device("cam1", ORT, {"site": "yard"})
+    browser = fleet.browser(Role.OPERATOR)
+    page = browser.get("/groups?selector=site%3Dhall").text
+    assert "No group yet" in part_of(page, "groups")
+    fields = form_of(page, "create_group")
+    assert fields["body.selector"] == "site=hall"
+    made = send(browser, "create_group", fields | {"body.name": "hall"})
+    assert (made.status_code, made.headers["location"]) == (303, "/groups/hall")
+    assert "hall site=hall 1 " in part_of(browser.get("/groups").text, "groups")
+    group = browser.get("/groups/hall").text
+    assert inside.id in part_of(group, "members")
+    assert "cam1" not in part_of(group, "members")
+    gone = send(browser, "delete_group", form_of(group, "delete_group") | {"confirm": "hall"})
+    assert (gone.status_code, gone.headers["location"]) == (303, "/groups")
+    assert browser.get("/groups/hall").status_code == 404
