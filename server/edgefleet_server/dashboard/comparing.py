@@ -40,9 +40,7 @@ class ProfilePair:
     missing: str = ""
 
 
-def compared(
-    before: Sequence[BundleLine], after: Sequence[BundleLine], labels: tuple[str, str]
-) -> list[ProfilePair]:
+def compared(before: Sequence[BundleLine], after: Sequence[BundleLine], labels: tuple[str, str]) -> list[ProfilePair]:
     """Return a pair for each profile that either version has, in order of name. labels: what the versions are called."""
     old, new = ({str(one.view.profile): one for one in lines} for lines in (before, after))
     return [_pair(name, old.get(name), new.get(name), labels) for name in sorted(old.keys() | new.keys())]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef, parse_model_name
 from edgefleet_protocol.manifest import Manifest
@@ -212,10 +213,10 @@ class RegistryViews:
         return ComparePage(model, versions, self._line(a, running, {}), self._line(b, running, {}), pairs)
 
     def bundle(self, sha256: str) -> BundlePage:
-        """Return one bundle by its digest. Raises BlobUnknownError."""
+        """Return one bundle by its digest. Raises BlobUnknownError, BadDigestError."""
         bundle = next(iter(self._parts.registry.bundles_by_digest([sha256]).values()), None)
         if bundle is None:
-            raise unknown_blob(sha256[:64])
+            raise unknown_blob(parse_sha256(sha256))
         manifest, trouble = self._manifest(bundle)
         return BundlePage(bundle, manifest, trouble, self._parts.signing.target(bundle.target))
 

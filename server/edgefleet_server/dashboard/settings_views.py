@@ -1,4 +1,4 @@
-"""What the settings pages show: this server, its checks, tokens, webhooks. No secret: those are shown once, by the answer that made them."""
+"""What the settings pages show: this server, its checks, tokens, webhooks. No secret: those are shown once, by what made them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +66,10 @@ def server_facts(parts: Parts) -> ServerFacts:
         ("Blobs", "a local folder" if is_local else f"an object store ({scheme})"),
         ("Broker", settings.broker if "@" not in settings.broker else "an external broker"),
         ("Devices reach it at", parts.fleet.device_url),
-        ("TLS for this page", "by this server" if settings.api_tls_cert else "none" if not settings.behind_proxy else "by a proxy"),
+        (
+            "TLS for this page",
+            "by this server" if settings.api_tls_cert else "none" if not settings.behind_proxy else "by a proxy",
+        ),
         ("Largest upload", f"{settings.max_blob_bytes // (1024 * 1024)} MiB"),
         ("Pickles", "are read (in the sandbox)" if settings.allow_pickle else "are refused"),
     ]
