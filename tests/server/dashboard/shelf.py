@@ -8,11 +8,11 @@ import msgspec
 from edgefleet_protocol.blocks import LEAF_BYTES, leaf_index
 from edgefleet_protocol.bundle import write_bundle
 from edgefleet_protocol.ids import ProfileName, ReleaseRef, target_path
-from edgefleet_protocol.messages import Telemetry, Window
+from edgefleet_protocol.messages import Phase, Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.conversion.model import JobState
 from edgefleet_server.registry.model import BundleView, Publication, SourceFile
-from tests.server.dashboard.fleet import ORT, Device, Fleet
+from tests.server.dashboard.fleet import LITERT, ORT, Device, Fleet
 from tests.support.samples import MANIFEST
 
 METRIC = {"name": "top1", "value": 0.975, "baseline": 0.978, "drop": 0.003, "n": 360, "data": "evaluation data"}
@@ -94,3 +94,27 @@ def measured(
         )  # fmt: skip
         told = Telemetry(device=device.id, boot_id="b1", seq=device.seq, ts=now_s * 1000, windows=[window])
         fleet.parts.telemetry.ingest([told])
+
+
+def stocked(fleet: Fleet) -> None:
+    """Publish two versions of digits, one of them refused for a profile, and give them to three devices that report figures."""
+    shelve(fleet, "digits@1.0.0", ORT)
+    fleet.house.clock.turn(hours=1)
+    better = {
+        "metric": {
+            "name": "top1",
+            "value": 0.985,
+            "baseline": 0.978,
+            "drop": -0.007,
+            "n": 360,
+            "data": "evaluation data",
+        }
+    }
+    shelve(fleet, "digits@1.1.0", ORT, refuse={LITERT: "top1 fell by 0.0412"}, size=2000, bytes=61_440, **better)
+    devices = [fleet.device(f"cam{n}") for n in range(3)]
+    for number, device in enumerate(devices):
+        ref = "digits@1.0.0" if number == 0 else "digits@1.1.0"
+        fleet.parts.fleet.deploy(ReleaseRef.parse(ref), device=device.id)
+        device.report(Phase.COMMITTED)
+        measured(fleet, device, ref, p50_ms=4.0 if number == 0 else 3.0, errors=8 if number == 0 else 0)
+    fleet.house.clock.turn(minutes=1)  # what was learnt when they were published is not kept longer

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
-from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.registry.model import Publication, SourceFile
 from tests.server.dashboard.fleet import LITERT, ORT, Fleet
-from tests.server.dashboard.shelf import measured, shelve
+from tests.server.dashboard.shelf import shelve, stocked
 from tests.server.dashboard.test_acting import do
 from tests.server.dashboard.test_login_pages import assert_headers
 from tests.server.dashboard.test_pages import part_of, text_of
@@ -22,25 +21,7 @@ KEY = "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Two versions of digits, one of them refused for a profile; three devices, two of which run 1.1.0. Tests only look at it."""
     fleet = Fleet(tmp_path_factory.mktemp("shop") / "server")
-    shelve(fleet, "digits@1.0.0", ORT)
-    fleet.house.clock.turn(hours=1)
-    better = {
-        "metric": {
-            "name": "top1",
-            "value": 0.985,
-            "baseline": 0.978,
-            "drop": -0.007,
-            "n": 360,
-            "data": "evaluation data",
-        }
-    }
-    shelve(fleet, "digits@1.1.0", ORT, refuse={LITERT: "top1 fell by 0.0412"}, size=2000, bytes=61_440, **better)
-    devices = [fleet.device(f"cam{n}") for n in range(3)]
-    for number, device in enumerate(devices):
-        ref = "digits@1.0.0" if number == 0 else "digits@1.1.0"
-        fleet.parts.fleet.deploy(ReleaseRef.parse(ref), device=device.id)
-        device.report(Phase.COMMITTED)
-        measured(fleet, device, ref, p50_ms=4.0 if number == 0 else 3.0, errors=8 if number == 0 else 0)
+    stocked(fleet)
     yield fleet
     fleet.close()
 
