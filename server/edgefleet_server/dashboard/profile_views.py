@@ -77,7 +77,7 @@ def profile_page(parts: Parts, name: str) -> ProfilePage:
 
 
 def _fact(profile: HardwareProfile, key: str, value: Any) -> Fact:
-    evidence = evidence_for(profile, key) or evidence_for(profile, key.split(".", maxsplit=1)[0])
+    evidence = evidence_for(profile, key) or evidence_for(profile, key.partition(".")[0])
     return Fact(
         key, _value(value), "" if evidence is None else evidence.kind, "" if evidence is None else _told(evidence)
     )

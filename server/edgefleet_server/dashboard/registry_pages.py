@@ -63,7 +63,13 @@ def _add_model_pages(router: APIRouter, shell: Shell, views: RegistryViews) -> N
 
         def build() -> dict[str, Any]:
             page = views.model(name, _after(cursor))
-            return {"page": page, "is_first": cursor is None, "newest_ref": page.model.latest}
+            usable = [str(one.release.ref) for one in page.versions if one.release.bundles]
+            return {
+                "page": page,
+                "is_first": cursor is None,
+                "newest_ref": usable[0] if usable else "",
+                "has_aliases": any(one.id == "set_alias" for one in shell.operations(request)),
+            }
 
         return shell.shown(request, "registry/model.html", build, tab="models")
 
@@ -82,7 +88,8 @@ def _add_model_pages(router: APIRouter, shell: Shell, views: RegistryViews) -> N
 
         def build() -> dict[str, Any]:
             page = views.release(name, version)
-            return {"page": page, "newest_ref": str(page.line.release.ref)}
+            release = page.line.release
+            return {"page": page, "newest_ref": str(release.ref) if release.bundles else ""}
 
         return shell.shown(request, "registry/release.html", build, tab="models")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef, parse_model_name
 from edgefleet_protocol.manifest import Manifest
@@ -41,7 +42,6 @@ class VersionLine:
     """
 
     release: ReleaseView
-    aliases: Sequence[str]
     running: int
     share: float
     smallest: float | None
@@ -74,7 +74,6 @@ class ModelPage:
     """One model. elsewhere: versions that devices run and that this list does not show, with how many devices."""
 
     model: ModelView
-    aliases: Sequence[tuple[str, str]]
     versions: Sequence[VersionLine]
     total: int
     next_cursor: str | None
@@ -98,14 +97,17 @@ class ReportFacts:
 
 @dataclass(frozen=True, slots=True)
 class ReleasePage:
-    """One release: what it was made of, what was made of it, and where it runs. states: devices by how they stand with it."""
+    """One release: what it was made of, what was made of it, and where it runs. states: devices by how they stand with it.
+
+    other: the version to compare it with, "" without one: the newest older one that has a bundle, else the newest.
+    """
 
     line: VersionLine
     source: SourceView
     facts: ReportFacts | None
     manifest: Manifest | None
     bundles: Sequence[BundleLine]
-    others: Sequence[str]
+    other: str
     states: Sequence[tuple[str, int]]
     devices: Sequence[DeviceView]
     rollouts: Sequence[RolloutView]
@@ -151,7 +153,7 @@ class RegistryViews:
             running = counts.get(model.name, {})
             newest = None
             if model.latest is not None:
-                newest = self._line(self._parts.registry.release(ReleaseRef.parse(model.latest)), running, {})
+                newest = self._line(self._parts.registry.release(ReleaseRef.parse(model.latest)), running)
             most_first = sorted(running.items(), key=lambda one: (-one[1], one[0]))
             lines.append(ModelLine(model, newest, most_first, sum(running.values())))
         return ModelsPage(lines, found.total, found.next_cursor)
@@ -166,8 +168,7 @@ class RegistryViews:
         rollouts, _total = self._parts.rollout.reader.page(model=name, limit=SHOWN_ROLLOUTS)
         return ModelPage(
             model=model,
-            aliases=[],
-            versions=[self._line(one, running, {}) for one in releases.items],
+            versions=[self._line(one, running) for one in releases.items],
             total=releases.total,
             next_cursor=releases.next_cursor,
             devices=sum(running.values()),
@@ -188,12 +189,12 @@ class RegistryViews:
         rollouts, _count = self._parts.rollout.reader.page(model=name, limit=PAGE_ROWS)
         reports = [job.report for job in release.jobs if job.report]
         return ReleasePage(
-            line=self._line(release, _versions_running(summary).get(name, {}), {}),
+            line=self._line(release, _versions_running(summary).get(name, {})),
             source=registry.source_of(release.ref),
             facts=self._report_facts(reports[0]) if reports else None,
             manifest=next((found for one in release.bundles if (found := self._manifest(one)[0]) is not None), None),
             bundles=self._bundle_lines(release),
-            others=[other for other in self._versions(name) if other != version],
+            other=self._other(name, version),
             states=sorted(states.items()),
             devices=devices[:SHOWN_DEVICES],
             rollouts=[one for one in rollouts if one.version == version][:SHOWN_ROLLOUTS],
@@ -209,13 +210,13 @@ class RegistryViews:
         a, b = (self._parts.registry.release(ReleaseRef.parse(f"{name}@{one}")) for one in (before, after))
         running = _versions_running(self._parts.fleet.reader.summary()).get(name, {})
         pairs = compared(self._bundle_lines(a), self._bundle_lines(b), (before, after))
-        return ComparePage(model, versions, self._line(a, running, {}), self._line(b, running, {}), pairs)
+        return ComparePage(model, versions, self._line(a, running), self._line(b, running), pairs)
 
     def bundle(self, sha256: str) -> BundlePage:
-        """Return one bundle by its digest. Raises BlobUnknownError."""
+        """Return one bundle by its digest. Raises BlobUnknownError, BadDigestError."""
         bundle = next(iter(self._parts.registry.bundles_by_digest([sha256]).values()), None)
         if bundle is None:
-            raise unknown_blob(sha256[:64])
+            raise unknown_blob(parse_sha256(sha256))
         manifest, trouble = self._manifest(bundle)
         return BundlePage(bundle, manifest, trouble, self._parts.signing.target(bundle.target))
 
@@ -223,13 +224,18 @@ class RegistryViews:
         releases = self._parts.registry.releases(PageRequest(PAGE_ROWS, None), parse_model_name(name))
         return [str(one.ref.version) for one in releases.items]
 
-    def _line(self, release: ReleaseView, running: Mapping[str, int], aliases: Mapping[str, str]) -> VersionLine:
+    def _other(self, name: str, version: str) -> str:
+        page = self._parts.registry.releases(PageRequest(PAGE_ROWS, None), parse_model_name(name))
+        usable = [str(one.ref.version) for one in page.items if one.bundles or str(one.ref.version) == version]
+        here = usable.index(version) if version in usable else len(usable)
+        return next(iter([*usable[here + 1 :], *usable[:here]]), "")
+
+    def _line(self, release: ReleaseView, running: Mapping[str, int]) -> VersionLine:
         version = str(release.ref.version)
         sizes = [line.bytes for one in release.bundles if (line := bundle_line(one, None, None)).bytes is not None]
         total = sum(running.values())
         return VersionLine(
             release=release,
-            aliases=sorted(alias for alias, named in aliases.items() if named == version),
             running=running.get(version, 0),
             share=running.get(version, 0) / total if total else 0.0,
             smallest=min(sizes, default=None),

@@ -1,4 +1,4 @@
-"""What the settings pages show: this server, its checks, tokens, webhooks. No secret: those are shown once, by the answer that made them."""
+"""What the settings pages show: this server, its checks, tokens, webhooks. No secret: those are shown once, by what made them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

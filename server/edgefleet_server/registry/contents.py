@@ -8,7 +8,7 @@ import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
 from edgefleet_protocol.bundle import open_bundle
 from edgefleet_protocol.digest import Sha256
@@ -41,8 +41,8 @@ class _BlobFile(io.RawIOBase):
         self._at = max(0, start + offset)
         return self._at
 
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[call-overload]  # what `io` hands in is a buffer
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
         wanted = max(0, min(len(view), self._length - self._at))
         data = self._read_range(self._sha256, self._at, wanted) if wanted else b""
         view[: len(data)] = data

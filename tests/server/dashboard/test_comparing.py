@@ -1,0 +1,109 @@
+"""Rules of the comparison: what is better, what is worse, and what cannot be said."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from edgefleet_protocol.digest import sha256_hex
+from edgefleet_protocol.ids import ProfileName, ReleaseRef
+from edgefleet_server.dashboard.bundle_lines import bundle_line, figure_in, metric_in
+from edgefleet_server.dashboard.comparing import Change, compared
+from edgefleet_server.dashboard.registry_views import facts_of
+from edgefleet_server.registry.model import BundleView
+from edgefleet_server.telemetry.model import Figures
+
+
+def line(profile: str = "p", recent: Figures | None = None, **report: Any) -> Any:
+    """Return the row of a bundle with this report."""
+    view = BundleView(
+        ref=ReleaseRef.parse("m@1.0.0"), profile=ProfileName(profile), target="t", sha256=sha256_hex(b""), length=1000,
+        leaves=sha256_hex(b""), runtime="ort", precision="int8", signed_at=datetime(2026, 1, 1, tzinfo=UTC), report=report,
+    )  # fmt: skip
+    return bundle_line(view, None, recent)
+
+
+def metric(name: str, value: float, drop: float = 0.0, n: int = 100) -> dict[str, Any]:
+    return {"name": name, "value": value, "baseline": 0.9, "drop": drop, "n": n, "data": "evaluation data"}
+
+
+def change(before: Any, after: Any, name: str) -> Change:
+    [pair] = compared([before], [after], ("1", "2"))
+    return next(one for one in pair.changes if one.name == name)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said", "tone"),
+    [
+        (100_000, 50_000, "50% smaller", "good"),
+        (100_000, 150_000, "50% larger", "bad"),
+        (100_000, 100_500, "same", "plain"),
+        (None, 100, "one of them is not known", "plain"),
+        (0, 100, "larger", "bad"),
+    ],
+)
+def test_less_is_better_for_sizes(before: int | None, after: int, said: str, tone: str) -> None:
+    found = change(line(bytes=before), line(bytes=after), "Model size")
+    assert (found.said, found.tone) == (said, tone)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said", "tone"),
+    [
+        (metric("top1", 0.90), metric("top1", 0.95), "0.0500 better", "good"),
+        (metric("top1", 0.95), metric("top1", 0.90), "0.0500 worse", "bad"),
+        (metric("mae", 0.95, 0.05), metric("mae", 0.90), "0.0500 better", "good"),
+        (metric("pkg.mod:loss", 0.95, 0.05), metric("pkg.mod:loss", 0.92, 0.02), "0.0300 better", "good"),
+        (metric("top1", 0.90), metric("top1", 0.9003), "same", "plain"),
+        (metric("top1", 0.90), metric("mae", 0.10), "measured by another metric", "plain"),
+        (metric("top1", 0.90, n=50), metric("top1", 0.95), "0.0500 better, on 50 and 100 samples", "good"),
+    ],
+)
+def test_a_metric_is_judged_by_its_own_direction(before: Any, after: Any, said: str, tone: str) -> None:
+    found = change(line(metric=before), line(metric=after), "Accuracy")
+    assert (found.said, found.tone) == (said, tone)
+
+
+def figures(n: int, errors: int, crashes: int = 0) -> Figures:
+    return Figures(1, 3, n, errors, 0, 0, crashes, None, None, None)
+
+
+def test_errors_are_compared_as_shares_and_a_thousandth_is_none() -> None:
+    worse = change(line(recent=figures(1000, 5)), line(recent=figures(100, 5)), "Errors on devices")
+    assert (worse.said, worse.tone) == ("4.50 points more", "bad")
+    same = change(line(recent=figures(10_000, 1)), line(recent=figures(10_000, 5)), "Errors on devices")
+    assert (same.said, same.tone) == ("same", "plain")
+
+
+def test_a_profile_of_one_version_only_is_named() -> None:
+    first, second = compared([line("a")], [line("b")], ("1.0.0", "1.1.0"))
+    assert first.missing == "1.1.0 has no bundle for this profile"
+    assert second.missing == "1.0.0 has no bundle for this profile"
+
+
+@pytest.mark.parametrize(
+    "report",
+    [{}, {"metric": []}, {"metric": {"value": "x"}}, {"metric": {"value": float("nan")}}, {"metric": {"value": True}}],
+)
+def test_what_is_no_metric_is_left_out(report: dict[str, Any]) -> None:
+    assert metric_in(report) is None
+
+
+def test_a_figure_below_what_is_no_mapping_is_none() -> None:
+    assert figure_in({"latency_ms": [1]}, "latency_ms", "p50") is None
+
+
+def test_a_report_of_another_shape_gives_empty_facts() -> None:
+    found = facts_of({"source": "x", "data": [1], "kept_from": {"a": 1}})
+    assert (found.format, found.judged_on, found.operators, found.imported) == ("", "", [], [])
+    told = facts_of(
+        {
+            "source": {
+                "format": "onnx",
+                "operators": {"Conv": 2},
+                "imported": {"kind": "sklearn", "versions": {"skl2onnx": "1.2"}},
+            }
+        }
+    )
+    assert told.imported == [("kind", "sklearn"), ("versions", "skl2onnx 1.2")]
+    assert told.operators == [("Conv", 2)]

@@ -1,0 +1,230 @@
+"""Pages of models, versions, bundles, keys and profiles, over HTTP, on real services."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from edgefleet_protocol.ids import ProfileName, ReleaseRef
+from edgefleet_server.access.model import Role
+from edgefleet_server.registry.model import Publication, SourceFile
+from tests.server.dashboard.fleet import LITERT, ORT, Fleet
+from tests.server.dashboard.shelf import shelve, stocked
+from tests.server.dashboard.test_acting import do
+from tests.server.dashboard.test_login_pages import assert_headers
+from tests.server.dashboard.test_pages import part_of, text_of
+
+KEY = "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Two versions of digits, one of them refused for a profile; three devices, two of which run 1.1.0. Tests only look at it."""
+    fleet = Fleet(tmp_path_factory.mktemp("shop") / "server")
+    stocked(fleet)
+    yield fleet
+    fleet.close()
+
+
+def page(fleet: Fleet, path: str, *roles: Role) -> str:
+    """Return a page that is there."""
+    answer = fleet.browser(*(roles or (Role.VIEWER,))).get(path)
+    assert answer.status_code == 200, (path, answer.status_code, text_of(answer.text)[:800])
+    assert_headers(answer)
+    assert answer.text.count("<h1") == 1
+    return str(answer.text)
+
+
+def test_models_name_the_newest_version_its_state_and_where_it_runs(shop: Fleet) -> None:
+    told = part_of(page(shop, "/models"), "models")
+    assert "digits 2 versions 1.1.0 1 bundle partial generic-x86_64-litert: refused" in told
+    assert "1.1.0 on 2 devices 1.0.0 on 1 device" in told
+    assert "60.0 KiB" in told
+
+
+def test_an_empty_registry_names_the_next_command(empty_fleet: Fleet) -> None:
+    for path, command in {
+        "/models": "edgectl publish MODEL",
+        "/bundles": "edgectl publish MODEL",
+        "/events": "edgectl device enroll",
+    }.items():
+        assert command in page(empty_fleet, path), path
+
+
+def test_a_model_shows_each_versions_share_of_the_devices(shop: Fleet) -> None:
+    text = page(shop, "/models/digits")
+    told = part_of(text, "versions")
+    assert told.index("1.1.0 partial") < told.index("1.0.0 ready")
+    assert "2 of 3 devices" in told
+    assert "1 of 3 devices" in told
+    assert "generic-x86_64-litert: refused, top1 fell by 0.0412" in told
+    assert 'width="66.67"' in text
+    assert "/models/digits/compare" in text
+
+
+def test_a_version_shows_what_was_measured_predicted_and_seen(shop: Fleet) -> None:
+    text = page(shop, "/models/digits/1.1.0")
+    told = part_of(text, "bundles")
+    assert "proved on onnxruntime 1.32.0" in told
+    assert "60.0 KiB 25 % of float32" in told
+    assert "top1 0.9850 0.0070 better than the source, 360 samples" in told
+    assert "p50 0.81 ms p95 0.93 ms" in told
+    assert re.search(r"p50 3\.\d\d ms, p95 4\.\d\d ms, 48\.0 MiB 2 devices, 1\W?200 answers", told), told
+    assert "no errors" in told
+    assert "refused generic-x86_64-litert : top1 fell by 0.0412 convert.metric Next: give more calibration data" in told
+
+
+def test_the_card_tells_source_inputs_outputs_licence_and_where_it_runs(shop: Fleet) -> None:
+    text = page(shop, "/models/digits/1.1.0")
+    card = part_of(text, "card")
+    assert "file digits.onnx" in card
+    assert "Licence Apache-2.0" in card
+    assert "image input float32 n × 1 × 8 × 8 NCHW" in card
+    assert "logits output float32 n × 10" in card
+    where = part_of(text, "where")
+    assert "2 of 3 devices that run the model" in where
+    assert all(f"/devices/{one}" in text for one in shop.by_id if not one.startswith("cam0"))
+    assert "/rollouts/new?release=digits%401.1.0" in text
+    assert "/models/digits/compare?a=1.0.0&amp;b=1.1.0" in text
+
+
+def test_two_versions_are_compared_in_words_and_signs_not_by_colour_alone(shop: Fleet) -> None:
+    text = page(shop, "/models/digits/compare?a=1.0.0&b=1.1.0")
+    told = text_of(text)
+    assert "Model size 40.0 KiB 60.0 KiB ▼ 50% larger" in told
+    assert "Accuracy top1 0.9750 top1 0.9850 ▲ 0.0100 better" in told
+    assert re.search(r"On devices p50 [34]\.\d\d ms [23]\.\d\d ms ▲ 2\d% faster", told)
+    assert "Errors on devices 4.00% 0.00% ▲ 4.00 points fewer" in told
+    assert "Host latency p50 0.81 ms 0.81 ms same" in told
+    assert "1.1.0 is better in" in told
+
+
+def test_the_comparison_offers_a_choice_first_and_says_what_is_missing(shop: Fleet) -> None:
+    text = page(shop, "/models/digits/compare")
+    assert "<option>1.1.0</option>" in text or "<option selected>1.1.0</option>" in text
+    assert 'name="a"' in text
+    assert shop.browser(Role.VIEWER).get("/models/digits/compare?a=1.0.0&b=9.9.9").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/models/none", "/models/digits/9.9.9", f"/bundles/{'0' * 64}", "/profiles/none"])
+def test_what_is_not_there_is_a_page_that_says_so(shop: Fleet, path: str) -> None:
+    answer = shop.browser(Role.VIEWER).get(path)
+    assert answer.status_code == 404
+    assert_headers(answer)
+    assert "edgectl" in answer.text or "choose one of" in answer.text or "Overview" in answer.text
+
+
+def test_keys_are_shown_by_role_with_version_and_end_and_no_private_part(shop: Fleet) -> None:
+    text = page(shop, "/bundles")
+    roles = part_of(text, "roles")
+    for role in ("root", "targets", "releases", "director", "snapshot", "timestamp"):
+        assert re.search(rf"{role} .*20\d\d-\d\d-\d\d", roles), role
+    assert "by hand, with the root key" in roles
+    assert "The root key and its passphrase both lie on this server" in roles
+    assert "m.digits 2" in roles
+    key = shop.parts.signing.director_key()
+    assert key.keyid in text
+    for secret in shop.parts.settings.keys_dir.glob("*.pem"):
+        body = "".join(secret.read_text(encoding="ascii").splitlines()[1:-1])
+        assert body[:40] not in text, secret.name
+    assert "PRIVATE" not in text
+
+
+def test_certificates_are_counted_by_kind(shop: Fleet) -> None:
+    told = part_of(page(shop, "/bundles"), "authority")
+    assert str(shop.parts.signing.ca_sha256()) in told
+    assert re.search(r"devices 3 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d 0 0", told), told
+
+
+def test_a_bundle_shows_members_signature_and_digests(shop: Fleet) -> None:
+    bundle = shop.parts.registry.release(ReleaseRef.parse("digits@1.1.0")).bundles[0]
+    text = text_of(page(shop, f"/bundles/{bundle.sha256}"))
+    assert "signed TUF names exactly these bytes: role m.digits" in text
+    assert "model.onnx the model 2.0 KiB" in text
+    assert "golden.npz inputs and the answers that a device must reproduce" in text
+    assert str(bundle.leaves) in text
+    assert "Conv × 2" in text
+
+
+def test_a_bundle_that_cannot_be_read_says_so_and_stays_a_page(fleet: Fleet) -> None:
+    fleet.release("digits@1.0.0", ORT)  # its bytes are no bundle
+    sha256 = next(iter(fleet.digests.values()))
+    assert "It cannot be read" in page(fleet, f"/bundles/{sha256}")
+    assert "cannot be read here" in page(fleet, "/models/digits/1.0.0")
+
+
+def test_conversions_under_way_show_how_far_they_are_and_can_be_stopped(fleet: Fleet) -> None:
+    source = fleet.parts.registry.put_blob_bytes(b"source")
+    ref = ReleaseRef.parse("digits@2.0.0")
+    names = (ProfileName(ORT), ProfileName(LITERT))
+    fleet.parts.registry.publish(Publication(ref, "file", (SourceFile("m.onnx", source, 6),), names, (), {}, {}), "ann")
+    job, _ = fleet.parts.conversion.claim("test")
+    assert job is not None
+    fleet.parts.conversion.report(job, "quantize", "int8-static: 12 of 40 samples", 35.0)
+    text = page(fleet, "/models/digits/2.0.0", Role.PUBLISHER)
+    told = part_of(text, "progress")
+    assert "35 %, quantize int8-static: 12 of 40 samples" in told
+    assert "It waits for a conversion worker" in told
+    assert 'action="/do/cancel_release"' in text
+    assert 'action="/do/cancel_release"' not in page(fleet, "/models/digits/2.0.0")
+    browser = fleet.browser(Role.PUBLISHER)
+    answer = do(browser, "cancel_release", path__ref="digits@2.0.0", next="/models/digits/2.0.0")
+    assert answer.status_code == 303, answer.text  # type: ignore[attr-defined]
+    assert "cancelled" in browser.get("/models/digits/2.0.0").text
+    assert fleet.parts.registry.release(ref).state == "cancelled"
+
+
+def test_deploying_from_the_version_page_writes_the_documents(fleet: Fleet) -> None:
+    shelve(fleet, "digits@1.0.0", ORT)
+    device = fleet.device("cam", labels={"site": "hall"})
+    browser = fleet.browser(Role.OPERATOR)
+    assert 'action="/do/deploy_release"' in browser.get("/models/digits/1.0.0").text
+    answer = do(
+        browser, "deploy_release", path__ref="digits@1.0.0", body__selector="site=hall", next="/models/digits/1.0.0",
+        confirm_word="digits@1.0.0", confirm="digits@1.0.0",
+    )  # fmt: skip
+    assert answer.status_code == 303, answer.text  # type: ignore[attr-defined]
+    wanted = device.desired().models["digits"].active
+    assert wanted is not None
+    assert wanted.target == f"digits/1.0.0/{ORT}.bundle"
+
+
+def test_the_capture_key_is_set_and_removed_by_forms(fleet: Fleet) -> None:
+    browser = fleet.browser(Role.ADMIN)
+    assert "There is none" in part_of(browser.get("/bundles").text, "capture-key")
+    assert do(browser, "set_capture_key", body__public_key=KEY, next="/bundles").status_code == 303  # type: ignore[attr-defined]
+    assert KEY in part_of(browser.get("/bundles").text, "capture-key")
+    answer = do(browser, "remove_capture_key", next="/bundles", confirm_word="remove", confirm="remove")
+    assert answer.status_code == 303  # type: ignore[attr-defined]
+    assert fleet.parts.fleet.capture_key() is None
+    assert "/do/set_capture_key" not in fleet.browser(Role.VIEWER).get("/bundles").text
+
+
+def test_profiles_come_with_their_devices_first_and_facts_with_evidence(shop: Fleet) -> None:
+    told = part_of(page(shop, "/profiles"), "profiles")
+    first = told.split("Predictions rest on ")[1]
+    assert first.startswith(ORT)
+    assert "cortex-m-tflm" in told
+    one = text_of(page(shop, f"/profiles/{ORT}"))
+    assert "3 devices have it" in one
+    assert re.search(r"opset_max \d+ measured on ", one)
+    assert "digits@1.1.0 , int8" in one
+    assert "digits@1.1.0" in part_of(page(shop, f"/profiles/{ORT}"), "cost")
+
+
+def test_a_profile_without_devices_says_how_to_get_one(shop: Fleet) -> None:
+    assert "edgectl device enroll --profile raspberry-pi-4-ort" in page(shop, "/profiles/raspberry-pi-4-ort")
+
+
+def test_the_report_of_a_release_without_one_is_a_page_that_says_so(shop: Fleet) -> None:
+    answer = shop.browser(Role.VIEWER).get("/models/digits/1.1.0/report")
+    assert answer.status_code == 404
+    assert "edgectl release show digits@1.1.0" in text_of(answer.text)
+
+
+def test_hostile_names_are_written_not_run(fleet: Fleet) -> None:
+    bad = "</td><script>window.hostile = 1</script>\"'{{ 7 * 7 }}"
+    shelve(fleet, "digits@1.0.0", ORT, refuse={LITERT: bad}, metric={"name": bad, "value": float("inf")}, verdict=bad)
+    text = page(fleet, "/models/digits/1.0.0")
+    assert "<script>window" not in text
+    assert "&lt;script&gt;" in text

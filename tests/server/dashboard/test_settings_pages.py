@@ -1,0 +1,304 @@
+"""Pages of settings, tokens, webhooks, audit and events, over HTTP, on real services; and the preferences of a browser."""
+
+import csv
+import html
+import io
+import json
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from fastapi.testclient import TestClient
+
+from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.preferences import THEME_COOKIE, ZONE_COOKIE
+from edgefleet_server.fleet.model import NewEvent
+from edgefleet_server.webhook.engine import WebhookSender
+from tests.server.dashboard.fleet import Fleet
+from tests.server.dashboard.test_acting import do
+from tests.server.dashboard.test_login_pages import assert_headers
+from tests.server.dashboard.test_pages import part_of, text_of
+from tests.support.receivers import LOOPBACK, receiving
+
+
+@pytest.fixture
+def calling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A server that may call the loopback."""
+    made = Fleet(tmp_path_factory.mktemp("calling") / "server", webhook_networks=LOOPBACK)
+    yield made
+    made.close()
+
+
+def page(browser: TestClient, path: str) -> str:
+    """Return a page that is there."""
+    answer = browser.get(path)
+    assert answer.status_code == 200, (path, answer.status_code, text_of(answer.text)[:800])
+    assert_headers(answer)
+    assert answer.text.count("<h1") == 1
+    return str(answer.text)
+
+
+def test_settings_say_who_is_signed_in_and_what_the_server_is(empty_fleet: Fleet) -> None:
+    empty_fleet.parts.health.add("database", lambda: "it answers")
+    told = text_of(page(empty_fleet.browser(Role.VIEWER), "/settings"))
+    assert "Signed in as test by token" in told
+    assert "Roles viewer" in told
+    assert "Database SQLite" in told
+    assert "Blobs a local folder" in told
+    assert "database ok it answers" in told
+    assert re.search(r"Version \d+\.", told)
+
+
+def test_a_failing_check_is_shown_with_its_next_step(fleet: Fleet) -> None:
+    def fail() -> str:
+        raise OSError("no broker")
+
+    fleet.parts.health.add("broker", fail)
+    told = part_of(page(fleet.browser(Role.VIEWER), "/settings"), "checks")
+    assert "broker fails OSError: no broker see the server's log" in told
+
+
+def test_a_login_link_for_another_browser_is_shown_once(empty_fleet: Fleet) -> None:
+    answer = do(empty_fleet.browser(Role.VIEWER), "create_login_link", next="/settings")
+    shown = answer.text  # type: ignore[attr-defined]
+    assert re.search(r"/login\?code=[a-z2-7]{12}_", html.unescape(shown))
+
+
+def test_a_token_is_made_shown_once_and_revoked_by_forms(fleet: Fleet) -> None:
+    browser = fleet.browser(Role.ADMIN)
+    form = page(browser, "/settings/tokens")
+    end = re.search(r'<option value="(20[^"]+)" selected>in 30 days', form)
+    assert end is not None
+    fields = {
+        "body.name": "ci",
+        "body.roles": ["publisher", "viewer"],
+        "body.expires_at": end[1],
+        "next": "/settings/tokens",
+    }
+    key = re.search(r'name="form_key" value="([^"]+)"', form)
+    assert key is not None
+    answer = browser.post("/do/create_token", data={"form_key": html.unescape(key[1]), **fields})
+    text = re.search(r"edg_[a-z2-7]{12}_[A-Za-z0-9_-]{43}", answer.text)
+    assert text is not None, text_of(answer.text)
+    assert fleet.parts.access.authenticate(text[0]).roles == {Role.PUBLISHER, Role.VIEWER}
+    listed = page(browser, "/settings/tokens")
+    assert text[0] not in listed
+    token_id = text[0].split("_")[1]
+    assert f"ci {token_id} publisher, viewer valid until 2026-12-25" in part_of(listed, "tokens")
+    done = do(
+        browser,
+        "revoke_token",
+        path__token_id=token_id,
+        next="/settings/tokens",
+        confirm_word=token_id,
+        confirm=token_id,
+    )
+    assert done.status_code == 303  # type: ignore[attr-defined]
+    assert f"ci {token_id} publisher, viewer revoked" in part_of(page(browser, "/settings/tokens"), "tokens")
+
+
+@pytest.mark.parametrize(
+    ("path", "role"),
+    [
+        ("/settings/tokens", "admin"),
+        ("/audit", "admin"),
+        ("/audit/export?form=csv", "admin"),
+        ("/settings/webhooks", "operator"),
+    ],
+)
+def test_who_lacks_the_role_is_told_which_it_needs(empty_fleet: Fleet, path: str, role: str) -> None:
+    answer = empty_fleet.browser(Role.VIEWER).get(path)
+    assert answer.status_code == 403
+    assert f"needs the role {role}" in answer.text
+    assert empty_fleet.browser().get(path).status_code == 303
+
+
+def test_a_webhook_is_made_tested_sent_again_rotated_and_deleted_by_forms(calling: Fleet) -> None:
+    browser, parts = calling.browser(Role.ADMIN), calling.parts
+    assert "edgectl webhook create" in page(browser, "/settings/webhooks")
+    statuses = iter((500, 204, 204))
+    with receiving() as receiver:
+        receiver.answer = lambda _got: next(statuses)
+        made = do(
+            browser, "create_webhook", body__url=receiver.url, body__name="ops", body__types="edgefleet.rollout.*",
+            next="/settings/webhooks",
+        )  # fmt: skip
+        assert "whsec_" in made.text, made.text  # type: ignore[attr-defined]
+        [webhook] = parts.webhooks.webhooks()
+        assert "whsec_" not in page(browser, "/settings/webhooks")
+        own = f"/settings/webhooks/{webhook.id}"
+        pinged = do(browser, "ping_webhook", path__webhook_id=webhook.id, next=own + "/deliveries/{id}")
+        assert pinged.headers["location"] == f"{own}/deliveries/1"  # type: ignore[attr-defined]
+        assert "Not tried yet" in page(browser, f"{own}/deliveries/1")
+        sent(calling)
+        assert "next try" in page(browser, f"{own}/deliveries/1")
+        calling.house.clock.turn(hours=1)
+        sent(calling)
+        told = text_of(page(browser, f"{own}/deliveries/1"))
+        assert "Delivery 1 delivered" in told
+        assert "HTTP 500" in told
+        assert "HTTP 204" in told
+        assert "edgefleet.ping delivered 2 HTTP 204" in part_of(page(browser, own), "deliveries")
+        assert "None is dead" in page(browser, f"{own}?state=dead")
+        again = do(browser, "redeliver_webhook", path__webhook_id=webhook.id, path__delivery_id="1", next=own)
+        assert again.status_code == 303  # type: ignore[attr-defined]
+        sent(calling)
+        assert len(receiver.got) == 3
+    rotated = do(browser, "rotate_webhook", path__webhook_id=webhook.id, body__overlap_s="3600", next=own)
+    assert "whsec_" in rotated.text  # type: ignore[attr-defined]
+    assert len(parts.webhooks.webhook(webhook.id).secrets) == 2
+    gone = do(
+        browser,
+        "delete_webhook",
+        path__webhook_id=webhook.id,
+        next="/settings/webhooks",
+        confirm_word=webhook.id,
+        confirm=webhook.id,
+    )
+    assert gone.status_code == 303  # type: ignore[attr-defined]
+    assert parts.webhooks.webhooks() == []
+    assert browser.get(own).status_code == 404
+
+
+def sent(fleet: Fleet) -> None:
+    """Let a sender do what is due, and wait for it."""
+    sender = WebhookSender(fleet.parts, "main", draw=lambda: 0.0)
+    try:
+        sender.tick()
+        while sender._busy:
+            sender._woken.wait(0.02)
+    finally:
+        sender.stop()
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A server with 120 audit rows of two actors, and some events."""
+    fleet = Fleet(tmp_path_factory.mktemp("busy") / "server")
+    for number in range(120):
+        actor, action = ("ann (a1)", "create_group") if number % 3 else ("ben (b1)", "delete_group")
+        fleet.parts.access.record(actor, action, f"/api/v1/groups/g{number}", 201 if number % 3 else 409, f"r{number}")
+        fleet.house.clock.turn(minutes=1)
+    fleet.parts.access.record("=cmd() (x1)", "create_group", "/api/v1/groups", 201, "r-bad")
+    for number in range(60):
+        fleet.parts.fleet.feed.add([NewEvent("enrolled", f"cam-{number:02d}")])
+    fleet.parts.fleet.feed.add(
+        [NewEvent("rollout", rollout="r-1", detail={"from": "running", "to": "paused", "reason": "too hot"})]
+    )
+    yield fleet
+    fleet.close()
+
+
+def test_the_audit_trail_is_paged_by_key_and_filtered(busy: Fleet) -> None:
+    browser = busy.browser(Role.ADMIN)
+    first = page(browser, "/audit?actor=ann")
+    assert "80 rows" in part_of(first, "audit")
+    assert "ben" not in part_of(first, "audit")
+    following = re.search(r'rel="next" href="([^"]+)"', first)
+    assert following is not None
+    second = page(browser, html.unescape(following[1]))
+    seen = [re.findall(r"/api/v1/groups/g(\d+)<", text) for text in (first, second)]
+    assert [len(one) for one in seen] == [50, 30]
+    assert not set(seen[0]) & set(seen[1])
+    refused = part_of(page(browser, "/audit?action=delete_group&object=/api/v1/groups/g9"), "audit")
+    assert "409 refused" in refused
+    assert "create_group" not in refused
+    between = page(browser, "/audit?since=2026-11-25T12:10&until=2026-11-25T12:20")
+    assert "10 rows" in part_of(between, "audit")
+
+
+def test_a_filter_that_matches_nothing_and_a_time_that_is_none_say_so(busy: Fleet) -> None:
+    browser = busy.browser(Role.ADMIN)
+    assert "No row is like that" in page(browser, "/audit?actor=nobody")
+    wrong = page(browser, "/audit?since=yesterday")
+    assert "&#39;yesterday&#39; is no time" in wrong
+    assert 'aria-invalid="true"' in wrong
+    assert "Nothing" not in part_of(wrong, "audit")
+    assert "is no time" in page(browser, "/events?since=soon")
+
+
+def test_the_audit_trail_can_be_taken_along_whole_or_filtered(busy: Fleet) -> None:
+    browser = busy.browser(Role.ADMIN)
+    answer = browser.get("/audit/export?form=csv&actor=ben")
+    assert answer.headers["content-disposition"] == 'attachment; filename="audit-2026-11-25.csv"'
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert len(rows) == 40
+    assert rows[0]["actor"] == "ben (b1)"
+    assert rows[0]["at"].endswith("Z")
+    lines = [json.loads(line) for line in browser.get("/audit/export?form=json&action=create_group").text.splitlines()]
+    assert {one["action"] for one in lines} == {"create_group"}
+    assert len(lines) == 81
+
+
+def test_no_cell_of_the_export_is_a_formula(busy: Fleet) -> None:
+    rows = list(
+        csv.DictReader(io.StringIO(busy.browser(Role.ADMIN).get("/audit/export?form=csv&object=/api/v1/groups").text))
+    )
+    assert [one["actor"] for one in rows if "cmd" in one["actor"]] == ["'=cmd() (x1)"]
+
+
+def test_the_api_filters_the_same_way_and_the_page_shows_how(busy: Fleet) -> None:
+    client = busy.house.client(Role.ADMIN)
+    params = {"actor": "ann", "action": "create_group", "object": "/api/v1/groups/g1", "since": "2026-11-25T12:05:00Z"}
+    found = client.get("/api/v1/audit", params=params).json()
+    assert found["total"] == len(found["items"]) > 3
+    assert {one["actor"] for one in found["items"]} == {"ann (a1)"}
+    assert client.get("/api/v1/audit", params={"since": "2026-11-25T12:05:00"}).status_code == 422  # no time zone
+    text = html.unescape(page(busy.browser(Role.ADMIN), "/audit?actor=ann&since=2026-11-25"))
+    assert "/api/v1/audit?actor=ann&since=2026-11-25T00%3A00%3A00Z" in text
+
+
+def test_a_percent_sign_is_a_letter_of_a_filter(busy: Fleet) -> None:
+    client = busy.house.client(Role.ADMIN)
+    assert client.get("/api/v1/audit", params={"actor": "a%"}).json()["total"] == 0
+
+
+def test_events_are_paged_and_filtered(busy: Fleet) -> None:
+    browser = busy.browser(Role.VIEWER)
+    first = page(browser, "/events?kind=enrolled")
+    assert "60 events" in part_of(first, "feed")
+    following = re.search(r'rel="next" href="([^"]+)"', first)
+    assert following is not None
+    second = part_of(page(browser, html.unescape(following[1])), "feed")
+    assert "cam-09" in second
+    assert "cam-59" not in second
+    told = part_of(page(browser, "/events?rollout=r-1"), "feed")
+    assert "1 event" in told
+    assert "running → paused too hot" in told
+    assert "cam-07" in part_of(page(browser, "/events?device=cam-07"), "feed")
+    assert "No event is like that" in page(browser, "/events?device=nobody")
+
+
+def test_preferences_are_kept_in_cookies_and_shape_every_page(empty_fleet: Fleet) -> None:
+    browser = empty_fleet.browser(Role.VIEWER)
+    assert '<html lang="en" data-theme="auto" data-zone="utc">' in page(browser, "/settings")
+    answer = browser.get("/preferences?theme=dark&zone=local&next=/models")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/models")
+    assert (browser.cookies[THEME_COOKIE], browser.cookies[ZONE_COOKIE]) == ("dark", "local")
+    assert all("HttpOnly" in one and "SameSite=strict" in one for one in answer.headers.get_list("set-cookie"))
+    text = page(browser, "/models")
+    assert '<html lang="en" data-theme="dark" data-zone="local">' in text
+    assert '<meta name="color-scheme" content="dark">' in text
+    assert "/static/zone.js" in text
+    browser.get("/preferences?zone=utc")
+    text = page(browser, "/models")
+    assert 'data-theme="dark" data-zone="utc"' in text
+    assert "/static/zone.js" not in text
+
+
+def test_preferences_take_nothing_else_and_lead_nowhere_else(empty_fleet: Fleet) -> None:
+    browser = empty_fleet.browser(Role.VIEWER)
+    answer = browser.get("/preferences?theme=%22onload%3D1&zone=mars&next=https://example.org/")
+    assert answer.headers["location"] == "/"
+    assert "set-cookie" not in answer.headers
+    browser.cookies.set(THEME_COOKIE, "evil")
+    assert 'data-theme="auto"' in page(browser, "/models")
+
+
+def test_a_token_that_ended_is_shown_as_expired(fleet: Fleet) -> None:
+    now = fleet.parts.clock.now()
+    fleet.parts.access.create_token("short", [Role.VIEWER], by="ann", expires_at=now + timedelta(minutes=1))
+    browser = fleet.browser(Role.ADMIN)
+    fleet.house.clock.turn(minutes=2)
+    assert "viewer expired" in part_of(page(browser, "/settings/tokens"), "tokens")
