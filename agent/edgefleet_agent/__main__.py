@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     enroll = sub.add_parser("enroll", help="make this machine a device of a server")
     enroll.add_argument("token", help="claim token (efc1.…), or - to read it from standard input")
     enroll.add_argument("--profile", help="hardware profile to ask for; the server decides")
+    enroll.add_argument("--run", dest="and_run", action="store_true", help="then run the agent in the background")
     enroll.set_defaults(run=_enroll)
     run = _add_run(sub)
     status = sub.add_parser("status", help="what the running agent does")
@@ -139,14 +140,20 @@ def _enroll(args: argparse.Namespace) -> int:
 
     token = sys.stdin.readline() if args.token == "-" else args.token  # noqa: S105  # the name of standard input
     identity = enroll(token, args.state, profile=args.profile, waits=waits)
-    answer = {
+    answer: dict[str, str | int] = {
         "device": identity.device,
         "profile": identity.profile,
         "tenant": identity.tenant,
         "broker": f"{identity.broker_host}:{identity.broker_port}",
         "state": str(args.state),
     }
-    text = f"enrolled as {identity.device} (profile {identity.profile})\nnext: edge-agent run --state {args.state}"
+    step = f"edge-agent run --state {args.state}"
+    if args.and_run:
+        from edgefleet_agent.background import start
+
+        answer["pid"] = start(args.state)
+        step = f"edge-agent status --state {args.state}; `kill {answer['pid']}` stops it"
+    text = f"enrolled as {identity.device} (profile {identity.profile})\nnext: {step}"
     _print(args, answer, text)
     return 0
 

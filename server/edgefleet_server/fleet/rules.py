@@ -47,6 +47,9 @@ class Operator(StrEnum):
     LESS = "<"
 
 
+_EXACT: Final = (Operator.EQUALS, Operator.IN)
+
+
 @dataclass(frozen=True)
 class Requirement:
     """One condition on one key."""
@@ -110,6 +113,11 @@ class Selector:
     def matches(self, facts: Mapping[str, str], groups: Collection[str] = ()) -> bool:
         """Return whether every requirement holds for a device with these facts, in these groups."""
         return all(requirement.holds(facts, groups) for requirement in self.requirements)
+
+    def exactly(self, key: str) -> frozenset[str] | None:
+        """Return the values that `key` must have one of, or None when any is possible."""
+        wanted = [set(r.values) for r in self.requirements if r.key == key and r.operator in _EXACT]
+        return frozenset(set.intersection(*wanted)) if wanted else None
 
     def asks_for_models(self) -> bool:
         """Return whether a requirement is on `model.<name>`."""
