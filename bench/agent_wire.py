@@ -26,13 +26,12 @@ import msgspec
 from tests.agent.field import Agent, deploy, new_site
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 
-from edgefleet_agent.settings import AgentSettings
-from edgefleet_agent.wiring import METERED_KEEPALIVE_S
+from edgefleet_agent.wiring import KEEPALIVE_S, METERED_KEEPALIVE_S
 
 HEADER_BYTES = 40
 GOALS = {"normal": (96, 70_000), "metered": (24, 20_000)}
 DAY_S = 86_400
-KEEPALIVES_S = {"normal": AgentSettings().keepalive_s, "metered": METERED_KEEPALIVE_S}
+KEEPALIVES_S = {"normal": KEEPALIVE_S, "metered": METERED_KEEPALIVE_S}
 SETTLE_S = 8.0
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,6 +101,19 @@ def test_fifty_are_let_in_from_the_page_with_a_token_made_there(road: Road, tmp_
         assert problems == []
     assert {one["id"] for one in road.edgectl("device", "list", "-l", "site=paged")["items"]} == devices
     assert len(devices) == 50
+
+
+def test_a_server_that_is_killed_meanwhile_is_waited_for(road: Road, tmp_path: Path) -> None:
+    token = road.edgectl("device", "enroll", "--approval")["tokens"][0]["token"]
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(enroll, token, tmp_path / "patient")
+        assert eventually(lambda: waiting(road), PATIENCE_S, 0.2)
+        road.kill()
+        time.sleep(5)
+        assert not asking.done()
+        road.start()
+        let_in = road.edgectl("device", "approve", "--all", "--yes")["done"][0]["device"]
+        assert asking.result(60 * PATIENCE).device == let_in
 
 
 class Late(Traveller):
