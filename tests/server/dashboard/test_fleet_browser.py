@@ -81,7 +81,7 @@ def test_charts_are_drawn_and_drawn_on_when_figures_come(visit: Visit) -> None:
     before = _figures(tab)
     measure(visit.fleet, visit.fleet.by_id[visit.failed], 2)
     visit.fleet.by_id[visit.failed].connect(on=False)
-    for _ in range(100):
+    for _ in range(300):
         if _figures(tab) != before:
             break
         tab.wait_for_timeout(100)
@@ -102,7 +102,7 @@ def test_ticks_stay_while_news_come_in(visit: Visit) -> None:
     was_on = "online" in row.inner_text()
     other.connect(on=not was_on)
     wanted = "offline" if was_on else "online"
-    for _ in range(100):
+    for _ in range(300):
         if wanted in row.inner_text():
             break
         tab.wait_for_timeout(100)
