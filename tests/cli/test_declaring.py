@@ -178,7 +178,7 @@ def test_a_rollout_that_was_started_does_not_change(edgectl: Edgectl, fleet: Fle
 
 def test_waiting_for_what_was_started(edgectl: Edgectl, fleet: Fleet, tmp_path: Path) -> None:
     file = written(tmp_path, ROLLOUT)
-    ran = edgectl("apply", "-f", file, "--wait", "--timeout", "1s", "-o", "json")
+    ran = edgectl("apply", "-f", file, "--wait", "--timeout", "10s", "-o", "json")
     assert ran.code == 8, ran.err
     assert "running" in ran.json["items"][0]["detail"] or "validating" in ran.json["items"][0]["detail"]
     assert edgectl("apply", "-f", file, "--wait").code == 0, "it was not started again, and nothing is waited for"

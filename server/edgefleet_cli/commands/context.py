@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefleet_cli import completion
 from edgefleet_cli.commands.login import server_url
 from edgefleet_cli.contexts import Context
 from edgefleet_cli.errors import UsageError
@@ -15,6 +16,7 @@ from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.session import Session
 
 app = typer.Typer(help="Saved servers and which one is current.", no_args_is_help=True)
+Saved = Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.contexts)]
 
 SHEET = Sheet(
     "contexts",
@@ -39,7 +41,7 @@ def list_contexts(ctx: typer.Context) -> None:
 
 
 @app.command("use")
-def use(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+def use(ctx: typer.Context, name: Saved) -> None:
     """Make a saved context the current one."""
     session = Session.of(ctx)
     found = session.contexts.get(name)
@@ -69,7 +71,7 @@ def add(
 
 
 @app.command("remove")
-def remove(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+def remove(ctx: typer.Context, name: Saved) -> None:
     """Forget a saved context and its token."""
     session = Session.of(ctx)
     session.contexts.get(name)
@@ -79,7 +81,10 @@ def remove(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME
 
 
 @app.command("show")
-def show(ctx: typer.Context, name: Annotated[str | None, typer.Argument(metavar="NAME")] = None) -> None:
+def show(
+    ctx: typer.Context,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", autocompletion=completion.contexts)] = None,
+) -> None:
     """Show one context, the current one by default."""
     session = Session.of(ctx)
     found = session.contexts.get(name or session.options.context)

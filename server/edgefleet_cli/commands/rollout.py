@@ -104,7 +104,9 @@ def lint(
 @app.command("strategy")
 def strategy(
     ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of them; else all.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One of them; else all.", autocompletion=completion.strategies)
+    ] = None,
 ) -> None:
     """Show the named strategies, or print the spec that one stands for: a file to start from."""
     from edgefleet_cli import strategy_view

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefleet_cli import completion
 from edgefleet_cli.figures import moment, text
 from edgefleet_cli.options import parse_duration_s
 from edgefleet_cli.output import Column, Sheet
@@ -58,7 +59,9 @@ def create(
 
 
 @app.command("revoke")
-def revoke(ctx: typer.Context, token_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+def revoke(
+    ctx: typer.Context, token_id: Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.tokens)]
+) -> None:
     """Make a token useless at once."""
     from edgefleet_cli.api_client import part
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefleet_cli import completion
 from edgefleet_cli.errors import CliError, UsageError
 from edgefleet_cli.figures import moment, text
 from edgefleet_cli.options import parse_duration_s
@@ -15,7 +16,7 @@ from edgefleet_cli.session import Session
 app = typer.Typer(help="Webhooks: what happens, sent to other programs as signed CloudEvents.", no_args_is_help=True)
 
 Json = dict[str, Any]
-WebhookId = Annotated[str, typer.Argument(metavar="ID")]
+WebhookId = Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.webhooks)]
 DeliveryId = Annotated[int, typer.Argument(metavar="DELIVERY", min=1)]
 
 
