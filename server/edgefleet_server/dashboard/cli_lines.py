@@ -1,6 +1,7 @@
 """What a form does, as a command: one line of `edgectl` for each operation that changes something, and the same as `curl`. Pure.
 
-In a line, `{path.name}` is a field of the form, and what stands in brackets is left out when its field is empty. A field that the
+In a line, `{path.name}` is a field of the form, and what stands in brackets is left out when its field is empty; with `?` before the
+field, what stands before that is a flag of a field that is true. A field that the
 user has yet to fill in is written in capitals. A test holds that every line is a command that exists.
 """
 
@@ -37,17 +38,17 @@ LINES: Final[Mapping[str, str]] = {
     "create_rollout": "edgectl rollout create -f rollout.yaml",
     "pause_rollout": "edgectl rollout pause {path.rollout_id}[ --reason {body.reason}]",
     "resume_rollout": "edgectl rollout resume {path.rollout_id}[ --reason {body.reason}]",
-    "abort_rollout": "edgectl rollout abort {path.rollout_id}[ --reason {body.reason}]",
-    "promote_rollout": "edgectl rollout promote {path.rollout_id}[ --reason {body.reason}]",
-    "approve_rollout": "edgectl rollout approve {path.rollout_id}[ --reason {body.reason}]",
-    "deny_rollout": "edgectl rollout deny {path.rollout_id}[ --reason {body.reason}]",
-    "undo_model": "edgectl undo {body.model} --yes",
+    "abort_rollout": "edgectl rollout abort {path.rollout_id}[ --rollback?{body.rollback}][ --reason {body.reason}]",
+    "promote_rollout": "edgectl rollout promote {path.rollout_id} --reason {body.reason}[ --stratum {body.stratum}]",
+    "approve_rollout": "edgectl rollout approve {path.rollout_id}[ --reason {body.reason}][ --stratum {body.stratum}]",
+    "deny_rollout": "edgectl rollout deny {path.rollout_id} --reason {body.reason}[ --stratum {body.stratum}]",
+    "undo_model": "edgectl undo {body.name} --yes",
     "create_webhook": "edgectl webhook create {body.url}",
     "delete_webhook": "edgectl webhook delete {path.webhook_id} --yes",
     "rotate_webhook": "edgectl webhook rotate {path.webhook_id}",
     "ping_webhook": "edgectl webhook test {path.webhook_id}",
     "redeliver_webhook": "edgectl webhook redeliver {path.webhook_id} {path.delivery_id}",
-    "create_alert_receiver": "edgectl alert-receiver create {body.name}",
+    "create_alert_receiver": "edgectl alert-receiver create --name {body.name}[ --action {body.action}][ --model {body.model}]",
     "delete_alert_receiver": "edgectl alert-receiver delete {path.receiver_id} --yes",
 }
 _OPTIONAL: Final = re.compile(r"\[([^\[\]{}]*)\{([A-Za-z0-9_.]+)\}([^\[\]{}]*)\]")
@@ -60,6 +61,8 @@ def cli_line(operation_id: str, fields: Mapping[str, Any]) -> str:
 
     def optional(match: re.Match[str]) -> str:
         value = fields.get(match[2])
+        if match[1].endswith("?"):
+            return match[1][:-1] if value in (True, "true") else ""
         return "" if value in (None, "") else f"{match[1]}{shlex.quote(str(value))}{match[3]}"
 
     def needed(match: re.Match[str]) -> str:

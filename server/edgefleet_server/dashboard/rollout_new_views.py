@@ -1,5 +1,6 @@
 """What the four steps to a new rollout show: releases, who a selector matches now, the plan of what is written so far."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,11 @@ class Planned:
     refused: EdgefleetError | None = None
     excluded: Sequence[ExcludedGroup] = ()
     in_the_way: Sequence[str] = ()
+
+    @property
+    def body(self) -> str:
+        """The document as the API takes it."""
+        return json.dumps(self.document, ensure_ascii=False)
 
     @property
     def can_start(self) -> bool:

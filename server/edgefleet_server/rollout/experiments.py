@@ -4,7 +4,7 @@
 - split: each answered its share of the requests of a device. The device is the unit: one difference each, whatever its traffic,
   since requests of one device are no independent draws.
 - What a mean of devices lies between is told by the test of the quality gate (`quality`), so it may be looked at as often as one
-  likes. Margins are those of the spec's gate where it has one, else of `USUAL`; they decide nothing here but how values are clipped.
+  likes. Margins are those of the spec's gate where it has one, else of `USUAL`, which only say how values are clipped.
 
 Source: design README §7, fleet.md §5.4; ADR 0055.
 """
@@ -37,11 +37,11 @@ from edgefleet_server.telemetry.model import PeriodWindow
 ACTIVE: Final = "active"
 CANDIDATE: Final = "candidate"
 USUAL: Final = {
-    Metric.LATENCY_P95_MS: (Bound.NON_INFERIOR_REL, 0.10),
-    Metric.INFERENCE_ERROR_RATE: (Bound.NON_INFERIOR_ABS, 0.01),
-    Metric.SHADOW_AGREEMENT: (Bound.MIN, 0.95),
+    Metric.LATENCY_P95_MS: (Bound.NON_INFERIOR_REL, 0.25),
+    Metric.INFERENCE_ERROR_RATE: (Bound.NON_INFERIOR_ABS, 0.05),
+    Metric.SHADOW_AGREEMENT: (Bound.MIN, 0.9),
 }
-"""Margins where the spec has none of its own."""
+"""Margins where the spec has none of its own: wide, since values are clipped to four of them, and judged by none."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,10 @@ class AgreementView:
 
 @dataclass(frozen=True)
 class StratumResult:
-    """One stratum. devices: with windows of the candidate; metrics: the candidate against what serves, device by device."""
+    """One stratum. devices: with windows of the candidate; metrics: the candidate against what serves, device by device.
+
+    asked: names of the metrics of which the spec asks something; of the others a threshold means nothing.
+    """
 
     stratum: str
     devices: int
@@ -85,6 +88,7 @@ class StratumResult:
     candidate: ArmView
     shadow: AgreementView | None
     metrics: Sequence[MetricView]
+    asked: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,7 @@ def _result(spec: Spec, mode: Mode, stratum: ProfileName, pairs: Mapping[DeviceI
         candidate=_arm(CANDIDATE, [candidate for _, candidate in pairs.values()]),
         shadow=agreement_of(told) if mode is Mode.SHADOW and told else None,
         metrics=_metrics(spec, mode, stratum, pairs),
+        asked=[name.value for name in _asked(spec)],
     )
 
 
@@ -209,17 +214,20 @@ def _metrics(spec: Spec, mode: Mode, stratum: ProfileName, pairs: Mapping[Device
     return metric_views(facts)
 
 
+def _asked(spec: Spec) -> dict[Metric, float]:
+    """Return the margins of the spec's own gate, of metrics that it bounds as they are bounded here."""
+    metrics = spec.quality.metrics if spec.quality is not None else ()
+    return {one.name: one.value for one in metrics if one.name in USUAL and one.bound is USUAL[one.name][0]}
+
+
 def _gate_of(spec: Spec, mode: Mode) -> QualityGate:
     """Return a gate that compares both versions of one device: `before` of a span is what serves, `after` the candidate."""
-    asked = {one.name: one for one in spec.quality.metrics} if spec.quality is not None else {}
+    asked = _asked(spec)
     names = [Metric.LATENCY_P95_MS, Metric.SHADOW_AGREEMENT if mode is Mode.SHADOW else Metric.INFERENCE_ERROR_RATE]
     metrics = []
     for name in names:
         bound, value = USUAL[name]
-        own = asked.get(name)
-        metrics.append(
-            QualityMetric(name, bound, own.value if own is not None and own.bound is bound else value, OnBreach.HOLD)
-        )
+        metrics.append(QualityMetric(name, bound, asked.get(name, value), OnBreach.HOLD))
     least = spec.quality.min_inferences if spec.quality is not None else QualityGate(()).min_inferences
     return QualityGate(tuple(metrics), control=Control.PREVIOUS, min_inferences=least)
 

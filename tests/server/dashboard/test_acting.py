@@ -265,6 +265,9 @@ def test_lines_carry_the_fields_of_the_form(empty_fleet: Fleet) -> None:
     fields = {"path.rollout_id": "r-1", "body.reason": "it's late"}
     assert cli_line("pause_rollout", fields) == """edgectl rollout pause r-1 --reason 'it'"'"'s late'"""
     assert cli_line("pause_rollout", {"path.rollout_id": "r-1"}) == "edgectl rollout pause r-1"
+    back = {"path.rollout_id": "r-1", "body.rollback": "true"}
+    assert cli_line("abort_rollout", back) == "edgectl rollout abort r-1 --rollback"
+    assert cli_line("abort_rollout", {**back, "body.rollback": ""}) == "edgectl rollout abort r-1"
     line = curl_line(Operations(empty_fleet.house.app.openapi()), "pause_rollout", fields)
     assert line.endswith('"$EDGECTL_SERVER/api/v1/rollouts/r-1:pause"')
     assert "it" in line

@@ -70,7 +70,7 @@ def test_a_rollout_shows_its_stages_by_stratum_with_rule_strength_bound_and_reas
         assert stage in told
     assert told.count(ORT) >= 3
     assert told.count(LITERT) >= 3
-    assert "all healthy, weak 2 of 2 healthy: failure below 78 % at 95 %" in told
+    assert "weak: 2 of 2 healthy: failure below 78 % at 95 %" in told
     assert "1 unreachable" in told
 
 

@@ -1,0 +1,126 @@
+"""A rollout in a real Chromium: written, started, watched, paused and rolled back by keyboard alone; and at any width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgefleet_protocol.messages import Phase
+from edgefleet_server.access.model import Role
+from tests.server.dashboard.fleet import STAGES, Fleet
+from tests.server.dashboard.serving import served
+from tests.server.dashboard.test_login_pages import link_of
+from tests.server.dashboard.test_rollout_pages import small
+from tests.support.browsers import binary
+
+pytestmark = pytest.mark.skipif(binary() is None, reason="Chromium is not installed")
+if binary() is not None:
+    from playwright.sync_api import Browser, Page, expect
+
+    from tests.support.browsers import browser as chromium
+
+MAX_TABS = 120
+FOCUSED = """() => {
+  const e = document.activeElement;
+  return [e.tagName.toLowerCase(), e.name || '', (e.innerText || e.value || '').trim()];
+}"""
+
+
+@pytest.fixture
+def visited(fleet: Fleet, tmp_path: Path) -> Iterator[tuple[Fleet, str, Browser]]:
+    """A served fleet and a browser."""
+    with served(fleet.house.app) as url, chromium() as made:
+        yield fleet, url, made
+
+
+def signed_in(fleet: Fleet, url: str, made: Browser, *, width: int = 1280, dark: bool = False) -> tuple[Page, list[str]]:
+    """Return a page of an operator, and what its console complains about."""
+    context = made.new_context(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
+    page, problems = context.new_page(), list[str]()
+    page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(url + link_of(fleet, Role.OPERATOR))
+    page.click("form button")
+    return page, problems
+
+
+def tab_to(page: Page, tag: str, named: str) -> None:
+    """Press the tabulator until a field of this name, or something with this text, has the focus."""
+    for _ in range(MAX_TABS):
+        page.keyboard.press("Tab")
+        found, name, text = page.evaluate(FOCUSED)
+        if found == tag and (name == named or text == named):
+            return
+    raise AssertionError(f"no {tag} {named!r} comes by tabulator on {page.url}")
+
+
+def press(page: Page, tag: str, named: str) -> None:
+    """Tab to something and press Enter; a link or a button leads to another page."""
+    tab_to(page, tag, named)
+    if tag == "summary":
+        page.keyboard.press("Enter")
+        return
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+
+
+def test_a_rollout_by_keyboard_alone(visited: tuple[Fleet, str, Browser]) -> None:
+    fleet, url, made = visited
+    devices = small(fleet)
+    page, problems = signed_in(fleet, url, made)
+    page.goto(f"{url}/rollouts")
+    press(page, "a", "New rollout")
+    tab_to(page, "input", "release")
+    page.keyboard.type("digits@1.1.0")
+    press(page, "button", "Next: devices")
+    tab_to(page, "input", "selector")
+    page.keyboard.type("site=hall")
+    expect(page.locator("#matching")).to_contain_text("4 devices match now")  # counted while it was written
+    assert "selector=site%3Dhall" in page.url
+    press(page, "button", "Next: strategy")
+    expect(page.locator("#plan")).to_contain_text("canary")
+    press(page, "button", "Next: review")
+    press(page, "button", "Start the rollout")
+    page.wait_for_url("**/rollouts/r-*")
+    expect(page.locator(".said")).to_have_text("Started.")
+    rollout = page.url.rpartition("/")[2]
+
+    fleet.tick()
+    first = fleet.offered(rollout, devices)[0]
+    tab_to(page, "input", "body.reason")
+    page.keyboard.type("something is odd")
+    first.report(Phase.DOWNLOADING)
+    fleet.tick(seconds=2)
+    expect(page.locator("#rollout-devices")).to_contain_text("downloads the bundle", timeout=15_000)  # by itself
+    assert page.evaluate(FOCUSED) == ["input", "body.reason", "something is odd"], "news take nobody's words away"
+    press(page, "button", "Pause")
+    expect(page.locator("#head")).to_contain_text("paused by test: something is odd")
+    page.goto(page.url)
+    press(page, "summary", "Roll back")
+    tab_to(page, "input", "confirm")
+    page.keyboard.type("digits@1.1.0")
+    press(page, "button", "Roll back")
+    expect(page.locator(".said")).to_contain_text("Rolling back")
+    expect(page.locator("#head")).to_contain_text("rolling back")
+    assert problems == []
+
+
+@pytest.mark.parametrize(("width", "dark"), [(360, False), (1280, True)])
+def test_the_pages_fit_and_complain_of_nothing(visited: tuple[Fleet, str, Browser], width: int, dark: bool) -> None:
+    fleet, url, made = visited
+    small(fleet)
+    shadow = {"name": "beside", "size": {"count": 2}, "mode": "shadow", "soak": "1h"}
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=[shadow, STAGES[-1]])
+    page, problems = signed_in(fleet, url, made, width=width, dark=dark)
+    new = "/rollouts/new?release=digits@1.1.0&who=all"
+    for path in (
+        *("/rollouts", f"/rollouts/{rollout}", f"/experiments/{rollout}", "/experiments", "/alerts"),
+        *("/rollouts/undo?name=digits", "/rollouts/new", f"{new}&step=devices", f"{new}&step=how&edit=ab&latency=10"),
+        *(f"{new}&step=review", "/rollouts/new?yaml=release: digits@1.1.0"),
+    ):
+        page.goto(url + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert page.locator("h1").count() == 1, path
+    assert problems == []
