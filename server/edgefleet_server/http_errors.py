@@ -118,6 +118,26 @@ _HTTP_NEXT: Final[Mapping[int, tuple[str, str]]] = {
 }
 
 
+FRAMEWORK_CODES: Final[Mapping[str, tuple[int, str, str]]] = {
+    "request.malformed": (400, "The request cannot be read.", _HTTP_NEXT[400][1]),
+    "request.no_such_route": (404, "The API has no such address.", _HTTP_NEXT[404][1]),
+    "request.method_not_allowed": (405, "The address does not take this method.", _HTTP_NEXT[405][1]),
+    "request.too_large": (413, "The body is larger than the address takes.", _HTTP_NEXT[413][1]),
+    "request.invalid": (
+        422,
+        "Fields of the request cannot be used; `errors` names them.",
+        "correct the fields listed in `errors`",
+    ),
+    "request.refused": (400, "The request was refused before it reached a route.", "see `detail`"),
+    "internal": (
+        500,
+        "The server failed in a way it does not know.",
+        "look for the request id in the server's log and report it",
+    ),
+}
+"""Codes of refusals that no error class stands for: status, cause, what to do next. For the page of all codes."""
+
+
 def status_of(code: str) -> int | None:
     """Return the HTTP status of an error code, or None when the table has no answer."""
     if code in STATUS:

@@ -1,0 +1,228 @@
+"""The page of every error code, made from the code: `python -m tests.house.error_page docs/reference/errors.md` writes it.
+
+A code is the class attribute of a subclass of `EdgefleetError`; its cause is the class's docstring; what to do next is what the places
+that raise it say (a word in capitals stands for what they fill in). A class that only groups others has no row.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.http_errors import FRAMEWORK_CODES, status_of
+from tests.house.tree import ROOT, python_sources
+
+PACKAGES = {
+    "edgefleet_server": "The server and its API",
+    "edgefleet_protocol": "Names, messages and bundles, everywhere",
+    "edgefleet_cli": "`edgectl`",
+    "edgefleet_agent": "The device",
+    "edgefleet_runtime": "Models on a device",
+    "edgefleet_converters": "Conversions",
+    "edgefleet_profiles": "Hardware profiles",
+    "edgefleet_sim": "The simulation",
+}
+MOST_STEPS = 2
+HEAD = """# Errors
+
+Every error has a `code` that does not change, says what was expected and found, and what to do next. This page is made from the code
+(`python -m tests.house.error_page docs/reference/errors.md`); capitals stand for what the error fills in. *HTTP* is the status of an
+[answer of the API](rest.md); what `edgectl` makes of it: [exit codes](exit-codes.md). A refused profile has one of the
+[codes of a conversion](conversion-errors.md), which are here too.
+"""
+STEPS = {
+    "broker.connect_refused": "see the server's log for who tried; a device whose certificate ended enrols again",
+    "conversion.refused": "see `edgectl release report`: the row of the profile has the converter's code and next step",
+    "conversion.stopped": "nothing: the job goes back to the queue",
+    "desired.not_found": "nothing: a device without a document runs what it has; deploy something to it",
+    "enroll.bad_hardware": "name a profile in the claim token (`edgectl device enroll --profile`), or add one for the board",
+    "rollout.active_exists": "wait for the other rollout, abort it, or say `supersede` in the spec",
+    "signing.bad_csr": "make the request anew: an EC P-256 key, signed by itself",
+    "tuf.file_not_found": "check the name; a device asks for what timestamp and snapshot name",
+    "bundle.bad": "publish the release again under a new version; never edit a bundle",
+    "bundle.bad_name": "publish the release again under a new version; never edit a bundle",
+    "bundle.bad_zip": "publish the release again under a new version; never pack a bundle by hand",
+    "bundle.extra_member": "publish the release again under a new version; never edit a bundle",
+    "bundle.manifest": "publish the release again under a new version; never edit a manifest",
+    "bundle.member_digest": "download it again; when it stays, publish the release again under a new version",
+    "bundle.missing_member": "publish the release again under a new version; never edit a bundle",
+    "message.bad": "update agent and server to versions that work together",
+    "verify.expired": "check the device's clock and that the server runs: it signs documents anew by itself",
+    "verify.old_generation": "nothing: the device keeps the newer document; after a restore of the server it raises the number",
+    "verify.wrong_device": "enrol the device anew if its state was copied from another one",
+    "verify.wrong_type": "update agent and server to versions that work together",
+    "cli.interrupted": "run the command again",
+    "cli.tool": "see why in the error; `edgectl tool list` shows what is there",
+    "demo.story": "see the log that it names; run it again with `--data DIR` to keep everything",
+    "install.blob_gone": "publish or deploy again: the server does not offer these bytes to this device any more",
+    "install.bundle_digest": "nothing: it is downloaded anew; when it stays, check the device's memory and disk",
+    "install.leaf_index": "nothing: it is asked for anew; when it stays, see the server's log",
+    "install.manifest_mismatch": "publish the release again under a new version, and tell whoever holds the signing keys",
+    "install.network": "nothing: the device tries again; check its connection when it stays",
+    "install.security_floor": "deploy a release at or above the floor",
+    "install.target_mismatch": "deploy the release again: a new document is signed",
+    "install.target_unknown": "deploy a release that the repository has, and tell whoever holds the signing keys",
+    "task.refused": "see the reason in the task; ask the device again",
+    "tuf.repository": "check the device's clock and the server; restore its `tuf` metadata from the backup when it stays",
+    "verify.old_hold": "nothing: the device keeps the newer one",
+    "worker.bad_frame": "nothing: the worker is started anew; report it when it stays",
+    "convert.backend_missing": "compile with the vendor's tool, or take a profile of the same board that needs none",
+    "convert.out_of_memory": "raise `job_memory_bytes`, or make the model smaller",
+    "profile.unknown": "see `edgectl profile list`",
+}
+"""What to do about codes that are raised where nobody reads a next step: on the wire, in a child, on the device."""
+
+
+@dataclass
+class Row:
+    """One code: what it means, and what the places that raise it say to do."""
+
+    code: str
+    causes: list[str] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+
+
+def kinds() -> list[type[EdgefleetError]]:
+    """Return every error class of our packages; imports all modules that can be imported here."""
+    for name in PACKAGES:
+        package = importlib.import_module(name)
+        for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+            if ".migrations." not in module.name and not module.name.endswith("__main__"):
+                try:
+                    importlib.import_module(module.name)
+                except ImportError:  # of an extra that is not installed, such as a camera's library
+                    continue
+    found: list[type[EdgefleetError]] = [EdgefleetError]
+    for kind in found:
+        found += [one for one in kind.__subclasses__() if one not in found]
+    return [one for one in found if one.__module__.partition(".")[0] in PACKAGES]
+
+
+def is_group(kind: type[EdgefleetError], raised: frozenset[str]) -> bool:
+    """Return whether a class only groups others: it is never raised itself, and has subclasses with codes of their own."""
+    return kind.__name__ not in raised and bool(kind.__subclasses__())
+
+
+@cache
+def said() -> tuple[dict[str, list[str]], frozenset[str]]:
+    """Return the next steps that our sources give, by class name, and the names of all classes that are made somewhere."""
+    steps: dict[str, list[str]] = defaultdict(list)
+    made: set[str] = set()
+    for path in python_sources():
+        if path.parts[0] in ("tests", "bench", "examples"):
+            continue
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.Call) and (name := _name(node.func)):
+                made.add(name)
+                for keyword in node.keywords:
+                    if keyword.arg == "next_step" and (text := _text(keyword.value)) and text not in steps[name]:
+                        steps[name].append(text)
+    return steps, frozenset(made)
+
+
+def rows() -> dict[str, dict[str, Row]]:
+    """Return the rows by package, in order of code."""
+    steps, made = said()
+    found: dict[str, dict[str, Row]] = {name: {} for name in PACKAGES}
+    for kind in kinds():
+        if kind is EdgefleetError or is_group(kind, made):
+            continue
+        row = found[kind.__module__.partition(".")[0]].setdefault(kind.code, Row(kind.code))
+        cause = (kind.__doc__ or "").strip().partition("\n")[0]
+        if cause and cause not in row.causes:
+            row.causes.append(cause)
+        for step in [*steps.get(kind.__name__, []), kind.default_next_step]:
+            if step and step not in row.steps:
+                row.steps.append(step)
+    for code, (_, cause, step) in FRAMEWORK_CODES.items():
+        found["edgefleet_server"][code] = Row(code, [cause], [step])
+    for some in found.values():
+        for row in some.values():
+            row.steps = row.steps or ([STEPS[row.code]] if row.code in STEPS else [])
+    return {name: dict(sorted(some.items())) for name, some in found.items()}
+
+
+def page() -> str:
+    """Return the page."""
+    parts = [HEAD]
+    for package, some in rows().items():
+        if some:
+            parts.append(f"\n## {PACKAGES[package]}\n\n| code | HTTP | cause | next |\n| --- | --- | --- | --- |\n")
+            parts += [_line(package, row) for row in some.values()]
+    return "".join(parts)
+
+
+def _line(package: str, row: Row) -> str:
+    status = FRAMEWORK_CODES[row.code][0] if row.code in FRAMEWORK_CODES else status_of(row.code)
+    has_status = package in ("edgefleet_server", "edgefleet_protocol") and status is not None
+    cells = (
+        f"`{row.code}`",
+        str(status) if has_status else "",
+        " ".join(row.causes),
+        "; or: ".join(row.steps[:MOST_STEPS]),
+    )
+    return "| " + " | ".join(_cell(cell) for cell in cells) + " |\n"
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;").strip()
+
+
+def _name(node: ast.AST) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    return node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def _text(node: Any) -> str:
+    """Return a text as a page shows it, "" when it is made at run time."""
+    if isinstance(node, ast.Constant):
+        return str(node.value) if isinstance(node.value, str) else ""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_piece(one) for one in node.values)
+    if isinstance(node, ast.Name) and isinstance(value := _constants().get(node.id), str):
+        return value
+    return ""
+
+
+def _piece(node: Any) -> str:
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    words = re.findall(r"[a-z][a-z0-9_]*", ast.unparse(node.value))
+    return words[-1].upper() if words else "…"
+
+
+@cache
+def _constants() -> dict[str, str]:
+    return dict(_named_texts())
+
+
+def _named_texts() -> Iterator[tuple[str, str]]:
+    for path in python_sources():
+        for node in ast.parse((ROOT / path).read_text()).body:
+            target, value = None, None
+            if isinstance(node, ast.Assign) and len(node.targets) == 1:
+                target, value = node.targets[0], node.value
+            elif isinstance(node, ast.AnnAssign):
+                target, value = node.target, node.value
+            if isinstance(target, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield target.id, value.value
+
+
+def main() -> None:
+    """Write the page to the path that is given."""
+    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
