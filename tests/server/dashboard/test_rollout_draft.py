@@ -67,10 +67,22 @@ def test_a_stage_can_be_added_before_the_last_and_taken_away() -> None:
 def test_every_field_means_what_the_spec_calls_it() -> None:
     made = spec_of(
         *[("stage.name", "first"), ("stage.size", "2"), ("stage.min", ""), ("stage.soak", "5m"), ("stage.rate", "50")],
-        *[("stage.name", "rest"), ("stage.size", "100%"), ("stage.min", "3"), ("stage.approval", ""), ("stage.rate", "")],
+        *[
+            ("stage.name", "rest"),
+            ("stage.size", "100%"),
+            ("stage.min", "3"),
+            ("stage.approval", ""),
+            ("stage.rate", ""),
+        ],
         *[("max_failure", "2"), ("promote_below", "4 %"), ("latency", "10"), ("errors", "0.2"), ("drift", "yes")],
         *[("downloads", "500"), ("bandwidth", "200Mbps"), ("cron", "0 1 * * *"), ("lasts", "4h"), ("tz", "UTC")],
-        *[("on_fail", "pause"), ("after", "4d"), ("do", "rollback"), ("supersede", "queue"), ("strata", "profile, site")],
+        *[
+            ("on_fail", "pause"),
+            ("after", "4d"),
+            ("do", "rollback"),
+            ("supersede", "queue"),
+            ("strata", "profile, site"),
+        ],
     )
     assert [(one["name"], one["size"], one["soak"]) for one in made["stages"]] == [
         ("first", {"count": 2}, "5m"),
@@ -99,7 +111,9 @@ def test_what_cannot_be_is_told_at_its_place() -> None:
 
 
 def test_the_command_and_the_file_are_the_same_rollout() -> None:
-    draft = read_draft([("release", "digits@1.1.0"), ("selector", "name in (it's,b)"), ("strategy", "ab"), ("name", "x")])
+    draft = read_draft(
+        [("release", "digits@1.1.0"), ("selector", "name in (it's,b)"), ("strategy", "ab"), ("name", "x")]
+    )
     words = shlex.split(command_of(document_of(draft)))
     assert words[:4] == ["edgectl", "rollout", "create", "digits@1.1.0"]
     flags = dict(zip(words[4::2], words[5::2], strict=True))
