@@ -29,6 +29,7 @@ from edgefleet_server.alerting import routes as alerting_routes
 from edgefleet_server.body_limit import API_BODY_BYTES, BodyLimit
 from edgefleet_server.conversion import routes as conversion_routes
 from edgefleet_server.dashboard import routes as dashboard_routes
+from edgefleet_server.dashboard.publishing_pages import UPLOADS
 from edgefleet_server.fleet import routes as fleet_routes
 from edgefleet_server.idempotency import Idempotency
 from edgefleet_server.methods import Methods
@@ -75,7 +76,9 @@ def create_app(parts: Parts) -> FastAPI:
     _add_health_routes(app, parts)
     app.add_middleware(Idempotency, parts=parts)
     app.add_middleware(Methods, api=app)
-    app.add_middleware(BodyLimit, limit_bytes=API_BODY_BYTES, unlimited=("PUT", f"{API_PREFIX}/blobs/"))
+    app.add_middleware(
+        BodyLimit, limit_bytes=API_BODY_BYTES, unlimited=[("PUT", f"{API_PREFIX}/blobs/"), ("PUT", UPLOADS)]
+    )
     app.add_middleware(
         GZipMiddleware, minimum_size=1024, compresslevel=5, exclude_content_types=_NEVER_SMALLER
     )  # blobs keep their length: they are asked for by range

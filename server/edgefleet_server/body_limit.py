@@ -3,6 +3,7 @@
 Uploads are streams to disk with a limit of their own (`max_blob_bytes`) behind the check of the token; `unlimited` names them.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from fastapi import Request
@@ -19,8 +20,8 @@ DEVICE_BODY_BYTES: Final = 128 * 1024
 class BodyLimit:
     """Answers 413 to a body above `limit_bytes`, announced or not. Plain ASGI; reads nothing itself."""
 
-    def __init__(self, app: ASGIApp, limit_bytes: int, unlimited: tuple[str, str] | None = None) -> None:
-        """Wrap `app`; unlimited: method and path prefix of the requests that stream."""
+    def __init__(self, app: ASGIApp, limit_bytes: int, unlimited: Sequence[tuple[str, str]] = ()) -> None:
+        """Wrap `app`; unlimited: methods and path prefixes of the requests that stream."""
         self._app = app
         self._limit = limit_bytes
         self._unlimited = unlimited
@@ -56,10 +57,7 @@ class BodyLimit:
         await self._app(scope, receive_some, send)
 
     def _streams(self, scope: Scope) -> bool:
-        if self._unlimited is None:
-            return False
-        method, prefix = self._unlimited
-        return bool(scope["method"] == method and scope["path"].startswith(prefix))
+        return any(scope["method"] == method and scope["path"].startswith(prefix) for method, prefix in self._unlimited)
 
     def _too_large(self) -> str:
         return f"the body is larger than the {self._limit} bytes that this address takes"

@@ -54,7 +54,7 @@ def create_device_app(parts: Parts) -> FastAPI:
     app.state.parts = parts
     http_errors.install(app)
     # a result is read up to its own limit, by a device that has shown who it is
-    app.add_middleware(BodyLimit, limit_bytes=DEVICE_BODY_BYTES, unlimited=("PUT", f"{PREFIX}/tasks/"))
+    app.add_middleware(BodyLimit, limit_bytes=DEVICE_BODY_BYTES, unlimited=[("PUT", f"{PREFIX}/tasks/")])
 
     def device_of(request: Request) -> DeviceIdentity:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")

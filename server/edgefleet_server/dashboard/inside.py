@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope
 
 from edgefleet_server.access.dependency import CALLER_KEY
 from edgefleet_server.access.model import Principal
@@ -32,12 +32,15 @@ class Answer:
         return 200 <= self.status < 300
 
 
-async def ask(app: ASGIApp, scope: Scope, caller: Principal, call: Call) -> Answer:
-    """Return what the API answers this caller. scope: of the page's request, for the addresses and the scheme."""
+async def ask(app: ASGIApp, scope: Scope, caller: Principal, call: Call, receive: Receive | None = None) -> Answer:
+    """Return what the API answers this caller. scope: of the page's request, for the addresses and the scheme.
+
+    receive: where the body comes from when it is that of the page's request, which is passed through as it comes.
+    """
     status, headers, body = 500, dict[str, str](), bytearray()
     sent = False
 
-    async def receive() -> Message:
+    async def own_body() -> Message:
         nonlocal sent
         if sent:
             return {"type": "http.disconnect"}
@@ -52,7 +55,7 @@ async def ask(app: ASGIApp, scope: Scope, caller: Principal, call: Call) -> Answ
         elif message["type"] == "http.response.body" and len(body) < MAX_ANSWER_BYTES:
             body.extend(message.get("body", b""))
 
-    await app(_scope_of(scope, caller, call), receive, send)
+    await app(_scope_of(scope, caller, call), receive or own_body, send)
     is_json = "json" in headers.get("content-type", "")
     return Answer(status, headers, json.loads(bytes(body)) if is_json and body else None)
 
