@@ -92,7 +92,13 @@ def _add_health_routes(app: FastAPI, parts: Parts) -> None:
         """Say that the process answers."""
         return {"status": "ok"}
 
-    @app.get("/readyz", operation_id="get_readiness", tags=["server"])
+    @app.get(
+        "/readyz",
+        operation_id="get_readiness",
+        tags=["server"],
+        response_model=dict[str, Any],
+        responses={503: {"model": dict[str, Any]}},
+    )
     def get_readiness() -> Response:
         """Say whether the server can do its work: one entry a check, 503 when one fails."""
         results = parts.health.run()

@@ -43,7 +43,7 @@ _KEY_PARAMETER: Final[Json] = {
     "in": "header",
     "required": False,
     "description": "The same key with the same request within 24 hours is answered with the first answer, and done once.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 _HEADERS: Final[Json] = {
     "X-Request-Id": {"description": "What logs and the audit trail call this request.", "schema": {"type": "string"}},
@@ -105,18 +105,19 @@ def _describe_one(method: str, path: str, operation: Json) -> None:
             operation.setdefault("parameters", []).append(_KEY_PARAMETER)
     responses: Json = operation["responses"]
     responses.pop("422", None)
-    for status in _refusals(method, path, operation, has_own_token=has_own_token):
+    declared = {int(status) for status in responses if int(status) >= 400}
+    for status in declared | _refusals(method, path, operation, has_own_token=has_own_token):
         responses[str(status)] = {"$ref": f"#/components/responses/{_name_of(status)}"}
-    for status, response in responses.items():
+    for code, response in responses.items():
         if "$ref" not in response:
             told = _HEADERS if has_own_token else {**_HEADERS, **_LIMIT_HEADERS}
             response["headers"] = {**_references(told), **response.get("headers", {})}
-        if int(status) in _HAS_NO_BODY:
+        if int(code) in _HAS_NO_BODY:
             response.pop("content", None)
     operation["responses"] = dict(sorted(responses.items()))
 
 
-def _refusals(method: str, path: str, operation: Json, *, has_own_token: bool) -> list[int]:
+def _refusals(method: str, path: str, operation: Json, *, has_own_token: bool) -> set[int]:
     """Return the statuses with which an operation may be refused."""
     names = {one["name"].lower() for one in operation.get("parameters", ())}
     found = {401, *_EVERYWHERE}
@@ -130,7 +131,7 @@ def _refusals(method: str, path: str, operation: Json, *, has_own_token: bool) -
         found |= {400, 413}
     if "if-match" in names:
         found.add(412)
-    return sorted(found)
+    return found
 
 
 def _problem_response(status: int) -> Json:

@@ -78,10 +78,10 @@ class TooManyRequestsError(AccessError):
 
 
 class BadIdempotencyKeyError(AccessError):
-    """An `Idempotency-Key` is empty, too long or has characters that a header cannot carry."""
+    """An `Idempotency-Key` is empty or too long."""
 
     code = "request.bad_idempotency_key"
-    default_next_step = "send 1 to 255 printable ASCII characters without spaces, such as a UUID"
+    default_next_step = "send 1 to 255 characters, such as a UUID"
 
 
 class KeyReusedError(AccessError):

@@ -21,6 +21,12 @@ from edgefleet_server.registry.errors import BlobTooLargeError, unknown_blob
 from edgefleet_server.registry.schemas import AliasIn, AliasOut, BlobOut, ModelOut, ReleaseIn, ReleaseOut
 from edgefleet_server.registry.service import RegistryService
 
+_BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_BYTES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the whole blob", "content": _BINARY},
+    206: {"description": "the part that `Range` asked for", "content": _BINARY},
+    416: {"description": "the range lies outside the blob"},
+}
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 Publisher = Annotated[Principal, Depends(require(Role.PUBLISHER))]
 
@@ -94,7 +100,7 @@ def _add_blob_routes(router: APIRouter, registry: RegistryService) -> None:
             _, is_new = await run_in_threadpool(registry.finish_upload, writer, expected)
             return JSONResponse({"sha256": expected, "length": writer.length}, status_code=201 if is_new else 200)
 
-    @router.head("/blobs/{sha256}", operation_id="head_blob")
+    @router.head("/blobs/{sha256}", operation_id="head_blob", response_class=Response)
     def head_blob(sha256: str, _caller: Viewer) -> Response:
         """Say whether a blob is stored, and its length."""
         digest = parse_sha256(sha256)
@@ -103,7 +109,7 @@ def _add_blob_routes(router: APIRouter, registry: RegistryService) -> None:
             raise unknown_blob(digest)
         return Response(headers={"content-length": str(size), "accept-ranges": "bytes", "etag": f'"{sha256}"'})
 
-    @router.get("/blobs/{sha256}", operation_id="get_blob", response_class=StreamingResponse)
+    @router.get("/blobs/{sha256}", operation_id="get_blob", response_class=StreamingResponse, responses=_BYTES)
     def get_blob(request: Request, sha256: str, _caller: Viewer) -> Response:
         """Return a blob's bytes; `Range` with one range is understood."""
         return blob_response(registry, parse_sha256(sha256), request.headers.get("range"))

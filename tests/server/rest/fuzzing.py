@@ -4,8 +4,7 @@ It runs as its own program, as anybody else would run it. Half of the names in a
 well as their absence. Three things are told to it:
 
 - A request that keeps its schema may be refused for what it means (422 `fleet.bad_selector`), for a tag of another time (412), for a
-  range beyond the end (416) or for its size (413). That it is not refused by the schema itself is looked at here: such an answer has the
-  code `request.invalid`.
+  range beyond the end (416) or for its size (413). That it is not refused by the schema itself is a check of ours (`fuzz_checks`).
 - Streams are asked to end at once.
 - `revoke_token` is left out: it would find the token that everything is asked with, and every check after that would pass on 401.
 """
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgefleet_server.access.model import Role
+from tests.house.tree import ROOT
 from tests.server.dashboard.fleet import Fleet, staged
 from tests.server.dashboard.serving import served
 
@@ -30,6 +30,7 @@ IN_CI: Final = 5
 
 CONFIG: Final = """
 request-timeout = 30
+hooks = "tests.server.rest.fuzz_checks"
 [checks.positive_data_acceptance]
 expected-statuses = {taken}
 [parameters]
@@ -49,7 +50,8 @@ def run(folder: Path, n: int, seed: int, *, only: Sequence[str] = (), phases: st
         config.write_text(_config(names))
         with served(fleet.house.app) as url:
             command = [
-                str(Path(sys.executable).with_name("schemathesis")), "--no-color", "--config-file", str(config), "run", f"{url}/openapi.json",
+                str(Path(sys.executable).with_name("schemathesis")), "--no-color", "--config-file", str(config),
+                "run", f"{url}/openapi.json",
                 "--header", f"Authorization: Bearer {fleet.house.token(Role.ADMIN)}", "--max-examples", str(n),
                 "--seed", str(seed), "--checks", "all", "--continue-on-failure",
             ]  # fmt: skip
@@ -61,7 +63,7 @@ def run(folder: Path, n: int, seed: int, *, only: Sequence[str] = (), phases: st
                 command += ["--phases", phases]
             told = folder / "told.txt"
             with told.open("wb") as sink:
-                environment = os.environ | {"COLUMNS": "140"}
+                environment = os.environ | {"COLUMNS": "140", "PYTHONPATH": str(ROOT)}
                 code = subprocess.run(
                     command, cwd=folder, stdout=sink, stderr=sink, check=False, env=environment
                 ).returncode

@@ -75,7 +75,7 @@ def test_strangers_keep_nothing(house: ApiHouse) -> None:
     assert rows(house) == []
 
 
-@pytest.mark.parametrize("key", ["", "a b", "k" * 256, "schlüssel"])
+@pytest.mark.parametrize("key", ["", "k" * 256])
 def test_a_key_that_is_none_is_refused(house: ApiHouse, key: str) -> None:
     answer = house.client(Role.ADMIN).post("/api/v1/groups", json=GROUP, headers={"idempotency-key": key.encode()})
     assert (answer.status_code, answer.json()["code"]) == (422, "request.bad_idempotency_key")
