@@ -129,7 +129,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         )
     try:
         address = data / "run" / "server.json"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not address.exists():
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < deadline, (folder / "log").read_text()

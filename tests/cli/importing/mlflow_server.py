@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -12,40 +15,45 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.processes import descendants
 from tests.support.tool_environments import MLFLOW, environment
 
-LOG_MODEL = """
-import sys, mlflow, onnx
-url, name, path, alias = sys.argv[1:]
-mlflow.set_tracking_uri(url)
-with mlflow.start_run() as run:
-    mlflow.set_tag("mlflow.source.git.commit", "ab" * 20)
-    mlflow.onnx.log_model(onnx.load(path), name="model", registered_model_name=name)
+LOG_MODELS = """
+import json, sys, mlflow, onnx
+mlflow.set_tracking_uri(sys.argv[1])
 client = mlflow.MlflowClient()
-version = max(int(v.version) for v in client.search_model_versions(f"name='{name}'"))
-if alias:
-    client.set_registered_model_alias(name, alias, str(version))
-print(version, run.info.run_id)
+for line in sys.stdin:
+    name, path, alias = json.loads(line)
+    with mlflow.start_run() as run:
+        mlflow.set_tag("mlflow.source.git.commit", "ab" * 20)
+        mlflow.onnx.log_model(onnx.load(path), name="model", registered_model_name=name)
+    version = max(int(v.version) for v in client.search_model_versions(f"name='{name}'"))
+    if alias:
+        client.set_registered_model_alias(name, alias, str(version))
+    sys.stdout.write(json.dumps(["logged", str(version), run.info.run_id]) + "\\n")
+    sys.stdout.flush()
 """
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""Without its job runners, seven processes that nothing here needs."""
 
 
 class MlflowServer:
     """A running server. log: its model versions are made by MLflow's own client, in its environment."""
 
-    def __init__(self, url: str, python: Path) -> None:
+    def __init__(self, url: str, client: subprocess.Popen[str]) -> None:
         self.url = url
-        self._python = python
+        self._client = client
 
     def log(self, name: str, model: Path, alias: str = "") -> tuple[str, str]:
         """Log an ONNX model as the next version of a registered model; return version and run id."""
-        done = subprocess.run(
-            [str(self._python), "-I", "-c", LOG_MODEL, self.url, name, str(model), alias],
-            capture_output=True, text=True, timeout=600, check=False, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        version, run_id = done.stdout.split()[-2:]
-        return version, run_id
+        assert self._client.stdin is not None
+        assert self._client.stdout is not None
+        self._client.stdin.write(json.dumps([name, str(model), alias]) + "\n")
+        self._client.stdin.flush()
+        for line in self._client.stdout:  # the client prints remarks of its own, too
+            if line.startswith('["logged"'):
+                _, version, run_id = json.loads(line)
+                return str(version), str(run_id)
+        raise AssertionError("MLflow's client ended")
 
     def api(self, method: str, path: str, **given: str) -> dict[str, object]:
         """Ask the server's REST API directly."""
@@ -77,32 +85,30 @@ def mlflow_server(folder: Path) -> Iterator[MlflowServer]:
         "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--serve-artifacts",
         "--artifacts-destination", str(folder / "artifacts"),
     ]  # fmt: skip
+    environ = {**os.environ, **QUIET}
     log = folder / "mlflow.log"
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 400
     with log.open("wb") as sink:
-        process = subprocess.Popen(
-            command, stdout=sink, stderr=sink, cwd=folder, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-        )
+        server = subprocess.Popen(command, stdout=sink, stderr=sink, cwd=folder, env=environ, start_new_session=True)
+        client = subprocess.Popen(
+            [str(python), "-I", "-c", LOG_MODELS, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink,
+            text=True, env=environ, start_new_session=True,
+        )  # fmt: skip
     try:
-        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 400
         while True:
-            assert process.poll() is None, log.read_text()[-3000:]
+            assert server.poll() is None, log.read_text()[-3000:]
             assert time.monotonic() < deadline, log.read_text()[-3000:]
             try:
                 if httpx.get(f"{url}/health", timeout=5).is_success:
                     break
             except httpx.TransportError:
                 time.sleep(0.3)
-        yield MlflowServer(url, python)
+        yield MlflowServer(url, client)
     finally:
-        family = descendants(process.pid)
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        for process in (client, server):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with all that they started
             process.wait()
-        for pid in family:
-            try:
-                os.kill(pid, 9)
-            except ProcessLookupError:
-                continue
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
