@@ -178,6 +178,11 @@ class Draft:
         self.is_cut_short |= len(todo) > BACK_FACTOR * self.batch
         for a in todo[: BACK_FACTOR * self.batch]:
             self._give_back(a)
+        for a in [a for a in self.assignments.values() if a.state is _S.UNREACHABLE and a.back_done_at is not None]:
+            if a.back_gen and self.asks_for_former(a) and self._switched_after_all(a):
+                self._note(
+                    replace(a, back_done_at=None)
+                )  # it had taken the release up all the same, and must be heard to be back
         self._give_up_waiting()
 
     def _switched_after_all(self, a: Assignment) -> bool:
@@ -191,6 +196,11 @@ class Draft:
         """Whether the device's document still names the release: what somebody else wrote over it is never touched."""
         report = self.snapshot.reports.get(a.device)
         return report is None or report.wanted_by_server == self._terms(a).digest or self.is_beside(a)
+
+    def asks_for_former(self, a: Assignment) -> bool:
+        """Whether the device's document names what it ran before."""
+        report = self.snapshot.reports.get(a.device)
+        return report is not None and a.previous is not None and report.wanted_by_server == a.previous.sha256
 
     def _give_back(self, a: Assignment) -> None:
         if not self.asks_for_release(a):
