@@ -159,21 +159,24 @@ class Carrier:
         now: datetime,
     ) -> None:
         """Write documents, and the gens that they got into the assignments."""
-        self._note_previous(row, snapshot, outcome)
+        previous = self._previous(row, snapshot, outcome)
+        for device in previous.keys() - outcome.documents.keys():
+            outcome.assignments[device] = replace(outcome.assignments[device], previous=previous[device])
         ones = {device: outcome.assignments.get(device) or known[device] for device in outcome.documents}
         changes = [_change(row, snapshot, ones[device], wish, now) for device, wish in outcome.documents.items()]
         gens = {signed.device: signed.gen for signed in self._fleet.set_models(changes)} if changes else {}
         for device, wish in outcome.documents.items():
             one, gen = ones[device], gens.get(device)
             if isinstance(wish, Offer):
-                outcome.assignments[device] = replace(one, gen=gen or one.gen)
+                ran = previous.get(device, one.previous)
+                outcome.assignments[device] = replace(one, gen=gen or one.gen, previous=ran)
             elif wish.is_rollback:
                 # who gets no document was taken out of the fleet, or given another release just now: nothing to wait for
                 done_at = one.back_done_at if gen is not None else now
                 outcome.assignments[device] = replace(one, back_gen=gen or one.gen + 1, back_done_at=done_at)
 
-    def _note_previous(self, row: Rollout, snapshot: Snapshot, outcome: _Outcome) -> None:
-        """Note what devices run that are offered the release (anew): what they would be rolled back to.
+    def _previous(self, row: Rollout, snapshot: Snapshot, outcome: _Outcome) -> dict[DeviceId, Bundle]:
+        """Return what devices run that are offered the release (anew): what they would be rolled back to.
 
         Where an offer may be recalled also of those that are new: a device that stays away may keep what its document asks for.
         """
@@ -183,17 +186,18 @@ class Carrier:
         new = outcome.new - adopted if snapshot.spec.pacing.recalls else set()
         asked = sorted(new | offered)
         if not asked:
-            return
+            return {}
         bad = {
             device: bundle.sha256
             for device in asked
             if (bundle := snapshot.bundles.get(outcome.assignments[device].stratum)) is not None
         }
         running = self._loader.running(asked, ModelName(row.model), bad)
-        for device, bundle in running.items():
-            if device not in outcome.new and bundle.sha256 == bad.get(device):
-                continue  # an earlier offer brought it there: what it ran before that is still the way back
-            outcome.assignments[device] = replace(outcome.assignments[device], previous=bundle)
+        # where an earlier offer brought the release already, what ran before that is still the way back
+        first = {device for device in asked if device in outcome.new or outcome.assignments[device].attempt <= 1}
+        return {
+            device: bundle for device, bundle in running.items() if device in first or bundle.sha256 != bad.get(device)
+        }
 
 
 def _change(row: Rollout, snapshot: Snapshot, one: Assignment, wish: Offer | GiveBack, now: datetime) -> ModelChange:

@@ -44,8 +44,8 @@ from edgefleet_server.rollout.model import (
 from edgefleet_server.rollout.shape import NO_WAY_BACK, Mode
 
 BATCH: Final = 200
-"""Documents that one tick signs for a rollout of up to 400 devices: a tick stays short, and the next one follows at once."""
-BATCH_SHARE: Final = 0.5
+"""Documents that one tick signs for a rollout of up to 2,000 devices: a tick stays short, and the next one follows at once."""
+BATCH_SHARE: Final = 0.1
 """Of a larger one a tick plans this share, since it looks at every device first; it is carried out in portions (`portions`)."""
 BACK_FACTOR: Final = 10
 """The way back is at least ten times as fast as the way there (fleet.md §5.4): a tick takes back so many times as it offers."""
@@ -99,6 +99,7 @@ class Draft:
         self.assignments = {a.device: a for a in snapshot.assignments}
         self.cells = {(c.stratum, c.stage): c for c in snapshot.cells}
         self.is_cut_short = False
+        self._modes = tuple(stage.shape.mode for stage in snapshot.spec.stages)
         self._known_terms: dict[tuple[ProfileName, int], Terms] = {}
         self.told = snapshot.code, snapshot.reason
         """Why the rollout is in its state, as of this tick."""
@@ -114,11 +115,12 @@ class Draft:
         for device, assignment in list(self.assignments.items()):
             report = self.snapshot.reports.get(device)
             patient = with_patience(assignment, self.snapshot.missed, self.now)
-            if patient != assignment:
+            if patient is not assignment:
                 self._note(patient)
             after, steps = hear(patient, report, self._terms(patient), self.now)
-            self.assignments[device] = after
-            self.effects += steps
+            if after is not assignment:
+                self.assignments[device] = after
+                self.effects += steps
 
     def _take_no_account_of_absence(self) -> None:
         """Count the time in which the server was away as none of the time that stages may go without a verdict."""
@@ -176,6 +178,11 @@ class Draft:
         self.is_cut_short |= len(todo) > BACK_FACTOR * self.batch
         for a in todo[: BACK_FACTOR * self.batch]:
             self._give_back(a)
+        for a in [a for a in self.assignments.values() if a.state is _S.UNREACHABLE and a.back_done_at is not None]:
+            if a.back_gen and self.asks_for_former(a) and self._switched_after_all(a):
+                self._note(
+                    replace(a, back_done_at=None)
+                )  # it had taken the release up all the same, and must be heard to be back
         self._give_up_waiting()
 
     def _switched_after_all(self, a: Assignment) -> bool:
@@ -189,6 +196,11 @@ class Draft:
         """Whether the device's document still names the release: what somebody else wrote over it is never touched."""
         report = self.snapshot.reports.get(a.device)
         return report is None or report.wanted_by_server == self._terms(a).digest or self.is_beside(a)
+
+    def asks_for_former(self, a: Assignment) -> bool:
+        """Whether the device's document names what it ran before."""
+        report = self.snapshot.reports.get(a.device)
+        return report is not None and a.previous is not None and report.wanted_by_server == a.previous.sha256
 
     def _give_back(self, a: Assignment) -> None:
         if not self.asks_for_release(a):
@@ -301,15 +313,12 @@ class Draft:
         return Lane(stratum, sorted(cells, key=lambda cell: cell.stage))
 
     def lane_assignments(self, cell: Cell) -> Iterator[Assignment]:
-        mode = self.mode(cell.stage)
-        return (
-            a
-            for a in self.assignments.values()
-            if a.stratum == cell.stratum and a.stage <= cell.stage and self.mode(a.stage) is mode
-        )
+        stages = {stage for stage in range(cell.stage + 1) if self.mode(stage) is self.mode(cell.stage)}
+        stratum = cell.stratum
+        return (a for a in self.assignments.values() if a.stratum == stratum and a.stage in stages)
 
     def mode(self, stage: int) -> Mode:
-        return self.snapshot.spec.stages[stage].shape.mode
+        return self._modes[stage]
 
     def count_open(self, cell: Cell) -> int:
         return sum(a.state in IN_FLIGHT or a.state is _S.ELIGIBLE for a in self.lane_assignments(cell))

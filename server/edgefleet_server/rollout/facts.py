@@ -29,27 +29,32 @@ OUTSIDE: Final = UNCOUNTED | {_S.INCOMPATIBLE}
 def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], now: datetime) -> Facts:
     """Return what a decision about a cell rests on. assignments: of the whole rollout, as they are now."""
     spec = snapshot.spec
-    everything = list(assignments)
     mode = spec.stages[cell.stage].shape.mode  # what runs beside a version says nothing of how it serves
-    everything = [a for a in everything if spec.stages[a.stage].shape.mode is mode]
-    lane = [a for a in everything if a.stratum == cell.stratum and a.stage <= cell.stage and not a.is_accepted]
-    healthy = [a for a in lane if a.state is _S.HEALTHY]
+    stages = {index for index, stage in enumerate(spec.stages) if stage.shape.mode is mode}
+    everything = [(a, is_failure(a), is_exposed(a)) for a in assignments if a.stage in stages]
+    lane = [one for one in everything if _is_in(cell, one[0]) and not one[0].is_accepted]
+    healthy = [a for a, _, _ in lane if a.state is _S.HEALTHY]
     soaked = sum(soak_end(snapshot, a, now) <= now for a in healthy)
-    failed = [a for a in lane if is_failure(a)]
-    exposed = sum(is_exposed(a) for a in lane)
+    failed = [a for a, has_failed, _ in lane if has_failed]
+    exposed = sum(is_out for _, _, is_out in lane)
+    states = Counter(a.state for a, _, _ in lane)
     counts = Counts(
-        members=sum(a.state not in UNCOUNTED for a in lane),
-        offered=sum(a.state in (_S.ELIGIBLE, _S.OFFERED) for a in lane),
+        members=len(lane) - sum(states[state] for state in UNCOUNTED),
+        offered=states[_S.ELIGIBLE] + states[_S.OFFERED],
         exposed=exposed,
         pending=exposed - soaked - len(failed),
         healthy=soaked,
         failed=len(failed),
-        unreachable=sum(a.state is _S.UNREACHABLE and not is_failure(a) for a in lane),
-        incompatible=sum(a.state is _S.INCOMPATIBLE for a in lane),
-        accepted=sum(a.is_accepted and a.stratum == cell.stratum for a in everything),
+        unreachable=sum(a.state is _S.UNREACHABLE and not has_failed for a, has_failed, _ in lane),
+        incompatible=states[_S.INCOMPATIBLE],
+        accepted=sum(a.is_accepted and a.stratum == cell.stratum for a, _, _ in everything),
     )
-    own = [a for a in lane if a.stage == cell.stage and (a.state not in OUTSIDE | {_S.UNREACHABLE} or is_failure(a))]
-    pool = [a for a in everything if not a.is_accepted]
+    own = [
+        is_out
+        for a, has_failed, is_out in lane
+        if a.stage == cell.stage and (has_failed or a.state not in OUTSIDE | {_S.UNREACHABLE})
+    ]
+    pool = [(has_failed, is_out) for a, has_failed, is_out in everything if not a.is_accepted]
     since = max(moment for moment in (cell.opened_at, cell.resumed_at, now - timedelta(days=3650)) if moment)
     return Facts(
         stage=cell.stage,
@@ -59,9 +64,9 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         failures=dict(sorted(Counter(_class_of(a) for a in failed).items())),
         soaking=len(healthy) - soaked,
         stage_members=len(own),
-        stage_tried=sum(is_exposed(a) for a in own),
-        pooled_exposed=sum(is_exposed(a) for a in pool),
-        pooled_failed=sum(is_failure(a) for a in pool),
+        stage_tried=sum(own),
+        pooled_exposed=sum(is_out for _, is_out in pool),
+        pooled_failed=sum(has_failed for has_failed, _ in pool),
         rule=rule_in(spec, cell.stage, cell.population, counts.members),
         max_failure=spec.gate.max_failure,
         promote_below=spec.gate.promote_below,
@@ -72,8 +77,12 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         inconclusive_after_s=spec.on_inconclusive.after.total_seconds(),
         inconclusive_do=spec.on_inconclusive.do,
         gates=facts_of_gates(spec.stages[cell.stage].gates, snapshot.answers.get((cell.stage, cell.stratum), {}), now),
-        quality=_quality(snapshot, cell, lane),
+        quality=_quality(snapshot, cell, (a for a, _, _ in lane)),
     )
+
+
+def _is_in(cell: Cell, a: Assignment) -> bool:
+    return a.stratum == cell.stratum and a.stage <= cell.stage
 
 
 def _quality(snapshot: Snapshot, cell: Cell, lane: Iterable[Assignment]) -> QualityFacts | None:

@@ -40,6 +40,8 @@ _S: Final = AssignmentState
 _E: Final = AssignmentEvent
 _DUE: Final = frozenset({_S.ELIGIBLE, _S.OFFERED})
 _OUT: Final = frozenset({_S.FAILED, _S.LOST, _S.UNREACHABLE})
+_MAY_BE_ABSENT: Final = _OUT | {_S.OFFERED}
+"""Where nothing is recalled, of all others nobody asks whether they are there."""
 _TRANSIENT: Final = frozenset(one.value for one in TRANSIENT)
 
 
@@ -61,9 +63,13 @@ class Paced(ShapedDraft):
         if self.state not in (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL):
             return
         self._give_time_after_absence()
+        retries, recalls = self.snapshot.spec.pacing.retries is not None, self.snapshot.spec.pacing.recalls
         for a in list(self.assignments.values()):
-            self._follow_up(a)
-            self._look_for_absent(self.assignments[a.device])
+            if retries:
+                self._follow_up(a)
+            now = self.assignments[a.device]
+            if recalls or now.state in _MAY_BE_ABSENT:
+                self._look_for_absent(now)
         failed = sum(self._is_news_of_failure(effect) for effect in self.effects)
         if failed and self.ledger.minutes:
             self.ledger.count_failures(failed)

@@ -26,7 +26,7 @@ def snapshot_of(devices: int) -> Snapshot:
     return Snapshot(RolloutId("r"), RolloutState.RUNNING, spec, "salt", bundles, members, (), ())
 
 
-@pytest.mark.parametrize(("devices", "signed"), [(50, 50), (300, BATCH), (10_000, int(10_000 * BATCH_SHARE))])
+@pytest.mark.parametrize(("devices", "signed"), [(50, 50), (1_000, BATCH), (10_000, int(10_000 * BATCH_SHARE))])
 def test_a_tick_signs_a_batch_and_the_next_follows_at_once(devices: int, signed: int) -> None:
     plan = plan_tick(snapshot_of(devices), START)
     assert sum(isinstance(effect, Offer) for effect in plan.effects) == signed

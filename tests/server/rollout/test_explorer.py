@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -99,6 +100,34 @@ def test_a_device_that_runs_it_and_is_not_named_is_noticed() -> None:
     ended = RolloutMoved(RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, "x", "it was bad")
     with pytest.raises(BrokenInvariantError, match="is not named"):
         explorer._carry(node, "tick", Plan((ended,), None))
+
+
+def test_who_was_out_of_reach_and_turns_out_to_run_it_is_waited_for() -> None:
+    """Found after a million states: its second offer was not taken up, and its first one went on all the while."""
+    explorer = Explorer(FLEETS[0])
+    node = node_of(explorer, RolloutState.ROLLING_BACK, StageState.FAILED, AssignmentState.UNREACHABLE)
+    (one,) = node.assignments
+    away = replace(
+        one,
+        attempt=2,
+        gen=4,
+        back_gen=5,
+        previous=explorer.old[0],
+        exposed_at=node.now,
+        back_at=node.now,
+        back_done_at=node.now,
+    )
+    said = replace(node.reports[0], phase=Phase.PROBATION, active_sha256=explorer.new[0].sha256, reported_gen=1)
+    document = replace(node.documents[0], gen=5)
+    node = replace(node, reports=(said,), assignments=(away,), documents=(document,))
+    after = dict(explorer.next(node))["tick"]
+    assert after.state is RolloutState.ROLLING_BACK
+    late = replace(after, now=after.now + timedelta(hours=1))
+    ended = dict(explorer.next(late))["tick"]
+    assert ended.state is RolloutState.ROLLBACK_INCOMPLETE
+    assert "d0" in ended.reason
+    back = replace(said, phase=Phase.COMMITTED, active_sha256=explorer.old[0].sha256, reported_gen=5)
+    assert dict(explorer.next(replace(after, reports=(back,))))["tick"].state is RolloutState.ROLLED_BACK
 
 
 def test_states_that_differ_in_counters_and_old_times_only_are_one() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from edgefleet_server.rollout.pace import MinuteNoted
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.portions import portions
 from tests.server.rollout.explorer import START
-from tests.server.rollout.fleet_sim import World
+from tests.server.rollout.fleet_sim import World, make_world
 from tests.server.rollout.test_batches import snapshot_of
 
 ALL = [{"name": "all", "size": {"percent": 100}, "soak": "1m"}]
@@ -109,3 +110,21 @@ def test_what_is_left_of_a_plan_waits_for_the_next_look_when_a_device_fails(
     engine.tick(is_woken=True)
     assert signed == [4, 4, 2]
     assert world.states(rollout) == {"offered": 10}
+
+
+def test_who_runs_the_release_already_and_is_offered_it_later_keeps_it_when_it_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portions, "__defaults__", (4,))
+    world = make_world(
+        f"sqlite:///{tmp_path / 'a.db'}", tmp_path / "a"
+    )  # unaudited: who keeps it got no document to go back by
+    world.enrol(10)
+    world.settle("1.1.0")
+    rollout = world.create(stages=[{"name": "all", "size": {"percent": 100}, "soak": "1h"}])
+    world.go_until(lambda: world.states(rollout) == {"healthy": 10})
+    world.service.abort(rollout, "ann", "no", rollback=True)
+    world.go_until_state(rollout, "rolled_back", "rollback_incomplete")
+    assert {device.running for device in world.devices.values()} == {"1.1.0"}
+    assert {world.wants(device) for device in world.devices.values()} == {"1.1.0"}
+    world.house.db.dispose()
