@@ -11,7 +11,9 @@ from edgefleet_server.dashboard.meters import evidence_share, interval
 FINITE = st.floats(-1e9, 1e9)
 
 
-@pytest.mark.parametrize(("e", "share"), [(0.0, 0), (0.5, 0), (1.0, 0), (10.0, 50), (100.0, 100), (1e30, 100), (math.inf, 100)])
+@pytest.mark.parametrize(
+    ("e", "share"), [(0.0, 0), (0.5, 0), (1.0, 0), (10.0, 50), (100.0, 100), (1e30, 100), (math.inf, 100)]
+)
 def test_evidence_goes_by_factors(e: float, share: float) -> None:
     assert evidence_share(e, 100.0) == share
 

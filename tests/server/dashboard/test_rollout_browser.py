@@ -35,7 +35,9 @@ def visited(fleet: Fleet, tmp_path: Path) -> Iterator[tuple[Fleet, str, Browser]
         yield fleet, url, made
 
 
-def signed_in(fleet: Fleet, url: str, made: Browser, *, width: int = 1280, dark: bool = False) -> tuple[Page, list[str]]:
+def signed_in(
+    fleet: Fleet, url: str, made: Browser, *, width: int = 1280, dark: bool = False
+) -> tuple[Page, list[str]]:
     """Return a page of an operator, and what its console complains about."""
     context = made.new_context(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
     page, problems = context.new_page(), list[str]()
@@ -51,7 +53,7 @@ def tab_to(page: Page, tag: str, named: str) -> None:
     for _ in range(MAX_TABS):
         page.keyboard.press("Tab")
         found, name, text = page.evaluate(FOCUSED)
-        if found == tag and (name == named or text == named):
+        if found == tag and named in (name, text):
             return
     raise AssertionError(f"no {tag} {named!r} comes by tabulator on {page.url}")
 

@@ -296,7 +296,9 @@ def test_failed_devices_are_told_by_reason_with_links(story: tuple[Fleet, str, s
 
 
 def _device(name: str, state: str, reason: str, error_class: str = "crash") -> RolloutDevice:
-    unknown: dict[str, Any] = dict.fromkeys(("offered_at", "exposed_at", "switched_at", "ended_at", "deadline", "phase"))
+    unknown: dict[str, Any] = dict.fromkeys(
+        ("offered_at", "exposed_at", "switched_at", "ended_at", "deadline", "phase")
+    )
     return RolloutDevice(
         device=name, profile=ORT, stage="canary", stratum=ORT, state=state, error_class=error_class, reason=reason, attempt=1,
         running="", online="online", is_joiner=False, is_accepted=False, is_back=False, **unknown,
