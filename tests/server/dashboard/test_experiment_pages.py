@@ -83,7 +83,7 @@ def test_a_shadow_shows_agreement_deltas_latency_and_drops(fleet: Fleet) -> None
         r"shadow agreement not judged: the spec asks nothing of it 0\.9[67]\d* 0\.\d+ and 0\.9\d+ .* 3 with a value",
         told,
     )
-    assert re.search(r"latency p95 ms .* (4[89]|5[012])(\.\d+)? % ", told)
+    assert re.search(r"latency p95 ms change in % .* \+(4[89]|5[012])(\.\d+)? % ", told)
 
 
 def test_a_split_compares_its_arms_device_by_device(fleet: Fleet) -> None:
@@ -93,7 +93,7 @@ def test_a_split_compares_its_arms_device_by_device(fleet: Fleet) -> None:
     assert "split (30 % of the requests)" in text_of(browser.get("/experiments?model=digits").text)
     told = part_of(browser.get(f"/experiments/{rollout}").text, "trial-split")
     assert re.search(r"digits@1.1.0 3 300 21 \( ?7.00 %\)", told)
-    assert re.search(r"inference error rate not judged: the spec asks nothing of it 0\.0[56]\d* ", told)
+    assert re.search(r"inference error rate change not judged: the spec asks nothing of it \+0\.0[56]\d* ", told)
     assert "3 with a value" in told
 
 

@@ -53,7 +53,7 @@ def tab_to(page: Page, tag: str, named: str) -> None:
     for _ in range(MAX_TABS):
         page.keyboard.press("Tab")
         found, name, text = page.evaluate(FOCUSED)
-        if found == tag and (name == named or text == named):
+        if found == tag and named in (name, text):
             return
     raise AssertionError(f"no {tag} {named!r} comes by tabulator on {page.url}")
 
