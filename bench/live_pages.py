@@ -179,8 +179,17 @@ def main() -> int:
         figures = measure(Path(folder), args)
     machine = {"cpus": os.cpu_count(), "load": [round(one, 1) for one in os.getloadavg()], "arch": platform.machine()}
     within = {name: figures[name] <= goal for name, goal in GOALS.items()}
-    whole = figures["in_the_browser"] == figures["words"] and figures["in_the_streams"] == figures["words"] * args.viewers
-    result = {"bench": "live_pages", **vars(args), "goals": GOALS, **figures, "within": within, "ok": whole and all(within.values())}
+    whole = (
+        figures["in_the_browser"] == figures["words"] and figures["in_the_streams"] == figures["words"] * args.viewers
+    )
+    result = {
+        "bench": "live_pages",
+        **vars(args),
+        "goals": GOALS,
+        **figures,
+        "within": within,
+        "ok": whole and all(within.values()),
+    }
     print(json.dumps(result | {"machine": machine}, indent=2))
     return 0
 

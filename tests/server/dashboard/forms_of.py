@@ -88,8 +88,10 @@ def send(browser: TestClient, one: PageForm, values: Mapping[str, str] | None = 
         name, _, text = button.partition("=")
         fields.append((name, text))
     if one.method == "get":
-        return browser.get(one.action, params=fields)
+        answer: Response = browser.get(one.action, params=fields)
+        return answer
     body: dict[str, list[str]] = {}
     for name, text in fields:
         body.setdefault(name, []).append(text)
-    return browser.post(one.action, data=body)
+    posted: Response = browser.post(one.action, data=body)
+    return posted
