@@ -74,7 +74,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(dashboard_routes.build_router(parts))
     _add_health_routes(app, parts)
     app.add_middleware(Idempotency, parts=parts)
-    app.add_middleware(Methods, api=app)
+    app.add_middleware(Methods)
     app.add_middleware(BodyLimit, limit_bytes=API_BODY_BYTES, unlimited=("PUT", f"{API_PREFIX}/blobs/"))
     app.add_middleware(
         GZipMiddleware, minimum_size=1024, compresslevel=5, exclude_content_types=_NEVER_SMALLER
