@@ -75,7 +75,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(dashboard_routes.build_router(parts))
     _add_health_routes(app, parts)
     app.add_middleware(Idempotency, parts=parts)
-    app.add_middleware(Methods, api=app)
+    app.add_middleware(Methods)
     app.add_middleware(
         BodyLimit, limit_bytes=API_BODY_BYTES, unlimited=[("PUT", f"{API_PREFIX}/blobs/"), ("PUT", UPLOADS)]
     )

@@ -25,6 +25,8 @@ REQUEST_ID_HEADER: Final = "x-request-id"
 _log = logging.getLogger(__name__)
 
 STATUS: Final[Mapping[str, int]] = {
+    "request.precondition_failed": 412,
+    "access.too_many_requests": 429,
     "access.no_token": 401,
     "access.bad_token": 401,
     "access.token_expired": 401,
@@ -32,7 +34,6 @@ STATUS: Final[Mapping[str, int]] = {
     "access.token_unknown": 404,
     "access.bad_token_request": 422,
     "access.too_many_logins": 429,
-    "access.too_many_requests": 429,
     "blob.digest_mismatch": 400,
     "blob.too_large": 413,
     "blob.unknown": 404,
@@ -54,7 +55,6 @@ STATUS: Final[Mapping[str, int]] = {
     "form.operation_unknown": 404,
     "form.unconfirmed": 422,
     "form.refused": 422,
-    "request.precondition_failed": 412,
     "fleet.failed": 500,
     "fleet.device_revoked": 409,
     "enroll.pending": 202,

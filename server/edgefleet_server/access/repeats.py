@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import sha256_hex
-from edgefleet_server.access import store
+from edgefleet_server.access import repeat_store
 from edgefleet_server.access.errors import AnswerLostError, KeyReusedError, StillRunningError
 from edgefleet_server.access.tables import RepeatRow
 from edgefleet_server.db import Database
@@ -72,10 +72,10 @@ class RepeatBook:
         """
         now = self._clock.now()
         with self._db.session() as session:
-            store.forget_repeat(session, asked.token_id, asked.key_sha256, before=now - KEPT)
-            if store.add_repeat(session, asked.token_id, asked.key_sha256, asked.request_sha256, now):
+            repeat_store.forget(session, asked.token_id, asked.key_sha256, before=now - KEPT)
+            if repeat_store.add(session, asked.token_id, asked.key_sha256, asked.request_sha256, now):
                 return None
-            row = store.find_repeat(session, asked.token_id, asked.key_sha256)
+            row = repeat_store.find(session, asked.token_id, asked.key_sha256)
         if row is None:  # it was freed just now
             raise StillRunningError("the first request with this key ended just now without being done")
         if row.request_sha256 != asked.request_sha256:
@@ -91,17 +91,17 @@ class RepeatBook:
         sealed = _sealed(asked, answer)
         kept = sealed if len(sealed) <= MAX_KEPT_BYTES else b""
         with self._db.session() as session:
-            store.fill_repeat(session, asked.token_id, asked.key_sha256, answer.status, kept)
+            repeat_store.fill(session, asked.token_id, asked.key_sha256, answer.status, kept)
 
     def free(self, asked: Asked) -> None:
         """Give a key back: its request was refused or failed."""
         with self._db.session() as session:
-            store.forget_repeat(session, asked.token_id, asked.key_sha256)
+            repeat_store.forget(session, asked.token_id, asked.key_sha256)
 
     def prune(self) -> int:
         """Forget answers that are older than KEPT; return how many. For the engine tick."""
         with self._db.session() as session:
-            return store.prune_repeats(session, self._clock.now() - KEPT, PRUNE_BATCH)
+            return repeat_store.prune(session, self._clock.now() - KEPT, PRUNE_BATCH)
 
 
 def _cipher(asked: Asked) -> AESGCM:
