@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
-
 from edgefleet_cli.errors import ApiError, BadAnswerError, NotLoggedInError, ServerUnreachableError
+
+# Without its own command line, which httpx then says is not installed: that would load rich.progress and pygments at each start.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+
+import httpx  # noqa: E402
 
 API = "/api/v1"
 PAGE_SIZE = 200

@@ -6,7 +6,6 @@ only), one for each server, token and list: the second TAB asks nobody. The file
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,6 +56,8 @@ def _names(session: Session, path: str, key: str) -> list[str]:
 
 def cache_file(server: str, token: str | None, path: str, key: str) -> Path:
     """Return where the names of one list are kept."""
+    import hashlib
+
     import platformdirs
 
     digest = hashlib.sha256("\0".join((server, token or "", path, key)).encode()).hexdigest()[:32]

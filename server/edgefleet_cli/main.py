@@ -70,7 +70,10 @@ def _invoke(arguments: list[str]) -> int:
     from edgefleet_cli.output import write_error
     from edgefleet_cli.tree import build
 
-    command: Any = build()
+    word = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    command: Any = build(word)
+    if word not in command.commands:
+        command = build()
     try:
         result = command.main(args=arguments, prog_name="edgectl", standalone_mode=False)
     except typer.Exit as stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Annotated, Any
 
@@ -47,8 +48,12 @@ Start with `edgectl demo`, or `edgectl login URL` for a server that runs already
 
 
 @cache
-def build() -> Any:
-    """Return the click command for all of `edgectl`; made once a process, which costs most of what a small command does."""
+def build(only: str | None = None) -> Any:
+    """Return the click command for all of `edgectl`, or with one word below it, as far as there is that word.
+
+    Made once a process. To make all of it costs most of what a small command does, so a command line that names its word first gets
+    that one alone.
+    """
     app = typer.Typer(
         name="edgectl",
         help=_HELP,
@@ -77,31 +82,40 @@ def build() -> Any:
         "config": config,
         "import": importing,
     }.items():
-        app.add_typer(module.app, name=name)
-    app.command("demo")(demo.demo)
-    app.command("login")(login.login)
-    app.command("whoami")(login.whoami)
-    app.command("logout")(login.logout)
-    app.command("publish")(publish.publish)
-    app.command("convert")(convert.convert)
-    app.command("deploy")(deploy.deploy)
-    app.command("sim")(sim.sim)
-    app.command("undo")(undo.undo)
-    app.command("dashboard")(dashboard.dashboard)
-    app.command("events")(event.events)
-    app.command("top")(top.top)
-    app.command("search")(search.search)
-    app.command("apply")(declare.apply)
-    app.command("diff")(declare.diff)
-    app.command("get")(declare.get)
-    app.command("export")(declare.export)
-    app.command("delete")(declare.delete)
-    app.command("doctor")(doctor.doctor)
-    app.command("version")(system.version)
-    app.command("completion")(system.completion)
+        if only in {None, name}:
+            app.add_typer(module.app, name=name)
+
+    def put(name: str) -> Callable[[Any], Any]:
+        return app.command(name) if only in {None, name} else _left_out
+
+    put("demo")(demo.demo)
+    put("login")(login.login)
+    put("whoami")(login.whoami)
+    put("logout")(login.logout)
+    put("publish")(publish.publish)
+    put("convert")(convert.convert)
+    put("deploy")(deploy.deploy)
+    put("sim")(sim.sim)
+    put("undo")(undo.undo)
+    put("dashboard")(dashboard.dashboard)
+    put("events")(event.events)
+    put("top")(top.top)
+    put("search")(search.search)
+    put("apply")(declare.apply)
+    put("diff")(declare.diff)
+    put("get")(declare.get)
+    put("export")(declare.export)
+    put("delete")(declare.delete)
+    put("doctor")(doctor.doctor)
+    put("version")(system.version)
+    put("completion")(system.completion)
     command = typer.main.get_command(app)
     attach_global_options(command)
     return command
+
+
+def _left_out(function: Any) -> Any:
+    return function
 
 
 def _root(

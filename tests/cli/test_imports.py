@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from tests.cli.conftest import Edgectl
+
 _HEAVY = (
     "edgefleet_server",
     "edgefleet_converters",
@@ -28,6 +30,19 @@ def _modules_after(code: str) -> set[str]:
 def test_building_the_whole_command_tree_imports_nothing_heavy() -> None:
     loaded = _modules_after("from edgefleet_cli.tree import build\nbuild()")
     assert not loaded & set(_HEAVY)
+
+
+def test_one_command_is_made_alone_and_asks_the_server_without_the_rest_of_httpx() -> None:
+    made = "from edgefleet_cli.tree import build\nassert list(build('device').commands) == ['device']\n"
+    loaded = _modules_after(made + "import edgefleet_cli.api_client")
+    assert "httpx" in loaded
+    assert not loaded & {"rich.progress", "pygments", "click", "numpy"}
+
+
+def test_a_word_that_is_no_command_is_refused_with_the_whole_tree(edgectl: Edgectl) -> None:
+    ran = edgectl("devise", "list")
+    assert ran.code == 2
+    assert "devise" in ran.told()[0]
 
 
 def test_the_light_version_imports_no_typer() -> None:
