@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,14 @@ app = typer.Typer(help="Models in an MLflow registry: look, follow an alias, wri
 
 Json = dict[str, Any]
 AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="mlflow:/NAME@ALIAS, or mlflow:/NAME/VERSION.")]
+
+
+class Supersede(StrEnum):
+    """What becomes of a rollout that is under way."""
+
+    QUEUE = "queue"
+    CANCEL_OLDER = "cancel-older"
+
 
 SHEET = Sheet(
     "versions",
@@ -57,6 +66,10 @@ def watch(  # noqa: PLR0913, PLR0917 - the flags of the command
     strategy: Annotated[
         str, typer.Option("--strategy", metavar="S", help="How each version is rolled out.")
     ] = "canary",
+    supersede: Annotated[
+        Supersede,
+        typer.Option("--supersede", help="Where a rollout to these devices is under way: wait, or cancel it."),
+    ] = Supersede.QUEUE,
     name: flags.OwnName = None,
     profile: flags.Profiles = None,
     calibration: flags.Calibration = None,
@@ -89,6 +102,7 @@ def watch(  # noqa: PLR0913, PLR0917 - the flags of the command
         address=wanted,
         selector=to,
         strategy=strategy,
+        supersede=supersede.value,
         name=name or wanted.release_name,
         mlflow_url=mlflow_url,
         request={

@@ -46,6 +46,7 @@ class Following:
     address: MlflowAddress
     selector: str
     strategy: str
+    supersede: str
     name: str
     mlflow_url: str | None
     request: dict[str, Any]
@@ -135,8 +136,11 @@ class Watcher:
         return True
 
     def _document(self, ref: str) -> Json:
+        """Return the rollout of a release: it waits for one that is under way to the same devices, whoever began that."""
         wanted = self._following
-        return from_flags(RolloutFlags(ref, wanted.selector, strategy=wanted.strategy))
+        document = from_flags(RolloutFlags(ref, wanted.selector, strategy=wanted.strategy))
+        document["spec"]["supersede"] = wanted.supersede
+        return document
 
     def _published(self, version: str) -> Json:
         """Return the release of a version, with its conversion over: what the server has already, else published now."""
