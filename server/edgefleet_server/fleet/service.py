@@ -384,12 +384,10 @@ class FleetService:
         with self._db.read() as session:
             return list(store.all_desired(session))
 
-    def desired_changed_since(
-        self, since: datetime, known: Mapping[DeviceId, int] | None = None
-    ) -> list[SignedDesired]:
-        """Return documents signed at or after `since`, by whichever process, that are newer than the gen `known` of the device."""
+    def desired_changed_since(self, since: datetime, known: Mapping[DeviceId, int]) -> list[SignedDesired]:
+        """Return documents signed at or after `since`, by whichever process, of a higher gen than is known of the device."""
         with self._db.read() as session:
-            return list(store.desired_changed_since(session, since, known or {}))
+            return list(store.desired_changed_since(session, since, known))
 
     def offered_to(self, device_id: DeviceId) -> list[OfferedBlob]:
         """Return what a device may pull: the bundles its document names, and their leaf indexes. Nothing when revoked."""

@@ -47,6 +47,9 @@ BATCH: Final = 200
 """Documents that one tick signs for a rollout of up to 2,000 devices: a tick stays short, and the next one follows at once."""
 BATCH_SHARE: Final = 0.1
 """Of a larger one a tick plans this share, since it looks at every device first; it is carried out in portions (`portions`)."""
+HUGE: Final = 20_000
+HUGE_SHARE: Final = 0.5
+"""Of one with more than HUGE devices: a look takes seconds of the processor there, and the way back is planned whole either way."""
 BACK_FACTOR: Final = 10
 """The way back is at least ten times as fast as the way there (fleet.md §5.4): a tick takes back so many times as it offers."""
 LOOK_AGAIN: Final = timedelta(seconds=2)
@@ -107,7 +110,8 @@ class Draft:
     @property
     def batch(self) -> int:
         """Documents that this tick may sign."""
-        return max(BATCH, int(max(len(self.snapshot.members), len(self.assignments)) * BATCH_SHARE))
+        devices = max(len(self.snapshot.members), len(self.assignments))
+        return max(BATCH, int(devices * (BATCH_SHARE if devices <= HUGE else HUGE_SHARE)))
 
     def listen(self) -> None:
         """Move assignments by what devices said and by deadlines."""

@@ -4,7 +4,7 @@ Nothing rests on it: whatever is not surely what the database holds is read anew
 - Assignments are written under the fence alone, and every claim and every command raises it by one. Who wrote them last with fence n
   and holds n + 1 now knows that nobody wrote in between.
 - Reports have marks (`OfferReader.marks`); only those whose mark differs are read.
-- Members are matched anew when three times the time has passed that matching took: a fleet of 100,000 must not be matched all the time.
+- Members are matched anew when nine times the time has passed that matching took, so that matching takes a tenth of the time at most.
 
 Thread-safe: what is kept is never changed, only replaced. At most MOST_KEPT assignments and as many reports are kept.
 """
@@ -19,7 +19,7 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.rollout.model import Assignment, Member, Report
 
 MOST_KEPT: Final = 250_000
-PATIENCE: Final = 3
+PATIENCE: Final = 9
 _Value = TypeVar("_Value")
 Mark = tuple[object, ...]
 

@@ -92,6 +92,23 @@ def test_deploying_again_signs_nothing(house: House) -> None:
     assert [event.kind for event in events] == ["desired", "enrolled"]
 
 
+def test_of_what_was_signed_only_news_is_read(house: House) -> None:
+    house.release("m@1", bundles={PROFILE: b"1"})
+    house.release("m@2", bundles={PROFILE: b"2"})
+    devices = [house.device() for _ in range(3)]
+    house.fleet.deploy(ReleaseRef.parse("m@1"), selector="", by="ann")
+    since = house.clock.now()
+    all_three = house.fleet.desired_changed_since(since, {})
+    assert {one.device for one in all_three} == {device.id for device in devices}
+    known = {one.device: one.gen for one in all_three}
+    assert house.fleet.desired_changed_since(since, known) == []
+    house.fleet.deploy(ReleaseRef.parse("m@2"), selector=f"id={devices[0].id}", by="ann")
+    (news,) = house.fleet.desired_changed_since(since, known)
+    assert (news.device, news.gen) == (devices[0].id, known[devices[0].id] + 1)
+    house.clock.turn(seconds=1)
+    assert house.fleet.desired_changed_since(house.clock.now(), {}) == []
+
+
 def test_another_model_stays(house: House) -> None:
     device = house.device()
     for name in ("digits@1.0.0", "faces@2.0.0"):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
-from edgefleet_server.rollout.draft import BATCH, BATCH_SHARE
+from edgefleet_server.rollout.draft import BATCH, BATCH_SHARE, HUGE
 from edgefleet_server.rollout.model import Member, Offer, RolloutState, Snapshot
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.spec import parse_spec
@@ -26,7 +26,9 @@ def snapshot_of(devices: int) -> Snapshot:
     return Snapshot(RolloutId("r"), RolloutState.RUNNING, spec, "salt", bundles, members, (), ())
 
 
-@pytest.mark.parametrize(("devices", "signed"), [(50, 50), (1_000, BATCH), (10_000, int(10_000 * BATCH_SHARE))])
+@pytest.mark.parametrize(
+    ("devices", "signed"), [(50, 50), (1_000, BATCH), (10_000, int(10_000 * BATCH_SHARE)), (HUGE + 2, HUGE // 2 + 1)]
+)
 def test_a_tick_signs_a_batch_and_the_next_follows_at_once(devices: int, signed: int) -> None:
     plan = plan_tick(snapshot_of(devices), START)
     assert sum(isinstance(effect, Offer) for effect in plan.effects) == signed

@@ -33,13 +33,13 @@ def test_the_least_used_is_given_up_first() -> None:
     assert list(memory._written._kept) == ["b"]
 
 
-def test_members_are_good_for_three_times_what_matching_took() -> None:
+def test_members_are_good_for_nine_times_what_matching_took() -> None:
     clock = TurnedClock(START)
     memory = Memory(clock)
     began_s = memory.now_s()
     clock.turn(seconds=2)
     memory.match("r", (), began_s)
-    clock.turn(seconds=5)
+    clock.turn(seconds=17)
     assert memory.members("r") == ()
     clock.turn(seconds=2)
     assert memory.members("r") is None
