@@ -111,6 +111,11 @@ class Selector:
         """Return whether every requirement holds for a device with these facts, in these groups."""
         return all(requirement.holds(facts, groups) for requirement in self.requirements)
 
+    def exactly(self, key: str) -> frozenset[str] | None:
+        """Return the values that `key` must have one of, or None when any is possible: for a query's index."""
+        wanted = [set(r.values) for r in self.requirements if r.key == key and r.operator in _EXACT]
+        return frozenset(set.intersection(*wanted)) if wanted else None
+
     def asks_for_models(self) -> bool:
         """Return whether a requirement is on `model.<name>`."""
         return any(requirement.key.startswith(MODEL_PREFIX) for requirement in self.requirements)
@@ -132,7 +137,8 @@ class Selector:
         return ",".join(str(requirement) for requirement in self.requirements)
 
 
-_NAMING: Final = (Operator.EQUALS, Operator.IN, Operator.NOT_EQUALS, Operator.NOT_IN)
+_EXACT: Final = (Operator.EQUALS, Operator.IN)
+_NAMING: Final = (*_EXACT, Operator.NOT_EQUALS, Operator.NOT_IN)
 
 
 def parse_selector(text: str) -> Selector:
