@@ -140,7 +140,8 @@ class Selector:
         return ",".join(str(requirement) for requirement in self.requirements)
 
 
-_NAMING: Final = (Operator.EQUALS, Operator.IN, Operator.NOT_EQUALS, Operator.NOT_IN)
+_EXACT: Final = (Operator.EQUALS, Operator.IN)
+_NAMING: Final = (*_EXACT, Operator.NOT_EQUALS, Operator.NOT_IN)
 
 
 def parse_selector(text: str) -> Selector:

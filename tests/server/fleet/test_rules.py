@@ -161,6 +161,14 @@ def test_any_text_is_a_selector_or_a_clear_error(text: str, facts: dict[str, str
     assert parse_selector(str(selector)) == selector
 
 
+@given(SELECTORS, DEVICES)
+def test_the_index_of_a_query_never_loses_a_match(selector: Selector, facts: dict[str, str]) -> None:
+    for key in ("env", "tier"):
+        values = selector.exactly(key)
+        if values is not None and selector.matches(facts):
+            assert facts.get(key) in values
+
+
 def test_facts_beat_labels() -> None:
     labels = {"env": "prod", "profile": "lie", "model.digits": "lie"}
     device = DeviceFacts(
