@@ -87,9 +87,12 @@ def send(browser: TestClient, one: PageForm, values: Mapping[str, str] | None = 
     if button:
         name, _, text = button.partition("=")
         fields.append((name, text))
+    answer: Response
     if one.method == "get":
-        return browser.get(one.action, params=fields)
+        answer = browser.get(one.action, params=fields)
+        return answer
     body: dict[str, list[str]] = {}
     for name, text in fields:
         body.setdefault(name, []).append(text)
-    return browser.post(one.action, data=body)
+    answer = browser.post(one.action, data=body)
+    return answer
