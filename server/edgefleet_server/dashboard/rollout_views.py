@@ -10,6 +10,7 @@ from edgefleet_server.dashboard.rollout_draft import OWN, command_of, strategy_o
 from edgefleet_server.dashboard.views import ACTIVE, Bar, EventLine, StageLine, bar_of, event_line
 from edgefleet_server.fleet.views import FleetReader
 from edgefleet_server.paging import encode_cursor
+from edgefleet_server.rollout.failing import FailedDevice
 from edgefleet_server.rollout.quality_view import MetricView
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.shape_views import ApprovalView
@@ -21,12 +22,11 @@ PAGE_ROLLOUTS: Final = 20
 PAGE_DEVICES: Final = 50
 PAGE_DECISIONS: Final = 25
 TIMELINE_EVENTS: Final = 50
-MAX_BAD_DEVICES: Final = 500
-"""Of each state in which the release failed; more are counted, not named."""
+MAX_BAD_DEVICES: Final = 5000
+"""Failed devices that are told by reason; of more the rest is left out, and that is said."""
 SHOWN_OF_A_REASON: Final = 8
 PERSON_STATES: Final = ("awaiting_approval", "paused")
 """States that only a person ends."""
-BAD: Final = ("failed", "rolled_back", "lost", "regressed")
 COMPARED: Final = frozenset({"non_inferior_rel", "non_inferior_abs"})
 _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
 
@@ -239,13 +239,10 @@ class RolloutPages:
         return RolloutLine(rollout, is_active, stages, waits)
 
     def _failures(self, rollout: RolloutView) -> tuple[list[FailureGroup], bool]:
-        counts = rollout.counts
-        if not counts.failed and not counts.rolled_back:
+        if not rollout.counts.failed:
             return [], False
-        pages = [self._reader.device_page(rollout.id, state=state, limit=MAX_BAD_DEVICES) for state in BAD]
-        return failure_groups(one for found, _ in pages for one in found), any(
-            total > len(found) for found, total in pages
-        )
+        found, total = self._rollouts.failures.failed(rollout.id, limit=MAX_BAD_DEVICES)
+        return failure_groups(found), total > len(found)
 
     def _devices(self, rollout_id: str, chosen: DeviceFilter) -> DevicePart:
         found, total = self._reader.device_page(
@@ -267,12 +264,10 @@ class RolloutPages:
 # ---- pure
 
 
-def failure_groups(devices: Iterable[RolloutDevice]) -> list[FailureGroup]:
+def failure_groups(devices: Iterable[FailedDevice]) -> list[FailureGroup]:
     """Return devices by why the release failed on them, the most frequent reason first. Numbers in a reason do not tell reasons apart."""
     groups: dict[tuple[str, str, str], FailureGroup] = {}
     for one in devices:
-        if one.state == "rolled_back" and not one.error_class:
-            continue  # the server took it back: no failure of the device
         key = (one.state, one.error_class, _NUMBER.sub("#", one.reason))
         known = groups.get(key) or FailureGroup(one.state, one.error_class, one.reason, 0, ())
         named = (*known.devices, one.device)[:SHOWN_OF_A_REASON]

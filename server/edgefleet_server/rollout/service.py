@@ -24,7 +24,11 @@ from edgefleet_server.rollout.costing import cost_of
 from edgefleet_server.rollout.errors import IllegalStateError, LintError, ReasonNeededError
 from edgefleet_server.rollout.experimenting import ExperimentReader
 from edgefleet_server.rollout.facts import UNCOUNTED
+<<<<<<< HEAD
 from edgefleet_server.rollout.finding import RolloutFinder
+=======
+from edgefleet_server.rollout.failing import FailureReader
+>>>>>>> w-uiroll
 from edgefleet_server.rollout.loading import Loader
 from edgefleet_server.rollout.machines import (
     IllegalTransitionError,
@@ -72,6 +76,7 @@ class RolloutService:
         self.measurer = Measurer(telemetry)
         self.carrier = Carrier(fleet, self.loader)
         self.reader = RolloutReader(db, fleet, clock, self.loader)
+        self.failures = FailureReader(db)
         self.experiments = ExperimentReader(db, self.loader, telemetry)
         self._undoer = Undoer(fleet, registry, self.loader)
         self._wakers: list[Callable[[], None]] = []

@@ -15,8 +15,9 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server import bulk
 from edgefleet_server.rollout.errors import RolloutUnknownError
-from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
+from edgefleet_server.rollout.machines import FAILED_STATES, ROLLOUT_ACTIVE
 from edgefleet_server.rollout.model import Assignment, Bundle, Cell, StageState, Strength, VerdictKind
+from edgefleet_server.rollout.pace import OFFLINE
 from edgefleet_server.rollout.tables import Rollout, RolloutAssignment, RolloutCell, RolloutDecision, RolloutMember
 
 LEASE: Final = timedelta(seconds=12)
@@ -133,6 +134,38 @@ def _ways_back(digests: Collection[str]) -> Any:
         .join(Rollout, col(Rollout.id) == col(RolloutAssignment.rollout_id))
         .where(col(Rollout.state).in_(sorted(ROLLOUT_ACTIVE)), previous.in_(sorted(digests)))
         .distinct()
+    )
+
+
+# ---- what failed
+
+
+def failed(session: Session, rollout_id: str, limit: int) -> list[tuple[str, str, str, str]]:
+    """Return (device, state, error class, reason) where the release failed, in order of device: as `facts.is_failure` says."""
+    row = _ASSIGNMENT.c
+    statement = select(row.device_id, row.state, row.error_class, row.reason).where(*_is_failure(rollout_id))
+    return [
+        (device, state, kind, why)
+        for device, state, kind, why in session.execute(statement.order_by(row.device_id).limit(limit))
+    ]
+
+
+def count_failed(session: Session, rollout_id: str) -> int:
+    """Return on how many devices the release failed."""
+    statement = select(func.count()).select_from(_ASSIGNMENT).where(*_is_failure(rollout_id))
+    return int(session.execute(statement).scalar_one())
+
+
+def _is_failure(rollout_id: str) -> tuple[Any, ...]:
+    row = _ASSIGNMENT.c
+    by_itself = sorted(state.value for state in FAILED_STATES if state is not AssignmentState.ROLLED_BACK)
+    return (
+        row.rollout_id == rollout_id,
+        or_(
+            row.state.in_(by_itself),
+            (row.state == AssignmentState.ROLLED_BACK.value) & (row.error_class != ""),
+            (row.state == AssignmentState.UNREACHABLE.value) & (row.error_class == OFFLINE),
+        ),
     )
 
 

@@ -13,7 +13,7 @@ from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.rollout_views import failure_groups
-from edgefleet_server.rollout.views import RolloutDevice
+from edgefleet_server.rollout.failing import FailedDevice
 from tests.server.dashboard.fleet import LITERT, ORT, STAGES, Device, Fleet, follow, staged
 from tests.server.dashboard.forms_of import form, forms, send
 from tests.server.dashboard.test_pages import part_of, text_of
@@ -295,21 +295,9 @@ def test_failed_devices_are_told_by_reason_with_links(story: tuple[Fleet, str, s
     assert f'href="/devices/{device}"' in page
 
 
-def _device(name: str, state: str, reason: str, error_class: str = "crash") -> RolloutDevice:
-    unknown: dict[str, Any] = dict.fromkeys(
-        ("offered_at", "exposed_at", "switched_at", "ended_at", "deadline", "phase")
-    )
-    return RolloutDevice(
-        device=name, profile=ORT, stage="canary", stratum=ORT, state=state, error_class=error_class, reason=reason, attempt=1,
-        running="", online="online", is_joiner=False, is_accepted=False, is_back=False, **unknown,
-    )  # fmt: skip
-
-
 def test_reasons_that_differ_in_a_number_only_are_one_reason() -> None:
-    found = failure_groups(
-        [_device(f"d{n}", "rolled_back", f"crashed {n} times in 5.{n} s") for n in range(12)]
-        + [_device("x", "failed", "no space", "disk"), _device("y", "rolled_back", "taken back", "")]
-    )
+    crashes = [FailedDevice(f"d{n}", "rolled_back", "crash", f"crashed {n} times in 5.{n} s") for n in range(12)]
+    found = failure_groups([*crashes, FailedDevice("x", "failed", "disk", "no space")])
     assert [(one.count, one.error_class, one.reason, len(one.devices)) for one in found] == [
         (12, "crash", "crashed 0 times in 5.0 s", 8),
         (1, "disk", "no space", 1),

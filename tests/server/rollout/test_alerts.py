@@ -100,6 +100,15 @@ def test_a_labelled_alert_pauses_its_rollout_once_and_resolved_resumes_nothing(a
     assert any_world.view(rollout).state == "paused"
     other = alert(edgefleet_rollout=rollout, fingerprint="beef")
     assert monitor.send(path, other) == [("not_possible", rollout)]
+    deeds = monitor.parts.alerts.deeds(limit=2)
+    assert {(one.receiver, one.rollout) for one in deeds} == {("main", rollout)}
+    assert len(deeds) == 2
+    told = {(one.outcome, one.starts_at, one.fingerprint) for one in monitor.parts.alerts.deeds(limit=9)}
+    assert told == {
+        ("acted", "2026-11-25T12:00:00Z", "c0ffee"),
+        ("acted", "2026-11-25T13:00:00Z", "c0ffee"),
+        ("not_possible", "2026-11-25T12:00:00Z", "beef"),
+    }
 
 
 def test_an_alert_rolls_back_where_the_receiver_says_so(world: World) -> None:

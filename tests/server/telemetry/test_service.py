@@ -128,3 +128,21 @@ def test_each_seq_counts_once_in_any_order(house: House, seqs: list[int]) -> Non
     for seq in seqs:
         house.telemetry.ingest([batch(window(1), seq=seq, boot=f"b{before}")])
     assert house.telemetry.windows("d-abc", None, 1)[1] - before == len(set(seqs))
+
+
+def test_devices_of_a_lane_are_those_that_sent_it_of_these_bundles_since_then(house: House) -> None:
+    def beside(device: str, seq: int, *, sha: str = SHA, lane: str = "candidate") -> Telemetry:
+        made = Window(
+            t0=1_764_000_000, length_s=60, model="digits", lane=lane, sha256=sha, version="1.1.0", n=1, latency=[]
+        )
+        return batch(made, device=device, seq=seq)
+
+    house.telemetry.ingest([beside("d-old", 1)])
+    house.clock.turn(minutes=1)
+    since = house.clock.now()
+    house.telemetry.ingest([beside("d-b", 1), beside("d-b", 2), beside("d-a", 1), beside("d-other", 1, sha="b" * 64)])
+    house.telemetry.ingest([beside("d-serving", 1, lane="active")])
+    found = house.telemetry.devices_of_lane([SHA], "candidate", since, limit=9)
+    assert found == ["d-a", "d-b"]
+    assert house.telemetry.devices_of_lane([SHA], "candidate", since, limit=1) == ["d-a"]
+    assert house.telemetry.devices_of_lane([], "candidate", since, limit=9) == []

@@ -1,0 +1,38 @@
+"""The devices on which a release failed are those that the rules count as failed, on each kind of database."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+from sqlalchemy import insert
+
+from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout import store
+from edgefleet_server.rollout.facts import is_failure
+from edgefleet_server.rollout.failing import FailureReader
+from edgefleet_server.rollout.pace import OFFLINE
+from edgefleet_server.rollout.tables import RolloutAssignment
+from tests.server.rollout.fleet_sim import World
+
+
+def test_failures_are_what_the_rules_call_so(any_world: World) -> None:
+    rollout = "r-x"
+    rows: list[dict[str, Any]] = [
+        {
+            "rollout_id": rollout, "device_id": f"d-{n:03d}", "stage": 0, "stratum": "p", "state": state.value, "error_class": kind,
+            "reason": f"because of {kind}", "attempt": 1, "gen": 1, "is_joiner": False, "is_accepted": False, "back_gen": 0,
+            "retries": 0, "unanswered_s": 0.0,
+        }
+        for n, (state, kind) in enumerate(product(AssignmentState, ("", "crash", OFFLINE)))
+    ]  # fmt: skip
+    with any_world.house.db.session() as session:
+        session.execute(insert(RolloutAssignment.__table__), rows)  # type: ignore[attr-defined]
+    with any_world.house.db.read() as session:
+        wanted = [one.device for one in store.assignments(session, rollout) if is_failure(one)]
+    reader = FailureReader(any_world.house.db)
+    found, total = reader.failed(rollout, limit=1000)
+    assert [one.device for one in found] == wanted
+    assert total == len(wanted) > 5
+    assert reader.failed(rollout, limit=2) == (found[:2], total)
+    assert reader.failed("r-none", limit=2) == ([], 0)
