@@ -228,3 +228,28 @@ def test_hostile_names_are_written_not_run(fleet: Fleet) -> None:
     text = page(fleet, "/models/digits/1.0.0")
     assert "<script>window" not in text
     assert "&lt;script&gt;" in text
+
+
+def test_an_alias_is_set_moved_and_removed_by_forms(fleet: Fleet) -> None:
+    paths = fleet.house.app.openapi()["paths"]
+    if "/api/v1/models/{name}/aliases/{alias}" not in paths:
+        pytest.skip("this API has no aliases")
+    for version in ("1.0.0", "1.1.0"):
+        shelve(fleet, f"digits@{version}", ORT)
+    browser = fleet.browser(Role.PUBLISHER)
+    assert 'action="/do/set_alias"' in browser.get("/models/digits").text
+    for version in ("1.0.0", "1.1.0"):
+        answer = do(
+            browser, "set_alias", path__name="digits", path__alias="prod", body__version=version, next="/models/digits"
+        )
+        assert answer.status_code == 303, answer.text  # type: ignore[attr-defined]
+        told = part_of(browser.get("/models/digits").text, "aliases")
+        assert f"@prod stands for {version}" in told
+    assert "@prod" in part_of(browser.get("/models/digits").text, "versions")
+    assert "@prod" in part_of(browser.get("/models/digits/1.1.0").text, "head")
+    assert "@prod" in part_of(browser.get("/models").text, "models")
+    gone = do(
+        browser, "remove_alias", path__name="digits", path__alias="prod", next="/models/digits", confirm_word="prod", confirm="prod"
+    )  # fmt: skip
+    assert gone.status_code == 303  # type: ignore[attr-defined]
+    assert "None yet" in part_of(browser.get("/models/digits").text, "aliases")
