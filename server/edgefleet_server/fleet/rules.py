@@ -47,9 +47,6 @@ class Operator(StrEnum):
     LESS = "<"
 
 
-_EXACT: Final = (Operator.EQUALS, Operator.IN)
-
-
 @dataclass(frozen=True)
 class Requirement:
     """One condition on one key."""

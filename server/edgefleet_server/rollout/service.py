@@ -24,11 +24,8 @@ from edgefleet_server.rollout.costing import cost_of
 from edgefleet_server.rollout.errors import IllegalStateError, LintError, ReasonNeededError
 from edgefleet_server.rollout.experimenting import ExperimentReader
 from edgefleet_server.rollout.facts import UNCOUNTED
-<<<<<<< HEAD
-from edgefleet_server.rollout.finding import RolloutFinder
-=======
 from edgefleet_server.rollout.failing import FailureReader
->>>>>>> w-uiroll
+from edgefleet_server.rollout.finding import RolloutFinder
 from edgefleet_server.rollout.loading import Loader
 from edgefleet_server.rollout.machines import (
     IllegalTransitionError,

@@ -89,19 +89,10 @@ def send(browser: TestClient, one: PageForm, values: Mapping[str, str] | None = 
         fields.append((name, text))
     answer: Response
     if one.method == "get":
-<<<<<<< HEAD
-        answer: Response = browser.get(one.action, params=fields)
-=======
         answer = browser.get(one.action, params=fields)
->>>>>>> w-uiroll
         return answer
     body: dict[str, list[str]] = {}
     for name, text in fields:
         body.setdefault(name, []).append(text)
-<<<<<<< HEAD
-    posted: Response = browser.post(one.action, data=body)
-    return posted
-=======
     answer = browser.post(one.action, data=body)
     return answer
->>>>>>> w-uiroll
