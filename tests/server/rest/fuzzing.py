@@ -29,8 +29,8 @@ TAKEN: Final = ["2xx", "401", "403", "404", "409", "412", "413", "416", "422", "
 CONFIG: Final = """
 request-timeout = 30
 hooks = "tests.server.rest.fuzz_checks"
-[checks.max_response_time]
-enabled = false
+[checks]
+max_response_time = 300.0
 [checks.positive_data_acceptance]
 expected-statuses = {taken}
 [[operations]]
