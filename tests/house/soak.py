@@ -99,7 +99,7 @@ SOAKS: dict[str, Soak] = {
         "a lease of a download, taken by one of three engines at once on PostgreSQL",
     ),
     "rest-fuzz": Soak(
-        "tests.server.rest.fuzzing", 100, "a random request of schemathesis to each operation of the API", 5
+        "tests.server.rest.fuzzing", 100, "a random request of schemathesis to each operation of the API", 1
     ),
     "rollout-montecarlo": Soak(
         "tests.server.rollout.montecarlo", 10_000, "releases that fail on so many devices, judged report by report"

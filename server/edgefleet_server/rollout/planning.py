@@ -60,7 +60,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class StratumView:
+class PlannedStratum:
     """One stratum: how many devices match, and the target of their bundle (None: the release has none for them)."""
 
     stratum: str
@@ -118,7 +118,7 @@ class PlanView:
     matched: int
     ok: bool
     findings: tuple[Finding, ...]
-    strata: tuple[StratumView, ...]
+    strata: tuple[PlannedStratum, ...]
     stages: tuple[PlannedStage, ...]
     excluded: tuple[ExcludedDevice, ...]
     cost: PlanCost = NO_COST
@@ -157,7 +157,7 @@ def plan(
         ok=all(finding.level != "error" for finding in findings),
         findings=findings,
         strata=tuple(
-            StratumView(name, len(groups[name]), bundle.target if (bundle := targets[name]) is not None else None)
+            PlannedStratum(name, len(groups[name]), bundle.target if (bundle := targets[name]) is not None else None)
             for name in sorted(groups)
         ),
         stages=tuple(_stage_view(spec, index, strata) for index in range(len(spec.stages))),

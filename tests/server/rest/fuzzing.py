@@ -5,7 +5,8 @@ well as their absence. Three things are told to it:
 
 - A request that keeps its schema may be refused for what it means (422 `fleet.bad_selector`), for a tag of another time (412), for a
   range beyond the end (416) or for its size (413). That it is not refused by the schema itself is a check of ours (`fuzz_checks`).
-- Streams are asked to end at once.
+- A blob is refused (400) when its bytes are not those of its name, which nobody hits by chance.
+- Streams are asked to end at once, and nothing is held to a time: the machine may be busy.
 - `revoke_token` is left out: it would find the token that everything is asked with, and every check after that would pass on 401.
 """
 
@@ -25,14 +26,16 @@ from tests.server.dashboard.serving import served
 
 LEFT_OUT: Final = ("revoke_token",)
 TAKEN: Final = ["2xx", "401", "403", "404", "409", "412", "413", "416", "422", "429"]
-IN_CI: Final = 5
-"""Random requests an operation that the suite sends, besides those of the coverage phase."""
-
 CONFIG: Final = """
 request-timeout = 30
 hooks = "tests.server.rest.fuzz_checks"
+[checks]
+max_response_time = 300.0
 [checks.positive_data_acceptance]
 expected-statuses = {taken}
+[[operations]]
+include-operation-id = "put_blob"
+checks.positive_data_acceptance.expected-statuses = {taken_of_blobs}
 [parameters]
 "query.max_s" = 0
 "query.wait_s" = 0
@@ -111,7 +114,12 @@ def _config(names: Mapping[str, Sequence[Any]]) -> str:
     keys = {parameter: parameter.replace(".", "_") for parameter in names}
     bindings = (f'"{name}" = {{ dictionary = "{key}", probability = 0.5 }}' for name, key in keys.items())
     dictionaries = (f"[dictionaries.{key}]\nvalues = {json.dumps(names[name])}" for name, key in keys.items())
-    return CONFIG.format(taken=json.dumps(TAKEN), bindings="\n".join(bindings), dictionaries="\n".join(dictionaries))
+    return CONFIG.format(
+        taken=json.dumps(TAKEN),
+        taken_of_blobs=json.dumps([*TAKEN, "400"]),
+        bindings="\n".join(bindings),
+        dictionaries="\n".join(dictionaries),
+    )
 
 
 def main(n: int, seed: int) -> dict[str, Any]:

@@ -79,9 +79,9 @@ BREAKS = {
         {"name": "site", "in": "query", "required": True, "schema": {"type": "string"}}
     ),
     "it does not answer 201": lambda d: op(d, "post", "/groups")["responses"].pop("201"),
-    "answer.selector: the field is gone": lambda d: schema(d, "Group")["properties"].pop("selector"),
-    "answer.name: it may be missing now": lambda d: schema(d, "Group")["required"].remove("name"),
-    "answer.devices: it may be null now": lambda d: schema(d, "Group")["properties"].update(
+    ".selector: the field is gone": lambda d: schema(d, "Group")["properties"].pop("selector"),
+    ".name: it may be missing now": lambda d: schema(d, "Group")["required"].remove("name"),
+    ".devices: it may be null now": lambda d: schema(d, "Group")["properties"].update(
         devices={"anyOf": [{"type": "integer"}, {"type": "null"}]}
     ),
     "body.name: the field is gone": lambda d: schema(d, "GroupIn")["properties"].pop("name"),
