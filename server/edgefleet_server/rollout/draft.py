@@ -171,8 +171,9 @@ class Draft:
         """Write the former release back where a stratum failed (or everywhere, when the rollout goes back)."""
         failed = {lane.stratum for lane in self.lanes() if self._is_going_back(lane)}
         for a in list(self.assignments.values()):
-            if a.stratum in failed and a.state is _S.ELIGIBLE and self._switched_after_all(a):
-                late = moved(a, _E.ACK, self.now, exposed_at=self.now, back_gen=a.gen + 1, back_at=self.now)
+            if a.stratum in failed and a.state is _S.ELIGIBLE and self._may_have_switched(a):
+                exposed_at = a.exposed_at or self.now
+                late = moved(a, _E.ACK, self.now, exposed_at=exposed_at, back_gen=a.gen + 1, back_at=self.now)
                 self.move(late, a)  # what it goes back to stands in its document since the offer was withdrawn
             elif a.stratum in failed and a.state is _S.ELIGIBLE:
                 self.end_candidate(a)
@@ -186,7 +187,7 @@ class Draft:
             if a.back_gen and self.asks_for_former(a) and self._switched_after_all(a):
                 self._note(
                     replace(a, back_done_at=None)
-                )  # it had taken the release up all the same, and must be heard to be back
+                )  # it took the release up all the same: it must be heard to be back
         self._give_up_waiting()
 
     def _switched_after_all(self, a: Assignment) -> bool:
@@ -195,6 +196,16 @@ class Draft:
         before = "" if a.previous is None else a.previous.sha256
         digest = self._terms(a).digest
         return a.gen > 0 and digest != before and report is not None and report.active_sha256 == digest
+
+    def _may_have_switched(self, a: Assignment) -> bool:
+        """Whether a device whose offer was withdrawn runs the release, or may come to: it took the offer up, and nothing since."""
+        report = self.snapshot.reports.get(a.device)
+        goes_on = a.exposed_at is not None and report is not None and report.reported_gen == a.gen > 0
+        return self._switched_after_all(a) or (goes_on and self.asks_for_former(a) and self._is_new_to(a))
+
+    def _is_new_to(self, a: Assignment) -> bool:
+        before = "" if a.previous is None else a.previous.sha256
+        return self.mode(a.stage) is Mode.ACTIVE and self._terms(a).digest != before
 
     def asks_for_release(self, a: Assignment) -> bool:
         """Whether the device's document still names the release: what somebody else wrote over it is never touched."""

@@ -130,6 +130,23 @@ def test_who_was_out_of_reach_and_turns_out_to_run_it_is_waited_for() -> None:
     assert dict(explorer.next(replace(after, reports=(back,))))["tick"].state is RolloutState.ROLLED_BACK
 
 
+def test_who_took_an_offer_up_and_was_not_heard_to_know_of_its_withdrawal_is_waited_for() -> None:
+    """Found after a million states: it went on with what was withdrawn, and had switched when the rollout was over."""
+    explorer = Explorer(FLEETS[0])
+    node = node_of(explorer, RolloutState.ROLLING_BACK, StageState.FAILED, AssignmentState.ELIGIBLE)
+    (one,) = node.assignments
+    withdrawn = replace(one, gen=1, previous=explorer.old[0], exposed_at=node.now)
+    said = replace(node.reports[0], phase=Phase.DOWNLOADING, reported_gen=1, wanted_sha256=explorer.new[0].sha256)
+    document = replace(node.documents[0], gen=2)
+    node = replace(node, reports=(said,), assignments=(withdrawn,), documents=(document,))
+    after = dict(explorer.next(node))["tick"]
+    assert after.state is RolloutState.ROLLING_BACK
+    back = replace(said, phase=Phase.COMMITTED, reported_gen=2)
+    assert dict(explorer.next(replace(after, reports=(back,))))["tick"].state is RolloutState.ROLLED_BACK
+    knows = replace(node, reports=(replace(back, wanted_sha256=""),))
+    assert dict(explorer.next(knows))["tick"].state is RolloutState.ROLLED_BACK, "who knows of it needs no waiting for"
+
+
 def test_states_that_differ_in_counters_and_old_times_only_are_one() -> None:
     explorer = Explorer(FLEETS[0])
     node = node_of(explorer, RUNNING, OPEN, AssignmentState.OFFERED)
