@@ -29,11 +29,6 @@ def matching(session: Session, selector: rules.Selector) -> Iterator[DeviceFacts
         yield replace(device, groups=inside) if inside else device
 
 
-def condition(session: Session, selector: rules.Selector) -> conditions.Condition:
-    """Return what a selector says in SQL. Raises BadSelectorError for an unknown group."""
-    return conditions.matching(selector, asked_groups(session, selector))
-
-
 def labels_of(session: Session, ids: Sequence[DeviceId]) -> Iterator[tuple[DeviceId, Mapping[str, str]]]:
     """Yield these devices with their labels; unknown ones are left out."""
     for start in range(0, len(ids), store.IN_CHUNK):

@@ -55,16 +55,6 @@ def known_device(session: Session, device_id: str, *, lock: bool = False) -> Fle
     return row
 
 
-def devices_page(
-    session: Session, condition: ColumnElement[bool], after: str | None, limit: int
-) -> Sequence[FleetDevice]:
-    """Return device rows that a condition holds for, in order of id."""
-    ids = select(col(FleetDevice.id)).where(condition).order_by(col(FleetDevice.id)).limit(limit)
-    if after is not None:
-        ids = ids.where(col(FleetDevice.id) > after)
-    return devices_in_order(session, list(session.execute(ids).scalars()))
-
-
 def devices_in_order(session: Session, ids: Sequence[str]) -> Sequence[FleetDevice]:
     """Return the rows of these devices in the order of `ids`: databases may order texts otherwise than Python."""
     rows = {row.id: row for row in devices_by_id(session, ids)}

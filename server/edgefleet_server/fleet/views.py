@@ -16,7 +16,7 @@ from edgefleet_protocol.desired import ModelDesired
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, parse_target_path
 from edgefleet_server.db import Database
-from edgefleet_server.fleet import list_store, rules, selecting, store
+from edgefleet_server.fleet import list_store, looking, rules, selecting, store
 from edgefleet_server.fleet.happenings import EventFeed, EventView, event_view
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus, EventFilter
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetModelState
@@ -196,9 +196,9 @@ class FleetReader:
         """Return up to `limit` + 1 matching devices after an id, and how many match. Raises BadSelectorError."""
         parsed = rules.parse_selector(selector)
         with self._db.read() as session:
-            wanted = selecting.condition(session, parsed)
-            rows = store.devices_page(session, wanted, after, limit + 1)
-            return device_views(session, rows), store.count_devices(session, wanted)
+            found = looking.look(session, parsed, selecting.asked_groups(session, parsed))
+            rows = store.devices_in_order(session, looking.ids(session, found, after, limit + 1))
+            return device_views(session, rows), looking.count(session, found)
 
     def release_devices(self, ref: ReleaseRef) -> list[ReleaseDevice]:
         """Return the devices that run a release or should, in order of id."""

@@ -16,6 +16,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.alerting.model import AlertAction
 from edgefleet_server.dashboard.fleet_views import PAGE_DEVICES
 from edgefleet_server.dashboard.live_parts import live_parts
+from edgefleet_server.dashboard.operations import Operations
 from edgefleet_server.fleet.model import TaskOrder
 from tests.server.dashboard.fleet import LITERT, NONFINITE, ORT, Fleet, follow, staged
 from tests.server.dashboard.test_pages import text_of
@@ -271,6 +272,21 @@ def test_many_are_restarted_by_one_form(fleet: Fleet) -> None:
     assert done.status_code == 303, done.text
     kinds = [[task.kind for task in fleet.parts.fleet.tasks.tasks(one.id)] for one in devices]
     assert kinds == [["restart"], ["restart"], []]
+
+
+def test_many_are_labelled_by_one_form(fleet: Fleet) -> None:
+    if "label_devices" not in {one.id for one in Operations(fleet.house.app.openapi())}:
+        pytest.skip("this server cannot label many devices yet")
+    inside, outside = (
+        fleet.device("cam0", ORT, {"site": "hall", "old": "1"}),
+        fleet.device("cam1", ORT, {"site": "yard"}),
+    )
+    browser = fleet.browser(Role.OPERATOR)
+    page = browser.get("/fleet/bulk", params={"do": "label", "selector": "site=hall"}).text
+    done = send(browser, "label_devices", form_of(page, "label_devices") | {"body.labels": "line=4\nold-"})
+    assert done.status_code == 303, done.text
+    assert fleet.parts.fleet.reader.device(inside.id).labels == {"site": "hall", "line": "4"}
+    assert fleet.parts.fleet.reader.device(outside.id).labels == {"site": "yard"}
 
 
 # ---- one device

@@ -114,7 +114,7 @@ def test_sql_finds_whom_the_rules_match(filled: Database, selector: Selector, by
     with filled.read() as session, pytest.MonkeyPatch.context() as patched:
         patched.setattr(looking, "MANY", many)
         found = list(selecting.matching(session, selector))
-        condition = selecting.condition(session, selector)
+        condition = conditions.matching(selector, selecting.asked_groups(session, selector))
         counted = store.count_devices(session, condition)
         probed = looking.look(session, selector, selecting.asked_groups(session, selector), by_id=by_id)
         ids = list(session.execute(probed.select(probed.own)).scalars())
