@@ -269,15 +269,16 @@ class RolloutReader:
         """Return devices of a rollout in order of id, and how many there are. Raises RolloutUnknownError."""
         with self._db.read() as session:
             row = store.rollout(session, rollout_id)
-            names = [one.name for one in parse_spec(row.spec).stages]
+            snapshot = self._loader.standing(session, row, is_whole=True)
+            names = [one.name for one in snapshot.spec.stages]
             found = [
                 one
-                for one in store.assignments(session, rollout_id)
+                for one in snapshot.assignments
                 if (state is None or one.state.value == state)
                 and (stage is None or stage in (names[one.stage], str(one.stage)))
             ]
             rest = [one for one in found if after is None or one.device > after]
-            return self._devices(session, row, names, rest[:limit]), len(found)
+            return self._devices(row, snapshot, names, rest[:limit]), len(found)
 
     def decisions(self, rollout_id: str, *, before: int | None = None, limit: int = 200) -> list[DecisionView]:
         """Return decisions, newest first, each made again from its evidence. Raises RolloutUnknownError."""
@@ -332,9 +333,8 @@ class RolloutReader:
         )
 
     def _devices(
-        self, session: Session, row: Rollout, names: Sequence[str], chosen: Sequence[Assignment]
+        self, row: Rollout, snapshot: Snapshot, names: Sequence[str], chosen: Sequence[Assignment]
     ) -> list[RolloutDevice]:
-        snapshot = self._loader.standing(session, row, is_whole=True)
         waits = device_waits(snapshot, self._clock.now()) if snapshot.state in ROLLOUT_ACTIVE else {}
         ids: list[DeviceId] = [one.device for one in chosen]
         said = self._fleet.reports_of(ids, ModelName(row.model))

@@ -132,6 +132,45 @@ def test_no_experiment_names_the_next_command_and_a_plain_rollout_is_none(fleet:
     assert "has no stage beside what serves" in answer.text
 
 
+# ---- the quality gate on the page of a rollout
+
+
+def test_a_quality_gate_shows_value_bounds_and_threshold(fleet: Fleet) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        fleet.release(f"digits@{version}", ORT)
+    devices = [fleet.device(f"cam{n}") for n in range(20)]
+    fleet.parts.fleet.deploy(ReleaseRef.parse("digits@1.0.0"), selector="", device=None, dry_run=False, by="ann")
+    for device in devices:
+        device.report(Phase.COMMITTED)
+    quality = {"control": "none", "metrics": [{"name": "latency_p95_ms", "max": 50}]}
+    stage = {**REST, "name": "all", "promote": "all_healthy"}
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=[stage], gates={"quality": quality})
+    path, browser = f"/rollouts/{rollout}", fleet.browser(Role.VIEWER)
+    told = part_of(browser.get(path).text, "stages")
+    assert "latency p95 ms no data" in told
+    assert "at most 50 ms" in told
+    for device in devices:
+        device.report(Phase.COMMITTED)
+    fleet.tick(seconds=2)
+    begin, digest = fleet.house.clock.now(), fleet.digests[target_path("digits", "1.1.0", ORT)]  # type: ignore[arg-type]
+    window = Window(
+        t0=int(begin.timestamp()), length_s=60, model="digits", lane="active", sha256=digest, version="1.1.0", n=100,
+        latency=latency(30),
+    )  # fmt: skip
+    for device in devices:
+        device.seq += 1
+        message = Telemetry(device=device.id, boot_id="b1", seq=device.seq, ts=window.t0 * 1000, windows=[window])
+        fleet.parts.telemetry.ingest([message])
+    fleet.tick(seconds=7300)
+    fleet.tick(seconds=2)
+    page = browser.get(path).text
+    told = part_of(page, "stages")
+    assert re.search(r"latency p95 ms pass .* 3[23]\.\d+ ms \d+\.\d+ and 4\d\.\d+ ms", told), told
+    assert "20 with a value" in told
+    assert '<svg class="span"' in page
+    assert fleet.parts.rollout.reader.rollout(rollout).state == "finished"
+
+
 # ---- alerts
 
 
