@@ -18,6 +18,7 @@ from edgefleet_server.dashboard import (
     device_pages,
     enrolment_pages,
     experiment_pages,
+    finding_pages,
     fleet_pages,
     page,
     publishing_pages,
@@ -45,6 +46,7 @@ AREAS = (
     registry_pages,
     audit_pages,
     settings_pages,
+    finding_pages,
 )
 Posted = Annotated[Form, Depends(form_of)]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]

@@ -206,7 +206,7 @@ def test_a_receiver_is_made_once_shown_used_and_removed(fleet: Fleet) -> None:
 
 
 def test_alerts_are_an_operators_to_see_and_an_admins_to_change(fleet: Fleet) -> None:
-    assert fleet.browser(Role.VIEWER).get("/alerts").status_code == 303
+    assert fleet.browser(Role.VIEWER).get("/alerts").status_code == 403
     page = fleet.browser(Role.OPERATOR).get("/alerts").text
     assert [one.action for one in forms(page) if one.action.startswith("/do/")] == []
     assert "Make it: needs the role admin" in text_of(page)

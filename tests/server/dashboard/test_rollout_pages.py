@@ -340,7 +340,7 @@ def test_an_undo_is_shown_before_it_is_done(fleet: Fleet) -> None:
     for _ in range(3):
         follow(fleet, devices)
     assert state_of(fleet, rollout) == "finished"
-    assert fleet.browser(Role.VIEWER).get("/rollouts/undo?name=digits").status_code == 303
+    assert fleet.browser(Role.VIEWER).get("/rollouts/undo?name=digits").status_code == 403
     browser = fleet.browser(Role.OPERATOR)
     assert "/rollouts/undo?name=digits" in browser.get(f"/rollouts/{rollout}").text
     page = browser.get("/rollouts/undo?name=digits").text
