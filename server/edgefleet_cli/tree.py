@@ -47,6 +47,27 @@ _HELP = """Ship ML models to edge devices: publish, deploy, watch.
 Start with `edgectl demo`, or `edgectl login URL` for a server that runs already."""
 
 
+_GROUPS: dict[str, Any] = {
+    "server": server,
+    "context": context,
+    "model": model,
+    "release": release,
+    "rollout": rollout,
+    "device": device,
+    "group": group,
+    "profile": profile,
+    "token": token,
+    "capture-key": capture_key,
+    "tool": tool,
+    "webhook": webhook,
+    "alert-receiver": alert_receiver,
+    "fleet": event,
+    "audit": audit,
+    "config": config,
+    "import": importing,
+}
+
+
 @cache
 def build(only: str | None = None) -> Any:
     """Return the click command for all of `edgectl`, or with one word below it, as far as there is that word.
@@ -63,25 +84,7 @@ def build(only: str | None = None) -> Any:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback()(_root)
-    for name, module in {
-        "server": server,
-        "context": context,
-        "model": model,
-        "release": release,
-        "rollout": rollout,
-        "device": device,
-        "group": group,
-        "profile": profile,
-        "token": token,
-        "capture-key": capture_key,
-        "tool": tool,
-        "webhook": webhook,
-        "alert-receiver": alert_receiver,
-        "fleet": event,
-        "audit": audit,
-        "config": config,
-        "import": importing,
-    }.items():
+    for name, module in _GROUPS.items():
         if only in {None, name}:
             app.add_typer(module.app, name=name)
 
