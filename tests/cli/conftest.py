@@ -105,10 +105,9 @@ def expired_token(create: Callable[..., str]) -> str:
     return create("--name", "short", "--role", "viewer", "--ttl", "1m")
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`edgectl server init` and `start`, on free ports, with the embedded broker; stopped at the end."""
-    folder = tmp_path_factory.mktemp("server")
+@contextlib.contextmanager
+def a_server(folder: Path) -> Iterator[Server]:
+    """Yield `edgectl server init` and `start` in a folder, on free ports, with the embedded broker; stopped at the end."""
     data = folder / "data"
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("EDGECTL_", "EDGEFLEET_"))}
     environment["EDGECTL_CONFIG"] = str(folder / "edgectl.json")
@@ -146,6 +145,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all files; none of their tests enrols a device. A file that does has a fixture of this name of its own."""
+    with a_server(tmp_path_factory.mktemp("server")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from tests.cli.ci_templates import ACTION, TEMPLATE, clean_environ, run_action, run_job
-from tests.cli.conftest import Edgectl, Server
+from tests.cli.conftest import Edgectl, Server, a_server
 from tests.cli.enrolled import enrolled
 from tests.converters.graphs import classifier
 from tests.house.tree import ROOT
@@ -20,6 +21,13 @@ from tests.support.tool_environments import CHECK_JSONSCHEMA, environment
 
 PROFILE = "generic-x86_64-ort"
 HAS_DIFF = (ROOT / "server" / "edgefleet_cli" / "commands" / "diff.py").exists()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of this file's own: the devices that it enrols would be in the way of others."""
+    with a_server(tmp_path_factory.mktemp("server")) as made:
+        yield made
 
 
 @pytest.fixture

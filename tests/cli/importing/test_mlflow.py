@@ -7,13 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Edgectl, Server
+from tests.cli.conftest import Edgectl, Server, a_server
 from tests.cli.enrolled import enrolled
 from tests.cli.importing.mlflow_server import MlflowServer, mlflow_server
 from tests.converters.graphs import classifier
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(1800)]
 FLAGS = ("--profile", "generic-x86_64-ort", "--precision", "fp32")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of this file's own: the devices that it enrols would be in the way of others."""
+    with a_server(tmp_path_factory.mktemp("server")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
