@@ -20,7 +20,6 @@ from tests.support.receivers import Got, receiving
 from tests.support.tool_environments import CHECK_JSONSCHEMA, environment
 
 PROFILE = "generic-x86_64-ort"
-HAS_DIFF = (ROOT / "server" / "edgefleet_cli" / "commands" / "diff.py").exists()
 
 
 @pytest.fixture(scope="module")
@@ -111,25 +110,28 @@ def test_the_jobs_publish_and_roll_out(edgectl: Edgectl, admin: Server, checkout
     assert nobody.steps["script"] == 2
 
 
-@pytest.mark.skipif(not HAS_DIFF, reason="edgectl diff is not there yet")
 def test_a_difference_becomes_a_comment_that_is_written_anew(admin: Server, checkout: Path) -> None:
     (checkout / "fleet.yaml").write_text(
         "apiVersion: edgefleet/v1\nkind: Group\nmetadata: {name: ci-lab}\nspec: {selector: site=lab}\n"
     )
     comments: list[dict[str, Any]] = []
+    written: list[str] = []
 
     def answer(got: Got) -> tuple[int, dict[str, str], bytes]:
         if got.body:
-            comments.append({"id": len(comments) + 1, "body": got.json["body"]})
-        return 200, {}, json.dumps(comments[:1]).encode()
+            written.append(got.path.rsplit("/issues/", 1)[1])
+            comments[:] = [{"id": 77, "body": got.json["body"]}]
+        return 200, {}, json.dumps(comments).encode()
 
     with receiving(answer) as receiver:
         environ = {**clean_environ(checkout), "GITHUB_API_URL": receiver.url.removesuffix("/hook")}
         github = {"event_name": "pull_request", "event.pull_request.number": "5", "token": "t"}
         wanted = inputs(admin, diff="fleet.yaml", github_token="t")
-        ran = run_action(checkout, wanted, github, environ)
-    assert ran.is_good, ran.printed
+        for _push in range(2):
+            ran = run_action(checkout, wanted, github, environ)
+            assert ran.is_good, ran.printed
     assert ran.outputs["diff"]["changed"] == "true"
+    assert written == ["5/comments", "comments/77"]
     assert "ci-lab" in comments[0]["body"]
 
 

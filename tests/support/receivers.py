@@ -73,6 +73,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
+    do_GET = do_POST
+    do_PATCH = do_POST
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - name of the standard library
         """Stay silent."""
 
