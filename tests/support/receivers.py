@@ -73,8 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    do_GET = do_POST
-    do_PATCH = do_POST
+    do_GET = do_POST  # noqa: N815 - names of the standard library
+    do_PATCH = do_POST  # noqa: N815
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - name of the standard library
         """Stay silent."""
