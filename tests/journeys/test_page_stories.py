@@ -1,4 +1,6 @@
-"""What people do with the pages, in a real Chromium, at a live server with real agents: find a failure, roll out, approve, compare.
+"""What people do with the pages, in a real Chromium, at a live server with real agents: find a failure, roll out, compare.
+
+Fifty devices are approved in `test_approval`.
 
 Clicks are counted where a story promises few of them. Nothing may appear in the browser's console. Each story leaves pictures in
 `build/screenshots`.
@@ -7,14 +9,11 @@ Clicks are counted where a story promises few of them. Nothing may appear in the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from edgefleet_agent.enroll import enroll
 from tests.agent.field import eventually
 from tests.house.tree import ROOT
 from tests.journeys.fleet import ALL, Fleet, bundle, enrolled, nan_bundle, show_nan
@@ -97,6 +96,7 @@ def desk(road: Road) -> Iterator[Desk]:
         context = chromium.new_context(viewport={"width": 1280, "height": 900})
         made = Desk(road, context.new_page())
         yield made
+        made.page.goto("about:blank")  # ends its stream: a context with an open one may be slow to close
         context.close()
     assert made.said == []
 
@@ -180,29 +180,6 @@ def test_the_same_by_keyboard_alone(fleet: Fleet, desk: Desk) -> None:
     fleet.run(base)
 
 
-def test_fifty_devices_are_approved_at_once(road: Road, desk: Desk, tmp_path: Path) -> None:
-    before = len(_devices(road))
-    token = road.edgectl("device", "enroll", "--approval", "--uses", "50", "--label", "site=crowd")["tokens"][0][
-        "token"
-    ]
-    with ThreadPoolExecutor(50) as pool:
-        asking = [pool.submit(enroll, token, tmp_path / f"d{number}") for number in range(50)]
-        assert eventually(lambda: len(road.edgectl("device", "pending")["items"]) == 50, PATIENCE_S, 0.5)
-        desk.open("/enrolment")
-        page = desk.page
-        expect(page.locator("main")).to_contain_text("50 devices wait")
-        desk.shot("fifty-wait")
-        ticks = page.locator("input[name='body.ids']")
-        assert ticks.count() == 50
-        page.locator("#tick-all").locator("input").check()
-        page.get_by_role("button", name="Let the ticked ones in").click()
-        expect(page.locator("main")).to_contain_text("No device waits")
-        for one in asking:
-            one.result(60 * PATIENCE)
-    assert len(_devices(road)) == before + 50
-    desk.shot("fifty-are-in")
-
-
 def test_two_versions_are_compared(fleet: Fleet, desk: Desk) -> None:
     fleet.base("pair")
     fleet.publish("pair@1.1.0", bundle("pair", "1.1.0", pad=4096))
@@ -219,12 +196,6 @@ def test_two_versions_are_compared(fleet: Fleet, desk: Desk) -> None:
     assert "1.1.0" in text
     assert "generic-x86_64-ort" in text
     desk.shot("two-versions-compared")
-
-
-def _devices(road: Road) -> list[dict[str, Any]]:
-    with road.server.client() as client:
-        items: list[dict[str, Any]] = client.get("/api/v1/devices", params={"limit": 200}).json()["items"]
-    return items
 
 
 def _exposed(desk: Desk, fleet: Fleet) -> Iterator[Any]:
