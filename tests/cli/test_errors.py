@@ -127,12 +127,6 @@ def test_a_shape_or_value_that_cannot_be_read(edgectl: Edgectl, tmp_path: Path, 
     assert wanted in ran.told()[0]
 
 
-def test_addresses_that_come_later_say_not_yet(edgectl: Edgectl) -> None:
-    ran = edgectl("publish", "s3://bucket/m.onnx", *_IDENTITY)
-    assert ran.code == 2
-    assert "yet" in ran.told()[0]
-
-
 @pytest.mark.parametrize(
     ("model", "wanted"),
     [("absent.onnx", "there is no file"), ("notes.txt", "not a model file"), ("empty", "is empty")],

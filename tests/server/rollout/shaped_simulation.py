@@ -257,8 +257,8 @@ class ShapedWorld(World):
             done = all(c.state in (StageState.PASSED, StageState.SKIPPED) for c in lane)
             self._check(done, f"stage {cell.stage} of {cell.stratum} left pending before the one before it passed")
             same = [c.cut for c in lane if shapes[c.stage].match == shapes[cell.stage].match]
-            failed_unopened = cell.cut == 0 and bool(cell.code)
-            self._check(failed_unopened or cell.cut >= max(same, default=0), "a cut fell")
+            self._check(cell.cut >= max(same, default=0), "a cut fell")
+            failed_unopened = (cell.cut == 0 and bool(cell.code)) or cell.code not in {"", "opened"}
             asked = shapes[cell.stage].approval
             self._check(asked is None or bool(cell.approved_by) or failed_unopened, "opened without its approval")
         elif stored.state is not StageState.PENDING:
