@@ -154,8 +154,8 @@ def test_the_servers_way_back_costs_no_byte(site: Site, agent: Agent, probation_
 def test_a_version_that_became_slow_goes_back(site: Site, agent: Agent) -> None:
     with_proven_first(site, agent, EDGEFLEET_AGENT_SLOW_LIMIT_MIN_N="20")
     ask(agent, *[GOOD] * 20)
-    # eight million numbers made and added up for each answer
-    offer(agent, publish(site, "1.1.0", bundle_bytes(crash_onnx(200), version="1.1.0")))
+    # 27 million numbers made and added up for each answer: slow on a fast machine too, where eight million are not
+    offer(agent, publish(site, "1.1.0", bundle_bytes(crash_onnx(300), version="1.1.0")))
     agent.wait("probation", "1.1.0")
     # the last words of the worker before came with its drain; they are on the disk before it matters
     assert eventually(lambda: sum(agent.record().before.latency[1:]) == 20)
