@@ -98,7 +98,7 @@ class Row:
 
 
 def kinds() -> list[type[EdgefleetError]]:
-    """Return every error class of our packages; imports all modules that can be imported here."""
+    """Return every error class of our packages, by module and name; imports all modules that can be imported here."""
     for name in PACKAGES:
         package = importlib.import_module(name)
         for module in pkgutil.walk_packages(package.__path__, f"{name}."):
@@ -110,7 +110,8 @@ def kinds() -> list[type[EdgefleetError]]:
     found: list[type[EdgefleetError]] = [EdgefleetError]
     for kind in found:
         found += [one for one in kind.__subclasses__() if one not in found]
-    return [one for one in found if one.__module__.partition(".")[0] in PACKAGES]
+    ours = [one for one in found if one.__module__.partition(".")[0] in PACKAGES]
+    return sorted(ours, key=lambda one: (one.__module__, one.__qualname__))  # not the order in which they happened to be imported
 
 
 def is_group(kind: type[EdgefleetError], raised: frozenset[str]) -> bool:

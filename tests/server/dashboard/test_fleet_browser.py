@@ -71,7 +71,7 @@ def test_a_search_leads_to_the_device_by_keyboard_alone(visit: Visit) -> None:
 
 
 def test_charts_are_drawn_and_drawn_on_when_figures_come(visit: Visit) -> None:
-    measure(visit.fleet, visit.fleet.by_id[visit.failed], 1)
+    measure(visit.fleet, visit.fleet.by_id[visit.failed], 1, ago=120)
     tab = visit.page(f"/devices/{visit.failed}")
     tab.wait_for_selector(".plot canvas")
     titles = tab.eval_on_selector_all(
@@ -79,7 +79,7 @@ def test_charts_are_drawn_and_drawn_on_when_figures_come(visit: Visit) -> None:
     )
     assert {"latency-0", "requests-0", "memory", "temperature"} <= set(titles)
     before = _figures(tab)
-    measure(visit.fleet, visit.fleet.by_id[visit.failed], 2)
+    measure(visit.fleet, visit.fleet.by_id[visit.failed], 2, ago=60)
     visit.fleet.by_id[visit.failed].connect(on=False)
     for _ in range(300):
         if _figures(tab) != before:
@@ -115,14 +115,14 @@ def test_ticks_stay_while_news_come_in(visit: Visit) -> None:
     tab.close()
 
 
-def measure(fleet: Fleet, device: Device, seq: int) -> None:
-    """Let a device send one window with figures of its own."""
+def measure(fleet: Fleet, device: Device, seq: int, *, ago: int) -> None:
+    """Let a device send one window, begun `ago` seconds before, with figures of its own."""
     sketch = LatencySketch()
     for n in range(50):
         sketch.add(0.003 + n / 10_000)
     ts = int(fleet.house.clock.now().timestamp())
     window = Window(
-        t0=ts,
+        t0=ts - ago,
         length_s=60,
         model="digits",
         lane="active",
