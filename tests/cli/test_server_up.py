@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
 import tomllib
 from collections.abc import Iterator
@@ -52,3 +53,12 @@ def test_a_server_that_cannot_start_says_why(edgectl: Edgectl, folder: Path) -> 
     ran = edgectl("server", "up", "--data", folder, "--port", "0", "--device-port", "0", "--broker", "mqtts://")
     assert ran.code != 0
     assert "mqtts" in ran.err
+
+
+def test_a_taken_port_is_named(edgectl: Edgectl, folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        ran = edgectl("server", "up", "--data", folder, "--port", str(port), "--device-port", "0", "--broker", "embedded")
+    assert ran.code != 0
+    assert str(port) in ran.err
+    assert "in use" in ran.err

@@ -32,8 +32,13 @@ from tests.house.tree import ROOT
 RUNNABLE = [page for page in pages() if any(block.kind != "skip" for block in shell_blocks(page))]
 STARTS_A_SERVER = [p for p in RUNNABLE if needs_server(p) or any(b.kind == "background" for b in shell_blocks(p))]
 PAGE_S = 240
-OF_PAGES = {"EDGEFLEET_AGENT_INFER_PORT": "0"}
-"""Pages run side by side: no agent of one may want the port of another's."""
+OF_PAGES = {
+    "EDGEFLEET_AGENT_INFER_PORT": "0",
+    "EDGEFLEET_SERVER_API_PORT": "0",
+    "EDGEFLEET_SERVER_DEVICE_PORT": "0",
+    "EDGEFLEET_SERVER_BROKER_PORT": "0",
+}
+"""Pages run side by side: no agent or server of one may want the port of another's."""
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ STOP_S: Final = 30.0
 _POLL_S: Final = 0.1
 _MQTTS: Final = 8883
 _LOG: Final = "server.log"
+_ERROR: Final = "error: "
 _TAIL_BYTES: Final = 4000
 Json = dict[str, Any]
 
@@ -230,7 +231,8 @@ def _last_words(log: Path) -> str:
         lines = log.read_bytes()[-_TAIL_BYTES:].decode("utf-8", "replace").strip().splitlines()
     except OSError:
         lines = []
-    return lines[-1] if lines else "it wrote nothing"
+    said = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    return (said or lines or ["it wrote nothing"])[-1]
 
 
 def _flag(name: str, value: str | int | None) -> list[str]:
