@@ -58,7 +58,9 @@ def test_a_server_that_cannot_start_says_why(edgectl: Edgectl, folder: Path) -> 
 def test_a_taken_port_is_named(edgectl: Edgectl, folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        ran = edgectl("server", "up", "--data", folder, "--port", str(port), "--device-port", "0", "--broker", "embedded")
+        ran = edgectl(
+            "server", "up", "--data", folder, "--port", str(port), "--device-port", "0", "--broker", "embedded"
+        )
     assert ran.code != 0
     assert str(port) in ran.err
     assert "in use" in ran.err
