@@ -35,8 +35,8 @@ _numbers = itertools.count(1)
 class WorkerOptions:
     """What all workers of this device share. memory_bytes: 0 = no limit. steady_s: who served this long starts its back-off anew.
 
-    gentle: the priority of a start beside another that serves the same model (`worker.gentle`). start_s: from its start a worker is ready within this
-    time. golden_s: it answers a golden vector within this time.
+    gentle: the priority of a start beside another that serves the same model (`worker.gentle`). start_s: from its start a worker is
+    ready within this time. golden_s: it answers a golden vector within this time.
     """
 
     listener_fds: tuple[int, ...]
