@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from edgefleet_agent.worker.gentle import IDLE, LOW, NICE, gently, priority_of
-from tests.agent.worker.conftest import Rig
+from tests.agent.worker.conftest import WAIT_S, Rig
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 
 
@@ -86,9 +87,13 @@ def test_the_threads_of_a_runtime_serve_at_full_priority(rig: Rig, gentle: str) 
         assert os.sched_getscheduler(pid) == os.SCHED_OTHER
         assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0)
         assert os.sched_getaffinity(pid) == os.sched_getaffinity(0)
+        end = time.monotonic() + WAIT_S
+        # what numpy makes for itself when it is imported may stay low, what makes an inference may not; and a thread whose work is done
+        # may need a while for its end, low as it is
+        while found and low_threads(pid) > found[0] and time.monotonic() < end:
+            time.sleep(0.05)
         found.append(low_threads(pid))
         worker.drain()
-    # what numpy makes for itself when it is imported may stay low, what makes an inference may not
     assert found[1] <= found[0]
 
 
