@@ -7,6 +7,8 @@
    owner's decision, and when the owner cannot write it down (OSError), the worker is started again all the same.
 4. A worker that does not become ready within `start_s`, or leaves a golden vector unanswered for `golden_s` (a slow model for more),
    hangs: it is killed, and its end is a crash like any other.
+5. A worker that is to take another's place is loaded where a core would idle (`worker.gentle`). One that gets next to nothing of a core
+   that way is started anew with a share of one: a busy device must not stay with its old version.
 """
 
 import logging
@@ -18,13 +20,15 @@ from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.lanes import Lanes, route_of
 from edgefleet_agent.loop import Loop
 from edgefleet_agent.serving_sides import Candidates, Listener, Owner
-from edgefleet_agent.telemetry.collect import rss_bytes
+from edgefleet_agent.telemetry.collect import cpu_s, rss_bytes
 from edgefleet_agent.telemetry.window import Sums
+from edgefleet_agent.worker.gentle import IDLE, LOW
 from edgefleet_agent.worker.protocol import (
     CheckGolden,
     Failed,
     GetStats,
     Golden,
+    Loaded,
     ModelRoute,
     Ready,
     RoutesTable,
@@ -44,6 +48,9 @@ GOLDEN_FACTOR = 20
 """A golden vector may take so many times as long as the slowest that this worker ever answered."""
 BACKOFF_S = (0.0, 0.2, 1.0, 5.0, 30.0)
 """The first is none: callers wait in the backlog, and a worker that had served was killed or met a rare input."""
+PATIENCE_S = 5.0
+STARVES_RATIO = 0.25
+"""Who got less than this of a core within PATIENCE_S starves. One that waits for a slow disk looks alike; its file is in memory then."""
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +119,7 @@ class ModelServing:
         """Start a worker on trial. Raises OSError."""
         lanes = self._lanes(model)
         self.stop_trial(model)
-        lanes.trial = self._start(model, ref, gentle=lanes.active is not None)
+        lanes.trial = self._start(model, ref, gentle=IDLE if lanes.active is not None else "")
 
     def make_room(self, model: str, then: Callable[[], None]) -> None:
         """End the active worker after what is in flight, then call `then`; callers wait in the backlog of the listeners meanwhile.
@@ -151,7 +158,7 @@ class ModelServing:
         if lanes.trial is not None or lanes.active is None or lanes.active.state != "serving" or self._gone is not None:
             return False
         try:
-            lanes.trial = self._start(model, lanes.active.ref, gentle=True)
+            lanes.trial = self._start(model, lanes.active.ref, gentle=IDLE)
         except OSError as error:
             log.warning("worker not replaced", extra={"model": model, "reason": str(error)})
             return False
@@ -327,12 +334,32 @@ class ModelServing:
         known = lanes.sums
         return known if known is not None and known.sha256 == ref.sha256 else Sums(ref.sha256, ref.version)
 
-    def _start(self, model: str, ref: SlotRef, *, gentle: bool = False) -> Worker:
+    def _start(self, model: str, ref: SlotRef, *, gentle: str = "") -> Worker:
         fd = self._slots.open(model, ref.slot)
         options = replace(self._options, gentle=gentle)
         worker = Worker(self._loop, options, model, ref, fd, self._on_message, self._on_exit)
         self._loop.call_later(self._options.start_s, lambda: self._not_ready(worker))
+        if gentle == IDLE:
+            self._loop.call_later(PATIENCE_S, lambda: self._look(worker, 0.0))
         return worker
+
+    def _look(self, worker: Worker, before_s: float) -> None:
+        """See whether a worker that loads beside another gets anywhere. before_s: its processor time at the last look."""
+        lanes = self._lanes(worker.model)
+        if worker is not lanes.trial or worker.is_loaded:
+            return
+        used_s = cpu_s(worker.pid)
+        if used_s - before_s < STARVES_RATIO * PATIENCE_S:
+            try:
+                lanes.trial = self._start(worker.model, worker.ref, gentle=LOW)
+            except OSError as error:
+                log.warning("worker not started anew", extra={"model": worker.model, "reason": str(error)})
+            else:
+                log.warning("worker starves and is started anew", extra={"model": worker.model, "pid": worker.pid})
+                lanes.draining.append(worker)
+                worker.kill()
+                return
+        self._loop.call_later(PATIENCE_S, lambda: self._look(worker, used_s))
 
     def _not_ready(self, worker: Worker) -> None:
         if worker.state == "starting":
@@ -344,6 +371,7 @@ class ModelServing:
         lanes = self._lanes(worker.model)
         if self.listener is not None and self.listener.hear(worker, message):
             return
+        worker.is_loaded = worker.is_loaded or isinstance(message, Loaded)
         if isinstance(message, Ready):
             worker.state = "ready"
             if self.listener is not None:

@@ -35,8 +35,8 @@ _numbers = itertools.count(1)
 class WorkerOptions:
     """What all workers of this device share. memory_bytes: 0 = no limit. steady_s: who served this long starts its back-off anew.
 
-    gentle: one of them is started beside another that serves the same model. start_s: from its start a worker is ready within this
-    time. golden_s: it answers a golden vector within this time.
+    gentle: the priority of a start beside another that serves the same model (`worker.gentle`). start_s: from its start a worker is
+    ready within this time. golden_s: it answers a golden vector within this time.
     """
 
     listener_fds: tuple[int, ...]
@@ -49,7 +49,7 @@ class WorkerOptions:
     start_s: float = 120.0
     golden_s: float = 30.0
     steady_s: float = 60.0
-    gentle: bool = False
+    gentle: str = ""
     cgroups: Cgroups | None = None
     command: tuple[str, ...] = ()
     log_predictions: bool = False
@@ -94,6 +94,7 @@ class Worker:
         self.model = model
         self.ref = ref
         self.state = "starting"
+        self.is_loaded = False
         self.golden_ok = False
         self.golden_p95_s = 0.0
         self.cpu_s = 0.0
@@ -123,12 +124,13 @@ class Worker:
             max_body_bytes=options.body_bytes,
             run_timeout_s=options.timeout_s,
             log_predictions=options.log_predictions,
-            gentle=options.gentle,
             status_page=options.status_page,
             **asdict(role),
         )
         try:
-            self._link: WorkerLink = start_worker(start, command=options.command, limited=self._limited)
+            self._link: WorkerLink = start_worker(
+                start, command=options.command, limited=self._limited, gentle=options.gentle
+            )
         finally:
             os.close(bundle_fd)
         self._pidfd = os.pidfd_open(self._link.pid)

@@ -8,6 +8,7 @@ from pathlib import Path
 from edgefleet_protocol.messages import SystemFigures
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class SystemReader:
@@ -60,6 +61,12 @@ def rss_bytes(pid: int) -> int:
     """Return the resident size of a process, -1 when it is gone."""
     fields = _text(f"/proc/{pid}/statm").split()
     return int(fields[1]) * _PAGE if len(fields) > 1 else -1
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time that a process has had so far, -1 when it is gone."""
+    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()  # its name, before that, may hold anything
+    return (int(fields[11]) + int(fields[12])) / _TICKS if len(fields) > 12 else -1.0
 
 
 def memory_available_bytes() -> int:

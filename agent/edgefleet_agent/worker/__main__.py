@@ -1,50 +1,51 @@
-"""Entry of one inference worker: `python -m edgefleet_agent.worker --control-fd N`."""
+"""Entry of one inference worker: `python -m edgefleet_agent.worker --control-fd N [--gentle idle|low]`.
 
-import argparse
-import importlib
-import logging
+The imports are most of a start's work, so it is asked before them whether there is a hurry; see `gentle`.
+"""
+
 import os
 import signal
-import socket
 import sys
-from types import ModuleType
 
-from edgefleet_agent.worker.gentle import gently
-from edgefleet_agent.worker.protocol import MAX_CONTROL_BYTES, BadControlMessageError, Start, decode_to_worker
+from edgefleet_agent.worker.gentle import gently, priority_of
 
-
-def _import_life() -> ModuleType:
-    return importlib.import_module("edgefleet_agent.worker.life")
-
-
-def _is_gentle(control: socket.socket) -> bool:
-    """Whether the first message, which stays where it is, asks for a start beside others that serve."""
-    try:
-        message = decode_to_worker(control.recv(MAX_CONTROL_BYTES, socket.MSG_PEEK))
-    except (OSError, BadControlMessageError):
-        return False  # what is wrong is said where it is read
-    return isinstance(message, Start) and message.gentle
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from types import ModuleType
 
 
-def main() -> int:
-    """Run the worker on the inherited control socket and return its exit status."""
+def _import(into: "list[tuple[ModuleType, socket.socket]]") -> None:
+    """Import the life of a worker; also read the command line, which takes imports as well."""
+    import argparse
+    import importlib
+    import logging
+    import socket
+
     parser = argparse.ArgumentParser(
         prog="edgefleet_agent.worker", description="Inference worker, started by edge-agent."
     )
     parser.add_argument("--control-fd", type=int, required=True, help="inherited SOCK_SEQPACKET socket to the agent")
+    parser.add_argument("--gentle", choices=("idle", "low"), help="another worker answers meanwhile: start below it")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
-    # Ctrl-C in a terminal reaches the whole group; agentd drains its workers in order
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         control = socket.socket(fileno=arguments.control_fd)
     except OSError as e:
         parser.error(f"--control-fd {arguments.control_fd} is not a socket: {e}")
-    # numpy and a runtime are most of a start's work, so it is asked before they are imported whether there is a hurry
-    life = gently(_import_life) if _is_gentle(control) else _import_life()
-    status = life.run_worker(control)
-    logging.shutdown()
-    sys.stderr.flush()
+    into.append((importlib.import_module("edgefleet_agent.worker.life"), control))
+
+
+def main() -> None:
+    """Run the worker on the inherited control socket and exit with its status."""
+    # Ctrl-C in a terminal reaches the whole group; agentd drains its workers in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    priority = priority_of(sys.argv)
+    found: list[tuple[ModuleType, socket.socket]] = []
+    gently(lambda: _import(found), priority)
+    life, control = found[0]
+    status: int = life.run_worker(control, priority)
+    sys.stderr.flush()  # of logging as well, which keeps nothing back
     # threads inside native code cannot be joined: a drained worker must end whatever they do
     os._exit(status)
 

@@ -1,6 +1,7 @@
 """The life of a worker: load, prove, wait, serve, drain.
 
 1. Before the event loop: `Start` → limits → load → warm up → golden vectors → `Ready`. Whatever fails is said as `Failed`, exit 1.
+   Golden vectors are run at the priority at which the model will serve, or their latencies would say nothing.
 2. A thread watches the control socket from the first moment: when agentd is gone, the process ends, even inside native code.
 3. Drain: pending connections of its own socket are still taken, idle connections get `idle_grace_s` to bring a last request,
    answers say `Connection: close`; the last figures are sent, exit 0. SIGTERM while it drains ends the wait.
@@ -67,15 +68,15 @@ _FORWARD_MARGIN_S = 5.0
 _POLL_S = 0.02
 
 
-def run_worker(control: socket.socket) -> int:
-    """Run one worker to its end and return the exit status. control: SOCK_SEQPACKET socket to agentd."""
+def run_worker(control: socket.socket, priority: str = "") -> int:
+    """Run one worker to its end and return the exit status. control: SOCK_SEQPACKET socket to agentd; priority: to load at (`gentle`)."""
     control.setblocking(True)
     _watch_agentd(control)
     try:
         start = _receive_start(control)
         if start is None:
             return EXIT_AGENTD_GONE
-        served, golden = _prepare(start, control)
+        served, golden = _prepare(start, control, priority)
         if start.replay_path or start.measure_s > 0:
             _brief(served, control)
             return EXIT_OK
@@ -99,7 +100,7 @@ def _receive_start(control: socket.socket) -> Start | None:
     return message
 
 
-def _prepare(start: Start, control: socket.socket) -> tuple[ServedModel, Golden]:
+def _prepare(start: Start, control: socket.socket, priority: str) -> tuple[ServedModel, Golden]:
     """Return the loaded and proved model with its proof; tells agentd each step. Raises StartError."""
     _offer_to_the_kernel()
     if start.background:
@@ -109,7 +110,17 @@ def _prepare(start: Start, control: socket.socket) -> tuple[ServedModel, Golden]
             resource.setrlimit(resource.RLIMIT_DATA, (start.memory_limit_bytes, start.memory_limit_bytes))
         except (ValueError, OSError) as e:
             raise StartError(ErrorClass.MEMORY, f"the memory limit cannot be set: {e}") from e
-    served = gently(lambda: load_served_model(start)) if start.gentle else load_served_model(start)
+    loaded: list[ServedModel] = []
+
+    def load() -> None:
+        loaded.append(load_served_model(start))
+        # what is loaded now stays: keep the collector from walking it on every pass
+        gc.collect()
+        gc.freeze()
+
+    # a runtime of several threads makes them while it loads, and what is made gently stays slow
+    gently(load, priority if start.threads == 1 else "")
+    served = loaded[0]
     os.close(start.bundle_fd)  # a slot that is cleared must give its blocks back
     _send(control, Loaded(served.runtime.name, served.runtime.version, served.load_ms))
     try:
@@ -120,9 +131,6 @@ def _prepare(start: Start, control: socket.socket) -> tuple[ServedModel, Golden]
     _send(control, golden)
     if not golden.ok:
         raise StartError(ErrorClass.GOLDEN, golden.reason)
-    # what is loaded now stays: keep the collector from walking it on every pass
-    gc.collect()
-    gc.freeze()
     return served, golden
 
 

@@ -50,7 +50,6 @@ class Start(Message, frozen=True, tag="start"):
     threads: runtime threads for one inference. memory_limit_bytes: RLIMIT_DATA, None = no limit.
     run_timeout_s: a request that takes longer is answered 504 and counted as a timeout.
     status_page: answer `GET /` with the page of `page.py`.
-    gentle: load at a low priority, because another worker answers for this model meanwhile.
     log_predictions: tell agentd of each answer, in blocks.
 
     Of a candidate in shadow mode: background: give way to everything else. mirror_path: unix socket on which copies of answered
@@ -78,7 +77,6 @@ class Start(Message, frozen=True, tag="start"):
     kept_path: str = ""
     keep_inputs: bool = False
     log_predictions: bool = False
-    gentle: bool = False
     status_page: bool = False
     measure_s: float = 0.0
     v: int = 1

@@ -81,7 +81,7 @@ class Rig:
         self._count = 0
 
     def start(
-        self, bundle: bytes, *, digest: str | None = None, public: bool = True, **overrides: Any
+        self, bundle: bytes, *, digest: str | None = None, public: bool = True, gentle: str = "", **overrides: Any
     ) -> RunningWorker:
         """Start a worker on the bundle's bytes; it inherits the public listeners unless told otherwise."""
         self._count += 1
@@ -100,7 +100,7 @@ class Rig:
         fd = os.open(path, os.O_RDONLY)
         try:
             start = Start(bundle_fd=fd, **{**fields, **overrides})
-            worker = RunningWorker(start_worker(start, command=(DEVICE_PYTHON,)), start)
+            worker = RunningWorker(start_worker(start, command=(DEVICE_PYTHON,), gentle=gentle), start)
         finally:
             os.close(fd)
         self.workers.append(worker)

@@ -1,12 +1,15 @@
 """Workers under the agent's supervision: swaps, kills, replacement, one that stays. Full counts: `./dev soak swaps`, `worker-kill`."""
 
+import itertools
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from edgefleet_agent import serving
 from tests.agent.worker import kills, swaps
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.agent.worker.supervised import WAIT_S, House, answers, asking
@@ -18,6 +21,7 @@ def test_no_request_is_lost_in_swaps_beside_a_second_model() -> None:
     report = swaps.main(5, SEED, rate=100.0)
     assert report["ok"], report
     assert report["requests"] > 200
+    assert report["requests_steady"] > 50  # or the latencies of swaps would be held against next to nothing
 
 
 def test_a_killed_worker_is_back_and_agentd_stays() -> None:
@@ -46,6 +50,56 @@ def test_a_worker_is_replaced_by_another_of_its_slot_without_a_lost_request(tmp_
         assert house.do(lambda: house.serving.recycle("digits", "it leaks"))
         house.swap("digits", house.put("digits", "B", "2", bundle_bytes(classifier_onnx(2.0), version="2")))
         assert house.do(house.serving.pids)["digits"] not in {before, after}
+    finally:
+        house.close()
+
+
+def interpreter(folder: Path, before: str) -> tuple[str, ...]:
+    """Return a command that notes each start in `starts`, does `before` when it is to load where a core idles, and runs Python."""
+    script = folder / "python"
+    script.write_text(
+        f'#!/bin/sh\necho "$*" >> {folder}/starts\n'
+        f'case "$*" in *"--gentle idle"*) {before};; esac\nexec {sys.executable} "$@"\n'
+    )
+    script.chmod(0o755)
+    return (str(script),)
+
+
+def starts(folder: Path) -> list[str]:
+    """Return how each worker was to be loaded."""
+    return [line.partition("--gentle ")[2] for line in (folder / "starts").read_text().splitlines()]
+
+
+def test_a_new_version_that_gets_no_core_is_started_anew_with_a_share_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "PATIENCE_S", 0.3)
+    house = House(tmp_path, command=interpreter(tmp_path, "exec sleep 1000"))
+    try:
+        house.serve("digits", house.put("digits", "A", "1", bundle_bytes(classifier_onnx(), version="1")))
+        house.swap("digits", house.put("digits", "B", "2", bundle_bytes(classifier_onnx(2.0), version="2")))
+        assert starts(tmp_path) == ["", "idle", "low"]
+        # the same for one that takes the place of one that leaks
+        pid = house.do(house.serving.pids)["digits"]
+        assert house.do(lambda: house.serving.recycle("digits", "it leaks"))
+        house.wait_for("serving", "digits")
+        assert house.do(house.serving.pids)["digits"] != pid
+        assert starts(tmp_path) == ["", "idle", "low", "idle", "low"]
+        assert house.happened.empty()  # nobody was told of an end of a trial
+    finally:
+        house.close()
+
+
+def test_a_new_version_that_takes_long_to_load_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = itertools.count()
+    monkeypatch.setattr(serving, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(serving, "cpu_s", lambda _pid: 0.06 * next(looks) + 0.06)
+    house = House(tmp_path, command=interpreter(tmp_path, "sleep 1"))
+    try:
+        house.serve("digits", house.put("digits", "A", "1", bundle_bytes(classifier_onnx(), version="1")))
+        house.swap("digits", house.put("digits", "B", "2", bundle_bytes(classifier_onnx(2.0), version="2")))
+        assert starts(tmp_path) == ["", "idle"]
+        assert next(looks) > 1
     finally:
         house.close()
 
