@@ -31,7 +31,7 @@ class AgreementView:
 
 @dataclass(frozen=True)
 class ShadowView(AgreementView):
-    """The same of one window. kept: disagreements on the device now."""
+    """How a shadow compares with what serves, in one window. kept: disagreements on the device now."""
 
     active_p50_ms: float | None
     kept: int
