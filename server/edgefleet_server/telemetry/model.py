@@ -11,10 +11,7 @@ from edgefleet_protocol.sketch import LatencySketch
 
 @dataclass(frozen=True)
 class AgreementView:
-    """How a shadow compares with what serves, on the same inputs. agreement: agreed ÷ judged, None where nothing was judged.
-
-    Deltas are of scores, within 19 %; overlap is the mean intersection over union of boxes.
-    """
+    """Figures of shadows, of one window or of many. What each means is said at `ShadowView`, which the API shows."""
 
     offered: int
     dropped: int
@@ -31,7 +28,10 @@ class AgreementView:
 
 @dataclass(frozen=True)
 class ShadowView(AgreementView):
-    """How a shadow compares with what serves, in one window. kept: disagreements on the device now."""
+    """How a candidate compares with what serves, on the same inputs. agreement: agreed ÷ judged, None where nothing was judged.
+
+    Deltas are of scores, within 19 %; overlap is the mean intersection over union of boxes. kept: disagreements on the device now.
+    """
 
     active_p50_ms: float | None
     kept: int
