@@ -20,7 +20,6 @@ from tests.journeys.fleet import ALL, Fleet, bundle, enrolled, nan_bundle, show_
 from tests.journeys.road import PATIENCE_S, Road
 from tests.support.browsers import binary, browser
 from tests.support.device_python import PATIENCE
-from tests.support.visiting import complaints
 
 pytestmark = [
     pytest.mark.slow,
@@ -39,8 +38,10 @@ class Desk:
         self.road, self.page = road, page
         self.url = road.server.url
         self.clicks = 0
-        self.said = complaints(page)
+        self.said: list[str] = []
         page.set_default_timeout(WAIT_MS)
+        page.on("console", lambda one: self.said.append(one.text) if one.type in {"error", "warning"} else None)
+        page.on("pageerror", lambda error: self.said.append(str(error)))
         with road.server.client() as client:
             path = client.post("/api/v1/login-links").json()["url_path"]
         page.goto(self.url + path)

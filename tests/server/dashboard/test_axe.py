@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from edgefleet_server.access.model import Role
 from tests.house.tree import ROOT
@@ -20,7 +20,6 @@ from tests.server.dashboard.fleet import Fleet, staged
 from tests.server.dashboard.serving import served
 from tests.server.dashboard.test_login_pages import link_of
 from tests.support.browsers import binary, browser
-from tests.support.visiting import complaints
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(binary() is None, reason="Chromium is not installed")]
 
@@ -75,11 +74,19 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     fleet.close()
 
 
+def listening(page: Page) -> list[str]:
+    """Return the list into which the page's console and its faults are written from now on."""
+    said: list[str] = []
+    page.on("console", lambda one: said.append(f"{page.url}: {one.text}") if one.type in {"error", "warning"} else None)
+    page.on("pageerror", lambda error: said.append(f"{page.url}: {error}"))
+    return said
+
+
 @pytest.mark.parametrize("look", LOOKS)
 def test_no_page_shuts_anybody_out(house: House, look: str) -> None:
     context = house.context(look)
     page = context.new_page()
-    said = complaints(page)
+    said = listening(page)
     found: dict[str, list[str]] = {}
     for path in house.paths:
         page.goto(house.url + path, wait_until="load")

@@ -1,21 +1,28 @@
 """The pages in a real Chromium: signed in by a link, complete without scripts, fresh with them, at any width and in the dark."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
 
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.login import COOKIE
+from tests.server.dashboard.chromium import Chromium, binary
 from tests.server.dashboard.fleet import Fleet, staged
 from tests.server.dashboard.serving import served
 from tests.server.dashboard.test_login_pages import link_of
-from tests.support.browsers import binary, browser
-from tests.support.visiting import Visitor
 
 pytestmark = pytest.mark.skipif(binary() is None, reason="Chromium is not installed")
 
+UNTIL_TEXT = """
+new Promise((done) => {
+  const look = () => document.body.innerText.includes(%s) && done(performance.now());
+  new MutationObserver(look).observe(document.body, {childList: true, subtree: true, characterData: true});
+  look();
+})
+"""
 TOO_WIDE = """
 [...document.querySelectorAll('body *')]
   .filter((e) => !e.closest('.stack thead') && e.getBoundingClientRect().right > innerWidth + 1)
@@ -45,11 +52,11 @@ CONTRASTS = """
 """
 
 
-class House:
-    """A served fleet with a good and a bad rollout, and a visitor of its pages."""
+class Visitor:
+    """A browser that is signed in at a fleet with a good and a bad rollout."""
 
-    def __init__(self, fleet: Fleet, visitor: Visitor, ids: tuple[str, str]) -> None:
-        self.fleet, self.visitor, self.url = fleet, visitor, visitor.url
+    def __init__(self, fleet: Fleet, url: str, browser: Chromium, ids: tuple[str, str]) -> None:
+        self.fleet, self.url, self.browser = fleet, url, browser
         self.good, self.bad = ids
         device = fleet.parts.rollout.reader.devices(self.bad)[0].device
         self.paths = [
@@ -63,103 +70,111 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
     """A served fleet and a browser that came in by a link."""
     fleet = Fleet(tmp_path_factory.mktemp("visited") / "server")
     ids = staged(fleet)
-    with served(fleet.house.app) as url, browser() as chromium:
-        yield House(fleet, Visitor(chromium, url, link_of(fleet, Role.VIEWER)), ids)
+    with served(fleet.house.app) as url:
+        browser = Chromium(tmp_path_factory.mktemp("chromium"))
+        try:
+            browser.look(width=1280)
+            browser.open(url + link_of(fleet, Role.VIEWER))
+            browser.press("document.querySelector('form button').click()")
+            assert browser.run("location.pathname + location.search") == "/"
+            yield Visitor(fleet, url, browser, ids)
+        finally:
+            browser.close()
     fleet.close()
 
 
-def path_of(page: Page) -> str:
-    """Return where a page is, without its host."""
-    return str(page.evaluate("location.pathname"))
+def test_the_code_is_gone_and_no_script_can_read_the_cookie(visitor: Visitor) -> None:
+    visitor.browser.open(visitor.url + "/")
+    assert visitor.browser.run("document.title") == "Overview · edgefleet"
+    assert COOKIE not in visitor.browser.run("document.cookie")
+    assert "code=" not in visitor.browser.run("location.href")
 
 
-def test_the_code_is_gone_and_no_script_can_read_the_cookie(house: House) -> None:
-    with house.visitor.page(signed_in=False) as page:
-        page.goto(house.url + link_of(house.fleet))
-        page.click("form button")
-        page.wait_for_url(f"{house.url}/")
-        assert page.title() == "Overview · edgefleet"
-        assert COOKIE not in page.evaluate("document.cookie")
-        assert "code=" not in page.url
-
-
-def test_no_page_breaks_its_content_policy_or_throws(house: House) -> None:
-    house.visitor.said.clear()
-    with house.visitor.page() as page:
-        for path in (*house.paths, "/login", "/devices?q=a+in+(", "/devices/nobody"):
-            page.goto(house.url + path)
-            assert page.evaluate("getComputedStyle(document.querySelector('.top')).display") == "flex"
-    assert [text for text in house.visitor.said if "404" not in text] == []
+def test_no_page_breaks_its_content_policy_or_throws(visitor: Visitor) -> None:
+    browser = visitor.browser
+    for path in (*visitor.paths, "/login", "/devices?q=a+in+(", "/devices/nobody"):
+        browser.open(visitor.url + path)
+        assert browser.run("getComputedStyle(document.querySelector('.top')).display") == "flex"
+    assert [text for text in browser.problems if "404" not in text] == []
 
 
 @pytest.mark.parametrize("width", [360, 768, 1024, 1280])
-def test_nothing_is_wider_than_the_window(house: House, width: int) -> None:
-    with house.visitor.page(width=width) as page:
-        for path in house.paths:
-            page.goto(house.url + path)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
-            assert page.evaluate(TOO_WIDE) == [], path
+def test_nothing_is_wider_than_the_window(visitor: Visitor, width: int) -> None:
+    visitor.browser.look(width=width)
+    for path in visitor.paths:
+        visitor.browser.open(visitor.url + path)
+        assert visitor.browser.run("document.documentElement.scrollWidth") <= width, path
+        assert visitor.browser.run(TOO_WIDE) == [], path
+    visitor.browser.look(width=1280)
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_text_can_be_read_in_light_and_dark(house: House, dark: bool) -> None:
+def test_text_can_be_read_in_light_and_dark(visitor: Visitor, dark: bool) -> None:
+    visitor.browser.look(width=1280, dark=dark)
     grounds = set()
-    with house.visitor.page(dark=dark) as page:
-        for path in (*house.paths, "/login"):
-            page.goto(house.url + path)
-            assert page.evaluate(CONTRASTS) == {}, path
-            grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    for path in (*visitor.paths, "/login"):
+        visitor.browser.open(visitor.url + path)
+        assert visitor.browser.run(CONTRASTS) == {}, path
+        grounds.add(visitor.browser.run("getComputedStyle(document.body).backgroundColor"))
+    visitor.browser.look(width=1280)
     assert grounds == {"rgb(20, 24, 26)" if dark else "rgb(247, 247, 245)"}
 
 
-def test_everything_is_there_without_scripts(house: House) -> None:
-    with house.visitor.page() as page:
-        page.goto(house.url + "/")
-        with_scripts = page.inner_text("main")
-    with house.visitor.page(java_script_enabled=False) as page:
-        page.goto(house.url + "/")
-        assert page.locator("#pause").is_hidden()
-        assert page.inner_text("main") == with_scripts
+def test_everything_is_there_without_scripts(visitor: Visitor) -> None:
+    browser = visitor.browser
+    browser.open(visitor.url + "/")
+    with_scripts = browser.run("document.querySelector('main').innerText")
+    browser.look(width=1280, scripts=False)
+    browser.open(visitor.url + "/")
+    assert browser.run("document.getElementById('pause').hidden") is True
+    assert browser.run("document.querySelector('main').innerText") == with_scripts
+    browser.look(width=1280)
 
 
-def test_the_page_brings_news_by_itself_and_keeps_what_the_reader_does(house: House) -> None:
-    fleet, said = house.fleet, "the night is over"
-    with house.visitor.page() as page:
-        page.goto(f"{house.url}/rollouts/{house.bad}")
-        page.evaluate("document.querySelector('details').open = true")
-        page.focus("#rollout-devices a")
-        focused = page.evaluate("document.activeElement.getAttribute('href')")
-        assert said not in page.inner_text("body")
-        fleet.parts.rollout.abort(house.bad, "ann", said, rollback=False)
-        fleet.tick(seconds=2)
-        page.wait_for_function("said => document.body.innerText.includes(said)", arg=said)
-        assert page.evaluate("document.querySelector('details').open") is True
-        assert page.evaluate("document.activeElement.getAttribute('href')") == focused
+def test_the_page_brings_news_by_itself_and_keeps_what_the_reader_does(visitor: Visitor) -> None:
+    browser, fleet = visitor.browser, visitor.fleet
+    browser.open(f"{visitor.url}/rollouts/{visitor.bad}")
+    browser.run(
+        "document.querySelector('details').open = true; document.querySelector('#rollout-devices a').focus(); 1"
+    )
+    focused = browser.run("document.activeElement.getAttribute('href')")
+    said = json.dumps("the night is over")
+    assert not browser.run(f"document.body.innerText.includes({said})")
+    fleet.parts.rollout.abort(visitor.bad, "ann", "the night is over", rollback=False)
+    fleet.tick(seconds=2)
+    browser.run(UNTIL_TEXT % said)
+    assert browser.run("document.querySelector('details').open") is True
+    assert browser.run("document.activeElement.getAttribute('href')") == focused
 
 
-def test_a_browser_whose_token_is_revoked_is_led_to_the_login(house: House) -> None:
-    token = house.fleet.house.token(Role.VIEWER)
-    with house.visitor.page(signed_in=False) as page:
-        page.goto(house.url + "/")
-        page.fill("#token", token)
-        page.click("form button")
-        page.wait_for_url(f"{house.url}/")
-        house.fleet.parts.access.revoke_token(token.split("_")[1])
-        page.wait_for_url("**/login*")  # the page looks for news by itself, and is sent away
-        assert path_of(page) == "/login"
+def test_a_browser_whose_token_is_revoked_is_led_to_the_login(visitor: Visitor, tmp_path: Path) -> None:
+    token = visitor.fleet.house.token(Role.VIEWER)
+    browser = Chromium(tmp_path / "other")
+    try:
+        browser.open(visitor.url + "/")
+        browser.run(f"document.getElementById('token').value = {json.dumps(token)}; 1")
+        browser.press("document.querySelector('form button').click()")
+        assert browser.run("location.pathname") == "/"
+        visitor.fleet.parts.access.revoke_token(token.split("_")[1])
+        browser.press("1")  # the page looks for news by itself, and is sent away
+        assert browser.run("location.pathname") == "/login"
+    finally:
+        browser.close()
 
 
-def test_signing_out_by_the_button_ends_it(house: House) -> None:
-    with house.visitor.page(signed_in=False) as page:
-        page.goto(house.url + link_of(house.fleet))
-        page.click("form button")
-        page.wait_for_url(f"{house.url}/")
-        house.fleet.by_id[next(iter(house.fleet.by_id))].event(Phase.IDLE, "")
-        page.click(".who button")
-        page.wait_for_url("**/login*")
-        page.goto(house.url + "/")
-        assert path_of(page) == "/login"
+def test_signing_out_by_the_button_ends_it(visitor: Visitor, tmp_path: Path) -> None:
+    browser = Chromium(tmp_path / "third")
+    try:
+        browser.open(visitor.url + link_of(visitor.fleet))
+        browser.press("document.querySelector('form button').click()")
+        visitor.fleet.by_id[next(iter(visitor.fleet.by_id))].event(Phase.IDLE, "")
+        browser.press("document.querySelector('.who button').click()")
+        assert browser.run("location.pathname") == "/login"
+        browser.open(visitor.url + "/")
+        assert browser.run("location.pathname") == "/login"
+    finally:
+        browser.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from tests.server.dashboard.test_acting import key_of, signed_in
 from tests.server.dashboard.test_login_pages import assert_headers, code_of, link_of
 from tests.server.dashboard.test_pages import HOSTILE, text_of
 from tests.server.fleet.house import FACTS, KeyedDevice
-from tests.support.browsers import binary, browser
-from tests.support.visiting import complaints
+from tests.support.browsers import browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def crowd(fleet: Fleet, count: int = 1, **facts: Any) -> list[str]:
@@ -180,12 +182,14 @@ def test_a_picture_holds_its_text_or_is_left_out() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(binary() is None, reason="Chromium is not installed")
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_fifty_are_let_in_by_keyboard_alone(fleet: Fleet, tmp_path: Path) -> None:
     crowd(fleet, 50)
     with served(fleet.house.app) as url, browser() as chromium:
         page = chromium.new_page()
-        problems = complaints(page)
+        problems: list[str] = []
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(f"{url}/login?code={code_of(link_of(fleet, Role.OPERATOR))}")
         page.locator("button").first.press("Enter")
         page.wait_for_url(f"{url}/")

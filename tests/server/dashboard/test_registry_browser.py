@@ -8,21 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.model import NewEvent
 from edgefleet_server.registry.model import Publication, SourceFile
+from tests.server.dashboard.chromium import Chromium, binary
 from tests.server.dashboard.fleet import LITERT, ORT, Fleet
 from tests.server.dashboard.serving import served
 from tests.server.dashboard.shelf import stocked
 from tests.server.dashboard.test_browser import CONTRASTS, TOO_WIDE
 from tests.server.dashboard.test_login_pages import link_of
-from tests.support.browsers import binary, browser
 from tests.support.receivers import LOOPBACK
-from tests.support.visiting import Visitor
 
 pytestmark = pytest.mark.skipif(binary() is None, reason="Chromium is not installed")
 
@@ -37,11 +35,11 @@ UNNAMED = """
 LOOKS = {"too wide": TOO_WIDE, "contrast": CONTRASTS, "unnamed": UNNAMED, "small": SMALL_TARGETS}
 
 
-class House:
-    """A server with models, a webhook that failed and a conversion under way, and an admin who visits its pages."""
+class Visitor:
+    """An admin's browser at a server with models, a webhook that failed and a conversion under way."""
 
-    def __init__(self, fleet: Fleet, visitor: Visitor) -> None:
-        self.visitor, self.url = visitor, visitor.url
+    def __init__(self, fleet: Fleet, url: str, browser: Chromium) -> None:
+        self.fleet, self.url, self.browser = fleet, url, browser
         bundle = fleet.parts.registry.release(ReleaseRef.parse("digits@1.1.0")).bundles[0]
         [webhook] = fleet.parts.webhooks.webhooks()
         self.pages = {
@@ -54,7 +52,7 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
     """A served fleet and a browser that came in by a link."""
     fleet = Fleet(tmp_path_factory.mktemp("visited") / "server", webhook_networks=LOOPBACK)
     stocked(fleet)
@@ -73,47 +71,66 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     fleet.parts.fleet.sampling.set(sha256_hex(b"key"), "ann")
     for name in ("database", "keys", "broker"):
         fleet.parts.health.add(name, lambda: "it answers")
-    with served(fleet.house.app) as url, browser() as chromium:
-        yield House(fleet, Visitor(chromium, url, link_of(fleet, Role.ADMIN)))
+    with served(fleet.house.app) as url:
+        browser = Chromium(tmp_path_factory.mktemp("chromium"))
+        try:
+            browser.look(width=1280)
+            browser.open(url + link_of(fleet, Role.ADMIN))
+            browser.press("document.querySelector('form button').click()")
+            yield Visitor(fleet, url, browser)
+        finally:
+            browser.close()
     fleet.close()
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (360, False)])
-def test_pages_fit_and_can_be_read(house: House, width: int, dark: bool) -> None:
-    house.visitor.said.clear()
+def test_pages_fit_and_can_be_read(visitor: Visitor, width: int, dark: bool) -> None:
+    browser = visitor.browser
+    browser.look(width=width, dark=dark)
+    browser.problems.clear()
     pictures = os.environ.get("EDGEFLEET_PICTURES")
     wrong: dict[str, dict[str, object]] = {}
-    with house.visitor.page(width=width, dark=dark) as page:
-        for name, path in house.pages.items():
-            page.goto(house.url + path)
-            if pictures:
-                page.screenshot(path=Path(pictures) / f"{name}-{width}{'-dark' if dark else ''}.png", full_page=True)
-            found = {what: told for what, script in LOOKS.items() if (told := page.evaluate(script))}
-            if (wide := page.evaluate("document.documentElement.scrollWidth")) > width:
-                found["wide"] = wide
-            wrong |= {path: found} if found else {}
+    for name, path in visitor.pages.items():
+        browser.open(visitor.url + path)
+        if pictures:
+            browser.picture(Path(pictures) / f"{name}-{width}{'-dark' if dark else ''}.png")
+        found = {what: told for what, script in LOOKS.items() if (told := browser.run(script))}
+        if (wide := browser.run("document.documentElement.scrollWidth")) > width:
+            found["wide"] = wide
+        wrong |= {path: found} if found else {}
     assert wrong == {}
-    assert house.visitor.said == []
+    assert browser.problems == []
 
 
-def test_a_theme_that_was_chosen_beats_the_systems(house: House) -> None:
-    with house.visitor.page() as page:
-        page.goto(f"{house.url}/preferences?theme=dark&next=/models")
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 26)"
-        page.emulate_media(color_scheme="dark")
-        page.goto(f"{house.url}/preferences?theme=light&next=/models")
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(247, 247, 245)"
+def test_a_theme_that_was_chosen_beats_the_systems(visitor: Visitor) -> None:
+    browser = visitor.browser
+    browser.look(width=1280, dark=False)
+    browser.open(f"{visitor.url}/preferences?theme=dark&next=/models")
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 26)"
+    browser.look(width=1280, dark=True)
+    browser.open(f"{visitor.url}/preferences?theme=light&next=/models")
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(247, 247, 245)"
+    browser.open(f"{visitor.url}/preferences?theme=auto&next=/models")
+    browser.look(width=1280, dark=False)
 
 
-def test_times_are_written_in_the_browsers_zone_where_that_was_asked_for(house: House) -> None:
-    with house.visitor.page(timezone_id="Asia/Kolkata") as page:
-        page.goto(f"{house.url}/preferences?zone=local&next=/audit")
-        time = page.locator("#audit time").first
-        shown = time.text_content()
-        assert str(time.get_attribute("datetime")).startswith("2026-11-25T13:")
-        assert str(shown).startswith("2026-11-25 18:3")
-        assert page.locator("#audit th").first.text_content() == "Time (local)"
-        time.evaluate("one => { one.textContent = '2026-11-25 13:01:00'; }")  # as a live update would
-        expect(time).to_have_text(str(shown))
-        page.goto(f"{house.url}/preferences?zone=utc&next=/audit")
-        assert page.locator("#audit th").first.text_content() == "Time (UTC)"
+def test_times_are_written_in_the_browsers_zone_where_that_was_asked_for(visitor: Visitor) -> None:
+    browser = visitor.browser
+    browser._call("Emulation.setTimezoneOverride", timezoneId="Asia/Kolkata")
+    browser.open(f"{visitor.url}/preferences?zone=local&next=/audit")
+    shown = browser.run("document.querySelector('#audit time').textContent")
+    assert browser.run("document.querySelector('#audit time').getAttribute('datetime')").startswith("2026-11-25T13:")
+    assert shown.startswith("2026-11-25 18:3")
+    assert browser.run("document.querySelector('#audit th').textContent") == "Time (local)"
+    browser.run(
+        "document.querySelector('#audit time').textContent = '2026-11-25 13:01:00'; 1"
+    )  # as a live update would
+    assert (
+        browser.run(
+            "new Promise((done) => setTimeout(() => done(document.querySelector('#audit time').textContent), 50))"
+        )
+        == shown
+    )
+    browser.open(f"{visitor.url}/preferences?zone=utc&next=/audit")
+    assert browser.run("document.querySelector('#audit th').textContent") == "Time (UTC)"
+    browser._call("Emulation.setTimezoneOverride", timezoneId="")
