@@ -20,6 +20,16 @@ class EdgefleetError(Exception):
         self.message = message
         self.next_step = next_step or self.default_next_step
 
+    def reason(self) -> str:
+        """Return the kind of error in words, with its code: what a user is told as the cause where nothing says more."""
+        words = cause_of(type(self)).partition(". ")[0].rstrip(".")
+        return f"{words[:1].lower()}{words[1:]} ({self.code})" if words else self.code
+
+
+def cause_of(kind: type[EdgefleetError]) -> str:
+    """Return the sentence in which a kind of error says what it is: the first line of its docstring, "" where it has none."""
+    return (kind.__doc__ or "").strip().partition("\n")[0]
+
 
 class BadIdError(EdgefleetError):
     """A name, version or id does not match its grammar."""

@@ -42,7 +42,7 @@ class ApiClient:
         self._debug = debug
         self._http = httpx.Client(
             base_url=self.server,
-            verify=_verification(self.server, ca_file),
+            verify=verification(self.server, ca_file),
             timeout=httpx.Timeout(request_timeout_s or DEFAULT_TIMEOUT_S, connect=min(request_timeout_s or 5.0, 5.0)),
             limits=httpx.Limits(keepalive_expiry=KEEP_IDLE_S),
             headers={"accept": "application/json", "user-agent": "edgectl"},
@@ -239,7 +239,8 @@ def _present(params: Json) -> Json:
     return {key: value for key, value in params.items() if value is not None}
 
 
-def _verification(server: str, ca_file: str | None) -> Any:
+def verification(server: str, ca_file: str | None) -> Any:
+    """Return how a server's certificate is checked: against a CA file, else by those of the system. Raises ServerUnreachableError."""
     if not server.startswith("https://"):
         return False  # plain HTTP: do not load certificates for nothing
     if ca_file is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from edgefleet_cli.errors import CliError
@@ -39,3 +40,12 @@ def become(command: list[str]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(command[0], command)  # noqa: S606 - an argument list of ours, no shell
+
+
+def child_flags(**given: str | int | Path | None) -> list[str]:
+    """Return `--name value` for each given option, as the programs of the server take them."""
+    flags: list[str] = []
+    for name, value in given.items():
+        if value is not None:
+            flags += [f"--{name.replace('_', '-')}", str(value)]
+    return flags

@@ -109,7 +109,7 @@ def _transport(session: Session, server: str) -> Iterator[Finding]:
             yield Finding("tls", FAIL, "plain HTTP: whoever is on the way can read the token", advice)
         return
     try:
-        certificate = _certificate(parts.hostname or "", parts.port or 443, _ca_file(session, server))
+        certificate = _certificate(parts.hostname or "", parts.port or 443, session.ca_file)
     except ssl.SSLError as error:
         yield Finding(
             "tls", FAIL, f"the certificate is not trusted: {error.reason or error}", "`edgectl login URL --ca FILE`"
@@ -127,11 +127,6 @@ def _transport(session: Session, server: str) -> Iterator[Finding]:
         yield Finding("tls", OK, told)
 
 
-def _ca_file(session: Session, server: str) -> str | None:
-    context = session.context
-    return context.ca_file if context is not None and context.server == server else None
-
-
 def _certificate(host: str, port: int, ca_file: str | None) -> Json:
     import socket
 
@@ -147,9 +142,14 @@ def _talk(session: Session, server: str) -> Iterator[Finding]:
     """Ask the server itself: is it there, is it ready, who am I, which version, what time is it."""
     import httpx
 
-    ca_file = _ca_file(session, server)
-    verify: Any = ssl.create_default_context(cafile=ca_file) if ca_file else True
-    with httpx.Client(base_url=server, timeout=TIMEOUT_S, verify=verify) as http:
+    from edgefleet_cli.api_client import verification
+
+    try:
+        trust = verification(server, session.ca_file)
+    except CliError as error:
+        yield Finding("reachable", FAIL, error.message, error.next_step)
+        return
+    with httpx.Client(base_url=server, timeout=TIMEOUT_S, verify=trust) as http:
         began_s = session.clock.monotonic_s()
         try:
             alive = http.get("/healthz")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -36,8 +38,6 @@ ModelArgument = Annotated[
         metavar="MODEL", help=".onnx, .tflite, .skops, .pt2, .keras, a folder, or mlflow:, https:, s3:, dvc:."
     ),
 ]
-Name = Annotated[str, typer.Option("--name", metavar="N", help="Name of the model.")]
-VersionOption = Annotated[str, typer.Option("--version", metavar="V", help="Version of this release.")]
 OwnName = Annotated[
     str | None, typer.Option("--name", metavar="N", help="Name of the model; made from the file's name else.")
 ]
@@ -241,3 +241,76 @@ def make_request(  # noqa: PLR0913 - the flags of the command
         model, name, version, chosen, tuple(from_files), data, precision.value, metric, max_drop, explore, reading,
         lineage or {},
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """The flags of a command that converts a model, as they were given."""
+
+    profile: Profiles = None
+    calibration: Calibration = None
+    evaluation: Evaluation = None
+    metric: Metric = None
+    golden: Golden = None
+    reference: Reference = None
+    labels: Labels = None
+    preprocess: Preprocess = None
+    postprocess: Postprocess = None
+    privacy: PrivacyPolicy = None
+    precision: PrecisionOption = Precision.AUTO
+    max_drop: MaxDrop = 0.01
+    explore: Explore = False
+    recipe: Recipe = None
+    shape: Shapes = None
+    value: Values = None
+    allow_pickle: AllowPickle = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no shape or value before anything is fetched. Raises UsageError."""
+        import_flags(self.shape, self.value, self.allow_pickle)
+
+    def request(self, *, model: str, name: str, version: str, lineage: dict[str, str] | None = None) -> ModelRequest:
+        """Return the request for a model, as `make_request` does."""
+        return make_request(
+            model=model,
+            name=name,
+            version=version,
+            profiles=self.profile,
+            data=data_files(
+                self.calibration,
+                self.evaluation,
+                self.golden,
+                self.reference,
+                self.labels,
+                self.preprocess,
+                self.postprocess,
+                self.privacy,
+                self.recipe,
+            ),
+            precision=self.precision,
+            metric=self.metric,
+            max_drop=self.max_drop,
+            explore=self.explore,
+            reading=import_flags(self.shape, self.value, self.allow_pickle),
+            lineage=lineage,
+        )
+
+
+def converting(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the fields of `Conversion` as flags, in the place of its keyword `asked`."""
+    hints = get_type_hints(Conversion, include_extras=True)
+    shared = [
+        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=hints[one.name])
+        for one in fields(Conversion)
+    ]
+
+    def run(**given: Any) -> None:
+        asked = Conversion(**{one.name: given.pop(one.name) for one in shared})
+        command(**given, asked=asked)
+
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    parameters = [two for one in own for two in (shared if one.name == "asked" else [one])]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
+    return run

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgefleet_cli.options import Color, Format
+from edgefleet_protocol.errors import EdgefleetError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -267,7 +268,7 @@ def _console(color: Color, *, stderr: bool) -> Console:
 def write_error(error: Exception, *, debug: bool = False) -> None:
     """Write what, why and next to stderr, one line each."""
     what = one_line(str(getattr(error, "message", "") or error or type(error).__name__))
-    why = one_line(getattr(error, "why", "") or _code(error))
+    why = one_line(getattr(error, "why", "") or _reason(error))
     next_step = one_line(getattr(error, "next_step", "") or "run again with --debug to see more")
     sys.stderr.write(f"error: {what}\n  why: {why}\n next: {next_step}\n")
     request_id = getattr(error, "request_id", "")
@@ -288,6 +289,5 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def _code(error: Exception) -> str:
-    code = getattr(error, "problem_code", "") or getattr(error, "code", "")
-    return str(code or "no further cause is known")
+def _reason(error: Exception) -> str:
+    return error.reason() if isinstance(error, EdgefleetError) else "no further cause is known"

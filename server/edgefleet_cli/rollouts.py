@@ -73,28 +73,19 @@ class Rollouts:
         A paused rollout is not over: what can be done is told, and watching goes on. Raises what `get` raises, and
         ServerUnreachableError when the server is away for more than AWAY_S.
         """
-        deadline_s = math.inf if wait_s is None else self.clock.monotonic_s() + wait_s
-        question = partial(self.get, str(rollout["id"]))
         with self._screen() as screen:
-            patience = Patience(screen.tell, self.clock, give_up_s=AWAY_S)
-            while True:
-                screen.show(rollout)
-                left_s = deadline_s - self.clock.monotonic_s()
-                if is_final(rollout) or left_s <= 0:
-                    return rollout
-                self.clock.sleep(min(POLL_S, left_s))
-                rollout = patience.ask(question, until_s=deadline_s) or rollout
+            return self._follow(rollout, screen, wait_s)
 
     def await_end(self, rollout: Json, *, wait_s: float | None = None) -> Json:
         """Wait as `watch` does and write nothing but a remark when the state changes; return the rollout as it then is."""
+        return self._follow(rollout, self._remarks(), wait_s)
+
+    def _follow(self, rollout: Json, screen: Screen, wait_s: float | None) -> Json:
         deadline_s = math.inf if wait_s is None else self.clock.monotonic_s() + wait_s
         question = partial(self.get, str(rollout["id"]))
-        patience = Patience(self.out.note, self.clock, give_up_s=AWAY_S)
-        told = ""
+        patience = Patience(screen.tell, self.clock, give_up_s=AWAY_S)
         while True:
-            if rollout.get("state") != told:
-                told = str(rollout.get("state"))
-                self._tell(rollout)
+            screen.show(rollout)
             left_s = deadline_s - self.clock.monotonic_s()
             if is_final(rollout) or left_s <= 0:
                 return rollout
@@ -128,20 +119,32 @@ class Rollouts:
         with Live(console=self.out.data, auto_refresh=False) as live:
             yield self._drawing(live)
 
+    def _remarks(self) -> Screen:
+        """Return what shows a rollout by a remark at each change of its state alone."""
+        told = ""
+
+        def show(rollout: Json) -> None:
+            nonlocal told
+            if rollout.get("state") != told:
+                told = str(rollout.get("state"))
+                self._tell(rollout)
+
+        return Screen(show, self.out.note)
+
     def _record(self) -> Screen:
         sheet = rollout_sheet(self.clock.now())
         seen: list[Json] = []
+        remarks = self._remarks()
 
         def show(rollout: Json) -> None:
             if seen and seen[-1] == rollout:
                 return
             if self.out.form is not Format.NAME or not seen:
                 self.out.record(rollout, sheet, is_first=not seen)
-            if not seen or seen[-1].get("state") != rollout.get("state"):
-                self._tell(rollout)
+            remarks.show(rollout)
             seen[:] = [rollout]
 
-        return Screen(show, self.out.note)
+        return Screen(show, remarks.tell)
 
     def _drawing(self, live: Live) -> Screen:
         from edgefleet_cli.rollout_tree import live_view

@@ -74,15 +74,19 @@ class Session:
             return self.context.token
         return None
 
+    @property
+    def ca_file(self) -> str | None:
+        """Return the file of the CA of a context's server, None for another server and where none was given."""
+        return self.context.ca_file if self.context is not None and self.context.server == self.server else None
+
     @cached_property
     def api(self) -> ApiClient:
         """Return the client of the chosen server."""
         from edgefleet_cli.api_client import ApiClient
 
-        ca_file = self.context.ca_file if self.context is not None and self.context.server == self.server else None
         timeout_s = self.options.timeout_s
         return ApiClient(
-            self.server, self.token, ca_file=ca_file, request_timeout_s=timeout_s, debug=self.options.debug
+            self.server, self.token, ca_file=self.ca_file, request_timeout_s=timeout_s, debug=self.options.debug
         )
 
     @property

@@ -124,8 +124,8 @@ def _toml(values: Mapping[str, str]) -> str:
 
 
 def report_error(error: EdgefleetError) -> None:
-    """Write an error to stderr in three lines: what, code, what to do next."""
-    sys.stderr.write(f"error: {error.message}\n  why: {error.code}\n  next: {error.next_step or 'see the log'}\n")
+    """Write an error to stderr in three lines: what, why, what to do next."""
+    sys.stderr.write(f"error: {error.message}\n  why: {error.reason()}\n next: {error.next_step or 'see the log'}\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, SQLAlchemyError) as error:
         sys.stderr.write(
             f"error: the server could not be made in {data_dir}\n  why: {error}\n"
-            "  next: check the folder's rights and free space, and the database URL\n"
+            " next: check the folder's rights and free space, and the database URL\n"
         )
         return 1
     sys.stdout.write(

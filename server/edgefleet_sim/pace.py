@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
@@ -16,6 +15,7 @@ from edgefleet_server.rollout import leases
 from edgefleet_server.rollout.model import Assignment, Snapshot, Spec
 from edgefleet_server.rollout.pace import (
     NO_PACE_FACTS,
+    WAITING,
     Lease,
     LeaseEnded,
     LeaseTaken,
@@ -27,8 +27,6 @@ from edgefleet_server.rollout.pace import (
     Whereabouts,
 )
 from edgefleet_server.rollout.waits import device_waits
-
-_ASKED: Final = frozenset({AssignmentState.ELIGIBLE, AssignmentState.OFFERED})
 
 
 def is_paced(spec: Spec) -> bool:
@@ -49,7 +47,7 @@ class PaceRows:
         """Return what the server would load, as `pace_store.pace_facts` does."""
         if not is_paced(spec):
             return NO_PACE_FACTS
-        asked = (one.device for one in assignments.values() if one.state in _ASKED) if spec.pacing.recalls else ()
+        asked = (one.device for one in assignments.values() if one.state in WAITING) if spec.pacing.recalls else ()
         return PaceFacts(
             minutes=tuple(self.minutes[stage] for stage in sorted(self.minutes)),
             leases=tuple(self.leases[device] for device in sorted(self.leases)),

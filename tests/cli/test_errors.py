@@ -35,6 +35,12 @@ def test_not_logged_in(edgectl: Edgectl) -> None:
     assert "edgectl login http://127.0.0.1:1" in ran.told()[2]
 
 
+def test_a_refusal_of_another_package_is_told_with_its_kind_and_its_code(edgectl: Edgectl, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"none")
+    ran = edgectl("convert", tmp_path / "model.onnx", "--name", "No Name")
+    assert ran.told()[1] == "a name, version or id does not match its grammar (id.bad)"
+
+
 def test_the_server_is_unreachable(edgectl: Edgectl) -> None:
     server = f"http://127.0.0.1:{_closed_port()}"
     ran = edgectl("device", "list", "--server", server, "--token", "x")

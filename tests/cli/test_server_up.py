@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from edgefleet_server.initialise import main as initialise
+from tests.broker.pki import Authority
 from tests.cli.conftest import Edgectl
 
 PORTS = ("--port", "0", "--device-port", "0", "--broker", "embedded")
@@ -47,6 +49,29 @@ def test_up_makes_starts_and_logs_in_and_down_leaves_no_process(edgectl: Edgectl
     assert edgectl("server", "down", "--data", folder).code == 0
     assert psutil.wait_procs(family, timeout=10)[1] == []
     assert edgectl("server", "down", "--data", folder).code == 0
+
+
+@pytest.mark.slow
+def test_a_server_with_a_certificate_of_ones_own_is_asked_with_the_contexts_ca(
+    edgectl: Edgectl, folder: Path, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path / "pki")
+    identity = authority.server()
+    assert initialise(["--data", str(folder), "--broker", "embedded"]) == 0
+    with (folder / "server.toml").open("a", encoding="utf-8") as file:
+        file.write(f'api_tls_cert = "{identity.cert_file}"\napi_tls_key = "{identity.key_file}"\n')
+    saved = edgectl("context", "add", "local", "--server", "https://127.0.0.1:1", "--ca", authority.ca_file)
+    assert saved.code == 0, saved.err
+    ran = edgectl("server", "up", "--data", folder, *PORTS, "-o", "json")
+    assert ran.code == 0, ran.err
+    assert ran.json["url"].startswith("https://")
+    assert edgectl("whoami", "-o", "json").json["roles"] == ["admin"]
+
+    (folder / "admin.token").unlink()
+    assert edgectl("server", "up", "--data", folder, *PORTS).code == 0
+    other = edgectl("server", "up", "--data", folder, *PORTS, "--name", "another")
+    assert other.code == 2
+    assert "admin token is not in its folder" in other.told()[0]
 
 
 def test_a_server_that_cannot_start_says_why(edgectl: Edgectl, folder: Path) -> None:

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.errors import EdgefleetError, cause_of
 from edgefleet_server.http_errors import FRAMEWORK_CODES, status_of
 from tests.house.tree import ROOT, python_sources
 
@@ -146,7 +146,7 @@ def rows() -> dict[str, dict[str, Row]]:
         if kind is EdgefleetError or is_group(kind, made):
             continue
         row = found[kind.__module__.partition(".")[0]].setdefault(kind.code, Row(kind.code))
-        cause = (kind.__doc__ or "").strip().partition("\n")[0]
+        cause = cause_of(kind)
         if cause and cause not in row.causes:
             row.causes.append(cause)
         for step in [*steps.get(kind.__name__, []), kind.default_next_step]:

@@ -39,7 +39,11 @@ def test_init_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert token.strip() in capsys.readouterr().out
     before = (data / "keys" / "root.pem").read_bytes()
     assert main(["--data", str(data)]) == 6
-    assert "never overwritten" in capsys.readouterr().err
+    what, why, step = capsys.readouterr().err.splitlines()[-3:]
+    assert what.startswith("error: ")
+    assert "never overwritten" in what
+    assert why == "  why: the folder already holds a server (server.already_initialised)"
+    assert step.startswith(" next: start it with")
     assert (data / "keys" / "root.pem").read_bytes() == before
     with pytest.raises(AlreadyInitialisedError):
         initialise(data, SystemClock())

@@ -21,29 +21,15 @@ Out = Annotated[
 ]
 
 
-def convert(  # noqa: PLR0913, PLR0917 - the flags of the command
+@flags.converting
+def convert(
     ctx: typer.Context,
     model: flags.ModelArgument,
     out: Out = None,
     name: flags.OwnName = None,
     version: flags.OwnVersion = None,
-    profile: flags.Profiles = None,
-    calibration: flags.Calibration = None,
-    evaluation: flags.Evaluation = None,
-    metric: flags.Metric = None,
-    golden: flags.Golden = None,
-    reference: flags.Reference = None,
-    labels: flags.Labels = None,
-    preprocess: flags.Preprocess = None,
-    postprocess: flags.Postprocess = None,
-    privacy: flags.PrivacyPolicy = None,
-    precision: flags.PrecisionOption = flags.Precision.AUTO,
-    max_drop: flags.MaxDrop = 0.01,
-    explore: flags.Explore = False,
-    recipe: flags.Recipe = None,
-    shape: flags.Shapes = None,
-    value: flags.Values = None,
-    allow_pickle: flags.AllowPickle = False,
+    *,
+    asked: flags.Conversion,
     mlflow_url: flags.MlflowUrl = None,
 ) -> None:
     """Convert a model here and write unsigned bundles. Exit 0 all made, 1 some refused."""
@@ -55,20 +41,7 @@ def convert(  # noqa: PLR0913, PLR0917 - the flags of the command
     name, version = registered(address, name, version)
     with resolved(session, model, address, mlflow_url) as source:
         own_name, own_version = flags.named_by(str(source.path), name, version)
-        request = flags.make_request(
-            model=str(source.path),
-            name=own_name,
-            version=own_version,
-            profiles=profile,
-            data=flags.data_files(
-                calibration, evaluation, golden, reference, labels, preprocess, postprocess, privacy, recipe
-            ),
-            precision=precision,
-            metric=metric,
-            max_drop=max_drop,
-            explore=explore,
-            reading=flags.import_flags(shape, value, allow_pickle),
-        )
+        request = asked.request(model=str(source.path), name=own_name, version=own_version)
         folder = out or Path("bundles") / f"{own_name}-{own_version}"
         raise typer.Exit(_convert(session, request, folder))
 

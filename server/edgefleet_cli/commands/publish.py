@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -37,28 +35,14 @@ How = Annotated[
 ]
 
 
-def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
+@flags.converting
+def publish(  # noqa: PLR0913 - the flags of the command
     ctx: typer.Context,
     model: flags.ModelArgument,
     name: RegisteredName = None,
     version: RegisteredVersion = None,
-    profile: flags.Profiles = None,
-    calibration: flags.Calibration = None,
-    evaluation: flags.Evaluation = None,
-    metric: flags.Metric = None,
-    golden: flags.Golden = None,
-    reference: flags.Reference = None,
-    labels: flags.Labels = None,
-    preprocess: flags.Preprocess = None,
-    postprocess: flags.Postprocess = None,
-    privacy: flags.PrivacyPolicy = None,
-    precision: flags.PrecisionOption = flags.Precision.AUTO,
-    max_drop: flags.MaxDrop = 0.01,
-    explore: flags.Explore = False,
-    recipe: flags.Recipe = None,
-    shape: flags.Shapes = None,
-    value: flags.Values = None,
-    allow_pickle: flags.AllowPickle = False,
+    *,
+    asked: flags.Conversion,
     no_wait: NoWait = False,
     to: To = None,
     strategy: How = "all",
@@ -70,20 +54,10 @@ def publish(  # noqa: PLR0913, PLR0917 - the flags of the command
     session = Session.of(ctx)
     way = parse_strategy(strategy)
     _refuse_early_measurement(no_wait, measure_on)
-    ask = partial(
-        flags.make_request,
-        profiles=profile,
-        data=flags.data_files(
-            calibration, evaluation, golden, reference, labels, preprocess, postprocess, privacy, recipe
-        ),
-        precision=precision,
-        metric=metric,
-        max_drop=max_drop,
-        explore=explore,
-        reading=flags.import_flags(shape, value, allow_pickle),
-    )
     origin = Origin(model, name, version, mlflow_url, write_back)
-    release = _publish_from(session, origin, ask, no_wait=no_wait, deploys=to is not None, measure_on=measure_on or [])
+    release = _publish_from(
+        session, origin, asked, no_wait=no_wait, deploys=to is not None, measure_on=measure_on or []
+    )
     if no_wait and not is_over(release):
         session.out.note(f"queued; follow it with `edgectl release show {release['ref']}`")
         raise typer.Exit(0)
@@ -106,13 +80,13 @@ class Origin:
 def _publish_from(
     session: Session,
     origin: Origin,
-    ask: Callable[..., flags.ModelRequest],
+    asked: flags.Conversion,
     *,
     no_wait: bool,
     deploys: bool,
     measure_on: list[str],
 ) -> dict[str, Any]:
-    """Fetch the model where it lives elsewhere, publish it, and tell the registry. ask: makes the request of the rest."""
+    """Fetch the model where it lives elsewhere, publish it, and tell the registry."""
     from edgefleet_cli.importing.naming import named, pinned
     from edgefleet_cli.importing.resolving import resolved
     from edgefleet_cli.importing.write_back import tell_of_release
@@ -120,7 +94,7 @@ def _publish_from(
     address = pinned(session, origin.model, origin.mlflow_url)
     name, version = named(address, origin.name, origin.version)
     with resolved(session, origin.model, address, origin.mlflow_url) as source:
-        request = ask(model=str(source.path), name=name, version=version, lineage=source.lineage)
+        request = asked.request(model=str(source.path), name=name, version=version, lineage=source.lineage)
         release = _publish(session, request, no_wait=no_wait, deploys=deploys, measure_on=measure_on)
     if origin.write_back and release.get("bundles"):
         tell_of_release(session, release, origin.mlflow_url)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from edgefleet_cli.children import become, python_module, require
+from edgefleet_cli.children import become, child_flags, python_module, require
 from edgefleet_cli.commands import server_up
 from edgefleet_cli.errors import UsageError
 from edgefleet_cli.figures import flat_fields
@@ -66,7 +66,7 @@ def init(
             next_step="`edgectl server init --data /var/lib/edgefleet`",
         )
     require("fastapi", "server")
-    flags = _flags(public_host=public_host, broker=broker, tenant=tenant, db=db)
+    flags = child_flags(public_host=public_host, broker=broker, tenant=tenant, db=db)
     become(python_module("edgefleet_server.initialise", "--data", str(chosen), *flags))
 
 
@@ -92,7 +92,7 @@ def start(  # noqa: PLR0913, PLR0917 - the flags of the command
 ) -> None:
     """Run the server until it is stopped."""
     require("fastapi", "server")
-    flags = _flags(
+    flags = child_flags(
         host=host,
         port=port,
         device_host=device_host,
@@ -118,7 +118,7 @@ def check(ctx: typer.Context, data: Data, broker: Broker = None) -> None:
     """Check settings, database, broker and keys, and say what would be used and why."""
     require("fastapi", "server")
     session = Session.of(ctx)
-    command = python_module("edgefleet_server.main", "--data", str(data), "--check", *_flags(broker=broker))
+    command = python_module("edgefleet_server.main", "--data", str(data), "--check", *child_flags(broker=broker))
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode != 0:
         raise typer.Exit(done.returncode)
@@ -135,14 +135,5 @@ def openapi(
 ) -> None:
     """Print or write the OpenAPI document of the server that is installed here; needs no data folder."""
     require("fastapi", "server")
-    flags = _flags(out=out) + (["--allow-breaking"] if allow_breaking else [])
+    flags = child_flags(out=out) + (["--allow-breaking"] if allow_breaking else [])
     become(python_module("edgefleet_server.openapi_file", *flags))
-
-
-def _flags(**given: str | int | Path | None) -> list[str]:
-    """Return `--name value` for each given option."""
-    flags: list[str] = []
-    for name, value in given.items():
-        if value is not None:
-            flags += [f"--{name.replace('_', '-')}", str(value)]
-    return flags

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from edgefleet_cli.children import python_module, require
+from edgefleet_cli.children import child_flags, python_module, require
 from edgefleet_cli.contexts import Context
 from edgefleet_cli.errors import CliError, UsageError
 from edgefleet_cli.output import Column, Sheet
@@ -72,11 +72,13 @@ def up(
     if not (folder / "keys").is_dir():
         _make(session, folder, public_host=public_host, broker=broker)
     running = _running(folder)
+    known = session.contexts.contexts.get(name)
     if running is None:
-        running = _started(session, folder, port=port, device_port=device_port, public_host=public_host, broker=broker)
+        flags = child_flags(port=port, device_port=device_port, public_host=public_host, broker=broker)
+        running = _started(session, folder, flags, known.ca_file if known else None)
     else:
         session.out.note("it runs already")
-    _log_in(session, folder, str(running["api_url"]), name)
+    _log_in(session, folder, str(running["api_url"]), name, known)
     made = {
         "url": running["api_url"],
         "pid": running["pid"],
@@ -115,7 +117,7 @@ def down(
 
 
 def _make(session: Session, folder: Path, *, public_host: str | None, broker: str | None) -> None:
-    flags = [*_flag("--public-host", public_host), *_flag("--broker", broker)]
+    flags = child_flags(public_host=public_host, broker=broker)
     command = python_module("edgefleet_server.initialise", "--data", str(folder), *flags)
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
@@ -147,22 +149,13 @@ def _repeat(session: Session, done: subprocess.CompletedProcess[bytes]) -> int:
     return done.returncode
 
 
-def _started(
-    session: Session,
-    folder: Path,
-    *,
-    port: int | None,
-    device_port: int | None,
-    public_host: str | None,
-    broker: str | None,
-) -> Json:
+def _started(session: Session, folder: Path, flags: list[str], ca_file: str | None) -> Json:
+    """Start a server and wait until it is ready. ca_file: of the CA of the certificate that its settings may name."""
+    if ca_file is not None:
+        from edgefleet_cli.api_client import verification
+
+        verification("https://", ca_file)  # one that cannot be read is told of before anything runs
     (folder / "run").mkdir(mode=0o700, exist_ok=True)
-    flags = [
-        *_flag("--port", port),
-        *_flag("--device-port", device_port),
-        *_flag("--public-host", public_host),
-        *_flag("--broker", broker),
-    ]
     with (folder / "run" / _LOG).open("ab") as log:
         process = subprocess.Popen(
             python_module("edgefleet_server.main", "--data", str(folder), *flags),
@@ -174,7 +167,7 @@ def _started(
     end_s = session.clock.monotonic_s() + (session.options.timeout_s or READY_S)
     while process.poll() is None and session.clock.monotonic_s() < end_s:
         running = _running(folder)
-        if running is not None and running["pid"] == process.pid and _is_ready(str(running["api_url"])):
+        if running is not None and running["pid"] == process.pid and _is_ready(str(running["api_url"]), ca_file):
             return running
         session.clock.sleep(_POLL_S)
     if process.poll() is None:
@@ -186,10 +179,10 @@ def _started(
     )
 
 
-def _log_in(session: Session, folder: Path, url: str, name: str) -> None:
+def _log_in(session: Session, folder: Path, url: str, name: str, known: Context | None) -> None:
+    """Save the context of a running server. known: the one of that name until now; its CA file stays."""
     token_file = folder / "admin.token"
     if not token_file.is_file():
-        known = session.contexts.get(name)
         if known is None or known.server != url:
             raise UsageError(
                 "the server runs, but its admin token is not in its folder any more",
@@ -197,7 +190,8 @@ def _log_in(session: Session, folder: Path, url: str, name: str) -> None:
                 next_step=f"`edgectl login {url} --token-stdin` with a token of yours",
             )
         return
-    session.contexts.put(Context(name, url, token_file.read_text("utf-8").strip(), None), make_current=True)
+    token, ca_file = token_file.read_text("utf-8").strip(), known.ca_file if known else None
+    session.contexts.put(Context(name, url, token, ca_file), make_current=True)
 
 
 def _running(folder: Path) -> Json | None:
@@ -217,11 +211,13 @@ def _is_alive(pid: int) -> bool:
     return pid > 0 and state != "Z"
 
 
-def _is_ready(url: str) -> bool:
+def _is_ready(url: str, ca_file: str | None) -> bool:
     import httpx
 
+    from edgefleet_cli.api_client import verification
+
     try:
-        return httpx.get(f"{url}/readyz", timeout=2.0, verify=url.startswith("https")).is_success
+        return httpx.get(f"{url}/readyz", timeout=2.0, verify=verification(url, ca_file)).is_success
     except httpx.HTTPError:
         return False
 
@@ -233,7 +229,3 @@ def _last_words(log: Path) -> str:
         lines = []
     said = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
     return (said or lines or ["it wrote nothing"])[-1]
-
-
-def _flag(name: str, value: str | int | None) -> list[str]:
-    return [] if value is None else [name, str(value)]

@@ -1,1 +1,1 @@
-"""The web page of the server: rendered here, for people; reads services only and changes nothing but its own sessions."""
+"""The web pages of the server, rendered here, for people. They read services; what a form changes is an operation of the API."""

@@ -15,7 +15,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.dashboard.operations import Operations
 
 LINES: Final[Mapping[str, str]] = {
-    "create_token": "edgectl token create {body.name} --role {body.roles}",
+    "create_token": "edgectl token create --name {body.name} --role {body.roles}",
     "revoke_token": "edgectl token revoke {path.token_id}",
     "create_login_link": "edgectl dashboard",
     "create_release": "edgectl publish MODEL --name {body.name} --version {body.version}",
@@ -55,13 +55,17 @@ LINES: Final[Mapping[str, str]] = {
     "create_alert_receiver": "edgectl alert-receiver create --name {body.name}[ --action {body.action}][ --model {body.model}]",
     "delete_alert_receiver": "edgectl alert-receiver delete {path.receiver_id} --yes",
 }
+OF_FIELD: Final[Mapping[tuple[str, str], str]] = {
+    ("update_device", "body.profile"): "edgectl device set-profile {path.device_id} {body.profile}"
+}
+"""Operations whose forms are several commands: by the field that a form asks for."""
 _OPTIONAL: Final = re.compile(r"\[([^\[\]{}]*)\{([A-Za-z0-9_.]+)\}([^\[\]{}]*)\]")
 _FIELD: Final = re.compile(r"\{([A-Za-z0-9_.]+)\}")
 
 
-def cli_line(operation_id: str, fields: Mapping[str, Any]) -> str:
-    """Return the command of an operation with these fields, nothing when no line is known."""
-    line = LINES.get(operation_id, "")
+def cli_line(operation_id: str, fields: Mapping[str, Any], asks: str = "") -> str:
+    """Return the command of an operation with these fields, nothing when no line is known. asks: the field that the form is about."""
+    line = OF_FIELD.get((operation_id, asks)) or LINES.get(operation_id, "")
 
     def optional(match: re.Match[str]) -> str:
         value = fields.get(match[2])

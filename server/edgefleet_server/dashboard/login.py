@@ -1,4 +1,4 @@
-"""Signing in and out: the only pages that change something, and only who this browser is.
+"""Signing in and out: these pages change who this browser is, and nothing else.
 
 - A link is opened by GET and used by POST: whoever looks at the address for a preview does not use it up.
 - A token is pasted into a form and sent in its body, never in an address.

@@ -51,7 +51,7 @@ HUGE: Final = 20_000
 HUGE_SHARE: Final = 0.5
 """Of one with more than HUGE devices: a look takes seconds of the processor there, and the way back is planned whole either way."""
 BACK_FACTOR: Final = 10
-"""The way back is at least ten times as fast as the way there (fleet.md §5.4): a tick takes back so many times as it offers."""
+"""A tick takes back so many times as it offers (fleet.md §5.4); of more than HUGE devices all, twice what it offers (ADR 0052)."""
 LOOK_AGAIN: Final = timedelta(seconds=2)
 LOOK_FOR_LATE: Final = timedelta(minutes=1)
 NOT_BACK: Final = "not confirmed to be back"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from edgefleet_protocol.comparison import ShadowFigures, delta_quantile, mean_overlap, merge_shadows
+from edgefleet_protocol.comparison import merge_shadows
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.rollout.model import Counts, Facts
@@ -32,7 +32,7 @@ from edgefleet_server.rollout.quality_model import (
 from edgefleet_server.rollout.quality_view import MetricView, metric_views
 from edgefleet_server.rollout.shape import Mode
 from edgefleet_server.rollout.spec_model import Spec
-from edgefleet_server.telemetry.model import PeriodWindow
+from edgefleet_server.telemetry.model import AgreementView, PeriodWindow, agreement_of
 
 ACTIVE: Final = "active"
 CANDIDATE: Final = "candidate"
@@ -56,23 +56,6 @@ class ArmView:
     error_rate: float | None
     latency_p50_ms: float | None
     latency_p95_ms: float | None
-
-
-@dataclass(frozen=True)
-class AgreementView:
-    """How a shadow compares with what serves, on the same inputs. agreement: agreed ÷ judged; deltas: of scores, within 19 %."""
-
-    offered: int
-    dropped: int
-    compared: int
-    failed: int
-    judged: int
-    agreed: int
-    agreement: float | None
-    delta_p50: float | None
-    delta_p95: float | None
-    overlap: float | None
-    active_p95_ms: float | None
 
 
 @dataclass(frozen=True)
@@ -147,7 +130,7 @@ def _result(spec: Spec, mode: Mode, stratum: ProfileName, pairs: Mapping[DeviceI
         devices=len(pairs),
         active=_arm(ACTIVE, [active for active, _ in pairs.values() if active]),
         candidate=_arm(CANDIDATE, [candidate for _, candidate in pairs.values()]),
-        shadow=agreement_of(told) if mode is Mode.SHADOW and told else None,
+        shadow=agreement_of(merge_shadows(told)) if mode is Mode.SHADOW and told else None,
         metrics=_metrics(spec, mode, stratum, pairs),
         asked=[name.value for name in _asked(spec)],
     )
@@ -167,25 +150,6 @@ def _arm(lane: str, devices: Sequence[Sequence[PeriodWindow]]) -> ArmView:
         error_rate=min(1.0, errors / (answers + timeouts)) if answers + timeouts else None,
         latency_p50_ms=_ms(sketch.quantile_s(0.5)),
         latency_p95_ms=_ms(sketch.quantile_s(0.95)),
-    )
-
-
-def agreement_of(told: Sequence[ShadowFigures]) -> AgreementView:
-    """Return the comparisons of windows as one."""
-    total = merge_shadows(told)
-    p50, p95 = (delta_quantile(total.deltas, q) for q in (0.5, 0.95))
-    return AgreementView(
-        offered=total.offered,
-        dropped=total.dropped,
-        compared=total.compared,
-        failed=total.failed,
-        judged=total.judged,
-        agreed=total.agreed,
-        agreement=total.agreed / total.judged if total.judged else None,
-        delta_p50=p50,
-        delta_p95=p95,
-        overlap=mean_overlap(total.overlaps),
-        active_p95_ms=_ms(LatencySketch.unpacked(total.primary_latency).quantile_s(0.95)),
     )
 
 
@@ -237,7 +201,7 @@ def _spans(
 ) -> dict[Metric, Span]:
     new = _arm(CANDIDATE, [candidate])
     if mode is Mode.SHADOW:
-        told = agreement_of([one.shadow for one in candidate if one.shadow is not None])
+        told = agreement_of(merge_shadows(one.shadow for one in candidate if one.shadow is not None))
         if told.judged < least:
             return {}
         latency = Span(before=told.active_p95_ms, after=new.latency_p95_ms)

@@ -11,13 +11,16 @@ from enum import StrEnum
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, RolloutId
-from edgefleet_protocol.messages import ErrorClass
+from edgefleet_protocol.messages import AssignmentState, ErrorClass
 
 OFFLINE: Final = "offline"
 """The error class of a device that stayed away, where the spec counts these as failed. The server's word, no device's."""
 TZ_DEVICE: Final = "device"
 TZ_LABEL: Final = "tz"
 SITE_LABEL: Final = "site"
+
+WAITING: Final = frozenset({AssignmentState.ELIGIBLE, AssignmentState.OFFERED})
+"""Devices that a pace may hold: those whose try has not begun."""
 
 DEFAULT_FACTOR: Final = 2.0
 DEFAULT_MAX: Final = 1000

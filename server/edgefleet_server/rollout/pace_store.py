@@ -13,12 +13,12 @@ from sqlalchemy import Table, delete, func, select, update
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId, RolloutId
-from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout.model import Assignment, Spec
 from edgefleet_server.rollout.pace import (
     SITE_LABEL,
     TZ_LABEL,
+    WAITING,
     Lease,
     LeaseEnded,
     LeaseTaken,
@@ -33,7 +33,6 @@ from edgefleet_server.rollout.pace_tables import DownloadLease, DownloadLine, Ro
 
 _LINE: Final = 1
 _LEASE: Final[Table] = DownloadLease.__table__  # type: ignore[attr-defined]
-_ASKED: Final = frozenset({AssignmentState.ELIGIBLE, AssignmentState.OFFERED})
 
 
 def pace_facts(
@@ -46,7 +45,7 @@ def pace_facts(
     """Return the pace of a rollout now. Who may take leases has called `lock_line_for` before."""
     pacing = spec.pacing
     has_limits = pacing.limits.are_set
-    asked = [one.device for one in assignments if one.state in _ASKED] if pacing.recalls else []
+    asked = [one.device for one in assignments if one.state in WAITING] if pacing.recalls else []
     by_site = _by_site(session) if has_limits else {}
     return PaceFacts(
         minutes=_minutes(session, rollout_id) if any(stage.rate for stage in spec.stages) else (),

@@ -32,13 +32,12 @@ from edgefleet_server.rollout.model import (
     Offer,
     RolloutState,
 )
-from edgefleet_server.rollout.pace import OFFLINE, CountAs, LeaseEnded, MinuteNoted
+from edgefleet_server.rollout.pace import OFFLINE, WAITING, CountAs, LeaseEnded, MinuteNoted
 from edgefleet_server.rollout.shape import Mode
 from edgefleet_server.rollout.walking import ShapedDraft
 
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
-_DUE: Final = frozenset({_S.ELIGIBLE, _S.OFFERED})
 _OUT: Final = frozenset({_S.FAILED, _S.LOST, _S.UNREACHABLE})
 _MAY_BE_ABSENT: Final = _OUT | {_S.OFFERED}
 """Where nothing is recalled, of all others nobody asks whether they are there."""
@@ -85,7 +84,7 @@ class Paced(ShapedDraft):
         if self.snapshot.missed <= DEAF:
             return
         for a in list(self.assignments.values()):
-            if a.state in _DUE and a.due_at is not None:
+            if a.state in WAITING and a.due_at is not None:
                 self._note(replace(a, due_at=min(self.now, a.due_at + self.snapshot.missed)))
 
     # ---- after a failure of the moment

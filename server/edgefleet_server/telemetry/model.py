@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from edgefleet_protocol.comparison import ShadowFigures
+from edgefleet_protocol.comparison import ShadowFigures, delta_quantile, mean_overlap
+from edgefleet_protocol.sketch import LatencySketch
 
 
 @dataclass(frozen=True)
-class ShadowView:
-    """How a candidate compares with what serves, on the same inputs. agreement: agreed ÷ judged, None where nothing was judged.
-
-    Deltas are of scores, within 19 %; overlap is the mean intersection over union of boxes. kept: disagreements on the device now.
-    """
+class AgreementView:
+    """Figures of shadows, of one window or of many. What each means is said at `ShadowView`, which the API shows."""
 
     offered: int
     dropped: int
@@ -25,9 +23,37 @@ class ShadowView:
     delta_p50: float | None
     delta_p95: float | None
     overlap: float | None
-    active_p50_ms: float | None
     active_p95_ms: float | None
+
+
+@dataclass(frozen=True)
+class ShadowView(AgreementView):
+    """How a candidate compares with what serves, on the same inputs. agreement: agreed ÷ judged, None where nothing was judged.
+
+    Deltas are of scores, within 19 %; overlap is the mean intersection over union of boxes. kept: disagreements on the device now.
+    """
+
+    active_p50_ms: float | None
     kept: int
+
+
+def agreement_of(figures: ShadowFigures) -> AgreementView:
+    """Return comparisons with their ratios and quantiles, not rounded."""
+    p50, p95 = (delta_quantile(figures.deltas, q) for q in (0.5, 0.95))
+    active_p95_s = LatencySketch.unpacked(figures.primary_latency).quantile_s(0.95)
+    return AgreementView(
+        offered=figures.offered,
+        dropped=figures.dropped,
+        compared=figures.compared,
+        failed=figures.failed,
+        judged=figures.judged,
+        agreed=figures.agreed,
+        agreement=figures.agreed / figures.judged if figures.judged else None,
+        delta_p50=p50,
+        delta_p95=p95,
+        overlap=mean_overlap(figures.overlaps),
+        active_p95_ms=None if active_p95_s is None else 1000 * active_p95_s,
+    )
 
 
 @dataclass(frozen=True)

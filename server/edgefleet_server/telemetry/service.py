@@ -7,18 +7,19 @@ Rules:
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.comparison import ShadowFigures, check_shadow, delta_quantile, mean_overlap
+from edgefleet_protocol.comparison import ShadowFigures, check_shadow
 from edgefleet_protocol.messages import Sample, Telemetry, Watched, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db import Database
 from edgefleet_server.telemetry import store
-from edgefleet_server.telemetry.model import Figures, Latest, PeriodWindow, ShadowView, WindowView
+from edgefleet_server.telemetry.model import Figures, Latest, PeriodWindow, ShadowView, WindowView, agreement_of
 from edgefleet_server.telemetry.rules import watched_row
 from edgefleet_server.telemetry.series import SeriesReader
 from edgefleet_server.telemetry.tables import TelemetryCapture, TelemetryWindow
@@ -216,25 +217,18 @@ def view(row: TelemetryWindow) -> WindowView:
 
 
 def shadow_view(figures: ShadowFigures) -> ShadowView:
-    """Return a comparison with its ratios and quantiles."""
+    """Return a comparison with its ratios and quantiles, rounded to what they are good for."""
+    exact = agreement_of(figures)
     primary = LatencySketch.unpacked(figures.primary_latency)
-    overlap = mean_overlap(figures.overlaps)
-    p50, p95 = (delta_quantile(figures.deltas, q) for q in (0.5, 0.95))
-    return ShadowView(
-        offered=figures.offered,
-        dropped=figures.dropped,
-        compared=figures.compared,
-        failed=figures.failed,
-        judged=figures.judged,
-        agreed=figures.agreed,
-        agreement=round(figures.agreed / figures.judged, 4) if figures.judged else None,
-        delta_p50=None if p50 is None else float(f"{p50:.3g}"),
-        delta_p95=None if p95 is None else float(f"{p95:.3g}"),
-        overlap=None if overlap is None else round(overlap, 3),
-        active_p50_ms=_ms(primary, 0.5),
-        active_p95_ms=_ms(primary, 0.95),
-        kept=figures.kept,
-    )
+    rounded = {
+        "agreement": None if exact.agreement is None else round(exact.agreement, 4),
+        "delta_p50": None if exact.delta_p50 is None else float(f"{exact.delta_p50:.3g}"),
+        "delta_p95": None if exact.delta_p95 is None else float(f"{exact.delta_p95:.3g}"),
+        "overlap": None if exact.overlap is None else round(exact.overlap, 3),
+        "active_p50_ms": _ms(primary, 0.5),
+        "active_p95_ms": _ms(primary, 0.95),
+    }
+    return ShadowView(**{**asdict(exact), **rounded}, kept=figures.kept)
 
 
 def _period_window(row: TelemetryWindow) -> PeriodWindow:

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from edgefleet_cli import tree
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.cli_lines import LINES, cli_line, curl_line
+from edgefleet_server.dashboard.cli_lines import LINES, OF_FIELD, cli_line, curl_line
 from edgefleet_server.dashboard.operations import BadFieldError, Operations
 from edgefleet_server.dashboard.shell import SAID_COOKIE
 from edgefleet_server.paging import PageRequest
@@ -244,8 +244,8 @@ def test_what_cannot_be_is_refused(fields: dict[str, list[str]]) -> None:
 
 def test_every_line_is_a_command_with_its_options() -> None:
     root = tree.build()
-    for operation_id in LINES:
-        words = shlex.split(cli_line(operation_id, {}))
+    for operation_id, asks in [(one, "") for one in LINES] + list(OF_FIELD):
+        words = shlex.split(cli_line(operation_id, {}, asks))
         assert words[0] == "edgectl"
         command = root
         rest = words[1:]
@@ -259,6 +259,8 @@ def test_every_line_is_a_command_with_its_options() -> None:
             command = found
         known = {option for one in command.params for option in one.opts}
         assert {word for word in rest if word.startswith("-")} <= known | {"--yes"}, operation_id
+        needed = [one for one in command.params if one.required and one.param_type_name == "option"]
+        assert all(set(one.opts) & set(rest) for one in needed), operation_id
 
 
 def test_lines_carry_the_fields_of_the_form(empty_fleet: Fleet) -> None:
@@ -268,6 +270,9 @@ def test_lines_carry_the_fields_of_the_form(empty_fleet: Fleet) -> None:
     back = {"path.rollout_id": "r-1", "body.rollback": "true"}
     assert cli_line("abort_rollout", back) == "edgectl rollout abort r-1 --rollback"
     assert cli_line("abort_rollout", {**back, "body.rollback": ""}) == "edgectl rollout abort r-1"
+    device = {"path.device_id": "d-1"}
+    assert cli_line("update_device", device) == "edgectl device label d-1 LABELS"
+    assert cli_line("update_device", device, "body.profile") == "edgectl device set-profile d-1 PROFILE"
     line = curl_line(Operations(empty_fleet.house.app.openapi()), "pause_rollout", fields)
     assert line.endswith('"$EDGECTL_SERVER/api/v1/rollouts/r-1:pause"')
     assert "it" in line
