@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -29,3 +33,37 @@ def browser(**options: Any) -> Iterator[Browser]:
             yield made
         finally:
             made.close()
+
+
+@contextmanager
+def window() -> Iterator[BrowserContext]:
+    """Yield a browser as people have it: one window of tabs, of which one is shown and the others know that they are not.
+
+    A browser that Playwright starts itself tells every page that it is shown.
+    """
+    program = binary()
+    assert program is not None
+    with tempfile.TemporaryDirectory(prefix="ef-window-", ignore_cleanup_errors=True) as folder:
+        process = subprocess.Popen(
+            [program, "--headless", *FLAGS, "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            with sync_playwright() as playwright:
+                made = playwright.chromium.connect_over_cdp(_address(Path(folder), process), no_defaults=True)
+                yield made.contexts[0]
+                made.close()
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _address(folder: Path, process: subprocess.Popen[bytes], within_s: float = 30) -> str:
+    """Return where a browser listens, as it writes it into its folder."""
+    file, until = folder / "DevToolsActivePort", time.monotonic() + within_s
+    while time.monotonic() < until and process.poll() is None:
+        if file.exists() and "\n" in (told := file.read_text()):
+            return f"http://127.0.0.1:{told.splitlines()[0]}"
+        time.sleep(0.05)
+    raise TimeoutError("the browser does not say where it listens")

@@ -1,0 +1,122 @@
+"""Every command of ours that a page names exists, with every option that the page gives it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgefleet_agent.__main__ import _parser, _run_parser
+from edgefleet_cli.tree import build
+from tests.house.pages import blocks, pages
+from tests.house.tree import ROOT
+
+COMMAND = re.compile(r"(?:^|(?<=[\s`(\"'|/]))(edgectl|edge-agent)((?: +[^\s`|;&)<>\"]+| +\"[^\"]*\"| +'[^']*')*)")
+OPTION = re.compile(r"^(--[a-z][a-z0-9-]*|-[a-z])(=.*)?$")
+INLINE = re.compile(r"`([^`]+)`")
+WORD = re.compile(r"^[a-z][a-z-]*$")
+OLD = ("CHANGELOG.md", "docs/adr/")
+"""What was true on its day."""
+
+
+def named(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield each command that a page names in code: the program and what stands behind it."""
+    text = (ROOT / page).read_text()
+    for block in blocks(page):
+        text = text.replace(block.text, "")
+    spans = [span for span in INLINE.findall(text) if span.startswith(("edgectl ", "edge-agent "))]
+    spans += [block.text.replace("\\\n", " ") for block in blocks(page) if block.language in ("sh", "yaml")]
+    for span in spans:
+        for program, rest in COMMAND.findall(span):
+            yield program, rest.split()
+
+
+@cache
+def tree() -> Any:
+    """Return the commands of `edgectl`."""
+    return build()
+
+
+@cache
+def agent() -> tuple[argparse.ArgumentParser, ...]:
+    """Return the parsers of `edge-agent`."""
+    return _parser(), _run_parser()
+
+
+def wrong(program: str, words: list[str]) -> str:
+    """Return what is wrong with a command, "" when nothing is."""
+    return _wrong_edgectl(words) if program == "edgectl" else _wrong_agent(words)
+
+
+def _wrong_edgectl(words: list[str]) -> str:
+    command, known, left = tree(), _options(tree()), list(words)
+    while left and getattr(command, "commands", None):
+        if left[0].startswith("-"):
+            return _unknown(known, left)
+        if left[0] not in command.commands:
+            return f"no command {left[0]}" if WORD.match(left[0]) else ""
+        command = command.commands[left.pop(0)]
+        known |= _options(command)
+    return _unknown(known, left)
+
+
+def _wrong_agent(words: list[str]) -> str:
+    found, left = list(agent()), list(words)
+    known = {option for parser in found for action in parser._actions for option in action.option_strings}
+    while left:
+        below = [
+            action.choices[left[0]]
+            for parser in found
+            for action in parser._actions
+            if isinstance(action, argparse._SubParsersAction) and left[0] in action.choices
+        ]
+        if not below:
+            break
+        found, left = below, left[1:]
+        known |= {option for parser in found for action in parser._actions for option in action.option_strings}
+    has_more = any(isinstance(a, argparse._SubParsersAction) for parser in found for a in parser._actions)
+    if left and has_more and WORD.match(left[0]):
+        return f"no command {left[0]}"
+    return _unknown(known, left)
+
+
+def _options(command: Any) -> set[str]:
+    return {option for one in command.params for option in (*one.opts, *one.secondary_opts)} | {"--help", "-h"}
+
+
+def _unknown(known: set[str], words: list[str]) -> str:
+    given = [match[1] for word in words if (match := OPTION.match(word.strip("[]…")))]
+    return ", ".join(f"no option {one}" for one in given if one not in known)
+
+
+@pytest.mark.parametrize(
+    ("program", "rest", "says"),
+    [
+        ("edgectl", "device list -l site=a --watch", ""),
+        ("edgectl", "device lost", "no command lost"),
+        ("edgectl", "device list --site a", "no option --site"),
+        ("edge-agent", "bundle inspect FILE -o json", ""),
+        ("edge-agent", "enroll TOKEN --fast", "no option --fast"),
+        ("edge-agent", "update", "no command update"),
+    ],
+)
+def test_a_wrong_command_is_found(program: str, rest: str, says: str) -> None:
+    assert wrong(program, rest.split()) == says
+
+
+def test_commands_on_pages_exist_with_their_options() -> None:
+    checked, faults = 0, []
+    for page in pages():
+        if str(page).startswith(OLD):
+            continue
+        for program, words in named(page):
+            checked += 1
+            if fault := wrong(program, words):
+                faults.append(f"{page}: {program} {' '.join(words)}: {fault}")
+    assert faults == []
+    assert checked > 150
