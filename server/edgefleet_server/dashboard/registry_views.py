@@ -17,6 +17,7 @@ from edgefleet_protocol.manifest import Manifest
 from edgefleet_server.conversion.reports import load_report
 from edgefleet_server.dashboard.bundle_lines import BundleLine, bundle_line
 from edgefleet_server.dashboard.comparing import ProfilePair, compared
+from edgefleet_server.fleet.listing import DeviceQuery
 from edgefleet_server.fleet.views import DeviceView, Summary
 from edgefleet_server.paging import PageRequest
 from edgefleet_server.parts import Parts
@@ -185,7 +186,7 @@ class RegistryViews:
         for one in summary.models:
             if (one.model, one.version) == (name, version):
                 states[one.state] = states.get(one.state, 0) + one.devices
-        devices, _total = fleet.reader.devices(f"model.{name}={version}", None, SHOWN_DEVICES)
+        devices = fleet.lists.page(DeviceQuery(f"model.{name}={version}", limit=SHOWN_DEVICES)).devices
         rollouts, _count = self._parts.rollout.reader.page(model=name, limit=PAGE_ROWS)
         reports = [job.report for job in release.jobs if job.report]
         return ReleasePage(

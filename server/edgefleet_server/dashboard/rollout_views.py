@@ -190,7 +190,7 @@ class RolloutPages:
 
     def page(self, states: Sequence[str], model: str, after: str | None) -> RolloutList:
         """Return rollouts in these states (none: in any), of a model ("": of all), after the one with this id."""
-        found, total = self._reader.page(states=states, model=model or None, before=after, limit=PAGE_ROLLOUTS + 1)
+        found, total = self._reader.page(states=states, model=model or None, behind=after, limit=PAGE_ROLLOUTS + 1)
         shown = [self._line(one) for one in found[:PAGE_ROLLOUTS]]
         more = len(found) > PAGE_ROLLOUTS
         return RolloutList(shown, total, encode_cursor(shown[-1].rollout.id) if more else None)
