@@ -34,7 +34,7 @@ class Choice:
         return bool(self.desired or (self.sort and self.server_sort() is None)) or self.stale_s is not None
 
     def server_sort(self) -> str | None:
-        """Return the order as the server names it, None where it has no such order. Raises UsageError for a key that nothing is sorted by."""
+        """Return the order as the server names it, None where it has none. Raises UsageError for a key that nothing is sorted by."""
         key = self.sort.removeprefix("-")
         if key and key not in SORT_KEYS:
             raise UsageError(
