@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar, TypeVarTuple
 
 from fastapi import Depends, Query, Request
 from pydantic import BaseModel
@@ -19,6 +19,7 @@ from edgefleet_protocol.errors import EdgefleetError
 
 T = TypeVar("T")
 R = TypeVar("R")
+Columns = TypeVarTuple("Columns")
 MAX_LIMIT = 500
 DEFAULT_LIMIT = 50
 _FREE: Final = frozenset({"limit", "cursor", "fields", "sort"})
@@ -124,7 +125,7 @@ def cut_page(rows: Sequence[T], request: PageRequest, total: int, key: Callable[
     return Page(items, key(items[-1]) if more and items else None, total, request.mark)
 
 
-def walked(statement: Select[Any], column: Any, after: Any, limit: int, *, is_down: bool) -> Select[Any]:
+def walked(statement: Select[*Columns], column: Any, after: Any, limit: int, *, is_down: bool) -> Select[*Columns]:
     """Return a query's first rows behind a key (None = from the start) in order of a column."""
     if after is not None:
         statement = statement.where(column < after if is_down else column > after)

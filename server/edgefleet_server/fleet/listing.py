@@ -70,7 +70,8 @@ class Place:
 class DeviceQuery:
     """Which devices, in which order, and which part. text: beginning of an id or of a label's value, "" = any.
 
-    after, before: places that the page begins behind or ends before; neither = the first page. most_counted: None = count all.
+    after, before: places that the page begins behind or ends before; neither = the first page.
+    is_counted_whole: count beyond MOST_COUNTED, too.
     """
 
     selector: str = ""
@@ -80,7 +81,7 @@ class DeviceQuery:
     after: Place | None = None
     before: Place | None = None
     limit: int = 50
-    most_counted: int | None = MOST_COUNTED
+    is_counted_whole: bool = False
 
     @property
     def may_be_near(self) -> bool:
@@ -153,7 +154,7 @@ class DeviceLister:
             if is_back:
                 places.reverse()
             rows = store.devices_in_order(session, [place.id for place in places])
-            most = query.most_counted
+            most = None if query.is_counted_whole else MOST_COUNTED
             total = looking.count(session, found, most=None if most is None else most + 1)
             is_capped = most is not None and total > most
             return DeviceList(

@@ -338,7 +338,7 @@ def _devices(parts: Parts, selector: str, page: PageRequest) -> ListOf[DeviceVie
     order, is_down = Order(page.sort.removeprefix("-")), page.sort.startswith("-")
     after = None if page.after is None else Place.of(page.after)
     found = parts.fleet.lists.page(
-        DeviceQuery(selector, order=order, descending=is_down, after=after, limit=page.limit, most_counted=None)
+        DeviceQuery(selector, order=order, descending=is_down, after=after, limit=page.limit, is_counted_whole=True)
     )
     rest = None if found.next is None else encode_cursor(page.mark + found.next.text())
     return ListOf(items=list(found.devices), next_cursor=rest, total=found.total)

@@ -132,13 +132,14 @@ def test_the_same_feed_comes_as_a_json_object_a_line(streams: Streams, monkeypat
 def test_who_resumes_lines_misses_nothing(streams: Streams) -> None:
     numbers = streams.happen(*["r-1"] * 4)
     for after in range(4):
-        for asked in (
-            {"headers": {"last-event-id": str(numbers[after])}},
-            {"params": {"after_id": numbers[after], "max_s": 0.3}},
-        ):
-            params = {"max_s": 0.3, **asked.get("params", {})}
-            sent = {"accept": "application/x-ndjson", **asked.get("headers", {})}
-            text = streams.http.get("/events/stream", params=params, headers=sent).text
+        by_header: tuple[dict[str, str], dict[str, float]] = ({"last-event-id": str(numbers[after])}, {})
+        by_query: tuple[dict[str, str], dict[str, float]] = ({}, {"after_id": numbers[after]})
+        for headers, params in (by_header, by_query):
+            text = streams.http.get(
+                "/events/stream",
+                params={"max_s": 0.3, **params},
+                headers={"accept": "application/x-ndjson", **headers},
+            ).text
             assert [json.loads(line)["id"] for line in text.splitlines() if line] == numbers[after + 1 :]
 
 
