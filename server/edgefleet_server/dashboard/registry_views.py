@@ -166,7 +166,7 @@ class RegistryViews:
         releases = self._parts.registry.releases(PageRequest(PAGE_ROWS, after), parsed)
         running = _versions_running(self._parts.fleet.reader.summary()).get(name, {})
         shown = {str(one.ref.version) for one in releases.items}
-        rollouts, _total = self._parts.rollout.reader.page(model=name, limit=SHOWN_ROLLOUTS)
+        rollouts, _total = self._parts.rollout.reader.page(PageRequest(SHOWN_ROLLOUTS), model=name)
         return ModelPage(
             model=model,
             versions=[self._line(one, running) for one in releases.items],
@@ -174,7 +174,7 @@ class RegistryViews:
             next_cursor=releases.next_cursor,
             devices=sum(running.values()),
             elsewhere=sorted((version, n) for version, n in running.items() if version not in shown),
-            rollouts=rollouts,
+            rollouts=rollouts[:SHOWN_ROLLOUTS],
         )
 
     def release(self, name: str, version: str) -> ReleasePage:
@@ -187,7 +187,7 @@ class RegistryViews:
             if (one.model, one.version) == (name, version):
                 states[one.state] = states.get(one.state, 0) + one.devices
         devices = fleet.lists.page(DeviceQuery(f"model.{name}={version}", limit=SHOWN_DEVICES)).devices
-        rollouts, _count = self._parts.rollout.reader.page(model=name, limit=PAGE_ROWS)
+        rollouts, _count = self._parts.rollout.reader.page(PageRequest(PAGE_ROWS), model=name)
         reports = [job.report for job in release.jobs if job.report]
         return ReleasePage(
             line=self._line(release, _versions_running(summary).get(name, {})),

@@ -62,9 +62,7 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
     ) -> ListOf[RolloutView]:
         """List rollouts, newest first unless `sort` says otherwise; `state` is a comma list."""
         states = [one.strip() for one in state.split(",") if one.strip()]
-        found, total = reader.page(
-            states=states, model=model, behind=page.after, limit=page.limit + 1, is_oldest_first=page.is_turned
-        )
+        found, total = reader.page(page, states=states, model=model)
         return ListOf.cut(found, page, total, lambda one: one.id)
 
     @router.get("/rollouts/{rollout_id}", operation_id="get_rollout")

@@ -235,31 +235,21 @@ class RolloutReader:
         self._fleet = fleet
 
     def page(
-        self,
-        *,
-        states: Sequence[str] = (),
-        model: str | None = None,
-        behind: str | None = None,
-        limit: int = 50,
-        is_oldest_first: bool = False,
+        self, wanted: PageRequest, *, states: Sequence[str] = (), model: str | None = None
     ) -> tuple[list[RolloutView], int]:
-        """Return rollouts, newest first unless asked otherwise, and how many there are. behind: the last one of the page before."""
+        """Return one rollout more than a page has, newest first unless it is turned, and how many there are."""
         with self._db.read() as session:
-            last = None if behind is None else store.rollout(session, behind)
+            last = None if wanted.after is None else store.rollout(session, wanted.after)
+            behind, limit = None if last is None else (last.created_at, last.id), wanted.limit + 1
             rows = store.page(
-                session,
-                states=states,
-                model=model,
-                behind=None if last is None else (last.created_at, last.id),
-                limit=limit,
-                is_oldest_first=is_oldest_first,
+                session, states=states, model=model, behind=behind, limit=limit, is_oldest_first=wanted.is_turned
             )
             total = store.count(session, states=states, model=model)
             return [self._view(session, row) for row in rows], total
 
     def rollouts(self, *, limit: int) -> list[RolloutView]:
         """Return the newest rollouts, newest first."""
-        return self.page(limit=limit)[0]
+        return self.page(PageRequest(limit))[0][:limit]
 
     def rollout(self, rollout_id: str) -> RolloutView:
         """Return one rollout. Raises RolloutUnknownError."""
