@@ -142,7 +142,9 @@ def test_a_cursor_belongs_to_one_query(stage: Any) -> None:
         answer = client.get(f"/api/v1/{path}", params={**same, **change})
         assert (answer.status_code, answer.json()["code"]) == (422, "request.bad_cursor"), (path, change)
         assert "without `cursor`" in answer.json()["next"]
-    plain = client.get("/api/v1/devices", params={"limit": 2}).json()["next_cursor"]
+    empty = client.get("/api/v1/devices", params={"limit": 2, "cursor": ""}).json()  # as the start
+    assert empty == client.get("/api/v1/devices", params={"limit": 2}).json()
+    plain = empty["next_cursor"]
     spelt = {"cursor": plain, "sort": "id", "selector": ""}  # what it means is the same
     assert client.get("/api/v1/devices", params=spelt).status_code == 200
 
