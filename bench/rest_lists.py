@@ -41,6 +41,11 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "first_page": ("/devices", {"limit": 50}),
     "label_selector": ("/devices", {"limit": 50, "selector": "site=s7"}),
     "two_labels": ("/devices", {"limit": 50, "selector": "site in (s7,s8),ring!=canary"}),
+    "by_last_seen": ("/devices", {"limit": 50, "sort": "-last_seen"}),
+    "by_status": ("/devices", {"limit": 50, "sort": "status"}),
+    "label_by_last_seen": ("/devices", {"limit": 50, "sort": "-last_seen", "selector": "site=s7"}),
+    "most_rows": ("/devices", {"limit": 500}),
+    "most_rows_two_fields": ("/devices", {"limit": 500, "fields": "id,status"}),
     "search_id": ("/search", {"q": "d-00004"}),
     "search_label": ("/search", {"q": "s49"}),
     "search_nothing": ("/search", NOTHING),
@@ -59,7 +64,8 @@ def seed(house: ApiHouse, devices: int) -> None:
                 "id": f"d-{n:07}", "profile": PROFILE, "arch": "x86_64", "public_key": "k" * 180,
                 "labels": {"site": f"s{n % SITES}", "ring": "canary" if n % 20 == 0 else "rest"}, "facts": {"ram_mb": 2048},
                 "enrolled_at": now, "cert_not_after": now + timedelta(days=90), "is_online": n % 10 != 0,
-                "conn_id": "c", "last_seen": now, "boot_id": "b", "state_seq": 1, "reported_gen": 1, "reported": report,
+                "conn_id": "c", "last_seen": now - timedelta(seconds=n * 37 % 86_400),
+                "boot_id": "b", "state_seq": 1, "reported_gen": 1, "reported": report,
             }
             for n in range(start, min(devices, start + BATCH))
         ]  # fmt: skip

@@ -45,7 +45,7 @@ def _names(session: Session, path: str, key: str) -> list[str]:
             return [str(name) for name in kept["names"]]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none, or none that can be read: then it is made anew
-    names = [str(item[key]) for item in session.api.pages(path, limit=_LIMIT)["items"] if item.get(key)]
+    names = [str(item[key]) for item in session.api.pages(path, limit=_LIMIT, fields=key)["items"] if item.get(key)]
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(file, json.dumps({"at": now_s, "names": names}))

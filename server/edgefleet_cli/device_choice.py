@@ -30,8 +30,22 @@ class Choice:
 
     @property
     def is_looked_at_here(self) -> bool:
-        """Tell whether all devices that the selector matches have to be read before one can be shown."""
-        return bool(self.desired or self.sort) or self.stale_s is not None
+        """Tell whether all devices that the selector matches have to be read before one can be shown. Raises UsageError."""
+        return bool(self.desired or (self.sort and self.server_sort() is None)) or self.stale_s is not None
+
+    def server_sort(self) -> str | None:
+        """Return the order as the server names it, None where it has none. Raises UsageError for a key that nothing is sorted by."""
+        key = self.sort.removeprefix("-")
+        if key and key not in SORT_KEYS:
+            raise UsageError(
+                f"devices are not sorted by {key!r}",
+                why=f"expected one of {', '.join(SORT_KEYS)}",
+                next_step="a minus in front turns the order round: --sort=-seen",
+            )
+        order = SERVER_ORDERS.get(key)
+        if order is None or key == self.sort:
+            return order
+        return order.removeprefix("-") if order.startswith("-") else f"-{order}"
 
     def server_selector(self) -> str | None:
         """Return the selector for the server. Raises UsageError for a status that there is none of."""
@@ -52,16 +66,10 @@ class Choice:
         return ",".join(words) or None
 
     def chosen(self, devices: list[Json], now: datetime) -> list[Json]:
-        """Return the devices that are shown, in order. Raises UsageError for a key that nothing is sorted by."""
+        """Return the devices that are shown, in order."""
         found = [one for one in devices if _wants(one, self.desired) and _is_stale(one, self.stale_s, now)]
         if self.sort:
             key = self.sort.removeprefix("-")
-            if key not in SORT_KEYS:
-                raise UsageError(
-                    f"devices are not sorted by {key!r}",
-                    why=f"expected one of {', '.join(SORT_KEYS)}",
-                    next_step="a minus in front turns the order round: --sort=-seen",
-                )
             found.sort(key=lambda one: str(one.get("id")))
             found.sort(key=lambda one: SORT_KEYS[key](one, now), reverse=self.sort.startswith("-"))
         return found[: self.limit]
@@ -97,3 +105,6 @@ SORT_KEYS: dict[str, Callable[[Json, datetime], Any]] = {
     "free": lambda device, _now: device.get("free_mb") if device.get("free_mb") is not None else -1,
 }
 """`seen`: the one that was seen last comes first."""
+
+SERVER_ORDERS: dict[str, str] = {"id": "id", "profile": "profile", "status": "status", "seen": "-last_seen"}
+"""Orders that the server walks an index for; the others need every device at hand."""

@@ -19,7 +19,7 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server import http_errors
+from edgefleet_server import discovery, http_errors
 from edgefleet_server.access import routes as access_routes
 from edgefleet_server.access.dependency import authorize
 from edgefleet_server.access.model import Principal
@@ -30,6 +30,7 @@ from edgefleet_server.body_limit import API_BODY_BYTES, BodyLimit
 from edgefleet_server.conversion import routes as conversion_routes
 from edgefleet_server.dashboard import routes as dashboard_routes
 from edgefleet_server.dashboard.publishing_pages import UPLOADS
+from edgefleet_server.discovery import METRICS_PATH
 from edgefleet_server.fleet import routes as fleet_routes
 from edgefleet_server.idempotency import Idempotency
 from edgefleet_server.methods import Methods
@@ -42,7 +43,7 @@ from edgefleet_server.telemetry import routes as telemetry_routes
 from edgefleet_server.webhook import routes as webhook_routes
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
-_NEVER_SMALLER = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream")
+_NEVER_SMALLER = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/x-ndjson", "application/octet-stream")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def create_app(parts: Parts) -> FastAPI:
         webhook_routes.build_router,
         alerting_routes.build_router,
         search_routes.build_router,
+        discovery.build_router,
     ):
         app.include_router(
             build_router(parts), prefix=API_PREFIX, dependencies=[Depends(authorize), Depends(throttled)]
@@ -81,7 +83,7 @@ def create_app(parts: Parts) -> FastAPI:
     )
     app.add_middleware(
         GZipMiddleware, minimum_size=1024, compresslevel=5, exclude_content_types=_NEVER_SMALLER
-    )  # blobs keep their length: they are asked for by range
+    )  # streams are not held back, blobs keep their length
     app.add_middleware(_RequestLog, parts=parts)
     return app
 
@@ -107,7 +109,7 @@ def _add_health_routes(app: FastAPI, parts: Parts) -> None:
         body = {"status": "ready" if is_ready else "not_ready", "checks": checks}
         return JSONResponse(body, status_code=200 if is_ready else 503)
 
-    @app.get("/metrics", operation_id="get_metrics", tags=["server"], response_class=PlainTextResponse)
+    @app.get(METRICS_PATH, operation_id="get_metrics", tags=["server"], response_class=PlainTextResponse)
     def get_metrics() -> Response:
         """Return figures in Prometheus text format."""
         for state, count in parts.conversion.counts().items():

@@ -73,11 +73,32 @@ def test_what_the_server_cannot_choose_is_chosen_here(edgectl: Edgectl, fleet: S
     fleet.says("GET /devices", page([device(), other]))
     assert edgectl("device", "list", "--desired", "digits@1.1.0", "-o", "name").out == "d-1\n"
     assert edgectl("device", "list", "--desired", "digits", "-o", "json").json["total"] == 1
-    assert edgectl("device", "list", "--sort=-id", "--limit", "1", "-o", "name").out == "d-2\n"
-    assert "limit=1" not in str(fleet.queries("GET /devices")[-1])
+    assert edgectl("device", "list", "--sort=-agent", "--limit", "1", "-o", "name").out == "d-1\n"
+    asked = fleet.queries("GET /devices")[-1]
+    assert (asked["limit"], "sort" in asked) == ("200", False)
     refused = edgectl("device", "list", "--sort", "colour")
     assert refused.code == 2
     assert "seen" in refused.told()[1]
+
+
+@pytest.mark.parametrize(
+    ("sort", "order"),
+    [
+        ("id", "id"),
+        ("-id", "-id"),
+        ("-profile", "-profile"),
+        ("status", "status"),
+        ("seen", "-last_seen"),
+        ("-seen", "last_seen"),
+    ],
+)
+def test_the_server_sorts_what_it_can(edgectl: Edgectl, fleet: Stub, sort: str, order: str) -> None:
+    fleet.says("GET /devices", page([device()]))
+    assert edgectl("device", "list", f"--sort={sort}", "--limit", "3", "-o", "name").out == "d-1\n"
+    (asked,) = fleet.queries("GET /devices")
+    assert (asked["sort"], asked["limit"]) == (order, "3")
+    edgectl("device", "list", f"--sort={sort}", "--stale", "1s")  # all have to be looked at here
+    assert "sort" not in fleet.queries("GET /devices")[-1]
 
 
 def test_stale_and_sorted() -> None:

@@ -57,7 +57,7 @@ def list_devices(  # noqa: PLR0913, PLR0917 - the flags of the command
 
     def ask() -> Json:
         if not choice.is_looked_at_here:
-            return session.api.pages("/devices", selector=wanted, limit=limit)
+            return session.api.pages("/devices", selector=wanted, sort=choice.server_sort(), limit=limit)
         found = choice.chosen(session.api.pages("/devices", selector=wanted)["items"], session.clock.now())
         return {"items": found, "next_cursor": None, "total": len(found)}
 

@@ -2,14 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import AwareDatetime
 
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import AuditFilter, Principal, Role
 from edgefleet_server.access.schemas import AuditOut, LoginLinkOut, NewTokenOut, TokenIn, TokenOut, WhoAmIOut
-from edgefleet_server.paging import ListOf, Paging
+from edgefleet_server.paging import EitherWay, ListOf, PageRequest, paged
 from edgefleet_server.parts import Parts
+from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
+from edgefleet_server.projecting import ListRoute
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
@@ -25,12 +27,13 @@ def _audit_filter(
     return AuditFilter(actor, action, target, since, until)
 
 
+TokenPage = Annotated[PageRequest, paged("id", "-id")]
 AuditWish = Annotated[AuditFilter, Depends(_audit_filter)]
 
 
 def build_router(parts: Parts) -> APIRouter:
     """Return the access routes, to be mounted under `/api/v1`."""
-    router = APIRouter(tags=["access"])
+    router = APIRouter(tags=["access"], route_class=ListRoute)
     access = parts.access
 
     @router.get("/whoami", operation_id="get_whoami")
@@ -39,7 +42,7 @@ def build_router(parts: Parts) -> APIRouter:
         return WhoAmIOut.of(caller, parts.settings.tenant)
 
     @router.get("/tokens", operation_id="list_tokens")
-    def list_tokens(page: Paging, _caller: Admin) -> ListOf[TokenOut]:
+    def list_tokens(page: TokenPage, _caller: Admin) -> ListOf[TokenOut]:
         """List tokens, without their secrets."""
         return ListOf.of(access.tokens(page), TokenOut.of)
 
@@ -49,10 +52,21 @@ def build_router(parts: Parts) -> APIRouter:
         made = access.create_token(wanted.name, wanted.roles, by=caller.name, expires_at=wanted.expires_at)
         return NewTokenOut(**TokenOut.of(made.view).model_dump(), token=made.token)
 
+    @router.get("/tokens/{token_id}", operation_id="get_token")
+    def get_token(token_id: str, response: Response, _caller: Admin) -> TokenOut:
+        """Return one token, without its secret. The ETag names what it may and until when, not its last use."""
+        found = TokenOut.of(access.token(token_id))
+        put_tag(response, _tag(found))
+        return found
+
     @router.delete("/tokens/{token_id}", operation_id="revoke_token")
-    def revoke_token(token_id: str, _caller: Admin) -> TokenOut:
+    def revoke_token(token_id: str, response: Response, expected: IfMatch, dry_run: DryRun, _caller: Admin) -> TokenOut:
         """Make a token useless at once."""
-        return TokenOut.of(access.revoke_token(token_id))
+        with acting(parts.db, dry_run=dry_run), parts.db.session():
+            expected.check(lambda: _tag(TokenOut.of(access.token(token_id))))
+            revoked = TokenOut.of(access.revoke_token(token_id))
+        put_tag(response, _tag(revoked))
+        return revoked
 
     @router.post("/login-links", operation_id="create_login_link", status_code=201)
     def create_login_link(caller: Viewer) -> LoginLinkOut:
@@ -60,8 +74,12 @@ def build_router(parts: Parts) -> APIRouter:
         return LoginLinkOut.of(access.logins.create_link(caller))
 
     @router.get("/audit", operation_id="list_audit")
-    def list_audit(page: Paging, what: AuditWish, _caller: Admin) -> ListOf[AuditOut]:
+    def list_audit(page: EitherWay, what: AuditWish, _caller: Admin) -> ListOf[AuditOut]:
         """List who changed what, newest first. `actor` and `object` say how theirs begin."""
         return ListOf.of(access.audit(page, what), AuditOut.of)
 
     return router
+
+
+def _tag(token: TokenOut) -> str:
+    return tag_of(token.model_dump(mode="json", exclude={"last_used_at"}))

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
+from sqlmodel import Session
+
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access import rules, store
@@ -93,14 +95,17 @@ class AccessService:
         """Return one page of tokens, without their secrets."""
         with self._db.read() as session:
             rows = store.list_tokens(session, page)
-        return Page([_view(row) for row in rows.items], rows.next_key, rows.total)
+        return rows.of([_view(row) for row in rows.items])
+
+    def token(self, token_id: str) -> TokenView:
+        """Return one token, without its secret. Raises UnknownTokenError."""
+        with self._db.read() as session:
+            return _view(_known(session, token_id))
 
     def revoke_token(self, token_id: str) -> TokenView:
         """Make a token useless at once and sign its browsers out; again changes nothing. Raises UnknownTokenError."""
         with self._db.session() as session:
-            row = store.find_token(session, token_id)
-            if row is None:
-                raise UnknownTokenError(f"there is no token {token_id!r}", next_step="`edgectl token list` shows all")
+            row = _known(session, token_id)
             row.revoked_at = row.revoked_at or self._clock.now()
             session.add(row)
             store.delete_logins_of(session, token_id)
@@ -121,11 +126,11 @@ class AccessService:
             store.add_audit(session, values)
 
     def audit(self, page: PageRequest, what: AuditFilter = AuditFilter()) -> Page[AuditEntry]:  # noqa: B008 - a frozen value
-        """Return one page of the audit trail, newest first; of all of it, or of what a filter chooses."""
+        """Return one page of the audit trail, newest first as usual; of all of it, or of what a filter chooses."""
         with self._db.read() as session:
             rows = store.list_audit(session, page, what)
         entries = [AuditEntry(r.id or 0, r.at, r.actor, r.action, r.object, r.status, r.request_id) for r in rows.items]
-        return Page(entries, rows.next_key, rows.total)
+        return rows.of(entries)
 
     def _note_use(self, token_id: str, stored: datetime | None, now: datetime) -> None:
         """Write the time of use at most once a minute: reading requests must not queue for the write lock."""
@@ -136,6 +141,13 @@ class AccessService:
             self._used[token_id] = now
         with self._db.session() as session:
             store.mark_used(session, token_id, now)
+
+
+def _known(session: Session, token_id: str) -> TokenRow:
+    row = store.find_token(session, token_id)
+    if row is None:
+        raise UnknownTokenError(f"there is no token {token_id!r}", next_step="`edgectl token list` shows all")
+    return row
 
 
 def _view(row: TokenRow) -> TokenView:

@@ -9,7 +9,7 @@ from sqlmodel import Session, col
 
 from edgefleet_server.access.model import AuditFilter
 from edgefleet_server.access.tables import AuditRow, LoginLinkRow, SessionRow, TokenRow
-from edgefleet_server.paging import Page, PageRequest, cut_page
+from edgefleet_server.paging import Page, PageRequest, cut_page, walked
 
 
 def find_token(session: Session, token_id: str) -> TokenRow | None:
@@ -19,9 +19,7 @@ def find_token(session: Session, token_id: str) -> TokenRow | None:
 
 def list_tokens(session: Session, page: PageRequest) -> Page[TokenRow]:
     """Return one page of tokens by id."""
-    query = select(TokenRow).order_by(col(TokenRow.id)).limit(page.limit + 1)
-    if page.after is not None:
-        query = query.where(col(TokenRow.id) > page.after)
+    query = walked(select(TokenRow), col(TokenRow.id), page.after, page.limit + 1, is_down=page.is_turned)
     total = session.scalar(select(func.count()).select_from(TokenRow)) or 0
     return cut_page(list(session.scalars(query)), page, total, lambda row: row.id)
 
@@ -78,12 +76,10 @@ def add_audit(session: Session, values: Mapping[str, Any]) -> None:
 
 
 def list_audit(session: Session, page: PageRequest, what: AuditFilter) -> Page[AuditRow]:
-    """Return one page of the audit rows that a filter chooses, newest first."""
+    """Return one page of the audit rows that a filter chooses, newest first as usual."""
     chosen = _chosen(what)
-    query = select(AuditRow).where(*chosen).order_by(col(AuditRow.id).desc()).limit(page.limit + 1)
-    after = page.after_number()
-    if after is not None:
-        query = query.where(col(AuditRow.id) < after)
+    own, after = col(AuditRow.id), page.after_number()
+    query = walked(select(AuditRow).where(*chosen), own, after, page.limit + 1, is_down=not page.is_turned)
     total = session.scalar(select(func.count()).select_from(AuditRow).where(*chosen)) or 0
     return cut_page(list(session.scalars(query)), page, total, lambda row: str(row.id))
 

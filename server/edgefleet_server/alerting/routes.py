@@ -1,5 +1,6 @@
 """Routes of alert receivers, and the one that Alertmanager calls: its token is in the URL, and it takes no other. They only translate."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
@@ -10,6 +11,8 @@ from edgefleet_server.alerting.model import ReceiverView
 from edgefleet_server.alerting.schemas import AlertsOut, NewReceiverOut, ReceiverIn
 from edgefleet_server.paging import ListOf
 from edgefleet_server.parts import Parts
+from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
+from edgefleet_server.projecting import ListRoute
 
 Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
 Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
@@ -17,7 +20,7 @@ Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
 
 def build_router(parts: Parts) -> APIRouter:
     """Return the routes for people, to be mounted under `/api/v1`."""
-    router = APIRouter(tags=["alerting"])
+    router = APIRouter(tags=["alerting"], route_class=ListRoute)
     alerts = parts.alerts
 
     @router.post("/alert-receivers", operation_id="create_alert_receiver", status_code=201)
@@ -29,14 +32,23 @@ def build_router(parts: Parts) -> APIRouter:
     def list_alert_receivers(_caller: Operator) -> ListOf[ReceiverView]:
         """List alert receivers, without their tokens."""
         found = alerts.receivers()
-        return ListOf(items=found, next_cursor=None, total=len(found))
+        return ListOf.whole(found)
+
+    @router.get("/alert-receivers/{receiver_id}", operation_id="get_alert_receiver")
+    def get_alert_receiver(receiver_id: str, response: Response, _caller: Operator) -> ReceiverView:
+        """Return one alert receiver, without its token. The ETag names what it does, not its last use."""
+        found = alerts.receiver(receiver_id)
+        put_tag(response, _tag(found))
+        return found
 
     @router.delete(
         "/alert-receivers/{receiver_id}", operation_id="delete_alert_receiver", status_code=204, response_class=Response
     )
-    def delete_alert_receiver(receiver_id: str, _caller: Admin) -> Response:
+    def delete_alert_receiver(receiver_id: str, expected: IfMatch, dry_run: DryRun, _caller: Admin) -> Response:
         """Remove an alert receiver; its URL is worth nothing from now on."""
-        alerts.delete(receiver_id)
+        with acting(parts.db, dry_run=dry_run), parts.db.session():
+            expected.check(lambda: _tag(alerts.receiver(receiver_id)))
+            alerts.delete(receiver_id)
         return Response(status_code=204)
 
     return router
@@ -44,7 +56,7 @@ def build_router(parts: Parts) -> APIRouter:
 
 def build_hook_router(parts: Parts) -> APIRouter:
     """Return the route for Alertmanager, to be mounted under `/api/v1` without the check of operator tokens."""
-    router = APIRouter(tags=["alerting"])
+    router = APIRouter(tags=["alerting"], route_class=ListRoute)
 
     @router.post("/hooks/alertmanager/{token}", operation_id="take_alerts")
     def take_alerts(token: str, body: dict[str, Any]) -> AlertsOut:
@@ -52,3 +64,7 @@ def build_hook_router(parts: Parts) -> APIRouter:
         return AlertsOut(results=parts.alerts.take(token, body))
 
     return router
+
+
+def _tag(receiver: ReceiverView) -> str:
+    return tag_of({name: value for name, value in asdict(receiver).items() if name != "last_used_at"})

@@ -82,6 +82,11 @@ class AlertService:
         with self._db.read() as session:
             return [_view(row) for row in store.receivers(session)]
 
+    def receiver(self, receiver_id: str) -> ReceiverView:
+        """Return one receiver. Raises ReceiverUnknownError."""
+        with self._db.read() as session:
+            return _view(store.known(session, receiver_id))
+
     def deeds(self, *, limit: int) -> list[AlertDeed]:
         """Return what alerts did within KEPT, newest first, at most so many."""
         with self._db.read() as session:

@@ -23,12 +23,19 @@ def find(session: Session, receiver_id: str) -> AlertReceiver | None:
     return session.get(AlertReceiver, receiver_id)
 
 
-def remove(session: Session, receiver_id: str) -> None:
-    """Delete a receiver and what it saw. Raises ReceiverUnknownError."""
-    if find(session, receiver_id) is None:
+def known(session: Session, receiver_id: str) -> AlertReceiver:
+    """Return a receiver's row. Raises ReceiverUnknownError."""
+    row = find(session, receiver_id)
+    if row is None:
         raise ReceiverUnknownError(
             f"there is no alert receiver {receiver_id[:40]!r}", next_step="`edgectl alert-receiver list` shows all"
         )
+    return row
+
+
+def remove(session: Session, receiver_id: str) -> None:
+    """Delete a receiver and what it saw. Raises ReceiverUnknownError."""
+    known(session, receiver_id)
     session.execute(delete(AlertSeen).where(col(AlertSeen.receiver_id) == receiver_id))
     session.execute(delete(AlertReceiver).where(col(AlertReceiver.id) == receiver_id))
 

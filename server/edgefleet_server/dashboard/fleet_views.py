@@ -18,7 +18,7 @@ from edgefleet_server.dashboard.views import (
 )
 from edgefleet_server.fleet.listing import DeviceQuery, Facets, Order, Place, Trouble
 from edgefleet_server.fleet.model import Group
-from edgefleet_server.paging import decode_cursor, encode_cursor
+from edgefleet_server.paging import PageRequest, decode_cursor, encode_cursor
 from edgefleet_server.parts import Parts
 from edgefleet_server.telemetry.series import Trend
 
@@ -142,8 +142,8 @@ class FleetPages:
     def overview(self) -> Overview:
         """Return the first page."""
         facets = self._fleet.lists.facets()
-        active, count = self._rollouts.page(states=ACTIVE, limit=PAGE_ROLLOUTS)
-        recent = active or self._rollouts.page(limit=3)[0]
+        active, count = self._rollouts.page(PageRequest(PAGE_ROLLOUTS), states=ACTIVE)
+        recent = active or self._rollouts.rollouts(limit=3)
         since = self._clock.now() - ALERTS_AGE
         return Overview(
             facets=facets,

@@ -17,6 +17,7 @@ from edgefleet_protocol.manifest import Manifest
 from edgefleet_server.conversion.reports import load_report
 from edgefleet_server.dashboard.bundle_lines import BundleLine, bundle_line
 from edgefleet_server.dashboard.comparing import ProfilePair, compared
+from edgefleet_server.fleet.listing import DeviceQuery
 from edgefleet_server.fleet.views import DeviceView, Summary
 from edgefleet_server.paging import PageRequest
 from edgefleet_server.parts import Parts
@@ -165,7 +166,7 @@ class RegistryViews:
         releases = self._parts.registry.releases(PageRequest(PAGE_ROWS, after), parsed)
         running = _versions_running(self._parts.fleet.reader.summary()).get(name, {})
         shown = {str(one.ref.version) for one in releases.items}
-        rollouts, _total = self._parts.rollout.reader.page(model=name, limit=SHOWN_ROLLOUTS)
+        rollouts, _total = self._parts.rollout.reader.page(PageRequest(SHOWN_ROLLOUTS), model=name)
         return ModelPage(
             model=model,
             versions=[self._line(one, running) for one in releases.items],
@@ -173,7 +174,7 @@ class RegistryViews:
             next_cursor=releases.next_cursor,
             devices=sum(running.values()),
             elsewhere=sorted((version, n) for version, n in running.items() if version not in shown),
-            rollouts=rollouts,
+            rollouts=rollouts[:SHOWN_ROLLOUTS],
         )
 
     def release(self, name: str, version: str) -> ReleasePage:
@@ -185,8 +186,8 @@ class RegistryViews:
         for one in summary.models:
             if (one.model, one.version) == (name, version):
                 states[one.state] = states.get(one.state, 0) + one.devices
-        devices, _total = fleet.reader.devices(f"model.{name}={version}", None, SHOWN_DEVICES)
-        rollouts, _count = self._parts.rollout.reader.page(model=name, limit=PAGE_ROWS)
+        devices = fleet.lists.page(DeviceQuery(f"model.{name}={version}", limit=SHOWN_DEVICES)).devices
+        rollouts, _count = self._parts.rollout.reader.page(PageRequest(PAGE_ROWS), model=name)
         reports = [job.report for job in release.jobs if job.report]
         return ReleasePage(
             line=self._line(release, _versions_running(summary).get(name, {})),

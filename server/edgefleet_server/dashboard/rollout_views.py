@@ -9,7 +9,7 @@ from edgefleet_server.dashboard.meters import Interval, evidence_share, interval
 from edgefleet_server.dashboard.rollout_draft import OWN, command_of, strategy_of, yaml_of
 from edgefleet_server.dashboard.views import ACTIVE, Bar, EventLine, StageLine, bar_of, event_line
 from edgefleet_server.fleet.views import FleetReader
-from edgefleet_server.paging import encode_cursor
+from edgefleet_server.paging import PageRequest, cut_page
 from edgefleet_server.rollout.failing import FailedDevice
 from edgefleet_server.rollout.quality_view import MetricView
 from edgefleet_server.rollout.service import RolloutService
@@ -190,15 +190,15 @@ class RolloutPages:
 
     def page(self, states: Sequence[str], model: str, after: str | None) -> RolloutList:
         """Return rollouts in these states (none: in any), of a model ("": of all), after the one with this id."""
-        found, total = self._reader.page(states=states, model=model or None, before=after, limit=PAGE_ROLLOUTS + 1)
-        shown = [self._line(one) for one in found[:PAGE_ROLLOUTS]]
-        more = len(found) > PAGE_ROLLOUTS
-        return RolloutList(shown, total, encode_cursor(shown[-1].rollout.id) if more else None)
+        asked = PageRequest(PAGE_ROLLOUTS, after)
+        found, total = self._reader.page(asked, states=states, model=model or None)
+        page = cut_page(found, asked, total, lambda one: one.id)
+        return RolloutList([self._line(one) for one in page.items], total, page.next_cursor)
 
     def waiting(self) -> list[WaitingRollout]:
         """Return the rollouts that wait for a person, newest first, at most PAGE_ROLLOUTS."""
-        found, _total = self._reader.page(states=PERSON_STATES, limit=PAGE_ROLLOUTS)
-        return [_waiting(self._reader.rollout(one.id)) for one in found]
+        found, _total = self._reader.page(PageRequest(PAGE_ROLLOUTS), states=PERSON_STATES)
+        return [_waiting(self._reader.rollout(one.id)) for one in found[:PAGE_ROLLOUTS]]
 
     def show(self, rollout_id: str, chosen: DeviceFilter, before: int | None) -> RolloutPage:
         """Return one rollout. before: only decisions before that one. Raises RolloutUnknownError."""
@@ -245,16 +245,12 @@ class RolloutPages:
         return failure_groups(found), total > len(found)
 
     def _devices(self, rollout_id: str, chosen: DeviceFilter) -> DevicePart:
+        asked = PageRequest(PAGE_DEVICES, chosen.after or None)
         found, total = self._reader.device_page(
-            rollout_id,
-            state=chosen.state or None,
-            stage=chosen.stage or None,
-            after=chosen.after or None,
-            limit=PAGE_DEVICES + 1,
+            rollout_id, asked, state=chosen.state or None, stage=chosen.stage or None
         )
-        shown = found[:PAGE_DEVICES]
-        more = len(found) > PAGE_DEVICES
-        return DevicePart(chosen, shown, total, encode_cursor(shown[-1].device) if more else None)
+        page = cut_page(found, asked, total, lambda one: str(one.device))
+        return DevicePart(chosen, page.items, total, page.next_cursor)
 
     def _events(self, rollout_id: str) -> list[EventLine]:
         found, _total = self._fleet.events(rollout=rollout_id, limit=TIMELINE_EVENTS)

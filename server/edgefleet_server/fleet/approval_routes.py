@@ -7,13 +7,16 @@ from fastapi import APIRouter, Depends, Query, Response
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.fleet.approving import Choice, Decisions, PendingView, place_of
+from edgefleet_server.fleet.model import ClaimView
 from edgefleet_server.fleet.schemas import PendingChoiceIn, RejectIn
 from edgefleet_server.fleet.waiting import PendingState
-from edgefleet_server.paging import ListOf, Paging, cut_page
+from edgefleet_server.paging import ListOf, PageRequest, paged
 from edgefleet_server.parts import Parts
+from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
+PendingPage = Annotated[PageRequest, paged("asked_at")]
 
 
 def add_approval_routes(router: APIRouter, parts: Parts) -> None:
@@ -23,14 +26,16 @@ def add_approval_routes(router: APIRouter, parts: Parts) -> None:
     @router.delete(
         "/enrollments/{claim_id}", operation_id="revoke_enrollment", status_code=204, response_class=Response
     )
-    def revoke_enrollment(claim_id: str, _caller: Operator) -> Response:
+    def revoke_enrollment(claim_id: str, expected: IfMatch, dry_run: DryRun, _caller: Operator) -> Response:
         """Make a claim token worthless: nobody enrols with it any more, and who waits with it has waited in vain."""
-        fleet.enroller.revoke_claim(claim_id)
+        with acting(parts.db, dry_run=dry_run), parts.db.session():
+            expected.check(lambda: _tag(fleet.enroller.claim(claim_id)))
+            fleet.enroller.revoke_claim(claim_id)
         return Response(status_code=204)
 
     @router.get("/enrollments/pending", operation_id="list_pending_devices")
     def list_pending_devices(
-        page: Paging,
+        page: PendingPage,
         _caller: Viewer,
         state: PendingState = PendingState.PENDING,
         selector: Annotated[str, Query(max_length=4096)] = "",
@@ -38,8 +43,14 @@ def add_approval_routes(router: APIRouter, parts: Parts) -> None:
     ) -> ListOf[PendingView]:
         """List devices that wait to be let in, who asked first first; with `state` those that were decided about."""
         found, total = fleet.approvals.page(page, state=state, selector=selector, claim=claim)
-        cut = cut_page(found, page, total, place_of)
-        return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=cut.total)
+        return ListOf.cut(found, page, total, place_of)
+
+    @router.get("/enrollments/{claim_id}", operation_id="get_enrollment")  # behind `pending`, which is no claim
+    def get_enrollment(claim_id: str, response: Response, _caller: Viewer) -> ClaimView:
+        """Return one claim token without its secret. The ETag names its terms, not how often it was used."""
+        found = fleet.enroller.claim(claim_id)
+        put_tag(response, _tag(found))
+        return found
 
     @router.post("/enrollments/pending:approve", operation_id="approve_pending_devices")
     def approve_pending_devices(wanted: PendingChoiceIn, caller: Operator) -> Decisions:
@@ -50,3 +61,7 @@ def add_approval_routes(router: APIRouter, parts: Parts) -> None:
     def reject_pending_devices(wanted: RejectIn, caller: Operator) -> Decisions:
         """Refuse waiting devices, which is final for their keys."""
         return fleet.approvals.reject(Choice(wanted.ids, wanted.selector, wanted.claim), caller.name, wanted.reason)
+
+
+def _tag(claim: ClaimView) -> str:
+    return tag_of(claim.id, claim.uses, claim.expires_at, claim.profile, dict(claim.labels), claim.approval)

@@ -162,26 +162,36 @@ class Enroller:
         """Return up to `limit` claims after an id, and how many there are."""
         with self._db.read() as session:
             rows, total = store.claims_page(session, after, limit)
-            ids = [row.id for row in rows]
-            devices = store.devices_of_claims(session, ids)
-            waiting = pending_store.count_waiting(session, ids, self._clock.now())
-            views = [
-                ClaimView(
-                    id=row.id,
-                    uses=row.uses,
-                    uses_left=row.uses_left,
-                    expires_at=row.expires_at,
-                    created_at=row.created_at,
-                    created_by=row.created_by,
-                    profile=row.profile,
-                    labels=row.labels,
-                    devices=devices.get(row.id, []),
-                    approval=row.approval,
-                    pending=waiting.get(row.id, 0),
-                )
-                for row in rows
-            ]
-        return views, total
+            return self._claim_views(session, rows), total
+
+    def claim(self, claim_id: str) -> ClaimView:
+        """Return one claim. Raises ClaimUnknownError."""
+        with self._db.read() as session:
+            row = session.get(FleetClaim, claim_id)
+            if row is None:
+                raise ClaimUnknownError(f"There is no claim token {claim_id[:32]!r}.")
+            return self._claim_views(session, [row])[0]
+
+    def _claim_views(self, session: Session, rows: Sequence[FleetClaim]) -> list[ClaimView]:
+        ids = [row.id for row in rows]
+        devices = store.devices_of_claims(session, ids)
+        waiting = pending_store.count_waiting(session, ids, self._clock.now())
+        return [
+            ClaimView(
+                id=row.id,
+                uses=row.uses,
+                uses_left=row.uses_left,
+                expires_at=row.expires_at,
+                created_at=row.created_at,
+                created_by=row.created_by,
+                profile=row.profile,
+                labels=row.labels,
+                devices=devices.get(row.id, []),
+                approval=row.approval,
+                pending=waiting.get(row.id, 0),
+            )
+            for row in rows
+        ]
 
     def revoke_claim(self, claim_id: str) -> None:
         """Let nobody enrol with a claim any more; who waits with it waits no longer. Raises ClaimUnknownError."""

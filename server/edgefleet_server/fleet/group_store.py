@@ -7,6 +7,7 @@ from sqlmodel import Session, col
 
 from edgefleet_server.fleet.store import insert_into
 from edgefleet_server.fleet.tables import FleetGroup
+from edgefleet_server.paging import walked
 
 
 def groups(session: Session, names: Collection[str] | None = None) -> Sequence[FleetGroup]:
@@ -17,11 +18,11 @@ def groups(session: Session, names: Collection[str] | None = None) -> Sequence[F
     return session.execute(statement).scalars().all()
 
 
-def groups_page(session: Session, after: str | None, limit: int) -> tuple[Sequence[FleetGroup], int]:
+def groups_page(
+    session: Session, after: str | None, limit: int, *, is_down: bool = False
+) -> tuple[Sequence[FleetGroup], int]:
     """Return groups in order of name, and how many there are."""
-    statement = select(FleetGroup).order_by(col(FleetGroup.name)).limit(limit)
-    if after is not None:
-        statement = statement.where(col(FleetGroup.name) > after)
+    statement = walked(select(FleetGroup), col(FleetGroup.name), after, limit, is_down=is_down)
     total = session.execute(select(func.count()).select_from(FleetGroup)).scalar_one()
     return session.execute(statement).scalars().all(), int(total)
 

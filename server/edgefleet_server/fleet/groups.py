@@ -76,15 +76,21 @@ class GroupBook:
         with self._db.read() as session:
             return _counted(session, [_known(session, name)])[0]
 
+    def editable(self, name: str, *, lock: bool = False) -> tuple[str, str]:
+        """Return what writes can change of a group, with its name; `lock` holds it until the transaction ends. Raises GroupUnknownError."""
+        with self._db.session() if lock else self._db.read() as session:
+            row = _known(session, name, lock=lock)
+            return row.name, row.selector
+
     def members_selector(self, name: str) -> str:
         """Return the selector of a group's live devices. Raises GroupUnknownError."""
         with self._db.read() as session:
             return f"{rules.GROUP}={_known(session, name).name},status!={DeviceStatus.REVOKED}"
 
-    def page(self, after: str | None, limit: int) -> tuple[list[Group], int]:
-        """Return up to `limit` groups after a name, and how many there are."""
+    def page(self, after: str | None, limit: int, *, is_down: bool = False) -> tuple[list[Group], int]:
+        """Return up to `limit` groups after a name (is_down: before it), and how many there are."""
         with self._db.read() as session:
-            rows, total = group_store.groups_page(session, after, limit)
+            rows, total = group_store.groups_page(session, after, limit, is_down=is_down)
             return _counted(session, rows), total
 
     def delete(self, name: str) -> None:

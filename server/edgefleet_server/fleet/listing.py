@@ -71,6 +71,7 @@ class DeviceQuery:
     """Which devices, in which order, and which part. text: beginning of an id or of a label's value, "" = any.
 
     after, before: places that the page begins behind or ends before; neither = the first page.
+    is_counted_whole: count beyond MOST_COUNTED, too.
     """
 
     selector: str = ""
@@ -80,6 +81,7 @@ class DeviceQuery:
     after: Place | None = None
     before: Place | None = None
     limit: int = 50
+    is_counted_whole: bool = False
 
     @property
     def may_be_near(self) -> bool:
@@ -152,11 +154,13 @@ class DeviceLister:
             if is_back:
                 places.reverse()
             rows = store.devices_in_order(session, [place.id for place in places])
-            total = looking.count(session, found, most=MOST_COUNTED + 1)
+            most = None if query.is_counted_whole else MOST_COUNTED
+            total = looking.count(session, found, most=None if most is None else most + 1)
+            is_capped = most is not None and total > most
             return DeviceList(
                 devices=device_views(session, rows),
-                total=min(total, MOST_COUNTED),
-                is_capped=total > MOST_COUNTED,
+                total=total if most is None else min(total, most),
+                is_capped=is_capped,
                 previous=places[0] if places and (has_more if is_back else query.after is not None) else None,
                 next=places[-1] if places and (is_back or has_more) else None,
             )

@@ -1,6 +1,5 @@
 """Operator routes of the fleet. They only translate."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated
@@ -15,6 +14,7 @@ from edgefleet_server.fleet.beside import Beside
 from edgefleet_server.fleet.editing import LabelChange
 from edgefleet_server.fleet.errors import CaptureKeyUnknownError
 from edgefleet_server.fleet.happenings import EventView
+from edgefleet_server.fleet.listing import DeviceQuery, Order, Place
 from edgefleet_server.fleet.model import ClaimView, Deployment, EventFilter, Group, TasksAsked, TaskView
 from edgefleet_server.fleet.sampling import CaptureKeyView
 from edgefleet_server.fleet.schemas import (
@@ -31,14 +31,26 @@ from edgefleet_server.fleet.schemas import (
 )
 from edgefleet_server.fleet.stream_routes import add_stream_route
 from edgefleet_server.fleet.views import DeviceView, ReleaseDevice, Summary
-from edgefleet_server.paging import ListOf, PageRequest, Paging, T, cut_page
+from edgefleet_server.paging import (
+    ByDevice,
+    ById,
+    ByName,
+    EitherWay,
+    ListOf,
+    PageRequest,
+    encode_cursor,
+    paged,
+    rest_of,
+)
 from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_location, put_tag, tag_of
+from edgefleet_server.projecting import ListRoute
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
 Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
 Selector = Annotated[str, Query(max_length=4096)]
+DevicePage = Annotated[PageRequest, paged(*(sign + order for order in Order for sign in ("", "-")))]
 AfterId = Annotated[int | None, Query(ge=0, lt=2**63)]
 
 
@@ -56,7 +68,7 @@ Filter = Annotated[EventFilter, Depends(_event_filter)]
 
 def build_router(parts: Parts) -> APIRouter:
     """Return the fleet's routes, to be mounted under `/api/v1`."""
-    router = APIRouter(tags=["fleet"])
+    router = APIRouter(tags=["fleet"], route_class=ListRoute)
     _add_device_routes(router, parts)
     _add_enrollment_routes(router, parts)
     add_approval_routes(router, parts)
@@ -72,23 +84,39 @@ def build_router(parts: Parts) -> APIRouter:
 def _add_capture_key_routes(router: APIRouter, parts: Parts) -> None:
     sampling = parts.fleet.sampling
 
-    @router.get("/capture-key", operation_id="get_capture_key")
-    def get_capture_key(_caller: Viewer) -> CaptureKeyView:
-        """Return the public key that devices seal captured records to."""
+    def known() -> CaptureKeyView:
         found = sampling.key()
         if found is None:
             raise CaptureKeyUnknownError("The tenant has no capture key: no device captures anything.")
         return found
 
+    def tag(key: CaptureKeyView) -> str:
+        return tag_of(key.public_key, key.set_at)
+
+    @router.get("/capture-key", operation_id="get_capture_key")
+    def get_capture_key(response: Response, _caller: Viewer) -> CaptureKeyView:
+        """Return the public key that devices seal captured records to."""
+        found = known()
+        put_tag(response, tag(found))
+        return found
+
     @router.put("/capture-key", operation_id="set_capture_key")
-    def set_capture_key(wanted: CaptureKeyIn, caller: Admin) -> CaptureKeyView:
+    def set_capture_key(
+        wanted: CaptureKeyIn, response: Response, expected: IfMatch, dry_run: DryRun, caller: Admin
+    ) -> CaptureKeyView:
         """Let devices that consent capture, sealed to this key from now on."""
-        return sampling.set(wanted.public_key, f"{caller.name} ({caller.id})")
+        with acting(parts.db, dry_run=dry_run), parts.db.session():
+            expected.check(lambda: tag(known()))
+            made = sampling.set(wanted.public_key, f"{caller.name} ({caller.id})")
+        put_tag(response, tag(made))
+        return made
 
     @router.delete("/capture-key", operation_id="remove_capture_key", status_code=204, response_class=Response)
-    def remove_capture_key(_caller: Admin) -> Response:
+    def remove_capture_key(expected: IfMatch, dry_run: DryRun, _caller: Admin) -> Response:
         """Let no device capture any more."""
-        sampling.remove()
+        with acting(parts.db, dry_run=dry_run), parts.db.session():
+            expected.check(lambda: tag(known()))
+            sampling.remove()
         return Response(status_code=204)
 
 
@@ -102,10 +130,12 @@ def _add_device_routes(router: APIRouter, parts: Parts) -> None:
         return replace(fleet.reader.device(device_id), telemetry=parts.telemetry.latest(device_id))
 
     @router.get("/devices", operation_id="list_devices")
-    def list_devices(page: Paging, _caller: Viewer, selector: Selector = "") -> ListOf[DeviceView]:
-        """List devices that a selector matches, in order of id."""
-        found, total = fleet.reader.devices(selector, page.after, page.limit)
-        return _listed(found, page, total, lambda view: view.id)
+    def list_devices(page: DevicePage, _caller: Viewer, selector: Selector = "") -> ListOf[DeviceView]:
+        """List devices that a selector matches, in order of id unless `sort` says otherwise.
+
+        A device whose place in that order changes while pages are read (`last_seen`, `status`) may come twice or not at all.
+        """
+        return _devices(parts, selector, page)
 
     @router.get("/devices/{device_id}", operation_id="get_device")
     def get_device(device_id: str, response: Response, _caller: Viewer) -> DeviceView:
@@ -157,10 +187,10 @@ def _add_enrollment_routes(router: APIRouter, parts: Parts) -> None:
         return ClaimTokensOut(tokens=made)
 
     @router.get("/enrollments", operation_id="list_enrollments")
-    def list_enrollments(page: Paging, _caller: Viewer) -> ListOf[ClaimView]:
+    def list_enrollments(page: ById, _caller: Viewer) -> ListOf[ClaimView]:
         """List claim tokens without their secrets."""
         found, total = fleet.claims(page.after, page.limit + 1)
-        return _listed(found, page, total, lambda claim: claim.id)
+        return ListOf.cut(found, page, total, lambda claim: claim.id)
 
 
 def _add_release_routes(router: APIRouter, parts: Parts) -> None:
@@ -180,11 +210,11 @@ def _add_release_routes(router: APIRouter, parts: Parts) -> None:
         )
 
     @router.get("/releases/{ref}/devices", operation_id="list_release_devices")
-    def list_release_devices(ref: str, page: Paging, _caller: Viewer) -> ListOf[ReleaseDevice]:
+    def list_release_devices(ref: str, page: ByDevice, _caller: Viewer) -> ListOf[ReleaseDevice]:
         """List devices that run a release or should."""
         found = fleet.reader.release_devices(parts.registry.release(parts.registry.resolve(ref)).ref)
-        rest = [one for one in found if page.after is None or one.device > page.after]
-        return _listed(rest, page, len(found), lambda one: one.device)
+        rest = rest_of(found, page, lambda one: one.device)
+        return ListOf.cut(rest, page, len(found), lambda one: one.device)
 
 
 def _add_event_routes(router: APIRouter, parts: Parts) -> None:
@@ -192,33 +222,22 @@ def _add_event_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.get("/devices/{device_id}/events", operation_id="list_device_events")
     def list_device_events(
-        device_id: str, page: Paging, _caller: Viewer, since: AwareDatetime | None = None
+        device_id: str, page: EitherWay, _caller: Viewer, since: AwareDatetime | None = None
     ) -> ListOf[EventView]:
-        """List what happened to one device, newest first."""
+        """List what happened to one device, newest first unless `sort` says otherwise."""
         fleet.reader.check(device_id)
-        found, total = fleet.reader.events(
-            device_id=device_id, before=page.after_number(), since=since, limit=page.limit
-        )
-        return _listed(found, page, total, lambda event: str(event.id))
+        return _events(parts, EventFilter(device=device_id, since=since), page)
 
     @router.get("/events", operation_id="list_events")
-    def list_events(page: Paging, _caller: Viewer, what: Filter, after_id: AfterId = None) -> ListOf[EventView]:
-        """List what happened in the fleet, newest first; with `after_id` what came after that event, oldest first.
+    def list_events(page: EitherWay, _caller: Viewer, what: Filter, after_id: AfterId = None) -> ListOf[EventView]:
+        """List what happened in the fleet, newest first unless `sort` says otherwise; with `after_id` what came after that event.
 
-        Following (`after_id` = the last id that was returned, 0 from the beginning) misses nothing, and has no cursor.
+        Following (`after_id` = the last id that was returned, 0 from the beginning) is oldest first, misses nothing, and has no cursor.
         """
         if after_id is not None:
             found, total = fleet.reader.events_after(after_id, what, page.limit)
             return ListOf(items=found[: page.limit], next_cursor=None, total=total)
-        found, total = fleet.reader.events(
-            device_id=what.device,
-            before=page.after_number(),
-            since=what.since,
-            limit=page.limit,
-            rollout=what.rollout,
-            kinds=what.kinds,
-        )
-        return _listed(found, page, total, lambda event: str(event.id))
+        return _events(parts, what, page)
 
     @router.get("/fleet/summary", operation_id="get_fleet_summary")
     def get_fleet_summary(_caller: Viewer) -> Summary:
@@ -245,8 +264,7 @@ def _add_task_routes(router: APIRouter, parts: Parts) -> None:
     @router.get("/devices/{device_id}/tasks", operation_id="list_device_tasks")
     def list_tasks(device_id: str, _caller: Viewer) -> ListOf[TaskView]:
         """List the newest 50 tasks of a device and how far they are, newest first."""
-        found = tasks.tasks(device_id)
-        return ListOf(items=found, next_cursor=None, total=len(found))
+        return ListOf.whole(tasks.tasks(device_id))
 
     @router.get("/devices/{device_id}/tasks/{task_id}", operation_id="get_device_task")
     def get_task(device_id: str, task_id: str, _caller: Viewer) -> TaskView:
@@ -265,6 +283,9 @@ def _add_task_routes(router: APIRouter, parts: Parts) -> None:
 def _add_group_routes(router: APIRouter, parts: Parts) -> None:
     fleet = parts.fleet
 
+    def tag(name: str, *, lock: bool = False) -> str:
+        return tag_of(*fleet.groups.editable(name, lock=lock))
+
     @router.post("/groups", operation_id="create_group", status_code=201)
     def create_group(wanted: GroupIn, response: Response, dry_run: DryRun, caller: Operator) -> Group:
         """Give a selector a name, so that other selectors can say `group=NAME`."""
@@ -275,10 +296,10 @@ def _add_group_routes(router: APIRouter, parts: Parts) -> None:
         return made
 
     @router.get("/groups", operation_id="list_groups")
-    def list_groups(page: Paging, _caller: Viewer) -> ListOf[Group]:
+    def list_groups(page: ByName, _caller: Viewer) -> ListOf[Group]:
         """List groups and how many live devices each has, in order of name."""
-        found, total = fleet.groups.page(page.after, page.limit + 1)
-        return _listed(found, page, total, lambda group: group.name)
+        found, total = fleet.groups.page(page.after, page.limit + 1, is_down=page.is_turned)
+        return ListOf.cut(found, page, total, lambda group: group.name)
 
     @router.get("/groups/{name}", operation_id="get_group")
     def get_group(name: str, response: Response, _caller: Viewer) -> Group:
@@ -288,26 +309,52 @@ def _add_group_routes(router: APIRouter, parts: Parts) -> None:
         return found
 
     @router.get("/groups/{name}/members", operation_id="list_group_members")
-    def list_group_members(name: str, page: Paging, _caller: Viewer) -> ListOf[DeviceView]:
-        """List the live devices in a group, in order of id."""
-        found, total = fleet.reader.devices(fleet.groups.members_selector(name), page.after, page.limit)
-        return _listed(found, page, total, lambda view: view.id)
+    def list_group_members(name: str, page: DevicePage, _caller: Viewer) -> ListOf[DeviceView]:
+        """List the live devices in a group, in order of id unless `sort` says otherwise."""
+        return _devices(parts, fleet.groups.members_selector(name), page)
 
     @router.patch("/groups/{name}", operation_id="update_group")
-    def update_group(name: str, wanted: GroupChangeIn, _caller: Operator) -> Group:
+    def update_group(
+        name: str, wanted: GroupChangeIn, response: Response, expected: IfMatch, dry_run: DryRun, _caller: Operator
+    ) -> Group:
         """Give a group that nothing unfinished names another selector."""
-        return fleet.groups.change(name, wanted.selector)
+        with acting(parts.db, dry_run=dry_run), parts.db.session():
+            expected.check(lambda: tag(name, lock=True))
+            changed = fleet.groups.change(name, wanted.selector)
+        put_tag(response, tag_of(changed.name, changed.selector))
+        return changed
 
     @router.delete("/groups/{name}", operation_id="delete_group", status_code=204, response_class=Response)
     def delete_group(name: str, expected: IfMatch, dry_run: DryRun, _caller: Operator) -> Response:
         """Remove a group that nothing unfinished names; its devices stay as they are."""
         with acting(parts.db, dry_run=dry_run), parts.db.session():
-            expected.check(lambda: tag_of(name, fleet.groups.get(name).selector))
+            expected.check(lambda: tag(name, lock=True))
             fleet.groups.delete(name)
         return Response(status_code=204)
 
 
-def _listed(rows: Sequence[T], page: PageRequest, total: int, key: Callable[[T], str]) -> ListOf[T]:
-    """Return the body of a list of rows that were fetched with one more than the page has."""
-    cut = cut_page(rows, page, total, key)
-    return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=cut.total)
+def _devices(parts: Parts, selector: str, page: PageRequest) -> ListOf[DeviceView]:
+    """Return the body of a list of devices; `total` is exact, however many there are."""
+    order, is_down = Order(page.sort.removeprefix("-")), page.sort.startswith("-")
+    after = None if page.after is None else Place.of(page.after)
+    found = parts.fleet.lists.page(
+        DeviceQuery(selector, order=order, descending=is_down, after=after, limit=page.limit, is_counted_whole=True)
+    )
+    rest = None if found.next is None else encode_cursor(page.mark + found.next.text())
+    return ListOf(items=list(found.devices), next_cursor=rest, total=found.total)
+
+
+def _events(parts: Parts, what: EventFilter, page: PageRequest) -> ListOf[EventView]:
+    """Return the body of a list of events."""
+    if page.is_turned:
+        found, total = parts.fleet.reader.oldest_events(what, page.after_number(), page.limit)
+    else:
+        found, total = parts.fleet.reader.events(
+            device_id=what.device,
+            before=page.after_number(),
+            since=what.since,
+            limit=page.limit,
+            rollout=what.rollout,
+            kinds=what.kinds,
+        )
+    return ListOf.cut(found, page, total, lambda event: str(event.id))

@@ -1,4 +1,4 @@
-"""Streams of events for viewers (Server-Sent Events): however many look, one thread of this process asks the database.
+"""Streams of events for viewers, in either form: however many look, one thread of this process asks the database.
 
 - The hub polls the feed once a second, and at once when this process committed an event. What it finds goes to every viewer
   whose filter takes it; each event is written as text once.
@@ -6,7 +6,9 @@
   fed by the hub from the very id on: nothing is lost, nothing comes twice, ids only grow (`happenings` says why they are safe).
 - A viewer keeps at most MAX_WAITING events. One that does not take them in time loses its buffer, not its events: it reads on from
   the database, as if it had come back.
-Its own file because the feed knows no asyncio. Source: the HTML standard, section "Server-sent events".
+- The forms differ in nothing but how an event is written: Server-Sent Events, or a JSON object a line (NDJSON).
+Its own file because the feed knows no asyncio. Sources: the HTML standard, section "Server-sent events"; the NDJSON specification,
+which lets a reader pass over an empty line.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -34,6 +37,7 @@ GATHER_S: Final = 0.1
 HEARTBEAT_S: Final = 15.0
 RETRY: Final = "retry: 2000\n: stream of edgefleet events\n\n"
 HEARTBEAT: Final = ": still here\n\n"
+EMPTY_LINE: Final = "\n"
 
 _log = logging.getLogger(__name__)
 
@@ -62,8 +66,40 @@ class Wish:
         )
 
 
-Frame = tuple[int, str]
-"""The id of an event, and the event as the stream writes it."""
+class Form(StrEnum):
+    """How a stream is written: its media type."""
+
+    SSE = "text/event-stream"
+    NDJSON = "application/x-ndjson"
+
+    @property
+    def opening(self) -> str:
+        """What a stream begins with; nothing in a form that knows no comments."""
+        return RETRY if self is Form.SSE else ""
+
+    @property
+    def heartbeat(self) -> str:
+        """What is written when nothing happens."""
+        return HEARTBEAT if self is Form.SSE else EMPTY_LINE
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An event as streams write it: made once for all viewers."""
+
+    id: int
+    sse: str
+    line: str
+
+    @classmethod
+    def of(cls, event: EventView) -> "Frame":
+        """Return an event in both forms: its id, its type, and the JSON that `GET /events` has; or that JSON alone."""
+        data = msgspec.json.encode(event).decode()
+        return cls(event.id, f"id: {event.id}\nevent: {event.type}\ndata: {data}\n\n", data + "\n")
+
+    def text(self, form: Form) -> str:
+        """Return it in one form."""
+        return self.sse if form is Form.SSE else self.line
 
 
 class Viewer:
@@ -165,7 +201,7 @@ class EventHub:
         """Return what a viewer missed after an id and not after `until`, a page of it, and where the next page begins."""
         page = self._feed.since(after_id, EventFilter(wish.what.device, wish.what.rollout, wish.what.kinds), PAGE)
         found = [event for event in page if event.id <= until]
-        frames = [(event.id, frame(event)) for event in found if wish.takes(event)]
+        frames = [Frame.of(event) for event in found if wish.takes(event)]
         return frames, found[-1].id if found and len(page) == PAGE else None
 
     def _newest(self) -> int:
@@ -196,7 +232,7 @@ class EventHub:
         self.polls += 1
         page = self._feed.since(self._position, EventFilter(), PAGE)
         if page:
-            frames = [(event, (event.id, frame(event))) for event in page]
+            frames = [(event, Frame.of(event)) for event in page]
             with self._lock:
                 self._position = page[-1].id
                 viewers = list(self._viewers)
@@ -207,31 +243,33 @@ class EventHub:
         return len(page)
 
 
-async def stream(hub: EventHub, wish: Wish, after_id: int | None, max_s: float) -> AsyncIterator[str]:
+async def stream(
+    hub: EventHub, wish: Wish, after_id: int | None, max_s: float, form: Form = Form.SSE
+) -> AsyncIterator[str]:
     """Yield a stream for at most `max_s` seconds: what came after an id (None: from now on), then what is new."""
     loop = asyncio.get_running_loop()
     viewer = await asyncio.to_thread(hub.join, wish, loop)
     try:
-        yield RETRY
+        yield form.opening
         end_s = loop.time() + max_s
         sent, until = (viewer.since, viewer.since) if after_id is None else (after_id, viewer.since)
         is_reading = sent < until
         while loop.time() < end_s and not viewer.is_over:
             if is_reading:
                 frames, then = await asyncio.to_thread(hub.missed, wish, sent, until)
-                for _number, text in frames:
-                    yield text
+                for one in frames:
+                    yield one.text(form)
                 is_reading, sent = then is not None, until if then is None else then
             elif viewer.waiting:
-                number, text = viewer.waiting.popleft()
-                if number > sent:
-                    sent = number
-                    yield text
+                newest = viewer.waiting.popleft()
+                if newest.id > sent:
+                    sent = newest.id
+                    yield newest.text(form)
             elif viewer.is_behind:
                 until = hub.again(viewer)
                 is_reading = sent < until
             elif not await _news(viewer, min(HEARTBEAT_S, end_s - loop.time())):
-                yield HEARTBEAT
+                yield form.heartbeat
     finally:
         hub.leave(viewer)
 
@@ -245,11 +283,6 @@ async def _news(viewer: Viewer, wait_s: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def frame(event: EventView) -> str:
-    """Return an event as a stream writes it: its id, its type, and the JSON that `GET /events` has."""
-    return f"id: {event.id}\nevent: {event.type}\ndata: {msgspec.json.encode(event).decode()}\n\n"
 
 
 def _in_loop(viewer: Viewer, call: Callable[..., None], *arguments: object) -> None:

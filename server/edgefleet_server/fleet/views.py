@@ -16,7 +16,7 @@ from edgefleet_protocol.desired import ModelDesired
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, parse_target_path
 from edgefleet_server.db import Database
-from edgefleet_server.fleet import list_store, looking, rules, selecting, store
+from edgefleet_server.fleet import list_store, rules, selecting, store
 from edgefleet_server.fleet.happenings import EventFeed, EventView, event_view
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus, EventFilter
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetModelState
@@ -192,14 +192,6 @@ class FleetReader:
         with self._db.read() as session:
             return dict(selecting.labels_of(session, device_ids))
 
-    def devices(self, selector: str, after: str | None, limit: int) -> tuple[list[DeviceView], int]:
-        """Return up to `limit` + 1 matching devices after an id, and how many match. Raises BadSelectorError."""
-        parsed = rules.parse_selector(selector)
-        with self._db.read() as session:
-            found = looking.look(session, parsed, selecting.asked_groups(session, parsed))
-            rows = store.devices_in_order(session, looking.ids(session, found, after, limit + 1))
-            return device_views(session, rows), looking.count(session, found)
-
     def release_devices(self, ref: ReleaseRef) -> list[ReleaseDevice]:
         """Return the devices that run a release or should, in order of id."""
         with self._db.read() as session:
@@ -227,6 +219,12 @@ class FleetReader:
         with self._db.read() as session:
             rows = store.events_page(session, what, before, limit + 1)
             return [event_view(row) for row in rows], store.count_events(session, what)
+
+    def oldest_events(self, what: EventFilter, after: int | None, limit: int) -> tuple[list[EventView], int]:
+        """Return up to `limit` + 1 events after an id, oldest first by the rule of following, and how many there are in all."""
+        rows = self._feed.since(after or 0, what, limit + 1)
+        with self._db.read() as session:
+            return rows, store.count_events(session, what)
 
     def newest_events(
         self, *, limit: int, device_id: str | None = None, rollout: str | None = None, before: int | None = None

@@ -12,9 +12,10 @@ from edgefleet_protocol.ids import parse_model_name, parse_profile_name, parse_v
 from edgefleet_protocol.profile import profile_to_dict
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.paging import ListOf, Paging
+from edgefleet_server.paging import ByName, ListOf, PageRequest, paged
 from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
+from edgefleet_server.projecting import ListRoute
 from edgefleet_server.registry import rules
 from edgefleet_server.registry.blobs import READ_BYTES
 from edgefleet_server.registry.errors import BlobTooLargeError, unknown_blob
@@ -28,12 +29,13 @@ _BYTES: dict[int | str, dict[str, Any]] = {
     416: {"description": "the range lies outside the blob"},
 }
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
+ReleasePage = Annotated[PageRequest, paged("-created_at", "created_at")]
 Publisher = Annotated[Principal, Depends(require(Role.PUBLISHER))]
 
 
 def build_router(parts: Parts) -> APIRouter:
     """Return the registry's routes, to be mounted under `/api/v1`."""
-    router = APIRouter(tags=["registry"])
+    router = APIRouter(tags=["registry"], route_class=ListRoute)
     _add_blob_routes(router, parts.registry)
     _add_release_routes(router, parts.registry)
     _add_model_routes(router, parts.registry)
@@ -131,7 +133,7 @@ def _add_release_routes(router: APIRouter, registry: RegistryService) -> None:
         return ReleaseOut.of(view)
 
     @router.get("/releases", operation_id="list_releases")
-    def list_releases(page: Paging, _caller: Viewer, model: str | None = None) -> ListOf[ReleaseOut]:
+    def list_releases(page: ReleasePage, _caller: Viewer, model: str | None = None) -> ListOf[ReleaseOut]:
         """List releases, newest first."""
         return ListOf.of(registry.releases(page, None if model is None else parse_model_name(model)), ReleaseOut.of)
 
@@ -143,7 +145,7 @@ def _add_release_routes(router: APIRouter, registry: RegistryService) -> None:
 
 def _add_model_routes(router: APIRouter, registry: RegistryService) -> None:
     @router.get("/models", operation_id="list_models")
-    def list_models(page: Paging, _caller: Viewer) -> ListOf[ModelOut]:
+    def list_models(page: ByName, _caller: Viewer) -> ListOf[ModelOut]:
         """List models by name."""
         return ListOf.of(registry.models(page), ModelOut.of)
 
@@ -160,7 +162,7 @@ def _add_alias_routes(router: APIRouter, parts: Parts) -> None:
     def list_aliases(name: str, _caller: Viewer) -> ListOf[AliasOut]:
         """List the aliases of a model by name: names of releases that move."""
         found = aliases.of(parse_model_name(name))
-        return ListOf(items=[AliasOut.of(one) for one in found], next_cursor=None, total=len(found))
+        return ListOf.whole([AliasOut.of(one) for one in found])
 
     @router.get("/models/{name}/aliases/{alias}", operation_id="get_alias")
     def get_alias(name: str, alias: str, response: Response, _caller: Viewer) -> AliasOut:
@@ -213,8 +215,7 @@ def _add_profile_routes(router: APIRouter, registry: RegistryService) -> None:
     @router.get("/profiles", operation_id="list_profiles")
     def list_profiles(_caller: Viewer) -> ListOf[dict[str, Any]]:
         """List the hardware profiles that bundles can be built for."""
-        items = [profile_to_dict(profile) for profile in registry.profiles()]
-        return ListOf(items=items, next_cursor=None, total=len(items))
+        return ListOf.whole([profile_to_dict(profile) for profile in registry.profiles()])
 
     @router.get("/profiles/{name}", operation_id="get_profile")
     def get_profile(name: str, _caller: Viewer) -> dict[str, Any]:

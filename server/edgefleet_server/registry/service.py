@@ -303,7 +303,7 @@ class RegistryService:
         """Return one page of releases, newest first."""
         with self._db.read() as session:
             rows = store.list_releases(session, model, page)
-            return Page(self._view(session, rows.items), rows.next_key, rows.total)
+            return rows.of(self._view(session, rows.items))
 
     def bundle_for(self, ref: ReleaseRef, profile: str) -> BundleView | None:
         """Return the signed bundle of a release for a hardware profile, or None when there is none (yet)."""
@@ -339,7 +339,7 @@ class RegistryService:
         with self._db.read() as session:
             rows = store.list_bundles(session, page)
             views = [bundle_view(ref_of(release), bundle) for bundle, release in rows.items]
-            return Page(views, rows.next_key, rows.total)
+            return rows.of(views)
 
     def manifest_of(self, bundle: BundleView) -> Manifest:
         """Return the manifest inside a signed bundle. Raises BundleError, ManifestError, BlobUnknownError, BlobStoreError."""
@@ -357,7 +357,7 @@ class RegistryService:
             names = [row.name for row in rows.items]
             newest, named = store.newest_releases(session, names), aliases.by_model(session, names)
         items = [model_view(row, newest.get(row.name), named.get(row.name)) for row in rows.items]
-        return Page(items, rows.next_key, rows.total)
+        return rows.of(items)
 
     def model(self, name: str) -> ModelView:
         """Return one model. Raises ModelUnknownError."""

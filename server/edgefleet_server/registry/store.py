@@ -10,7 +10,7 @@ from sqlmodel import Session, col
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ReleaseRef
-from edgefleet_server.paging import Page, PageRequest, cut_page
+from edgefleet_server.paging import Page, PageRequest, cut_page, walked
 from edgefleet_server.registry.tables import AliasRow, BlobRow, BundleRow, ModelRow, ProfileRow, ReleaseRow
 
 
@@ -104,10 +104,7 @@ def newest_bundles(session: Session, profile: str, limit: int) -> list[tuple[Bun
 def list_bundles(session: Session, page: PageRequest) -> Page[tuple[BundleRow, ReleaseRow]]:
     """Return one page of bundles with their releases, newest first."""
     query = select(BundleRow, ReleaseRow).join(ReleaseRow, col(ReleaseRow.id) == col(BundleRow.release_id))
-    after = page.after_number()
-    if after is not None:
-        query = query.where(col(BundleRow.id) < after)
-    found = session.execute(query.order_by(col(BundleRow.id).desc()).limit(page.limit + 1))
+    found = session.execute(walked(query, col(BundleRow.id), page.after_number(), page.limit + 1, is_down=True))
     rows = [(bundle, release) for bundle, release in found]
     total = session.scalar(select(func.count()).select_from(BundleRow)) or 0
     return cut_page(rows, page, total, lambda row: str(row[0].id))
@@ -124,23 +121,19 @@ def find_bundles_by_sha256(session: Session, digests: Sequence[str]) -> list[tup
 
 
 def list_releases(session: Session, model: str | None, page: PageRequest) -> Page[ReleaseRow]:
-    """Return one page of releases, newest first."""
-    query = select(ReleaseRow).order_by(col(ReleaseRow.id).desc()).limit(page.limit + 1)
+    """Return one page of releases, newest first as usual."""
+    own, after = col(ReleaseRow.id), page.after_number()
+    query = walked(select(ReleaseRow), own, after, page.limit + 1, is_down=not page.is_turned)
     count = select(func.count()).select_from(ReleaseRow)
     if model is not None:
         query, count = query.where(col(ReleaseRow.model) == model), count.where(col(ReleaseRow.model) == model)
-    after = page.after_number()
-    if after is not None:
-        query = query.where(col(ReleaseRow.id) < after)
     rows = list(session.scalars(query))
     return cut_page(rows, page, session.scalar(count) or 0, lambda row: str(row.id))
 
 
 def list_models(session: Session, page: PageRequest) -> Page[ModelRow]:
     """Return one page of models by name."""
-    query = select(ModelRow).order_by(col(ModelRow.name)).limit(page.limit + 1)
-    if page.after is not None:
-        query = query.where(col(ModelRow.name) > page.after)
+    query = walked(select(ModelRow), col(ModelRow.name), page.after, page.limit + 1, is_down=page.is_turned)
     total = session.scalar(select(func.count()).select_from(ModelRow)) or 0
     return cut_page(list(session.scalars(query)), page, total, lambda row: row.name)
 

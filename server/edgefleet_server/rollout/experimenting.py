@@ -72,7 +72,7 @@ class ExperimentReader:
     def experiments(self, model: str | None = None) -> list[ExperimentView]:
         """Return the experiments among the newest LOOKED_AT rollouts (of a model), newest first."""
         with self._db.read() as session:
-            rows = store.page(session, states=(), model=model, before=None, limit=LOOKED_AT)
+            rows = store.page(session, states=(), model=model, behind=None, limit=LOOKED_AT)
             return [_view(row, spec) for row in rows if _modes(spec := parse_spec(row.spec))]
 
     def experiment(self, rollout_id: str) -> tuple[ExperimentView, list[TrialView]]:

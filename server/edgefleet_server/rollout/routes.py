@@ -7,9 +7,10 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.paging import ListOf, Paging, cut_page
+from edgefleet_server.paging import ByDevice, ListOf, NewestFirst, PageRequest, paged
 from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import DryRun, acting, put_location
+from edgefleet_server.projecting import ListRoute
 from edgefleet_server.rollout.planning import PlanView
 from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, SpecIn, UndoIn
 from edgefleet_server.rollout.strategy_views import StrategyView, strategies, strategy
@@ -17,12 +18,13 @@ from edgefleet_server.rollout.undoing import UndoView
 from edgefleet_server.rollout.views import DecisionView, RolloutDevice, RolloutView
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
+RolloutPage = Annotated[PageRequest, paged("-created_at", "created_at")]
 Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
 
 
 def build_router(parts: Parts) -> APIRouter:
     """Return the rollouts' routes, to be mounted under `/api/v1`."""
-    router = APIRouter(tags=["rollout"])
+    router = APIRouter(tags=["rollout"], route_class=ListRoute)
     _add_making(router, parts)
     _add_reading(router, parts)
     _add_steering(router, parts)
@@ -53,16 +55,15 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
 
     @router.get("/rollouts", operation_id="list_rollouts")
     def list_rollouts(
-        page: Paging,
+        page: RolloutPage,
         _caller: Viewer,
         state: Annotated[str, Query(max_length=200)] = "",
         model: Annotated[str | None, Query(max_length=63)] = None,
     ) -> ListOf[RolloutView]:
-        """List rollouts, newest first; `state` is a comma list."""
+        """List rollouts, newest first unless `sort` says otherwise; `state` is a comma list."""
         states = [one.strip() for one in state.split(",") if one.strip()]
-        found, total = reader.page(states=states, model=model, before=page.after, limit=page.limit + 1)
-        cut = cut_page(found, page, total, lambda one: one.id)
-        return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=cut.total)
+        found, total = reader.page(page, states=states, model=model)
+        return ListOf.cut(found, page, total, lambda one: one.id)
 
     @router.get("/rollouts/{rollout_id}", operation_id="get_rollout")
     def get_rollout(rollout_id: str, _caller: Viewer) -> RolloutView:
@@ -76,19 +77,17 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
 
     @router.get("/rollouts/{rollout_id}/devices", operation_id="list_rollout_devices")
     def list_rollout_devices(
-        rollout_id: str, page: Paging, _caller: Viewer, state: str | None = None, stage: str | None = None
+        rollout_id: str, page: ByDevice, _caller: Viewer, state: str | None = None, stage: str | None = None
     ) -> ListOf[RolloutDevice]:
         """List devices of a rollout: where each stands and why. `stage` is a name or a number from 0."""
-        found, total = reader.device_page(rollout_id, state=state, stage=stage, after=page.after, limit=page.limit + 1)
-        cut = cut_page(found, page, total, lambda one: one.device)
-        return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=cut.total)
+        found, total = reader.device_page(rollout_id, page, state=state, stage=stage)
+        return ListOf.cut(found, page, total, lambda one: one.device)
 
     @router.get("/rollouts/{rollout_id}/decisions", operation_id="list_rollout_decisions")
-    def list_rollout_decisions(rollout_id: str, page: Paging, _caller: Viewer) -> ListOf[DecisionView]:
+    def list_rollout_decisions(rollout_id: str, page: NewestFirst, _caller: Viewer) -> ListOf[DecisionView]:
         """List decisions, newest first, with their evidence, each made again from it."""
         found = reader.decisions(rollout_id, before=page.after_number(), limit=page.limit + 1)
-        cut = cut_page(found, page, reader.count_decisions(rollout_id), lambda one: str(one.id))
-        return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=cut.total)
+        return ListOf.cut(found, page, reader.count_decisions(rollout_id), lambda one: str(one.id))
 
 
 def _add_steering(router: APIRouter, parts: Parts) -> None:
@@ -155,8 +154,7 @@ def _add_strategies(router: APIRouter) -> None:
     @router.get("/rollout-strategies", operation_id="list_rollout_strategies")
     def list_rollout_strategies(_caller: Viewer) -> ListOf[StrategyView]:
         """List the named strategies, each with the stages that it stands for."""
-        found = strategies()
-        return ListOf(items=found, next_cursor=None, total=len(found))
+        return ListOf.whole(strategies())
 
     @router.get("/rollout-strategies/{name}", operation_id="get_rollout_strategy")
     def get_rollout_strategy(name: str, _caller: Viewer) -> StrategyView:

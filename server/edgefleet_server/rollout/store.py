@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Table, func, insert, or_, select
+from sqlalchemy import Table, func, insert, or_, select, tuple_
 from sqlmodel import Session, col
 
 from edgefleet_protocol.digest import Sha256
@@ -39,14 +39,20 @@ def rollout(session: Session, rollout_id: str, *, lock: bool = False) -> Rollout
 
 
 def page(
-    session: Session, *, states: Sequence[str], model: str | None, before: tuple[datetime, str] | None, limit: int
+    session: Session,
+    *,
+    states: Sequence[str],
+    model: str | None,
+    behind: tuple[datetime, str] | None,
+    limit: int,
+    is_oldest_first: bool = False,
 ) -> Sequence[Rollout]:
-    """Return rollouts, newest first."""
-    statement = select(Rollout).order_by(col(Rollout.created_at).desc(), col(Rollout.id).desc()).limit(limit)
-    if before is not None:
-        at, rollout_id = before
-        same_time = (col(Rollout.created_at) == at) & (col(Rollout.id) < rollout_id)
-        statement = statement.where(or_(col(Rollout.created_at) < at, same_time))
+    """Return rollouts behind a place, newest first unless asked otherwise."""
+    keys = (col(Rollout.created_at), col(Rollout.id))
+    statement = select(Rollout).order_by(*(key if is_oldest_first else key.desc() for key in keys)).limit(limit)
+    if behind is not None:
+        place = tuple_(*keys)
+        statement = statement.where(place > behind if is_oldest_first else place < behind)
     return session.execute(_chosen(statement, states, model)).scalars().all()
 
 

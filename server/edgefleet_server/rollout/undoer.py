@@ -37,7 +37,7 @@ class Undoer:
     def look(self, session: Session, model: ModelName, only: ReleaseRef | None) -> Undo:
         """Return who of a model's devices goes back to what. Raises NothingToUndoError."""
         standings = self._standings(model)
-        rows = store.page(session, states=(), model=model, before=None, limit=MAX_ROLLOUTS)
+        rows = store.page(session, states=(), model=model, behind=None, limit=MAX_ROLLOUTS)
         known = [self._known(session, row) for row in rows]
         found = undo(standings, known, "" if only is None else str(only))
         if not found.ways:

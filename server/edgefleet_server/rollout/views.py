@@ -19,6 +19,7 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.paging import PageRequest, rest_of
 from edgefleet_server.rollout import rules, store
 from edgefleet_server.rollout.carrying import kind_of
 from edgefleet_server.rollout.evidence import log_e_abort, log_e_promote
@@ -234,19 +235,21 @@ class RolloutReader:
         self._fleet = fleet
 
     def page(
-        self, *, states: Sequence[str] = (), model: str | None = None, before: str | None = None, limit: int = 50
+        self, wanted: PageRequest, *, states: Sequence[str] = (), model: str | None = None
     ) -> tuple[list[RolloutView], int]:
-        """Return rollouts, newest first, and how many there are. before: id of the last one of the page before."""
+        """Return one rollout more than a page has, newest first unless it is turned, and how many there are."""
         with self._db.read() as session:
-            last = None if before is None else store.rollout(session, before)
-            after = None if last is None else (last.created_at, last.id)
-            rows = store.page(session, states=states, model=model, before=after, limit=limit)
+            last = None if wanted.after is None else store.rollout(session, wanted.after)
+            behind, limit = None if last is None else (last.created_at, last.id), wanted.limit + 1
+            rows = store.page(
+                session, states=states, model=model, behind=behind, limit=limit, is_oldest_first=wanted.is_turned
+            )
             total = store.count(session, states=states, model=model)
             return [self._view(session, row) for row in rows], total
 
     def rollouts(self, *, limit: int) -> list[RolloutView]:
         """Return the newest rollouts, newest first."""
-        return self.page(limit=limit)[0]
+        return self.page(PageRequest(limit))[0][:limit]
 
     def rollout(self, rollout_id: str) -> RolloutView:
         """Return one rollout. Raises RolloutUnknownError."""
@@ -255,18 +258,12 @@ class RolloutReader:
 
     def devices(self, rollout_id: str, *, limit: int = 10_000) -> list[RolloutDevice]:
         """Return the first devices of a rollout in order of id. Raises RolloutUnknownError."""
-        return self.device_page(rollout_id, limit=limit)[0]
+        return self.device_page(rollout_id, PageRequest(limit))[0][:limit]
 
     def device_page(
-        self,
-        rollout_id: str,
-        *,
-        state: str | None = None,
-        stage: str | None = None,
-        after: str | None = None,
-        limit: int,
+        self, rollout_id: str, page: PageRequest, *, state: str | None = None, stage: str | None = None
     ) -> tuple[list[RolloutDevice], int]:
-        """Return devices of a rollout in order of id, and how many there are. Raises RolloutUnknownError."""
+        """Return one device of a rollout more than a page has, in order of id, and how many there are. Raises RolloutUnknownError."""
         with self._db.read() as session:
             row = store.rollout(session, rollout_id)
             snapshot = self._loader.standing(session, row, is_whole=True)
@@ -277,8 +274,8 @@ class RolloutReader:
                 if (state is None or one.state.value == state)
                 and (stage is None or stage in (names[one.stage], str(one.stage)))
             ]
-            rest = [one for one in found if after is None or one.device > after]
-            return self._devices(row, snapshot, names, rest[:limit]), len(found)
+            rest = rest_of(found, page, lambda one: str(one.device))
+            return self._devices(row, snapshot, names, rest[: page.limit + 1]), len(found)
 
     def decisions(self, rollout_id: str, *, before: int | None = None, limit: int = 200) -> list[DecisionView]:
         """Return decisions, newest first, each made again from its evidence. Raises RolloutUnknownError."""

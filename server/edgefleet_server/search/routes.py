@@ -8,6 +8,7 @@ from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.paging import ListOf
 from edgefleet_server.parts import Parts
+from edgefleet_server.projecting import ListRoute
 from edgefleet_server.search.model import Hit
 from edgefleet_server.search.service import EACH
 
@@ -16,7 +17,7 @@ Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 
 def build_router(parts: Parts) -> APIRouter:
     """Return the route, to be mounted under `/api/v1`."""
-    router = APIRouter(tags=["search"])
+    router = APIRouter(tags=["search"], route_class=ListRoute)
 
     @router.get("/search", operation_id="find_anything")
     def find_anything(
@@ -26,6 +27,6 @@ def build_router(parts: Parts) -> APIRouter:
     ) -> ListOf[Hit]:
         """Find devices, groups, models, releases and rollouts by a part of their names; the best of each kind first."""
         found = parts.search.find(q, limit)
-        return ListOf(items=found, next_cursor=None, total=len(found))
+        return ListOf.whole(found)
 
     return router

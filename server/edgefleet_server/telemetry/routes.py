@@ -12,9 +12,10 @@ from edgefleet_protocol.ids import parse_profile_name
 from edgefleet_server import http_errors
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.paging import ListOf, Paging, cut_page
+from edgefleet_server.paging import ById, ListOf, PageRequest, cut_page, paged
 from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import put_location
+from edgefleet_server.projecting import ListRoute
 from edgefleet_server.telemetry.model import (
     CaptureFetch,
     CaptureView,
@@ -29,26 +30,26 @@ from edgefleet_server.telemetry.schemas import CaptureFetchIn, CaptureOut
 MAX_WAIT_S = 20.0
 LOOK_S = 0.5
 Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
+WindowPage = Annotated[PageRequest, paged("-received_at")]
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 
 
 def build_router(parts: Parts) -> APIRouter:
     """Return the telemetry routes, to be mounted under `/api/v1`."""
-    router = APIRouter(tags=["telemetry"])
+    router = APIRouter(tags=["telemetry"], route_class=ListRoute)
 
     @router.get("/devices/{device_id}/telemetry", operation_id="list_device_telemetry")
-    def list_device_telemetry(device_id: str, page: Paging, _caller: Viewer) -> ListOf[WindowView]:
+    def list_device_telemetry(device_id: str, page: WindowPage, _caller: Viewer) -> ListOf[WindowView]:
         """List the telemetry windows of one device, newest first."""
         parts.fleet.reader.check(device_id)
         found, total = parts.telemetry.windows(device_id, page.after_number(), page.limit + 1)
-        cut = cut_page(found, page, total, lambda one: str(one[0]))
-        return ListOf(items=[view for _, view in cut.items], next_cursor=cut.next_cursor, total=total)
+        return ListOf.of(cut_page(found, page, total, lambda one: str(one[0])), lambda one: one[1])
 
     @router.get("/releases/{ref}/performance", operation_id="get_release_performance")
     def get_release_performance(ref: str, _caller: Viewer) -> ListOf[Performance]:
         """Compare what was predicted of a release with what devices reported, one item a profile."""
         items = parts.costs.performance(parts.registry.release(parts.registry.resolve(ref)).bundles)
-        return ListOf(items=items, next_cursor=None, total=len(items))
+        return ListOf.whole(items)
 
     @router.get("/profiles/{name}/cost", operation_id="get_profile_cost")
     def get_profile_cost(name: str, _caller: Viewer) -> CostState:
@@ -100,12 +101,11 @@ def _add_capture_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.get("/devices/{device_id}/captures", operation_id="list_captures")
     def list_captures(
-        device_id: str, page: Paging, _caller: Operator, fetch: Annotated[str | None, Query(max_length=32)] = None
+        device_id: str, page: ById, _caller: Operator, fetch: Annotated[str | None, Query(max_length=32)] = None
     ) -> ListOf[CaptureView]:
         """List the records that came from a device, without their content."""
         found, total = parts.captures.records(device_id, fetch, page.after, page.limit + 1)
-        cut = cut_page(found, page, total, lambda one: one.id)
-        return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=total)
+        return ListOf.cut(found, page, total, lambda one: one.id)
 
     @router.get("/devices/{device_id}/captures/{record}", operation_id="get_capture")
     def get_capture(device_id: str, record: str, caller: Operator, request: Request) -> CaptureOut:

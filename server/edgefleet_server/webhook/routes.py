@@ -6,20 +6,22 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.paging import ListOf, Paging, cut_page
+from edgefleet_server.paging import ListOf, NewestFirst, PageRequest, paged, rest_of
 from edgefleet_server.parts import Parts
-from edgefleet_server.preconditions import IfMatch, put_location, put_tag, tag_of
+from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_location, put_tag, tag_of
+from edgefleet_server.projecting import ListRoute
 from edgefleet_server.webhook.model import DeliveryState, DeliveryView, WebhookView
 from edgefleet_server.webhook.schemas import NewSecretOut, RotateIn, WebhookIn
 
 Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
 Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
+WebhookPage = Annotated[PageRequest, paged("created_at", "-created_at")]
 Delivery = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 def build_router(parts: Parts) -> APIRouter:
     """Return the webhooks' routes, to be mounted under `/api/v1`."""
-    router = APIRouter(tags=["webhook"])
+    router = APIRouter(tags=["webhook"], route_class=ListRoute)
     _add_making(router, parts)
     _add_deliveries(router, parts)
     return router
@@ -37,12 +39,10 @@ def _add_making(router: APIRouter, parts: Parts) -> None:
         return NewSecretOut.of(made)
 
     @router.get("/webhooks", operation_id="list_webhooks")
-    def list_webhooks(page: Paging, _caller: Operator) -> ListOf[WebhookView]:
+    def list_webhooks(page: WebhookPage, _caller: Operator) -> ListOf[WebhookView]:
         """List webhooks: where they go, what waits, what is dead."""
         found = webhooks.webhooks()
-        start = next((at + 1 for at, one in enumerate(found) if one.id == page.after), 0)
-        cut = cut_page(found[start : start + page.limit + 1], page, len(found), lambda one: one.id)
-        return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=cut.total)
+        return ListOf.cut(rest_of(found, page, _place), page, len(found), _place)
 
     @router.get("/webhooks/{webhook_id}", operation_id="get_webhook")
     def get_webhook(webhook_id: str, response: Response, _caller: Operator) -> WebhookView:
@@ -52,9 +52,9 @@ def _add_making(router: APIRouter, parts: Parts) -> None:
         return found
 
     @router.delete("/webhooks/{webhook_id}", operation_id="delete_webhook", status_code=204, response_class=Response)
-    def delete_webhook(webhook_id: str, expected: IfMatch, _caller: Admin) -> Response:
+    def delete_webhook(webhook_id: str, expected: IfMatch, dry_run: DryRun, _caller: Admin) -> Response:
         """Remove a webhook and its log; nothing more is sent to it."""
-        with parts.db.session():
+        with acting(parts.db, dry_run=dry_run), parts.db.session():
             expected.check(lambda: _tag(webhooks.webhook(webhook_id)))
             webhooks.delete(webhook_id)
         return Response(status_code=204)
@@ -77,12 +77,11 @@ def _add_deliveries(router: APIRouter, parts: Parts) -> None:
 
     @router.get("/webhooks/{webhook_id}/deliveries", operation_id="list_webhook_deliveries")
     def list_webhook_deliveries(
-        webhook_id: str, page: Paging, _caller: Operator, state: Annotated[DeliveryState | None, Query()] = None
+        webhook_id: str, page: NewestFirst, _caller: Operator, state: Annotated[DeliveryState | None, Query()] = None
     ) -> ListOf[DeliveryView]:
         """List what was or will be sent, newest first."""
         found, total = webhooks.deliveries(webhook_id, state=state, before=page.after_number(), limit=page.limit + 1)
-        cut = cut_page(found, page, total, lambda one: str(one.id))
-        return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=cut.total)
+        return ListOf.cut(found, page, total, lambda one: str(one.id))
 
     @router.get("/webhooks/{webhook_id}/deliveries/{delivery_id}", operation_id="get_webhook_delivery")
     def get_webhook_delivery(webhook_id: str, delivery_id: Delivery, _caller: Operator) -> DeliveryView:
@@ -93,6 +92,10 @@ def _add_deliveries(router: APIRouter, parts: Parts) -> None:
     def redeliver_webhook(webhook_id: str, delivery_id: Delivery, _caller: Operator) -> DeliveryView:
         """Send it again at once, with the same id."""
         return webhooks.redeliver(webhook_id, delivery_id)
+
+
+def _place(webhook: WebhookView) -> str:
+    return f"{webhook.created_at:%Y-%m-%dT%H:%M:%S.%f} {webhook.id}"
 
 
 def _tag(webhook: WebhookView) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from fastapi.routing import APIRoute
 
+from edgefleet_server import discovery
 from edgefleet_server.access import routes as access_routes
 from edgefleet_server.access.model import INCLUDES, Role
 from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, POLICY, role_of
@@ -39,7 +40,7 @@ def test_every_route_declares_the_role_that_the_table_gives_it(house: ApiHouse) 
     declared: dict[tuple[str, str], set[Role]] = {}
     for feature in (
         access_routes, registry_routes, conversion_routes, fleet_routes, telemetry_routes, rollout_routes, webhook_routes,
-        alerting_routes, search_routes,
+        alerting_routes, search_routes, discovery,
     ):  # fmt: skip
         for route in feature.build_router(house.parts).routes:
             assert isinstance(route, APIRoute)

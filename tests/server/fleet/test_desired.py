@@ -22,6 +22,7 @@ from edgefleet_server.fleet.errors import (
     DeviceUnknownError,
     NothingToDeployError,
 )
+from edgefleet_server.fleet.listing import DeviceQuery, Place
 from edgefleet_server.fleet.model import DeviceStatus, ModelChange, SignedDesired, Wish
 from edgefleet_server.registry.errors import ProfileUnknownError, ReleaseUnknownError
 from tests.server.fleet.house import FACTS, PROFILE, House
@@ -340,11 +341,13 @@ def test_labels_and_profile_can_be_changed(house: House) -> None:
 
 def test_devices_are_listed_in_pages(house: House) -> None:
     ids = sorted(house.device(labels={"n": str(i % 2)}).id for i in range(5))
-    first, total = house.fleet.reader.devices("", None, 2)
-    assert ([view.id for view in first], total) == (ids[:3], 5)
-    chosen, matching = house.fleet.reader.devices("n=0", None, 10)
-    assert (len(chosen), matching) == (3, 3)
-    assert [view.id for view in house.fleet.reader.devices("n=0", chosen[0].id, 10)[0]] == [v.id for v in chosen[1:]]
+    first = house.fleet.lists.page(DeviceQuery(limit=2))
+    assert ([view.id for view in first.devices], first.total) == (ids[:2], 5)
+    chosen = house.fleet.lists.page(DeviceQuery("n=0"))
+    assert (len(chosen.devices), chosen.total) == (3, 3)
+    after = Place(0, "", chosen.devices[0].id)
+    rest = house.fleet.lists.page(DeviceQuery("n=0", after=after)).devices
+    assert [view.id for view in rest] == [view.id for view in chosen.devices[1:]]
 
 
 @pytest.mark.parametrize("selector", ["", "free_mb>1", "model.digits"])
@@ -356,9 +359,9 @@ def test_a_page_costs_as_many_queries_as_one_device(house: House, selector: str)
     sent: list[int] = []
     event.listen(house.db.engine, "before_cursor_execute", lambda *_: sent.append(1))
     costs = []
-    for limit in (0, 5):
+    for limit in (1, 5):
         sent.clear()
-        found, _ = house.fleet.reader.devices(selector, None, limit)
+        found = house.fleet.lists.page(DeviceQuery(selector, limit=limit)).devices
         costs.append((len(found), len(sent)))
     assert [found for found, _ in costs] == [1, 3]
     assert costs[0][1] == costs[1][1]

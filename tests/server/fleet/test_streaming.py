@@ -1,5 +1,6 @@
 """The stream of events, over real HTTP: resume, filters, bounds, and one question to the database for all viewers."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.fleet import streaming
 from edgefleet_server.fleet.event_types import all_types, is_chosen, is_pattern, type_of
 from edgefleet_server.fleet.model import NewEvent
+from edgefleet_server.fleet.stream_routes import form_of
+from edgefleet_server.fleet.streaming import Form
 from tests.support.servers import ApiHouse
 
 
@@ -108,6 +111,55 @@ def test_who_comes_back_misses_nothing_and_sees_nothing_twice(streams: Streams) 
     late = streams.happen("r-1")
     with streams.open(more[0]) as events:
         assert take(events, 2) == [more[1], *late]
+
+
+def test_the_same_feed_comes_as_a_json_object_a_line(streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "HEARTBEAT_S", 0.2)
+    numbers = streams.happen(*["r-1"] * 5)
+    headers = {"accept": "application/x-ndjson", "accept-encoding": "gzip", "last-event-id": str(numbers[1])}
+    with streams.http.stream("GET", "/events/stream", headers=headers) as answer:
+        assert answer.headers["content-type"].partition(";")[0] == "application/x-ndjson"
+        assert "content-encoding" not in answer.headers  # packed, it would be held back
+        assert answer.headers["vary"] == "Accept"
+        lines = answer.iter_lines()
+        told = [json.loads(next(lines)) for _ in range(3)]
+        assert told == streams.http.get("/events", params={"after_id": numbers[1], "limit": 3}).json()["items"]
+        assert next(lines) == ""  # nothing happens
+        [newest] = streams.happen("r-1")
+        assert json.loads(next(line for line in lines if line))["id"] == newest
+
+
+def test_who_resumes_lines_misses_nothing(streams: Streams) -> None:
+    numbers = streams.happen(*["r-1"] * 4)
+    for after in range(4):
+        by_header: tuple[dict[str, str], dict[str, float]] = ({"last-event-id": str(numbers[after])}, {})
+        by_query: tuple[dict[str, str], dict[str, float]] = ({}, {"after_id": numbers[after]})
+        for headers, params in (by_header, by_query):
+            text = streams.http.get(
+                "/events/stream",
+                params={"max_s": 0.3, **params},
+                headers={"accept": "application/x-ndjson", **headers},
+            ).text
+            assert [json.loads(line)["id"] for line in text.splitlines() if line] == numbers[after + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        ("", Form.SSE),
+        ("*/*", Form.SSE),
+        ("application/json", Form.SSE),
+        ("text/event-stream", Form.SSE),
+        ("Application/X-NDJSON; charset=utf-8", Form.NDJSON),
+        ("application/x-ndjson, */*;q=0.5", Form.NDJSON),
+        ("application/x-ndjson;q=0.4, text/event-stream;q=0.5", Form.SSE),
+        ("application/x-ndjson;q=0", Form.SSE),
+        ("application/x-ndjson;q=none", Form.NDJSON),
+        (",;,", Form.SSE),
+    ],
+)
+def test_the_form_of_a_stream(accept: str, form: Form) -> None:
+    assert form_of(accept) is form
 
 
 def test_events_that_come_while_a_viewer_catches_up_arrive_once_and_in_order(

@@ -36,6 +36,8 @@ def reading(call: Caller, rollout: str) -> str:
     assert devices.total == 10
     _, more = call("fleet", "list_devices", limit=3, cursor=devices.next_cursor)
     assert more.items[0].id > devices.items[-1].id
+    _, turned = call("fleet", "list_devices", sort=call.models.ListDevicesSort("-id"))
+    assert [one.id for one in turned.items[:-4:-1]] == [one.id for one in devices.items]
     device = devices.items[0].id
     _, one = call("fleet", "get_device", device)
     assert (one.id, one.desired.models[0].model) == (device, "digits")

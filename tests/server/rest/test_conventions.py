@@ -8,6 +8,8 @@ import pytest
 
 from edgefleet_server.access.model import Role
 from edgefleet_server.methods import AddressBook
+from edgefleet_server.openapi import operations
+from edgefleet_server.openapi_file import document
 from tests.server.fleet.house import FACTS, KeyedDevice
 from tests.support.servers import ApiHouse, HandClock
 
@@ -65,6 +67,72 @@ def test_groups_and_webhooks_have_tags(tmp_path: Path) -> None:
         assert admin.delete(path, headers={"if-match": tag}).status_code == 204
         assert admin.delete(path, headers={"if-match": "*"}).status_code == 404
     house.close()
+
+
+def test_every_change_and_removal_takes_a_tag_and_can_be_tried() -> None:
+    for method, path, operation in operations(document()):
+        if method in ("patch", "delete"):
+            names = {one["name"] for one in operation["parameters"]}
+            assert {"if-match", "dry_run"} <= names, (method, path)
+
+
+def test_a_group_is_changed_only_as_it_was_seen(any_house: ApiHouse) -> None:
+    admin = any_house.client(Role.ADMIN)
+    made = admin.post("/api/v1/groups", json={"name": "g", "selector": "site=lab"})
+    path, seen = "/api/v1/groups/g", made.headers["etag"]
+    told = admin.patch(path, params={"dry_run": True}, json={"selector": "site=roof"}, headers={"if-match": seen})
+    assert (told.status_code, told.json()["selector"]) == (200, "site=roof")
+    assert (admin.get(path).json()["selector"], admin.get(path).headers["etag"]) == ("site=lab", seen)
+    assert told.headers["etag"] != seen
+    changed = admin.patch(path, json={"selector": "site=roof"}, headers={"if-match": seen})
+    assert changed.headers["etag"] == told.headers["etag"] == admin.get(path).headers["etag"]
+    for dry in (True, False):
+        late = admin.patch(path, params={"dry_run": dry}, json={"selector": ""}, headers={"if-match": seen})
+        assert (late.status_code, late.json()["code"]) == (412, "request.precondition_failed")
+    assert admin.patch("/api/v1/groups/none", json={"selector": ""}, headers={"if-match": "*"}).status_code == 404
+    refused = admin.patch(path, params={"dry_run": True}, json={"selector": "group=g"})
+    assert refused.json()["code"] == "fleet.bad_selector"
+
+
+def test_what_is_removed_is_removed_as_it_was_seen(tmp_path: Path) -> None:
+    house = ApiHouse(tmp_path / "server", webhook_networks=("127.0.0.0/8",))
+    admin = house.client(Role.ADMIN)
+    hook = admin.post("/api/v1/webhooks", json={"url": "http://127.0.0.1:9/x"}).json()["webhook"]["id"]
+    receiver = admin.post("/api/v1/alert-receivers", json={"name": "am"}).json()["receiver"]["id"]
+    token = admin.post("/api/v1/tokens", json={"name": "ci", "roles": ["viewer"]}).json()["id"]
+    claim = house.parts.fleet.create_claims()[0].id
+    key = admin.put("/api/v1/capture-key", json={"public_key": "09" + "0" * 62})
+    assert key.headers["etag"] == admin.get("/api/v1/capture-key").headers["etag"]
+    for path in (
+        f"/api/v1/webhooks/{hook}",
+        f"/api/v1/alert-receivers/{receiver}",
+        f"/api/v1/tokens/{token}",
+        f"/api/v1/enrollments/{claim}",
+        "/api/v1/capture-key",
+    ):
+        before = admin.get(path)
+        tag = before.headers["etag"]
+        assert admin.delete(path, headers={"if-match": '"no"'}).status_code == 412, path
+        assert admin.delete(path, params={"dry_run": True}, headers={"if-match": tag}).is_success, path
+        assert (admin.get(path).json(), admin.get(path).headers["etag"]) == (before.json(), tag), path
+        assert admin.delete(path, headers={"if-match": tag}).is_success, path
+        after = admin.get(path)
+        assert after.status_code == 404 or after.headers["etag"] != tag, path
+        assert admin.delete(path, headers={"if-match": tag}).status_code in (404, 412), path
+    for path in ("tokens/none", "enrollments/none", "alert-receivers/none"):
+        assert admin.get(f"/api/v1/{path}").status_code == 404
+    house.close()
+
+
+def test_a_capture_key_is_set_only_as_it_was_seen(house: ApiHouse, admin: Any) -> None:
+    path, first, second = "/api/v1/capture-key", {"public_key": "09" + "0" * 62}, {"public_key": "0a" + "0" * 62}
+    assert admin.put(path, json=first, headers={"if-match": "*"}).status_code == 404
+    assert admin.put(path, params={"dry_run": True}, json=first).status_code == 200
+    assert admin.get(path).status_code == 404
+    seen = admin.put(path, json=first).headers["etag"]
+    assert admin.put(path, json=second, headers={"if-match": '"no"'}).status_code == 412
+    assert admin.put(path, json=second, headers={"if-match": seen}).json()["public_key"] == second["public_key"]
+    assert house.parts.fleet.sampling.key() is not None
 
 
 # ---- dry runs

@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.access.model import Role
+from edgefleet_server.paging import PageRequest
 from edgefleet_server.rollout import store
 from tests.server.fleet.apps import Operators
 from tests.server.rollout.fleet_sim import World, spec_of, stages
@@ -91,7 +92,7 @@ def test_more_devices_than_ten_thousand_are_all_listed(world: World) -> None:
     client = client_of(world)
     last = client.get(f"{HOST}/rollouts/{rollout}/devices", params={"limit": 1}).json()
     assert last["total"] == 10_052
-    after, total = world.service.reader.device_page(rollout, after="x-10047", limit=10)
+    after, total = world.service.reader.device_page(rollout, PageRequest(10, "x-10047"))
     assert total == 10_052
     assert [found.device for found in after] == ["x-10048", "x-10049"]
     with world.house.db.session() as session:
