@@ -260,11 +260,7 @@ class Explorer:
                 case "retry":
                     return second_try.plan_retry(snapshot, now, "a person", second_try.Choice(is_every=True))
                 case "approve" | "deny":
-                    if not approving.waiting(snapshot.cells) or snapshot.state not in _WALKS:
-                        return None  # the service refuses it
-                    if command == "deny":
-                        return control.plan_denial(snapshot, now, "a person", None)
-                    return control.plan_approval(snapshot, now, "ann", "a person", None)
+                    return _answer(snapshot, command, now)
                 case _:
                     return undoing.plan_reopening(snapshot, now, "a person")
         except IllegalTransitionError:
@@ -569,6 +565,14 @@ class _Carrying:
             if is_on_it and one.exposed_at is not None:
                 is_named = one.reason.startswith(NOT_BACK) or told == self.explorer.other[place]
                 self._check(is_named, f"{one.device} ({one.state}) runs it and is not named: {one.reason!r}")
+
+
+def _answer(snapshot: Snapshot, command: str, now: datetime) -> Plan | None:
+    if not approving.waiting(snapshot.cells) or snapshot.state not in _WALKS:
+        return None  # the service refuses it
+    if command == "deny":
+        return control.plan_denial(snapshot, now, "a person", None)
+    return control.plan_approval(snapshot, now, "ann", "a person", None)
 
 
 def _with(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:
