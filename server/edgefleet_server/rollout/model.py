@@ -102,7 +102,8 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """Devices of one stratum, over all stages opened so far; accepted failures are in none of them but `accepted`.
 
     members: below the cut; offered: not taken up yet; exposed = pending + healthy + failed; healthy: past their soak;
-    failed: failed, lost, rolled back by themselves or regressed, also when a person had them tried again since; unreachable, incompatible: outside of the evidence.
+    failed: failed, lost, rolled back by themselves or regressed, also when a person had them tried again since;
+    unreachable, incompatible: outside of the evidence.
     """
 
     members: int = 0

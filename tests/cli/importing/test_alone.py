@@ -15,7 +15,13 @@ from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import Stub
 
 WATCH = ("import", "watch", "mlflow:/net@live", "--to", "site=lab", "--once", "--mlflow-url", "http://127.0.0.1:9")
-HOLD = "import sys, pathlib, edgefleet_cli.importing.watching as w\nwith w.alone(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+HOLD = """
+import pathlib, sys
+from edgefleet_cli.importing.watching import alone
+with alone(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    input()
+"""
 
 
 def test_a_second_watcher_is_refused_and_asks_nobody(edgectl: Edgectl, fleet: Stub, tmp_path: Path) -> None:
