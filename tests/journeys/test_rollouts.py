@@ -243,9 +243,9 @@ def test_a_release_that_a_device_put_into_quarantine_is_installed_after_a_retry(
     rollout.act("retry", code=6)  # the failure lies in the release: that has to be said
     reopened = rollout.act("retry", "--failed", "--reason", "its lens is new")
     assert (reopened["state"], reopened["counts"]["retried"]) == ("running", 1)
+    pair.prove(release)
     again = rollout.stands(bad.name, state="healthy", attempt=2)
     assert (again["failed_before"], again["running"]) == ("nonfinite", release)
-    pair.prove(release)
     ended = rollout.ends("finished")
     assert (ended["counts"]["failed"], ended["counts"]["healthy"]) == (1, 1), "it stays a failure as evidence"
     assert ("rolled_back", "eligible") in rollout.transitions(bad.name)
