@@ -33,7 +33,7 @@ from edgefleet_server.rollout.model import (
 )
 from edgefleet_server.rollout.second_try import OF_THE_MOMENT, Choice, plan_retry
 from edgefleet_server.rollout.spec import parse_spec
-from tests.server.rollout.fleet_sim import MODEL, Habit, SimDevice, World, stages
+from tests.server.rollout.fleet_sim import MODEL, PROFILE, Habit, SimDevice, World, stages
 from tests.server.rollout.simulated_devices import bundle_of
 from tests.server.rollout.test_routes import HOST, client_of
 
@@ -217,18 +217,18 @@ def test_of_two_failures_of_a_device_the_heavier_one_is_its_class(before: str, n
 # ---- in a fleet
 
 
-def finished(world: World, *, error_class: ErrorClass = ErrorClass.GOLDEN) -> tuple[str, SimDevice]:
+def finished(world: World) -> tuple[str, SimDevice]:
     """Let a rollout finish although a device failed in it: that was accepted."""
     devices = world.enrol(4)
     world.settle("1.0.0")
     world.release("1.1.0")
     bad = devices[0]
-    bad.habits = {"1.1.0": Habit(Phase.GOLDEN, error_class)}
-    rollout = world.create(stages=stages("100%"), on_fail="pause")
+    bad.habits = {"1.1.0": Habit(Phase.GOLDEN, ErrorClass.GOLDEN)}
+    rollout = world.create(selector=f"profile={PROFILE}", stages=stages("100%"), on_fail="pause")
     world.go_until_state(rollout, "paused")
     world.service.promote(rollout, "ann", "its disk is broken", None)
     world.go_until_state(rollout, "finished")
-    assert world.member(rollout, bad).state == "failed"
+    world.go_until(lambda: world.states(rollout) == {"healthy": 3, "failed": 1}, seconds=30)
     return rollout, bad
 
 
@@ -299,10 +299,10 @@ def test_in_a_running_rollout_the_earlier_failure_is_judged_on(world: World) -> 
     devices = world.enrol(4)
     world.settle("1.0.0")
     world.release("1.1.0")
-    devices[0].habits = {"1.1.0": Habit(Phase.GOLDEN, ErrorClass.CONFIG)}
+    devices[0].habits = {"1.1.0": Habit(Phase.GOLDEN, ErrorClass.INTERNAL)}
     devices[1].habits = {"1.1.0": Habit(stays_at=Phase.DOWNLOADING)}
     rollout = world.create(stages=stages("100%"), on_fail="pause", promote="all_healthy")
-    world.go_until(lambda: world.member(rollout, devices[0]).state == "failed")
+    world.go_until(lambda: world.states(rollout).get("failed"))
     assert world.view(rollout).state == "running"
     devices[0].habits = {"1.1.0": Habit()}
     world.service.retry(rollout, "ann", "", EVERY)
