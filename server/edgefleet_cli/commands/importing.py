@@ -102,22 +102,21 @@ def watch(  # noqa: PLR0913, PLR0917 - the flags of the command
     wanted = mlflow_address(address)
     if not wanted.alias:
         raise UsageError("only an alias moves", why=f"{address} is one version", next_step="write mlflow:/NAME@ALIAS")
-    files = (calibration, evaluation, None, None, labels, preprocess, postprocess, None, None)
     following = Following(
-        address=wanted,
-        selector=to,
+        address=wanted, selector=to,
         rollout=_rollout(strategy, stages, soak),
         supersede=supersede.value,
         name=name or wanted.release_name,
         mlflow_url=mlflow_url,
         request={
-            "profiles": profile, "data": flags.data_files(*files), "precision": precision, "metric": metric,
+            "profiles": profile, "precision": precision, "metric": metric,
+            "data": flags.data_files(calibration, evaluation, None, None, labels, preprocess, postprocess, None, None),
             "max_drop": max_drop, "reading": flags.ImportFlags(allow_pickle=allow_pickle),
         },
     )  # fmt: skip
     file, every_s = state or state_file(session.server, following), parse_duration_s(every)
+    watcher = Watcher(session, following, file)
     with alone(file):
-        watcher = Watcher(session, following, file)
         if once:
             raise typer.Exit(EXIT_OK if watcher.look() else EXIT_FAILED)
         watcher.run(every_s)

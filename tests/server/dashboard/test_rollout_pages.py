@@ -236,7 +236,9 @@ def test_failed_devices_are_tried_again_from_the_page_and_stay_counted(fleet: Fl
     fleet.tick(seconds=2)
     assert state_of(fleet, rollout) == "paused"
     again = form(browser.get(path).text, "/do/retry_rollout")
-    assert "--failed" in send(browser, again, {"body.failed": "false"}).text, "the failure lies in the release: that has to be said"
+    assert "--failed" in send(browser, again, {"body.failed": "false"}).text, (
+        "the failure lies in the release: that has to be said"
+    )
     send(browser, again, {"body.failed": "true", "body.reason": "mended"})
     told = text_of(browser.get(path).text)
     assert "failed before (golden): counts as failed" in told
