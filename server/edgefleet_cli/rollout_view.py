@@ -145,6 +145,7 @@ def device_sheet(stages: Any = None) -> Sheet:
             Column("phase", lambda d: text(d.get("phase")), wide=True),
             Column("attempt", lambda d: text(d.get("attempt")), wide=True, right=True),
             Column("online", lambda d: text(d.get("online")), wide=True),
+            Column("failed before", lambda d: text(d.get("failed_before")), wide=True),
             Column("joiner", lambda d: text(d.get("is_joiner")), wide=True),
             Column("offered", lambda d: moment(d.get("offered_at")), wide=True),
             Column("exposed", lambda d: moment(d.get("exposed_at")), wide=True),

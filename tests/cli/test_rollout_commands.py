@@ -307,6 +307,9 @@ def test_explain_shows_the_word_of_a_person_over_the_last_decision(edgectl: Edge
         (("abort", "--rollback", "--reason", "bad", "--yes"), "abort", {"reason": "bad", "rollback": True}),
         (("promote", "--reason", "seen by eye"), "promote", {"reason": "seen by eye", "stratum": None}),
         (("promote", "--reason", "r", "--stratum", "s"), "promote", {"reason": "r", "stratum": "s"}),
+        (("retry",), "retry", {"reason": "", "failed": False, "devices": []}),
+        (("retry", "--failed", "--reason", "r"), "retry", {"reason": "r", "failed": True, "devices": []}),
+        (("retry", "--device", "a", "--device", "b"), "retry", {"reason": "", "failed": False, "devices": ["a", "b"]}),
     ],
 )
 def test_control_is_one_request_and_tells_the_new_state(

@@ -225,6 +225,33 @@ def test_a_held_stage_passes_at_a_persons_word_and_with_a_reason_only(fleet: Fle
     assert rollout.devices()[bad.name]["is_accepted"]
 
 
+def test_a_release_that_a_device_put_into_quarantine_is_installed_after_a_retry(fleet: Fleet) -> None:
+    pair = fleet.first(2)
+    base = pair.base("again")
+    release = pair.publish("again@1.1.0", nan_bundle("again", "1.1.0"))
+    rollout = pair.roll(release, ALL, on_fail="pause")
+    bad, good = pair.devices
+    for device in pair.devices:
+        rollout.stands(device.name, state="verifying")
+    show_nan(bad, "again", 3)
+    rollout.stands(bad.name, state="rolled_back", error_class="nonfinite")
+    rollout.ends("paused")
+    bad.told("again", release=base, serving=True)
+    rollout.act("promote", "--reason", "its lens was broken")
+    rollout.ends("finished")
+
+    rollout.act("retry", code=6)  # the failure lies in the release: that has to be said
+    reopened = rollout.act("retry", "--failed", "--reason", "its lens is new")
+    assert (reopened["state"], reopened["counts"]["retried"]) == ("running", 1)
+    pair.prove(release)
+    again = rollout.stands(bad.name, state="healthy", attempt=2)
+    assert (again["failed_before"], again["running"]) == ("nonfinite", release)
+    ended = rollout.ends("finished")
+    assert (ended["counts"]["failed"], ended["counts"]["healthy"]) == (1, 1), "it stays a failure as evidence"
+    assert ("rolled_back", "eligible") in rollout.transitions(bad.name)
+    assert good.served("again") == "1.1.0"
+
+
 def test_a_device_goes_back_alone_and_the_server_takes_the_others_back_later(fleet: Fleet) -> None:
     pair = fleet.first(2)
     base = pair.base("alone")

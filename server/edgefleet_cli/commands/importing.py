@@ -14,6 +14,7 @@ from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, UsageError
 from edgefleet_cli.figures import text
 from edgefleet_cli.options import parse_duration_s
 from edgefleet_cli.output import Column, Sheet
+from edgefleet_cli.rollout_spec import RolloutFlags, from_flags
 from edgefleet_cli.session import Session
 
 app = typer.Typer(help="Models in an MLflow registry: look, follow an alias, write back.", no_args_is_help=True)
@@ -64,8 +65,12 @@ def watch(  # noqa: PLR0913, PLR0917 - the flags of the command
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="mlflow:/NAME@ALIAS.")],
     to: Annotated[str, typer.Option("--to", "-l", metavar="SELECTOR", help="Devices that follow the alias.")],
     strategy: Annotated[
-        str, typer.Option("--strategy", metavar="S", help="How each version is rolled out.")
-    ] = "canary",
+        str | None, typer.Option("--strategy", metavar="S", help="How each version is rolled out; canary if not said.")
+    ] = None,
+    stages: Annotated[
+        str | None, typer.Option("--stages", metavar="S", help="Instead of a strategy, e.g. 2,10%,100%.")
+    ] = None,
+    soak: Annotated[str | None, typer.Option("--soak", metavar="T", help="How long each stage is watched.")] = None,
     supersede: Annotated[
         Supersede,
         typer.Option("--supersede", help="Where a rollout to these devices is under way: wait, or cancel it."),
@@ -91,29 +96,38 @@ def watch(  # noqa: PLR0913, PLR0917 - the flags of the command
     mlflow_url: flags.MlflowUrl = None,
 ) -> None:
     """Follow an alias: each version that it comes to stand for is published and rolled out, once. Runs until it is ended."""
-    from edgefleet_cli.importing.watching import Following, Watcher, mlflow_address, state_file
+    from edgefleet_cli.importing.watching import Following, Watcher, alone, mlflow_address, state_file
 
     session = Session.of(ctx)
     wanted = mlflow_address(address)
     if not wanted.alias:
         raise UsageError("only an alias moves", why=f"{address} is one version", next_step="write mlflow:/NAME@ALIAS")
-    files = (calibration, evaluation, None, None, labels, preprocess, postprocess, None, None)
     following = Following(
-        address=wanted,
-        selector=to,
-        strategy=strategy,
+        address=wanted, selector=to,
+        rollout=_rollout(strategy, stages, soak),
         supersede=supersede.value,
         name=name or wanted.release_name,
         mlflow_url=mlflow_url,
         request={
-            "profiles": profile, "data": flags.data_files(*files), "precision": precision, "metric": metric,
+            "profiles": profile, "precision": precision, "metric": metric,
+            "data": flags.data_files(calibration, evaluation, None, None, labels, preprocess, postprocess, None, None),
             "max_drop": max_drop, "reading": flags.ImportFlags(allow_pickle=allow_pickle),
         },
     )  # fmt: skip
-    watcher = Watcher(session, following, state or state_file(session.server, following))
-    if once:
-        raise typer.Exit(EXIT_OK if watcher.look() else EXIT_FAILED)
-    watcher.run(parse_duration_s(every))
+    file, every_s = state or state_file(session.server, following), parse_duration_s(every)
+    watcher = Watcher(session, following, file)
+    with alone(file):
+        if once:
+            raise typer.Exit(EXIT_OK if watcher.look() else EXIT_FAILED)
+        watcher.run(every_s)
+
+
+def _rollout(strategy: str | None, stages: str | None, soak: str | None) -> RolloutFlags:
+    """Return how each version goes out, canary when nothing is said. Raises UsageError before anything is followed."""
+    is_said = strategy is not None or stages is not None or soak is not None
+    flags = RolloutFlags("", "", stages=stages, soak=soak, strategy=strategy if is_said else "canary")
+    from_flags(flags)
+    return flags
 
 
 @app.command("write-back")

@@ -312,6 +312,22 @@ def promote_stage(
     _act(ctx, rollout_id, "promote", {"reason": reason, "stratum": stratum}, wait=wait)
 
 
+@app.command("retry")
+def retry(
+    ctx: typer.Context,
+    rollout_id: Id,
+    failed: Annotated[bool, typer.Option("--failed", help="Also devices whose failure lies in the release.")] = False,
+    device: Annotated[
+        list[str] | None,
+        typer.Option("--device", metavar="ID", help="Only this one; repeatable.", autocompletion=completion.devices),
+    ] = None,
+    reason: Reason = "",
+    wait: Wait = False,
+) -> None:
+    """Give failed devices another try: network, disk, memory, deadline, lost; --failed: all. The failure stays evidence."""
+    _act(ctx, rollout_id, "retry", {"reason": reason, "failed": failed, "devices": device or []}, wait=wait)
+
+
 @app.command("approve")
 def approve(
     ctx: typer.Context,

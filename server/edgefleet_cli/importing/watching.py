@@ -7,12 +7,18 @@ What was seen is kept in a file, so that a restart repeats nothing and an operat
 2. Another one: publish it (the server knows it again if it did that before), start the rollout, remember both.
 3. Refused by the gate, or a rollout that cannot start: told, tagged, remembered. The next change of the alias goes on.
 4. Registry or server away: told once, asked again, later each time.
+
+One program at a time works with a file of what was seen (`alone`): two that look at once would both find the alias moved. The lock is
+a file beside it, since that file itself is replaced with each write; the system lets go of it whatever ends the program.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +26,7 @@ from typing import Any, Final
 import platformdirs
 
 from edgefleet_cli.api_client import part
-from edgefleet_cli.errors import ApiError, BadAnswerError, ServerUnreachableError, UsageError
+from edgefleet_cli.errors import EXIT_CONFLICT, ApiError, BadAnswerError, CliError, ServerUnreachableError, UsageError
 from edgefleet_cli.files import write_whole
 from edgefleet_cli.importing.addresses import MlflowAddress, parse_address
 from edgefleet_cli.importing.mlflow import Registry, RegistryUnreachableError
@@ -33,6 +39,7 @@ from edgefleet_cli.rollout_spec import RolloutFlags, from_flags
 from edgefleet_cli.rollout_view import is_final
 from edgefleet_cli.rollouts import Rollouts
 from edgefleet_cli.session import Session
+from edgefleet_cli.sources import UnreadableFileError
 
 Json = dict[str, Any]
 
@@ -41,11 +48,11 @@ LONGEST_PAUSE_S: Final = 300.0
 
 @dataclass(frozen=True)
 class Following:
-    """What is followed and how. request: what `make_request` takes besides the model, its name and version."""
+    """What is followed and how. rollout: how each release goes out; request: what `make_request` takes besides model, name, version."""
 
     address: MlflowAddress
     selector: str
-    strategy: str
+    rollout: RolloutFlags
     supersede: str
     name: str
     mlflow_url: str | None
@@ -83,8 +90,38 @@ def state_file(server: str, following: Following) -> Path:
     )
 
 
+class FollowedError(CliError):
+    """Another program follows the same alias with the same file of what was seen."""
+
+    code = "cli.followed"
+    exit_code = EXIT_CONFLICT
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Be the only one to work with a file of what was seen, while the block runs. Raises FollowedError, UnreadableFileError."""
+    beside = file.with_name(f"{file.name}.lock")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = beside.open("a", encoding="utf-8")
+    except OSError as error:
+        raise UnreadableFileError(
+            f"cannot write {beside}", why=error.strerror or str(error), next_step="give another --state"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FollowedError(
+                "this alias is followed already",
+                why=f"another program has {file}",
+                next_step="end that one, or give this one a --state of its own if it is to follow something else",
+            ) from error
+        yield
+
+
 class Watcher:
-    """Follows one alias at one server."""
+    """Follows one alias at one server. To be used inside `alone`."""
 
     def __init__(self, session: Session, following: Following, file: Path) -> None:
         self._session = session
@@ -138,7 +175,7 @@ class Watcher:
     def _document(self, ref: str) -> Json:
         """Return the rollout of a release: it waits for one that is under way to the same devices, whoever began that."""
         wanted = self._following
-        document = from_flags(RolloutFlags(ref, wanted.selector, strategy=wanted.strategy))
+        document = from_flags(replace(wanted.rollout, release=ref, selector=wanted.selector))
         document["spec"]["supersede"] = wanted.supersede
         return document
 

@@ -24,7 +24,7 @@ ROLLOUT: Final[Mapping[str, str]] = {
     "superseded": "superseded",
     "cancelled": "cancelled",
 }
-"""What became of a rollout, by its new state; `running` after a pause or a wait for an approval is `resumed`."""
+"""What became of a rollout, by its new state; `running` after a pause, a wait for an approval or its end is `resumed`."""
 STAGE: Final[Mapping[str, str]] = {
     "exposing": "opened",
     "soaking": "soaking",
@@ -55,7 +55,7 @@ def type_of(kind: str, device: str, detail: Mapping[str, Any]) -> str:
     """Return the type of an event; its kind, device and detail are those of the feed."""
     to = str(detail.get("to", ""))
     if kind == "rollout":
-        is_again = to == "running" and detail.get("from") in ("paused", "awaiting_approval")
+        is_again = to == "running" and detail.get("from") in ("paused", "awaiting_approval", "finished")
         word = "resumed" if is_again else ROLLOUT.get(to, "changed")
         return f"{PREFIX}.rollout.{word}"
     if kind == "stage":

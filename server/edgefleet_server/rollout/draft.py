@@ -288,10 +288,12 @@ class Draft:
         self._end(failed, passed, [a.device for a in waiting])
 
     def _are_waiting(self) -> bool:
-        """Whether devices still wait for their turn in a stage that a person let pass."""
+        """Whether devices still wait for their turn in a stage that a person let pass, or are on their way on a second try."""
         going = [cell for lane in self.lanes() if (cell := lane.offering) is not None and not lane.has_failed]
         waiting = (a for cell in going for a in self.lane_assignments(cell))
-        return self.state is RolloutState.RUNNING and any(a.state is _S.ELIGIBLE for a in waiting)
+        if self.state is not RolloutState.RUNNING:
+            return False
+        return any(a.state is _S.ELIGIBLE or (a.failed_before and a.state in IN_FLIGHT) for a in waiting)
 
     def _end(self, failed: Sequence[Lane], passed: Sequence[Lane], stuck: Sequence[DeviceId]) -> None:
         for a in self.assignments.values():

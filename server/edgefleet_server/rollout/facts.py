@@ -1,7 +1,8 @@
 """What a decision about a cell rests on, counted from the assignments. Pure.
 
 Its own module because planner, explanation and tests count with it. Accepted failures count nowhere; exposed means that the
-device took up its document, whatever became of it then.
+device took up its document, whatever became of it then. A device counts once: who failed and is tried again on a person's word stays
+a failure, of the class that weighs most, and is nothing else beside that.
 """
 
 from collections import Counter
@@ -17,13 +18,15 @@ from edgefleet_server.rollout.pace import OFFLINE
 from edgefleet_server.rollout.power import rule_in
 from edgefleet_server.rollout.quality import quality_facts
 from edgefleet_server.rollout.quality_model import QualityFacts
-from edgefleet_server.rollout.rules import LOST
+from edgefleet_server.rollout.rules import GUARD_CLASSES, LOST, SMALL_CLASSES
 
 _S: Final = AssignmentState
 _NOT_YET: Final = timedelta(seconds=1)
 UNCOUNTED: Final = frozenset({_S.CANCELLED, _S.SUPERSEDED})
 OUTSIDE: Final = UNCOUNTED | {_S.INCOMPATIBLE}
 """The device has no part in the rollout any more, or never had one."""
+_HEAVIEST: Final = (frozenset(GUARD_CLASSES), frozenset(SMALL_CLASSES), frozenset({LOST}))
+"""Classes that stop a stage of any size, a small stratum, or from the third device on; others only add up."""
 
 
 def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], now: datetime) -> Facts:
@@ -33,11 +36,11 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
     stages = {index for index, stage in enumerate(spec.stages) if stage.shape.mode is mode}
     everything = [(a, is_failure(a), is_exposed(a)) for a in assignments if a.stage in stages]
     lane = [one for one in everything if _is_in(cell, one[0]) and not one[0].is_accepted]
-    healthy = [a for a, _, _ in lane if a.state is _S.HEALTHY]
+    healthy = [a for a, has_failed, _ in lane if a.state is _S.HEALTHY and not has_failed]
     soaked = sum(soak_end(snapshot, a, now) <= now for a in healthy)
     failed = [a for a, has_failed, _ in lane if has_failed]
     exposed = sum(is_out for _, _, is_out in lane)
-    states = Counter(a.state for a, _, _ in lane)
+    states = Counter(a.state for a, has_failed, _ in lane if not has_failed)
     counts = Counts(
         members=len(lane) - sum(states[state] for state in UNCOUNTED),
         offered=states[_S.ELIGIBLE] + states[_S.OFFERED],
@@ -45,7 +48,7 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         pending=exposed - soaked - len(failed),
         healthy=soaked,
         failed=len(failed),
-        unreachable=sum(a.state is _S.UNREACHABLE and not has_failed for a, has_failed, _ in lane),
+        unreachable=states[_S.UNREACHABLE],
         incompatible=states[_S.INCOMPATIBLE],
         accepted=sum(a.is_accepted and a.stratum == cell.stratum for a, _, _ in everything),
     )
@@ -61,7 +64,7 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         stratum=cell.stratum,
         population=cell.population,
         counts=counts,
-        failures=dict(sorted(Counter(_class_of(a) for a in failed).items())),
+        failures=dict(sorted(Counter(class_of(a) for a in failed).items())),
         soaking=len(healthy) - soaked,
         stage_members=len(own),
         stage_tried=sum(own),
@@ -103,13 +106,20 @@ def _quality(snapshot: Snapshot, cell: Cell, lane: Iterable[Assignment]) -> Qual
     taken = [one for one in snapshot.measured if one.stratum == cell.stratum and stages[one.stage].shape.mode is mode]
     accepted = {one.device for one in taken if any(one.taken_at <= moment for moment in overrides)}
     expected = [
-        (a.device, a.stage) for a in lane if a.state in EXPOSED_STATES and not is_gone(a) and a.device not in accepted
+        (a.device, a.stage)
+        for a in lane
+        if a.state in EXPOSED_STATES and not is_gone(a) and not a.failed_before and a.device not in accepted
     ]
     return quality_facts(gate, cell.stage, expected, taken)
 
 
 def is_failure(a: Assignment) -> bool:
-    """Return whether the release failed on the device. What the server took back is no failure of the device.
+    """Return whether the device counts as one on which the release failed: now, or before a person had it tried again."""
+    return bool(a.failed_before) or stands_failed(a)
+
+
+def stands_failed(a: Assignment) -> bool:
+    """Return whether the release has failed on the device as it stands. What the server took back is no failure of the device.
 
     A device that stayed away is one where the spec says `offline: {count: failed}`, until it comes back.
     """
@@ -134,5 +144,11 @@ def soak_end(snapshot: Snapshot, a: Assignment, now: datetime) -> datetime:
     return now + max(soak, _NOT_YET) if a.switched_at is None else a.switched_at + soak
 
 
-def _class_of(a: Assignment) -> str:
-    return LOST if a.state is _S.LOST else a.error_class or "internal"
+def class_of(a: Assignment) -> str:
+    """Return the class of a failure as evidence: of a device that failed more than once, the one that weighs most."""
+    now = (LOST if a.state is _S.LOST else a.error_class or "internal") if stands_failed(a) else ""
+    return min((one for one in (a.failed_before, now) if one), key=_weight)
+
+
+def _weight(error_class: str) -> int:
+    return next((at for at, some in enumerate(_HEAVIEST) if error_class in some), len(_HEAVIEST))

@@ -11,7 +11,7 @@ from edgefleet_server.rollout import store
 
 @dataclass(frozen=True)
 class FailedDevice:
-    """A device on which the release failed, in the sense of `facts.is_failure`."""
+    """A device on which the release failed, as it stands, in the sense of `facts.stands_failed`."""
 
     device: str
     state: str

@@ -1,11 +1,13 @@
 """The three state machines of a rollout, one table each: `(state, event) -> state`. Pure; choosing an event is not done here.
 
-1. A rollout is judged while it is running or paused; it ends once. A finished one may regress, and is then rolled back.
+1. A rollout is judged while it is running or paused; it ends once. A finished one may regress, and is then rolled back; or a person
+   reopens it for devices that are tried again.
 2. A cell (one stage of one stratum) moves on from a verdict only; `held` waits for a person. A done cell never moves again.
 3. An assignment follows what the device reports. Reports are snapshots: any forward move along the chain is legal, no backward one.
-4. An ended assignment absorbs, but for three ways out:
+4. An ended assignment absorbs, but for four ways out:
    - healthy: it may regress, be taken back by the server, or be superseded (a device taken out in its soak proved nothing);
    - regressed: the server may take it back;
+   - a failure: a person may give the device another try, which never makes the failure undone (`facts`);
    - unreachable is not an end: the device may come back and report anything, or be taken out of the rollout.
 5. An event without an entry is a bug in the planner, never the world's fault: `IllegalTransitionError`.
 
@@ -40,6 +42,7 @@ class RolloutEvent(StrEnum):
     ROLLBACK_STUCK = "rollback_stuck"
     FINISH = "finish"
     REGRESS = "regress"
+    REOPEN = "reopen"
     SUPERSEDE = "supersede"
     CANCEL = "cancel"
 
@@ -81,6 +84,7 @@ class AssignmentEvent(StrEnum):
     CANCEL = "cancel"
     REGRESS = "regress"
     GO_ON = "go_on"
+    TRY_AGAIN = "try_again"
 
 
 def _edges(states: Iterable[_State], event: _Event, to: _State) -> dict[tuple[_State, _Event], _State]:
@@ -109,7 +113,7 @@ ROLLOUT_FINAL: Final = frozenset(
         RolloutState.CANCELLED,
     }
 )
-"""The engine has nothing left to do of its own. FINISHED may still regress and REGRESSED be rolled back."""
+"""The engine has nothing left to do of its own. FINISHED may still regress or be reopened, and REGRESSED be rolled back."""
 
 _R, _RE = RolloutState, RolloutEvent
 _ROLLOUT_OPEN: Final = ROLLOUT_ACTIVE | {RolloutState.DRAFT}
@@ -130,6 +134,7 @@ ROLLOUT_TRANSITIONS: Final[Mapping[tuple[RolloutState, RolloutEvent], RolloutSta
     (_R.ROLLING_BACK, _RE.ROLLED_BACK): _R.ROLLED_BACK,
     (_R.ROLLING_BACK, _RE.ROLLBACK_STUCK): _R.ROLLBACK_INCOMPLETE,
     (_R.FINISHED, _RE.REGRESS): _R.REGRESSED,
+    (_R.FINISHED, _RE.REOPEN): _R.RUNNING,
     # taken over by a newer wish, or ended by a person
     **_edges(_ROLLOUT_OPEN, _RE.SUPERSEDE, _R.SUPERSEDED),
     **_edges(_ROLLOUT_OPEN, _RE.CANCEL, _R.CANCELLED),
@@ -236,6 +241,8 @@ ASSIGNMENT_TRANSITIONS: Final[Mapping[tuple[AssignmentState, AssignmentEvent], A
     # it ran the release beside the active version, and belongs to a stage now in which it is to serve
     **_edges((_A.HEALTHY, _A.UNREACHABLE), _AE.GO_ON, _A.ELIGIBLE),
     **_edges(_UNDECIDED, _AE.CANCEL, _A.CANCELLED),
+    # what a person does
+    **_edges(FAILED_STATES, _AE.TRY_AGAIN, _A.ELIGIBLE),
 }
 
 

@@ -84,7 +84,7 @@ class Measurer:
         modes = [stage.shape.mode for stage in snapshot.spec.stages]
         known = {(one.device, modes[one.stage]) for one in snapshot.measured}
         fresh = [a for a in snapshot.assignments if (a.device, modes[a.stage]) not in known]
-        waiting = [a for a in fresh if a.state in EXPOSED_STATES]
+        waiting = [a for a in fresh if a.state in EXPOSED_STATES and not a.failed_before]
         for a in sorted(waiting, key=lambda a: (a.switched_at or now, a.device)):
             began = a.switched_at
             bundle = snapshot.bundles.get(a.stratum)

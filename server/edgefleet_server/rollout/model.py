@@ -102,7 +102,8 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """Devices of one stratum, over all stages opened so far; accepted failures are in none of them but `accepted`.
 
     members: below the cut; offered: not taken up yet; exposed = pending + healthy + failed; healthy: past their soak;
-    failed: failed, lost, rolled back by themselves or regressed; unreachable, incompatible: outside of the evidence.
+    failed: failed, lost, rolled back by themselves or regressed, also when a person had them tried again since;
+    unreachable, incompatible: outside of the evidence.
     """
 
     members: int = 0
@@ -247,6 +248,7 @@ class Assignment:
     previous: what the device ran when it was first offered the release; None = it ran nothing of this model.
     back_gen: gen of the document that took the release back; 0 = never taken back. retries: offers after a failure of the moment,
     retry_at: not before then. due_at: since when it may be offered. unanswered_s: how long offers were out that were recalled.
+    failed_before: class of a failure after which a person gave it another try; it counts as failed from then on, whatever it does.
     """
 
     device: DeviceId
@@ -273,6 +275,7 @@ class Assignment:
     retry_at: datetime | None = None
     due_at: datetime | None = None
     unanswered_s: float = 0.0
+    failed_before: str = ""
 
 
 @dataclass(frozen=True, slots=True)

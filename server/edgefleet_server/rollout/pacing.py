@@ -21,7 +21,7 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import leases, retrying
 from edgefleet_server.rollout.admitting import Ledger
 from edgefleet_server.rollout.draft import withdrawn
-from edgefleet_server.rollout.facts import is_failure
+from edgefleet_server.rollout.facts import stands_failed
 from edgefleet_server.rollout.hearing import DEAF, TRANSIENT, moved
 from edgefleet_server.rollout.machines import AssignmentEvent
 from edgefleet_server.rollout.model import (
@@ -77,7 +77,7 @@ class Paced(ShapedDraft):
     def _is_news_of_failure(self, effect: object) -> bool:
         if not isinstance(effect, AssignmentMoved):
             return False
-        return is_failure(effect.assignment) or effect.assignment.state is _S.ELIGIBLE  # waits for its next try
+        return stands_failed(effect.assignment) or effect.assignment.state is _S.ELIGIBLE  # waits for its next try
 
     def _give_time_after_absence(self) -> None:
         """Count the time in which the server was away as none in which a device was due."""

@@ -95,6 +95,8 @@ class _Walk(Paced):
 
     def make_cells(self) -> None:
         """Make the cells of strata that are new: at the start all of them, later those of joiners."""
+        if self._is_reopened():
+            return
         self.set_pinned_aside()
         strata = {m.stratum for m in self._fresh_members() if m.stratum in self.snapshot.bundles}
         for stratum in sorted(strata - {stratum for stratum, _ in self.cells}):
@@ -103,6 +105,11 @@ class _Walk(Paced):
                 self.cells[stratum, index] = cell
                 self.effects.append(CellMade(cell))
         self._set_unfit_aside()
+
+    def _is_reopened(self) -> bool:
+        """Whether the rollout had finished and runs only for devices that are tried again: it takes in nobody new."""
+        is_over = bool(self.cells) and all(lane.has_ended for lane in self.lanes())
+        return is_over and any(a.failed_before for a in self.assignments.values())
 
     def _fresh_members(self) -> Iterator[Member]:
         """Yield the members that nothing was said of yet: who was set aside or taken out, or has another stratum, stays so."""

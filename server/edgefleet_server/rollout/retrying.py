@@ -1,4 +1,4 @@
-"""When a device that failed is offered the release again: by error class, with a wait that doubles. Pure.
+"""When a device that failed is offered the release again by itself: by error class, with a wait that doubles. Pure.
 
 1. Only with `device.retries`. Without it the server leaves it to the device, which tries again by itself until its deadline.
 2. A failure that says something about the moment (`network disk memory deadline`) and whose class is in `on` is tried again up to
@@ -7,7 +7,8 @@
 3. Any other failure ends the assignment at once: a class that is not in `on`, the last try, and permanent classes always. These
    say something about the bundle, or about the device with it; the device has put the digest into quarantine.
 4. The device's quarantine is respected also where the class alone would allow it: more memory than the bundle declares
-   (`trial.over_declared`) is a property of the bundle, and what the device rolled back itself is never offered to it again.
+   (`trial.over_declared`) is a property of the bundle, and what the device rolled back itself is not offered to it again, unless a
+   person says so (`second_try`).
 5. Before retry n (from 0) it waits for at least half of min(most, least x 2^n) and at most all of it. Where in between is a hash of
    salt, device and attempt: spread over devices, the same each time it is asked.
 

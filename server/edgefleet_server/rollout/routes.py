@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
+from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.paging import ByDevice, ListOf, NewestFirst, PageRequest, paged
@@ -12,7 +13,8 @@ from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import DryRun, acting, put_location
 from edgefleet_server.projecting import ListRoute
 from edgefleet_server.rollout.planning import PlanView
-from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, SpecIn, UndoIn
+from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, RetryIn, SpecIn, UndoIn
+from edgefleet_server.rollout.second_try import Choice
 from edgefleet_server.rollout.strategy_views import StrategyView, strategies, strategy
 from edgefleet_server.rollout.undoing import UndoView
 from edgefleet_server.rollout.views import DecisionView, RolloutDevice, RolloutView
@@ -125,6 +127,12 @@ def _add_steering(router: APIRouter, parts: Parts) -> None:
             lambda: rollouts.promote(rollout_id, caller.name, said.reason, said.stratum),
             dry_run=dry_run,
         )
+
+    @router.post("/rollouts/{rollout_id}:retry", operation_id="retry_rollout")
+    def retry_rollout(rollout_id: str, said: RetryIn, dry_run: DryRun, caller: Operator) -> RolloutView:
+        """Give devices on which the release failed another try. The failure stays evidence; a finished rollout runs again."""
+        choice = Choice(said.failed, tuple(DeviceId(one) for one in said.devices))
+        return steer(rollout_id, lambda: rollouts.retry(rollout_id, caller.name, said.reason, choice), dry_run=dry_run)
 
     @router.post("/rollouts:undo", operation_id="undo_model")
     def undo_model(said: UndoIn, asked_dry: DryRun, caller: Operator) -> UndoView:

@@ -26,6 +26,16 @@ class AnswerIn(BaseModel):
     stratum: str | None = Field(default=None, max_length=800)
 
 
+class RetryIn(BaseModel):
+    """Which failed devices to try again. failed: all of them, not only those of the moment; devices: only these (empty: all)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(default="", max_length=500)
+    failed: Flag = False
+    devices: list[str] = Field(default_factory=list, max_length=1000)
+
+
 class UndoIn(BaseModel):
     """What to undo: a model's name, or one release of it (`name@version`). dry_run: only tell what it would do."""
 

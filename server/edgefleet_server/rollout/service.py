@@ -18,7 +18,7 @@ from edgefleet_server.access.model import Principal
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.rollout import approving, control, store, undoing
+from edgefleet_server.rollout import approving, control, second_try, store, undoing
 from edgefleet_server.rollout.carrying import Carrier, event_of
 from edgefleet_server.rollout.costing import cost_of
 from edgefleet_server.rollout.errors import IllegalStateError, LintError, ReasonNeededError
@@ -33,7 +33,16 @@ from edgefleet_server.rollout.machines import (
     step_rollout,
 )
 from edgefleet_server.rollout.measuring import Measurer
-from edgefleet_server.rollout.model import Assignment, Bundle, Member, Plan, RolloutState, Snapshot, Spec
+from edgefleet_server.rollout.model import (
+    Assignment,
+    AssignmentMoved,
+    Bundle,
+    Member,
+    Plan,
+    RolloutState,
+    Snapshot,
+    Spec,
+)
 from edgefleet_server.rollout.naming import with_versions
 from edgefleet_server.rollout.pace import NO_PACING
 from edgefleet_server.rollout.pace_lint import pace_findings
@@ -267,6 +276,26 @@ class RolloutService:
 
         self._steer(rollout_id, by, "promote", make)
 
+    def retry(self, rollout_id: str, by: str, reason: str, choice: second_try.Choice) -> None:
+        """Give devices on which the release failed another try; see `second_try`. Raises IllegalStateError, ActiveExistsError."""
+        said = _said("retried", by, reason)
+
+        def make(snapshot: Snapshot) -> Plan:
+            made = second_try.plan_retry(snapshot, self._clock.now(), said, choice)
+            if snapshot.state is RolloutState.FINISHED:
+                self._refuse_if_in_the_way(rollout_id, made)
+            return made
+
+        self._steer(rollout_id, by, "retry", make, is_making=True)
+
+    def _refuse_if_in_the_way(self, rollout_id: str, made: Plan) -> None:
+        """Raise ActiveExistsError when an open rollout of the model has one of the devices: this one has no claim on them any more."""
+        mine = {one.assignment.device for one in made.effects if isinstance(one, AssignmentMoved)}
+        with self._db.session() as session:
+            row = store.rollout(session, rollout_id)
+            for other in overlaps(session, self.loader, row.model, row.selector, mine):
+                raise in_the_way(other)
+
     def undo(self, name: str, by: str, reason: str, *, dry_run: bool) -> undoing.UndoView:
         """Take every device of a model (`name`), or of one release (`name@version`), back to what it ran before.
 
@@ -325,8 +354,13 @@ class RolloutService:
 
         self._steer(rollout_id, caller.name, verb, make)
 
-    def _steer(self, rollout_id: str, by: str, verb: str, make: Callable[[Snapshot], Plan]) -> None:
+    def _steer(
+        self, rollout_id: str, by: str, verb: str, make: Callable[[Snapshot], Plan], *, is_making: bool = False
+    ) -> None:
+        """Carry a command out. is_making: it may open the rollout anew, so none of its model may be made meanwhile."""
         with self._db.session() as session:
+            if is_making:
+                store.lock_making(session, store.rollout(session, rollout_id).model)
             row = store.rollout(session, rollout_id, lock=True)
             row.fence += 1
             snapshot = self.loader.snapshot(session, row)

@@ -147,9 +147,9 @@ def _ways_back(digests: Collection[str]) -> Any:
 
 
 def failed(session: Session, rollout_id: str, limit: int) -> list[tuple[str, str, str, str]]:
-    """Return (device, state, error class, reason) where the release failed, in order of device: as `facts.is_failure` says."""
+    """Return (device, state, error class, reason) where the release failed, in order of device: as `facts.stands_failed` says."""
     row = _ASSIGNMENT.c
-    statement = select(row.device_id, row.state, row.error_class, row.reason).where(*_is_failure(rollout_id))
+    statement = select(row.device_id, row.state, row.error_class, row.reason).where(*_has_failed(rollout_id))
     return [
         (device, state, kind, why)
         for device, state, kind, why in session.execute(statement.order_by(row.device_id).limit(limit))
@@ -157,12 +157,12 @@ def failed(session: Session, rollout_id: str, limit: int) -> list[tuple[str, str
 
 
 def count_failed(session: Session, rollout_id: str) -> int:
-    """Return on how many devices the release failed."""
-    statement = select(func.count()).select_from(_ASSIGNMENT).where(*_is_failure(rollout_id))
+    """Return on how many devices the release failed, as they stand."""
+    statement = select(func.count()).select_from(_ASSIGNMENT).where(*_has_failed(rollout_id))
     return int(session.execute(statement).scalar_one())
 
 
-def _is_failure(rollout_id: str) -> tuple[Any, ...]:
+def _has_failed(rollout_id: str) -> tuple[Any, ...]:
     row = _ASSIGNMENT.c
     by_itself = sorted(state.value for state in FAILED_STATES if state is not AssignmentState.ROLLED_BACK)
     return (

@@ -104,6 +104,7 @@ class RolloutAssignment(SQLModel, table=True):
     retry_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     due_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     unanswered_s: float = Field(default=0.0)
+    failed_before: str = Field(default="", max_length=16)
 
 
 class RolloutDecision(SQLModel, table=True):

@@ -5,7 +5,7 @@ one where something went wrong, else the one that is least far.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -22,6 +22,7 @@ from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.paging import PageRequest, rest_of
 from edgefleet_server.rollout import rules, store
 from edgefleet_server.rollout.carrying import kind_of
+from edgefleet_server.rollout.counting import CountsView, counts_of
 from edgefleet_server.rollout.evidence import log_e_abort, log_e_promote
 from edgefleet_server.rollout.facts import facts_of, is_exposed, is_failure
 from edgefleet_server.rollout.loading import Loader
@@ -57,22 +58,6 @@ _WORST_FIRST: Final = (
     StageState.SKIPPED,
 )
 _WEAKEST_FIRST: Final = (Strength.OVERRIDE, Strength.WEAK, Strength.EVIDENCE)
-
-
-@dataclass(frozen=True)
-class CountsView:
-    """Devices by outcome. members = all that belong; exposed = took the release up; rolled_back is also in failed when the
-    device did it by itself."""
-
-    members: int = 0
-    offered: int = 0
-    exposed: int = 0
-    pending: int = 0
-    healthy: int = 0
-    failed: int = 0
-    unreachable: int = 0
-    incompatible: int = 0
-    rolled_back: int = 0
 
 
 @dataclass(frozen=True)
@@ -168,6 +153,7 @@ class RolloutView:
 class RolloutDevice:
     """One device of a rollout. running: release that it reports; phase: its own word; reason: why it stands where it stands.
 
+    failed_before: class of a failure after which a person had it tried again; it stays evidence whatever `state` is now.
     waits_for, moves, until: why it does not get on now, what would move it, and when that is, where it is known.
     """
 
@@ -191,6 +177,7 @@ class RolloutDevice:
     is_accepted: bool
     is_back: bool
     retries: int = 0
+    failed_before: str = ""
     waits_for: str = ""
     moves: str = ""
     until: datetime | None = None
@@ -316,7 +303,7 @@ class RolloutReader:
             created_by=row.created_by,
             started_at=row.started_at,
             finished_at=row.ended_at,
-            counts=_counts(snapshot, assignments, now),
+            counts=counts_of(snapshot, assignments, now),
             pooled=PooledView(
                 exposed,
                 failed,
@@ -361,6 +348,7 @@ class RolloutReader:
                     is_accepted=one.is_accepted,
                     is_back=one.back_done_at is not None,
                     retries=one.retries,
+                    failed_before=one.failed_before,
                     waits_for="" if wait is None else wait.reason,
                     moves="" if wait is None else wait.moves,
                     until=None if wait is None else wait.until,
@@ -397,7 +385,7 @@ def _stage_view(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait] |
         promote=stage.promote.value,
         opened_at=min(opened, default=None),
         ended_at=max(ended) if cells and len(ended) == len(cells) else None,
-        counts=_counts(snapshot, mine, now),
+        counts=counts_of(snapshot, mine, now),
         strata=strata,
         rate=rate_view(snapshot, index, now),
         waits=stage_waits(snapshot, index, waits) if waits is not None else (),
@@ -441,32 +429,10 @@ def _stratum_view(snapshot: Snapshot, cell: Cell, now: datetime) -> StratumView:
         e_promote=_number(log_e_promote(counts.exposed - counts.healthy, counts.exposed, gate.promote_below))
         if is_open
         else None,
-        counts=_counts(snapshot, lane if is_open else (), now),
+        counts=counts_of(snapshot, lane if is_open else (), now),
         quality=metric_views(facts) if is_open else (),
         abort_at=abort_level(snapshot.spec),
         approval=approval_view(snapshot.spec, cell),
-    )
-
-
-def _counts(snapshot: Snapshot, assignments: Iterable[Assignment], now: datetime) -> CountsView:
-    some = list(assignments)
-    exposed = sum(is_exposed(a) for a in some)
-    failed = sum(is_failure(a) for a in some)
-    back = sum(a.state is _S.ROLLED_BACK for a in some)
-    taken_back = sum(a.state is _S.ROLLED_BACK and not is_failure(a) for a in some)
-    soaks = [one.soak for one in snapshot.spec.stages]
-    running = [a for a in some if a.state is _S.HEALTHY and a.switched_at is not None]
-    healthy = sum((a.switched_at or now) + soaks[a.stage] <= now for a in running)
-    return CountsView(
-        members=sum(a.state not in (_S.CANCELLED, _S.SUPERSEDED) for a in some),
-        offered=sum(a.state in (_S.ELIGIBLE, _S.OFFERED) for a in some),
-        exposed=exposed,
-        pending=exposed - healthy - failed - taken_back,
-        healthy=healthy,
-        failed=failed,
-        unreachable=sum(a.state is _S.UNREACHABLE and not is_failure(a) for a in some),
-        incompatible=sum(a.state is _S.INCOMPATIBLE for a in some),
-        rolled_back=back,
     )
 
 

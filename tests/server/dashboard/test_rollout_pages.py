@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgefleet_protocol.ids import ReleaseRef
-from edgefleet_protocol.messages import Phase
+from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.rollout_views import failure_groups
 from edgefleet_server.rollout.failing import FailedDevice
@@ -219,6 +219,31 @@ def test_resume_promote_and_abort_do_what_their_button_says(fleet: Fleet) -> Non
     )
     send(browser, abort, {"confirm": "digits@1.1.0"})
     assert state_of(fleet, rollout) == "cancelled"
+
+
+def test_failed_devices_are_tried_again_from_the_page_and_stay_counted(fleet: Fleet) -> None:
+    devices = small(fleet)
+    stages = [{"name": "all", "size": {"percent": 100}, "soak": "0s"}]
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=stages, on_fail="pause")
+    path = f"/rollouts/{rollout}"
+    browser = fleet.browser(Role.OPERATOR)
+    fleet.tick(seconds=2)
+    assert "/do/retry_rollout" not in browser.get(path).text, "nothing has failed"
+    devices[0].report(
+        Phase.FAILED, error_class=ErrorClass.GOLDEN, reason="it answers otherwise", error_code="golden.differs"
+    )
+    fleet.tick(seconds=2)
+    fleet.tick(seconds=2)
+    assert state_of(fleet, rollout) == "paused"
+    again = form(browser.get(path).text, "/do/retry_rollout")
+    assert "--failed" in send(browser, again, {"body.failed": "false"}).text, (
+        "the failure lies in the release: that has to be said"
+    )
+    send(browser, again, {"body.failed": "true", "body.reason": "mended"})
+    told = text_of(browser.get(path).text)
+    assert "failed before (golden): counts as failed" in told
+    assert "1 failed (1 of them tried again)" in told
+    assert f"edgectl rollout retry {rollout}" in browser.get(path).text
 
 
 def test_who_may_not_steer_gets_no_form(fleet: Fleet) -> None:

@@ -2,7 +2,7 @@
 
 A state is what the server stores, what each device said last, what its document names, and how long ago what happened, in hours:
 every deadline of the spec is one hour, so a jump of an hour makes any of them due and no order of two is lost. From each state all
-of these may happen next: a tick; a person's pause, resume, abort, promotion, approval, denial or undo; an hour; a device that takes
+of these may happen next: a tick; a person's pause, resume, abort, promotion, retry, approval, denial or undo; an hour; a device that takes
 up its document, gets further, fails in one of its ways, goes back by itself, refuses, falls silent or is there again; another release
 deployed over it; a device that joins. States that differ only in words, in counters that grow for ever, or in times long past are one.
 
@@ -10,7 +10,8 @@ Watched at every step:
 - a transition starts from what is stored, is in its table, and happens once; what has ended moves along the named edges only;
 - no device is offered the release beyond its cut, in a stage that has not opened, before an approval that the stage needs, twice in an
   attempt, or unless the rollout runs;
-- a stage passes by its rule, counted anew from what devices really run, or on a person's word;
+- a stage passes by its rule, counted anew from what devices really run, or on a person's word; never by a device that had failed;
+- a device that failed is offered the release again on a person's word only, and its failure stays counted;
 - where the release was taken back, every device that took it up is told to go back, and those not heard to be back are named.
 `main` explores `n` states, fleet after fleet, the smallest to its end; `exhausted` says which were explored whole.
 """
@@ -27,13 +28,14 @@ from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
-from edgefleet_server.rollout import approving, control, undoing
+from edgefleet_server.rollout import approving, control, second_try, undoing
 from edgefleet_server.rollout.draft import NOT_BACK
 from edgefleet_server.rollout.hearing import OVERWRITTEN
 from edgefleet_server.rollout.machines import (
     ASSIGNMENT_FINAL,
     ASSIGNMENT_TRANSITIONS,
     CELL_DONE,
+    FAILED_STATES,
     ROLLOUT_FINAL,
     ROLLOUT_TRANSITIONS,
     STAGE_TRANSITIONS,
@@ -84,13 +86,15 @@ OUT_OF_END: Final = {
     (_S.HEALTHY, _S.ROLLED_BACK),
     (_S.HEALTHY, _S.SUPERSEDED),
     (_S.REGRESSED, _S.ROLLED_BACK),
+    *((failure, _S.ELIGIBLE) for failure in FAILED_STATES),
 }
 """What may still become of a device that has an outcome."""
 OUT_OF_FINAL: Final = {
     (RolloutState.FINISHED, RolloutState.REGRESSED),
     (RolloutState.REGRESSED, RolloutState.ROLLING_BACK),
+    (RolloutState.FINISHED, RolloutState.RUNNING),
 }
-COMMANDS: Final = ("pause", "resume", "abort", "abort_rollback", "promote", "undo", "approve", "deny")
+COMMANDS: Final = ("pause", "resume", "abort", "abort_rollback", "promote", "retry", "undo", "approve", "deny")
 _WALKS: Final = (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
 
 
@@ -253,12 +257,10 @@ class Explorer:
                 case "promote":
                     made = control.plan_promotion(snapshot, now, "a person", None)
                     return made if made.effects else None
+                case "retry":
+                    return second_try.plan_retry(snapshot, now, "a person", second_try.Choice(is_every=True))
                 case "approve" | "deny":
-                    if not approving.waiting(snapshot.cells) or snapshot.state not in _WALKS:
-                        return None  # the service refuses it
-                    if command == "deny":
-                        return control.plan_denial(snapshot, now, "a person", None)
-                    return control.plan_approval(snapshot, now, "ann", "a person", None)
+                    return _answer(snapshot, command, now)
                 case _:
                     return undoing.plan_reopening(snapshot, now, "a person")
         except IllegalTransitionError:
@@ -369,7 +371,13 @@ class Explorer:
                 _ago(node, moment)
                 for moment in (one.deadline, one.switched_at, one.back_at, one.entered_at if one.deadline else None)
             )
-            marks = (one.is_joiner, one.is_accepted, one.exposed_at is not None, one.back_done_at is not None)
+            marks = (
+                one.is_joiner,
+                one.is_accepted,
+                one.exposed_at is not None,
+                one.back_done_at is not None,
+                one.failed_before,
+            )
             told = (one.state, one.stage, words, times, marks)
         bundle = "" if document.bundle is None else document.bundle.target
         spoke = (said.phase, said.active_sha256, said.wanted_sha256, said.error_class, said.is_online)
@@ -431,7 +439,8 @@ class _Carrying:
         self._check((effect.before, effect.after) in _EDGES["rollout"], f"no edge {effect.before} -> {effect.after}")
         if effect.before in ROLLOUT_FINAL:
             self._check((effect.before, effect.after) in OUT_OF_FINAL, "a rollout that ended moved")
-            self._check(self.step == "undo", "a rollout that ended moved by itself")
+            by = "retry" if effect.after is RolloutState.RUNNING else "undo"
+            self._check(self.step == by, "a rollout that ended moved by itself")
         self.state, self.reason = effect.after, effect.reason
 
     def _move_cell(self, effect: CellMoved | CellNoted) -> None:
@@ -464,6 +473,7 @@ class _Carrying:
     def _move_assignment(self, effect: AssignmentMoved | AssignmentNoted) -> None:
         one = effect.assignment
         stored = self.assignments[one.device]
+        self._check(not stored.failed_before or one.failed_before != "", "an earlier failure was forgotten")
         if isinstance(effect, AssignmentNoted):
             self._check(stored.state is one.state, "a note changed an assignment's state")
         else:
@@ -471,6 +481,11 @@ class _Carrying:
             edge = (stored.state, one.state)
             self._check(edge in _EDGES["assignment"], f"no edge {stored.state} -> {one.state}")
             self._check(stored.state not in ASSIGNMENT_FINAL or edge in OUT_OF_END, "an assignment that ended moved")
+            if stored.state in FAILED_STATES and one.state is _S.ELIGIBLE:
+                self._check(
+                    self.step == "retry" and one.failed_before != "",
+                    "a failure was tried again by itself, or forgotten",
+                )
             expected = stored.attempt + (one.state is _S.OFFERED)
             self._check(one.attempt == expected, "an attempt was skipped or doubled")
             if one.state is _S.CANCELLED and self.state is RolloutState.ROLLING_BACK:
@@ -513,6 +528,7 @@ class _Carrying:
             for one in self.assignments.values()
             if one.stratum == facts.stratum and one.stage <= facts.stage and not one.is_accepted
         ]
+        self._check(not any(one.failed_before for one in counted), "passed although a device of it had failed")
         part = [one for one in counted if one.state not in (_S.CANCELLED, _S.SUPERSEDED, _S.INCOMPATIBLE)]
         reached = [one for one in part if one.state is not _S.UNREACHABLE]
         spec = self.explorer.spec
@@ -549,6 +565,14 @@ class _Carrying:
             if is_on_it and one.exposed_at is not None:
                 is_named = one.reason.startswith(NOT_BACK) or told == self.explorer.other[place]
                 self._check(is_named, f"{one.device} ({one.state}) runs it and is not named: {one.reason!r}")
+
+
+def _answer(snapshot: Snapshot, command: str, now: datetime) -> Plan | None:
+    if not approving.waiting(snapshot.cells) or snapshot.state not in _WALKS:
+        return None  # the service refuses it
+    if command == "deny":
+        return control.plan_denial(snapshot, now, "a person", None)
+    return control.plan_approval(snapshot, now, "ann", "a person", None)
 
 
 def _with(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:

@@ -42,6 +42,7 @@ def test_no_reachable_state_breaks_an_invariant() -> None:
         "abort",
         "abort_rollback",
         "promote",
+        "retry",
         "undo",
         "join",
         "approve",

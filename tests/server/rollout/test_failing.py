@@ -9,7 +9,7 @@ from sqlalchemy import insert
 
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import store
-from edgefleet_server.rollout.facts import is_failure
+from edgefleet_server.rollout.facts import stands_failed
 from edgefleet_server.rollout.failing import FailureReader
 from edgefleet_server.rollout.pace import OFFLINE
 from edgefleet_server.rollout.tables import RolloutAssignment
@@ -22,14 +22,14 @@ def test_failures_are_what_the_rules_call_so(any_world: World) -> None:
         {
             "rollout_id": rollout, "device_id": f"d-{n:03d}", "stage": 0, "stratum": "p", "state": state.value, "error_class": kind,
             "reason": f"because of {kind}", "attempt": 1, "gen": 1, "is_joiner": False, "is_accepted": False, "back_gen": 0,
-            "retries": 0, "unanswered_s": 0.0,
+            "retries": 0, "unanswered_s": 0.0, "failed_before": "disk" if n % 2 else "",
         }
         for n, (state, kind) in enumerate(product(AssignmentState, ("", "crash", OFFLINE)))
     ]  # fmt: skip
     with any_world.house.db.session() as session:
         session.execute(insert(RolloutAssignment.__table__), rows)  # type: ignore[attr-defined]
     with any_world.house.db.read() as session:
-        wanted = [one.device for one in store.assignments(session, rollout) if is_failure(one)]
+        wanted = [one.device for one in store.assignments(session, rollout) if stands_failed(one)]
     reader = FailureReader(any_world.house.db)
     found, total = reader.failed(rollout, limit=1000)
     assert [one.device for one in found] == wanted

@@ -166,6 +166,7 @@ def test_an_event_says_that_it_runs_again() -> None:
     detail: dict[str, Any] = {"from": "awaiting_approval", "to": "running"}
     assert type_of("rollout", "", detail) == "edgefleet.rollout.resumed"
     assert type_of("rollout", "", {**detail, "from": "validating"}) == "edgefleet.rollout.started"
+    assert type_of("rollout", "", {**detail, "from": "finished"}) == "edgefleet.rollout.resumed"
 
 
 # ---- undo

@@ -99,6 +99,7 @@ def ways_out(table: Table, states: frozenset[Any]) -> set[tuple[Any, Any, Any]]:
 def test_an_ended_rollout_can_only_regress_and_be_taken_back() -> None:
     assert ways_out(ROLLOUT_TRANSITIONS, ROLLOUT_FINAL) == {
         (R.FINISHED, RE.REGRESS, R.REGRESSED),
+        (R.FINISHED, RE.REOPEN, R.RUNNING),
         (R.REGRESSED, RE.ROLL_BACK, R.ROLLING_BACK),
     }
     assert ROLLOUT_ACTIVE | ROLLOUT_FINAL | {R.DRAFT} == set(R)
@@ -129,13 +130,15 @@ def test_an_ended_assignment_leaves_only_in_the_named_ways() -> None:
         (A.HEALTHY, AE.SUPERSEDE, A.SUPERSEDED),
         (A.HEALTHY, AE.GO_ON, A.ELIGIBLE),
         (A.REGRESSED, AE.ROLL_BACK_REMOTE, A.ROLLED_BACK),
+        *((failure, AE.TRY_AGAIN, A.ELIGIBLE) for failure in FAILED_STATES),
     }
     assert ASSIGNMENT_FINAL | IN_FLIGHT | {A.ELIGIBLE, A.UNREACHABLE} == set(A)
 
 
-def test_a_failure_never_becomes_healthy() -> None:
+def test_a_failure_never_becomes_healthy_unless_a_person_has_it_tried_again() -> None:
     reached = set(FAILED_STATES)
-    while new := {to for (state, _), to in ASSIGNMENT_TRANSITIONS.items() if state in reached} - reached:
+    by_itself = {key: to for key, to in ASSIGNMENT_TRANSITIONS.items() if key[1] is not AE.TRY_AGAIN}
+    while new := {to for (state, _), to in by_itself.items() if state in reached} - reached:
         reached |= new
     assert A.HEALTHY not in reached
 

@@ -13,7 +13,7 @@ from tests.server.fleet.apps import Operators
 from tests.server.rollout.fleet_sim import World, spec_of, stages
 
 HOST = "http://server.test/api/v1"
-VERBS = ("pause", "resume", "abort", "promote")
+VERBS = ("pause", "resume", "abort", "promote", "retry")
 
 
 def client_of(world: World, role: Role = Role.OPERATOR) -> TestClient:
@@ -57,10 +57,10 @@ def test_a_plan_has_the_spec_in_the_form_in_which_a_rollout_of_it_has_it(world: 
 @pytest.mark.parametrize(
     ("then", "refused"),
     [
-        ([], ["resume"]),
-        (["pause"], ["pause"]),
+        ([], ["resume", "retry"]),
+        (["pause"], ["pause", "retry"]),
         (["abort"], list(VERBS)),
-        (["abort+"], ["pause", "resume", "abort+", "promote"]),
+        (["abort+"], ["pause", "resume", "abort+", "promote", "retry"]),
     ],
     ids=["running", "paused", "cancelled", "rolling-back"],
 )
@@ -71,7 +71,7 @@ def test_what_a_state_does_not_allow_is_refused_and_changes_nothing(
     client = client_of(world)
 
     def post(verb: str) -> tuple[int, str]:
-        body = {"reason": "x", "rollback": verb.endswith("+")}
+        body = {"reason": "x"} if verb == "retry" else {"reason": "x", "rollback": verb.endswith("+")}
         answer = client.post(f"{HOST}/rollouts/{rollout}:{verb.rstrip('+')}", json=body)
         return answer.status_code, answer.json().get("next", "")
 
