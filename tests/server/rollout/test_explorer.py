@@ -23,7 +23,10 @@ from edgefleet_server.rollout.model import (
     StageState,
     VerdictKind,
 )
-from tests.server.rollout.explorer import FLEETS, BrokenInvariantError, Explorer, Node, main
+from tests.server.rollout.explored import Node
+from tests.server.rollout.explored_fleets import FLEETS
+from tests.server.rollout.explored_steps import BrokenInvariantError
+from tests.server.rollout.explorer import Explorer, main
 
 CI_STATES = 60_000
 """The full count is `./dev soak rollout-explorer`."""
@@ -69,7 +72,7 @@ def broken_by(state: RolloutState, cell: StageState, one: AssignmentState, *effe
     explorer = Explorer(FLEETS[0])
     node = node_of(explorer, state, cell, one)
     with pytest.raises(BrokenInvariantError) as caught:
-        explorer._carry(node, step, Plan(tuple(effects), None))  # type: ignore[arg-type]
+        explorer.carry(node, step, Plan(tuple(effects), None))  # type: ignore[arg-type]
     return str(caught.value).splitlines()[0]
 
 
@@ -99,7 +102,7 @@ def test_a_device_that_runs_it_and_is_not_named_is_noticed() -> None:
     node = replace(node, reports=(said,), assignments=(replace(one, exposed_at=node.now),))
     ended = RolloutMoved(RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, "x", "it was bad")
     with pytest.raises(BrokenInvariantError, match="is not named"):
-        explorer._carry(node, "tick", Plan((ended,), None))
+        explorer.carry(node, "tick", Plan((ended,), None))
 
 
 def test_who_was_out_of_reach_and_turns_out_to_run_it_is_waited_for() -> None:

@@ -9,7 +9,9 @@ from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
 from edgefleet_server.rollout.draft import NOT_BACK
 from edgefleet_server.rollout.model import Assignment, Cell, Report, RolloutState, StageState
 from edgefleet_server.rollout.planner import plan_tick
-from tests.server.rollout.explorer import FLEETS, HOUR, START, Document, Explorer, Node
+from tests.server.rollout.explored import HOUR, START, Document, Node
+from tests.server.rollout.explored_fleets import FLEETS
+from tests.server.rollout.explorer import Explorer
 
 RPI = ProfileName("rpi")
 S = AssignmentState
@@ -35,7 +37,7 @@ def standing(explorer: Explorer, one: Assignment, said: Report, document: Docume
 
 def after_tick(explorer: Explorer, node: Node) -> Node:
     """Return what one tick makes of it; every promise is checked on the way."""
-    return explorer._carry(node, "tick", plan_tick(explorer.snapshot(node), node.now))
+    return explorer.carry(node, "tick", plan_tick(explorer.snapshot(node), node.now))
 
 
 def test_who_had_switched_when_its_offer_was_withdrawn_is_waited_for() -> None:

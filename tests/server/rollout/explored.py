@@ -1,0 +1,113 @@
+"""What is explored: a small fleet and its spec, and one state of the whole. See `explorer`.
+
+A state is what the server stores, what each device said last, what its document names, and how long ago what happened, in hours:
+every deadline of the spec is one hour, so a jump of an hour makes any of them due and no order of two is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
+from edgefleet_protocol.messages import Phase
+from edgefleet_server.rollout.membership import rank
+from edgefleet_server.rollout.model import Assignment, Bundle, Cell, Member, Report, RolloutState, Snapshot
+from edgefleet_server.rollout.shape import profile_of
+from edgefleet_server.rollout.spec import parse_spec
+from tests.server.rollout.simulated_devices import bundle_of
+
+START: Final = datetime(2026, 1, 5, tzinfo=UTC)
+HOUR: Final = timedelta(hours=1)
+WALKS: Final = (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a device's document names. gen: of the document; attempt: of the offer, 1 without a rollout."""
+
+    gen: int
+    bundle: Bundle | None
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One state of the whole. joined: how many of the fleet's devices are there."""
+
+    now: datetime
+    state: RolloutState
+    reason: str
+    cells: tuple[Cell, ...]
+    assignments: tuple[Assignment, ...]
+    reports: tuple[Report, ...]
+    documents: tuple[Document, ...]
+    joined: int
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What is explored: devices by rank, a spec, and whether the last device joins late."""
+
+    name: str
+    strata: tuple[str, ...]
+    stages: tuple[Mapping[str, Any], ...]
+    on_fail: str = "rollback"
+    late: int = 0
+
+
+class Ground:
+    """What stays the same while one fleet is explored. old, new, other: each device's bundles, by its place in the order of ranks."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.spec = parse_spec(
+            {
+                "release": "digits@1.2.0",
+                "selector": "",
+                "stages": [dict(stage) for stage in fleet.stages],
+                "device": {f"{name}_deadline": "1h" for name in ("ack", "download", "apply", "verify")},
+                "on_fail": fleet.on_fail,
+                "on_inconclusive": {"after": "3h", "do": fleet.on_fail},
+            }
+        )
+        self.salt = "explored"
+        names = [DeviceId(f"d{number}") for number in range(len(fleet.strata))]
+        self.devices = sorted(names, key=lambda one: rank(self.salt, one))
+        self.place = {device: place for place, device in enumerate(self.devices)}
+        self.members = tuple(
+            Member(device, ProfileName(stratum)) for device, stratum in zip(self.devices, fleet.strata, strict=True)
+        )
+        self.bundles = {ProfileName(name): bundle_of("new", profile_of(name)) for name in fleet.strata}
+        self.old = [bundle_of("old", profile_of(name)) for name in fleet.strata]
+        self.new = [self.bundles[ProfileName(name)] for name in fleet.strata]
+        self.other = [bundle_of("other", profile_of(name)) for name in fleet.strata]
+
+    def first(self) -> Node:
+        """Return the state in which the rollout was just made."""
+        reports = tuple(Report(phase=Phase.COMMITTED, active_sha256=old.sha256, is_online=True) for old in self.old)
+        documents = tuple(Document(0, old) for old in self.old)
+        joined = len(self.devices) - self.fleet.late
+        return Node(START, RolloutState.RUNNING, "started", (), (), reports, documents, joined)
+
+    def snapshot(self, node: Node) -> Snapshot:
+        """Return what the server would load."""
+        reports = {
+            device: replace(node.reports[place], wanted_by_server="" if bundle is None else bundle.sha256)
+            for place, device in enumerate(self.devices[: node.joined])
+            for bundle in (node.documents[place].bundle,)
+        }
+        return Snapshot(
+            id=RolloutId("r-1"),
+            state=node.state,
+            spec=self.spec,
+            salt=self.salt,
+            bundles=self.bundles,
+            members=self.members[: node.joined] if node.state in WALKS else (),
+            cells=node.cells,
+            assignments=node.assignments,
+            reports=reports,
+            reason=node.reason,
+        )

@@ -1,0 +1,236 @@
+"""One step of an explored fleet: a plan is carried out as the server does, and every effect of it is checked. See `explorer`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import replace
+from typing import Final
+
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.messages import AssignmentState, Phase
+from edgefleet_server.rollout.draft import NOT_BACK
+from edgefleet_server.rollout.machines import (
+    ASSIGNMENT_FINAL,
+    ASSIGNMENT_TRANSITIONS,
+    CELL_DONE,
+    ROLLOUT_FINAL,
+    ROLLOUT_TRANSITIONS,
+    STAGE_TRANSITIONS,
+)
+from edgefleet_server.rollout.membership import rank
+from edgefleet_server.rollout.model import (
+    Advance,
+    Assignment,
+    AssignmentMade,
+    AssignmentMoved,
+    AssignmentNoted,
+    CellMade,
+    CellMoved,
+    CellNoted,
+    GiveBack,
+    Judged,
+    Offer,
+    Plan,
+    RolloutMoved,
+    RolloutState,
+    StageState,
+    Strength,
+)
+from tests.server.rollout.explored import WALKS, Document, Ground, Node
+
+_S = AssignmentState
+_EDGES: Final[Mapping[str, Set[tuple[object, object]]]] = {
+    "rollout": {(a, b) for (a, _), b in ROLLOUT_TRANSITIONS.items()},
+    "cell": {(a, b) for (a, _), b in STAGE_TRANSITIONS.items()},
+    "assignment": {(a, b) for (a, _), b in ASSIGNMENT_TRANSITIONS.items()},
+}
+OUT_OF_END: Final = {
+    (_S.HEALTHY, _S.REGRESSED),
+    (_S.HEALTHY, _S.ROLLED_BACK),
+    (_S.HEALTHY, _S.SUPERSEDED),
+    (_S.REGRESSED, _S.ROLLED_BACK),
+}
+"""What may still become of a device that has an outcome."""
+OUT_OF_FINAL: Final = {
+    (RolloutState.FINISHED, RolloutState.REGRESSED),
+    (RolloutState.REGRESSED, RolloutState.ROLLING_BACK),
+}
+
+
+class BrokenInvariantError(AssertionError):
+    """A step that must never be; `trail` is how one gets there."""
+
+
+class Carrying:
+    """One plan being carried out and checked."""
+
+    def __init__(self, ground: Ground, node: Node, step: str) -> None:
+        self.ground = ground
+        self.node = node
+        self.step = step
+        self.state, self.reason = node.state, node.reason
+        self.cells = {(cell.stage, cell.stratum): cell for cell in node.cells}
+        self.assignments = {one.device: one for one in node.assignments}
+        self.documents = list(node.documents)
+        self.passed_by_rule: set[tuple[int, str]] = set()
+
+    def carry(self, plan: Plan) -> Node:
+        """Return the state after the plan. Raises BrokenInvariantError."""
+        wishes: dict[DeviceId, Offer | GiveBack] = {}
+        for effect in plan.effects:
+            match effect:
+                case RolloutMoved():
+                    self._move_rollout(effect)
+                case CellMade():
+                    self._check((effect.cell.stage, effect.cell.stratum) not in self.cells, "a cell was made twice")
+                    self.cells[effect.cell.stage, effect.cell.stratum] = effect.cell
+                case CellMoved() | CellNoted():
+                    self._move_cell(effect)
+                case AssignmentMade():
+                    self._take_in(effect.assignment)
+                case AssignmentMoved() | AssignmentNoted():
+                    self._move_assignment(effect)
+                case Offer() | GiveBack():
+                    wishes[effect.device] = effect
+                case Judged():
+                    if isinstance(effect.decision, Advance):
+                        self._check_rule(effect)
+        for device, wish in wishes.items():
+            self._sign(device, wish)
+        self._check_end()
+        return replace(
+            self.node,
+            state=self.state,
+            reason=self.reason,
+            cells=tuple(self.cells[key] for key in sorted(self.cells)),
+            assignments=tuple(self.assignments[device] for device in sorted(self.assignments)),
+            documents=tuple(self.documents),
+        )
+
+    def _check(self, holds: bool, words: str) -> None:
+        if not holds:
+            raise BrokenInvariantError(f"{self.ground.fleet.name}, {self.step}: {words}\n{self.node}")
+
+    def _move_rollout(self, effect: RolloutMoved) -> None:
+        self._check(effect.before is self.state, "the rollout moves from a state that it is not in")
+        self._check((effect.before, effect.after) in _EDGES["rollout"], f"no edge {effect.before} -> {effect.after}")
+        if effect.before in ROLLOUT_FINAL:
+            self._check((effect.before, effect.after) in OUT_OF_FINAL, "a rollout that ended moved")
+            self._check(self.step == "undo", "a rollout that ended moved by itself")
+        self.state, self.reason = effect.after, effect.reason
+
+    def _move_cell(self, effect: CellMoved | CellNoted) -> None:
+        cell = effect.cell
+        key = (cell.stage, cell.stratum)
+        stored = self.cells[key]
+        if isinstance(effect, CellNoted):
+            self._check(stored.state is cell.state, "a note changed a cell's state")
+        else:
+            self._check(effect.before is stored.state, "a cell moves from a state that it is not in")
+            self._check((stored.state, cell.state) in _EDGES["cell"], f"no edge {stored.state} -> {cell.state}")
+            self._check(stored.state not in CELL_DONE, "a cell that was done moved")
+            if stored.state is StageState.PENDING:
+                earlier = [one for one in self.cells.values() if one.stratum == cell.stratum and one.stage < cell.stage]
+                is_next = all(one.state in (StageState.PASSED, StageState.SKIPPED) for one in earlier)
+                self._check(is_next, "a stage opened before the one before it passed")
+                self._check(cell.cut >= max((one.cut for one in earlier), default=0), "a cut fell")
+            else:
+                self._check(stored.cut == cell.cut, "the cut of an open stage changed")
+            if cell.state is StageState.PASSED:
+                is_said = self.step == "promote" and cell.strength is Strength.OVERRIDE
+                self._check(is_said or key in self.passed_by_rule, "a stage passed without its rule")
+        self.cells[key] = cell
+
+    def _take_in(self, one: Assignment) -> None:
+        self._check(one.device not in self.assignments, "a device was assigned twice")
+        self._check(one.state is _S.ELIGIBLE, "a device did not begin as eligible")
+        self.assignments[one.device] = replace(one, previous=self.ground.old[self.ground.place[one.device]])
+
+    def _move_assignment(self, effect: AssignmentMoved | AssignmentNoted) -> None:
+        one = effect.assignment
+        stored = self.assignments[one.device]
+        if isinstance(effect, AssignmentNoted):
+            self._check(stored.state is one.state, "a note changed an assignment's state")
+        else:
+            self._check(effect.before is stored.state, "an assignment moves from a state that it is not in")
+            edge = (stored.state, one.state)
+            self._check(edge in _EDGES["assignment"], f"no edge {stored.state} -> {one.state}")
+            self._check(stored.state not in ASSIGNMENT_FINAL or edge in OUT_OF_END, "an assignment that ended moved")
+            expected = stored.attempt + (one.state is _S.OFFERED)
+            self._check(one.attempt == expected, "an attempt was skipped or doubled")
+            if one.state is _S.CANCELLED and self.state is RolloutState.ROLLING_BACK:
+                place = self.ground.place[one.device]
+                is_on_it = self.node.reports[place].active_sha256 == self.ground.new[place].sha256
+                self._check(not is_on_it or one.back_done_at is not None, "was let go though it says that it runs it")
+        self.assignments[one.device] = replace(one, previous=stored.previous)
+
+    def _sign(self, device: DeviceId, wish: Offer | GiveBack) -> None:
+        place, one = self.ground.place[device], self.assignments[device]
+        gen = self.documents[place].gen + 1
+        if isinstance(wish, Offer):
+            self._check_offer(one)
+            self.documents[place] = Document(gen, self.ground.new[place], one.attempt)
+            self.assignments[device] = replace(one, gen=gen)
+            return
+        self._check(self.documents[place].bundle == self.ground.new[place], "wrote over what somebody else deployed")
+        self.documents[place] = Document(gen, one.previous)
+        if wish.is_rollback:
+            self.assignments[device] = replace(one, back_gen=gen)
+
+    def _check_offer(self, one: Assignment) -> None:
+        is_running = self.node.state in WALKS and self.state is RolloutState.RUNNING
+        self._check(is_running, f"offered while {self.node.state}, {self.state}")
+        lane = sorted((c for c in self.cells.values() if c.stratum == one.stratum), key=lambda cell: cell.stage)
+        value = rank(self.ground.salt, one.device)
+        reaching = next(
+            (cell.stage for cell in lane if cell.state is not StageState.PENDING and value < cell.cut), None
+        )
+        self._check(reaching == one.stage, f"offered beyond its cut: stage {one.stage}, its rank says {reaching}")
+        self._check(not any(cell.state is StageState.FAILED for cell in lane), "offered in a stratum that failed")
+        needs = self.ground.spec.stages[one.stage].shape.approval is not None
+        self._check(not needs or lane[one.stage].approved_by != "", "offered before somebody approved it")
+
+    def _check_rule(self, judged: Judged) -> None:
+        """Count the rule of small strata anew from the truth: what devices run, and since when."""
+        facts, now = judged.facts, self.node.now
+        counted = [
+            one
+            for one in self.assignments.values()
+            if one.stratum == facts.stratum and one.stage <= facts.stage and not one.is_accepted
+        ]
+        part = [one for one in counted if one.state not in (_S.CANCELLED, _S.SUPERSEDED, _S.INCOMPATIBLE)]
+        reached = [one for one in part if one.state is not _S.UNREACHABLE]
+        spec = self.ground.spec
+        proved = [
+            one
+            for one in reached
+            if self._runs(one) and one.switched_at is not None and one.switched_at + spec.stages[one.stage].soak <= now
+        ]
+        self._check(proved == reached, f"passed with {len(proved)} proved of {len(reached)} devices")
+        self._check(len(proved) >= min(2, facts.population), "passed on fewer devices than the rule asks for")
+        self.passed_by_rule.add((facts.stage, facts.stratum))
+
+    def _runs(self, one: Assignment) -> bool:
+        place = self.ground.place[one.device]
+        said = self.node.reports[place]
+        if self.node.documents[place].bundle == self.ground.other[place]:
+            return said.phase is not Phase.ROLLED_BACK  # it had run it for its soak when something else was deployed
+        return said.active_sha256 == self.ground.new[place].sha256 and said.phase is Phase.COMMITTED
+
+    def _check_end(self) -> None:
+        """Where the whole rollout was taken back, nobody is told to run it, and who is not back is named."""
+        if self.state is self.node.state or self.state not in (
+            RolloutState.ROLLED_BACK,
+            RolloutState.ROLLBACK_INCOMPLETE,
+        ):
+            return
+        self._check(self.reason != "", "ended without a reason")
+        for one in self.assignments.values():
+            place = self.ground.place[one.device]
+            told, said = self.documents[place].bundle, self.node.reports[place]
+            self._check(told != self.ground.new[place], f"{one.device} ({one.state}) is still told to run it")
+            is_on_it = said.active_sha256 == self.ground.new[place].sha256
+            # who was never heard to take it up has no part in it any more, and is told to run something else
+            if is_on_it and one.exposed_at is not None:
+                is_named = one.reason.startswith(NOT_BACK) or told == self.ground.other[place]
+                self._check(is_named, f"{one.device} ({one.state}) runs it and is not named: {one.reason!r}")
