@@ -36,7 +36,8 @@ from edgefleet_server.rollout.model import (
 )
 from edgefleet_server.rollout.shape import CandidateReport, Mode, profile_of
 from tests.server.rollout.simulated_devices import Document, Kind, Scenario, SimulatedDevice, Surroundings, bundle_of
-from tests.server.rollout.simulation import MAX_TICKS, START, Ended, World
+from tests.server.rollout.simulated_state import START
+from tests.server.rollout.simulation import MAX_TICKS, Ended, World
 
 SITES: Final = ("a", "b")
 SUSPENSIONS: Final = 3

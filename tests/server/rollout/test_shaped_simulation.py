@@ -21,7 +21,7 @@ from edgefleet_server.rollout.strategies import STRATEGIES
 from tests.server.rollout.scenarios import scenario_of
 from tests.server.rollout.shaped_simulation import People, ShapedWorld, world_with
 from tests.server.rollout.simulated_devices import Kind, Scenario
-from tests.server.rollout.simulation import START
+from tests.server.rollout.simulated_state import START
 
 BASE: dict[str, Any] = {
     "release": "digits@1.2.0",
