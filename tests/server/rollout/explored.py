@@ -15,7 +15,7 @@ from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.rollout.membership import rank
 from edgefleet_server.rollout.model import Assignment, Bundle, Cell, Member, Report, RolloutState, Snapshot
-from edgefleet_server.rollout.shape import profile_of
+from edgefleet_server.rollout.shape import Mode, profile_of
 from edgefleet_server.rollout.spec import parse_spec
 from tests.server.rollout.simulated_devices import bundle_of
 
@@ -26,11 +26,16 @@ WALKS: Final = (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a device's document names. gen: of the document; attempt: of the offer, 1 without a rollout."""
+    """What a device's document names. gen: of the document; attempt: of the offer, 1 without a rollout.
+
+    candidate: beside the bundle, None = nothing; share: of the requests that it answers, in percent, 0 = it is a shadow.
+    """
 
     gen: int
     bundle: Bundle | None
     attempt: int = 1
+    candidate: Bundle | None = None
+    share: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,9 @@ class Ground:
                 "on_inconclusive": {"after": "3h", "do": fleet.on_fail},
             }
         )
+        self.shapes = [stage.shape for stage in self.spec.stages]
+        self.modes = [shape.mode for shape in self.shapes]
+        self.beside = frozenset(index for index, mode in enumerate(self.modes) if mode is not Mode.ACTIVE)
         self.salt = "explored"
         names = [DeviceId(f"d{number}") for number in range(len(fleet.strata))]
         self.devices = sorted(names, key=lambda one: rank(self.salt, one))
@@ -94,20 +102,33 @@ class Ground:
 
     def snapshot(self, node: Node) -> Snapshot:
         """Return what the server would load."""
-        reports = {
-            device: replace(node.reports[place], wanted_by_server="" if bundle is None else bundle.sha256)
-            for place, device in enumerate(self.devices[: node.joined])
-            for bundle in (node.documents[place].bundle,)
-        }
+        present = self.devices[: node.joined]
+        reports = {device: self._report(node, place) for place, device in enumerate(present)}
         return Snapshot(
             id=RolloutId("r-1"),
             state=node.state,
             spec=self.spec,
             salt=self.salt,
             bundles=self.bundles,
-            members=self.members[: node.joined] if node.state in WALKS else (),
+            members=self._members(node) if node.state in WALKS else (),
             cells=node.cells,
             assignments=node.assignments,
             reports=reports,
             reason=node.reason,
         )
+
+    def _report(self, node: Node, place: int) -> Report:
+        said, document = node.reports[place], node.documents[place]
+        wanted = "" if document.bundle is None else document.bundle.sha256
+        if not self.beside:
+            return replace(said, wanted_by_server=wanted)
+        beside = "" if document.candidate is None else document.candidate.sha256
+        return replace(said, wanted_by_server=wanted, candidate=replace(said.candidate, wanted_by_server=beside))
+
+    def _members(self, node: Node) -> tuple[Member, ...]:
+        """Return who belongs to it: the release cannot run beside itself, so whoever is told to run it is barred from these stages."""
+        members = self.members[: node.joined]
+        if not self.beside:
+            return members
+        told = zip(members, node.documents, self.new, strict=False)
+        return tuple(replace(one, barred=self.beside) if doc.bundle == new else one for one, doc, new in told)

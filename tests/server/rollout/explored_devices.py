@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.rollout.model import Report
+from edgefleet_server.rollout.shape import NO_CANDIDATE, CandidateReport
 from tests.server.rollout.explored import Document, Ground, Node
 
 
@@ -36,6 +37,27 @@ def may_say(ground: Ground, node: Node, place: int) -> Iterator[tuple[str, Repor
         if said.phase is Phase.PROBATION:
             yield "commits", replace(said, phase=Phase.COMMITTED)
             yield "silent", replace(said, is_online=False)
+    for name, told in _may_become(said.candidate, new.sha256):
+        yield name, replace(said, candidate=told)
+    if (said.candidate.sha256, said.candidate.state) == (new.sha256, "running"):
+        yield "silent beside", replace(said, is_online=False)
+
+
+def _may_become(told: CandidateReport, new: str) -> Iterator[tuple[str, CandidateReport]]:
+    """Yield what may become of the release beside what serves: it is brought, runs, is suspended for a while, or fails."""
+    if told.sha256 != new:
+        return
+    match told.state:
+        case "waiting":
+            yield "is brought beside", CandidateReport(new, "downloading")
+        case "downloading":
+            yield "runs beside", CandidateReport(new, "running")
+            yield "fails beside", CandidateReport(new, "failed", "install.golden", "it failed")
+        case "running":
+            yield "is suspended beside", CandidateReport(new, "suspended", "candidate.memory", "no memory")
+            yield "fails beside", CandidateReport(new, "failed", "candidate.crash", "it failed")
+        case "suspended":
+            yield "runs beside", CandidateReport(new, "running")
 
 
 def _taken_up(ground: Ground, said: Report, document: Document) -> Report:
@@ -50,6 +72,7 @@ def _taken_up(ground: Ground, said: Report, document: Document) -> Report:
         error_class=None,
         error_code="",
         reason="",
+        candidate=_candidate(said.candidate, document),
     )
     if wanted == said.active_sha256:
         keeps = said.phase if said.phase in (Phase.PROBATION, Phase.COMMITTED) else Phase.COMMITTED
@@ -57,6 +80,14 @@ def _taken_up(ground: Ground, said: Report, document: Document) -> Report:
     if bundle is not None and bundle in ground.new:
         return replace(fresh, phase=Phase.DOWNLOADING)
     return replace(fresh, phase=Phase.COMMITTED, active_sha256=wanted)
+
+
+def _candidate(told: CandidateReport, document: Document) -> CandidateReport:
+    """Return what a device says of a candidate once it took a document up: one that failed is tried again for a newer document."""
+    if document.candidate is None:
+        return NO_CANDIDATE
+    goes_on = told.sha256 == document.candidate.sha256 and told.state != "failed"
+    return told if goes_on else CandidateReport(document.candidate.sha256, "waiting")
 
 
 def _fault(said: Report, phase: Phase, error_class: ErrorClass) -> Report:

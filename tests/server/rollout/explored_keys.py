@@ -55,9 +55,11 @@ def _device(node: Node, place: int, one: Assignment | None) -> tuple[object, ...
         marks = (one.is_joiner, one.is_accepted, one.exposed_at is not None, one.back_done_at is not None)
         told = (one.state, one.stage, words, times, marks)
     bundle = "" if document.bundle is None else document.bundle.target
+    told_beside = said.candidate
+    beside = (document.candidate is not None, document.share, told_beside.sha256, told_beside.state, told_beside.code)
     spoke = (said.phase, said.active_sha256, said.wanted_sha256, said.error_class, said.is_online)
     seen_at = _ago(node, said.last_seen) if said.phase is Phase.PROBATION else None
-    return (told, bundle, spoke, seen_at, _in_order(gens), _in_order(tries))
+    return (told, bundle, beside, spoke, seen_at, _in_order(gens), _in_order(tries))
 
 
 def _ago(node: Node, moment: datetime | None) -> int | None:

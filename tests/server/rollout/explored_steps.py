@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_protocol.messages import AssignmentState, Phase
+from edgefleet_protocol.messages import AssignmentState, CandidatePhase, Phase
 from edgefleet_server.rollout.draft import NOT_BACK
 from edgefleet_server.rollout.machines import (
     ASSIGNMENT_FINAL,
     ASSIGNMENT_TRANSITIONS,
     CELL_DONE,
+    CELL_OPEN,
     ROLLOUT_FINAL,
     ROLLOUT_TRANSITIONS,
     STAGE_TRANSITIONS,
@@ -24,6 +25,7 @@ from edgefleet_server.rollout.model import (
     AssignmentMade,
     AssignmentMoved,
     AssignmentNoted,
+    Bundle,
     CellMade,
     CellMoved,
     CellNoted,
@@ -31,11 +33,13 @@ from edgefleet_server.rollout.model import (
     Judged,
     Offer,
     Plan,
+    Report,
     RolloutMoved,
     RolloutState,
     StageState,
     Strength,
 )
+from edgefleet_server.rollout.shape import Mode
 from tests.server.rollout.explored import WALKS, Document, Ground, Node
 
 _S = AssignmentState
@@ -51,6 +55,8 @@ OUT_OF_END: Final = {
     (_S.REGRESSED, _S.ROLLED_BACK),
 }
 """What may still become of a device that has an outcome."""
+GOES_ON: Final = (_S.HEALTHY, _S.ELIGIBLE)
+"""It is healthy beside what serves, and a later stage of another mode reaches it."""
 OUT_OF_FINAL: Final = {
     (RolloutState.FINISHED, RolloutState.REGRESSED),
     (RolloutState.REGRESSED, RolloutState.ROLLING_BACK),
@@ -155,36 +161,66 @@ class Carrying:
             self._check(effect.before is stored.state, "an assignment moves from a state that it is not in")
             edge = (stored.state, one.state)
             self._check(edge in _EDGES["assignment"], f"no edge {stored.state} -> {one.state}")
-            self._check(stored.state not in ASSIGNMENT_FINAL or edge in OUT_OF_END, "an assignment that ended moved")
+            goes_on = edge == GOES_ON and one.stage > stored.stage
+            may_move = stored.state not in ASSIGNMENT_FINAL or edge in OUT_OF_END or goes_on
+            self._check(may_move, "an assignment that ended moved")
             expected = stored.attempt + (one.state is _S.OFFERED)
             self._check(one.attempt == expected, "an attempt was skipped or doubled")
             if one.state is _S.CANCELLED and self.state is RolloutState.ROLLING_BACK:
                 place = self.ground.place[one.device]
                 is_on_it = self.node.reports[place].active_sha256 == self.ground.new[place].sha256
                 self._check(not is_on_it or one.back_done_at is not None, "was let go though it says that it runs it")
+        if one.stage != stored.stage:
+            modes = self.ground.modes
+            is_on = one.stage > stored.stage and modes[one.stage] is not modes[stored.stage]
+            self._check(is_on and one.state is _S.ELIGIBLE, f"went from stage {stored.stage} to {one.stage}")
         self.assignments[one.device] = replace(one, previous=stored.previous)
 
     def _sign(self, device: DeviceId, wish: Offer | GiveBack) -> None:
         place, one = self.ground.place[device], self.assignments[device]
-        gen = self.documents[place].gen + 1
+        before, shape = self.documents[place], self.ground.shapes[one.stage]
+        gen, new = before.gen + 1, self.ground.new[place]
         if isinstance(wish, Offer):
             self._check_offer(one)
-            self.documents[place] = Document(gen, self.ground.new[place], one.attempt)
+            if shape.mode is Mode.ACTIVE:
+                self.documents[place] = Document(gen, new, one.attempt)
+            else:
+                self._check(before.bundle != new, "offered beside itself")
+                self.documents[place] = replace(before, gen=gen, candidate=new, share=shape.share_pct)
+            self._check_share(place, one)
             self.assignments[device] = replace(one, gen=gen)
             return
-        self._check(self.documents[place].bundle == self.ground.new[place], "wrote over what somebody else deployed")
-        self.documents[place] = Document(gen, one.previous)
+        if wish.is_beside:
+            self._check(before.candidate == new, "ended beside what it did not begin")
+            self.documents[place] = replace(before, gen=gen, candidate=None, share=0)
+        else:
+            self._check(before.bundle == new, "wrote over what somebody else deployed")
+            self.documents[place] = Document(gen, one.previous)
         if wish.is_rollback:
             self.assignments[device] = replace(one, back_gen=gen)
+
+    def _check_share(self, place: int, one: Assignment) -> None:
+        """A document lets the release answer no more than an open stage of its device lets it: a shadow nothing, a split its share."""
+        document, value = self.documents[place], rank(self.ground.salt, one.device)
+        shares = {Mode.ACTIVE: 100, Mode.SHADOW: 0}
+        reached = (c for c in self.cells.values() if c.stratum == one.stratum and value < c.cut)
+        opened = [self.ground.shapes[c.stage] for c in reached if c.state in CELL_OPEN or c.state is StageState.PASSED]
+        most = max((shares.get(shape.mode, shape.share_pct) for shape in opened), default=0)
+        answers = 100 if document.bundle == self.ground.new[place] else document.share
+        self._check(answers <= most, f"lets the release answer {answers} % of the requests, at most {most} % may be")
 
     def _check_offer(self, one: Assignment) -> None:
         is_running = self.node.state in WALKS and self.state is RolloutState.RUNNING
         self._check(is_running, f"offered while {self.node.state}, {self.state}")
         lane = sorted((c for c in self.cells.values() if c.stratum == one.stratum), key=lambda cell: cell.stage)
         value = rank(self.ground.salt, one.device)
-        reaching = next(
-            (cell.stage for cell in lane if cell.state is not StageState.PENDING and value < cell.cut), None
+        begun, modes = [cell for cell in lane if cell.state is not StageState.PENDING], self.ground.modes
+        self._check(
+            not begun or modes[begun[-1].stage] is modes[one.stage],
+            "offered in another mode than the newest stage has",
         )
+        alike = (cell for cell in begun if modes[cell.stage] is modes[one.stage])
+        reaching = next((cell.stage for cell in alike if value < cell.cut), None)
         self._check(reaching == one.stage, f"offered beyond its cut: stage {one.stage}, its rank says {reaching}")
         self._check(not any(cell.state is StageState.FAILED for cell in lane), "offered in a stratum that failed")
         needs = self.ground.spec.stages[one.stage].shape.approval is not None
@@ -197,6 +233,7 @@ class Carrying:
             one
             for one in self.assignments.values()
             if one.stratum == facts.stratum and one.stage <= facts.stage and not one.is_accepted
+            if self.ground.modes[one.stage] is self.ground.modes[facts.stage]
         ]
         part = [one for one in counted if one.state not in (_S.CANCELLED, _S.SUPERSEDED, _S.INCOMPATIBLE)]
         reached = [one for one in part if one.state is not _S.UNREACHABLE]
@@ -213,24 +250,30 @@ class Carrying:
     def _runs(self, one: Assignment) -> bool:
         place = self.ground.place[one.device]
         said = self.node.reports[place]
+        if self.ground.modes[one.stage] is not Mode.ACTIVE:
+            return _runs_beside(said, self.ground.new[place])
         if self.node.documents[place].bundle == self.ground.other[place]:
             return said.phase is not Phase.ROLLED_BACK  # it had run it for its soak when something else was deployed
         return said.active_sha256 == self.ground.new[place].sha256 and said.phase is Phase.COMMITTED
 
     def _check_end(self) -> None:
-        """Where the whole rollout was taken back, nobody is told to run it, and who is not back is named."""
-        if self.state is self.node.state or self.state not in (
-            RolloutState.ROLLED_BACK,
-            RolloutState.ROLLBACK_INCOMPLETE,
-        ):
+        """Whatever ends it ends its candidates; where it was taken back, nobody is told to run it, and who is not back is named."""
+        if self.state is self.node.state or self.state not in ROLLOUT_FINAL:
             return
         self._check(self.reason != "", "ended without a reason")
         for one in self.assignments.values():
             place = self.ground.place[one.device]
-            told, said = self.documents[place].bundle, self.node.reports[place]
-            self._check(told != self.ground.new[place], f"{one.device} ({one.state}) is still told to run it")
-            is_on_it = said.active_sha256 == self.ground.new[place].sha256
+            new, document, said = self.ground.new[place], self.documents[place], self.node.reports[place]
+            self._check(document.candidate != new, f"{one.device} ({one.state}) is still told to run it beside")
+            if self.state not in (RolloutState.ROLLED_BACK, RolloutState.ROLLBACK_INCOMPLETE):
+                continue
+            self._check(document.bundle != new, f"{one.device} ({one.state}) is still told to run it")
+            is_on_it = said.active_sha256 == new.sha256 or _runs_beside(said, new)
             # who was never heard to take it up has no part in it any more, and is told to run something else
             if is_on_it and one.exposed_at is not None:
-                is_named = one.reason.startswith(NOT_BACK) or told == self.ground.other[place]
+                is_named = one.reason.startswith(NOT_BACK) or document.bundle == self.ground.other[place]
                 self._check(is_named, f"{one.device} ({one.state}) runs it and is not named: {one.reason!r}")
+
+
+def _runs_beside(said: Report, new: Bundle) -> bool:
+    return (said.candidate.sha256, said.candidate.state) == (new.sha256, CandidatePhase.RUNNING)

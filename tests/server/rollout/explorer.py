@@ -11,6 +11,8 @@ Watched at every step:
 - no device is offered the release beyond its cut, in a stage that has not opened, before an approval that the stage needs, twice in an
   attempt, or unless the rollout runs;
 - a stage passes by its rule, counted anew from what devices really run, or on a person's word;
+- a document lets the release answer no more than an open stage of its device lets it: nothing in a shadow, its share in a split; what
+  runs beside ends with the rollout, and a device goes on only from one mode to the next;
 - where the release was taken back, every device that took it up is told to go back, and those not heard to be back are named.
 `main` explores `n` states, fleet after fleet, the smallest to its end; `exhausted` says which were explored whole.
 """
