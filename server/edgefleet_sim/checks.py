@@ -1,9 +1,10 @@
 """What must hold at every commit and at the end, checked against what devices really did, not against what the server believes.
 
 At every commit: transitions start from what is stored and are in their tables; an offer is made only while the rollout runs, to a
-device below the cut of an open stage; a stage passes on devices that really ran the release for its soak; what is taken back is
-taken back newest exposed first. At the end: the log of each rollout, stage and device is one chain without a gap or a doubled step;
-stages opened in order; the rollout and each device have an outcome and a reason; who can be reached runs what its document names.
+device below the cut of an open stage; a stage passes on devices that really ran the release for its soak, in the mode of the stage;
+a shadow answers nothing and a split its share at most; what is taken back is taken back newest exposed first. At the end: the log of
+each rollout, stage and device is one chain without a gap or a doubled step; stages opened in order; the rollout and each device have
+an outcome and a reason; who can be reached runs what its document names, and nothing beside it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from edgefleet_server.rollout.machines import (
 from edgefleet_server.rollout.membership import rank
 from edgefleet_server.rollout.model import (
     Advance,
+    Assignment,
     AssignmentMoved,
+    Cell,
     CellMoved,
     GiveBack,
     Judged,
@@ -37,6 +40,7 @@ from edgefleet_server.rollout.model import (
     Strength,
 )
 from edgefleet_server.rollout.pace import LeaseEnded, LeaseTaken, MinuteNoted
+from edgefleet_server.rollout.shape import Mode
 from edgefleet_sim.device import SimDevice
 from edgefleet_sim.rows import Rows
 
@@ -47,6 +51,8 @@ EDGES: Final[Mapping[str, frozenset[tuple[str, str]]]] = {
     "assignment": frozenset((a.value, b.value) for (a, _), b in ASSIGNMENT_TRANSITIONS.items()),
 }
 PASSED: Final = frozenset({StageState.PASSED.value, StageState.SKIPPED.value})
+WALKS: Final = (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
+"""A tick may offer: of one that waits for an approval it first begins to run again."""
 _S: Final = AssignmentState
 
 
@@ -93,6 +99,7 @@ def _about_plan(rows: Rows, plan: Plan, devices: Mapping[DeviceId, SimDevice], n
     if backs != sorted(backs, reverse=True):
         yield "devices were not taken back newest exposed first"
     yield from _about_offers(rows, plan, state)
+    yield from about_shares(rows, devices)
     yield from _about_pace(rows, plan)
 
 
@@ -100,15 +107,19 @@ def _about_offers(rows: Rows, plan: Plan, state: RolloutState) -> Iterator[str]:
     offers = [effect.device for effect in plan.effects if isinstance(effect, Offer)]
     if not offers:
         return
-    if rows.state is not RolloutState.RUNNING or state is not RolloutState.RUNNING:
+    if rows.state not in WALKS or state is not RolloutState.RUNNING:
         yield f"offered while the rollout is {rows.state}, then {state}"
     cells = dict(rows.cells)
     moved = {e.assignment.device: e.assignment for e in plan.effects if isinstance(e, AssignmentMoved)}
     for effect in plan.effects:
         if isinstance(effect, CellMoved):
             cells[effect.cell.stage, effect.cell.stratum] = effect.cell
+    stages = rows.spec.stages
     for device in offers:
         one = moved[device]
+        newest = max(stage for stage, stratum in cells if stratum == one.stratum and _is_begun(cells[stage, stratum]))
+        if stages[one.stage].shape.mode is not stages[newest].shape.mode:
+            yield f"{device} was offered the release in stage {one.stage}, though stage {newest} has another mode"
         cell = cells[one.stage, one.stratum]
         is_let_through = cell.state is StageState.PASSED
         if cell.state not in CELL_OPEN and not is_let_through:
@@ -130,18 +141,47 @@ def _about_pace(rows: Rows, plan: Plan) -> Iterator[str]:
         yield f"{len(held)} downloads may be under way, at most {most} are allowed"
 
 
+def _is_begun(cell: Cell) -> bool:
+    return cell.state is not StageState.PENDING
+
+
 def _about_promotion(rows: Rows, judged: Judged, devices: Mapping[DeviceId, SimDevice], now: datetime) -> Iterator[str]:
-    facts = judged.facts
-    stratum = ProfileName(facts.stratum)
-    digest = rows.bundles[stratum].sha256
-    ran = 0
-    for one in rows.assignments.values():
-        device = devices[one.device]
-        since = device.switched_at.get(digest)
-        soak = rows.spec.stages[one.stage].soak
-        ran += one.stratum == stratum and digest in device.committed and since is not None and since + soak <= now
+    """A stage passes on devices of its own mode that really ran the release for their soak."""
+    facts, stages = judged.facts, rows.spec.stages
+    stratum, mode = ProfileName(facts.stratum), stages[facts.stage].shape.mode
+    alike = [
+        one for one in rows.assignments.values() if one.stratum == stratum and stages[one.stage].shape.mode is mode
+    ]
+    ran = sum(_ran_past_soak(rows, one, devices[one.device], now) for one in alike)
     if not 0 < facts.counts.healthy <= ran:
         yield f"stage {facts.stage} of {stratum} passed on {facts.counts.healthy} healthy devices, {ran} really were"
+
+
+def _ran_past_soak(rows: Rows, one: Assignment, device: SimDevice, now: datetime) -> bool:
+    digest, stage = rows.bundles[one.stratum].sha256, rows.spec.stages[one.stage]
+    if stage.shape.mode is Mode.ACTIVE:
+        since = device.switched_at.get(digest)
+        return digest in device.committed and since is not None and since + stage.soak <= now
+    # what a device has not told yet cannot be known: it may have ended between its last report and the verdict, and of a power
+    # cut nothing is heard when the next report to arrive says again that it runs
+    lane = device.beside
+    is_untold = rows.reports[device.id].candidate != lane.told or device.crashes > 0
+    return lane.ran(now) >= stage.soak or (is_untold and lane.first is not None and lane.first + stage.soak <= now)
+
+
+def about_shares(rows: Rows, devices: Mapping[DeviceId, SimDevice]) -> Iterator[str]:
+    """Nowhere does the release answer more than its device was ever to let it: nothing in a shadow, in a split its share."""
+    shapes = [stage.shape for stage in rows.spec.stages]
+    if all(shape.mode is Mode.ACTIVE for shape in shapes):
+        return
+    for one in rows.assignments.values():
+        device, value = devices[one.device], rank(rows.salt, one.device)
+        cells = (cell for cell in rows.cells.values() if cell.stratum == one.stratum and value < cell.cut)
+        reached = [shapes[cell.stage] for cell in cells if _is_begun(cell)]
+        most = max((100 if shape.mode is Mode.ACTIVE else shape.share_pct for shape in reached), default=0)
+        answers = 100 if device.active == rows.bundles[one.stratum].sha256 else device.beside.share_pct()
+        if answers > most:
+            yield f"the release answers {answers} % of the requests of {one.device}, at most {most} % may be"
 
 
 def problems(rows: Rows, devices: Mapping[DeviceId, SimDevice]) -> list[str]:
@@ -211,6 +251,10 @@ def _about_devices(rows: Rows, devices: Mapping[DeviceId, SimDevice]) -> Iterato
         if device.is_dead or not device.is_up:
             continue
         wanted = rows.documents[device.id].active
+        if rows.documents[device.id].candidate is not None:
+            yield f"{device.id} is still told to run the release beside what serves"
+        elif device.document.candidate is None and not device.beside.is_idle:
+            yield f"{device.id} runs beside what serves what no document names"
         if device.document.gen != rows.documents[device.id].gen:
             yield f"{device.id} has document {device.document.gen}, the newest is {rows.documents[device.id].gen}"
         elif wanted is not None and device.active != wanted.sha256 and not device.record.reason:

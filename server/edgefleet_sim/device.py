@@ -16,6 +16,7 @@ from edgefleet_agent.install.records import ModelRecord, SlotRef, Wanted
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.rollout.model import Bundle, Report
+from edgefleet_sim.beside import Candidate, Lane, Surroundings
 
 BEAT_S: Final = 900.0
 """A device tells its whole state at least so often (the `normal` telemetry window)."""
@@ -31,7 +32,7 @@ _DONE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A device's document. active: None = the model is dropped. rollout: "" = nobody's."""
+    """A device's document. active: None = the model is dropped. rollout: "" = nobody's. candidate: what is to run beside it."""
 
     gen: int
     active: Bundle | None
@@ -40,6 +41,7 @@ class Document:
     download_s: int = 3_600
     apply_s: int = 600
     verify_s: int = 600
+    candidate: Candidate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ class SimDevice:
         self._boot, self._seq = 1, 0
         self._work = 0
         self._retries = 0
+        self.beside = Lane(nature.fails, is_slow=nature.is_slow, chance=chance)
         ref = SlotRef(slot="A", target=old.target, sha256=old.sha256, version="old", proven=True)
         self.record = ModelRecord(model="digits", phase=Phase.COMMITTED, active=ref)
 
@@ -157,6 +160,7 @@ class SimDevice:
         self.crashes += 1
         self._work += 1
         self.is_up = False
+        self.beside.lost_power(air.now)
         air.gone(self.id)
         air.at(self._chance.uniform(5, 90), lambda: self._boot_up(air))
 
@@ -225,6 +229,7 @@ class SimDevice:
                     has_it = self.record.previous is not None and self.record.previous.sha256 == decision.wanted.sha256
                     self.downloads += not has_it
                     self.record = machine.begun(self.record, decision.wanted, decision.slot, now_s=now_s)
+                    self.beside.slot = ""
                 case wishes.Withdraw():
                     self.record = machine.withdrawn(self.record, now_s=now_s)
                     continue
@@ -235,7 +240,24 @@ class SimDevice:
                 case wishes.Stay() | wishes.Wait():
                     pass
             break
+        self._look_beside(air)
         self._go_on(air)
+
+    def _look_beside(self, air: Air) -> None:
+        """Do the next thing about what runs beside what serves."""
+        candidate = self.document.candidate
+        if candidate is None and self.beside.is_idle:
+            return
+        held = candidate is not None and (
+            candidate.rollout in self.hold.rollouts or candidate.bundle.sha256 in self.hold.digests
+        )
+        near = Surroundings(lambda: air.now, self.record, self._wanted(), held, air.at, lambda: self._again_beside(air))
+        self.record = self.beside.look(candidate, self.document.gen, near)
+
+    def _again_beside(self, air: Air) -> None:
+        if not self.is_dead:
+            self._look_beside(air)
+            self._send(air)
 
     def _go_on(self, air: Air) -> None:
         """Do the next thing of the phase that the record is in."""
@@ -352,6 +374,7 @@ class SimDevice:
             reason=reason,
             is_online=True,
             last_seen=air.now,
+            candidate=self.beside.told,
         )
 
 

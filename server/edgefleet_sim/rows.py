@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
+from edgefleet_server.fleet.beside import salt_of
 from edgefleet_server.rollout.carrying import BRAKED
 from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
 from edgefleet_server.rollout.model import (
@@ -37,7 +38,9 @@ from edgefleet_server.rollout.model import (
     StageState,
 )
 from edgefleet_server.rollout.pace import LeaseEnded, LeaseTaken, LineBooked, MinuteNoted
+from edgefleet_server.rollout.shape import Mode
 from edgefleet_server.rollout.store import LEASE
+from edgefleet_sim.beside import Candidate
 from edgefleet_sim.device import Document, Hold, Said
 from edgefleet_sim.pace import PaceRows
 
@@ -122,14 +125,14 @@ class Rows:
 
     def snapshot(self) -> Snapshot:
         """Return what the server would load."""
-        is_running = self.state is RolloutState.RUNNING
+        is_running = self.state in (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
         return Snapshot(
             id=ROLLOUT,
             state=self.state,
             spec=self.spec,
             salt=self.salt,
             bundles=self.bundles,
-            members=tuple(self.members.values()) if is_running else (),
+            members=self._members() if is_running else (),
             cells=tuple(self.cells[key] for key in sorted(self.cells)),
             assignments=tuple(self.assignments[key] for key in sorted(self.assignments)),
             reports={device: self._report(device) for device in self.assignments if device in self.reports},
@@ -138,12 +141,27 @@ class Rows:
             pace=self.pace.facts(self.spec, self.assignments),
         )
 
+    def _members(self) -> tuple[Member, ...]:
+        """Return who belongs to it; what has nothing else to serve is barred from the stages beside what serves."""
+        stages = self.spec.stages
+        beside = frozenset(index for index, stage in enumerate(stages) if stage.shape.mode is not Mode.ACTIVE)
+        if not beside:
+            return tuple(self.members.values())
+        actives = ((one, self.documents[one.device].active) for one in self.members.values())
+        return tuple(
+            replace(one, barred=beside) if active in (None, self.bundles.get(one.stratum)) else one
+            for one, active in actives
+        )
+
     def _report(self, device: DeviceId) -> Report:
         said, document = self.reports[device], self.documents[device]
         known = self.merged.get(device)
         if known is None or known[0] is not said or known[1] is not document:
             wanted = "" if document.active is None else document.active.sha256
-            known = self.merged[device] = (said, document, replace(said, wanted_by_server=wanted))
+            beside = "" if document.candidate is None else document.candidate.bundle.sha256
+            candidate = replace(said.candidate, wanted_by_server=beside)
+            merged = replace(said, wanted_by_server=wanted, candidate=candidate)
+            known = self.merged[device] = (said, document, merged)
         return known[2]
 
     # ---- carrying out
@@ -178,7 +196,7 @@ class Rows:
                     self.pace.carry(effect)
         self._set_hold()
         for device, wish in wishes.items():
-            self._sign(device, wish)
+            self._sign(device, wish, now)
         self.due_at, self.lease_until = plan.next_at, None
         return list(wishes)
 
@@ -202,26 +220,40 @@ class Rows:
         if (rollouts, digests) != (self.hold.rollouts, self.hold.digests):
             self.hold = Hold(self.hold.seq + 1, rollouts, digests)
 
-    def _sign(self, device: DeviceId, wish: Offer | GiveBack) -> None:
+    def _sign(self, device: DeviceId, wish: Offer | GiveBack, now: datetime) -> None:
         one, before = self.assignments[device], self.documents[device]
         reported = self.reports[device].reported_gen if device in self.reports else 0
         gen = max(before.gen, reported) + 1
         if isinstance(wish, Offer):
-            limits = self.spec.device
-            self.documents[device] = Document(
-                gen,
-                self.bundles[one.stratum],
-                str(ROLLOUT),
-                one.attempt,
-                int(limits.download.total_seconds()),
-                int(limits.apply.total_seconds()),
-                int(limits.verify.total_seconds()),
-            )
+            self.documents[device] = self._offering(before, gen, one)
             self.assignments[device] = replace(one, gen=gen)
             return
-        self.documents[device] = Document(gen, one.previous)
+        if not wish.is_beside:
+            self.documents[device] = Document(gen, one.previous)
+        elif before.candidate is None or before.candidate.bundle != self.bundles[one.stratum]:
+            if wish.is_rollback:  # nothing to wait for: it was ended there meanwhile
+                done_at = one.back_done_at or now
+                self.assignments[device] = replace(one, back_gen=one.gen + 1, back_done_at=done_at)
+            return
+        else:
+            self.documents[device] = replace(before, gen=gen, candidate=None)
         if wish.is_rollback:
             self.assignments[device] = replace(one, back_gen=gen)
+
+    def _offering(self, before: Document, gen: int, one: Assignment) -> Document:
+        """Return the document of an offer: it makes the release active, or names it beside what is."""
+        limits, shape, bundle = self.spec.device, self.spec.stages[one.stage].shape, self.bundles[one.stratum]
+        download_s, apply_s = int(limits.download.total_seconds()), int(limits.apply.total_seconds())
+        if shape.mode is Mode.ACTIVE:
+            verify_s = int(limits.verify.total_seconds())
+            return Document(gen, bundle, str(ROLLOUT), one.attempt, download_s, apply_s, verify_s)
+        known = before.candidate
+        attempt = known.attempt if known is not None and known.bundle == bundle else one.attempt
+        salt = salt_of(self.spec.release) if shape.mode is Mode.SPLIT else ""
+        candidate = Candidate(
+            bundle, shape.mode.value, shape.share_pct, salt, str(ROLLOUT), attempt, download_s, apply_s
+        )
+        return replace(before, gen=gen, candidate=candidate)
 
     def chains(self) -> Iterator[tuple[tuple[str, str], list[Event]]]:
         """Yield the events of each rollout, stage and assignment, in order."""

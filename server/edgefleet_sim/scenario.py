@@ -16,7 +16,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     device's clock is off by up to this. bad: share of devices on which the release fails, in one of `classes`; slow, dead, away:
     shares of devices that miss deadlines, that die at the switch, that are not there for a while. joiners: devices that come later.
     person: what they do each time the rollout waits for them, then they abort it with a rollback.
-    commands: `[seconds, verb]`, verb of pause, resume, abort, abort_rollback, promote, undo.
+    approval: what they say each time a stage asks for their word: approve, deny, or "" for nothing.
+    commands: `[seconds, verb]`, verb of pause, resume, abort, abort_rollback, promote, undo, approve, deny.
     """
 
     seed: int = 0
@@ -37,6 +38,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     away: float = 0.0
     joiners: int = 0
     person: tuple[str, ...] = ("abort_rollback",)
+    approval: str = "approve"
     commands: tuple[tuple[float, str], ...] = ()
 
 
@@ -56,7 +58,23 @@ def spec_of(scenario: Scenario) -> dict[str, Any]:
         "device": {"ack_deadline": "2h", "download_deadline": "1h", "apply_deadline": "10m", "verify_deadline": "10m"},
         "on_inconclusive": {"after": "12h", "do": "rollback"},
     }
+    if "strategy" in scenario.spec:
+        del usual["stages"]
     return usual | scenario.spec
+
+
+BESIDE: list[list[dict[str, Any]]] = [
+    [{"name": "shadow", "size": {"count": 2}, "mode": "shadow", "soak": "20m"}, *STAGES],
+    [
+        {"name": "green", "size": {"percent": 100}, "mode": "shadow", "soak": "20m"},
+        {"name": "switch", "size": {"percent": 100}, "soak": "1m", "approval": {"timeout": "6h"}},
+    ],
+    [
+        {"name": "ab", "size": {"percent": 50, "min": 2}, "mode": "split", "share_pct": 50, "soak": "30m"},
+        {"name": "winner", "size": {"percent": 100}, "soak": "1m", "approval": {"timeout": "6h"}},
+    ],
+]
+"""Stages beside what serves before it serves, as the strategies have them, but for their days of soak."""
 
 
 def drawn(seed: int, *, trouble: float = 0.3) -> Scenario:
@@ -81,4 +99,6 @@ def drawn(seed: int, *, trouble: float = 0.3) -> Scenario:
         away=chance.choice((0.0, 0.2)),
         joiners=chance.choice((0, 0, 2)),
         person=tuple(chance.choice(("resume", "promote", "abort", "abort_rollback")) for _ in range(2)),
+        spec=chance.choice(({}, {}, {"stages": chance.choice(BESIDE)})),
+        approval=chance.choice(("approve", "approve", "deny", "")),
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.rollout.model import Spec
 from edgefleet_server.rollout.pace import TZ_DEVICE
-from edgefleet_server.rollout.shape import PREVIOUS, PROFILE, Membership, Mode
+from edgefleet_server.rollout.shape import PREVIOUS, PROFILE, Membership
 
 _NO_LABELS = "simulated devices have no labels"
 
@@ -33,10 +33,6 @@ def _beyond(spec: Spec, joiners: int) -> Iterator[str]:
         at = f"$.stages[{index}]"
         if stage.gates:
             yield f"{at}.webhook (no other program answers)"
-        if stage.shape.mode is not Mode.ACTIVE:
-            yield f"{at}.mode {stage.shape.mode} (devices run one version at a time)"
-        if stage.shape.approval is not None:
-            yield f"{at}.approval (nobody approves)"
         if stage.shape.match:
             yield f"{at}.match ({_NO_LABELS})"
     if spec.quality is not None:

@@ -19,7 +19,7 @@ from typing import Any, Final
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
-from edgefleet_server.rollout import control, undoing
+from edgefleet_server.rollout import approving
 from edgefleet_server.rollout.doubting import doubt
 from edgefleet_server.rollout.facts import facts_of, soak_end
 from edgefleet_server.rollout.machines import (
@@ -32,7 +32,7 @@ from edgefleet_server.rollout.model import Bundle, Member, Plan, RolloutState
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.spec import parse_spec
 from edgefleet_server.rollout.store import LEASE
-from edgefleet_sim import pace
+from edgefleet_sim import pace, people
 from edgefleet_sim.checks import BrokenPromiseError, check_plan, problems
 from edgefleet_sim.device import Nature, Said, SimDevice, silent
 from edgefleet_sim.rows import Rows
@@ -105,6 +105,7 @@ class World:
         self._noted = 0
         self._person = list(scenario.person)
         self._has_asked = False
+        self._is_asked = False
         for name, count in scenario.devices.items():
             for _ in range(count):
                 self._join(name)
@@ -369,6 +370,7 @@ class World:
         for cell in self.rows.cells.values():
             if cell.state in CELL_OPEN and cell.opened_at is not None:
                 yield (cell.resumed_at or cell.opened_at) + self.rows.spec.on_inconclusive.after
+        yield from people.answers_due(replace(snapshot, cells=tuple(self.rows.cells.values())))
         if pace.is_paced(self.rows.spec):
             yield from pace.dues(self.rows.snapshot(), self._now)
 
@@ -376,17 +378,8 @@ class World:
 
     def _command(self, verb: str) -> None:
         """Do what a person asks for; what the state does not allow is refused, as the API does."""
-        snapshot, now, said = self.rows.snapshot(), self._now, f"{verb} by a person"
-        plans: dict[str, Callable[[], Plan]] = {
-            "pause": lambda: control.plan_pause(snapshot, now, said),
-            "resume": lambda: control.plan_resume(snapshot, now, said),
-            "abort": lambda: control.plan_abort(snapshot, now, said, rollback=False),
-            "abort_rollback": lambda: control.plan_abort(snapshot, now, said, rollback=True),
-            "promote": lambda: control.plan_promotion(snapshot, now, said, None),
-            "undo": lambda: undoing.plan_reopening(snapshot, now, said),
-        }
         try:
-            plan = plans[verb]()
+            plan = people.plan_of(verb, self.rows.snapshot(), self._now)
         except IllegalTransitionError:
             self.told(f"a person asked to {verb}: refused, it is {self.rows.state}")
             return
@@ -399,6 +392,11 @@ class World:
         self._has_asked = False
         if self.rows.state is RolloutState.PAUSED:
             self._command(self._person.pop(0) if self._person else "abort_rollback")
+
+    def _ask_approver(self) -> None:
+        self._is_asked = False
+        if approving.waiting(self.rows.cells.values()):
+            self._command(self.scenario.approval)
 
     # ---- running
 
@@ -440,6 +438,9 @@ class World:
         if self.rows.state is RolloutState.PAUSED and not self._has_asked and not self.scenario.commands:
             self._has_asked = True
             self.at(PERSON_S, self._ask_person)
+        if self.scenario.approval and not self._is_asked and approving.waiting(self.rows.cells.values()):
+            self._is_asked = True
+            self.at(PERSON_S, self._ask_approver)
 
     def _result(self, broken: list[str]) -> Result:
         rows = self.rows

@@ -80,7 +80,7 @@ SOAKS: dict[str, Soak] = {
         "a rollout of the corpus in virtual time, with devices that do what they like",
     ),
     "rollout-explorer": Soak(
-        "tests.server.rollout.explorer", 1_200_000, "a state of rollout, stages and devices of a small fleet"
+        "tests.server.rollout.explorer", 2_000_000, "a state of rollout, stages and devices of a small fleet"
     ),
     "sim": Soak("tests.sim.soak", 10_000, "a simulated rollout on a bad wire, with replicas and devices that crash"),
     "sim-blast": Soak("tests.sim.soak:blasts", 40, "a release that fails on each of 10,000 simulated devices"),

@@ -95,8 +95,6 @@ def test_all_of_it_with_all_that_goes_wrong_keeps_every_promise(seed: int) -> No
 
 NOT_PLAYED: list[tuple[dict[str, Any], str]] = [
     (stage(webhook=[{"kind": "confirm-rollout", "url": "https://ci.example/"}]), "$.stages[0].webhook"),
-    ({"stages": [{"name": "s", "size": {"count": 1}, "mode": "shadow"}, *ONE]}, "$.stages[0].mode shadow"),
-    (stage(approval={"role": "operator"}), "$.stages[0].approval"),
     ({"stages": [{"name": "s", "size": {"count": 1}, "match": "site=a"}, *ONE]}, "$.stages[0].match"),
     ({"gates": {"quality": {"metrics": [{"name": "latency_p95_ms", "non_inferior_rel": 0.1}]}}}, "$.gates.quality"),
     ({"limits": {"per_site": 2}}, "$.limits.per_site"),

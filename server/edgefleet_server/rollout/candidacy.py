@@ -35,6 +35,11 @@ def phase_of(state: str) -> CandidatePhase | None:
     return CandidatePhase(state) if state in set(CandidatePhase) else None
 
 
+def runs_beside(report: Report, digest: str) -> bool:
+    """Return whether the device says that it runs this bundle beside what serves."""
+    return report.candidate.sha256 == digest and phase_of(report.candidate.state) in _RUNS
+
+
 def as_install(report: Report, a: Assignment, digest: str) -> Report:
     """Return the report as if the candidate were installed as the active version. digest: of the release's bundle."""
     told = report.candidate

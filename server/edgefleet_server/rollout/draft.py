@@ -12,6 +12,7 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.candidacy import runs_beside
 from edgefleet_server.rollout.hearing import DEAF, OVERWRITTEN, REVOKED, Terms, hear, moved, with_patience
 from edgefleet_server.rollout.machines import (
     CELL_DONE,
@@ -191,11 +192,13 @@ class Draft:
         self._give_up_waiting()
 
     def _switched_after_all(self, a: Assignment) -> bool:
-        """Whether a device whose offer was withdrawn runs the release: it had switched when the pause reached it."""
+        """Whether a device whose offer was withdrawn runs the release, or runs it beside: it had begun when the pause reached it."""
         report = self.snapshot.reports.get(a.device)
         before = "" if a.previous is None else a.previous.sha256
         digest = self._terms(a).digest
-        return a.gen > 0 and digest != before and report is not None and report.active_sha256 == digest
+        if report is None or a.gen == 0 or digest == before:
+            return False
+        return report.active_sha256 == digest or runs_beside(report, digest)
 
     def _may_have_switched(self, a: Assignment) -> bool:
         """Whether a device whose offer was withdrawn runs the release, or may come to: it took the offer up, and nothing since."""
@@ -204,8 +207,12 @@ class Draft:
         return self._switched_after_all(a) or (goes_on and self.asks_for_former(a) and self._is_new_to(a))
 
     def _is_new_to(self, a: Assignment) -> bool:
+        if self.mode(a.stage) is not Mode.ACTIVE:
+            return not self.is_beside(
+                a
+            )  # what runs beside may answer, too: it ends when the device knows that it is to
         before = "" if a.previous is None else a.previous.sha256
-        return self.mode(a.stage) is Mode.ACTIVE and self._terms(a).digest != before
+        return self._terms(a).digest != before
 
     def asks_for_release(self, a: Assignment) -> bool:
         """Whether the device's document still names the release: what somebody else wrote over it is never touched."""

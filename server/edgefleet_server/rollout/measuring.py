@@ -7,6 +7,11 @@ Its own module because it reads telemetry and writes rows, while the planner onl
   data; of those the one that will be offered it last. With nobody left the device is taken alone ("unpaired").
 - What was taken is never changed: a decision that rests on it can be made again. Who sends nothing is never taken, and so counts
   as missing.
+- So nobody is measured twice, also not when a finished rollout is reopened. The evidence counts devices, each of them once: two values
+  of one device are not two devices that agree, and of looking again until something is found there would be no end. One device
+  alone never reopens a rollout: its value has one vote in a test that takes twenty at the least (`quality`, with the defaults). What turns
+  bad on a device after its period is told by the device itself, as a regression (`hearing`).
+Source: fleet.md §5.4 (1, 4); ADR 0038.
 """
 
 import logging

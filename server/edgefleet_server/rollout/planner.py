@@ -44,6 +44,7 @@ from edgefleet_server.rollout.model import (
 )
 from edgefleet_server.rollout.pacing import Paced
 from edgefleet_server.rollout.shape import profile_of
+from edgefleet_server.rollout.walking import NO_CANARY, OPENED
 from edgefleet_server.rollout.watching import is_late_look, reopen_if_bad, tell_anew
 
 JOINER_SHARE: Final = 0.1
@@ -166,7 +167,7 @@ class _Walk(Paced):
         if not self.is_let_in(lane, cell):
             return self.cells[cell.stratum, cell.stage]
         reason = f"opened for {opened.population} devices"
-        return self.move_cell(replace(opened, code="opened", reason=reason), StageEvent.OPEN)
+        return self.move_cell(replace(opened, code=OPENED, reason=reason), StageEvent.OPEN)
 
     def _cut(self, lane: Lane, cell: Cell) -> int:
         previous = self.cut_before(lane, cell.stage)
@@ -198,9 +199,8 @@ class _Walk(Paced):
             return self.cells[cell.stratum, cell.stage]
         if any(one.has_failed for one in others):
             reason = f"{stage} passed in no stratum, and this one has no device in it"
-            self.fail(
-                self.move_cell(replace(opened, code="opened", reason=reason), StageEvent.OPEN), "no_canary", reason
-            )
+            failing = self.move_cell(replace(opened, code=NO_CANARY, reason=reason), StageEvent.OPEN)
+            self.fail(failing, NO_CANARY, reason)
             return self.cells[cell.stratum, cell.stage]
         reason = f"no device of any stratum belongs to {stage}"
         return self.move_cell(replace(opened, code="empty", reason=reason, ended_at=self.now), StageEvent.SKIP)

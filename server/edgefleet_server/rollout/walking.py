@@ -34,6 +34,9 @@ from edgefleet_server.rollout.model import (
     StageState,
 )
 
+OPENED: Final = "opened"
+"""The code of a stage that opens. One that is opened only to fail, because it can no longer open, has the code of why it fails."""
+NO_CANARY: Final = "no_canary"
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
 

@@ -16,8 +16,9 @@ from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.spec import parse_spec
 from tests.server.rollout.corpus import Case, accepted
 from tests.server.rollout.planner_gaps import NOW, gap, passes
+from tests.server.rollout.simulated_checks import BrokenPromiseError
 from tests.server.rollout.simulated_devices import Kind, Scenario
-from tests.server.rollout.simulation import BrokenPromiseError, Ended, World
+from tests.server.rollout.simulation import Ended, World
 
 GAPS_PER_RUN: Final = 10
 SHOWN: Final = 20

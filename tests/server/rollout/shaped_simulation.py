@@ -17,7 +17,7 @@ from typing import Any, Final
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, CandidatePhase
 from edgefleet_server.fleet.rules import parse_selector
-from edgefleet_server.rollout import approving, control
+from edgefleet_server.rollout import approving, control, gating, quality, rules
 from edgefleet_server.rollout.draft import NOT_BACK
 from edgefleet_server.rollout.machines import ASSIGNMENT_FINAL, ROLLOUT_FINAL
 from edgefleet_server.rollout.model import (
@@ -27,6 +27,7 @@ from edgefleet_server.rollout.model import (
     GiveBack,
     Member,
     Offer,
+    Plan,
     Report,
     RolloutState,
     Snapshot,
@@ -35,9 +36,29 @@ from edgefleet_server.rollout.model import (
     Strength,
 )
 from edgefleet_server.rollout.shape import CandidateReport, Mode, profile_of
+from edgefleet_server.rollout.walking import NO_CANARY, OPENED
 from tests.server.rollout.simulated_devices import Document, Kind, Scenario, SimulatedDevice, Surroundings, bundle_of
-from tests.server.rollout.simulation import MAX_TICKS, START, Ended, World
+from tests.server.rollout.simulated_state import START
+from tests.server.rollout.simulation import MAX_TICKS, Ended, World
 
+FAILS_UNOPENED: Final = frozenset(
+    {
+        approving.UNANSWERED,
+        approving.DENIED,
+        NO_CANARY,
+        rules.GUARD_CLASS,
+        rules.GUARD_LOST,
+        rules.SMALL_CLASS,
+        rules.SMALL_TWO,
+        rules.ABORT_EVIDENCE,
+        rules.ABORT_POOLED,
+        quality.QUALITY_BREACH,
+        gating.GATE_ROLLBACK,
+    }
+)
+"""The codes with which a stage is opened only to fail in the same plan, offered to nobody: a person said no or nothing, no other
+stratum had a canary, or the devices of the stage before spoke against the release while it waited (no `inconclusive` among these:
+they are asked as if no time had passed)."""
 SITES: Final = ("a", "b")
 SUSPENSIONS: Final = 3
 _GOES_WRONG: Final = {Kind.FAILS_INSTALL: "install.golden", Kind.FAILS_PROBATION: "candidate.crash"}
@@ -157,6 +178,7 @@ class ShapedWorld(World):
         self._answer_after = (people or People()).after
         self._idle, self._pinned = idle, pinned
         self._is_asked = False
+        self._failing: set[tuple[int, ProfileName]] = set()
         self.sites: dict[DeviceId, str] = {}
         self.timeouts = 0
         super().__init__(spec, fleet, scenario)
@@ -250,6 +272,14 @@ class ShapedWorld(World):
 
     # ---- what must hold
 
+    def carry(self, plan: Plan) -> None:
+        super().carry(plan)
+        for key in self._failing:
+            self._check(self.cells[key].state is StageState.FAILED, f"stage {key} was to fail unopened and is open")
+            new = [a.device for a in self.assignments.values() if (a.stage, a.stratum) == key and a.gen]
+            self._check(not new, f"stage {key} failed unopened, and was offered to {new}")
+        self._failing.clear()
+
     def _check_order(self, stored: Cell, cell: Cell) -> None:
         shapes = [stage.shape for stage in self.spec.stages]
         if stored.state is StageState.PENDING and cell.state is not StageState.SKIPPED:
@@ -258,9 +288,12 @@ class ShapedWorld(World):
             self._check(done, f"stage {cell.stage} of {cell.stratum} left pending before the one before it passed")
             same = [c.cut for c in lane if shapes[c.stage].match == shapes[cell.stage].match]
             self._check(cell.cut >= max(same, default=0), "a cut fell")
-            failed_unopened = (cell.cut == 0 and bool(cell.code)) or cell.code not in {"", "opened"}
+            if cell.code in FAILS_UNOPENED:
+                self._failing.add((cell.stage, cell.stratum))
+                return
+            self._check(cell.code == OPENED, f"opened with the code {cell.code!r}")
             asked = shapes[cell.stage].approval
-            self._check(asked is None or bool(cell.approved_by) or failed_unopened, "opened without its approval")
+            self._check(asked is None or bool(cell.approved_by), "opened without its approval")
         elif stored.state is not StageState.PENDING:
             self._check(stored.cut == cell.cut, "the cut of an open stage changed")
 

@@ -11,7 +11,7 @@ from edgefleet_server.rollout.draft import BATCH, BATCH_SHARE, HUGE
 from edgefleet_server.rollout.model import Member, Offer, RolloutState, Snapshot
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.spec import parse_spec
-from tests.server.rollout.explorer import START
+from tests.server.rollout.explored import START
 from tests.server.rollout.simulated_devices import bundle_of
 
 RPI = ProfileName("rpi")

@@ -29,7 +29,7 @@ from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.rules import decide
 from edgefleet_server.rollout.spec import parse_spec
 from edgefleet_server.rollout.waits import device_waits
-from tests.server.rollout.explorer import START
+from tests.server.rollout.explored import START
 from tests.server.rollout.simulated_devices import bundle_of
 
 RPI = ProfileName("rpi")

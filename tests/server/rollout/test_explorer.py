@@ -13,6 +13,7 @@ from edgefleet_protocol.messages import AssignmentState, Phase
 from edgefleet_server.rollout.machines import ROLLOUT_FINAL
 from edgefleet_server.rollout.model import (
     Assignment,
+    AssignmentMoved,
     Cell,
     CellMoved,
     GiveBack,
@@ -23,9 +24,12 @@ from edgefleet_server.rollout.model import (
     StageState,
     VerdictKind,
 )
-from tests.server.rollout.explorer import FLEETS, BrokenInvariantError, Explorer, Node, main
+from tests.server.rollout.explored import Document, Node
+from tests.server.rollout.explored_fleets import FLEETS
+from tests.server.rollout.explored_steps import BrokenInvariantError, Carrying
+from tests.server.rollout.explorer import Explorer, main
 
-CI_STATES = 60_000
+CI_STATES = 90_000
 """The full count is `./dev soak rollout-explorer`."""
 
 
@@ -48,6 +52,7 @@ def test_no_reachable_state_breaks_an_invariant() -> None:
         "approve",
         "deny",
     }
+    assert steps >= {"is brought beside", "runs beside", "fails beside", "is suspended beside", "silent beside"}
     assert steps >= {"takes it up", "refuses", "further", "fails", "has trouble", "goes back", "commits", "silent"}
 
 
@@ -70,7 +75,7 @@ def broken_by(state: RolloutState, cell: StageState, one: AssignmentState, *effe
     explorer = Explorer(FLEETS[0])
     node = node_of(explorer, state, cell, one)
     with pytest.raises(BrokenInvariantError) as caught:
-        explorer._carry(node, step, Plan(tuple(effects), None))  # type: ignore[arg-type]
+        explorer.carry(node, step, Plan(tuple(effects), None))  # type: ignore[arg-type]
     return str(caught.value).splitlines()[0]
 
 
@@ -100,7 +105,52 @@ def test_a_device_that_runs_it_and_is_not_named_is_noticed() -> None:
     node = replace(node, reports=(said,), assignments=(replace(one, exposed_at=node.now),))
     ended = RolloutMoved(RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, "x", "it was bad")
     with pytest.raises(BrokenInvariantError, match="is not named"):
-        explorer._carry(node, "tick", Plan((ended,), None))
+        explorer.carry(node, "tick", Plan((ended,), None))
+
+
+def split_of_two(one: AssignmentState, stage: int = 0) -> tuple[Explorer, Node]:
+    """Return a state in which a device stands so in a stage of a rollout that lets its version answer half of the requests first."""
+    explorer = Explorer(next(fleet for fleet in FLEETS if fleet.name == "two-versions-then-the-winner-at-a-word"))
+    node = node_of(explorer, RUNNING, OPEN, one)
+    later = replace(node.cells[0], stage=1, state=StageState.PENDING, cut=0)
+    assignments = (replace(node.assignments[0], stage=stage),)
+    return explorer, replace(node, cells=(node.cells[0], later), assignments=assignments)
+
+
+def test_an_offer_lets_the_release_answer_what_its_stage_says_and_nothing_in_a_shadow() -> None:
+    explorer, node = split_of_two(AssignmentState.OFFERED)
+    document = explorer.carry(node, "tick", Plan((Offer(DeviceId("d0")),), None)).documents[0]
+    assert (document.bundle, document.candidate, document.share) == (explorer.old[0], explorer.new[0], 50)
+    shadow = Explorer(next(fleet for fleet in FLEETS if fleet.name == "a-shadow-then-all"))
+    document = shadow.carry(node, "tick", Plan((Offer(DeviceId("d0")),), None)).documents[0]
+    assert (document.bundle, document.candidate, document.share) == (shadow.old[0], shadow.new[0], 0)
+
+
+@pytest.mark.parametrize(("share", "serves"), [(51, False), (0, True)], ids=["a-larger-share", "serves"])
+def test_a_release_that_answers_more_than_its_stage_lets_it_is_noticed(share: int, serves: bool) -> None:
+    explorer, node = split_of_two(AssignmentState.OFFERED)
+    carrying = Carrying(explorer, node, "tick")
+    active = explorer.new[0] if serves else explorer.old[0]
+    carrying.documents[0] = Document(1, active, candidate=explorer.new[0], share=share)
+    with pytest.raises(BrokenInvariantError, match="at most 50 % may be"):
+        carrying._check_share(0, node.assignments[0])
+
+
+def test_what_must_never_be_in_another_mode_is_noticed() -> None:
+    explorer, node = split_of_two(AssignmentState.OFFERED, stage=1)
+    with pytest.raises(BrokenInvariantError, match="another mode"):
+        explorer.carry(node, "tick", Plan((Offer(DeviceId("d0")),), None))
+    explorer, node = split_of_two(AssignmentState.HEALTHY)
+    (one,) = node.assignments
+    moved = AssignmentMoved(AssignmentState.HEALTHY, replace(one, state=AssignmentState.ELIGIBLE))
+    with pytest.raises(BrokenInvariantError, match="that ended moved"):
+        explorer.carry(node, "tick", Plan((moved,), None))
+    told = replace(node, documents=(replace(node.documents[0], candidate=explorer.new[0], share=50),))
+    ended = RolloutMoved(RUNNING, RolloutState.CANCELLED, "x", "enough")
+    with pytest.raises(BrokenInvariantError, match="still told to run it beside"):
+        explorer.carry(told, "abort", Plan((ended,), None))
+    with pytest.raises(BrokenInvariantError, match="ended beside what it did not begin"):
+        explorer.carry(node, "tick", Plan((GiveBack(one.device, is_rollback=True, is_beside=True),), None))
 
 
 def test_who_was_out_of_reach_and_turns_out_to_run_it_is_waited_for() -> None:

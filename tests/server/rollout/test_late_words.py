@@ -9,7 +9,10 @@ from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
 from edgefleet_server.rollout.draft import NOT_BACK
 from edgefleet_server.rollout.model import Assignment, Cell, Report, RolloutState, StageState
 from edgefleet_server.rollout.planner import plan_tick
-from tests.server.rollout.explorer import FLEETS, HOUR, START, Document, Explorer, Node
+from edgefleet_server.rollout.shape import NO_CANDIDATE, CandidateReport
+from tests.server.rollout.explored import HOUR, START, Document, Node
+from tests.server.rollout.explored_fleets import FLEETS
+from tests.server.rollout.explorer import Explorer
 
 RPI = ProfileName("rpi")
 S = AssignmentState
@@ -35,7 +38,7 @@ def standing(explorer: Explorer, one: Assignment, said: Report, document: Docume
 
 def after_tick(explorer: Explorer, node: Node) -> Node:
     """Return what one tick makes of it; every promise is checked on the way."""
-    return explorer._carry(node, "tick", plan_tick(explorer.snapshot(node), node.now))
+    return explorer.carry(node, "tick", plan_tick(explorer.snapshot(node), node.now))
 
 
 def test_who_had_switched_when_its_offer_was_withdrawn_is_waited_for() -> None:
@@ -89,3 +92,26 @@ def test_a_device_that_went_back_failed_although_something_else_is_deployed_ther
     node = after_tick(explorer, standing(explorer, healthy, said, document, RolloutState.RUNNING))
     assert node.assignments[0].state is S.REGRESSED
     assert node.cells[0].state is StageState.FAILED
+
+
+def test_who_runs_it_beside_what_serves_when_its_offer_was_withdrawn_is_waited_for() -> None:
+    """Found by the explorer as soon as it knew of modes: a split went on to answer after the rollout said that all was back."""
+    explorer = Explorer(next(fleet for fleet in FLEETS if fleet.name == "two-versions-then-the-winner-at-a-word"))
+    new, old = explorer.new[0], explorer.old[0]
+    waiting = Assignment(DeviceId("d0"), 0, RPI, S.ELIGIBLE, attempt=1, gen=1, previous=old, exposed_at=START)
+    said = Report(
+        reported_gen=1,
+        phase=Phase.COMMITTED,
+        active_sha256=old.sha256,
+        is_online=True,
+        candidate=CandidateReport(new.sha256, "running"),
+    )
+    node = after_tick(explorer, standing(explorer, waiting, said, Document(2, old), RolloutState.ROLLING_BACK))
+    assert (node.assignments[0].state, node.state) == (S.ACKED, RolloutState.ROLLING_BACK)
+    knows = replace(said, reported_gen=2, candidate=NO_CANDIDATE)
+    ended = after_tick(explorer, replace(node, reports=(knows,)))
+    assert (ended.assignments[0].state, ended.state) == (S.ROLLED_BACK, RolloutState.ROLLED_BACK)
+    for _ in range(3):
+        node = after_tick(explorer, replace(node, now=node.now + HOUR))
+    assert node.state is RolloutState.ROLLBACK_INCOMPLETE
+    assert node.assignments[0].reason.startswith(NOT_BACK)

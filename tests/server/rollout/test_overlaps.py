@@ -8,7 +8,7 @@ from edgefleet_server.rollout import store, superseding
 from edgefleet_server.rollout.errors import ActiveExistsError
 from edgefleet_server.rollout.model import Spec
 from edgefleet_server.rollout.tables import Rollout
-from tests.server.rollout.explorer import START
+from tests.server.rollout.explored import START
 from tests.server.rollout.fleet_sim import MODEL, World
 
 ALL = [{"name": "all", "size": {"percent": 100}, "soak": "1h"}]

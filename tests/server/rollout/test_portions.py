@@ -15,7 +15,7 @@ from edgefleet_server.rollout.model import AssignmentMade, AssignmentMoved, Offe
 from edgefleet_server.rollout.pace import MinuteNoted
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.portions import portions
-from tests.server.rollout.explorer import START
+from tests.server.rollout.explored import START
 from tests.server.rollout.fleet_sim import World, make_world
 from tests.server.rollout.test_batches import snapshot_of
 

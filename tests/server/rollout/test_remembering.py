@@ -7,7 +7,7 @@ import pytest
 from edgefleet_server.rollout import loading, store
 from edgefleet_server.rollout.remembering import MOST_KEPT, Heard, Memory
 from tests.server.fleet.house import TurnedClock
-from tests.server.rollout.explorer import START
+from tests.server.rollout.explored import START
 from tests.server.rollout.fleet_sim import World
 from tests.server.rollout.test_doubting import snapshot_of
 

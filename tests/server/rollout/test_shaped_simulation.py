@@ -10,18 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.draft import LOOK_AGAIN
 from edgefleet_server.rollout.errors import BadSpecError
-from edgefleet_server.rollout.model import RolloutMoved, RolloutState, StageState
+from edgefleet_server.rollout.model import Cell, CellMoved, Plan, RolloutMoved, RolloutState, StageState
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.spec import parse_spec
 from edgefleet_server.rollout.strategies import STRATEGIES
 from tests.server.rollout.scenarios import scenario_of
-from tests.server.rollout.shaped_simulation import People, ShapedWorld, world_with
+from tests.server.rollout.shaped_simulation import FAILS_UNOPENED, People, ShapedWorld, world_with
+from tests.server.rollout.simulated_checks import BrokenPromiseError
 from tests.server.rollout.simulated_devices import Kind, Scenario
-from tests.server.rollout.simulation import START
+from tests.server.rollout.simulated_state import START
 
 BASE: dict[str, Any] = {
     "release": "digits@1.2.0",
@@ -159,6 +160,51 @@ def test_a_release_that_goes_bad_while_somebody_thinks_is_stopped() -> None:
     ended = made.run()
     assert ended.state is RolloutState.ROLLED_BACK
     assert ended.took < timedelta(days=1)
+
+
+def test_a_stage_that_nobody_of_a_stratum_can_be_in_fails_unopened_with_the_others() -> None:
+    first = {"name": "a", "size": {"percent": 100}, "match": "site=a", "soak": "5m", "approval": {"timeout": "4h"}}
+    made = world(first, REST, fleet={"rpi": 9, "jet": 2})
+    for device in made.devices.values():
+        made.sites[device.id] = "b" if device.stratum == "jet" else "a"
+        device.kind = Kind.FAILS_INSTALL
+        barred = frozenset({0}) if device.stratum == "jet" else frozenset[int]()
+        made.members[device.id] = replace(made.members[device.id], barred=barred)
+    assert made.run().state is RolloutState.ROLLED_BACK
+    codes = {stratum: made.cells[0, stratum].code for stratum in made.bundles}
+    assert codes["jet"] == "no_canary"  # type: ignore[index]
+    assert not made.cells[0, made.by_rank("jet")[0].stratum].approved_by
+
+
+def opening(made: ShapedWorld, code: str, **changes: Any) -> Cell:
+    """Return the second stage of the one stratum as one that is just opened without anybody's word."""
+    stored = made.cells[1, ProfileName("rpi")]
+    return replace(stored, state=StageState.EXPOSING, cut=2**64, code=code, **changes)
+
+
+@pytest.mark.parametrize(
+    "code", ["", "opened", "awaiting_approval", "approved", "resumed", "empty", "inconclusive", "new"]
+)
+def test_no_other_code_lets_a_stage_leave_pending_without_its_approval(code: str) -> None:
+    made = world({"name": "canary", "size": {"count": 2}, "soak": "10m"}, APPROVED, people=People(("silence",)))
+    made.settle(timedelta(hours=3))
+    stored = made.cells[1, ProfileName("rpi")]
+    with pytest.raises(BrokenPromiseError, match=r"opened with the code|without its approval"):
+        made._check_order(stored, opening(made, code))
+    if code == "opened":
+        made._check_order(stored, opening(made, code, approved_by="ann"))
+
+
+@pytest.mark.parametrize("code", sorted(FAILS_UNOPENED))
+def test_what_is_opened_to_fail_has_failed_by_the_end_of_its_plan(code: str) -> None:
+    made = world({"name": "canary", "size": {"count": 2}, "soak": "10m"}, APPROVED, people=People(("silence",)))
+    made.settle(timedelta(hours=3))
+    opened = CellMoved(StageState.PENDING, opening(made, code))
+    with pytest.raises(BrokenPromiseError, match="was to fail unopened and is open"):
+        made.carry(Plan((opened,), None))
+    made._failing.clear()
+    failed = CellMoved(StageState.EXPOSING, replace(opened.cell, state=StageState.FAILED))
+    made.carry(Plan((failed,), None))
 
 
 # ---- ways back

@@ -99,6 +99,13 @@ def test_evidence_that_comes_late_reopens_it(bad: dict[str, float]) -> None:
     assert all("after it had finished" in reason for reason in told)
 
 
+@pytest.mark.parametrize("measured", [1, 10, 19])
+def test_few_devices_never_reopen_it_however_slow_they_are(measured: int) -> None:
+    """Each device is measured once and has one vote: that one was bad once is no reason to look at it again, nor to go back."""
+    assert moves(finished(ratio=100.0, measured=measured)) == []
+    assert moves(finished(ratio=100.0, measured=20)) == [RolloutState.REGRESSED, RolloutState.ROLLING_BACK]
+
+
 def test_with_on_fail_pause_a_person_decides() -> None:
     snapshot = finished(ratio=1.5)
     snapshot = replace(snapshot, spec=replace(snapshot.spec, on_fail=OnFail.PAUSE))

@@ -1,0 +1,44 @@
+"""What people ask of a simulated rollout, by the commands that the server ships with. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from edgefleet_server.rollout import approving, control, undoing
+from edgefleet_server.rollout.machines import IllegalTransitionError
+from edgefleet_server.rollout.model import Plan, RolloutState, Snapshot
+
+_WAITS = (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
+
+
+def plan_of(verb: str, snapshot: Snapshot, now: datetime) -> Plan:
+    """Return what a verb does. Raises IllegalTransitionError where the state does not allow it, KeyError for an unknown one."""
+    said = f"{verb} by a person"
+    match verb:
+        case "pause":
+            return control.plan_pause(snapshot, now, said)
+        case "resume":
+            return control.plan_resume(snapshot, now, said)
+        case "abort" | "abort_rollback":
+            return control.plan_abort(snapshot, now, said, rollback=verb == "abort_rollback")
+        case "promote":
+            return control.plan_promotion(snapshot, now, said, None)
+        case "undo":
+            return undoing.plan_reopening(snapshot, now, said)
+        case "approve" | "deny":
+            if snapshot.state not in _WAITS or not approving.waiting(snapshot.cells):
+                raise IllegalTransitionError("no stage waits for somebody's word")
+            if verb == "deny":
+                return control.plan_denial(snapshot, now, said, None)
+            return control.plan_approval(snapshot, now, "a person", said, None)
+        case _:
+            raise KeyError(verb)
+
+
+def answers_due(snapshot: Snapshot) -> Iterator[datetime]:
+    """Yield until when each answer that is waited for may come."""
+    for cell in approving.waiting(snapshot.cells):
+        wanted = snapshot.spec.stages[cell.stage].shape.approval
+        if cell.asked_at is not None and wanted is not None:
+            yield cell.asked_at + wanted.timeout

@@ -1,0 +1,74 @@
+"""The fleets that the explorer walks through, from one device on, with stages of every mode."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.server.rollout.explored import Fleet
+
+HOUR_TO_ANSWER: Final = {"role": "approver", "timeout": "1h"}
+FLEETS: Final = (
+    Fleet("one-device", ("rpi",), ({"name": "all", "size": {"percent": 100}, "soak": "1h"},)),
+    Fleet("two-in-one-stage", ("rpi", "rpi"), ({"name": "all", "size": {"percent": 100}, "soak": "1h"},)),
+    Fleet(
+        "three-in-two-stages",
+        ("rpi", "rpi", "rpi"),
+        (
+            {"name": "canary", "size": {"count": 2}, "soak": "1h"},
+            {"name": "rest", "size": {"percent": 100}, "soak": "1h"},
+        ),
+    ),
+    Fleet(
+        "approval-between-strata-of-a-label",
+        ("rpi/site=a", "rpi/site=b"),
+        (
+            {"name": "first", "size": {"count": 1}, "soak": "0s"},
+            {"name": "rest", "size": {"percent": 100}, "soak": "1h", "approval": HOUR_TO_ANSWER},
+        ),
+    ),
+    Fleet(
+        "two-strata-and-a-joiner",
+        ("rpi", "jet", "rpi"),
+        (
+            {"name": "first", "size": {"count": 1}, "soak": "0s"},
+            {"name": "rest", "size": {"percent": 100}, "soak": "1h"},
+        ),
+        on_fail="pause",
+        late=1,
+    ),
+    Fleet(
+        "a-shadow-then-all",
+        ("rpi",),
+        (
+            {"name": "shadow", "size": {"percent": 100}, "soak": "1h", "mode": "shadow"},
+            {"name": "rest", "size": {"percent": 100}, "soak": "1h"},
+        ),
+    ),
+    Fleet(
+        "two-versions-then-the-winner-at-a-word",
+        ("rpi",),
+        (
+            {"name": "ab", "size": {"percent": 100}, "soak": "1h", "mode": "split", "share_pct": 50},
+            {"name": "winner", "size": {"percent": 100}, "soak": "0s", "approval": HOUR_TO_ANSWER},
+        ),
+    ),
+    Fleet(
+        "blue-green",
+        ("rpi", "rpi"),
+        (
+            {"name": "green", "size": {"percent": 100}, "soak": "1h", "mode": "shadow"},
+            {"name": "switch", "size": {"percent": 100}, "soak": "0s", "approval": HOUR_TO_ANSWER},
+        ),
+        on_fail="pause",
+    ),
+    Fleet(
+        "every-mode-and-a-joiner",
+        ("rpi", "rpi", "rpi"),
+        (
+            {"name": "shadow", "size": {"count": 2}, "soak": "1h", "mode": "shadow"},
+            {"name": "split", "size": {"count": 2}, "soak": "0s", "mode": "split", "share_pct": 10},
+            {"name": "rest", "size": {"percent": 100}, "soak": "1h"},
+        ),
+        late=1,
+    ),
+)
