@@ -133,7 +133,13 @@ class Carrier:
                     store.add_decision(session, _decision(row, effect, now))
                 case MinuteNoted() | LeaseTaken() | LeaseEnded() | LineBooked():
                     outcome.pace.append(effect)
-        store.save_cells(session, row.id, list(outcome.cells.values()))
+        fresh = {(one.stage, one.stratum) for one in outcome.made}
+        store.save_cells(
+            session,
+            row.id,
+            [one for place, one in outcome.cells.items() if place in fresh],
+            [one for place, one in outcome.cells.items() if place not in fresh],
+        )
         gate_store.prepare(session, row.id, snapshot.spec, outcome.made, now)
         if any(isinstance(effect, RolloutMoved | CellMoved | AssignmentMade) for effect in effects):
             session.flush()  # the brake is read from the rows
