@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -342,6 +343,7 @@ def _assignment(row: Any) -> Assignment:
 
 _CONVERTED: Final = frozenset({"device", "stratum", "state", "previous"})
 _SAME: Final = tuple(f.name for f in fields(Assignment) if f.name not in _CONVERTED)
+_get_same: Final = attrgetter(*_SAME)
 
 
 def _bundle(plain: dict[str, Any]) -> Bundle:
@@ -349,9 +351,8 @@ def _bundle(plain: dict[str, Any]) -> Bundle:
 
 
 def _assignment_row(rollout_id: str, one: Assignment) -> dict[str, Any]:
-    plain = {name: getattr(one, name) for name in _SAME}
     return {
-        **plain,
+        **dict(zip(_SAME, _get_same(one), strict=True)),
         "rollout_id": rollout_id,
         "device_id": one.device,
         "stratum": one.stratum,
