@@ -276,7 +276,7 @@ def _move_rollout(row: Rollout, effect: RolloutMoved, actor: str, now: datetime)
 
 def _cell_event(row: Rollout, snapshot: Snapshot, effect: CellMoved, actor: str) -> NewEvent:
     cell = effect.cell
-    more = {
+    more: dict[str, Any] = {
         "stage": snapshot.spec.stages[cell.stage].name,
         "stage_idx": cell.stage,
         "stratum": cell.stratum,
@@ -289,7 +289,7 @@ def _cell_event(row: Rollout, snapshot: Snapshot, effect: CellMoved, actor: str)
 
 def _assignment_event(row: Rollout, snapshot: Snapshot, effect: AssignmentMoved, actor: str) -> NewEvent:
     one = effect.assignment
-    more = {
+    more: dict[str, Any] = {
         "stage": snapshot.spec.stages[one.stage].name,
         "stratum": one.stratum,
         "attempt": one.attempt,

@@ -16,9 +16,9 @@ from edgefleet_server.fleet.model import DeviceStatus, ModelReport, WantedRef
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout import gate_store, pace_store, quality_store, store
+from edgefleet_server.rollout.gating import Answers
 from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
 from edgefleet_server.rollout.model import (
-    Answers,
     Assignment,
     Bundle,
     Member,
