@@ -71,3 +71,13 @@ def test_among_names_many_values(db: Database) -> None:
         chosen = bulk.among(session, TABLE.c.name, {"n2", "n4", "x"})
         assert session.execute(select(TABLE.c.id).where(chosen).order_by(TABLE.c.id)).scalars().all() == [2, 4]
         assert session.execute(select(TABLE.c.id).where(bulk.among(session, TABLE.c.name, []))).all() == []
+
+
+@pytest.mark.parametrize(
+    "name", ["", "NULL", "a,b", "{c}", 'say "d"', "back\\slash", " blank ", "é漢\U0001f600", "line\nline", "$1 %s"]
+)
+def test_among_takes_any_text(db: Database, name: str) -> None:
+    with db.session() as session:
+        bulk.insert_rows(session, TABLE, [row(0, id=1, name=name), row(0, id=2, name="other")])
+        chosen = bulk.among(session, TABLE.c.name, [name, "x"])
+        assert session.execute(select(TABLE.c.id).where(chosen)).scalars().all() == [1]

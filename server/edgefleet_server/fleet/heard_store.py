@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Table, select
 from sqlmodel import Session, col
@@ -37,6 +37,24 @@ def marks(session: Session, device_ids: Sequence[DeviceId]) -> Iterator[tuple[De
         chosen = bulk.among(session, device.id, device_ids[start : start + CHUNK])
         for row in session.execute(statement.where(chosen)):
             yield DeviceId(row[0]), tuple(row[1:])
+
+
+def told(session: Session, device_ids: Sequence[DeviceId]) -> Iterator[Any]:
+    """Yield what `store.reported` does of these devices, with gen and models of their documents (None: there is none)."""
+    device, desired = _DEVICE.c, _DESIRED.c
+    statement = select(
+        device.id,
+        device.profile,
+        device.is_online,
+        device.last_seen,
+        device.revoked_at,
+        device.reported_gen,
+        device.reported,
+        desired.gen,
+        desired.models,
+    ).outerjoin(_DESIRED, desired.device_id == device.id)
+    for start in range(0, len(device_ids), CHUNK):
+        yield from session.execute(statement.where(bulk.among(session, device.id, device_ids[start : start + CHUNK])))
 
 
 def failed_since(session: Session, model: str, since: datetime) -> list[DeviceId]:

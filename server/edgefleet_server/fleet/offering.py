@@ -92,6 +92,17 @@ class OfferReader:
                 DeviceId(row.id): report_of(row, model, row.reported) for row in store.reported(session, device_ids)
             }
 
+    def told(self, device_ids: Sequence[DeviceId], model: str) -> dict[DeviceId, tuple[ModelReport, WantedRef | None]]:
+        """Return what `reports_of` and `wants` do of each of these devices, read together."""
+        with self._db.read() as session:
+            return {
+                DeviceId(row.id): (
+                    report_of(row, model, row.reported),
+                    None if row.gen is None else WantedRef(*_named(row.models.get(model), int(row.gen))),
+                )
+                for row in heard_store.told(session, device_ids)
+            }
+
 
 def slots_in(reported: Any, model: str) -> tuple[str, str]:
     """Return the digests of a model's active and other slot as a stored report (any JSON value) has them, "" for none."""

@@ -133,7 +133,13 @@ class Carrier:
                     store.add_decision(session, _decision(row, effect, now))
                 case MinuteNoted() | LeaseTaken() | LeaseEnded() | LineBooked():
                     outcome.pace.append(effect)
-        store.save_cells(session, row.id, list(outcome.cells.values()))
+        fresh = {(one.stage, one.stratum) for one in outcome.made}
+        store.save_cells(
+            session,
+            row.id,
+            [one for place, one in outcome.cells.items() if place in fresh],
+            [one for place, one in outcome.cells.items() if place not in fresh],
+        )
         gate_store.prepare(session, row.id, snapshot.spec, outcome.made, now)
         if any(isinstance(effect, RolloutMoved | CellMoved | AssignmentMade) for effect in effects):
             session.flush()  # the brake is read from the rows
@@ -163,7 +169,17 @@ class Carrier:
         for device in previous.keys() - outcome.documents.keys():
             outcome.assignments[device] = replace(outcome.assignments[device], previous=previous[device])
         ones = {device: outcome.assignments.get(device) or known[device] for device in outcome.documents}
-        changes = [_change(row, snapshot, ones[device], wish, now) for device, wish in outcome.documents.items()]
+        offers: dict[tuple[str, int, int], ModelChange] = {}
+        changes = []
+        for device, wish in outcome.documents.items():
+            one = ones[device]
+            if isinstance(wish, Offer):  # the same for all of a stratum and stage that are at the same attempt
+                place = one.stratum, one.stage, one.attempt
+                if place not in offers:
+                    offers[place] = _change(row, snapshot, one, wish, now)
+                changes.append(_offer_to(device, offers[place]))
+            else:
+                changes.append(_change(row, snapshot, one, wish, now))
         gens = {signed.device: signed.gen for signed in self._fleet.set_models(changes)} if changes else {}
         for device, wish in outcome.documents.items():
             one, gen = ones[device], gens.get(device)
@@ -223,6 +239,10 @@ def _change(row: Rollout, snapshot: Snapshot, one: Assignment, wish: Offer | Giv
     return ModelChange(one.device, model, ref, TelemetryWish(profile="live", until=until), beside=_beside(row, shape))
 
 
+def _offer_to(device: DeviceId, like: ModelChange) -> ModelChange:
+    return ModelChange(device, like.model, like.active, like.telemetry, beside=like.beside)
+
+
 def _beside(row: Rollout, shape: StageShape) -> Beside | None:
     """Return how a stage's devices run the release beside the active version, None where it becomes that."""
     match shape.mode:
@@ -256,7 +276,7 @@ def _move_rollout(row: Rollout, effect: RolloutMoved, actor: str, now: datetime)
 
 def _cell_event(row: Rollout, snapshot: Snapshot, effect: CellMoved, actor: str) -> NewEvent:
     cell = effect.cell
-    more = {
+    more: dict[str, Any] = {
         "stage": snapshot.spec.stages[cell.stage].name,
         "stage_idx": cell.stage,
         "stratum": cell.stratum,
@@ -269,22 +289,23 @@ def _cell_event(row: Rollout, snapshot: Snapshot, effect: CellMoved, actor: str)
 
 def _assignment_event(row: Rollout, snapshot: Snapshot, effect: AssignmentMoved, actor: str) -> NewEvent:
     one = effect.assignment
-    more = {
+    more: dict[str, Any] = {
         "stage": snapshot.spec.stages[one.stage].name,
         "stratum": one.stratum,
         "attempt": one.attempt,
         "error_class": one.error_class,
         "reason": one.reason,
     }
-    made = event_of(row, "assignment", effect.before.value, one.state.value, actor, **more)
-    return replace(made, device=one.device)
+    return event_of(row, "assignment", effect.before.value, one.state.value, actor, device=one.device, **more)
 
 
-def event_of(row: Rollout, kind: str, before: str, after: str, actor: str, **more: Any) -> NewEvent:
+def event_of(
+    row: Rollout, kind: str, before: str, after: str, actor: str, *, device: str = "", **more: Any
+) -> NewEvent:
     """Return the event of one transition; what is empty in `more` is left out."""
     told = {name: value for name, value in more.items() if value not in ("", None)}
     detail = {"from": before, "to": after, "actor": actor, "release": f"{row.model}@{row.version}", **told}
-    return NewEvent(kind, model=row.model, rollout=row.id, detail=detail)
+    return NewEvent(kind, device, row.model, row.id, detail)
 
 
 def kind_of(decision: Decision) -> VerdictKind:

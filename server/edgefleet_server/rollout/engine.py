@@ -1,13 +1,14 @@
 """The engine of rollouts: claims what is due and does one tick of each. Replicas may all run it.
 
 Source: fleet.md §5.5. A claim is a short transaction that raises the fence and takes a lease; the tick is a second one that
-begins by locking the row with that fence. Who has lost it (a lease that ran out, a person's command) writes nothing.
+begins by locking the row with that fence. Who has lost it (a lease that ran out, a person's command) writes nothing. Of those whose
+last tick had nothing to do the claim looks whether they have now (`glancing`), and takes only those.
 """
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlmodel import Session
 
@@ -17,6 +18,7 @@ from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout import pace_store, store
 from edgefleet_server.rollout.carrying import BRAKE_LIFE
+from edgefleet_server.rollout.glancing import Glancer, lateness
 from edgefleet_server.rollout.model import Assignment, Effect, Plan, Snapshot
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.portions import portions
@@ -46,6 +48,7 @@ class RolloutEngine:
         self._service = service
         self._clock = clock
         self._owner = owner
+        self._glancer = Glancer(service.loader, clock)
         self._lag_listeners: list[Callable[[float], None]] = []
         self._has_more = False
 
@@ -64,19 +67,33 @@ class RolloutEngine:
         One rollout that fails does not stop the others; it is tried again with the next tick.
         """
         self._has_more = False
-        self._keep_brake()
         with self._db.read() as session:
-            if not store.is_any_due(session, self._clock.now(), is_woken=is_woken):
-                return 0
+            is_due = store.is_any_due(session, self._clock.now(), is_woken=is_woken)
+            is_brake_right = self._is_brake_right(session)
+        if not is_brake_right:
+            with self._db.session() as session:
+                self._service.carrier.set_brake(session, self._clock.now())
+        if not is_due:
+            return 0
         done: set[str] = set()
         while True:
-            with self._db.session() as session:
-                claimed = store.claim(session, self._owner, self._clock.now(), is_woken=is_woken, but=done)
+            found, claimed = self._claim(done, is_woken=is_woken)
             for rollout_id, fence in claimed:
                 self._attempt(rollout_id, fence)
-            done |= {rollout_id for rollout_id, _ in claimed}
-            if len(claimed) < store.CLAIM_BATCH:
+            done |= found
+            if len(found) < store.CLAIM_BATCH:
                 return len(done)
+
+    def _claim(self, done: set[str], *, is_woken: bool) -> tuple[set[str], list[tuple[str, int]]]:
+        """Take up to CLAIM_BATCH rollouts whose turn it is; return their ids, and (id, fence) of those that need more than a glance."""
+        with self._db.session() as session:
+            now = self._clock.now()
+            rows = store.lock_due(session, self._owner, now, is_woken=is_woken, but=done)
+            calm = {one.rollout: one for one in self._glancer.glance(session, rows)}
+            claimed = store.lease([row for row in rows if row.id not in calm], self._owner, now)
+        for one in calm.values():
+            self._tell_lag(one.late)
+        return {row.id for row in rows}, claimed
 
     def _attempt(self, rollout_id: str, fence: int) -> None:
         try:
@@ -94,10 +111,8 @@ class RolloutEngine:
             pace_store.lock_line_for(session, row.spec)
             snapshot = service.loader.snapshot(session, row)
             now = self._clock.now()
-            if row.next_eval_at is not None and row.next_eval_at < now:
-                snapshot = replace(snapshot, missed=now - row.next_eval_at)
-                for listener in self._lag_listeners:
-                    listener(snapshot.missed.total_seconds())
+            snapshot = replace(snapshot, missed=lateness(row, now))
+            self._tell_lag(snapshot.missed)
             snapshot = service.measurer.take(session, snapshot, row.model, now)
             made = plan_tick(snapshot, now)
             tick = _Tick(snapshot, made, now, portions(made), {one.device: one for one in snapshot.assignments})
@@ -114,8 +129,13 @@ class RolloutEngine:
                     return
                 self._carry(session, row, tick)
         service.loader.memory.wrote(rollout_id, fence, [tick.known[device] for device in sorted(tick.known)])
+        self._glancer.after_look(rollout_id, fence, snapshot, made, now)
         if made.effects:
             _log.info("rollout ticked", extra={"rollout_id": rollout_id, "effects": len(made.effects)})
+
+    def _tell_lag(self, late: timedelta) -> None:
+        for listener in self._lag_listeners if late else ():
+            listener(late.total_seconds())
 
     def _hold(self, session: Session, rollout_id: str, fence: int) -> Rollout | None:
         row = store.hold_fence(session, rollout_id, fence)
@@ -131,11 +151,7 @@ class RolloutEngine:
         row.next_eval_at = now if tick.todo else tick.plan.next_at
         row.lease_until = self._clock.now() + store.LEASE if tick.todo else None
 
-    def _keep_brake(self) -> None:
-        """Let go of rollouts that ended long ago, and mend a brake that two processes wrote at the same time."""
-        now = self._clock.now()
-        with self._db.read() as session:
-            wanted = store.braked(session, now - BRAKE_LIFE), store.failed_digests(session)
-        if wanted != (self._fleet.hold_rollouts(), self._fleet.hold_digests()):
-            with self._db.session() as session:
-                self._service.carrier.set_brake(session, now)
+    def _is_brake_right(self, session: Session) -> bool:
+        """Whether the brake names what it should: not rollouts that ended long ago, nor less than two processes wrote at the same time."""
+        wanted = store.braked(session, self._clock.now() - BRAKE_LIFE), store.failed_digests(session)
+        return wanted == (self._fleet.hold_rollouts(), self._fleet.hold_digests())

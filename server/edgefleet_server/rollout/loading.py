@@ -4,6 +4,7 @@ Its own module because the engine and a person's commands load alike.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from sqlmodel import Session
@@ -15,8 +16,17 @@ from edgefleet_server.fleet.model import DeviceStatus, ModelReport, WantedRef
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout import gate_store, pace_store, quality_store, store
+from edgefleet_server.rollout.gating import Answers
 from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
-from edgefleet_server.rollout.model import Bundle, Member, Report, RolloutState, Snapshot, Spec
+from edgefleet_server.rollout.model import (
+    Assignment,
+    Bundle,
+    Member,
+    Report,
+    RolloutState,
+    Snapshot,
+    Spec,
+)
 from edgefleet_server.rollout.pace import NO_PACE_FACTS
 from edgefleet_server.rollout.populating import by_stratum, members_of
 from edgefleet_server.rollout.remembering import Heard, Memory
@@ -27,6 +37,8 @@ from edgefleet_server.rollout.tables import Rollout
 
 LARGE: Final = 2_000
 """Devices from which on it pays to read only what is new."""
+SMALL: Final = 200
+"""Devices up to which a rollout is read with others, while all of them are locked."""
 _NOBODY: Final[tuple[Member, ...]] = ()
 _WALKS: Final = (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
 
@@ -45,7 +57,7 @@ class Loader:
         spec = stored_spec(row.spec)
         kept = self.memory.assignments(row.id, row.fence)
         assignments = store.assignments(session, row.id) if kept is None else kept
-        devices = [one.device for one in assignments if one.gen or asks_all(spec)]
+        devices = _asked(spec, assignments)
         model = ModelName(row.model)
         bundles = self.bundles(ReleaseRef(model, row.version))  # type: ignore[arg-type]
         members = self._members_now(session, spec, row.id, bundles) if state in _WALKS else _NOBODY
@@ -60,12 +72,45 @@ class Loader:
             cells=tuple(store.cells(session, row.id)),
             assignments=tuple(assignments),
             reports=self._reports_now(row.id, devices, model),
-            answers=gate_store.answers(session, row.id) if any(stage.gates for stage in spec.stages) else {},
+            answers=_answers(session, row.id, spec),
             code=row.code,
             reason=row.reason,
             behind=queued_behind(session, self, row, spec) if state is RolloutState.VALIDATING else (),
             way_back=by_stratum(self.way_back(spec), members, assignments),
             measured=() if spec.quality is None else quality_store.measured(session, row.id),
+        )
+
+    def again(self, session: Session, kept: Sequence[Snapshot]) -> list[Snapshot]:
+        """Return rollouts as they are now that nobody wrote since: what is not written under their fence is read anew, of all at once.
+
+        The caller has locked their rows. Only for those that `can_be_read_again`.
+        """
+        refs = [ReleaseRef.parse(one.spec.release) for one in kept]
+        bundles = {ref: self.bundles(ref) for ref in dict.fromkeys(refs)}
+        devices: dict[ModelName, list[DeviceId]] = {ref.model: [] for ref in refs}
+        for ref, one in zip(refs, kept, strict=True):
+            devices[ref.model] += _asked(one.spec, one.assignments)
+        reports = {model: self.reports(some, model) for model, some in devices.items()}
+        return [
+            self._again(session, one, bundles[ref], reports[ref.model]) for ref, one in zip(refs, kept, strict=True)
+        ]
+
+    def _again(
+        self,
+        session: Session,
+        kept: Snapshot,
+        bundles: Mapping[ProfileName, Bundle],
+        reports: Mapping[DeviceId, Report],
+    ) -> Snapshot:
+        spec, asked = kept.spec, _asked(kept.spec, kept.assignments)
+        members = self._members_now(session, spec, kept.id, bundles) if kept.state in _WALKS else _NOBODY
+        return replace(
+            kept,
+            bundles=by_stratum(bundles, members, kept.assignments),
+            members=members,
+            reports={device: reports[device] for device in asked if device in reports},
+            answers=_answers(session, kept.id, spec),
+            way_back=by_stratum(self.way_back(spec), members, kept.assignments),
         )
 
     def standing(self, session: Session, row: Rollout, *, is_whole: bool) -> Snapshot:
@@ -140,9 +185,8 @@ class Loader:
 
     def reports(self, devices: Sequence[DeviceId], model: ModelName) -> dict[DeviceId, Report]:
         """Return what devices say of a model."""
-        wants = self._fleet.wants(devices, model)
-        said = self._fleet.reports_of(devices, model)
-        return {device: _report(one, wants.get(device)) for device, one in said.items()}
+        told = self._fleet.offers.told(devices, model)
+        return {device: _report(said, want) for device, (said, want) in told.items()}
 
     def running(
         self, devices: Sequence[DeviceId], model: ModelName, bad: Mapping[DeviceId, str]
@@ -155,7 +199,7 @@ class Loader:
         slots = self._fleet.offers.slots_of(devices, model)
         wants = self._fleet.wants(devices, model)
         digests = {digest for both in slots.values() for digest in both if digest}
-        known = self._registry.bundles_by_digest(sorted(digests))
+        known = self._registry.bundles_by_digest(sorted(digests)) if digests else {}
         found: dict[DeviceId, Bundle] = {}
         for device in devices:
             want = wants.get(device)
@@ -167,6 +211,32 @@ class Loader:
             if better or bundles:
                 found[device] = (better or bundles)[0]
         return found
+
+
+def can_be_read_again(snapshot: Snapshot) -> bool:
+    """Whether few statements say again what is not written under the fence of a rollout: it is small, and shares nothing with others.
+
+    Not while it waits for others, is measured, or counts downloads; nor where its devices are those of a list.
+    """
+    spec = snapshot.spec
+    return (
+        snapshot.state is not RolloutState.VALIDATING
+        and spec.quality is None
+        and not spec.pacing.recalls
+        and spec.shape.membership is not Membership.SNAPSHOT
+        and len(snapshot.assignments) <= SMALL
+        and len(snapshot.members) <= SMALL
+    )
+
+
+def _asked(spec: Spec, assignments: Sequence[Assignment]) -> list[DeviceId]:
+    """Return the devices whose words a tick hears."""
+    is_everybody = asks_all(spec)
+    return [one.device for one in assignments if is_everybody or one.gen]
+
+
+def _answers(session: Session, rollout_id: str, spec: Spec) -> Answers:
+    return gate_store.answers(session, rollout_id) if any(stage.gates for stage in spec.stages) else {}
 
 
 def asks_all(spec: Spec) -> bool:

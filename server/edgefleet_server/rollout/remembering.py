@@ -5,6 +5,7 @@ Nothing rests on it: whatever is not surely what the database holds is read anew
   and holds n + 1 now knows that nobody wrote in between.
 - Reports have marks (`OfferReader.marks`); only those whose mark differs are read.
 - Members are matched anew when nine times the time has passed that matching took, so that matching takes a tenth of the time at most.
+- The snapshot of a look that found nothing to do stays right in all that is written under the fence, while the fence is the same.
 
 Thread-safe: what is kept is never changed, only replaced. At most MOST_KEPT assignments and as many reports are kept.
 """
@@ -16,7 +17,7 @@ from typing import Final, Generic, TypeVar
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_server.rollout.model import Assignment, Member, Report
+from edgefleet_server.rollout.model import Assignment, Member, Report, Snapshot
 
 MOST_KEPT: Final = 250_000
 PATIENCE: Final = 9
@@ -48,6 +49,14 @@ class Matched:
     members: tuple[Member, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Rested:
+    """A rollout as a look found it that had nothing to do, and the fence of that look."""
+
+    fence: int
+    snapshot: Snapshot
+
+
 class _Shelf(Generic[_Value]):
     """Values by rollout, the least used given up first when their sizes together are too much."""
 
@@ -76,6 +85,7 @@ class Memory:
         self._written: _Shelf[Written] = _Shelf()
         self._heard: _Shelf[Heard] = _Shelf()
         self._matched: _Shelf[Matched] = _Shelf()
+        self._rested: _Shelf[Rested] = _Shelf()
 
     def assignments(self, rollout_id: str, fence: int) -> tuple[Assignment, ...] | None:
         """Return a rollout's assignments when they are surely those of the database. fence: the one that is held."""
@@ -110,3 +120,16 @@ class Memory:
         """Keep who matched, for a multiple of the time since `began_s`."""
         now_s = self.now_s()
         self._matched.put(rollout_id, len(members), Matched(now_s + PATIENCE * (now_s - began_s), members))
+
+    def rest(self, rollout_id: str, fence: int, snapshot: Snapshot) -> None:
+        """Keep a rollout that had nothing to do under a fence, once that is committed."""
+        self._rested.put(rollout_id, 1 + len(snapshot.assignments) + len(snapshot.members), Rested(fence, snapshot))
+
+    def rested(self, rollout_id: str, fence: int) -> Snapshot | None:
+        """Return what was kept under this very fence. fence: of the row, which is locked."""
+        found = self._rested.get(rollout_id)
+        return None if found is None or found.fence != fence else found.snapshot
+
+    def rouse(self, rollout_id: str) -> None:
+        """Forget what was kept: it has something to do, or could not be looked at."""
+        self._rested.drop(rollout_id)

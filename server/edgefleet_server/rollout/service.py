@@ -134,6 +134,7 @@ class RolloutService:
             if spec.shape.membership is Membership.SNAPSHOT:
                 members = self.loader.members(session, spec, None)
                 store.freeze_members(session, row.id, [one.device for one in members])
+        self.loader.memory.wrote(row.id, row.fence, ())
         self.wake()
         return RolloutId(row.id)
 

@@ -4,10 +4,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Table, func, insert, or_, select, tuple_
+from sqlalchemy import Table, func, insert, not_, or_, select, tuple_
 from sqlmodel import Session, col
 
 from edgefleet_protocol.digest import Sha256
@@ -26,6 +27,7 @@ CLAIM_BATCH: Final = 8
 MOST_NAMED: Final = 500
 """Devices that one statement names; of more, all that a rollout has are read."""
 _ASSIGNMENT: Final[Table] = RolloutAssignment.__table__  # type: ignore[attr-defined]
+_CELL: Final[Table] = RolloutCell.__table__  # type: ignore[attr-defined]
 
 
 def rollout(session: Session, rollout_id: str, *, lock: bool = False) -> Rollout:
@@ -181,7 +183,14 @@ def _has_failed(rollout_id: str) -> tuple[Any, ...]:
 def claim(
     session: Session, owner: str, now: datetime, *, is_woken: bool, but: Collection[str] = ()
 ) -> list[tuple[str, int]]:
-    """Take up to CLAIM_BATCH rollouts that are due and free; return (id, fence). The caller commits at once.
+    """Take up to CLAIM_BATCH rollouts that are due and free; return (id, fence). The caller commits at once."""
+    return lease(lock_due(session, owner, now, is_woken=is_woken, but=but), owner, now)
+
+
+def lock_due(
+    session: Session, owner: str, now: datetime, *, is_woken: bool, but: Collection[str] = ()
+) -> Sequence[Rollout]:
+    """Lock up to CLAIM_BATCH rollouts that are due and free until the transaction ends, and return them.
 
     is_woken: devices have reported, so every open rollout is due. but: those that had their turn.
     """
@@ -190,16 +199,20 @@ def claim(
     )
     statement = (
         select(Rollout)
-        .where(col(Rollout.next_eval_at).is_not(None), col(Rollout.id).not_in(but), _is_due(now, is_woken), is_free)
+        .where(col(Rollout.next_eval_at).is_not(None), _is_due(now, is_woken), is_free)
+        .where(not_(bulk.among(session, col(Rollout.id), sorted(but))))
         .order_by(col(Rollout.next_eval_at))
         .limit(CLAIM_BATCH)
         .with_for_update(skip_locked=True)
     )
-    taken = []
-    for row in session.execute(statement).scalars():
+    return session.execute(statement).scalars().all()
+
+
+def lease(rows: Sequence[Rollout], owner: str, now: datetime) -> list[tuple[str, int]]:
+    """Take these rollouts, which are locked; return (id, fence)."""
+    for row in rows:
         row.lease_owner, row.lease_until, row.fence = owner, now + LEASE, row.fence + 1
-        taken.append((row.id, row.fence))
-    return taken
+    return [(row.id, row.fence) for row in rows]
 
 
 def is_any_due(session: Session, now: datetime, *, is_woken: bool) -> bool:
@@ -224,12 +237,9 @@ def hold_fence(session: Session, rollout_id: str, fence: int) -> Rollout | None:
 
 def cells(session: Session, rollout_id: str) -> list[Cell]:
     """Return a rollout's cells in order of stage and stratum."""
-    statement = (
-        select(RolloutCell)
-        .where(col(RolloutCell.rollout_id) == rollout_id)
-        .order_by(col(RolloutCell.stage), col(RolloutCell.stratum))
-    )
-    return [_cell(row) for row in session.execute(statement).scalars()]
+    table = _CELL
+    statement = select(table).where(table.c.rollout_id == rollout_id).order_by(table.c.stage, table.c.stratum)
+    return [_cell(row) for row in session.execute(statement)]
 
 
 def assignments(session: Session, rollout_id: str) -> list[Assignment]:
@@ -254,11 +264,10 @@ def assigned_among(
     return found
 
 
-def save_cells(session: Session, rollout_id: str, changed: Sequence[Cell]) -> None:
-    """Write cells, new or known."""
-    for cell in changed:
-        plain = {name: value for name, value in asdict(cell).items() if name != "cut"}
-        session.merge(RolloutCell(rollout_id=rollout_id, cut=str(cell.cut), **_stored(plain)))
+def save_cells(session: Session, rollout_id: str, new: Sequence[Cell], changed: Sequence[Cell]) -> None:
+    """Write cells: insert the new ones, update the others, each in one batch."""
+    bulk.insert_rows(session, _CELL, [_cell_row(rollout_id, one) for one in new])
+    bulk.update_rows(session, _CELL, [_cell_row(rollout_id, one) for one in changed])
 
 
 def save_assignments(
@@ -300,7 +309,13 @@ def count_decisions(session: Session, rollout_id: str) -> int:
     return int(session.execute(statement).scalar_one())
 
 
-def _cell(row: RolloutCell) -> Cell:
+def _cell_row(rollout_id: str, cell: Cell) -> dict[str, Any]:
+    """Return a cell as its columns take it: enums as their text, the cut as decimal text."""
+    plain = {name: getattr(value, "value", value) for name, value in asdict(cell).items()}
+    return {**plain, "rollout_id": rollout_id, "cut": str(cell.cut)}
+
+
+def _cell(row: Any) -> Cell:
     return Cell(
         stage=row.stage,
         stratum=ProfileName(row.stratum),
@@ -334,6 +349,7 @@ def _assignment(row: Any) -> Assignment:
 
 _CONVERTED: Final = frozenset({"device", "stratum", "state", "previous"})
 _SAME: Final = tuple(f.name for f in fields(Assignment) if f.name not in _CONVERTED)
+_get_same: Final = attrgetter(*_SAME)
 
 
 def _bundle(plain: dict[str, Any]) -> Bundle:
@@ -341,17 +357,11 @@ def _bundle(plain: dict[str, Any]) -> Bundle:
 
 
 def _assignment_row(rollout_id: str, one: Assignment) -> dict[str, Any]:
-    plain = {name: getattr(one, name) for name in _SAME}
     return {
-        **plain,
+        **dict(zip(_SAME, _get_same(one), strict=True)),
         "rollout_id": rollout_id,
         "device_id": one.device,
         "stratum": one.stratum,
         "state": one.state.value,
         "previous": None if one.previous is None else msgspec.to_builtins(one.previous),
     }
-
-
-def _stored(plain: dict[str, Any]) -> dict[str, Any]:
-    """Return values as columns take them: enums as their text."""
-    return {name: getattr(value, "value", value) for name, value in plain.items()}

@@ -1,0 +1,73 @@
+"""A glance at small rollouts that had nothing to do when this process last looked: most of them have nothing to do again.
+
+It is made in the transaction that would claim them, while their rows are locked, and reads for all of them at once what devices say.
+Who has nothing to do is only told when to be looked at next: it is neither leased nor is its fence raised, since nothing of it is
+written. Who has something to do, or cannot be looked at, is claimed like all others, and looked at anew in a transaction of its own.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from sqlmodel import Session
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_server.rollout.loading import Loader, can_be_read_again
+from edgefleet_server.rollout.model import Plan, Snapshot
+from edgefleet_server.rollout.planner import plan_tick
+from edgefleet_server.rollout.tables import Rollout
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """A rollout that has nothing to do now. late: for how long it was due."""
+
+    rollout: str
+    late: timedelta
+
+
+class Glancer:
+    """Glances at rollouts for one process."""
+
+    def __init__(self, loader: Loader, clock: Clock) -> None:
+        self._loader = loader
+        self._clock = clock
+
+    def glance(self, session: Session, rows: Sequence[Rollout]) -> list[Glance]:
+        """Return which of these rollouts have nothing to do, their next look set. The caller has locked their rows, and commits."""
+        memory = self._loader.memory
+        rested = [(row, kept) for row in rows if (kept := memory.rested(row.id, row.fence)) is not None]
+        try:
+            fresh = self._loader.again(session, [kept for _, kept in rested]) if rested else []
+            found = [self._look(row, snapshot) for (row, _), snapshot in zip(rested, fresh, strict=True)]
+        except Exception:  # a bug in one must not stop the others for good: the next look at each is one of its own
+            for row, _ in rested:
+                memory.rouse(row.id)
+            raise
+        return [one for one in found if one is not None]
+
+    def after_look(self, rollout_id: str, fence: int, snapshot: Snapshot, plan: Plan, now: datetime) -> None:
+        """Note, after the commit of a whole look, whether a glance may be enough next time."""
+        if plan.effects or plan.next_at == now or not can_be_read_again(snapshot):
+            self._loader.memory.rouse(rollout_id)
+        else:
+            self._loader.memory.rest(rollout_id, fence, replace(snapshot, missed=timedelta()))
+
+    def _look(self, row: Rollout, snapshot: Snapshot) -> Glance | None:
+        now = self._clock.now()
+        late = lateness(row, now)
+        plan = plan_tick(replace(snapshot, missed=late), now)
+        if plan.effects or plan.next_at == now or not can_be_read_again(snapshot):
+            self._loader.memory.rouse(row.id)
+            return None
+        row.next_eval_at, row.lease_until = plan.next_at, None
+        return Glance(row.id, late)
+
+
+def lateness(row: Rollout, now: datetime) -> timedelta:
+    """Return for how long a rollout has been due, nothing when it is not due yet."""
+    due_at = row.next_eval_at
+    return now - due_at if due_at is not None and due_at < now else timedelta()
