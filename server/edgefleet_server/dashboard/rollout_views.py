@@ -10,12 +10,13 @@ from edgefleet_server.dashboard.rollout_draft import OWN, command_of, strategy_o
 from edgefleet_server.dashboard.views import ACTIVE, Bar, EventLine, StageLine, bar_of, event_line
 from edgefleet_server.fleet.views import FleetReader
 from edgefleet_server.paging import encode_cursor
+from edgefleet_server.rollout.device_views import DeviceQuery, RolloutDevice
 from edgefleet_server.rollout.failing import FailedDevice
 from edgefleet_server.rollout.quality_view import MetricView
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.shape_views import ApprovalView
 from edgefleet_server.rollout.spec import API_VERSION, KIND, dump_spec, parse_spec
-from edgefleet_server.rollout.views import DecisionView, RolloutDevice, RolloutView, StageView, StratumView
+from edgefleet_server.rollout.views import DecisionView, RolloutView, StageView, StratumView
 from edgefleet_server.rollout.waits import WaitView
 
 PAGE_ROLLOUTS: Final = 20
@@ -190,19 +191,21 @@ class RolloutPages:
 
     def page(self, states: Sequence[str], model: str, after: str | None) -> RolloutList:
         """Return rollouts in these states (none: in any), of a model ("": of all), after the one with this id."""
-        found, total = self._reader.page(states=states, model=model or None, before=after, limit=PAGE_ROLLOUTS + 1)
-        shown = [self._line(one) for one in found[:PAGE_ROLLOUTS]]
+        most = PAGE_ROLLOUTS + 1
+        found, total = self._reader.page(states=states, model=model or None, before=after, limit=most, is_whole=True)
+        shown = [_line(one) for one in found[:PAGE_ROLLOUTS]]
         more = len(found) > PAGE_ROLLOUTS
         return RolloutList(shown, total, encode_cursor(shown[-1].rollout.id) if more else None)
 
     def waiting(self) -> list[WaitingRollout]:
         """Return the rollouts that wait for a person, newest first, at most PAGE_ROLLOUTS."""
-        found, _total = self._reader.page(states=PERSON_STATES, limit=PAGE_ROLLOUTS)
-        return [_waiting(self._reader.rollout(one.id)) for one in found]
+        found, _total = self._reader.page(states=PERSON_STATES, limit=PAGE_ROLLOUTS, is_whole=True)
+        return [_waiting(one) for one in found]
 
     def show(self, rollout_id: str, chosen: DeviceFilter, before: int | None) -> RolloutPage:
         """Return one rollout. before: only decisions before that one. Raises RolloutUnknownError."""
-        rollout = self._reader.rollout(rollout_id)
+        devices = DeviceQuery(chosen.state or None, chosen.stage or None, chosen.after or None, PAGE_DEVICES + 1)
+        rollout, found, total = self._reader.rollout_with(rollout_id, devices)
         decisions = self._reader.decisions(rollout_id, before=before, limit=PAGE_DECISIONS + 1)
         shown = decisions[:PAGE_DECISIONS]
         failures, is_cut = self._failures(rollout)
@@ -218,7 +221,7 @@ class RolloutPages:
             pooled=_meter(rollout.pooled.e_abort, rollout.pooled.abort_at),
             failures=failures,
             is_cut=is_cut,
-            devices=self._devices(rollout_id, chosen),
+            devices=_device_part(chosen, found, total),
             decisions=shown,
             older_decisions=shown[-1].id if len(decisions) > PAGE_DECISIONS else None,
             disagreeing=sum(not one.agrees for one in shown),
@@ -231,30 +234,11 @@ class RolloutPages:
         """Return what somebody may say of a rollout now. Raises RolloutUnknownError."""
         return _steering(self._reader.rollout(rollout_id))
 
-    def _line(self, rollout: RolloutView) -> RolloutLine:
-        """Return a row; of an open rollout it is read whole, since only then it is known what it waits for."""
-        is_active = rollout.state in ACTIVE
-        waits = self._reader.rollout(rollout.id).waits if is_active else ()
-        stages = [StageLine(one.name, one.state, bar_of(one)) for one in rollout.stages]
-        return RolloutLine(rollout, is_active, stages, waits)
-
     def _failures(self, rollout: RolloutView) -> tuple[list[FailureGroup], bool]:
         if not rollout.counts.failed:
             return [], False
         found, total = self._rollouts.failures.failed(rollout.id, limit=MAX_BAD_DEVICES)
         return failure_groups(found), total > len(found)
-
-    def _devices(self, rollout_id: str, chosen: DeviceFilter) -> DevicePart:
-        found, total = self._reader.device_page(
-            rollout_id,
-            state=chosen.state or None,
-            stage=chosen.stage or None,
-            after=chosen.after or None,
-            limit=PAGE_DEVICES + 1,
-        )
-        shown = found[:PAGE_DEVICES]
-        more = len(found) > PAGE_DEVICES
-        return DevicePart(chosen, shown, total, encode_cursor(shown[-1].device) if more else None)
 
     def _events(self, rollout_id: str) -> list[EventLine]:
         found, _total = self._fleet.events(rollout=rollout_id, limit=TIMELINE_EVENTS)
@@ -262,6 +246,17 @@ class RolloutPages:
 
 
 # ---- pure
+
+
+def _line(rollout: RolloutView) -> RolloutLine:
+    is_active = rollout.state in ACTIVE
+    stages = [StageLine(one.name, one.state, bar_of(one)) for one in rollout.stages]
+    return RolloutLine(rollout, is_active, stages, rollout.waits if is_active else ())
+
+
+def _device_part(chosen: DeviceFilter, found: Sequence[RolloutDevice], total: int) -> DevicePart:
+    shown = found[:PAGE_DEVICES]
+    return DevicePart(chosen, shown, total, encode_cursor(shown[-1].device) if len(found) > PAGE_DEVICES else None)
 
 
 def failure_groups(devices: Iterable[FailedDevice]) -> list[FailureGroup]:

@@ -10,11 +10,12 @@ from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.paging import ListOf, Paging, cut_page
 from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import DryRun, acting, put_location
+from edgefleet_server.rollout.device_views import DeviceQuery, RolloutDevice
 from edgefleet_server.rollout.planning import PlanView
 from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, SpecIn, UndoIn
 from edgefleet_server.rollout.strategy_views import StrategyView, strategies, strategy
 from edgefleet_server.rollout.undoing import UndoView
-from edgefleet_server.rollout.views import DecisionView, RolloutDevice, RolloutView
+from edgefleet_server.rollout.views import DecisionView, RolloutView
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
@@ -79,7 +80,7 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
         rollout_id: str, page: Paging, _caller: Viewer, state: str | None = None, stage: str | None = None
     ) -> ListOf[RolloutDevice]:
         """List devices of a rollout: where each stands and why. `stage` is a name or a number from 0."""
-        found, total = reader.device_page(rollout_id, state=state, stage=stage, after=page.after, limit=page.limit + 1)
+        found, total = reader.device_page(rollout_id, DeviceQuery(state, stage, page.after, page.limit + 1))
         cut = cut_page(found, page, total, lambda one: one.device)
         return ListOf(items=cut.items, next_cursor=cut.next_cursor, total=cut.total)
 

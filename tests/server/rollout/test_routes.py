@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.access.model import Role
 from edgefleet_server.rollout import store
+from edgefleet_server.rollout.device_views import DeviceQuery
 from tests.server.fleet.apps import Operators
 from tests.server.rollout.fleet_sim import World, spec_of, stages
 
@@ -91,11 +92,11 @@ def test_more_devices_than_ten_thousand_are_all_listed(world: World) -> None:
     client = client_of(world)
     last = client.get(f"{HOST}/rollouts/{rollout}/devices", params={"limit": 1}).json()
     assert last["total"] == 10_052
-    after, total = world.service.reader.device_page(rollout, after="x-10047", limit=10)
+    after, total = world.service.reader.device_page(rollout, DeviceQuery(after="x-10047", limit=10))
     assert total == 10_052
     assert [found.device for found in after] == ["x-10048", "x-10049"]
     with world.house.db.session() as session:
-        session.execute(store._ASSIGNMENT.delete().where(store._ASSIGNMENT.c.device_id.like("x-%")))
+        session.execute(store.ASSIGNMENT.delete().where(store.ASSIGNMENT.c.device_id.like("x-%")))
 
 
 def test_a_gate_next_to_1_does_not_break_the_list_of_rollouts(world: World) -> None:
