@@ -111,9 +111,16 @@ def test_a_look_at_a_large_rollout_reads_few_devices(made: World, monkeypatch: p
     read: list[str] = []
     statements: list[str] = []
     plain = store.assignment_of
-    monkeypatch.setattr(store, "assignment_of", lambda row: read.append(row.device_id) or plain(row))
-    listener = lambda _c, _k, statement, *_: statements.append(statement)  # noqa: E731
-    event.listen(made.house.db.engine, "before_cursor_execute", listener)
+
+    def noted(row: Any) -> Assignment:
+        read.append(row.device_id)
+        return plain(row)
+
+    def told(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        statements.append(statement)
+
+    monkeypatch.setattr(store, "assignment_of", noted)
+    event.listen(made.house.db.engine, "before_cursor_execute", told)
     made.service.reader.rollout_with(rollout, DeviceQuery(limit=50))
     assert (len(read) <= 400, len(statements) <= 12) == (True, True), (len(read), statements)
     read.clear()
