@@ -10,12 +10,13 @@ from edgefleet_server.dashboard.rollout_draft import OWN, command_of, strategy_o
 from edgefleet_server.dashboard.views import ACTIVE, Bar, EventLine, StageLine, bar_of, event_line
 from edgefleet_server.fleet.views import FleetReader
 from edgefleet_server.paging import PageRequest, cut_page
+from edgefleet_server.rollout.device_views import RolloutDevice
 from edgefleet_server.rollout.failing import FailedDevice
 from edgefleet_server.rollout.quality_view import MetricView
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.shape_views import ApprovalView
 from edgefleet_server.rollout.spec import API_VERSION, KIND, dump_spec, parse_spec
-from edgefleet_server.rollout.views import DecisionView, RolloutDevice, RolloutView, StageView, StratumView
+from edgefleet_server.rollout.views import DecisionView, RolloutView, StageView, StratumView
 from edgefleet_server.rollout.waits import WaitView
 
 PAGE_ROLLOUTS: Final = 20
@@ -191,18 +192,22 @@ class RolloutPages:
     def page(self, states: Sequence[str], model: str, after: str | None) -> RolloutList:
         """Return rollouts in these states (none: in any), of a model ("": of all), after the one with this id."""
         asked = PageRequest(PAGE_ROLLOUTS, after)
-        found, total = self._reader.page(asked, states=states, model=model or None)
+        found, total = self._reader.page(asked, states=states, model=model or None, is_whole=True)
         page = cut_page(found, asked, total, lambda one: one.id)
-        return RolloutList([self._line(one) for one in page.items], total, page.next_cursor)
+        return RolloutList([_line(one) for one in page.items], total, page.next_cursor)
 
     def waiting(self) -> list[WaitingRollout]:
         """Return the rollouts that wait for a person, newest first, at most PAGE_ROLLOUTS."""
-        found, _total = self._reader.page(PageRequest(PAGE_ROLLOUTS), states=PERSON_STATES)
-        return [_waiting(self._reader.rollout(one.id)) for one in found[:PAGE_ROLLOUTS]]
+        found, _total = self._reader.page(PageRequest(PAGE_ROLLOUTS), states=PERSON_STATES, is_whole=True)
+        return [_waiting(one) for one in found[:PAGE_ROLLOUTS]]
 
     def show(self, rollout_id: str, chosen: DeviceFilter, before: int | None) -> RolloutPage:
         """Return one rollout. before: only decisions before that one. Raises RolloutUnknownError."""
-        rollout = self._reader.rollout(rollout_id)
+        asked = PageRequest(PAGE_DEVICES, chosen.after or None)
+        rollout, found, total = self._reader.rollout_with(
+            rollout_id, asked, state=chosen.state or None, stage=chosen.stage or None
+        )
+        devices = cut_page(found, asked, total, lambda one: one.device)
         decisions = self._reader.decisions(rollout_id, before=before, limit=PAGE_DECISIONS + 1)
         shown = decisions[:PAGE_DECISIONS]
         failures, is_cut = self._failures(rollout)
@@ -218,7 +223,7 @@ class RolloutPages:
             pooled=_meter(rollout.pooled.e_abort, rollout.pooled.abort_at),
             failures=failures,
             is_cut=is_cut,
-            devices=self._devices(rollout_id, chosen),
+            devices=DevicePart(chosen, devices.items, total, devices.next_cursor),
             decisions=shown,
             older_decisions=shown[-1].id if len(decisions) > PAGE_DECISIONS else None,
             disagreeing=sum(not one.agrees for one in shown),
@@ -231,26 +236,11 @@ class RolloutPages:
         """Return what somebody may say of a rollout now. Raises RolloutUnknownError."""
         return _steering(self._reader.rollout(rollout_id))
 
-    def _line(self, rollout: RolloutView) -> RolloutLine:
-        """Return a row; of an open rollout it is read whole, since only then it is known what it waits for."""
-        is_active = rollout.state in ACTIVE
-        waits = self._reader.rollout(rollout.id).waits if is_active else ()
-        stages = [StageLine(one.name, one.state, bar_of(one)) for one in rollout.stages]
-        return RolloutLine(rollout, is_active, stages, waits)
-
     def _failures(self, rollout: RolloutView) -> tuple[list[FailureGroup], bool]:
         if not rollout.counts.failed:
             return [], False
         found, total = self._rollouts.failures.failed(rollout.id, limit=MAX_BAD_DEVICES)
         return failure_groups(found), total > len(found)
-
-    def _devices(self, rollout_id: str, chosen: DeviceFilter) -> DevicePart:
-        asked = PageRequest(PAGE_DEVICES, chosen.after or None)
-        found, total = self._reader.device_page(
-            rollout_id, asked, state=chosen.state or None, stage=chosen.stage or None
-        )
-        page = cut_page(found, asked, total, lambda one: str(one.device))
-        return DevicePart(chosen, page.items, total, page.next_cursor)
 
     def _events(self, rollout_id: str) -> list[EventLine]:
         found, _total = self._fleet.events(rollout=rollout_id, limit=TIMELINE_EVENTS)
@@ -258,6 +248,12 @@ class RolloutPages:
 
 
 # ---- pure
+
+
+def _line(rollout: RolloutView) -> RolloutLine:
+    is_active = rollout.state in ACTIVE
+    stages = [StageLine(one.name, one.state, bar_of(one)) for one in rollout.stages]
+    return RolloutLine(rollout, is_active, stages, rollout.waits if is_active else ())
 
 
 def failure_groups(devices: Iterable[FailedDevice]) -> list[FailureGroup]:

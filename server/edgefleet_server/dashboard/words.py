@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from edgefleet_server.rollout.views import RolloutDevice
+from edgefleet_server.rollout.device_views import RolloutDevice
 
 NOTHING: Final = "–"
 

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.facts import UNCOUNTED, is_exposed, is_failure
-from edgefleet_server.rollout.model import Assignment, Snapshot
+from edgefleet_server.rollout.facts import UNCOUNTED, Lot, is_exposed, is_failure
+from edgefleet_server.rollout.model import Snapshot
 
 _S: Final = AssignmentState
 
@@ -29,25 +29,25 @@ class CountsView:
     retried: int = 0
 
 
-def counts_of(snapshot: Snapshot, assignments: Iterable[Assignment], now: datetime) -> CountsView:
+def counts_of(snapshot: Snapshot, lots: Iterable[Lot], now: datetime) -> CountsView:
     """Return devices by outcome; each is counted once, and who failed before a retry as failed."""
-    some = list(assignments)
-    exposed = sum(is_exposed(a) for a in some)
-    rest = [a for a in some if not is_failure(a)]
-    failed = len(some) - len(rest)
-    taken_back = sum(a.state is _S.ROLLED_BACK for a in rest)
+    some = list(lots)
+    exposed = sum(n for a, n in some if is_exposed(a))
+    rest = [(a, n) for a, n in some if not is_failure(a)]
+    failed = sum(n for _, n in some) - sum(n for _, n in rest)
+    taken_back = sum(n for a, n in rest if a.state is _S.ROLLED_BACK)
     soaks = [one.soak for one in snapshot.spec.stages]
-    running = [a for a in rest if a.state is _S.HEALTHY and a.switched_at is not None]
-    healthy = sum((a.switched_at or now) + soaks[a.stage] <= now for a in running)
+    running = [(a, n) for a, n in rest if a.state is _S.HEALTHY and a.switched_at is not None]
+    healthy = sum(n for a, n in running if (a.switched_at or now) + soaks[a.stage] <= now)
     return CountsView(
-        members=failed + sum(a.state not in UNCOUNTED for a in rest),
-        offered=sum(a.state in (_S.ELIGIBLE, _S.OFFERED) for a in rest),
+        members=failed + sum(n for a, n in rest if a.state not in UNCOUNTED),
+        offered=sum(n for a, n in rest if a.state in (_S.ELIGIBLE, _S.OFFERED)),
         exposed=exposed,
         pending=exposed - healthy - failed - taken_back,
         healthy=healthy,
         failed=failed,
-        unreachable=sum(a.state is _S.UNREACHABLE for a in rest),
-        incompatible=sum(a.state is _S.INCOMPATIBLE for a in rest),
-        rolled_back=sum(a.state is _S.ROLLED_BACK for a in some),
-        retried=sum(bool(a.failed_before) for a in some),
+        unreachable=sum(n for a, n in rest if a.state is _S.UNREACHABLE),
+        incompatible=sum(n for a, n in rest if a.state is _S.INCOMPATIBLE),
+        rolled_back=sum(n for a, n in some if a.state is _S.ROLLED_BACK),
+        retried=sum(n for a, n in some if a.failed_before),
     )

@@ -5,7 +5,7 @@ Its own module because the planner and a person's commands (`control`) share it.
 - What every device ran before is given back newest exposed first; who never took up the offer is simply withdrawn.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -111,8 +111,7 @@ class Draft:
     @property
     def batch(self) -> int:
         """Documents that this tick may sign."""
-        devices = max(len(self.snapshot.members), len(self.assignments))
-        return max(BATCH, int(devices * (BATCH_SHARE if devices <= HUGE else HUGE_SHARE)))
+        return batch_for(max(len(self.snapshot.members), len(self.assignments)))
 
     def listen(self) -> None:
         """Move assignments by what devices said and by deadlines."""
@@ -330,7 +329,7 @@ class Draft:
         return self.now + LOOK_FOR_LATE if late and self.state is RolloutState.FINISHED else None
 
     def lanes(self) -> list[Lane]:
-        return [self.lane(stratum) for stratum in sorted({stratum for stratum, _ in self.cells})]
+        return lanes_of(self.cells.values())
 
     def lane(self, stratum: ProfileName) -> Lane:
         cells = [cell for (one, _), cell in self.cells.items() if one == stratum]
@@ -372,6 +371,19 @@ class Draft:
     def move_rollout(self, event: RolloutEvent, code: str, reason: str) -> None:
         before, self.state = self.state, step_rollout(self.state, event)
         self.effects.append(RolloutMoved(before, self.state, code, reason))
+
+
+def batch_for(devices: int) -> int:
+    """Return how many documents one tick may sign for a rollout of so many devices."""
+    return max(BATCH, int(devices * (BATCH_SHARE if devices <= HUGE else HUGE_SHARE)))
+
+
+def lanes_of(cells: Iterable[Cell]) -> list[Lane]:
+    """Return the lanes of these cells, by stratum."""
+    lanes: dict[ProfileName, list[Cell]] = {}
+    for cell in cells:
+        lanes.setdefault(cell.stratum, []).append(cell)
+    return [Lane(stratum, sorted(lanes[stratum], key=lambda cell: cell.stage)) for stratum in sorted(lanes)]
 
 
 def _why(failed: Sequence[Lane]) -> tuple[str, str]:

@@ -8,7 +8,8 @@ a failure, of the class that weighs most, and is nothing else beside that.
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Final
+from itertools import repeat
+from typing import Final, TypeVar
 
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.gating import facts_of_gates
@@ -20,6 +21,9 @@ from edgefleet_server.rollout.quality import quality_facts
 from edgefleet_server.rollout.quality_model import QualityFacts
 from edgefleet_server.rollout.rules import GUARD_CLASSES, LOST, SMALL_CLASSES
 
+_Key = TypeVar("_Key")
+Lot = tuple[Assignment, int]
+"""Devices that stand alike: one of them, and how many they are."""
 _S: Final = AssignmentState
 _NOT_YET: Final = timedelta(seconds=1)
 UNCOUNTED: Final = frozenset({_S.CANCELLED, _S.SUPERSEDED})
@@ -31,45 +35,51 @@ _HEAVIEST: Final = (frozenset(GUARD_CLASSES), frozenset(SMALL_CLASSES), frozense
 
 def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], now: datetime) -> Facts:
     """Return what a decision about a cell rests on. assignments: of the whole rollout, as they are now."""
+    return facts_of_lots(snapshot, cell, zip(assignments, repeat(1)), now)
+
+
+def facts_of_lots(snapshot: Snapshot, cell: Cell, lots: Iterable[Lot], now: datetime) -> Facts:
+    """Return the same of assignments in lots. Where the spec has a quality gate each lot is one device: it is measured by name."""
     spec = snapshot.spec
     mode = spec.stages[cell.stage].shape.mode  # what runs beside a version says nothing of how it serves
     stages = {index for index, stage in enumerate(spec.stages) if stage.shape.mode is mode}
-    everything = [(a, is_failure(a), is_exposed(a)) for a in assignments if a.stage in stages]
+    everything = [(a, n, is_failure(a), is_exposed(a)) for a, n in lots if a.stage in stages]
     lane = [one for one in everything if _is_in(cell, one[0]) and not one[0].is_accepted]
-    healthy = [a for a, has_failed, _ in lane if a.state is _S.HEALTHY and not has_failed]
-    soaked = sum(soak_end(snapshot, a, now) <= now for a in healthy)
-    failed = [a for a, has_failed, _ in lane if has_failed]
-    exposed = sum(is_out for _, _, is_out in lane)
-    states = Counter(a.state for a, has_failed, _ in lane if not has_failed)
+    healthy = [(a, n) for a, n, has_failed, _ in lane if a.state is _S.HEALTHY and not has_failed]
+    soaked = sum(n for a, n in healthy if soak_end(snapshot, a, now) <= now)
+    failures = _counted((class_of(a), n) for a, n, has_failed, _ in lane if has_failed)
+    failed = failures.total()
+    exposed = sum(n for _, n, _, is_out in lane if is_out)
+    states = _counted((a.state, n) for a, n, has_failed, _ in lane if not has_failed)
     counts = Counts(
-        members=len(lane) - sum(states[state] for state in UNCOUNTED),
+        members=failed + states.total() - sum(states[state] for state in UNCOUNTED),
         offered=states[_S.ELIGIBLE] + states[_S.OFFERED],
         exposed=exposed,
-        pending=exposed - soaked - len(failed),
+        pending=exposed - soaked - failed,
         healthy=soaked,
-        failed=len(failed),
+        failed=failed,
         unreachable=states[_S.UNREACHABLE],
         incompatible=states[_S.INCOMPATIBLE],
-        accepted=sum(a.is_accepted and a.stratum == cell.stratum for a, _, _ in everything),
+        accepted=sum(n for a, n, _, _ in everything if a.is_accepted and a.stratum == cell.stratum),
     )
     own = [
-        is_out
-        for a, has_failed, is_out in lane
+        (n, is_out)
+        for a, n, has_failed, is_out in lane
         if a.stage == cell.stage and (has_failed or a.state not in OUTSIDE | {_S.UNREACHABLE})
     ]
-    pool = [(has_failed, is_out) for a, has_failed, is_out in everything if not a.is_accepted]
+    pool = [(n, has_failed, is_out) for a, n, has_failed, is_out in everything if not a.is_accepted]
     since = max(moment for moment in (cell.opened_at, cell.resumed_at, now - timedelta(days=3650)) if moment)
     return Facts(
         stage=cell.stage,
         stratum=cell.stratum,
         population=cell.population,
         counts=counts,
-        failures=dict(sorted(Counter(class_of(a) for a in failed).items())),
-        soaking=len(healthy) - soaked,
-        stage_members=len(own),
-        stage_tried=sum(own),
-        pooled_exposed=sum(is_out for _, is_out in pool),
-        pooled_failed=sum(has_failed for has_failed, _ in pool),
+        failures=dict(sorted(failures.items())),
+        soaking=sum(n for _, n in healthy) - soaked,
+        stage_members=sum(n for n, _ in own),
+        stage_tried=sum(n for n, is_out in own if is_out),
+        pooled_exposed=sum(n for n, _, is_out in pool if is_out),
+        pooled_failed=sum(n for n, has_failed, _ in pool if has_failed),
         rule=rule_in(spec, cell.stage, cell.population, counts.members),
         max_failure=spec.gate.max_failure,
         promote_below=spec.gate.promote_below,
@@ -80,8 +90,15 @@ def facts_of(snapshot: Snapshot, cell: Cell, assignments: Iterable[Assignment], 
         inconclusive_after_s=spec.on_inconclusive.after.total_seconds(),
         inconclusive_do=spec.on_inconclusive.do,
         gates=facts_of_gates(spec.stages[cell.stage].gates, snapshot.answers.get((cell.stage, cell.stratum), {}), now),
-        quality=_quality(snapshot, cell, (a for a, _, _ in lane)),
+        quality=_quality(snapshot, cell, (a for a, _, _, _ in lane)),
     )
+
+
+def _counted(pairs: Iterable[tuple[_Key, int]]) -> Counter[_Key]:
+    found: Counter[_Key] = Counter()
+    for key, n in pairs:
+        found[key] += n
+    return found
 
 
 def _is_in(cell: Cell, a: Assignment) -> bool:

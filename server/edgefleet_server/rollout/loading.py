@@ -11,13 +11,11 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef, RolloutId
-from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.fleet.model import DeviceStatus, ModelReport, WantedRef
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout import gate_store, pace_store, quality_store, store
 from edgefleet_server.rollout.gating import Answers
-from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
 from edgefleet_server.rollout.model import (
     Assignment,
     Bundle,
@@ -27,7 +25,6 @@ from edgefleet_server.rollout.model import (
     Snapshot,
     Spec,
 )
-from edgefleet_server.rollout.pace import NO_PACE_FACTS
 from edgefleet_server.rollout.populating import by_stratum, members_of
 from edgefleet_server.rollout.remembering import Heard, Memory
 from edgefleet_server.rollout.shape import NO_WAY_BACK, PREVIOUS, CandidateReport, Membership, Mode
@@ -111,32 +108,6 @@ class Loader:
             reports={device: reports[device] for device in asked if device in reports},
             answers=_answers(session, kept.id, spec),
             way_back=by_stratum(self.way_back(spec), members, kept.assignments),
-        )
-
-    def standing(self, session: Session, row: Rollout, *, is_whole: bool) -> Snapshot:
-        """Return a rollout as people see it; with `is_whole` also what its devices wait for is in it, while it is open.
-
-        No members, and reports only of those that wait for an offer: a look must not cost what a tick does.
-        """
-        spec = stored_spec(row.spec)
-        assignments = store.assignments(session, row.id)
-        is_open = is_whole and row.state in ROLLOUT_ACTIVE
-        waiting = [one.device for one in assignments if one.state is AssignmentState.ELIGIBLE] if is_open else []
-        asks = bool(waiting) and spec.pacing.limits.are_set
-        bundles = self.bundles(ReleaseRef.parse(spec.release)) if asks else {}
-        return Snapshot(
-            id=RolloutId(row.id),
-            state=RolloutState(row.state),
-            spec=spec,
-            salt=row.salt,
-            bundles=by_stratum(bundles, _NOBODY, assignments),
-            members=_NOBODY,
-            cells=tuple(store.cells(session, row.id)),
-            assignments=tuple(assignments),
-            reports=self.reports(waiting, ModelName(row.model)) if asks else {},
-            reason=row.reason,
-            pace=pace_store.pace_facts(session, self._fleet, row.id, spec, assignments) if is_open else NO_PACE_FACTS,
-            measured=() if spec.quality is None else quality_store.measured(session, row.id),
         )
 
     def way_back(self, spec: Spec) -> dict[ProfileName, Bundle]:

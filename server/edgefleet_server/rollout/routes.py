@@ -12,12 +12,13 @@ from edgefleet_server.paging import ByDevice, ListOf, NewestFirst, PageRequest, 
 from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import DryRun, acting, put_location
 from edgefleet_server.projecting import ListRoute
+from edgefleet_server.rollout.device_views import RolloutDevice
 from edgefleet_server.rollout.planning import PlanView
 from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, RetryIn, SpecIn, UndoIn
 from edgefleet_server.rollout.second_try import Choice
 from edgefleet_server.rollout.strategy_views import StrategyView, strategies, strategy
 from edgefleet_server.rollout.undoing import UndoView
-from edgefleet_server.rollout.views import DecisionView, RolloutDevice, RolloutView
+from edgefleet_server.rollout.views import DecisionView, RolloutView
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 RolloutPage = Annotated[PageRequest, paged("-created_at", "created_at")]

@@ -44,13 +44,13 @@ from edgefleet_server.rollout.model import (
     Spec,
 )
 from edgefleet_server.rollout.naming import with_versions
-from edgefleet_server.rollout.pace import NO_PACING
 from edgefleet_server.rollout.pace_lint import pace_findings
 from edgefleet_server.rollout.placing import is_countable
 from edgefleet_server.rollout.planning import Finding, PlanView, lint, plan, with_findings
 from edgefleet_server.rollout.populating import by_stratum, counted, selectors_in
 from edgefleet_server.rollout.shape import NO_WAY_BACK, PREVIOUS, Membership, Supersede
 from edgefleet_server.rollout.spec import API_VERSION, KIND, dump_spec, parse_spec
+from edgefleet_server.rollout.standing import has_pace
 from edgefleet_server.rollout.superseding import Overlap, in_the_way, is_going_back, overlaps
 from edgefleet_server.rollout.tables import Rollout
 from edgefleet_server.rollout.undoer import Undoer, steered
@@ -150,7 +150,7 @@ class RolloutService:
 
     def _findings(self, spec: Spec, salt: str) -> tuple[Finding, ...]:
         """Return what speaks against a spec now. Where numbers suffice the database counts, and no device is read."""
-        counts = counted(self._fleet, spec) if is_countable(spec) and not _has_pace(spec) else None
+        counts = counted(self._fleet, spec) if is_countable(spec) and not has_pace(spec) else None
         if counts is None:
             return self._plan(spec, salt, with_power=False, with_cost=False).findings
         return lint(spec, *counts, self.loader.bundles(ReleaseRef.parse(spec.release)))
@@ -212,7 +212,7 @@ class RolloutService:
         with self._db.read() as session:
             members = self.loader.members(session, spec, None, bundles)
         made = plan(spec, salt, members, bundles, with_power=with_power)
-        if _has_pace(spec):
+        if has_pace(spec):
             wanted = {one.device for one in members if not one.pinned}
             devices = [one for one in self._fleet.population(spec.selector) if one.id in wanted]
             made = with_findings(made, pace_findings(spec, devices, self._clock.now()))
@@ -394,10 +394,6 @@ def _as_member(one: Assignment, now: Mapping[DeviceId, Member]) -> Member:
     """Return a device that takes part: in the stratum in which it does, whatever it is labelled now."""
     found = now.get(one.device)
     return Member(one.device, one.stratum, found.barred if found is not None else frozenset())
-
-
-def _has_pace(spec: Spec) -> bool:
-    return spec.pacing != NO_PACING or any(stage.rate is not None for stage in spec.stages)
 
 
 def _said(what: str, by: str, reason: str) -> str:

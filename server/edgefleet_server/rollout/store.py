@@ -26,7 +26,7 @@ LEASE: Final = timedelta(seconds=12)
 CLAIM_BATCH: Final = 8
 MOST_NAMED: Final = 500
 """Devices that one statement names; of more, all that a rollout has are read."""
-_ASSIGNMENT: Final[Table] = RolloutAssignment.__table__  # type: ignore[attr-defined]
+ASSIGNMENT: Final[Table] = RolloutAssignment.__table__  # type: ignore[attr-defined]
 _CELL: Final[Table] = RolloutCell.__table__  # type: ignore[attr-defined]
 
 
@@ -150,7 +150,7 @@ def _ways_back(digests: Collection[str]) -> Any:
 
 def failed(session: Session, rollout_id: str, limit: int) -> list[tuple[str, str, str, str]]:
     """Return (device, state, error class, reason) where the release failed, in order of device: as `facts.stands_failed` says."""
-    row = _ASSIGNMENT.c
+    row = ASSIGNMENT.c
     statement = select(row.device_id, row.state, row.error_class, row.reason).where(*_has_failed(rollout_id))
     return [
         (device, state, kind, why)
@@ -160,12 +160,12 @@ def failed(session: Session, rollout_id: str, limit: int) -> list[tuple[str, str
 
 def count_failed(session: Session, rollout_id: str) -> int:
     """Return on how many devices the release failed, as they stand."""
-    statement = select(func.count()).select_from(_ASSIGNMENT).where(*_has_failed(rollout_id))
+    statement = select(func.count()).select_from(ASSIGNMENT).where(*_has_failed(rollout_id))
     return int(session.execute(statement).scalar_one())
 
 
 def _has_failed(rollout_id: str) -> tuple[Any, ...]:
-    row = _ASSIGNMENT.c
+    row = ASSIGNMENT.c
     by_itself = sorted(state.value for state in FAILED_STATES if state is not AssignmentState.ROLLED_BACK)
     return (
         row.rollout_id == rollout_id,
@@ -242,18 +242,20 @@ def cells(session: Session, rollout_id: str) -> list[Cell]:
     return [_cell(row) for row in session.execute(statement)]
 
 
-def assignments(session: Session, rollout_id: str) -> list[Assignment]:
-    """Return a rollout's assignments in order of device. Plain rows, no ORM objects: a tick reads them all."""
-    table = _ASSIGNMENT
+def assignments(session: Session, rollout_id: str, *, state: AssignmentState | None = None) -> list[Assignment]:
+    """Return a rollout's assignments, or those in a state, in order of device. Plain rows, no ORM objects: a tick reads them all."""
+    table = ASSIGNMENT
     statement = select(table).where(table.c.rollout_id == rollout_id).order_by(table.c.device_id)
-    return [_assignment(row) for row in session.execute(statement)]
+    if state is not None:
+        statement = statement.where(table.c.state == state.value)
+    return [assignment_of(row) for row in session.execute(statement)]
 
 
 def assigned_among(
     session: Session, rollout_ids: Sequence[str], devices: Collection[DeviceId]
 ) -> dict[str, set[DeviceId]]:
     """Return which of these devices each of these rollouts has."""
-    table = _ASSIGNMENT
+    table = ASSIGNMENT
     statement = select(table.c.rollout_id, table.c.device_id).where(table.c.rollout_id.in_(rollout_ids))
     if len(devices) <= MOST_NAMED:
         statement = statement.where(bulk.among(session, table.c.device_id, sorted(devices)))
@@ -274,8 +276,8 @@ def save_assignments(
     session: Session, rollout_id: str, new: Sequence[Assignment], changed: Sequence[Assignment]
 ) -> None:
     """Write assignments: insert the new ones, update the others, each in one batch."""
-    bulk.insert_rows(session, _ASSIGNMENT, [_assignment_row(rollout_id, one) for one in new])
-    bulk.update_rows(session, _ASSIGNMENT, [_assignment_row(rollout_id, one) for one in changed])
+    bulk.insert_rows(session, ASSIGNMENT, [_assignment_row(rollout_id, one) for one in new])
+    bulk.update_rows(session, ASSIGNMENT, [_assignment_row(rollout_id, one) for one in changed])
 
 
 def freeze_members(session: Session, rollout_id: str, devices: Sequence[DeviceId]) -> None:
@@ -337,7 +339,8 @@ def _cell(row: Any) -> Cell:
     )
 
 
-def _assignment(row: Any) -> Assignment:
+def assignment_of(row: Any) -> Assignment:
+    """Return the assignment in a row of its table."""
     return Assignment(
         device=DeviceId(row.device_id),
         stratum=ProfileName(row.stratum),

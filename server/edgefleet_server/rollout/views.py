@@ -14,39 +14,36 @@ import msgspec
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.ids import DeviceId, ModelName
-from edgefleet_protocol.messages import AssignmentState
+from edgefleet_protocol.ids import DeviceId, ReleaseRef
 from edgefleet_server.db import Database
-from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.service import FleetService
-from edgefleet_server.paging import PageRequest, rest_of
-from edgefleet_server.rollout import rules, store
+from edgefleet_server.paging import PageRequest
+from edgefleet_server.rollout import lot_store, rules, store
 from edgefleet_server.rollout.carrying import kind_of
 from edgefleet_server.rollout.counting import CountsView, counts_of
+from edgefleet_server.rollout.device_views import RolloutDevice, device_lines
 from edgefleet_server.rollout.evidence import log_e_abort, log_e_promote
-from edgefleet_server.rollout.facts import facts_of, is_exposed, is_failure
+from edgefleet_server.rollout.facts import facts_of_lots, is_exposed, is_failure
 from edgefleet_server.rollout.loading import Loader
 from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
 from edgefleet_server.rollout.model import (
-    Assignment,
     Cell,
     Facts,
     RolloutState,
-    Snapshot,
     StageState,
     Strength,
 )
 from edgefleet_server.rollout.pace import Wait
 from edgefleet_server.rollout.quality_rules import abort_level
 from edgefleet_server.rollout.quality_view import MetricView, metric_views
-from edgefleet_server.rollout.shape import Mode, profile_of
+from edgefleet_server.rollout.shape import Mode
 from edgefleet_server.rollout.shape_views import ApprovalView, approval_view
 from edgefleet_server.rollout.spec import dump_spec, parse_spec, stage_text
+from edgefleet_server.rollout.standing import Standing, StandingReader
 from edgefleet_server.rollout.tables import Rollout, RolloutDecision
 from edgefleet_server.rollout.waits import RateView, WaitView, device_waits, rate_view, rollout_waits, stage_waits
 
 MAX_STAGE_DEVICES: Final = 100
-_S: Final = AssignmentState
 _WORST_FIRST: Final = (
     StageState.FAILED,
     StageState.HELD,
@@ -150,40 +147,6 @@ class RolloutView:
 
 
 @dataclass(frozen=True)
-class RolloutDevice:
-    """One device of a rollout. running: release that it reports; phase: its own word; reason: why it stands where it stands.
-
-    failed_before: class of a failure after which a person had it tried again; it stays evidence whatever `state` is now.
-    waits_for, moves, until: why it does not get on now, what would move it, and when that is, where it is known.
-    """
-
-    device: str
-    profile: str
-    stage: str
-    stratum: str
-    state: str
-    phase: str | None
-    error_class: str
-    reason: str
-    attempt: int
-    offered_at: datetime | None
-    exposed_at: datetime | None
-    switched_at: datetime | None
-    ended_at: datetime | None
-    deadline: datetime | None
-    running: str
-    online: str
-    is_joiner: bool
-    is_accepted: bool
-    is_back: bool
-    retries: int = 0
-    failed_before: str = ""
-    waits_for: str = ""
-    moves: str = ""
-    until: datetime | None = None
-
-
-@dataclass(frozen=True)
 class Recomputed:
     """A decision made again from its stored evidence."""
 
@@ -217,14 +180,17 @@ class RolloutReader:
 
     def __init__(self, db: Database, fleet: FleetService, clock: Clock, loader: Loader) -> None:
         self._db = db
-        self._loader = loader
         self._clock = clock
         self._fleet = fleet
+        self._standing = StandingReader(fleet, loader)
 
     def page(
-        self, wanted: PageRequest, *, states: Sequence[str] = (), model: str | None = None
+        self, wanted: PageRequest, *, states: Sequence[str] = (), model: str | None = None, is_whole: bool = False
     ) -> tuple[list[RolloutView], int]:
-        """Return one rollout more than a page has, newest first unless it is turned, and how many there are."""
+        """Return one rollout more than a page has, newest first unless it is turned, and how many there are.
+
+        is_whole: also what the open ones wait for.
+        """
         with self._db.read() as session:
             last = None if wanted.after is None else store.rollout(session, wanted.after)
             behind, limit = None if last is None else (last.created_at, last.id), wanted.limit + 1
@@ -232,7 +198,7 @@ class RolloutReader:
                 session, states=states, model=model, behind=behind, limit=limit, is_oldest_first=wanted.is_turned
             )
             total = store.count(session, states=states, model=model)
-            return [self._view(session, row) for row in rows], total
+            return [self._view(session, row, is_whole=is_whole) for row in rows], total
 
     def rollouts(self, *, limit: int) -> list[RolloutView]:
         """Return the newest rollouts, newest first."""
@@ -242,6 +208,16 @@ class RolloutReader:
         """Return one rollout. Raises RolloutUnknownError."""
         with self._db.read() as session:
             return self._view(session, store.rollout(session, rollout_id), is_whole=True)
+
+    def rollout_with(
+        self, rollout_id: str, page: PageRequest, *, state: str | None = None, stage: str | None = None
+    ) -> tuple[RolloutView, list[RolloutDevice], int]:
+        """Return one rollout with what `device_page` returns of it, from one reading. Raises RolloutUnknownError."""
+        with self._db.read() as session:
+            row = store.rollout(session, rollout_id)
+            standing = self._standing.standing(session, row, self._clock.now(), is_whole=True)
+            shown = self._shown(session, row, standing, is_whole=True)
+            return shown, *self._page(session, standing, page, state, stage)
 
     def devices(self, rollout_id: str, *, limit: int = 10_000) -> list[RolloutDevice]:
         """Return the first devices of a rollout in order of id. Raises RolloutUnknownError."""
@@ -253,16 +229,8 @@ class RolloutReader:
         """Return one device of a rollout more than a page has, in order of id, and how many there are. Raises RolloutUnknownError."""
         with self._db.read() as session:
             row = store.rollout(session, rollout_id)
-            snapshot = self._loader.standing(session, row, is_whole=True)
-            names = [one.name for one in snapshot.spec.stages]
-            found = [
-                one
-                for one in snapshot.assignments
-                if (state is None or one.state.value == state)
-                and (stage is None or stage in (names[one.stage], str(one.stage)))
-            ]
-            rest = rest_of(found, page, lambda one: str(one.device))
-            return self._devices(row, snapshot, names, rest[: page.limit + 1]), len(found)
+            standing = self._standing.standing(session, row, self._clock.now(), is_whole=True)
+            return self._page(session, standing, page, state, stage)
 
     def decisions(self, rollout_id: str, *, before: int | None = None, limit: int = 200) -> list[DecisionView]:
         """Return decisions, newest first, each made again from its evidence. Raises RolloutUnknownError."""
@@ -278,14 +246,22 @@ class RolloutReader:
             return store.count_decisions(session, rollout_id)
 
     def _view(self, session: Session, row: Rollout, *, is_whole: bool = False) -> RolloutView:
-        snapshot = self._loader.standing(session, row, is_whole=is_whole)
-        spec, state, assignments = snapshot.spec, snapshot.state, snapshot.assignments
-        now = self._clock.now()
-        waits = device_waits(snapshot, now) if is_whole and state in ROLLOUT_ACTIVE else {}
-        stages = [_stage_view(snapshot, index, waits if is_whole else None, now) for index in range(len(spec.stages))]
-        serving = [a for a in assignments if not a.is_accepted and spec.stages[a.stage].shape.mode is Mode.ACTIVE]
-        failed = sum(is_failure(a) for a in serving)
-        exposed = sum(is_exposed(a) for a in serving)
+        standing = self._standing.standing(session, row, self._clock.now(), is_whole=is_whole)
+        return self._shown(session, row, standing, is_whole=is_whole)
+
+    def _shown(self, session: Session, row: Rollout, standing: Standing, *, is_whole: bool) -> RolloutView:
+        snapshot, lots, now = standing.snapshot, standing.lots, standing.now
+        spec, state = snapshot.spec, snapshot.state
+        waits = device_waits(snapshot, now, lots) if is_whole and state in ROLLOUT_ACTIVE else {}
+        first = lot_store.first_exposed(session, row.id, len(spec.stages), MAX_STAGE_DEVICES)
+        stages = [
+            _stage_view(standing, index, first[index], waits if is_whole else None) for index in range(len(spec.stages))
+        ]
+        serving = [
+            lot for lot in lots if not lot[0].is_accepted and spec.stages[lot[0].stage].shape.mode is Mode.ACTIVE
+        ]
+        failed = sum(n for a, n in serving if is_failure(a))
+        exposed = sum(n for a, n in serving if is_exposed(a))
         return RolloutView(
             id=row.id,
             name=row.name,
@@ -303,7 +279,7 @@ class RolloutReader:
             created_by=row.created_by,
             started_at=row.started_at,
             finished_at=row.ended_at,
-            counts=counts_of(snapshot, assignments, now),
+            counts=counts_of(snapshot, lots, now),
             pooled=PooledView(
                 exposed,
                 failed,
@@ -312,55 +288,28 @@ class RolloutReader:
             ),
             stages=stages,
             spec=dump_spec(spec),
-            waits=rollout_waits(snapshot, waits) if is_whole else (),
+            waits=rollout_waits(snapshot, waits, lots) if is_whole else (),
             downloads=len(snapshot.pace.leases),
         )
 
-    def _devices(
-        self, row: Rollout, snapshot: Snapshot, names: Sequence[str], chosen: Sequence[Assignment]
-    ) -> list[RolloutDevice]:
-        waits = device_waits(snapshot, self._clock.now()) if snapshot.state in ROLLOUT_ACTIVE else {}
-        ids: list[DeviceId] = [one.device for one in chosen]
-        said = self._fleet.reports_of(ids, ModelName(row.model))
-        found = []
-        for one in chosen:
-            report, wait = said.get(one.device), waits.get(one.device)
-            parts = report.active_target.split("/") if report is not None else []
-            found.append(
-                RolloutDevice(
-                    device=one.device,
-                    profile=profile_of(one.stratum),
-                    stage=names[one.stage],
-                    stratum=one.stratum,
-                    state=one.state.value,
-                    phase=None if report is None or report.phase is None else report.phase.value,
-                    error_class=one.error_class,
-                    reason=one.reason,
-                    attempt=one.attempt,
-                    offered_at=one.offered_at,
-                    exposed_at=one.exposed_at,
-                    switched_at=one.switched_at,
-                    ended_at=one.ended_at,
-                    deadline=one.deadline,
-                    running="@".join(parts[:2]) if len(parts) == 3 else "",
-                    online=DeviceStatus.UNKNOWN.value if report is None else report.status.value,
-                    is_joiner=one.is_joiner,
-                    is_accepted=one.is_accepted,
-                    is_back=one.back_done_at is not None,
-                    retries=one.retries,
-                    failed_before=one.failed_before,
-                    waits_for="" if wait is None else wait.reason,
-                    moves="" if wait is None else wait.moves,
-                    until=None if wait is None else wait.until,
-                )
-            )
-        return found
+    def _page(
+        self, session: Session, standing: Standing, page: PageRequest, state: str | None, stage: str | None
+    ) -> tuple[list[RolloutDevice], int]:
+        snapshot = standing.snapshot
+        names = [one.name for one in snapshot.spec.stages]
+        stages = None if stage is None else [at for at, name in enumerate(names) if stage in (name, str(at))]
+        found, total = lot_store.device_page(session, snapshot.id, page, state=state, stages=stages)
+        model = ReleaseRef.parse(snapshot.spec.release).model
+        return device_lines(self._fleet, model, standing, names, found), total
 
 
 _PAST: Final = frozenset({StageState.PASSED.value, StageState.SKIPPED.value})
 
 
-def _stage_view(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait] | None, now: datetime) -> StageView:
+def _stage_view(
+    standing: Standing, index: int, first: Sequence[str], waits: Mapping[DeviceId, Wait] | None
+) -> StageView:
+    snapshot, now = standing.snapshot, standing.now
     stage = snapshot.spec.stages[index]
     cells = [cell for cell in snapshot.cells if cell.stage == index]
     state = next((one for one in _WORST_FIRST if any(cell.state is one for cell in cells)), StageState.PENDING)
@@ -368,10 +317,10 @@ def _stage_view(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait] |
         state = StageState.EXPOSING
     leading = [cell for cell in cells if cell.state is state] or cells
     strengths = [one for one in _WEAKEST_FIRST if any(cell.strength is one for cell in cells)]
-    strata = [_stratum_view(snapshot, cell, now) for cell in cells]
+    strata = [_stratum_view(standing, cell) for cell in cells]
     opened = [cell.opened_at for cell in cells if cell.opened_at is not None]
     ended = [cell.ended_at for cell in cells if cell.ended_at is not None]
-    mine = [a for a in snapshot.assignments if a.stage == index]
+    mine = [lot for lot in standing.lots if lot[0].stage == index]
     return StageView(
         idx=index,
         name=stage.name,
@@ -379,7 +328,7 @@ def _stage_view(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait] |
         verdict=leading[0].verdict.value if leading and leading[0].verdict is not None else None,
         reason=_together(leading, len(cells)),
         strength=strengths[0].value if strengths else None,
-        devices=sorted(a.device for a in mine if a.exposed_at is not None)[:MAX_STAGE_DEVICES],
+        devices=first,
         size_text=stage_text(stage),
         soak_s=stage.soak.total_seconds(),
         promote=stage.promote.value,
@@ -388,7 +337,7 @@ def _stage_view(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait] |
         counts=counts_of(snapshot, mine, now),
         strata=strata,
         rate=rate_view(snapshot, index, now),
-        waits=stage_waits(snapshot, index, waits) if waits is not None else (),
+        waits=stage_waits(snapshot, index, waits, mine) if waits is not None else (),
         mode=stage.shape.mode.value,
         match=stage.shape.match,
     )
@@ -402,11 +351,12 @@ def _together(cells: Sequence[Cell], of: int) -> str:
     return "; ".join(f"{stratum}: {reason}" for stratum, reason in reasons.items())
 
 
-def _stratum_view(snapshot: Snapshot, cell: Cell, now: datetime) -> StratumView:
-    facts = facts_of(snapshot, cell, snapshot.assignments, cell.ended_at or now)
+def _stratum_view(standing: Standing, cell: Cell) -> StratumView:
+    snapshot, now = standing.snapshot, standing.now
+    facts = facts_of_lots(snapshot, cell, standing.lots, cell.ended_at or now)
     stages = snapshot.spec.stages
-    mine = [a for a in snapshot.assignments if stages[a.stage].shape.mode is stages[cell.stage].shape.mode]
-    lane = [a for a in mine if a.stratum == cell.stratum and a.stage <= cell.stage]
+    mine = [lot for lot in standing.lots if stages[lot[0].stage].shape.mode is stages[cell.stage].shape.mode]
+    lane = [(a, n) for a, n in mine if a.stratum == cell.stratum and a.stage <= cell.stage]
     is_open = cell.opened_at is not None
     counts = facts.counts
     gate = snapshot.spec.gate
@@ -421,7 +371,7 @@ def _stratum_view(snapshot: Snapshot, cell: Cell, now: datetime) -> StratumView:
         bound=cell.bound,
         population=cell.population,
         cut=str(cell.cut),
-        members=len(lane) if is_open else 0,
+        members=sum(n for _, n in lane) if is_open else 0,
         opened_at=cell.opened_at,
         soak_until=cell.soak_until,
         ended_at=cell.ended_at,

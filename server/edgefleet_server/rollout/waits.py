@@ -6,6 +6,7 @@
 Codes are stable. Source: issue "rollouts that decide soundly"; fleet.md §3 (1, 12): nothing is ever silently "pending".
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,8 +17,8 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import approving, ramp
 from edgefleet_server.rollout.admitting import Ledger
 from edgefleet_server.rollout.doubting import DOUBT, doubt
-from edgefleet_server.rollout.draft import Draft
-from edgefleet_server.rollout.facts import facts_of, soak_end
+from edgefleet_server.rollout.draft import batch_for, lanes_of
+from edgefleet_server.rollout.facts import Lot, facts_of_lots, soak_end
 from edgefleet_server.rollout.machines import CELL_OPEN, IN_FLIGHT
 from edgefleet_server.rollout.membership import rank
 from edgefleet_server.rollout.model import Assignment, Cell, RolloutState, Snapshot, StageState
@@ -61,34 +62,44 @@ class RateView:
     until: datetime | None
 
 
-def device_waits(snapshot: Snapshot, now: datetime) -> dict[DeviceId, Wait]:
-    """Return what each device waits for; those that wait for nothing are left out."""
-    found = _waiting_for_offers(snapshot, now)
-    for a in snapshot.assignments:
+def device_waits(
+    snapshot: Snapshot, now: datetime, lots: Sequence[Lot] | None = None, shown: Iterable[Assignment] = ()
+) -> dict[DeviceId, Wait]:
+    """Return what each device waits for; those that wait for nothing are left out.
+
+    lots: of all devices, when the snapshot has none; what the one that stands for a lot waits for is told then. shown: others besides.
+    """
+    if lots is None:
+        lots = [(a, 1) for a in snapshot.assignments]
+    asked = {a.device: a for a in (*(a for a, _ in lots), *shown)}
+    found = _waiting_for_offers(snapshot, lots, [a for a in asked.values() if a.state is _S.ELIGIBLE], now)
+    for a in asked.values():
         own = None if a.device in found else _own_wait(snapshot, a, now)
         if own is not None:
             found[a.device] = own
     return found
 
 
-def together(waits: Iterable[Wait]) -> list[WaitView]:
-    """Return waits by code, the most frequent first."""
+def together(waits: Iterable[tuple[Wait, int]]) -> list[WaitView]:
+    """Return waits, each with how many devices have it, by code, the most frequent first."""
     groups: dict[str, list[Wait]] = {}
-    for wait in waits:
+    devices: Counter[str] = Counter()
+    for wait, n in waits:
         groups.setdefault(wait.code, []).append(wait)
+        devices[wait.code] += n
     views = []
     for code, some in groups.items():
         first = min((wait for wait in some if wait.until), key=lambda wait: wait.until or _NEVER, default=some[0])
-        views.append(WaitView(code, len(some), first.reason, first.moves, first.until))
+        views.append(WaitView(code, devices[code], first.reason, first.moves, first.until))
     return sorted(views, key=lambda view: (-view.count, view.code))
 
 
-def stage_waits(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait]) -> list[WaitView]:
-    """Return what a stage waits for: its devices; before it opens, the stage before it."""
+def stage_waits(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait], lots: Iterable[Lot]) -> list[WaitView]:
+    """Return what a stage waits for: its devices (lots: of it); before it opens, the stage before it."""
     cells = [cell for cell in snapshot.cells if cell.stage == index]
     if snapshot.state not in (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL, RolloutState.PAUSED):
         return []
-    told = together(waits[a.device] for a in snapshot.assignments if a.stage == index and a.device in waits)
+    told = together((waits[a.device], n) for a, n in lots if a.device in waits)
     held = [cell for cell in cells if cell.state is StageState.HELD]
     if held:
         moves = f"`edgectl rollout resume {snapshot.id}` or `promote`, or `abort --rollback`"
@@ -104,7 +115,7 @@ def stage_waits(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait]) 
     return told or [_judged(snapshot, cell) for cell in cells if cell.state in (StageState.SOAKING, StageState.JUDGING)]
 
 
-def rollout_waits(snapshot: Snapshot, waits: Mapping[DeviceId, Wait]) -> list[WaitView]:
+def rollout_waits(snapshot: Snapshot, waits: Mapping[DeviceId, Wait], lots: Iterable[Lot]) -> list[WaitView]:
     """Return what a rollout waits for: a person, or what the devices of its open stages wait for."""
     if snapshot.state is RolloutState.PAUSED:
         moves = f"`edgectl rollout resume {snapshot.id}` goes on, `abort --rollback` takes the release back"
@@ -115,7 +126,10 @@ def rollout_waits(snapshot: Snapshot, waits: Mapping[DeviceId, Wait]) -> list[Wa
     if snapshot.state not in (RolloutState.RUNNING, RolloutState.ROLLING_BACK):
         return []
     open_ = [cell for cell in snapshot.cells if cell.state in (StageState.SOAKING, StageState.JUDGING)]
-    return together(waits.values()) or [_judged(snapshot, cell) for cell in open_]
+    devices = {a.device: n for a, n in lots}
+    return together((wait, devices[device]) for device, wait in waits.items()) or [
+        _judged(snapshot, cell) for cell in open_
+    ]
 
 
 def _answers(snapshot: Snapshot) -> str:
@@ -145,18 +159,19 @@ def rate_view(snapshot: Snapshot, index: int, now: datetime) -> RateView | None:
     return RateView(minute.per_min, minute.offered, minute.failed, ramp.next_rate(rate, minute), until)
 
 
-def _waiting_for_offers(snapshot: Snapshot, now: datetime) -> dict[DeviceId, Wait]:
-    """Ask the ledger about everyone who waits for an offer, as the planner would now."""
-    waiting = [a for a in snapshot.assignments if a.state is _S.ELIGIBLE]
+def _waiting_for_offers(
+    snapshot: Snapshot, lots: Sequence[Lot], waiting: Sequence[Assignment], now: datetime
+) -> dict[DeviceId, Wait]:
+    """Ask the ledger about everyone who waits for an offer, as the planner would now; who is next in the line is told first, then by id."""
     if snapshot.state is RolloutState.AWAITING_APPROVAL:
         asks = Wait(PERSON, "its next stage waits for an approval", _answers(snapshot))
         return dict.fromkeys((a.device for a in waiting), asks)
     if snapshot.state is not RolloutState.RUNNING:
         paused = Wait(PAUSED, f"the rollout is {snapshot.state}", f"`edgectl rollout resume {snapshot.id}`")
         return dict.fromkeys((a.device for a in waiting), paused)
-    ledger, draft = Ledger(snapshot, now), Draft(snapshot, now)
-    offering = {lane.stratum: lane.offering for lane in draft.lanes()}
-    doubts = {name: _doubt(snapshot, cell, now) for name, cell in offering.items() if cell is not None}
+    ledger, batch = Ledger(snapshot, now), batch_for(sum(n for _, n in lots))
+    offering = {lane.stratum: lane.offering for lane in lanes_of(snapshot.cells)}
+    doubts = {name: _doubt(snapshot, lots, cell, now) for name, cell in offering.items() if cell is not None}
     found: dict[DeviceId, Wait] = {}
     offered = 0
     for a in sorted(waiting, key=lambda a: rank(snapshot.salt, a.device)):
@@ -173,14 +188,15 @@ def _waiting_for_offers(snapshot: Snapshot, now: datetime) -> dict[DeviceId, Wai
         if wait is None:
             ledger.take(a, cell.stage)
             offered += 1
-            late = f"; a look offers {draft.batch} at most" if offered > draft.batch else ""
+            late = f"; a look offers {batch} at most" if offered > batch else ""
             wait = Wait(TURN, f"is offered the release at the next look{late}", "time: the engine looks every 2 s", now)
         found[a.device] = wait
-    return found
+    ahead = next((device for device, wait in found.items() if wait.code == TURN), None)
+    return {device: found[device] for device in sorted(found, key=lambda device: (device != ahead, device))}
 
 
-def _doubt(snapshot: Snapshot, cell: Cell, now: datetime) -> str:
-    return doubt(facts_of(snapshot, cell, snapshot.assignments, now)) if cell.state in CELL_OPEN else ""
+def _doubt(snapshot: Snapshot, lots: Sequence[Lot], cell: Cell, now: datetime) -> str:
+    return doubt(facts_of_lots(snapshot, cell, lots, now)) if cell.state in CELL_OPEN else ""
 
 
 def _own_wait(snapshot: Snapshot, a: Assignment, now: datetime) -> Wait | None:

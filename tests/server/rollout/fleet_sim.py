@@ -17,9 +17,10 @@ from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import DeviceId, ReleaseRef
 from edgefleet_protocol.messages import ErrorClass, ModelState, Phase, Presence, State
 from edgefleet_protocol.verify import PublicKey, verify_envelope
+from edgefleet_server.rollout.device_views import RolloutDevice
 from edgefleet_server.rollout.engine import RolloutEngine
 from edgefleet_server.rollout.service import RolloutService
-from edgefleet_server.rollout.views import DecisionView, RolloutDevice, RolloutView
+from edgefleet_server.rollout.views import DecisionView, RolloutView
 from tests.server.fleet.house import FACTS, PROFILE, House, KeyedDevice, TurnedClock
 
 SMALL: Final = "generic-x86_64-ort-small"

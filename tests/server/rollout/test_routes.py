@@ -96,7 +96,7 @@ def test_more_devices_than_ten_thousand_are_all_listed(world: World) -> None:
     assert total == 10_052
     assert [found.device for found in after] == ["x-10048", "x-10049"]
     with world.house.db.session() as session:
-        session.execute(store._ASSIGNMENT.delete().where(store._ASSIGNMENT.c.device_id.like("x-%")))
+        session.execute(store.ASSIGNMENT.delete().where(store.ASSIGNMENT.c.device_id.like("x-%")))
 
 
 def test_a_gate_next_to_1_does_not_break_the_list_of_rollouts(world: World) -> None:
