@@ -7,7 +7,8 @@ from typing import Final
 
 from edgefleet_server.fleet.happenings import EventView
 from edgefleet_server.fleet.views import DeviceView, ReportedModel, release_of
-from edgefleet_server.rollout.views import CountsView, RolloutView, StageView
+from edgefleet_server.rollout.counting import CountsView
+from edgefleet_server.rollout.views import RolloutView, StageView
 
 PAGE_DEVICES: Final = 50
 PAGE_ROLLOUTS: Final = 20

@@ -79,7 +79,7 @@ def low_threads(pid: int) -> int:
 @pytest.mark.parametrize("gentle", [IDLE, LOW])
 def test_the_threads_of_a_runtime_serve_at_full_priority(rig: Rig, gentle: str) -> None:
     bundle = bundle_bytes(classifier_onnx())
-    found = []
+    found: list[int] = []
     for threads in (1, 4):
         worker = rig.start(bundle, gentle=gentle, threads=threads)
         worker.serve()

@@ -19,6 +19,7 @@ from edgefleet_server.rollout.errors import ActiveExistsError, IllegalStateError
 from edgefleet_server.rollout.facts import class_of, facts_of, is_failure
 from edgefleet_server.rollout.machines import FAILED_STATES, IllegalTransitionError
 from edgefleet_server.rollout.model import (
+    Advance,
     Assignment,
     AssignmentMoved,
     Cell,
@@ -28,12 +29,14 @@ from edgefleet_server.rollout.model import (
     Report,
     RolloutMoved,
     RolloutState,
+    Rule,
     Snapshot,
     StageState,
 )
 from edgefleet_server.rollout.second_try import OF_THE_MOMENT, Choice, plan_retry
 from edgefleet_server.rollout.spec import parse_spec
-from tests.server.rollout.fleet_sim import MODEL, PROFILE, Habit, SimDevice, World, stages
+from tests.server.fleet.house import PROFILE
+from tests.server.rollout.fleet_sim import MODEL, Habit, SimDevice, World, stages
 from tests.server.rollout.simulated_devices import bundle_of
 from tests.server.rollout.test_routes import HOST, client_of
 
@@ -199,7 +202,7 @@ def test_a_device_that_failed_before_counts_once_and_as_failed_whatever_it_does(
     assert (counts.members, counts.exposed, counts.failed, counts.healthy) == (4, 4, 1, 3)
     assert (counts.offered, counts.pending, counts.unreachable, found.pooled_failed) == (0, 0, 0, 1)
     assert sum(found.failures.values()) == 1
-    assert not isinstance(rules.decide(found), rules.Advance) or found.rule is not rules.Rule.ALL_HEALTHY
+    assert not isinstance(rules.decide(found), Advance) or found.rule is not Rule.ALL_HEALTHY
 
 
 @pytest.mark.parametrize(
