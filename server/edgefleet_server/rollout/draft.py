@@ -105,6 +105,7 @@ class Draft:
         self.is_cut_short = False
         self._modes = tuple(stage.shape.mode for stage in snapshot.spec.stages)
         self._known_terms: dict[tuple[ProfileName, int], Terms] = {}
+        self._withdrawn: set[DeviceId] = set()
         self.told = snapshot.code, snapshot.reason
         """Why the rollout is in its state, as of this tick."""
 
@@ -157,9 +158,12 @@ class Draft:
             if a.state in UNSWITCHED and not a.back_gen and self.asks_for_release(a):
                 self.move(withdrawn(a, self.now, reason), a)
                 self.effects.append(GiveBack(a.device, is_rollback=False, is_beside=self.is_beside(a)))
+                self._withdrawn.add(a.device)
 
     def is_beside(self, a: Assignment) -> bool:
         """Whether the device's document names the release as a candidate beside what serves."""
+        if a.device in self._withdrawn:
+            return False
         report = self.snapshot.reports.get(a.device)
         return report is not None and report.candidate.wanted_by_server == self._terms(a).digest != ""
 
@@ -220,9 +224,11 @@ class Draft:
         return report is None or report.wanted_by_server == self._terms(a).digest or self.is_beside(a)
 
     def asks_for_former(self, a: Assignment) -> bool:
-        """Whether the device's document names what it ran before."""
+        """Whether the device's document names what it ran before, or will when this plan is carried out."""
         report = self.snapshot.reports.get(a.device)
-        return report is not None and a.previous is not None and report.wanted_by_server == a.previous.sha256
+        if report is None or a.previous is None:
+            return False
+        return a.device in self._withdrawn or report.wanted_by_server == a.previous.sha256
 
     def _give_back(self, a: Assignment) -> None:
         if not self.asks_for_release(a):
