@@ -156,9 +156,8 @@ def paged(*orders: str) -> Any:
             )
         is_turned = sort.removeprefix("-") == orders[0].removeprefix("-") and sort != orders[0]
         asked = PageRequest(limit, None, sort, is_turned, _mark_of(request, sort))
-        return (
-            replace(asked, after=_key_of(cursor, asked.mark)) if cursor else asked
-        )  # many clients send none as an empty one
+        # many clients send none as an empty one
+        return replace(asked, after=_key_of(cursor, asked.mark)) if cursor else asked
 
     return Depends(page_request)
 

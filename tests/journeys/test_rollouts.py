@@ -247,9 +247,8 @@ def test_a_release_that_a_device_put_into_quarantine_is_installed_after_a_retry(
     again = rollout.stands(bad.name, state="healthy", attempt=2)
     assert (again["failed_before"], again["running"]) == ("nonfinite", release)
     rollout.ends("finished")
-    rollout.stands(
-        good.name, state="healthy"
-    )  # a person let the stage pass before its outcome: it may be heard after the end
+    # a person let the stage pass before the outcome of this one: it may be heard after the end
+    rollout.stands(good.name, state="healthy")
     counts = rollout.shown()["counts"]
     assert (counts["failed"], counts["healthy"]) == (1, 1), "it stays a failure as evidence"
     assert ("rolled_back", "eligible") in rollout.transitions(bad.name)

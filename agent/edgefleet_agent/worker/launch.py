@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from edgefleet_agent.worker.gentle import FLAG
 from edgefleet_agent.worker.protocol import (
     MAX_CONTROL_BYTES,
     Start,
@@ -80,7 +81,7 @@ def start_worker(
             "edgefleet_agent.worker",
             "--control-fd",
             str(theirs.fileno()),
-            *(("--gentle", gentle) if gentle else ()),
+            *((FLAG, gentle) if gentle else ()),
         ]
         process = subprocess.Popen(
             arguments,

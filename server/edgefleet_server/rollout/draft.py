@@ -212,9 +212,8 @@ class Draft:
 
     def _is_new_to(self, a: Assignment) -> bool:
         if self.mode(a.stage) is not Mode.ACTIVE:
-            return not self.is_beside(
-                a
-            )  # what runs beside may answer, too: it ends when the device knows that it is to
+            # what runs beside may answer, too: it ends when the device knows that it is to
+            return not self.is_beside(a)
         before = "" if a.previous is None else a.previous.sha256
         return self._terms(a).digest != before
 

@@ -51,20 +51,24 @@ class Glancer:
 
     def after_look(self, rollout_id: str, fence: int, snapshot: Snapshot, plan: Plan, now: datetime) -> None:
         """Note, after the commit of a whole look, whether a glance may be enough next time."""
-        if plan.effects or plan.next_at == now or not can_be_read_again(snapshot):
-            self._loader.memory.rouse(rollout_id)
-        else:
+        if _is_at_rest(snapshot, plan, now):
             self._loader.memory.rest(rollout_id, fence, replace(snapshot, missed=timedelta()))
+        else:
+            self._loader.memory.rouse(rollout_id)
 
     def _look(self, row: Rollout, snapshot: Snapshot) -> Glance | None:
         now = self._clock.now()
         late = lateness(row, now)
         plan = plan_tick(replace(snapshot, missed=late), now)
-        if plan.effects or plan.next_at == now or not can_be_read_again(snapshot):
+        if not _is_at_rest(snapshot, plan, now):
             self._loader.memory.rouse(row.id)
             return None
         row.next_eval_at, row.lease_until = plan.next_at, None
         return Glance(row.id, late)
+
+
+def _is_at_rest(snapshot: Snapshot, plan: Plan, now: datetime) -> bool:
+    return not plan.effects and plan.next_at != now and can_be_read_again(snapshot)
 
 
 def lateness(row: Rollout, now: datetime) -> timedelta:
