@@ -132,11 +132,10 @@ def walked(statement: Select[*Columns], column: Any, after: Any, limit: int, *, 
     return statement.order_by(column.desc() if is_down else column).limit(limit)
 
 
-def rest_of(rows: Sequence[T], request: PageRequest, key: Callable[[T], str], *, usual_down: bool = False) -> list[T]:
+def rest_of(rows: Sequence[T], request: PageRequest, key: Callable[[T], str]) -> list[T]:
     """Return the rows of a whole list behind the page before, in the order asked for; rows: by their keys, lowest first."""
-    is_down = request.is_turned is not usual_down
+    is_down, after = request.is_turned, request.after
     ordered = reversed(rows) if is_down else rows
-    after = request.after
     return [one for one in ordered if after is None or (key(one) < after if is_down else key(one) > after)]
 
 

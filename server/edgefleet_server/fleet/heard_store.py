@@ -1,4 +1,7 @@
-"""SQL of what tells whether a device said anything new: without its report. Every function works in the caller's session."""
+"""SQL of what devices said and their documents ask, read together; `marks` tells without the report whether anything is new.
+
+Every function works in the caller's session.
+"""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime

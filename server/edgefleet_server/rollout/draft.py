@@ -190,9 +190,8 @@ class Draft:
             self._give_back(a)
         for a in [a for a in self.assignments.values() if a.state is _S.UNREACHABLE and a.back_done_at is not None]:
             if a.back_gen and self.asks_for_former(a) and self._switched_after_all(a):
-                self._note(
-                    replace(a, back_done_at=None)
-                )  # it took the release up all the same: it must be heard to be back
+                # it took the release up all the same: it must be heard to be back
+                self._note(replace(a, back_done_at=None))
         self._give_up_waiting()
 
     def _switched_after_all(self, a: Assignment) -> bool:

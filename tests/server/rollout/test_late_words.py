@@ -13,11 +13,11 @@ from edgefleet_server.rollout.model import Assignment, Cell, Report, RolloutStat
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.shape import NO_CANDIDATE, CandidateReport
 from tests.server.rollout.explored import HOUR, START, Document, Fleet, Node
-from tests.server.rollout.explored_fleets import FLEETS
+from tests.server.rollout.explored_fleets import BY_NAME, FLEETS
 from tests.server.rollout.explorer import Explorer
 
 RPI = ProfileName("rpi")
-SPLIT = next(one for one in FLEETS if one.name == "two-versions-then-the-winner-at-a-word")
+SPLIT = BY_NAME["two-versions-then-the-winner-at-a-word"]
 S = AssignmentState
 
 
@@ -99,7 +99,7 @@ def test_a_device_that_went_back_failed_although_something_else_is_deployed_ther
 
 def test_who_runs_it_beside_what_serves_when_its_offer_was_withdrawn_is_waited_for() -> None:
     """Found by the explorer as soon as it knew of modes: a split went on to answer after the rollout said that all was back."""
-    explorer = Explorer(next(fleet for fleet in FLEETS if fleet.name == "two-versions-then-the-winner-at-a-word"))
+    explorer = Explorer(SPLIT)
     new, old = explorer.new[0], explorer.old[0]
     waiting = Assignment(DeviceId("d0"), 0, RPI, S.ELIGIBLE, attempt=1, gen=1, previous=old, exposed_at=START)
     said = Report(
