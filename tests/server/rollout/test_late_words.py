@@ -137,3 +137,19 @@ def test_who_is_heard_in_the_look_that_withdraws_its_offer_is_waited_for(fleet: 
     (one,) = node.assignments
     assert (one.state, one.back_gen) == (S.ACKED, 2)
     assert node.documents[0] == Document(2, old), "it was told to stay with what it had"
+
+
+def test_a_failure_beside_counts_although_something_else_was_deployed_before_it_was_heard() -> None:
+    """Found by the explorer: the stage passed on a device whose shadow had failed."""
+    explorer = Explorer(BY_NAME["a-shadow-then-all"])
+    new, old = explorer.new[0], explorer.old[0]
+    healthy = Assignment(
+        DeviceId("d0"), 0, RPI, S.HEALTHY, attempt=1, gen=1, previous=old, exposed_at=START, switched_at=START
+    )
+    failed = CandidateReport(new.sha256, "failed", "candidate.crash", "it failed")
+    said = Report(
+        reported_gen=1, gen=1, phase=Phase.COMMITTED, active_sha256=old.sha256, is_online=True, candidate=failed
+    )
+    document = Document(2, explorer.other[0])
+    (one,) = after_tick(explorer, standing(explorer, healthy, said, document, RolloutState.RUNNING)).assignments
+    assert (one.state, one.error_class, one.reason) == (S.REGRESSED, "crash", "it failed")
