@@ -42,6 +42,7 @@ sys.path.insert(0, str(ROOT))
 from tests.support.browsers import browser  # noqa: E402
 from tests.support.servers import ApiHouse  # noqa: E402
 
+from edgefleet_agent.telemetry.collect import cpu_s  # noqa: E402
 from edgefleet_protocol.sketch import LatencySketch  # noqa: E402
 from edgefleet_server.access.model import Role  # noqa: E402
 from edgefleet_server.app import create_app  # noqa: E402
@@ -132,9 +133,9 @@ def _first_bytes(client: httpx.Client, rounds: int, pid: int) -> tuple[dict[str,
     cpu: dict[str, float] = {}
     for name, path in LISTS.items():
         _first_byte_ms(client, path)
-        before = _cpu_ms(pid)
+        before = 1000 * cpu_s(pid)
         found[name] = [_first_byte_ms(client, path) for _ in range(rounds)]
-        cpu[name] = round((_cpu_ms(pid) - before) / rounds, 1)
+        cpu[name] = round((1000 * cpu_s(pid) - before) / rounds, 1)
     return found, cpu
 
 
@@ -145,12 +146,6 @@ def _first_byte_ms(client: httpx.Client, path: str) -> float:
         assert answer.status_code == 200, (path, answer.status_code)
         answer.read()
     return took_ms
-
-
-def _cpu_ms(pid: int) -> float:
-    """Return the processor time of a process until now."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
 def _looks(url: str, cookie: str, rounds: int, screenshots: Path | None, devices: int) -> dict[str, Any]:

@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 from bench import fleet_page  # noqa: E402
 from tests.support.servers import PROFILE, ApiHouse  # noqa: E402
 
+from edgefleet_agent.telemetry.collect import cpu_s  # noqa: E402
 from edgefleet_server.access.model import Role  # noqa: E402
 from edgefleet_server.clock import SystemClock  # noqa: E402
 from edgefleet_server.fleet.tables import FleetDevice  # noqa: E402
@@ -79,13 +80,13 @@ def measure(client: httpx.Client, pid: int, path: str, params: dict[str, Any], r
     before = 0.0
     for n in range(rounds + 1):
         if n == 1:
-            before = fleet_page._cpu_ms(pid)
+            before = 1000 * cpu_s(pid)
         began = time.perf_counter()
         answer = client.get(f"/api/v1{path}", params=params)
         if n:
             took.append((time.perf_counter() - began) * 1000)
         answer.raise_for_status()
-    used = (fleet_page._cpu_ms(pid) - before) / rounds
+    used = (1000 * cpu_s(pid) - before) / rounds
     if not answer.json().get("items", True) and params != NOTHING:
         raise LookupError(f"{path} {params} found nothing")
     cuts = statistics.quantiles(took, n=20)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from edgefleet_cli.api_client import PAGE_SIZE
 from edgefleet_cli.errors import UsageError
 from edgefleet_cli.figures import until_s
 
@@ -31,12 +32,15 @@ class Choice:
     @property
     def is_looked_at_here(self) -> bool:
         """Tell whether all devices that the selector matches have to be read before one can be shown. Raises UsageError."""
-        return bool(self.desired or (self.sort and self.server_sort() is None)) or self.stale_s is not None
+        order = self.server_sort()
+        is_one_page = self.limit is not None and self.limit <= PAGE_SIZE
+        is_sorted_here = bool(self.sort) and (order is None or not is_one_page)
+        return is_sorted_here or bool(self.desired) or self.stale_s is not None
 
     def server_sort(self) -> str | None:
         """Return the order as the server names it, None where it has none. Raises UsageError for a key that nothing is sorted by."""
         key = self.sort.removeprefix("-")
-        if key and key not in SORT_KEYS:
+        if self.sort and key not in SORT_KEYS:
             raise UsageError(
                 f"devices are not sorted by {key!r}",
                 why=f"expected one of {', '.join(SORT_KEYS)}",
@@ -95,10 +99,15 @@ def _text(name: str) -> Callable[[Json, datetime], Any]:
     return lambda device, _now: str(device.get(name) or "")
 
 
+def _status(device: Json, _now: datetime) -> int:
+    status = device.get("status")
+    return STATUSES.index(status) if status in STATUSES else len(STATUSES)
+
+
 SORT_KEYS: dict[str, Callable[[Json, datetime], Any]] = {
     "id": _text("id"),
     "profile": _text("profile"),
-    "status": _text("status"),
+    "status": _status,
     "arch": _text("arch"),
     "agent": _text("agent_version"),
     "seen": _unseen_s,
@@ -107,4 +116,5 @@ SORT_KEYS: dict[str, Callable[[Json, datetime], Any]] = {
 """`seen`: the one that was seen last comes first."""
 
 SERVER_ORDERS: dict[str, str] = {"id": "id", "profile": "profile", "status": "status", "seen": "-last_seen"}
-"""Orders that the server walks an index for; the others need every device at hand."""
+"""Orders that the server walks an index for, where one page is wanted. The others need every device at hand; and over many pages a
+device whose place changes meanwhile would come twice or not at all."""

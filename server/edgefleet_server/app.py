@@ -30,7 +30,6 @@ from edgefleet_server.body_limit import API_BODY_BYTES, BodyLimit
 from edgefleet_server.conversion import routes as conversion_routes
 from edgefleet_server.dashboard import routes as dashboard_routes
 from edgefleet_server.dashboard.publishing_pages import UPLOADS
-from edgefleet_server.discovery import METRICS_PATH
 from edgefleet_server.fleet import routes as fleet_routes
 from edgefleet_server.idempotency import Idempotency
 from edgefleet_server.methods import Methods
@@ -109,7 +108,7 @@ def _add_health_routes(app: FastAPI, parts: Parts) -> None:
         body = {"status": "ready" if is_ready else "not_ready", "checks": checks}
         return JSONResponse(body, status_code=200 if is_ready else 503)
 
-    @app.get(METRICS_PATH, operation_id="get_metrics", tags=["server"], response_class=PlainTextResponse)
+    @app.get(discovery.METRICS_PATH, operation_id="get_metrics", tags=["server"], response_class=PlainTextResponse)
     def get_metrics() -> Response:
         """Return figures in Prometheus text format."""
         for state, count in parts.conversion.counts().items():

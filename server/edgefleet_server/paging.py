@@ -132,11 +132,10 @@ def walked(statement: Select[*Columns], column: Any, after: Any, limit: int, *, 
     return statement.order_by(column.desc() if is_down else column).limit(limit)
 
 
-def rest_of(rows: Sequence[T], request: PageRequest, key: Callable[[T], str], *, usual_down: bool = False) -> list[T]:
+def rest_of(rows: Sequence[T], request: PageRequest, key: Callable[[T], str]) -> list[T]:
     """Return the rows of a whole list behind the page before, in the order asked for; rows: by their keys, lowest first."""
-    is_down = request.is_turned is not usual_down
+    is_down, after = request.is_turned, request.after
     ordered = reversed(rows) if is_down else rows
-    after = request.after
     return [one for one in ordered if after is None or (key(one) < after if is_down else key(one) > after)]
 
 
@@ -156,9 +155,8 @@ def paged(*orders: str) -> Any:
             )
         is_turned = sort.removeprefix("-") == orders[0].removeprefix("-") and sort != orders[0]
         asked = PageRequest(limit, None, sort, is_turned, _mark_of(request, sort))
-        return (
-            replace(asked, after=_key_of(cursor, asked.mark)) if cursor else asked
-        )  # many clients send none as an empty one
+        # many clients send none as an empty one
+        return replace(asked, after=_key_of(cursor, asked.mark)) if cursor else asked
 
     return Depends(page_request)
 

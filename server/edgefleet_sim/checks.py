@@ -21,6 +21,7 @@ from edgefleet_server.rollout.machines import (
     CELL_OPEN,
     ROLLOUT_FINAL,
     ROLLOUT_TRANSITIONS,
+    ROLLOUT_WALKS,
     STAGE_TRANSITIONS,
 )
 from edgefleet_server.rollout.membership import rank
@@ -51,8 +52,6 @@ EDGES: Final[Mapping[str, frozenset[tuple[str, str]]]] = {
     "assignment": frozenset((a.value, b.value) for (a, _), b in ASSIGNMENT_TRANSITIONS.items()),
 }
 PASSED: Final = frozenset({StageState.PASSED.value, StageState.SKIPPED.value})
-WALKS: Final = (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
-"""A tick may offer: of one that waits for an approval it first begins to run again."""
 _S: Final = AssignmentState
 
 
@@ -107,7 +106,7 @@ def _about_offers(rows: Rows, plan: Plan, state: RolloutState) -> Iterator[str]:
     offers = [effect.device for effect in plan.effects if isinstance(effect, Offer)]
     if not offers:
         return
-    if rows.state not in WALKS or state is not RolloutState.RUNNING:
+    if rows.state not in ROLLOUT_WALKS or state is not RolloutState.RUNNING:
         yield f"offered while the rollout is {rows.state}, then {state}"
     cells = dict(rows.cells)
     moved = {e.assignment.device: e.assignment for e in plan.effects if isinstance(e, AssignmentMoved)}

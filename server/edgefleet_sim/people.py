@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from edgefleet_server.rollout import approving, control, undoing
-from edgefleet_server.rollout.machines import IllegalTransitionError
-from edgefleet_server.rollout.model import Plan, RolloutState, Snapshot
-
-_WAITS = (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
+from edgefleet_server.rollout.machines import ROLLOUT_WALKS, IllegalTransitionError
+from edgefleet_server.rollout.model import Cell, Plan, Snapshot, Spec
 
 
 def plan_of(verb: str, snapshot: Snapshot, now: datetime) -> Plan:
@@ -27,7 +25,7 @@ def plan_of(verb: str, snapshot: Snapshot, now: datetime) -> Plan:
         case "undo":
             return undoing.plan_reopening(snapshot, now, said)
         case "approve" | "deny":
-            if snapshot.state not in _WAITS or not approving.waiting(snapshot.cells):
+            if snapshot.state not in ROLLOUT_WALKS or not approving.waiting(snapshot.cells):
                 raise IllegalTransitionError("no stage waits for somebody's word")
             if verb == "deny":
                 return control.plan_denial(snapshot, now, said, None)
@@ -36,9 +34,9 @@ def plan_of(verb: str, snapshot: Snapshot, now: datetime) -> Plan:
             raise KeyError(verb)
 
 
-def answers_due(snapshot: Snapshot) -> Iterator[datetime]:
+def answers_due(spec: Spec, cells: Iterable[Cell]) -> Iterator[datetime]:
     """Yield until when each answer that is waited for may come."""
-    for cell in approving.waiting(snapshot.cells):
-        wanted = snapshot.spec.stages[cell.stage].shape.approval
+    for cell in approving.waiting(cells):
+        wanted = spec.stages[cell.stage].shape.approval
         if cell.asked_at is not None and wanted is not None:
             yield cell.asked_at + wanted.timeout

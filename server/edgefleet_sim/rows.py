@@ -14,7 +14,7 @@ from typing import Final
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_server.fleet.beside import salt_of
 from edgefleet_server.rollout.carrying import BRAKED
-from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
+from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE, ROLLOUT_WALKS
 from edgefleet_server.rollout.model import (
     Assignment,
     AssignmentMade,
@@ -125,7 +125,7 @@ class Rows:
 
     def snapshot(self) -> Snapshot:
         """Return what the server would load."""
-        is_running = self.state in (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
+        is_running = self.state in ROLLOUT_WALKS
         return Snapshot(
             id=ROLLOUT,
             state=self.state,

@@ -370,7 +370,7 @@ class World:
         for cell in self.rows.cells.values():
             if cell.state in CELL_OPEN and cell.opened_at is not None:
                 yield (cell.resumed_at or cell.opened_at) + self.rows.spec.on_inconclusive.after
-        yield from people.answers_due(replace(snapshot, cells=tuple(self.rows.cells.values())))
+        yield from people.answers_due(self.rows.spec, self.rows.cells.values())
         if pace.is_paced(self.rows.spec):
             yield from pace.dues(self.rows.snapshot(), self._now)
 

@@ -1,7 +1,7 @@
 """Which leaves are asked for, and when again: rules by table, and pulls over lines of every kind in virtual time."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgefleet_agent.install_child.pull import PATIENT_WAITS, SHORTEST_S, Ask, Puller
@@ -192,9 +192,11 @@ def test_an_update_of_ten_leaves_takes_less_than_a_minute_where_seventy_percent_
 
 @settings(max_examples=40, deadline=None)
 @given(st.floats(0, 1), st.floats(0.1, 30), st.integers(0, 1000))
+@example(1.0, 0.9921875, 0)
 def test_a_stall_costs_no_more_than_what_is_asked_for_in_it(begins_s: float, lasts_s: float, seed: int) -> None:
     line = Line(200, bytes_per_s=5e6, stall_s=(begins_s, begins_s + lasts_s), seed=seed).run()
-    assert line.extra_leaves <= 16 + 4 * (lasts_s + 1)  # a quarter of the window, then a message a second
+    heard_s = lasts_s + line.latency_s  # it ends one way later for who waits
+    assert line.extra_leaves <= 16 + 4 * (heard_s + 1)  # a quarter of the window, then a message a second
 
 
 def test_a_server_that_answers_repeats_too_sends_twice_what_is_late() -> None:

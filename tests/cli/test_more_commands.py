@@ -76,9 +76,10 @@ def test_what_the_server_cannot_choose_is_chosen_here(edgectl: Edgectl, fleet: S
     assert edgectl("device", "list", "--sort=-agent", "--limit", "1", "-o", "name").out == "d-1\n"
     asked = fleet.queries("GET /devices")[-1]
     assert (asked["limit"], "sort" in asked) == ("200", False)
-    refused = edgectl("device", "list", "--sort", "colour")
-    assert refused.code == 2
-    assert "seen" in refused.told()[1]
+    for wrong in (("--sort", "colour"), ("--desired", "x", "--sort", "colour"), ("--sort=-",)):
+        refused = edgectl("device", "list", *wrong)
+        assert refused.code == 2
+        assert "seen" in refused.told()[1]
 
 
 @pytest.mark.parametrize(
@@ -97,8 +98,10 @@ def test_the_server_sorts_what_it_can(edgectl: Edgectl, fleet: Stub, sort: str, 
     assert edgectl("device", "list", f"--sort={sort}", "--limit", "3", "-o", "name").out == "d-1\n"
     (asked,) = fleet.queries("GET /devices")
     assert (asked["sort"], asked["limit"]) == (order, "3")
-    edgectl("device", "list", f"--sort={sort}", "--stale", "1s")  # all have to be looked at here
-    assert "sort" not in fleet.queries("GET /devices")[-1]
+    # all have to be looked at here; and many pages are not read in an order that changes meanwhile
+    for more in (("--stale", "1s"), ("--limit", "1000"), ()):
+        edgectl("device", "list", f"--sort={sort}", *more)
+        assert "sort" not in fleet.queries("GET /devices")[-1]
 
 
 def test_stale_and_sorted() -> None:
@@ -108,6 +111,13 @@ def test_stale_and_sorted() -> None:
     assert ids == ["b", "c"]
     assert [one["id"] for one in Choice(sort="seen").chosen(devices, NOON)] == ["a", "c", "b"]
     assert [one["id"] for one in Choice(sort="-seen", limit=2).chosen(devices, NOON)] == ["b", "c"]
+
+
+def test_a_status_is_sorted_here_as_the_server_sorts_it() -> None:
+    statuses = {"a": "unknown", "b": "online", "c": "revoked", "d": "offline"}
+    devices = [device(name, status=status) for name, status in statuses.items()]
+    assert [one["id"] for one in Choice(sort="status").chosen(devices, NOON)] == ["b", "d", "a", "c"]
+    assert [one["id"] for one in Choice(sort="-status").chosen(devices, NOON)] == ["c", "a", "d", "b"]
 
 
 def test_a_watched_list_tells_what_is_new_or_changed(edgectl: Edgectl, fleet: Stub) -> None:

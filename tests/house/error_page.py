@@ -111,9 +111,8 @@ def kinds() -> list[type[EdgefleetError]]:
     for kind in found:
         found += [one for one in kind.__subclasses__() if one not in found]
     ours = [one for one in found if one.__module__.partition(".")[0] in PACKAGES]
-    return sorted(
-        ours, key=lambda one: (one.__module__, one.__qualname__)
-    )  # not the order in which they happened to be imported
+    # not the order in which they happened to be imported
+    return sorted(ours, key=lambda one: (one.__module__, one.__qualname__))
 
 
 def is_group(kind: type[EdgefleetError], raised: frozenset[str]) -> bool:

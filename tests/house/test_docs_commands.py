@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tests.house.tree import ROOT
 COMMAND = re.compile(r"(?:^|(?<=[\s`(\"'|/]))(edgectl|edge-agent)((?: +[^\s`|;&)<>\"]+| +\"[^\"]*\"| +'[^']*')*)")
 OPTION = re.compile(r"^(--[a-z][a-z0-9-]*|-[a-z])(=.*)?$")
 INLINE = re.compile(r"`([^`]+)`")
+FENCED = re.compile(r"(?ms)^```.*?^```[ \t]*$")
 WORD = re.compile(r"^[a-z][a-z-]*$")
 OLD = ("CHANGELOG.md", "docs/adr/")
 """What was true on its day."""
@@ -26,11 +27,9 @@ OLD = ("CHANGELOG.md", "docs/adr/")
 
 def named(page: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield each command that a page names in code: the program and what stands behind it."""
-    text = (ROOT / page).read_text()
-    for block in blocks(page):
-        text = text.replace(block.text, "")
+    text = FENCED.sub("", (ROOT / page).read_text())
     spans = [span for span in INLINE.findall(text) if span.startswith(("edgectl ", "edge-agent "))]
-    spans += [block.text.replace("\\\n", " ") for block in blocks(page) if block.language in ("sh", "yaml")]
+    spans += [block.text.replace("\\\n", " ") for block in blocks(page) if block.language in ("sh", "yaml", "text", "")]
     for span in spans:
         for program, rest in COMMAND.findall(span):
             yield program, rest.split()
@@ -66,23 +65,29 @@ def _wrong_edgectl(words: list[str]) -> str:
 
 
 def _wrong_agent(words: list[str]) -> str:
-    found, left = list(agent()), list(words)
-    known = {option for parser in found for action in parser._actions for option in action.option_strings}
-    while left:
-        below = [
-            action.choices[left[0]]
-            for parser in found
-            for action in parser._actions
-            if isinstance(action, argparse._SubParsersAction) and left[0] in action.choices
-        ]
-        if not below:
-            break
-        found, left = below, left[1:]
-        known |= {option for parser in found for action in parser._actions for option in action.option_strings}
-    has_more = any(isinstance(a, argparse._SubParsersAction) for parser in found for a in parser._actions)
-    if left and has_more and WORD.match(left[0]):
+    known, below, left = _options_of(agent()), _below(agent()), list(words)
+    while left and left[0] in below:
+        parser = below[left.pop(0)]
+        known |= _options_of([parser])
+        below = _below([parser])
+    if left and below and WORD.match(left[0]):
         return f"no command {left[0]}"
     return _unknown(known, left)
+
+
+def _options_of(parsers: Sequence[argparse.ArgumentParser]) -> set[str]:
+    return {option for parser in parsers for action in parser._actions for option in action.option_strings}
+
+
+def _below(parsers: Sequence[argparse.ArgumentParser]) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the commands that are named next."""
+    return {
+        name: below
+        for parser in parsers
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for name, below in action.choices.items()
+    }
 
 
 def _options(command: Any) -> set[str]:
@@ -119,4 +124,4 @@ def test_commands_on_pages_exist_with_their_options() -> None:
             if fault := wrong(program, words):
                 faults.append(f"{page}: {program} {' '.join(words)}: {fault}")
     assert faults == []
-    assert checked > 150
+    assert checked > 600

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from edgefleet_agent.worker.gentle import gently, priority_of
+from edgefleet_agent.worker.gentle import FLAG, IDLE, LOW, gently, priority_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def _import(into: "list[tuple[ModuleType, socket.socket]]") -> None:
         prog="edgefleet_agent.worker", description="Inference worker, started by edge-agent."
     )
     parser.add_argument("--control-fd", type=int, required=True, help="inherited SOCK_SEQPACKET socket to the agent")
-    parser.add_argument("--gentle", choices=("idle", "low"), help="another worker answers meanwhile: start below it")
+    parser.add_argument(FLAG, choices=(IDLE, LOW), help="another worker answers meanwhile: start below it")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
     try:

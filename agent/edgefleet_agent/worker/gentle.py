@@ -50,8 +50,11 @@ def gently(work: Callable[[], None], priority: str) -> None:
 
 
 def _lower(priority: str) -> None:
-    """Lower this thread. Where the one is refused, as a seccomp filter may, the other has to do."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    """Lower this thread. Where the one is refused, as a seccomp filter may, the other has to do; where both are, it loads as it is."""
+    try:  # noqa: SIM105 - contextlib would be an import more
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    except OSError:
+        pass
     if priority == IDLE:
         try:
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from edgefleet_agent.worker.gentle import FLAG
 from edgefleet_agent.worker.protocol import (
     MAX_CONTROL_BYTES,
     Start,
@@ -23,8 +24,6 @@ from edgefleet_agent.worker.protocol import (
 )
 
 LISTEN_BACKLOG = 128
-ENTRY = "from edgefleet_agent.worker.__main__ import main; main()"
-"""As `-m edgefleet_agent.worker`, without the imports of runpy: 6 ms before the worker can say that it is in no hurry."""
 
 
 class WorkerLink:
@@ -78,11 +77,11 @@ def start_worker(
     try:
         arguments = [
             *(command or (sys.executable,)),
-            "-c",
-            ENTRY,
+            "-m",
+            "edgefleet_agent.worker",
             "--control-fd",
             str(theirs.fileno()),
-            *(("--gentle", gentle) if gentle else ()),
+            *((FLAG, gentle) if gentle else ()),
         ]
         process = subprocess.Popen(
             arguments,

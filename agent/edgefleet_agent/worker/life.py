@@ -68,7 +68,7 @@ _FORWARD_MARGIN_S = 5.0
 _POLL_S = 0.02
 
 
-def run_worker(control: socket.socket, priority: str = "") -> int:
+def run_worker(control: socket.socket, priority: str) -> int:
     """Run one worker to its end and return the exit status. control: SOCK_SEQPACKET socket to agentd; priority: to load at (`gentle`)."""
     control.setblocking(True)
     _watch_agentd(control)

@@ -125,9 +125,9 @@ def watch(  # noqa: PLR0913, PLR0917 - the flags of the command
 def _rollout(strategy: str | None, stages: str | None, soak: str | None) -> RolloutFlags:
     """Return how each version goes out, canary when nothing is said. Raises UsageError before anything is followed."""
     is_said = strategy is not None or stages is not None or soak is not None
-    flags = RolloutFlags("", "", stages=stages, soak=soak, strategy=strategy if is_said else "canary")
-    from_flags(flags)
-    return flags
+    rollout = RolloutFlags("", "", stages=stages, soak=soak, strategy=strategy if is_said else "canary")
+    from_flags(rollout)
+    return rollout
 
 
 @app.command("write-back")

@@ -319,7 +319,12 @@ def retry(
     failed: Annotated[bool, typer.Option("--failed", help="Also devices whose failure lies in the release.")] = False,
     device: Annotated[
         list[str] | None,
-        typer.Option("--device", metavar="ID", help="Only this one; repeatable.", autocompletion=completion.devices),
+        typer.Option(
+            "--device",
+            metavar="ID",
+            help="Only this one, whatever failed on it; repeatable.",
+            autocompletion=completion.devices,
+        ),
     ] = None,
     reason: Reason = "",
     wait: Wait = False,

@@ -75,7 +75,7 @@ def build_router(parts: Parts) -> APIRouter:
 
     @router.get("/audit", operation_id="list_audit")
     def list_audit(page: EitherWay, what: AuditWish, _caller: Admin) -> ListOf[AuditOut]:
-        """List who changed what, newest first. `actor` and `object` say how theirs begin."""
+        """List who changed what, newest first unless `sort` says otherwise. `actor` and `object` say how theirs begin."""
         return ListOf.of(access.audit(page, what), AuditOut.of)
 
     return router

@@ -56,7 +56,7 @@ def build_router(parts: Parts) -> APIRouter:
 
 def build_hook_router(parts: Parts) -> APIRouter:
     """Return the route for Alertmanager, to be mounted under `/api/v1` without the check of operator tokens."""
-    router = APIRouter(tags=["alerting"], route_class=ListRoute)
+    router = APIRouter(tags=["alerting"])
 
     @router.post("/hooks/alertmanager/{token}", operation_id="take_alerts")
     def take_alerts(token: str, body: dict[str, Any]) -> AlertsOut:

@@ -9,7 +9,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.device_views import DevicePages
 from edgefleet_server.dashboard.login import to_login
 from edgefleet_server.dashboard.shell import Shell
-from edgefleet_server.paging import BadCursorError, decode_cursor
+from edgefleet_server.paging import PageRequest, decode_cursor
 from edgefleet_server.parts import Parts
 
 _TYPES = {"application/gzip": "tgz", "text/plain": "txt"}
@@ -58,9 +58,4 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
 
 
 def _number(cursor: str | None) -> int | None:
-    if cursor is None:
-        return None
-    key = decode_cursor(cursor)
-    if not key.isascii() or not key.isdigit() or len(key) > 18:
-        raise BadCursorError("this cursor belongs to another list", next_step="start the list again without `cursor`")
-    return int(key)
+    return PageRequest(after=None if cursor is None else decode_cursor(cursor)).after_number()

@@ -197,7 +197,7 @@ class RegistryViews:
             bundles=self._bundle_lines(release),
             other=self._other(name, version),
             states=sorted(states.items()),
-            devices=devices[:SHOWN_DEVICES],
+            devices=devices,
             rollouts=[one for one in rollouts if one.version == version][:SHOWN_ROLLOUTS],
             has_report=bool(reports),
         )

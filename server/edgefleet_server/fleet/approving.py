@@ -235,9 +235,7 @@ def _after(page: PageRequest) -> pending_store.After | None:
     try:
         return datetime.fromisoformat(at), fingerprint
     except ValueError as error:
-        raise BadCursorError(
-            "this cursor belongs to another list", next_step="start the list again without `cursor`"
-        ) from error
+        raise BadCursorError("this cursor belongs to another list") from error
 
 
 def place_of(view: PendingView) -> str:

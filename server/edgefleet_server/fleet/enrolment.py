@@ -167,10 +167,7 @@ class Enroller:
     def claim(self, claim_id: str) -> ClaimView:
         """Return one claim. Raises ClaimUnknownError."""
         with self._db.read() as session:
-            row = session.get(FleetClaim, claim_id)
-            if row is None:
-                raise ClaimUnknownError(f"There is no claim token {claim_id[:32]!r}.")
-            return self._claim_views(session, [row])[0]
+            return self._claim_views(session, [_known(session, claim_id)])[0]
 
     def _claim_views(self, session: Session, rows: Sequence[FleetClaim]) -> list[ClaimView]:
         ids = [row.id for row in rows]
@@ -196,10 +193,7 @@ class Enroller:
     def revoke_claim(self, claim_id: str) -> None:
         """Let nobody enrol with a claim any more; who waits with it waits no longer. Raises ClaimUnknownError."""
         with self._db.session() as session:
-            claim = session.get(FleetClaim, claim_id, with_for_update=True)
-            if claim is None:
-                raise ClaimUnknownError(f"There is no claim token {claim_id[:32]!r}.")
-            now = self._clock.now()
+            claim, now = _known(session, claim_id, lock=True), self._clock.now()
             claim.expires_at = min(claim.expires_at, now)
             pending_store.end_waiting(session, claim_id, now)
 
@@ -336,6 +330,13 @@ class Enroller:
         self._feed.add([NewEvent("enrolled", device_id, detail={"claim": claim.id, "profile": profile})])
         self._desired.ensure(device_id)
         return NewDevice(device_id, cert, profile, Sha256(claim.root_sha256))
+
+
+def _known(session: Session, claim_id: str, *, lock: bool = False) -> FleetClaim:
+    row = session.get(FleetClaim, claim_id, with_for_update=lock or None)
+    if row is None:
+        raise ClaimUnknownError(f"There is no claim token {claim_id[:32]!r}.")
+    return row
 
 
 def _check_prefix(prefix: str) -> None:

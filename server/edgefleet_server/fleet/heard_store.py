@@ -1,4 +1,7 @@
-"""SQL of what tells whether a device said anything new: without its report. Every function works in the caller's session."""
+"""SQL of what devices said and their documents ask, read together; `marks` tells without the report whether anything is new.
+
+Every function works in the caller's session.
+"""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -22,39 +25,39 @@ Mark = tuple[object, ...]
 
 def marks(session: Session, device_ids: Sequence[DeviceId]) -> Iterator[tuple[DeviceId, Mark]]:
     """Yield a mark for each of these devices that is known."""
-    device, desired = _DEVICE.c, _DESIRED.c
-    statement = select(
-        device.id,
+    device = _DEVICE.c
+    said = (
         device.boot_id,
         device.state_seq,
         device.reported_gen,
         device.is_online,
         device.last_seen,
         device.revoked_at,
-        desired.gen,
-    ).outerjoin(_DESIRED, desired.device_id == device.id)
-    for start in range(0, len(device_ids), CHUNK):
-        chosen = bulk.among(session, device.id, device_ids[start : start + CHUNK])
-        for row in session.execute(statement.where(chosen)):
-            yield DeviceId(row[0]), tuple(row[1:])
+    )
+    for row in _with_documents(session, device_ids, *said, _DESIRED.c.gen):
+        yield DeviceId(row[0]), tuple(row[1:])
 
 
 def told(session: Session, device_ids: Sequence[DeviceId]) -> Iterator[Any]:
     """Yield what `store.reported` does of these devices, with gen and models of their documents (None: there is none)."""
     device, desired = _DEVICE.c, _DESIRED.c
-    statement = select(
-        device.id,
+    said = (
         device.profile,
         device.is_online,
         device.last_seen,
         device.revoked_at,
         device.reported_gen,
         device.reported,
-        desired.gen,
-        desired.models,
-    ).outerjoin(_DESIRED, desired.device_id == device.id)
+    )
+    yield from _with_documents(session, device_ids, *said, desired.gen, desired.models)
+
+
+def _with_documents(session: Session, device_ids: Sequence[DeviceId], *columns: Any) -> Iterator[Any]:
+    """Yield id and columns of these devices and of their documents, None in the latter where there is none."""
+    statement = select(_DEVICE.c.id, *columns).outerjoin(_DESIRED, _DESIRED.c.device_id == _DEVICE.c.id)
     for start in range(0, len(device_ids), CHUNK):
-        yield from session.execute(statement.where(bulk.among(session, device.id, device_ids[start : start + CHUNK])))
+        chosen = bulk.among(session, _DEVICE.c.id, device_ids[start : start + CHUNK])
+        yield from session.execute(statement.where(chosen))
 
 
 def failed_since(session: Session, model: str, since: datetime) -> list[DeviceId]:

@@ -61,9 +61,7 @@ class Place:
             segment, key, device = json.loads(text)
             return cls(int(segment), str(key), str(device))
         except (ValueError, TypeError) as error:
-            raise BadCursorError(
-                "this cursor belongs to another list", next_step="start the list again without `cursor`"
-            ) from error
+            raise BadCursorError("this cursor belongs to another list") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +152,12 @@ class DeviceLister:
             if is_back:
                 places.reverse()
             rows = store.devices_in_order(session, [place.id for place in places])
-            most = None if query.is_counted_whole else MOST_COUNTED
-            total = looking.count(session, found, most=None if most is None else most + 1)
-            is_capped = most is not None and total > most
+            most = None if query.is_counted_whole else MOST_COUNTED + 1
+            total = looking.count(session, found, most=most)
+            is_capped = total == most
             return DeviceList(
                 devices=device_views(session, rows),
-                total=total if most is None else min(total, most),
+                total=MOST_COUNTED if is_capped else total,
                 is_capped=is_capped,
                 previous=places[0] if places and (has_more if is_back else query.after is not None) else None,
                 next=places[-1] if places and (is_back or has_more) else None,
@@ -284,9 +282,7 @@ def _value(key: str, column: Any) -> Any:
     try:
         at = datetime.fromisoformat(key)
     except ValueError as error:
-        raise BadCursorError(
-            "this cursor belongs to another list", next_step="start the list again without `cursor`"
-        ) from error
+        raise BadCursorError("this cursor belongs to another list") from error
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 

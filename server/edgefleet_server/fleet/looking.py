@@ -72,14 +72,6 @@ def look(
     return Look(and_(*mine, conditions.matching(rest, groups, probing=True), *more), probing, driver)
 
 
-def ids(session: Session, found: Look, after: str | None, limit: int) -> list[str]:
-    """Return devices that are wanted, in order of id, those after one."""
-    statement = found.select(found.own).order_by(found.own).limit(limit)
-    if after is not None:
-        statement = statement.where(found.own > after)
-    return [str(one) for one in session.execute(statement).scalars()]
-
-
 def count(session: Session, found: Look, *, most: int | None = None) -> int:
     """Return how many devices are wanted; counting stops at `most`."""
     ids = found.select(col(FleetDevice.id))

@@ -84,8 +84,8 @@ def build_router(parts: Parts) -> APIRouter:
 def _add_capture_key_routes(router: APIRouter, parts: Parts) -> None:
     sampling = parts.fleet.sampling
 
-    def known() -> CaptureKeyView:
-        found = sampling.key()
+    def known(*, lock: bool = False) -> CaptureKeyView:
+        found = sampling.key(lock=lock)
         if found is None:
             raise CaptureKeyUnknownError("The tenant has no capture key: no device captures anything.")
         return found
@@ -106,7 +106,7 @@ def _add_capture_key_routes(router: APIRouter, parts: Parts) -> None:
     ) -> CaptureKeyView:
         """Let devices that consent capture, sealed to this key from now on."""
         with acting(parts.db, dry_run=dry_run), parts.db.session():
-            expected.check(lambda: tag(known()))
+            expected.check(lambda: tag(known(lock=True)))
             made = sampling.set(wanted.public_key, f"{caller.name} ({caller.id})")
         put_tag(response, tag(made))
         return made
@@ -115,7 +115,7 @@ def _add_capture_key_routes(router: APIRouter, parts: Parts) -> None:
     def remove_capture_key(expected: IfMatch, dry_run: DryRun, _caller: Admin) -> Response:
         """Let no device capture any more."""
         with acting(parts.db, dry_run=dry_run), parts.db.session():
-            expected.check(lambda: tag(known()))
+            expected.check(lambda: tag(known(lock=True)))
             sampling.remove()
         return Response(status_code=204)
 
@@ -297,7 +297,7 @@ def _add_group_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.get("/groups", operation_id="list_groups")
     def list_groups(page: ByName, _caller: Viewer) -> ListOf[Group]:
-        """List groups and how many live devices each has, in order of name."""
+        """List groups and how many live devices each has, in order of name, upwards unless `sort` says otherwise."""
         found, total = fleet.groups.page(page.after, page.limit + 1, is_down=page.is_turned)
         return ListOf.cut(found, page, total, lambda group: group.name)
 

@@ -38,10 +38,10 @@ class CaptureKeyBook:
         self._db = db
         self._clock = clock
 
-    def key(self) -> CaptureKeyView | None:
-        """Return the key, None when nothing shall be captured."""
-        with self._db.read() as session:
-            row = session.get(FleetCaptureKey, CAPTURE_KEY_ROW)
+    def key(self, *, lock: bool = False) -> CaptureKeyView | None:
+        """Return the key, None when nothing shall be captured; `lock` holds it until the transaction ends."""
+        with self._db.session() if lock else self._db.read() as session:
+            row = session.get(FleetCaptureKey, CAPTURE_KEY_ROW, with_for_update=lock or None)
             return None if row is None else CaptureKeyView(row.public_key, row.set_at, row.set_by)
 
     def set(self, public_key: str, by: str) -> CaptureKeyView:

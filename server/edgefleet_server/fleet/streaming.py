@@ -243,9 +243,7 @@ class EventHub:
         return len(page)
 
 
-async def stream(
-    hub: EventHub, wish: Wish, after_id: int | None, max_s: float, form: Form = Form.SSE
-) -> AsyncIterator[str]:
+async def stream(hub: EventHub, wish: Wish, after_id: int | None, max_s: float, form: Form) -> AsyncIterator[str]:
     """Yield a stream for at most `max_s` seconds: what came after an id (None: from now on), then what is new."""
     loop = asyncio.get_running_loop()
     viewer = await asyncio.to_thread(hub.join, wish, loop)

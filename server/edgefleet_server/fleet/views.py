@@ -222,9 +222,8 @@ class FleetReader:
 
     def oldest_events(self, what: EventFilter, after: int | None, limit: int) -> tuple[list[EventView], int]:
         """Return up to `limit` + 1 events after an id, oldest first by the rule of following, and how many there are in all."""
-        rows = self._feed.since(after or 0, what, limit + 1)
         with self._db.read() as session:
-            return rows, store.count_events(session, what)
+            return self._feed.since(after or 0, what, limit + 1), store.count_events(session, what)
 
     def newest_events(
         self, *, limit: int, device_id: str | None = None, rollout: str | None = None, before: int | None = None

@@ -134,7 +134,7 @@ def _add_release_routes(router: APIRouter, registry: RegistryService) -> None:
 
     @router.get("/releases", operation_id="list_releases")
     def list_releases(page: ReleasePage, _caller: Viewer, model: str | None = None) -> ListOf[ReleaseOut]:
-        """List releases, newest first."""
+        """List releases, newest first unless `sort` says otherwise."""
         return ListOf.of(registry.releases(page, None if model is None else parse_model_name(model)), ReleaseOut.of)
 
     @router.get("/releases/{ref}", operation_id="get_release")
@@ -146,7 +146,7 @@ def _add_release_routes(router: APIRouter, registry: RegistryService) -> None:
 def _add_model_routes(router: APIRouter, registry: RegistryService) -> None:
     @router.get("/models", operation_id="list_models")
     def list_models(page: ByName, _caller: Viewer) -> ListOf[ModelOut]:
-        """List models by name."""
+        """List models by name, upwards unless `sort` says otherwise."""
         return ListOf.of(registry.models(page), ModelOut.of)
 
     @router.get("/models/{name}", operation_id="get_model")

@@ -300,7 +300,7 @@ class RegistryService:
             return self._view(session, [_release_row(session, self.aliases.resolve(ref))])[0]
 
     def releases(self, page: PageRequest, model: str | None = None) -> Page[ReleaseView]:
-        """Return one page of releases, newest first."""
+        """Return one page of releases, newest first as usual."""
         with self._db.read() as session:
             rows = store.list_releases(session, model, page)
             return rows.of(self._view(session, rows.items))

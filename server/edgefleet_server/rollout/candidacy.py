@@ -3,7 +3,8 @@
 - A candidate is healthy once it runs (or, with too little memory for two workers, is recorded and replayed). Its soak counts from
   the moment when it last began to run: one that is suspended shows nothing, and missing data never promotes.
 - Waiting is no failure while the device says what it waits for; a failure of the candidate is one of the release.
-- What cannot be said of a candidate is never said: it neither switches nor is on probation.
+- What cannot be said of a candidate is never said: it neither switches nor is on probation. One that was healthy and failed went back, so
+  its failure counts also when it is heard after something else was deployed.
 Source: ADR 0032, ADR 0035; `messages.CandidatePhase`.
 """
 
@@ -45,9 +46,8 @@ def as_install(report: Report, a: Assignment, digest: str) -> Report:
     told = report.candidate
     phase = phase_of(told.state) if told.sha256 == digest else None
     common = replace(report, wanted_by_server=told.wanted_by_server)
-    ran = (
-        a.state is AssignmentState.HEALTHY and not a.back_gen
-    )  # an agent that has just begun tells of no candidate yet
+    # an agent that has just begun tells of no candidate yet
+    ran = a.state is AssignmentState.HEALTHY and not a.back_gen
     rests = phase is not None and told.code == _RESTS
     is_there = phase in _RUNS or rests or (ran and phase is not CandidatePhase.FAILED)
     if phase is None:
@@ -57,7 +57,7 @@ def as_install(report: Report, a: Assignment, digest: str) -> Report:
         )
     return replace(
         common,
-        phase=Phase.COMMITTED if is_there else _PHASES[phase],
+        phase=Phase.COMMITTED if is_there else Phase.ROLLED_BACK if ran else _PHASES[phase],
         active_sha256=digest if is_there else "",
         wanted_sha256=digest,
         attempt=a.attempt,

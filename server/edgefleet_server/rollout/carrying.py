@@ -6,9 +6,10 @@ Its own module because the engine and a person's commands act alike. Rules:
 - Nothing is sent from here: listeners hear after the commit, and what a crash swallowed is found by the outbound's look.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -169,17 +170,17 @@ class Carrier:
         for device in previous.keys() - outcome.documents.keys():
             outcome.assignments[device] = replace(outcome.assignments[device], previous=previous[device])
         ones = {device: outcome.assignments.get(device) or known[device] for device in outcome.documents}
-        offers: dict[tuple[str, int, int], ModelChange] = {}
+        offers: dict[tuple[str, int, int], Callable[[DeviceId], ModelChange]] = {}
         changes = []
         for device, wish in outcome.documents.items():
             one = ones[device]
             if isinstance(wish, Offer):  # the same for all of a stratum and stage that are at the same attempt
                 place = one.stratum, one.stage, one.attempt
                 if place not in offers:
-                    offers[place] = _change(row, snapshot, one, wish, now)
-                changes.append(_offer_to(device, offers[place]))
+                    offers[place] = _offering(row, snapshot, one, now)
+                changes.append(offers[place](device))
             else:
-                changes.append(_change(row, snapshot, one, wish, now))
+                changes.append(_giving_back(row, snapshot, one, wish))
         gens = {signed.device: signed.gen for signed in self._fleet.set_models(changes)} if changes else {}
         for device, wish in outcome.documents.items():
             one, gen = ones[device], gens.get(device)
@@ -216,15 +217,17 @@ class Carrier:
         }
 
 
-def _change(row: Rollout, snapshot: Snapshot, one: Assignment, wish: Offer | GiveBack, now: datetime) -> ModelChange:
-    model = ModelName(row.model)
-    if isinstance(wish, GiveBack):
-        mine = snapshot.bundles[one.stratum]
-        if wish.is_beside:
-            return ModelChange(one.device, model, _ref(mine), TelemetryWish(), beside=Beside("end"))
-        bundle = wish.to or one.previous
-        before = None if bundle is None else _ref(bundle)
-        return ModelChange(one.device, model, before, TelemetryWish(), over=mine.sha256)
+def _giving_back(row: Rollout, snapshot: Snapshot, one: Assignment, wish: GiveBack) -> ModelChange:
+    model, mine = ModelName(row.model), snapshot.bundles[one.stratum]
+    if wish.is_beside:
+        return ModelChange(one.device, model, _ref(mine), TelemetryWish(), beside=Beside("end"))
+    bundle = wish.to or one.previous
+    before = None if bundle is None else _ref(bundle)
+    return ModelChange(one.device, model, before, TelemetryWish(), over=mine.sha256)
+
+
+def _offering(row: Rollout, snapshot: Snapshot, one: Assignment, now: datetime) -> Callable[[DeviceId], ModelChange]:
+    """Return what makes the change of each device that is offered the release as this one is."""
     spec = snapshot.spec
     shape = spec.stages[one.stage].shape
     limits = spec.device
@@ -236,11 +239,8 @@ def _change(row: Rollout, snapshot: Snapshot, one: Assignment, wish: Offer | Giv
     ref = _ref(snapshot.bundles[one.stratum], rollout=row.id, attempt=one.attempt, deadlines=deadlines)
     watched = limits.download + limits.apply + limits.verify + spec.stages[one.stage].soak
     until = (now + min(watched, LIVE_AT_MOST)).replace(microsecond=0)
-    return ModelChange(one.device, model, ref, TelemetryWish(profile="live", until=until), beside=_beside(row, shape))
-
-
-def _offer_to(device: DeviceId, like: ModelChange) -> ModelChange:
-    return ModelChange(device, like.model, like.active, like.telemetry, beside=like.beside)
+    telemetry, beside = TelemetryWish(profile="live", until=until), _beside(row, shape)
+    return partial(ModelChange, model=ModelName(row.model), active=ref, telemetry=telemetry, beside=beside)
 
 
 def _beside(row: Rollout, shape: StageShape) -> Beside | None:

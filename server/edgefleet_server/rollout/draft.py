@@ -105,6 +105,7 @@ class Draft:
         self.is_cut_short = False
         self._modes = tuple(stage.shape.mode for stage in snapshot.spec.stages)
         self._known_terms: dict[tuple[ProfileName, int], Terms] = {}
+        self._withdrawn: set[DeviceId] = set()
         self.told = snapshot.code, snapshot.reason
         """Why the rollout is in its state, as of this tick."""
 
@@ -156,9 +157,12 @@ class Draft:
             if a.state in UNSWITCHED and not a.back_gen and self.asks_for_release(a):
                 self.move(withdrawn(a, self.now, reason), a)
                 self.effects.append(GiveBack(a.device, is_rollback=False, is_beside=self.is_beside(a)))
+                self._withdrawn.add(a.device)
 
     def is_beside(self, a: Assignment) -> bool:
         """Whether the device's document names the release as a candidate beside what serves."""
+        if a.device in self._withdrawn:
+            return False
         report = self.snapshot.reports.get(a.device)
         return report is not None and report.candidate.wanted_by_server == self._terms(a).digest != ""
 
@@ -185,9 +189,8 @@ class Draft:
             self._give_back(a)
         for a in [a for a in self.assignments.values() if a.state is _S.UNREACHABLE and a.back_done_at is not None]:
             if a.back_gen and self.asks_for_former(a) and self._switched_after_all(a):
-                self._note(
-                    replace(a, back_done_at=None)
-                )  # it took the release up all the same: it must be heard to be back
+                # it took the release up all the same: it must be heard to be back
+                self._note(replace(a, back_done_at=None))
         self._give_up_waiting()
 
     def _switched_after_all(self, a: Assignment) -> bool:
@@ -207,9 +210,8 @@ class Draft:
 
     def _is_new_to(self, a: Assignment) -> bool:
         if self.mode(a.stage) is not Mode.ACTIVE:
-            return not self.is_beside(
-                a
-            )  # what runs beside may answer, too: it ends when the device knows that it is to
+            # what runs beside may answer, too: it ends when the device knows that it is to
+            return not self.is_beside(a)
         before = "" if a.previous is None else a.previous.sha256
         return self._terms(a).digest != before
 
@@ -219,9 +221,11 @@ class Draft:
         return report is None or report.wanted_by_server == self._terms(a).digest or self.is_beside(a)
 
     def asks_for_former(self, a: Assignment) -> bool:
-        """Whether the device's document names what it ran before."""
+        """Whether the device's document names what it ran before, or will when this plan is carried out."""
         report = self.snapshot.reports.get(a.device)
-        return report is not None and a.previous is not None and report.wanted_by_server == a.previous.sha256
+        if report is None or a.previous is None:
+            return False
+        return a.device in self._withdrawn or report.wanted_by_server == a.previous.sha256
 
     def _give_back(self, a: Assignment) -> None:
         if not self.asks_for_release(a):

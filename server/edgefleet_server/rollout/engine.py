@@ -64,7 +64,8 @@ class RolloutEngine:
     def tick(self, *, is_woken: bool = False) -> int:
         """Do one tick of each rollout that is due; return how many. is_woken: devices reported, so all open ones are.
 
-        One rollout that fails does not stop the others; it is tried again with the next tick.
+        One rollout that fails does not stop the others; it is tried again with the next tick. In a glance it stops this tick, and is looked
+        at alone in the next.
         """
         self._has_more = False
         with self._db.read() as session:
@@ -89,10 +90,10 @@ class RolloutEngine:
         with self._db.session() as session:
             now = self._clock.now()
             rows = store.lock_due(session, self._owner, now, is_woken=is_woken, but=done)
-            calm = {one.rollout: one for one in self._glancer.glance(session, rows)}
+            calm = self._glancer.glance(session, rows)
             claimed = store.lease([row for row in rows if row.id not in calm], self._owner, now)
-        for one in calm.values():
-            self._tell_lag(one.late)
+        for late in calm.values():
+            self._tell_lag(late)
         return {row.id for row in rows}, claimed
 
     def _attempt(self, rollout_id: str, fence: int) -> None:

@@ -161,9 +161,14 @@ def soak_end(snapshot: Snapshot, a: Assignment, now: datetime) -> datetime:
     return now + max(soak, _NOT_YET) if a.switched_at is None else a.switched_at + soak
 
 
+def standing_class(a: Assignment) -> str:
+    """Return the class of the failure in which a device stands."""
+    return LOST if a.state is _S.LOST else a.error_class or "internal"
+
+
 def class_of(a: Assignment) -> str:
     """Return the class of a failure as evidence: of a device that failed more than once, the one that weighs most."""
-    now = (LOST if a.state is _S.LOST else a.error_class or "internal") if stands_failed(a) else ""
+    now = standing_class(a) if stands_failed(a) else ""
     return min((one for one in (a.failed_before, now) if one), key=_weight)
 
 

@@ -2,12 +2,12 @@
 
 It is made in the transaction that would claim them, while their rows are locked, and reads for all of them at once what devices say.
 Who has nothing to do is only told when to be looked at next: it is neither leased nor is its fence raised, since nothing of it is
-written. Who has something to do, or cannot be looked at, is claimed like all others, and looked at anew in a transaction of its own.
+written. Who has something to do is claimed like all others, and looked at anew in a transaction of its own. An exception
+ends the tick; after it each of these is looked at alone.
 """
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlmodel import Session
@@ -18,16 +18,6 @@ from edgefleet_server.rollout.model import Plan, Snapshot
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.tables import Rollout
 
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Glance:
-    """A rollout that has nothing to do now. late: for how long it was due."""
-
-    rollout: str
-    late: timedelta
-
 
 class Glancer:
     """Glances at rollouts for one process."""
@@ -36,35 +26,42 @@ class Glancer:
         self._loader = loader
         self._clock = clock
 
-    def glance(self, session: Session, rows: Sequence[Rollout]) -> list[Glance]:
-        """Return which of these rollouts have nothing to do, their next look set. The caller has locked their rows, and commits."""
+    def glance(self, session: Session, rows: Sequence[Rollout]) -> dict[str, timedelta]:
+        """Return which of these rollouts have nothing to do, by id, and for how long each was due; their next look is set.
+
+        The caller has locked their rows, and commits.
+        """
         memory = self._loader.memory
         rested = [(row, kept) for row in rows if (kept := memory.rested(row.id, row.fence)) is not None]
         try:
-            fresh = self._loader.again(session, [kept for _, kept in rested]) if rested else []
-            found = [self._look(row, snapshot) for (row, _), snapshot in zip(rested, fresh, strict=True)]
+            fresh = self._loader.again(session, [kept for _, kept in rested])
+            found = {row.id: self._look(row, snapshot) for (row, _), snapshot in zip(rested, fresh, strict=True)}
         except Exception:  # a bug in one must not stop the others for good: the next look at each is one of its own
             for row, _ in rested:
                 memory.rouse(row.id)
             raise
-        return [one for one in found if one is not None]
+        return {rollout_id: late for rollout_id, late in found.items() if late is not None}
 
     def after_look(self, rollout_id: str, fence: int, snapshot: Snapshot, plan: Plan, now: datetime) -> None:
         """Note, after the commit of a whole look, whether a glance may be enough next time."""
-        if plan.effects or plan.next_at == now or not can_be_read_again(snapshot):
-            self._loader.memory.rouse(rollout_id)
+        if _is_at_rest(snapshot, plan, now):
+            self._loader.memory.rest(rollout_id, fence, snapshot)
         else:
-            self._loader.memory.rest(rollout_id, fence, replace(snapshot, missed=timedelta()))
+            self._loader.memory.rouse(rollout_id)
 
-    def _look(self, row: Rollout, snapshot: Snapshot) -> Glance | None:
+    def _look(self, row: Rollout, snapshot: Snapshot) -> timedelta | None:
         now = self._clock.now()
         late = lateness(row, now)
         plan = plan_tick(replace(snapshot, missed=late), now)
-        if plan.effects or plan.next_at == now or not can_be_read_again(snapshot):
+        if not _is_at_rest(snapshot, plan, now):
             self._loader.memory.rouse(row.id)
             return None
         row.next_eval_at, row.lease_until = plan.next_at, None
-        return Glance(row.id, late)
+        return late
+
+
+def _is_at_rest(snapshot: Snapshot, plan: Plan, now: datetime) -> bool:
+    return not plan.effects and plan.next_at != now and can_be_read_again(snapshot)
 
 
 def lateness(row: Rollout, now: datetime) -> timedelta:

@@ -16,6 +16,7 @@ from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout import gate_store, pace_store, quality_store, store
 from edgefleet_server.rollout.gating import Answers
+from edgefleet_server.rollout.machines import ROLLOUT_WALKS
 from edgefleet_server.rollout.model import (
     Assignment,
     Bundle,
@@ -37,7 +38,6 @@ LARGE: Final = 2_000
 SMALL: Final = 200
 """Devices up to which a rollout is read with others, while all of them are locked."""
 _NOBODY: Final[tuple[Member, ...]] = ()
-_WALKS: Final = (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
 
 
 class Loader:
@@ -57,7 +57,7 @@ class Loader:
         devices = _asked(spec, assignments)
         model = ModelName(row.model)
         bundles = self.bundles(ReleaseRef(model, row.version))  # type: ignore[arg-type]
-        members = self._members_now(session, spec, row.id, bundles) if state in _WALKS else _NOBODY
+        members = self._members_now(session, spec, row.id, bundles) if state in ROLLOUT_WALKS else _NOBODY
         return Snapshot(
             id=RolloutId(row.id),
             state=state,
@@ -78,8 +78,9 @@ class Loader:
         )
 
     def again(self, session: Session, kept: Sequence[Snapshot]) -> list[Snapshot]:
-        """Return rollouts as they are now that nobody wrote since: what is not written under their fence is read anew, of all at once.
+        """Return rollouts as they are now that nobody wrote since: what is not written under their fence is read anew.
 
+        Bundles and what devices say are read of all at once, members and answers of each.
         The caller has locked their rows. Only for those that `can_be_read_again`.
         """
         refs = [ReleaseRef.parse(one.spec.release) for one in kept]
@@ -100,7 +101,7 @@ class Loader:
         reports: Mapping[DeviceId, Report],
     ) -> Snapshot:
         spec, asked = kept.spec, _asked(kept.spec, kept.assignments)
-        members = self._members_now(session, spec, kept.id, bundles) if kept.state in _WALKS else _NOBODY
+        members = self._members_now(session, spec, kept.id, bundles) if kept.state in ROLLOUT_WALKS else _NOBODY
         return replace(
             kept,
             bundles=by_stratum(bundles, members, kept.assignments),
@@ -187,7 +188,7 @@ class Loader:
 def can_be_read_again(snapshot: Snapshot) -> bool:
     """Whether few statements say again what is not written under the fence of a rollout: it is small, and shares nothing with others.
 
-    Not while it waits for others, is measured, or counts downloads; nor where its devices are those of a list.
+    Not while it waits for others, is measured, or has limits or windows; nor where its devices are those of a list.
     """
     spec = snapshot.spec
     return (

@@ -103,6 +103,8 @@ ROLLOUT_ACTIVE: Final = frozenset(
     }
 )
 """The rollout has a claim on its devices: no second one of the same model may want them."""
+ROLLOUT_WALKS: Final = frozenset({RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL})
+"""Its stages are walked: a tick may offer, and one that waits for an approval runs again once it has it."""
 ROLLOUT_FINAL: Final = frozenset(
     {
         RolloutState.ROLLED_BACK,

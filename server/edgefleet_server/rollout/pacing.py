@@ -23,14 +23,13 @@ from edgefleet_server.rollout.admitting import Ledger
 from edgefleet_server.rollout.draft import withdrawn
 from edgefleet_server.rollout.facts import stands_failed
 from edgefleet_server.rollout.hearing import DEAF, TRANSIENT, moved
-from edgefleet_server.rollout.machines import AssignmentEvent
+from edgefleet_server.rollout.machines import ROLLOUT_WALKS, AssignmentEvent
 from edgefleet_server.rollout.model import (
     Assignment,
     AssignmentMoved,
     Cell,
     GiveBack,
     Offer,
-    RolloutState,
 )
 from edgefleet_server.rollout.pace import OFFLINE, WAITING, CountAs, LeaseEnded, MinuteNoted
 from edgefleet_server.rollout.shape import Mode
@@ -59,7 +58,7 @@ class Paced(ShapedDraft):
     def listen(self) -> None:
         """Hear what devices said, then what follows from it for their turn."""
         super().listen()
-        if self.state not in (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL):
+        if self.state not in ROLLOUT_WALKS:
             return
         self._give_time_after_absence()
         retries, recalls = self.snapshot.spec.pacing.retries is not None, self.snapshot.spec.pacing.recalls

@@ -22,7 +22,14 @@ from edgefleet_server.rollout.draft import LOOK_AGAIN, LOOK_FOR_LATE, Lane
 from edgefleet_server.rollout.facts import OUTSIDE, facts_of, soak_end
 from edgefleet_server.rollout.gating import GATE_OPENING, facts_of_gates, waits_to_open
 from edgefleet_server.rollout.hearing import moved
-from edgefleet_server.rollout.machines import CELL_OPEN, EXPOSED_STATES, IN_FLIGHT, AssignmentEvent, StageEvent
+from edgefleet_server.rollout.machines import (
+    CELL_OPEN,
+    EXPOSED_STATES,
+    IN_FLIGHT,
+    ROLLOUT_WALKS,
+    AssignmentEvent,
+    StageEvent,
+)
 from edgefleet_server.rollout.membership import cut_of, rank, shares
 from edgefleet_server.rollout.model import (
     Advance,
@@ -49,7 +56,6 @@ from edgefleet_server.rollout.watching import is_late_look, reopen_if_bad, tell_
 
 JOINER_SHARE: Final = 0.1
 _MOVING: Final = frozenset({RolloutState.RUNNING, RolloutState.ROLLING_BACK})
-_WALKS: Final = frozenset({RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL})
 _GIVES_BACK: Final = _MOVING | {RolloutState.PAUSED, RolloutState.AWAITING_APPROVAL}
 """Waiting stops offers, not the way back of a stratum that failed."""
 _S: Final = AssignmentState
@@ -63,7 +69,7 @@ def plan_tick(snapshot: Snapshot, now: datetime) -> Plan:
     if snapshot.state is RolloutState.VALIDATING:
         work.leave_queue()  # who belongs to it is looked up once it runs: the next tick begins
         return Plan(tuple(work.effects), now if work.effects else work.next_look())
-    if snapshot.state in _WALKS:
+    if snapshot.state in ROLLOUT_WALKS:
         work.make_cells()
         work.recall()
         work.walk_lanes()
@@ -96,7 +102,7 @@ class _Walk(Paced):
 
     def make_cells(self) -> None:
         """Make the cells of strata that are new: at the start all of them, later those of joiners."""
-        if self._is_reopened():
+        if self._runs_for_retries():
             return
         self.set_pinned_aside()
         strata = {m.stratum for m in self._fresh_members() if m.stratum in self.snapshot.bundles}
@@ -107,8 +113,8 @@ class _Walk(Paced):
                 self.effects.append(CellMade(cell))
         self._set_unfit_aside()
 
-    def _is_reopened(self) -> bool:
-        """Whether the rollout had finished and runs only for devices that are tried again: it takes in nobody new."""
+    def _runs_for_retries(self) -> bool:
+        """Whether all its stages are over and it runs only for devices that are tried again: it takes in nobody new."""
         is_over = bool(self.cells) and all(lane.has_ended for lane in self.lanes())
         return is_over and any(a.failed_before for a in self.assignments.values())
 
@@ -126,11 +132,11 @@ class _Walk(Paced):
         """Walk every stratum on as far as it goes now, and only then offer: a verdict of this tick stops offers of this tick."""
         strata = [lane.stratum for lane in self.lanes()]
         for stratum in strata:
-            while self.state in _WALKS and self._advance(self.lane(stratum)):
+            while self.state in ROLLOUT_WALKS and self._advance(self.lane(stratum)):
                 pass
         for stratum in strata:
             cell = self.lane(stratum).offering
-            if self.state in _WALKS and cell is not None:
+            if self.state in ROLLOUT_WALKS and cell is not None:
                 self._offer(cell)
 
     def _advance(self, lane: Lane) -> bool:

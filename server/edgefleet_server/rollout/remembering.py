@@ -1,4 +1,4 @@
-"""What this process still knows of a large rollout from its last look, so that the next one reads only what changed.
+"""What this process still knows of rollouts from its last look, so that the next one reads only what changed.
 
 Nothing rests on it: whatever is not surely what the database holds is read anew.
 - Assignments are written under the fence alone, and every claim and every command raises it by one. Who wrote them last with fence n
@@ -7,7 +7,7 @@ Nothing rests on it: whatever is not surely what the database holds is read anew
 - Members are matched anew when nine times the time has passed that matching took, so that matching takes a tenth of the time at most.
 - The snapshot of a look that found nothing to do stays right in all that is written under the fence, while the fence is the same.
 
-Thread-safe: what is kept is never changed, only replaced. At most MOST_KEPT assignments and as many reports are kept.
+Thread-safe: what is kept is never changed, only replaced. Each shelf keeps MOST_KEPT devices at most.
 """
 
 from collections import OrderedDict

@@ -15,13 +15,13 @@ Source: fleet.md §5.3, ecosystem.md §4 (`rollout retry`); the device's side of
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.facts import class_of, stands_failed
+from edgefleet_server.rollout.facts import class_of, standing_class, stands_failed
 from edgefleet_server.rollout.hearing import OVERWRITTEN, REVOKED, TRANSIENT, moved
 from edgefleet_server.rollout.machines import AssignmentEvent, IllegalTransitionError, RolloutEvent
 from edgefleet_server.rollout.model import Assignment, GiveBack, Plan, RolloutState, Snapshot
@@ -72,11 +72,13 @@ class _SecondTry(ShapedDraft):
             return self._named(choice.devices)
         failed = [a for a in self.assignments.values() if stands_failed(a)]
         able = [a for a in failed if not self._why_not(a)]
-        chosen = [a for a in able if choice.is_every or class_of(replace(a, failed_before="")) in OF_THE_MOMENT]
+        chosen = [a for a in able if choice.is_every or standing_class(a) in OF_THE_MOMENT]
         if chosen:
             return chosen
         if able:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(class_of(a) for a in able).most_common())
+            kinds = ", ".join(
+                f"{count} {kind}" for kind, count in Counter(standing_class(a) for a in able).most_common()
+            )
             raise IllegalTransitionError(
                 f"no failure is one of the moment ({kinds}): `--failed` tries all of them again"
             )

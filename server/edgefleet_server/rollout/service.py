@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from sqlalchemy.event import listen
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
@@ -28,6 +29,7 @@ from edgefleet_server.rollout.failing import FailureReader
 from edgefleet_server.rollout.finding import RolloutFinder
 from edgefleet_server.rollout.loading import Loader
 from edgefleet_server.rollout.machines import (
+    ROLLOUT_WALKS,
     IllegalTransitionError,
     RolloutEvent,
     step_rollout,
@@ -344,7 +346,7 @@ class RolloutService:
     def _answer(self, rollout_id: str, caller: Principal, verb: str, stratum: str | None, said: str) -> None:
         def make(snapshot: Snapshot) -> Plan:
             cells = approving.waiting(snapshot.cells, stratum)
-            if not cells or snapshot.state not in (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL):
+            if not cells or snapshot.state not in ROLLOUT_WALKS:
                 raise IllegalTransitionError("no stage waits for an approval")
             for cell in cells:
                 approving.refuse_unless_approver(snapshot.spec.stages[cell.stage], caller)
@@ -373,9 +375,13 @@ class RolloutService:
                     next_step=f"See where it stands: `edgectl rollout show {row.id}`.",
                 ) from error
             after = self.carrier.carry(session, row, snapshot, made, actor=by, now=self._clock.now())
-            fence = row.fence
-        self.loader.memory.wrote(rollout_id, fence, after)
+            self._remember(session, row, after)
         self.wake()
+
+    def _remember(self, session: Session, row: Rollout, after: Sequence[Assignment]) -> None:
+        """Let this process know, once it is committed, how a rollout's assignments stand: a dry run never is."""
+        rollout_id, fence = row.id, row.fence
+        listen(session, "after_commit", lambda _session: self.loader.memory.wrote(rollout_id, fence, after), once=True)
 
     def wake(self) -> None:
         """Let the engine look at once."""

@@ -180,13 +180,6 @@ def _has_failed(rollout_id: str) -> tuple[Any, ...]:
 # ---- the engine's claim
 
 
-def claim(
-    session: Session, owner: str, now: datetime, *, is_woken: bool, but: Collection[str] = ()
-) -> list[tuple[str, int]]:
-    """Take up to CLAIM_BATCH rollouts that are due and free; return (id, fence). The caller commits at once."""
-    return lease(lock_due(session, owner, now, is_woken=is_woken, but=but), owner, now)
-
-
 def lock_due(
     session: Session, owner: str, now: datetime, *, is_woken: bool, but: Collection[str] = ()
 ) -> Sequence[Rollout]:
@@ -209,7 +202,7 @@ def lock_due(
 
 
 def lease(rows: Sequence[Rollout], owner: str, now: datetime) -> list[tuple[str, int]]:
-    """Take these rollouts, which are locked; return (id, fence)."""
+    """Take these rollouts, which `lock_due` locked; return (id, fence). The caller commits at once."""
     for row in rows:
         row.lease_owner, row.lease_until, row.fence = owner, now + LEASE, row.fence + 1
     return [(row.id, row.fence) for row in rows]

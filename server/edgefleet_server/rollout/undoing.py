@@ -39,6 +39,7 @@ from edgefleet_server.rollout.model import (
     Snapshot,
     StageState,
 )
+from edgefleet_server.rollout.walking import OPENED
 
 MAX_DEVICES_SHOWN: Final = 50
 NOTHING_OLDER: Final = "nothing older is known of it"
@@ -284,7 +285,7 @@ class _Undo(Draft):
             population=population,
             digest=self.snapshot.bundles[stratum].sha256,
             opened_at=self.now,
-            code="opened",
+            code=OPENED,
             reason=f"{population} devices have the release already",
         )
         self.move_cell(opened, StageEvent.OPEN)

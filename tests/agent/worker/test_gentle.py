@@ -43,6 +43,9 @@ def test_where_the_one_is_refused_the_nice_value_stays(monkeypatch: pytest.Monke
     found: list[tuple[int, int, int, set[int]]] = []
     gently(lambda: found.append(own()), IDLE)
     assert found[0][1:] == (os.SCHED_OTHER, NICE, cores)
+    monkeypatch.setattr(os, "setpriority", refuse)
+    gently(lambda: found.append(own()), IDLE)
+    assert found[1][1:] == own()[1:]
 
 
 def test_what_goes_wrong_is_raised_where_it_is_waited_for() -> None:

@@ -90,6 +90,20 @@ def test_a_new_version_that_gets_no_core_is_started_anew_with_a_share_of_one(
         house.close()
 
 
+def test_a_new_version_that_gets_no_core_any_more_is_started_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(serving, "cpu_s", lambda _pid: 0.06)  # enough for the first look, nothing since for the second
+    house = House(tmp_path, command=interpreter(tmp_path, "exec sleep 1000"))
+    try:
+        house.serve("digits", house.put("digits", "A", "1", bundle_bytes(classifier_onnx(), version="1")))
+        house.swap("digits", house.put("digits", "B", "2", bundle_bytes(classifier_onnx(2.0), version="2")))
+        assert starts(tmp_path) == ["", "idle", "low"]
+    finally:
+        house.close()
+
+
 def test_a_new_version_that_takes_long_to_load_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = itertools.count()
     monkeypatch.setattr(serving, "PATIENCE_S", 0.2)

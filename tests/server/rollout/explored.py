@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import Phase
+from edgefleet_server.rollout.machines import ROLLOUT_WALKS
 from edgefleet_server.rollout.membership import rank
 from edgefleet_server.rollout.model import Assignment, Bundle, Cell, Member, Report, RolloutState, Snapshot
 from edgefleet_server.rollout.shape import Mode, profile_of
@@ -21,7 +22,6 @@ from tests.server.rollout.simulated_devices import bundle_of
 
 START: Final = datetime(2026, 1, 5, tzinfo=UTC)
 HOUR: Final = timedelta(hours=1)
-WALKS: Final = (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Ground:
             spec=self.spec,
             salt=self.salt,
             bundles=self.bundles,
-            members=self._members(node) if node.state in WALKS else (),
+            members=self._members(node) if node.state in ROLLOUT_WALKS else (),
             cells=node.cells,
             assignments=node.assignments,
             reports=reports,

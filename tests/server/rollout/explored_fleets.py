@@ -72,3 +72,4 @@ FLEETS: Final = (
         late=1,
     ),
 )
+BY_NAME: Final = {one.name: one for one in FLEETS}

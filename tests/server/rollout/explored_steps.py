@@ -17,6 +17,7 @@ from edgefleet_server.rollout.machines import (
     FAILED_STATES,
     ROLLOUT_FINAL,
     ROLLOUT_TRANSITIONS,
+    ROLLOUT_WALKS,
     STAGE_TRANSITIONS,
 )
 from edgefleet_server.rollout.membership import rank
@@ -41,7 +42,7 @@ from edgefleet_server.rollout.model import (
     Strength,
 )
 from edgefleet_server.rollout.shape import Mode
-from tests.server.rollout.explored import WALKS, Document, Ground, Node
+from tests.server.rollout.explored import Document, Ground, Node
 
 _S = AssignmentState
 _EDGES: Final[Mapping[str, Set[tuple[object, object]]]] = {
@@ -220,7 +221,7 @@ class Carrying:
         self._check(answers <= most, f"lets the release answer {answers} % of the requests, at most {most} % may be")
 
     def _check_offer(self, one: Assignment) -> None:
-        is_running = self.node.state in WALKS and self.state is RolloutState.RUNNING
+        is_running = self.node.state in ROLLOUT_WALKS and self.state is RolloutState.RUNNING
         self._check(is_running, f"offered while {self.node.state}, {self.state}")
         lane = sorted((c for c in self.cells.values() if c.stratum == one.stratum), key=lambda cell: cell.stage)
         value = rank(self.ground.salt, one.device)

@@ -25,14 +25,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, Final
 
-from edgefleet_server.rollout import approving, control, second_try, undoing
+from edgefleet_server.rollout import second_try
 from edgefleet_server.rollout.machines import IllegalTransitionError
-from edgefleet_server.rollout.model import Plan, Snapshot
+from edgefleet_server.rollout.model import Plan
 from edgefleet_server.rollout.planner import plan_tick
-from tests.server.rollout.explored import HOUR, WALKS, Document, Fleet, Ground, Node
+from edgefleet_sim import people
+from tests.server.rollout.explored import HOUR, Document, Fleet, Ground, Node
 from tests.server.rollout.explored_devices import may_say
 from tests.server.rollout.explored_fleets import FLEETS
 from tests.server.rollout.explored_keys import combination_of, key_of
@@ -99,34 +99,13 @@ class Explorer(Ground):
     def _command(self, node: Node, command: str) -> Plan | None:
         snapshot, now = self.snapshot(node), node.now
         try:
-            match command:
-                case "pause":
-                    return control.plan_pause(snapshot, now, "a person")
-                case "resume":
-                    return control.plan_resume(snapshot, now, "a person")
-                case "abort":
-                    return control.plan_abort(snapshot, now, "a person", rollback=False)
-                case "abort_rollback":
-                    return control.plan_abort(snapshot, now, "a person", rollback=True)
-                case "promote":
-                    made = control.plan_promotion(snapshot, now, "a person", None)
-                    return made if made.effects else None
-                case "retry":
-                    return second_try.plan_retry(snapshot, now, "a person", second_try.Choice(is_every=True))
-                case "approve" | "deny":
-                    return _answer(snapshot, command, now)
-                case _:
-                    return undoing.plan_reopening(snapshot, now, "a person")
+            if command == "retry":
+                made = second_try.plan_retry(snapshot, now, "a person", second_try.Choice(is_every=True))
+            else:
+                made = people.plan_of(command, snapshot, now)
         except IllegalTransitionError:
             return None
-
-
-def _answer(snapshot: Snapshot, command: str, now: datetime) -> Plan | None:
-    if not approving.waiting(snapshot.cells) or snapshot.state not in WALKS:
-        return None  # the service refuses it
-    if command == "deny":
-        return control.plan_denial(snapshot, now, "a person", None)
-    return control.plan_approval(snapshot, now, "ann", "a person", None)
+        return made if made.effects else None
 
 
 def _with(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:

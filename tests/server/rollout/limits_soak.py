@@ -148,7 +148,8 @@ def _tick_all(engines: list[tuple[RolloutEngine, Database]], rollouts: list[str]
     def tick(engine: RolloutEngine, db: Database, mine: str) -> None:
         with db.session() as session:
             others = [one for one in rollouts if one != mine]
-            claimed = store.claim(session, f"replica of {mine}", world.clock.now(), is_woken=True, but=others)
+            owner, now = f"replica of {mine}", world.clock.now()
+            claimed = store.lease(store.lock_due(session, owner, now, is_woken=True, but=others), owner, now)
         at_once.wait()
         for rollout, fence in claimed:
             engine._attempt(rollout, fence)  # what `tick` does with what it claimed, one after the other

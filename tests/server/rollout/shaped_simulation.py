@@ -19,7 +19,7 @@ from edgefleet_protocol.messages import AssignmentState, CandidatePhase
 from edgefleet_server.fleet.rules import parse_selector
 from edgefleet_server.rollout import approving, control, gating, quality, rules
 from edgefleet_server.rollout.draft import NOT_BACK
-from edgefleet_server.rollout.machines import ASSIGNMENT_FINAL, ROLLOUT_FINAL
+from edgefleet_server.rollout.machines import ASSIGNMENT_FINAL, ROLLOUT_FINAL, ROLLOUT_WALKS
 from edgefleet_server.rollout.model import (
     Assignment,
     Bundle,
@@ -217,7 +217,7 @@ class ShapedWorld(World):
 
     def snapshot(self) -> Snapshot:
         made = super().snapshot()
-        is_walking = self.state in (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL)
+        is_walking = self.state in ROLLOUT_WALKS
         members = tuple(self.members.values()) if is_walking else ()
         return replace(made, members=members, way_back=self.way_back, reason=self.reason)
 
@@ -370,7 +370,7 @@ class ShapedWorld(World):
 
     def _answer(self, answer: str) -> None:
         self._is_asked = False
-        if self.state not in (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL):
+        if self.state not in ROLLOUT_WALKS:
             return
         if answer == "approve":
             self.carry(control.plan_approval(self.snapshot(), self.now, "ann", "approved by ann", None))

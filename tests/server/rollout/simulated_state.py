@@ -11,6 +11,7 @@ from itertools import count
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_server.rollout.carrying import BRAKED
 from edgefleet_server.rollout.membership import rank, stage_of
 from edgefleet_server.rollout.model import (
     Assignment,
@@ -28,15 +29,6 @@ from edgefleet_server.rollout.pace import (
 from tests.server.rollout.simulated_devices import TICK, Document, Scenario, SimulatedDevice, bundle_of
 
 START: Final = datetime(2026, 1, 5, tzinfo=UTC)
-_BRAKED: Final = frozenset(
-    {
-        RolloutState.PAUSED,
-        RolloutState.ROLLING_BACK,
-        RolloutState.ROLLED_BACK,
-        RolloutState.ROLLBACK_INCOMPLETE,
-        RolloutState.CANCELLED,
-    }
-)
 
 
 class SimulatedState:
@@ -83,7 +75,7 @@ class SimulatedState:
     def is_braked(self, stratum: ProfileName) -> bool:
         """Whether devices of a profile may not switch: the rollout is stopped, or their stratum failed."""
         cells = self.cells.values()
-        return self.state in _BRAKED or any(c.stratum == stratum and c.state is StageState.FAILED for c in cells)
+        return self.state in BRAKED or any(c.stratum == stratum and c.state is StageState.FAILED for c in cells)
 
     def heard(self, device: SimulatedDevice) -> None:
         """A report reached the server: look soon."""

@@ -1,10 +1,11 @@
 """The engine on both databases: rollouts go their way; leases and fences keep replicas and people apart."""
 
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import text
+from sqlmodel import Session
 
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.rollout import store
@@ -207,11 +208,16 @@ def test_engines_that_race_for_one_rollout_leave_one_chain_of_events(any_world: 
     assert world.view(rollout).state == "finished"
 
 
+def claim(session: Session, owner: str, now: datetime) -> list[tuple[str, int]]:
+    """Take what is due as a tick does that only then begins to look."""
+    return store.lease(store.lock_due(session, owner, now, is_woken=False), owner, now)
+
+
 def test_a_lease_of_a_dead_engine_is_taken_over_when_it_has_run_out(any_world: World) -> None:
     world = any_world
     rollout = sites(world, "a")[0]
     with world.house.db.session() as session:
-        assert store.claim(session, "dead", world.clock.now(), is_woken=False) == [(rollout, 1)]
+        assert claim(session, "dead", world.clock.now()) == [(rollout, 1)]
     other = world.replica("other")
     assert (other.tick(), other.tick(is_woken=True)) == (0, 0)
     world.clock.turn(seconds=LEASE.total_seconds() - 1)
@@ -225,7 +231,7 @@ def test_an_engine_that_was_started_again_goes_on_at_once(any_world: World) -> N
     world = any_world
     rollout = sites(world, "a")[0]
     with world.house.db.session() as session:
-        store.claim(session, "main", world.clock.now(), is_woken=False)
+        claim(session, "main", world.clock.now())
     assert world.replica("main").tick() == 1
     assert row_of(world, rollout).fence == 2
 
@@ -234,7 +240,7 @@ def test_a_tick_whose_fence_was_lost_writes_nothing(any_world: World) -> None:
     world = any_world
     rollout = sites(world, "a")[0]
     with world.house.db.session() as session:
-        ((_, fence),) = store.claim(session, "slow", world.clock.now(), is_woken=False)
+        ((_, fence),) = claim(session, "slow", world.clock.now())
     world.clock.turn(seconds=LEASE.total_seconds())
     assert world.replica("fast").tick() == 1
     before = (row_of(world, rollout), world.events(rollout), world.fleet.all_desired())
@@ -247,7 +253,7 @@ def test_a_command_between_claim_and_tick_wins(any_world: World) -> None:
     world = any_world
     rollout = sites(world, "a")[0]
     with world.house.db.session() as session:
-        ((_, fence),) = store.claim(session, "main", world.clock.now(), is_woken=False)
+        ((_, fence),) = claim(session, "main", world.clock.now())
     world.service.pause(rollout, "ann", "wait")
     late(world, rollout, fence)
     assert (world.view(rollout).state, world.states(rollout)) == ("paused", {})

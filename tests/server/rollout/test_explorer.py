@@ -25,7 +25,7 @@ from edgefleet_server.rollout.model import (
     VerdictKind,
 )
 from tests.server.rollout.explored import Document, Node
-from tests.server.rollout.explored_fleets import FLEETS
+from tests.server.rollout.explored_fleets import BY_NAME, FLEETS
 from tests.server.rollout.explored_steps import BrokenInvariantError, Carrying
 from tests.server.rollout.explorer import Explorer, main
 
@@ -110,7 +110,7 @@ def test_a_device_that_runs_it_and_is_not_named_is_noticed() -> None:
 
 def split_of_two(one: AssignmentState, stage: int = 0) -> tuple[Explorer, Node]:
     """Return a state in which a device stands so in a stage of a rollout that lets its version answer half of the requests first."""
-    explorer = Explorer(next(fleet for fleet in FLEETS if fleet.name == "two-versions-then-the-winner-at-a-word"))
+    explorer = Explorer(BY_NAME["two-versions-then-the-winner-at-a-word"])
     node = node_of(explorer, RUNNING, OPEN, one)
     later = replace(node.cells[0], stage=1, state=StageState.PENDING, cut=0)
     assignments = (replace(node.assignments[0], stage=stage),)
@@ -121,7 +121,7 @@ def test_an_offer_lets_the_release_answer_what_its_stage_says_and_nothing_in_a_s
     explorer, node = split_of_two(AssignmentState.OFFERED)
     document = explorer.carry(node, "tick", Plan((Offer(DeviceId("d0")),), None)).documents[0]
     assert (document.bundle, document.candidate, document.share) == (explorer.old[0], explorer.new[0], 50)
-    shadow = Explorer(next(fleet for fleet in FLEETS if fleet.name == "a-shadow-then-all"))
+    shadow = Explorer(BY_NAME["a-shadow-then-all"])
     document = shadow.carry(node, "tick", Plan((Offer(DeviceId("d0")),), None)).documents[0]
     assert (document.bundle, document.candidate, document.share) == (shadow.old[0], shadow.new[0], 0)
 

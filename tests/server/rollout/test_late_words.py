@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
 from edgefleet_server.rollout.draft import NOT_BACK
 from edgefleet_server.rollout.model import Assignment, Cell, Report, RolloutState, StageState
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.shape import NO_CANDIDATE, CandidateReport
-from tests.server.rollout.explored import HOUR, START, Document, Node
-from tests.server.rollout.explored_fleets import FLEETS
+from tests.server.rollout.explored import HOUR, START, Document, Fleet, Node
+from tests.server.rollout.explored_fleets import BY_NAME, FLEETS
 from tests.server.rollout.explorer import Explorer
 
 RPI = ProfileName("rpi")
+SPLIT = BY_NAME["two-versions-then-the-winner-at-a-word"]
 S = AssignmentState
 
 
@@ -96,7 +99,7 @@ def test_a_device_that_went_back_failed_although_something_else_is_deployed_ther
 
 def test_who_runs_it_beside_what_serves_when_its_offer_was_withdrawn_is_waited_for() -> None:
     """Found by the explorer as soon as it knew of modes: a split went on to answer after the rollout said that all was back."""
-    explorer = Explorer(next(fleet for fleet in FLEETS if fleet.name == "two-versions-then-the-winner-at-a-word"))
+    explorer = Explorer(SPLIT)
     new, old = explorer.new[0], explorer.old[0]
     waiting = Assignment(DeviceId("d0"), 0, RPI, S.ELIGIBLE, attempt=1, gen=1, previous=old, exposed_at=START)
     said = Report(
@@ -115,3 +118,38 @@ def test_who_runs_it_beside_what_serves_when_its_offer_was_withdrawn_is_waited_f
         node = after_tick(explorer, replace(node, now=node.now + HOUR))
     assert node.state is RolloutState.ROLLBACK_INCOMPLETE
     assert node.assignments[0].reason.startswith(NOT_BACK)
+
+
+@pytest.mark.parametrize("fleet", [FLEETS[0], SPLIT], ids=lambda fleet: fleet.name)
+def test_who_is_heard_in_the_look_that_withdraws_its_offer_is_waited_for(fleet: Fleet) -> None:
+    explorer = Explorer(fleet)
+    new, old = explorer.new[0], explorer.old[0]
+    away = Assignment(DeviceId("d0"), 0, RPI, S.UNREACHABLE, attempt=1, gen=1, previous=old, offered_at=START)
+    said = Report(reported_gen=1, gen=1, phase=Phase.COMMITTED, active_sha256=old.sha256, is_online=True)
+    if fleet is SPLIT:
+        said = replace(said, candidate=CandidateReport(sha256=new.sha256, state="downloading"))
+        document = Document(1, old, candidate=new, share=50)
+    else:
+        said = replace(said, phase=Phase.DOWNLOADING, wanted_sha256=new.sha256)
+        document = Document(1, new)
+    node = standing(explorer, away, said, document, RolloutState.ROLLING_BACK)
+    node = after_tick(explorer, replace(node, state=RolloutState.PAUSED))
+    (one,) = node.assignments
+    assert (one.state, one.back_gen) == (S.ACKED, 2)
+    assert node.documents[0] == Document(2, old), "it was told to stay with what it had"
+
+
+def test_a_failure_beside_counts_although_something_else_was_deployed_before_it_was_heard() -> None:
+    """Found by the explorer: the stage passed on a device whose shadow had failed."""
+    explorer = Explorer(BY_NAME["a-shadow-then-all"])
+    new, old = explorer.new[0], explorer.old[0]
+    healthy = Assignment(
+        DeviceId("d0"), 0, RPI, S.HEALTHY, attempt=1, gen=1, previous=old, exposed_at=START, switched_at=START
+    )
+    failed = CandidateReport(new.sha256, "failed", "candidate.crash", "it failed")
+    said = Report(
+        reported_gen=1, gen=1, phase=Phase.COMMITTED, active_sha256=old.sha256, is_online=True, candidate=failed
+    )
+    document = Document(2, explorer.other[0])
+    (one,) = after_tick(explorer, standing(explorer, healthy, said, document, RolloutState.RUNNING)).assignments
+    assert (one.state, one.error_class, one.reason) == (S.REGRESSED, "crash", "it failed")

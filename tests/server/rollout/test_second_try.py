@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, RolloutId
+from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
 from edgefleet_server.access.model import Role
-from edgefleet_server.rollout import rules
+from edgefleet_server.rollout import rules, store
 from edgefleet_server.rollout.errors import ActiveExistsError, IllegalStateError
 from edgefleet_server.rollout.facts import class_of, facts_of, is_failure
 from edgefleet_server.rollout.machines import FAILED_STATES, IllegalTransitionError
@@ -120,7 +120,7 @@ def test_only_devices_that_failed_are_tried_again(state: AssignmentState) -> Non
 @pytest.mark.parametrize("error_class", [*ErrorClass, "lost"])
 def test_without_every_only_failures_of_the_moment(error_class: str) -> None:
     state = S.LOST if error_class == "lost" else S.FAILED
-    there = snapshot(state=R.RUNNING) if state is S.FAILED else snapshot()
+    there = snapshot()
     there = replace(there, assignments=(replace(there.assignments[0], state=state, error_class=str(error_class)),))
     is_of_the_moment = error_class in {"network", "disk", "memory", "deadline", "lost"}
     assert is_of_the_moment == (error_class in OF_THE_MOMENT)
@@ -129,6 +129,13 @@ def test_without_every_only_failures_of_the_moment(error_class: str) -> None:
             plan_retry(there, NOW, "ann", ALL)
     assert plan_retry(there, NOW, "ann", ALL if is_of_the_moment else EVERY).effects
     assert plan_retry(there, NOW, "ann", Choice(devices=(DeviceId("d0"),))).effects, "a name is said on purpose"
+
+
+def test_the_refusal_names_the_failure_in_which_a_device_stands() -> None:
+    there = snapshot()
+    again = replace(there.assignments[0], failed_before="disk", error_class="incompatible")
+    with pytest.raises(IllegalTransitionError, match=r"\(1 incompatible\): `--failed`"):
+        plan_retry(replace(there, assignments=(again,)), NOW, "ann", ALL)
 
 
 LIMITS = {"limits": {"concurrent_downloads": 5}}
@@ -148,8 +155,9 @@ LIMITS = {"limits": {"concurrent_downloads": 5}}
     ids=["taken-back", "stratum-failed", "rolled-back-by-us", "revoked", "deployed-over", "set-back-by-hand", "with-limits"],
 )  # fmt: skip
 def test_what_is_not_this_rollouts_any_more_is_left_alone(changes: dict[str, Any], why: str) -> None:
-    state = changes.pop("state", S.FAILED)
-    there = snapshot(**changes)
+    given = dict(changes)
+    state = given.pop("state", S.FAILED)
+    there = snapshot(**given)
     there = replace(there, assignments=(replace(there.assignments[0], state=state),))
     with pytest.raises(IllegalTransitionError, match=why):
         plan_retry(there, NOW, "ann", EVERY)
@@ -364,6 +372,8 @@ def test_the_route_has_dry_runs_keys_roles_and_an_audit(world: World) -> None:
     tried = client.post(f"{path}?dry_run=true", json=body)
     assert (tried.status_code, tried.json()["state"], tried.json()["counts"]["retried"]) == (200, "running", 1)
     assert world.view(rollout).state == "finished", "a dry run changes nothing"
+    with world.house.db.session() as session:
+        store.rollout(session, rollout, lock=True).fence += 1  # as when the engine took it in between
     refused = client.post(path, json={"reason": "mended"})
     assert (refused.status_code, refused.json()["code"]) == (409, "rollout.illegal_state")
     assert "`--failed`" in refused.json()["detail"]
@@ -378,4 +388,3 @@ def test_the_route_has_dry_runs_keys_roles_and_an_audit(world: World) -> None:
 def test_errors_are_of_the_feature(world: World) -> None:
     with pytest.raises(EdgefleetError, match="There is no rollout"):
         world.service.retry("r-none", "ann", "", ALL)
-    assert ReleaseRef.parse(f"{MODEL}@1.0.0")
