@@ -18,7 +18,7 @@ _UNDER_WAY = {
     "golden": "it answers the golden inputs",
     "warming": "the new version warms up beside the old one",
     "switching": "it switches to the new version",
-    "probation": "it runs the new version on probation; without traffic that takes half an hour",
+    "probation": "it runs the new version on probation; without traffic that takes its `probation_s`, half an hour unless set",
 }
 
 WHY = Sheet(
@@ -36,7 +36,7 @@ WHY = Sheet(
 
 
 def reasons(device: Json, places: dict[str, Json], now: datetime) -> list[Json]:
-    """Return one row a model. places: by model, the device's place in an open rollout of it, with the rollout's id."""
+    """Return one row a model. places: by model, the device's place in a rollout that is not settled, with its id and if it regressed."""
     wanted = {str(one["model"]): one for one in (device.get("desired") or {}).get("models") or []}
     reported = {str(one["model"]): one for one in device.get("models") or []}
     rows = []
@@ -110,7 +110,8 @@ def _progress(ident: str, wanted: Json, report: Json | None) -> tuple[str, str]:
 def _with_place(why: str, next_step: str, place: Json) -> tuple[str, str]:
     """Add what an open rollout says of the device."""
     rollout = text(place.get("rollout"))
-    told = [f"in {rollout} it is {text(place.get('state'))}"]
+    regressed = ", which turned out bad after it had finished," if place.get("is_regressed") else ""
+    told = [f"in {rollout}{regressed} it is {text(place.get('state'))}"]
     if place.get("waits_for"):
         told.append(f"waits for {place['waits_for']}")
     elif place.get("reason"):

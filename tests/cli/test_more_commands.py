@@ -179,13 +179,25 @@ def test_explain_names_the_open_rollout_and_the_pin(edgectl: Edgectl, fleet: Stu
     fleet.says("GET /devices/d-1", pinned)
     fleet.says("GET /rollouts", page([rollout()]))
     waiting = place("d-1", state="eligible", reason="", waits_for="its window", moves="the window opens")
-    fleet.says("GET /rollouts/r-7f3a9c/devices", page([place("d-0"), waiting]))
+    fleet.says("GET /rollouts/r-7f3a9c/devices", page([waiting]))
     ran = edgectl("device", "explain", "d-1", "-o", "json")
     assert ran.code == 1
     (row,) = ran.json["items"]
     assert "in r-7f3a9c it is eligible, waits for its window" in row["why"]
     assert (row["next"], ran.json["pinned"]) == ("the window opens", "rig")
     assert "unpin d-1" in edgectl("device", "explain", "d-1").err
+    assert [one["device"] for one in fleet.queries("GET /rollouts")] == ["d-1", "d-1"]
+    assert [one["device"] for one in fleet.queries("GET /rollouts/r-7f3a9c/devices")] == ["d-1", "d-1"]
+
+
+def test_explain_names_the_newest_rollout_also_if_it_regressed(edgectl: Edgectl, fleet: Stub) -> None:
+    fleet.says("GET /devices/d-1", device())
+    fleet.says("GET /rollouts", page([rollout(id="r-new", state="regressed"), rollout(id="r-old")]))
+    fleet.says("GET /rollouts/r-new/devices", page([place("d-1", state="healthy", reason="")]))
+    (row,) = edgectl("device", "explain", "d-1", "-o", "json").json["items"]
+    assert "in r-new, which turned out bad after it had finished, it is healthy" in row["why"]
+    assert row["rollout"] == "r-new"
+    assert "regressed" in fleet.queries("GET /rollouts")[0]["state"].split(",")
 
 
 def test_a_device_is_pinned_at_a_release_and_unpinned(edgectl: Edgectl, fleet: Stub) -> None:

@@ -16,7 +16,8 @@ from edgefleet_cli.session import Session
 Json = dict[str, Any]
 DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
 
-_OPEN = "running,paused,awaiting_approval,rolling_back"
+_UNSETTLED = "running,paused,awaiting_approval,rolling_back,regressed"
+"""States in which a rollout still has something to say of its devices."""
 
 
 def add_look_commands(app: typer.Typer) -> None:
@@ -91,15 +92,17 @@ def explain(ctx: typer.Context, device_id: DeviceArgument) -> None:
 
 
 def _places(session: Session, device_id: str) -> dict[str, Json]:
-    """Return the device's place in the open rollout of each model."""
+    """Return the device's place in the newest rollout of each model that is not settled."""
     from edgefleet_cli.api_client import part
+    from edgefleet_cli.rollout_view import REGRESSED
 
     found: dict[str, Json] = {}
-    for rollout in session.api.pages("/rollouts", state=_OPEN)["items"]:
-        devices = session.api.each(f"/rollouts/{part(str(rollout['id']))}/devices")
-        place = next((one for one in devices if one.get("device") == device_id), None)
-        if place is not None:
-            found.setdefault(str(rollout.get("model")), {**place, "rollout": rollout["id"]})
+    for rollout in session.api.pages("/rollouts", state=_UNSETTLED, device=device_id)["items"]:
+        if rollout["model"] not in found:
+            path = f"/rollouts/{part(str(rollout['id']))}/devices"
+            own = {"rollout": rollout["id"], "is_regressed": rollout["state"] == REGRESSED}
+            for place in session.api.pages(path, device=device_id)["items"]:
+                found[str(rollout["model"])] = place | own
     return found
 
 

@@ -123,6 +123,10 @@ def list_rollouts(
     model: Annotated[
         str | None, typer.Option("--model", help="Only of this model.", autocompletion=completion.models)
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="ID", help="Only with this device.", autocompletion=completion.devices),
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many.")] = None,
     watching: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing them as they change.")] = False,
 ) -> None:
@@ -132,7 +136,7 @@ def list_rollouts(
     session = Session.of(ctx)
 
     def ask() -> Json:
-        return session.api.pages("/rollouts", state=state, model=model, limit=limit)
+        return session.api.pages("/rollouts", state=state, model=model, device=device, limit=limit)
 
     if watching:
         from edgefleet_cli.looking import look_on

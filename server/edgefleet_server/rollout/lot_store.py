@@ -137,14 +137,22 @@ def _moves_at() -> ColumnElement[datetime]:
 
 
 def device_page(
-    session: Session, rollout_id: str, page: PageRequest, *, state: str | None, stages: Sequence[int] | None
+    session: Session,
+    rollout_id: str,
+    page: PageRequest,
+    *,
+    state: str | None,
+    stages: Sequence[int] | None,
+    device: str | None,
 ) -> tuple[list[Assignment], int]:
-    """Return one assignment more than a page has, in order of device, and how many there are. state, stages: only of these."""
+    """Return one assignment more than a page has, in order of device, and how many there are. state, stages, device: only of these."""
     wanted = [_ROW.rollout_id == rollout_id]
     if state is not None:
         wanted.append(_ROW.state == state)
     if stages is not None:
         wanted.append(_ROW.stage.in_(stages))
+    if device is not None:
+        wanted.append(_ROW.device_id == device)
     total = session.execute(select(func.count()).select_from(store.ASSIGNMENT).where(*wanted)).scalar_one()
     chosen = select(store.ASSIGNMENT).where(*wanted)
     rest = walked(chosen, _ROW.device_id, page.after, page.limit + 1, is_down=page.is_turned)

@@ -62,10 +62,11 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
         _caller: Viewer,
         state: Annotated[str, Query(max_length=200)] = "",
         model: Annotated[str | None, Query(max_length=63)] = None,
+        device: Annotated[str | None, Query(max_length=63)] = None,
     ) -> ListOf[RolloutView]:
-        """List rollouts, newest first unless `sort` says otherwise; `state` is a comma list."""
+        """List rollouts, newest first unless `sort` says otherwise; `state` is a comma list, `device` the id of one that belongs to it."""
         states = [one.strip() for one in state.split(",") if one.strip()]
-        found, total = reader.page(page, states=states, model=model)
+        found, total = reader.page(page, states=states, model=model, device=device)
         return ListOf.cut(found, page, total, lambda one: one.id)
 
     @router.get("/rollouts/{rollout_id}", operation_id="get_rollout")
@@ -80,10 +81,15 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
 
     @router.get("/rollouts/{rollout_id}/devices", operation_id="list_rollout_devices")
     def list_rollout_devices(
-        rollout_id: str, page: ByDevice, _caller: Viewer, state: str | None = None, stage: str | None = None
+        rollout_id: str,
+        page: ByDevice,
+        _caller: Viewer,
+        state: str | None = None,
+        stage: str | None = None,
+        device: Annotated[str | None, Query(max_length=63)] = None,
     ) -> ListOf[RolloutDevice]:
-        """List devices of a rollout: where each stands and why. `stage` is a name or a number from 0."""
-        found, total = reader.device_page(rollout_id, page, state=state, stage=stage)
+        """List devices of a rollout: where each stands and why. `stage` is a name or a number from 0, `device` an id."""
+        found, total = reader.device_page(rollout_id, page, state=state, stage=stage, device=device)
         return ListOf.cut(found, page, total, lambda one: one.device)
 
     @router.get("/rollouts/{rollout_id}/decisions", operation_id="list_rollout_decisions")

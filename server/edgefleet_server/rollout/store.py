@@ -45,6 +45,7 @@ def page(
     *,
     states: Sequence[str],
     model: str | None,
+    device: str | None,
     behind: tuple[datetime, str] | None,
     limit: int,
     is_oldest_first: bool = False,
@@ -55,17 +56,22 @@ def page(
     if behind is not None:
         place = tuple_(*keys)
         statement = statement.where(place > behind if is_oldest_first else place < behind)
-    return session.execute(_chosen(statement, states, model)).scalars().all()
+    return session.execute(_chosen(statement, states, model, device)).scalars().all()
 
 
-def count(session: Session, *, states: Sequence[str], model: str | None) -> int:
+def count(session: Session, *, states: Sequence[str], model: str | None, device: str | None) -> int:
     """Return how many rollouts there are."""
-    return int(session.execute(_chosen(select(func.count()).select_from(Rollout), states, model)).scalar_one())
+    counted = select(func.count()).select_from(Rollout)
+    return int(session.execute(_chosen(counted, states, model, device)).scalar_one())
 
 
-def _chosen(statement: Any, states: Sequence[str], model: str | None) -> Any:
+def _chosen(statement: Any, states: Sequence[str], model: str | None, device: str | None) -> Any:
+    """Return the statement for rollouts in these states (none: in any), of a model, and with a device."""
     if states:
         statement = statement.where(col(Rollout.state).in_(states))
+    if device is not None:
+        having = select(ASSIGNMENT.c.rollout_id).where(ASSIGNMENT.c.device_id == device)
+        statement = statement.where(col(Rollout.id).in_(having))
     return statement if model is None else statement.where(col(Rollout.model) == model)
 
 

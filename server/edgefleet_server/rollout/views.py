@@ -185,7 +185,13 @@ class RolloutReader:
         self._standing = StandingReader(fleet, loader)
 
     def page(
-        self, wanted: PageRequest, *, states: Sequence[str] = (), model: str | None = None, is_whole: bool = False
+        self,
+        wanted: PageRequest,
+        *,
+        states: Sequence[str] = (),
+        model: str | None = None,
+        device: str | None = None,
+        is_whole: bool = False,
     ) -> tuple[list[RolloutView], int]:
         """Return one rollout more than a page has, newest first unless it is turned, and how many there are.
 
@@ -195,9 +201,15 @@ class RolloutReader:
             last = None if wanted.after is None else store.rollout(session, wanted.after)
             behind, limit = None if last is None else (last.created_at, last.id), wanted.limit + 1
             rows = store.page(
-                session, states=states, model=model, behind=behind, limit=limit, is_oldest_first=wanted.is_turned
+                session,
+                states=states,
+                model=model,
+                device=device,
+                behind=behind,
+                limit=limit,
+                is_oldest_first=wanted.is_turned,
             )
-            total = store.count(session, states=states, model=model)
+            total = store.count(session, states=states, model=model, device=device)
             return [self._view(session, row, is_whole=is_whole) for row in rows], total
 
     def rollouts(self, *, limit: int) -> list[RolloutView]:
@@ -217,20 +229,26 @@ class RolloutReader:
             row = store.rollout(session, rollout_id)
             standing = self._standing.standing(session, row, self._clock.now(), is_whole=True)
             shown = self._shown(session, row, standing, is_whole=True)
-            return shown, *self._page(session, standing, page, state, stage)
+            return shown, *self._page(session, standing, page, state, stage, None)
 
     def devices(self, rollout_id: str, *, limit: int = 10_000) -> list[RolloutDevice]:
         """Return the first devices of a rollout in order of id. Raises RolloutUnknownError."""
         return self.device_page(rollout_id, PageRequest(limit))[0][:limit]
 
     def device_page(
-        self, rollout_id: str, page: PageRequest, *, state: str | None = None, stage: str | None = None
+        self,
+        rollout_id: str,
+        page: PageRequest,
+        *,
+        state: str | None = None,
+        stage: str | None = None,
+        device: str | None = None,
     ) -> tuple[list[RolloutDevice], int]:
         """Return one device of a rollout more than a page has, in order of id, and how many there are. Raises RolloutUnknownError."""
         with self._db.read() as session:
             row = store.rollout(session, rollout_id)
             standing = self._standing.standing(session, row, self._clock.now(), is_whole=True)
-            return self._page(session, standing, page, state, stage)
+            return self._page(session, standing, page, state, stage, device)
 
     def decisions(self, rollout_id: str, *, before: int | None = None, limit: int = 200) -> list[DecisionView]:
         """Return decisions, newest first, each made again from its evidence. Raises RolloutUnknownError."""
@@ -293,12 +311,18 @@ class RolloutReader:
         )
 
     def _page(
-        self, session: Session, standing: Standing, page: PageRequest, state: str | None, stage: str | None
+        self,
+        session: Session,
+        standing: Standing,
+        page: PageRequest,
+        state: str | None,
+        stage: str | None,
+        device: str | None,
     ) -> tuple[list[RolloutDevice], int]:
         snapshot = standing.snapshot
         names = [one.name for one in snapshot.spec.stages]
         stages = None if stage is None else [at for at, name in enumerate(names) if stage in (name, str(at))]
-        found, total = lot_store.device_page(session, snapshot.id, page, state=state, stages=stages)
+        found, total = lot_store.device_page(session, snapshot.id, page, state=state, stages=stages, device=device)
         model = ReleaseRef.parse(snapshot.spec.release).model
         return device_lines(self._fleet, model, standing, names, found), total
 

@@ -144,6 +144,25 @@ def test_a_page_of_devices_holds_those_that_are_asked_for_in_the_order_that_is_a
         assert back == [one for one in reversed(wanted) if one.device < "x-00150"][:7]
 
 
+def test_rollouts_and_places_of_one_device(made: World) -> None:
+    mine, yours = (one.id for one in made.enrol(2))
+    made.release("1.1.0")
+    older = made.create(stages=stages("100%"))
+    made.engine.tick(is_woken=True)
+    made.service.abort(older, "ann", "no longer wanted", rollback=False)
+    newer = made.create(stages=stages("100%"), selector=f"id={mine}")
+    made.engine.tick(is_woken=True)
+    reader, few = made.service.reader, PageRequest(5)
+    found, total = reader.page(few, device=mine)
+    assert ([one.id for one in found], total) == ([newer, older], 2)
+    assert [one.id for one in reader.page(few, device=yours)[0]] == [older]
+    assert reader.page(few, device=mine, states=["running"])[1] == 1
+    assert reader.page(few, device="nobody") == ([], 0)
+    places, total = reader.device_page(older, few, device=yours)
+    assert ([one.device for one in places], total) == ([yours], 1)
+    assert reader.device_page(newer, few, device=yours) == ([], 0)
+
+
 def test_a_look_at_a_large_rollout_reads_few_devices(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
     rollout = rollout_of(made, 2_500)
     read: list[str] = []
