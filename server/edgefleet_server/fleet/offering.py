@@ -54,11 +54,8 @@ class OfferReader:
         """Wire the database."""
         self._db = db
 
-    def count_matching(self, selector: str, labels: Sequence[str] = ()) -> list[DeviceCount] | None:
-        """Return how many live devices a selector matches, by profile and values of `labels`; None when one statement cannot count it.
-
-        Raises BadSelectorError.
-        """
+    def count_matching(self, selector: str, labels: Sequence[str] = ()) -> list[DeviceCount]:
+        """Return how many live devices a selector matches, by profile and values of `labels`. Raises BadSelectorError."""
         with self._db.read() as session:
             return count_matching(session, rules.parse_selector(selector), labels)
 

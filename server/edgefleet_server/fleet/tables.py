@@ -3,14 +3,10 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, Text, UniqueConstraint, text
+from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from edgefleet_server.db import UtcDateTime
-
-_LIVE = "revoked_at IS NULL"
-_PINNED = "(labels ->> 'edgefleet/pinned') IS NOT NULL"
-_PINNED_SQLITE = "JSON_EXTRACT(labels, '$.\"edgefleet/pinned\"') IS NOT NULL"
 
 
 class FleetDevice(SQLModel, table=True):
@@ -23,8 +19,6 @@ class FleetDevice(SQLModel, table=True):
         Index("ix_fleet_device_presence", "revoked_at", "is_online", "id"),
         Index("ix_fleet_device_last_seen", "last_seen", "id"),
         Index("ix_fleet_device_live_profile", "revoked_at", "profile"),
-        Index("ix_fleet_device_live", "profile", postgresql_where=text(_LIVE), sqlite_where=text(_LIVE)),
-        Index("ix_fleet_device_pinned", "profile", postgresql_where=text(_PINNED), sqlite_where=text(_PINNED_SQLITE)),
     )
 
     id: str = Field(primary_key=True, max_length=63)

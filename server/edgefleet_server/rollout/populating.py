@@ -42,13 +42,11 @@ def labels_in(keys: Sequence[str]) -> list[str]:
     return [key for key in keys if key not in (PROFILE, RUNTIME)]
 
 
-def counted(fleet: FleetService, spec: Spec) -> tuple[dict[ProfileName, int], int] | None:
-    """Return how many devices each stratum of a spec has now, and how many are pinned; None where only matching each could tell."""
+def counted(fleet: FleetService, spec: Spec) -> tuple[dict[ProfileName, int], int]:
+    """Return how many devices each stratum of a spec has now, and how many are pinned."""
     keys = labels_in(spec.shape.strata)
     everybody = fleet.offers.count_matching(spec.selector, keys)
     pinned = fleet.offers.count_matching(f"{spec.selector},{PIN_LABEL}" if spec.selector else PIN_LABEL, keys)
-    if everybody is None or pinned is None:
-        return None
     counts: Counter[ProfileName] = Counter()
     for found, sign in ((everybody, 1), (pinned, -1)):
         for one in found:

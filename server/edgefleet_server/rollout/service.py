@@ -152,10 +152,9 @@ class RolloutService:
 
     def _findings(self, spec: Spec, salt: str) -> tuple[Finding, ...]:
         """Return what speaks against a spec now. Where numbers suffice the database counts, and no device is read."""
-        counts = counted(self._fleet, spec) if is_countable(spec) and not has_pace(spec) else None
-        if counts is None:
+        if not is_countable(spec) or has_pace(spec):
             return self._plan(spec, salt, with_power=False, with_cost=False).findings
-        return lint(spec, *counts, self.loader.bundles(ReleaseRef.parse(spec.release)))
+        return lint(spec, *counted(self._fleet, spec), self.loader.bundles(ReleaseRef.parse(spec.release)))
 
     def _older(self, session: Session, spec: Spec, ref: ReleaseRef) -> list[Overlap]:
         """Return the open rollouts of the model that want one of the devices: each would undo the other."""

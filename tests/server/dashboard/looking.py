@@ -1,0 +1,128 @@
+"""How a page is looked at in a real browser: with axe-core, at every width, in light and dark, with an ear at its console."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any, Literal
+
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page
+
+from edgefleet_server.access.model import Role
+from tests.house.tree import ROOT
+from tests.server.dashboard.fleet import Fleet
+from tests.server.dashboard.test_login_pages import link_of
+
+SHOTS = ROOT / "build" / "screenshots"
+WIDTHS = (360, 768, 1024, 1280)
+"""The first one is a phone's, the last one that of a desk."""
+GROUNDS: dict[Literal["light", "dark"], str] = {"light": "rgb(247, 247, 245)", "dark": "rgb(20, 24, 26)"}
+_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+_AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
+_TOO_WIDE = """
+[...document.querySelectorAll('body *')]
+  .filter((e) => !e.closest('pre, thead, svg, .u-wrap, .hidden, .skip') && e.getBoundingClientRect().right > innerWidth + 1)
+  .map((e) => e.outerHTML.slice(0, 160))
+"""
+
+
+class Windows:
+    """Three windows of a browser that are signed in at a fleet: at a desk, on a phone, and without scripts."""
+
+    def __init__(self, fleet: Fleet, url: str, chromium: Browser, role: Role = Role.ADMIN) -> None:
+        self.url = url
+        self.desk, self.phone, self.plain = (
+            _signed_in(chromium, url + link_of(fleet, role), **options)
+            for options in (
+                {"viewport": {"width": WIDTHS[-1], "height": 900}},
+                {"viewport": {"width": WIDTHS[0], "height": 740}},
+                {"java_script_enabled": False},
+            )
+        )
+
+    def close(self) -> None:
+        """Close the windows, after their streams: a context with an open one may be slow to close."""
+        for page in (self.desk, self.phone, self.plain):
+            page.goto("about:blank")
+            page.context.close()
+
+    def look_at_the_desk(self, path: str, shot: str) -> None:
+        """Fail where a page shuts somebody out, in light or dark, or its console complains. Leaves pictures named after `shot`."""
+        page = self.desk
+        with in_peace(page):
+            page.goto(self.url + path, wait_until="load")
+            for look, ground in GROUNDS.items():
+                page.emulate_media(color_scheme=look)
+                assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
+                assert _violations(page) == [], look
+                _shoot(page, look, shot)
+            page.emulate_media(color_scheme="light")
+
+    def look_at_the_phone(self, path: str, shot: str) -> None:
+        """Fail where a page shuts somebody out on a phone, or something does not fit one of WIDTHS, or its console complains."""
+        page = self.phone
+        with in_peace(page):
+            page.goto(self.url + path, wait_until="load")
+            assert _violations(page) == []
+            _shoot(page, "phone", shot)
+            for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 740})
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+                assert page.evaluate(_TOO_WIDE) == [], width
+            page.set_viewport_size({"width": WIDTHS[0], "height": 740})
+
+    def look_without_scripts(self, path: str) -> None:
+        """Fail where a page is not there when scripts do not run."""
+        answer = self.plain.goto(self.url + path)
+        assert answer is not None
+        assert answer.status in {200, 404}
+        assert self.plain.locator("h1").count() == 1
+        assert len(self.plain.inner_text("main")) > 40
+
+
+@contextmanager
+def in_peace(page: Page) -> Iterator[None]:
+    """Fail if the console of a page complains, or a script of it fails, before the block ends. That a page is not there is no complaint."""
+    said: list[str] = []
+
+    def listen(one: ConsoleMessage) -> None:
+        if one.type in {"error", "warning"} and "404" not in one.text:
+            said.append(one.text)
+
+    def fail(error: Error) -> None:
+        said.append(str(error))
+
+    page.on("console", listen)
+    page.on("pageerror", fail)
+    yield
+    page.remove_listener("console", listen)
+    page.remove_listener("pageerror", fail)
+    assert said == []
+
+
+def _signed_in(chromium: Browser, link: str, **options: Any) -> Page:
+    page = chromium.new_context(**options).new_page()
+    page.goto(link)
+    page.click("form button")
+    return page
+
+
+def _violations(page: Page) -> list[str]:
+    """Return what axe-core finds wrong with a page as it is shown now."""
+    page.evaluate(_AXE)
+    options = {"runOnly": _RULES, "resultTypes": ["violations"], "preload": False}
+    result = page.evaluate(f"axe.run(document, {json.dumps(options)})")
+    return [
+        f"{one['id']}: {node['html'][:200]} {node['failureSummary'][:200]}"
+        for one in result["violations"]
+        for node in one["nodes"][:3]
+    ]
+
+
+def _shoot(page: Page, look: str, shot: str) -> None:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^a-z0-9]+", "-", shot).strip("-") or "overview"
+    page.screenshot(path=SHOTS / f"{look}-{name[:60]}.png", full_page=True)
