@@ -4,7 +4,8 @@ Rules:
 1. A page costs what its rows cost, whatever the size of the fleet: each order is walked along an index from where the page begins.
    An order is a row of *segments* (those with a value, those without; one status after another), each walked by itself.
 2. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept until a device tells something new, at
-   most FACETS_AGE_S seconds: so old are what other processes were told, and labels.
+   most FACETS_AGE_S seconds: so old are what other processes were told, and labels. Counting has at most SHARE of one core, also where
+   devices tell something all the time: what is counted of a large fleet is kept for as long as that asks for.
 """
 
 import json
@@ -29,6 +30,7 @@ from edgefleet_server.paging import BadCursorError
 
 MOST_COUNTED: Final = looking.MANY
 FACETS_AGE_S: Final = 1.0
+SHARE: Final = 0.1
 MOST_VERSIONS: Final = 12
 TROUBLED: Final = ("failed", "rolled_back")
 
@@ -110,6 +112,22 @@ class Facets:
 
 
 @dataclass(frozen=True, slots=True)
+class _Count:
+    """What was counted, when, how long that took, and what had been told by then."""
+
+    facets: Facets
+    at_s: float
+    cost_s: float
+    told: int
+
+    def is_fresh(self, now_s: float, told: int) -> bool:
+        """Whether it need not be counted anew."""
+        age_s = now_s - self.at_s
+        pause_s = self.cost_s * (1 / SHARE - 1)
+        return 0 <= age_s < (pause_s if self.told != told else max(FACETS_AGE_S, pause_s))
+
+
+@dataclass(frozen=True, slots=True)
 class Trouble:
     """A device that failed with a model: the newest first."""
 
@@ -137,7 +155,7 @@ class DeviceLister:
         self._db = db
         self._clock = clock
         self._lock = threading.Lock()
-        self._facets: tuple[float, int, Facets] | None = None
+        self._count: _Count | None = None
         self._told = 0
 
     def page(self, query: DeviceQuery) -> DeviceList:
@@ -176,11 +194,11 @@ class DeviceLister:
     def facets(self) -> Facets:
         """Return what the fleet can be narrowed to."""
         with self._lock:  # whoever comes while it is counted waits for that count instead of counting, too
-            now, told = self._clock.monotonic_s(), self._told
-            kept = self._facets
-            if kept is None or kept[1] != told or not 0 <= now - kept[0] < FACETS_AGE_S:
-                kept = self._facets = (now, told, self._counted())
-            return kept[2]
+            kept, now_s, told = self._count, self._clock.monotonic_s(), self._told
+            if kept is None or not kept.is_fresh(now_s, told):
+                facets, at_s = self._counted(), self._clock.monotonic_s()
+                kept = self._count = _Count(facets, at_s, at_s - now_s, told)
+            return kept.facets
 
     def troubled(self, limit: int) -> list[Trouble]:
         """Return the live devices that failed last, with what they say of it."""

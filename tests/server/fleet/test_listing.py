@@ -11,7 +11,7 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import listing, looking
 from edgefleet_server.fleet.errors import BadSelectorError
-from edgefleet_server.fleet.listing import DeviceLister, DeviceQuery, Order, Place
+from edgefleet_server.fleet.listing import DeviceLister, DeviceQuery, Facets, Order, Place, _Count
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.tables import FleetDevice
 from edgefleet_server.paging import BadCursorError
@@ -122,6 +122,16 @@ def test_a_search_narrows_and_is_counted(lister: DeviceLister, monkeypatch: pyte
     assert (list(nobody.devices), nobody.total, nobody.previous, nobody.next) == ([], 0, None, None)
     with pytest.raises(BadSelectorError):
         lister.page(DeviceQuery(selector="group=none"))
+
+
+def test_counting_a_large_fleet_has_a_share_of_the_time_only() -> None:
+    facets = Facets({}, {}, (), (), 0)
+    quick, slow = _Count(facets, 100.0, 0.0, told=7), _Count(facets, 100.0, 0.5, told=7)
+    bounds = ((quick, 7, 0.99, 1.0), (quick, 8, None, 0.0), (slow, 7, 4.49, 4.51), (slow, 8, 4.49, 4.51))
+    for kept, told, fresh_s, stale_s in bounds:
+        assert fresh_s is None or kept.is_fresh(100.0 + fresh_s, told)
+        assert not kept.is_fresh(100.0 + stale_s, told)
+        assert not kept.is_fresh(99.0, told)  # the clock is another one
 
 
 def test_facets_count_live_devices_and_are_kept_for_a_second(db: Database, lister: DeviceLister) -> None:
