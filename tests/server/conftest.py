@@ -1,27 +1,43 @@
 """Databases for server tests: a SQLite file and, where installed, a database of the run's one PostgreSQL."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from edgefleet_server import migrations
 from edgefleet_server.db import Database
+from tests.support import databases
 from tests.support.postgres import binaries, shared_server
 from tests.support.servers import ApiHouse
 
+KINDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+
+@pytest.fixture(params=KINDS)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of an empty database, once for each kind."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'test.db'}"
+    """The URL of a database that is new, once for each kind; on PostgreSQL it has the newest schema already."""
+    with _database(request.param, tmp_path, is_empty=False) as url:
+        yield url
+
+
+@pytest.fixture(params=KINDS)
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database without a table, once for each kind."""
+    with _database(request.param, tmp_path, is_empty=True) as url:
+        yield url
+
+
+@contextmanager
+def _database(kind: str, folder: Path, *, is_empty: bool) -> Iterator[str]:
+    if kind == "sqlite":
+        yield f"sqlite:///{folder / 'test.db'}"
         return
     if binaries() is None:
         pytest.skip("PostgreSQL is not installed")
     server = shared_server()
     assert server is not None
-    url = server.new_database()
+    url = server.new_database() if is_empty else server.new_database(like=databases.postgresql(server))
     yield url
     server.drop_database(url)
 
@@ -30,7 +46,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 def db(database_url: str) -> Iterator[Database]:
     """A migrated database, once for each kind."""
     made = Database(database_url)
-    migrations.upgrade(made)
+    databases.upgrade(made)
     yield made
     made.dispose()
 

@@ -97,10 +97,11 @@ def test_migrated_schema_is_the_schema_of_the_code(db: Database) -> None:
         assert compare_metadata(MigrationContext.configure(connection), metadata()) == []
 
 
-def test_migration_can_be_taken_again_and_back(database_url: str) -> None:
+def test_migration_can_be_taken_again_and_back(empty_database_url: str) -> None:
     from alembic import command
 
-    made = Database(database_url)
+    made = Database(empty_database_url)
+    assert not migrations.is_current(made)
     migrations.upgrade(made)
     migrations.upgrade(made)
     assert migrations.is_current(made)

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import psycopg
+
 _BINARIES = Path("/usr/lib/postgresql")
 
 
@@ -60,16 +62,23 @@ class PostgresServer:
         self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "stop", check=False)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def new_database(self) -> str:
-        """Make an empty database and return its URL."""
+    def new_database(self, like: str = "template1") -> str:
+        """Make a database and return its URL. like: name of the one that it is a copy of; without one it is empty."""
         name = f"t{uuid.uuid4().hex}"
-        self._run("createdb", "-h", str(self._folder), "-U", self._user, name)
+        self._say(f'CREATE DATABASE "{name}" TEMPLATE "{like}"')
         return f"postgresql://{self._user}@/{name}?host={self._folder}"
 
     def drop_database(self, url: str) -> None:
         """Drop a database that `new_database` made; connections to it are cut."""
-        name = url.partition("@/")[2].partition("?")[0]
-        self._run("dropdb", "-h", str(self._folder), "-U", self._user, "--force", name)
+        self._say(f'DROP DATABASE "{self.name_of(url)}" WITH (FORCE)')
+
+    def name_of(self, url: str) -> str:
+        """Return the name of a database that `new_database` made."""
+        return url.partition("@/")[2].partition("?")[0]
+
+    def _say(self, statement: str) -> None:
+        with psycopg.connect(host=str(self._folder), user=self._user, dbname="postgres", autocommit=True) as connection:
+            connection.execute(statement)
 
     def _run(self, program: str, *arguments: str, check: bool = True) -> None:
         done = subprocess.run(

@@ -15,11 +15,11 @@ import httpx
 from fastapi import FastAPI
 
 from edgefleet_protocol.digest import sha256_hex
-from edgefleet_server import migrations
 from edgefleet_server.access.model import Role
 from edgefleet_server.app import create_app
 from edgefleet_server.parts import Parts, build_parts
 from edgefleet_server.settings import load_settings
+from tests.support import databases
 
 PROFILE = "generic-x86_64-ort"
 
@@ -51,7 +51,7 @@ class ApiHouse:
         self.settings = load_settings(folder, database_url=url, **settings)
         self.settings.run_dir.mkdir(parents=True, exist_ok=True)
         self.parts: Parts = build_parts(self.settings, self.clock)
-        migrations.upgrade(self.parts.db)
+        databases.upgrade(self.parts.db)
         self.parts.signing.init()
         self.app: FastAPI = create_app(self.parts)
 

@@ -45,7 +45,7 @@ def page(
     *,
     states: Sequence[str],
     model: str | None,
-    device: str | None,
+    device: str | None = None,
     behind: tuple[datetime, str] | None,
     limit: int,
     is_oldest_first: bool = False,

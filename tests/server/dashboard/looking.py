@@ -70,8 +70,8 @@ class Windows:
             _shoot(page, "phone", shot)
             for width in WIDTHS:
                 page.set_viewport_size({"width": width, "height": 740})
-                assert page.evaluate("document.documentElement.scrollWidth") <= width
                 assert page.evaluate(_TOO_WIDE) == [], width
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
             page.set_viewport_size({"width": WIDTHS[0], "height": 740})
 
     def look_without_scripts(self, path: str) -> None:

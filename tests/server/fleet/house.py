@@ -16,7 +16,6 @@ from cryptography.x509.oid import NameOID
 from edgefleet_protocol.blocks import LEAF_BYTES, leaf_index
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName, ProfileName, ReleaseRef, Version, target_path
-from edgefleet_server import migrations
 from edgefleet_server.addresses import parse_networks
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
@@ -29,6 +28,7 @@ from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.webhook.service import WebhookService
+from tests.support import databases
 
 PROFILE = "generic-x86_64-ort"
 FACTS: dict[str, Any] = {
@@ -91,7 +91,7 @@ class House:
         self.folder = folder
         self.settings: ServerSettings = load_settings(folder, database_url=url, device_port=8443, **settings)
         self.db = Database(url)
-        migrations.upgrade(self.db)
+        databases.upgrade(self.db)
         self.signing = SigningService(self.db, folder / "keys", clock)
         if not (folder / "keys").exists():
             self.signing.init()

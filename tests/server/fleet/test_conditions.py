@@ -167,12 +167,12 @@ def test_label_rows_follow_whatever_writes_labels(filled: Database) -> None:
     }
 
 
-def test_labels_of_before_are_rows_after_the_migration(database_url: str) -> None:
+def test_labels_of_before_are_rows_after_the_migration(empty_database_url: str) -> None:
     from alembic import command
 
     from edgefleet_server import migrations
 
-    made = Database(database_url)
+    made = Database(empty_database_url)
     migrations.upgrade(made)
     command.downgrade(migrations.config(made), "0010")
     with made.session() as session:

@@ -150,6 +150,7 @@ def test_rollouts_and_places_of_one_device(made: World) -> None:
     older = made.create(stages=stages("100%"))
     made.engine.tick(is_woken=True)
     made.service.abort(older, "ann", "no longer wanted", rollback=False)
+    made.clock.turn(seconds=1)
     newer = made.create(stages=stages("100%"), selector=f"id={mine}")
     made.engine.tick(is_woken=True)
     reader, few = made.service.reader, PageRequest(5)

@@ -1,0 +1,47 @@
+"""Databases at the newest schema, copied from one that took all its steps: taking them anew costs more than most tests do.
+
+One database of each kind is made for each process of a run. How the steps are taken is tested on databases that are not copies.
+"""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from edgefleet_server import migrations
+from edgefleet_server.db import Database
+from tests.support.postgres import PostgresServer
+
+
+def upgrade(db: Database) -> None:
+    """Bring a database to the newest schema: a file of SQLite that is not there yet becomes a copy."""
+    name = db.engine.url.database if db.engine.dialect.name == "sqlite" else None
+    if name is not None and not Path(name).exists():
+        shutil.copyfile(_sqlite(), name)
+    migrations.upgrade(db)
+
+
+@cache
+def postgresql(server: PostgresServer) -> str:
+    """Return the name of a database at the newest schema, for `PostgresServer.new_database` to copy. Nobody may be connected to it."""
+    url = server.new_database()
+    _make(url)
+    return server.name_of(url)
+
+
+@cache
+def _sqlite() -> Path:
+    folder = tempfile.mkdtemp(prefix="ef-schema-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder, "newest.db")
+    _make(f"sqlite:///{path}")
+    return path
+
+
+def _make(url: str) -> None:
+    made = Database(url)
+    migrations.upgrade(made)
+    made.dispose()
