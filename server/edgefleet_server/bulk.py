@@ -6,13 +6,28 @@ keys, which are columns of the table; text must be free of NUL, as everywhere on
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ARRAY, ColumnElement, Dialect, LargeBinary, Table, Text, TypeDecorator, any_, bindparam, text
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Dialect,
+    LargeBinary,
+    Table,
+    Text,
+    TypeDecorator,
+    any_,
+    bindparam,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.sql.elements import TextClause
 from sqlmodel import Session
 
+MOST_NAMED: Final = 500
+"""SQLite takes so many values as parameters each; a statement may have 32,766."""
 Row = Mapping[str, Any]
 
 
@@ -25,7 +40,8 @@ def among(session: Session, column: Any, values: Collection[str]) -> ColumnEleme
     """Return the condition that a text column has one of many values: one parameter, where the database can take it so."""
     given = list(values)
     if not is_postgresql(session):
-        within: ColumnElement[bool] = column.in_(given)
+        many = select(func.json_each(msgspec.json.encode(given).decode()).table_valued("value").c.value)
+        within: ColumnElement[bool] = column.in_(given if len(given) <= MOST_NAMED else many)
         return within
     found: ColumnElement[bool] = column == any_(bindparam(None, given, type_=_Texts()))
     return found

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,11 @@ class ApiHouse:
         self.parts: Parts = build_parts(self.settings, self.clock)
         databases.upgrade(self.parts.db)
         self.parts.signing.init()
-        self.app: FastAPI = create_app(self.parts)
+
+    @cached_property
+    def app(self) -> FastAPI:
+        """The API app: made when it is asked for, since that takes longer than all else here."""
+        return create_app(self.parts)
 
     def token(self, *roles: Role, expires_at: datetime | None = None) -> str:
         """Return a fresh token with these roles."""

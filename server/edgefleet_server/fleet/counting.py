@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
-from edgefleet_protocol.ids import ProfileName
+from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.fleet import conditions, selecting
-from edgefleet_server.fleet.rules import Selector
+from edgefleet_server.fleet.rules import Selector, parse_selector
 from edgefleet_server.fleet.tables import FleetDevice, FleetLabel
 
 
@@ -26,6 +26,22 @@ class DeviceCount:
     devices: int
 
 
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Devices that need not be named: those that a selector matches, or, where `ids` is given, those whose ids this query finds."""
+
+    selector: str = ""
+    ids: Select[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """How many devices crowds share, and the first of them by id ("" = none)."""
+
+    devices: int
+    first: DeviceId
+
+
 def count_matching(session: Session, selector: Selector, labels: Sequence[str] = ()) -> list[DeviceCount]:
     """Return how many devices match, by profile and by the values of `labels`. Raises BadSelectorError for an unknown group."""
     matches = conditions.matching(selector, selecting.asked_groups(session, selector))
@@ -36,3 +52,19 @@ def count_matching(session: Session, selector: Selector, labels: Sequence[str] =
         statement = statement.outerjoin(row, and_(row.device_id == col(FleetDevice.id), row.key == key))
     counted = statement.where(conditions.is_live(), matches).group_by(*keys)
     return [DeviceCount(ProfileName(profile), tuple(rest), int(n)) for profile, *rest, n in session.execute(counted)]
+
+
+def count_shared(session: Session, mine: Crowd, theirs: Sequence[Crowd]) -> Shared:
+    """Return what a crowd shares with any of others. Raises BadSelectorError for an unknown group."""
+    own = col(FleetDevice.id)
+    among = or_(*(_holds(session, one) for one in theirs))
+    counted = select(func.count(), func.min(own)).where(conditions.is_live(), _holds(session, mine), among)
+    devices, first = session.execute(counted).one()
+    return Shared(int(devices), DeviceId(first or ""))
+
+
+def _holds(session: Session, crowd: Crowd) -> ColumnElement[bool]:
+    if crowd.ids is not None:
+        return col(FleetDevice.id).in_(crowd.ids)
+    selector = parse_selector(crowd.selector)
+    return conditions.matching(selector, selecting.asked_groups(session, selector))

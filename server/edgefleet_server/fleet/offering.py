@@ -15,7 +15,7 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import heard_store, rules, store
-from edgefleet_server.fleet.counting import DeviceCount, count_matching
+from edgefleet_server.fleet.counting import Crowd, DeviceCount, Shared, count_matching, count_shared
 from edgefleet_server.fleet.heard_store import Mark
 from edgefleet_server.fleet.model import ModelReport, SaidCandidate, WantedRef
 
@@ -58,6 +58,11 @@ class OfferReader:
         """Return how many live devices a selector matches, by profile and values of `labels`. Raises BadSelectorError."""
         with self._db.read() as session:
             return count_matching(session, rules.parse_selector(selector), labels)
+
+    def count_shared(self, mine: Crowd, theirs: Sequence[Crowd]) -> Shared:
+        """Return how many live devices a crowd shares with any of others. Raises BadSelectorError."""
+        with self._db.read() as session:
+            return count_shared(session, mine, theirs)
 
     def wants(self, device_ids: Sequence[DeviceId], model: str) -> dict[DeviceId, WantedRef]:
         """Return what each of these devices' documents says of a model; devices without a document are left out."""

@@ -72,7 +72,7 @@ class Loader:
             answers=_answers(session, row.id, spec),
             code=row.code,
             reason=row.reason,
-            behind=queued_behind(session, self, row, spec) if state is RolloutState.VALIDATING else (),
+            behind=queued_behind(session, self._fleet, row, spec) if state is RolloutState.VALIDATING else (),
             way_back=by_stratum(self.way_back(spec), members, assignments),
             measured=() if spec.quality is None else quality_store.measured(session, row.id),
         )

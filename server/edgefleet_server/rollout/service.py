@@ -15,8 +15,10 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, RolloutId, parse_model_name
+from edgefleet_server import bulk
 from edgefleet_server.access.model import Principal
 from edgefleet_server.db import Database
+from edgefleet_server.fleet.counting import Crowd
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout import approving, control, second_try, store, undoing
@@ -50,7 +52,7 @@ from edgefleet_server.rollout.pace_lint import pace_findings
 from edgefleet_server.rollout.placing import is_countable
 from edgefleet_server.rollout.planning import Finding, PlanView, lint, plan, with_findings
 from edgefleet_server.rollout.populating import by_stratum, counted, selectors_in
-from edgefleet_server.rollout.shape import NO_WAY_BACK, PREVIOUS, Membership, Supersede
+from edgefleet_server.rollout.shape import NO_WAY_BACK, PIN_LABEL, PREVIOUS, Membership, Supersede
 from edgefleet_server.rollout.spec import API_VERSION, KIND, dump_spec, parse_spec
 from edgefleet_server.rollout.standing import has_pace
 from edgefleet_server.rollout.superseding import Overlap, in_the_way, is_going_back, overlaps
@@ -158,10 +160,8 @@ class RolloutService:
 
     def _older(self, session: Session, spec: Spec, ref: ReleaseRef) -> list[Overlap]:
         """Return the open rollouts of the model that want one of the devices: each would undo the other."""
-        if not store.active(session, ref.model):
-            return []
-        mine = {member.device for member in self.loader.members(session, spec, None) if not member.pinned}
-        return list(overlaps(session, self.loader, ref.model, spec.selector, mine))
+        unpinned = f"{spec.selector},!{PIN_LABEL}" if spec.selector else f"!{PIN_LABEL}"
+        return list(overlaps(session, self._fleet, ref.model, spec.selector, Crowd(unpinned)))
 
     def _supersede_older(self, spec: Spec, ref: ReleaseRef, salt: str, by: str) -> None:
         """End the rollouts that a new one supersedes, each in a transaction of its own: devices are locked in one order."""
@@ -295,7 +295,8 @@ class RolloutService:
         mine = {one.assignment.device for one in made.effects if isinstance(one, AssignmentMoved)}
         with self._db.session() as session:
             row = store.rollout(session, rollout_id)
-            for other in overlaps(session, self.loader, row.model, row.selector, mine):
+            crowd = Crowd(ids=store.assigned_to(row.id).where(bulk.among(session, store.ASSIGNMENT.c.device_id, mine)))
+            for other in overlaps(session, self._fleet, row.model, row.selector, crowd):
                 raise in_the_way(other)
 
     def undo(self, name: str, by: str, reason: str, *, dry_run: bool) -> undoing.UndoView:

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Table, func, insert, not_, or_, select, tuple_
+from sqlalchemy import Select, Table, func, insert, not_, or_, select, tuple_
 from sqlmodel import Session, col
 
 from edgefleet_protocol.digest import Sha256
@@ -24,8 +24,6 @@ from edgefleet_server.rollout.tables import Rollout, RolloutAssignment, RolloutC
 LEASE: Final = timedelta(seconds=12)
 """With the look every two seconds another replica has taken over 15 s after a crash (ADR 0043)."""
 CLAIM_BATCH: Final = 8
-MOST_NAMED: Final = 500
-"""Devices that one statement names; of more, all that a rollout has are read."""
 ASSIGNMENT: Final[Table] = RolloutAssignment.__table__  # type: ignore[attr-defined]
 _CELL: Final[Table] = RolloutCell.__table__  # type: ignore[attr-defined]
 
@@ -250,19 +248,14 @@ def assignments(session: Session, rollout_id: str, *, state: AssignmentState | N
     return [assignment_of(row) for row in session.execute(statement)]
 
 
-def assigned_among(
-    session: Session, rollout_ids: Sequence[str], devices: Collection[DeviceId]
-) -> dict[str, set[DeviceId]]:
-    """Return which of these devices each of these rollouts has."""
-    table = ASSIGNMENT
-    statement = select(table.c.rollout_id, table.c.device_id).where(table.c.rollout_id.in_(rollout_ids))
-    if len(devices) <= MOST_NAMED:
-        statement = statement.where(bulk.among(session, table.c.device_id, sorted(devices)))
-    found: dict[str, set[DeviceId]] = {}
-    for rollout_id, device in session.execute(statement) if rollout_ids and devices else ():
-        if device in devices:
-            found.setdefault(rollout_id, set()).add(device)
-    return found
+def assigned_to(rollout_id: str) -> Select[Any]:
+    """Return the query of the devices that a rollout has, whatever became of them."""
+    return select(ASSIGNMENT.c.device_id).where(ASSIGNMENT.c.rollout_id == rollout_id)
+
+
+def frozen_in(rollout_id: str) -> Select[Any]:
+    """Return the query of the devices of a snapshot."""
+    return select(col(RolloutMember.device_id)).where(col(RolloutMember.rollout_id) == rollout_id)
 
 
 def save_cells(session: Session, rollout_id: str, new: Sequence[Cell], changed: Sequence[Cell]) -> None:
@@ -287,8 +280,7 @@ def freeze_members(session: Session, rollout_id: str, devices: Sequence[DeviceId
 
 def frozen_members(session: Session, rollout_id: str) -> frozenset[str]:
     """Return the devices of a snapshot."""
-    statement = select(col(RolloutMember.device_id)).where(col(RolloutMember.rollout_id) == rollout_id)
-    return frozenset(session.execute(statement).scalars())
+    return frozenset(session.execute(frozen_in(rollout_id)).scalars())
 
 
 def add_decision(session: Session, row: RolloutDecision) -> None:

@@ -6,47 +6,45 @@ Source: fleet.md §5.2; ADR 0035.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from sqlmodel import Session
 
 from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.fleet.counting import Crowd
 from edgefleet_server.fleet.rules import GROUP, parse_selector
+from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout import store
 from edgefleet_server.rollout.errors import ActiveExistsError
-from edgefleet_server.rollout.model import Member, RolloutState, Spec, StageState
+from edgefleet_server.rollout.model import RolloutState, Spec, StageState
 from edgefleet_server.rollout.shape import Membership
 from edgefleet_server.rollout.spec import parse_spec
 from edgefleet_server.rollout.tables import Rollout
 
 
-class Members(Protocol):
-    """Knows who belongs to a rollout."""
-
-    def members(self, session: Session, spec: Spec, rollout_id: str | None) -> tuple[Member, ...]:
-        """Return the devices of a rollout, or of one that is not made yet (None)."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """An older rollout that is open, and the devices that both want."""
+    """An older rollout that is open, and the devices that both want: how many, and the first by id."""
 
     other: Rollout
-    shared: tuple[DeviceId, ...]
+    devices: int
+    first: DeviceId
 
 
-def overlaps(session: Session, loader: Members, model: str, selector: str, mine: set[DeviceId]) -> Iterator[Overlap]:
+def overlaps(session: Session, fleet: FleetService, model: str, selector: str, mine: Crowd) -> Iterator[Overlap]:
     """Yield the open rollouts of a model that want one of these devices, which `selector` matches, oldest first."""
-    others = store.active(session, model)
-    assigned = store.assigned_among(session, [other.id for other in others], mine)
-    for other in others:
-        theirs = assigned.get(other.id, set())
+    for other in store.active(session, model):
+        theirs = [Crowd(ids=store.assigned_to(other.id))]
         if not _are_apart(selector, other):
-            theirs = theirs | {member.device for member in loader.members(session, parse_spec(other.spec), other.id)}
-        shared = sorted(mine & theirs)
-        if shared:
-            yield Overlap(other, tuple(shared))
+            theirs.append(crowd_of(parse_spec(other.spec), other.id))
+        shared = fleet.offers.count_shared(mine, theirs)
+        if shared.devices:
+            yield Overlap(other, shared.devices, shared.first)
+
+
+def crowd_of(spec: Spec, rollout_id: str | None) -> Crowd:
+    """Return the devices that belong to a rollout; None: to one that is not made yet."""
+    is_fixed = rollout_id is not None and spec.shape.membership is Membership.SNAPSHOT
+    return Crowd(ids=store.frozen_in(rollout_id)) if is_fixed and rollout_id is not None else Crowd(spec.selector)
 
 
 def _are_apart(selector: str, other: Rollout) -> bool:
@@ -59,13 +57,13 @@ def _are_apart(selector: str, other: Rollout) -> bool:
     return any(a is not None and b is not None and not a & b for a, b in pairs)
 
 
-def queued_behind(session: Session, loader: Members, row: Rollout, spec: Spec) -> tuple[str, ...]:
+def queued_behind(session: Session, fleet: FleetService, row: Rollout, spec: Spec) -> tuple[str, ...]:
     """Return the open rollouts that want one of its devices and have begun, or are queued since before this one was made.
 
     What has begun goes first whatever the clocks of two servers say: nothing newer begins while this one is queued.
     """
-    mine = {member.device for member in loader.members(session, spec, row.id)}
-    found = (one.other for one in overlaps(session, loader, row.model, spec.selector, mine))
+    mine = crowd_of(spec, row.id)
+    found = (one.other for one in overlaps(session, fleet, row.model, spec.selector, mine))
     mine_at = (row.created_at, row.id)
     return tuple(one.id for one in found if one.state != RolloutState.VALIDATING or (one.created_at, one.id) < mine_at)
 
@@ -78,11 +76,11 @@ def is_going_back(session: Session, row: Rollout) -> bool:
 
 def in_the_way(overlap: Overlap, *, is_going_back: bool = False) -> ActiveExistsError:
     """Return the refusal of a rollout that another one is in the way of."""
-    other, shared = overlap.other, overlap.shared
-    told = f"Rollout {other.id} of {other.model}@{other.version} is {other.state} and shares {len(shared)} "
+    other = overlap.other
+    told = f"Rollout {other.id} of {other.model}@{other.version} is {other.state} and shares {overlap.devices} "
     advice = f"Let it end, or `edgectl rollout abort {other.id}`."
     if is_going_back:
         advice = (
             f"It takes its release back: let that end (`edgectl rollout watch {other.id}`), then create this one again."
         )
-    return ActiveExistsError(f"{told}devices with this one, {shared[0]} among them.", next_step=advice)
+    return ActiveExistsError(f"{told}devices with this one, {overlap.first} among them.", next_step=advice)

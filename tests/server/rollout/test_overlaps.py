@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import select
 
-from edgefleet_server.rollout import store, superseding
+from edgefleet_server import bulk
+from edgefleet_server.db import Database
+from edgefleet_server.rollout import superseding
 from edgefleet_server.rollout.errors import ActiveExistsError
-from edgefleet_server.rollout.model import Spec
-from edgefleet_server.rollout.tables import Rollout
+from edgefleet_server.rollout.tables import Rollout, RolloutMember
 from tests.server.rollout.explored import START
 from tests.server.rollout.fleet_sim import MODEL, World
 
@@ -25,20 +27,24 @@ def ready(world: World) -> World:
     return world
 
 
-def test_rollouts_of_sites_apart_go_on_beside_each_other_and_are_not_matched(
-    ready: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rollouts_of_sites_apart_go_on_beside_each_other(ready: World) -> None:
     ready.create(selector="site=berlin", stages=ALL)
-    asked: list[str | None] = []
-    matched = ready.service.loader.members
-
-    def members(session: object, spec: Spec, rollout_id: str | None, *more: object) -> object:
-        asked.append(rollout_id)
-        return matched(session, spec, rollout_id, *more)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(ready.service.loader, "members", members)
     ready.create(f"{MODEL}@1.2.0", selector="site=oslo", stages=ALL)
-    assert asked == [None], "its own devices, not those of the other"
+
+
+def test_no_device_is_read_to_see_who_is_in_the_way(ready: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready.create(selector="site=berlin", stages=ALL)
+    monkeypatch.setattr(ready.fleet, "population", None)
+    with pytest.raises(ActiveExistsError, match="shares 2 devices"):
+        ready.create(f"{MODEL}@1.2.0", stages=ALL)
+    ready.create(f"{MODEL}@1.2.0", selector="site=oslo", stages=ALL)
+
+
+def test_a_pinned_device_is_in_nobodys_way(ready: World) -> None:
+    ready.create(selector="site=berlin", stages=ALL)
+    for device, labels in ((one.id, one.labels) for one in ready.fleet.population("site=berlin")):
+        ready.fleet.update(device, {**labels, "edgefleet/pinned": "rig"}, None)
+    ready.create(f"{MODEL}@1.2.0", stages=ALL)
 
 
 @pytest.mark.parametrize("selector", ["site in (berlin,oslo)", "site!=oslo", "", "site=berlin,id!=x"])
@@ -87,12 +93,14 @@ def test_groups_never_tell_rollouts_apart() -> None:
     assert not superseding._are_apart("site in (x,y)", rows[1])
 
 
-def test_many_devices_are_looked_up_among_all_that_a_rollout_has(ready: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    rollout = ready.create(selector="site=berlin", stages=ALL)
-    ready.tick()
-    devices = set(ready.devices)
-    with ready.house.db.read() as session:
-        few = store.assigned_among(session, [rollout], devices)
-        monkeypatch.setattr(store, "MOST_NAMED", 1)
-        assert few == store.assigned_among(session, [rollout], devices)
-        assert len(few[rollout]) == 2
+@pytest.mark.parametrize("many", [0, bulk.MOST_NAMED])
+def test_named_devices_are_found_among_few_and_many(db: Database, many: int) -> None:
+    names = [f"d-{n}" for n in range(many)]
+    with db.session() as session:
+        for name in ("other", 'a "strange" \\ one'):
+            session.add(RolloutMember(rollout_id="r", device_id=name))
+        session.flush()
+        column = RolloutMember.__table__.c.device_id  # type: ignore[attr-defined]
+        asked = [*names, "nobody", 'a "strange" \\ one']
+        found = session.execute(select(column).where(bulk.among(session, column, asked))).scalars().all()
+    assert found == ['a "strange" \\ one']
