@@ -164,7 +164,8 @@ def _ran_past_soak(rows: Rows, one: Assignment, device: SimDevice, now: datetime
     # what a device has not told yet cannot be known: it may have ended between its last report and the verdict, and of a power
     # cut nothing is heard when the next report to arrive says again that it runs
     lane = device.beside
-    is_untold = rows.reports[device.id].candidate != lane.told or device.crashes > 0
+    heard = rows.reports.get(device.id)
+    is_untold = heard is None or heard.candidate != lane.told or device.crashes > 0
     return lane.ran(now) >= stage.soak or (is_untold and lane.first is not None and lane.first + stage.soak <= now)
 
 

@@ -175,11 +175,16 @@ class Draft:
         """Write the former release back where a stratum failed (or everywhere, when the rollout goes back)."""
         failed = {lane.stratum for lane in self.lanes() if self._is_going_back(lane)}
         for a in list(self.assignments.values()):
-            if a.stratum in failed and a.state is _S.ELIGIBLE and self._may_have_switched(a):
-                exposed_at = a.exposed_at or self.now
+            if a.stratum not in failed or a.state is not _S.ELIGIBLE:
+                continue
+            exposed_at = a.exposed_at or self.now
+            if a.gen and self.is_beside(a):
+                # it went on to a stage of another mode, or waits for its next try: what it runs beside ends below
+                self.move(moved(a, _E.ACK, self.now, exposed_at=exposed_at), a)
+            elif self._may_have_switched(a):
                 late = moved(a, _E.ACK, self.now, exposed_at=exposed_at, back_gen=a.gen + 1, back_at=self.now)
                 self.move(late, a)  # what it goes back to stands in its document since the offer was withdrawn
-            elif a.stratum in failed and a.state is _S.ELIGIBLE:
+            else:
                 self.end_candidate(a)
                 self.move(moved(a, _E.CANCEL, self.now, reason="its stratum was stopped", ended_at=self.now), a)
         todo = [a for a in self.assignments.values() if a.stratum in failed and needs_giving_back(a)]
@@ -230,10 +235,13 @@ class Draft:
     def _give_back(self, a: Assignment) -> None:
         if not self.asks_for_release(a):
             if a.state not in IN_FLIGHT:  # those are superseded when their tick hears of it
-                done = replace(a, back_gen=a.gen + 1, back_at=self.now, back_done_at=self.now)
+                # one that was told before, and runs it still, must be heard to be back like any other
+                is_on_it = self.asks_for_former(a) and self._switched_after_all(a)
+                done = replace(a, back_gen=a.gen + 1, back_at=self.now, back_done_at=None if is_on_it else self.now)
                 report = self.snapshot.reports.get(a.device)
                 is_gone = report is not None and report.is_revoked
-                self._note(replace(done, reason=a.reason or (REVOKED if is_gone else OVERWRITTEN)))
+                why = REVOKED if is_gone else "" if is_on_it else OVERWRITTEN
+                self._note(replace(done, reason=a.reason or why))
             return
         is_beside = self.is_beside(a)
         to = None if is_beside or a.state in UNSWITCHED else self.snapshot.way_back.get(a.stratum)

@@ -153,3 +153,60 @@ def test_a_failure_beside_counts_although_something_else_was_deployed_before_it_
     document = Document(2, explorer.other[0])
     (one,) = after_tick(explorer, standing(explorer, healthy, said, document, RolloutState.RUNNING)).assignments
     assert (one.state, one.error_class, one.reason) == (S.REGRESSED, "crash", "it failed")
+
+
+@pytest.mark.parametrize("state", [S.HEALTHY, S.FAILED])
+def test_who_was_told_to_end_its_candidate_is_waited_for_when_the_rollout_is_taken_back(state: AssignmentState) -> None:
+    """Found by the explorer: a rollout that had ended was undone before its shadow, which refused its document, had heard of the end."""
+    explorer = Explorer(BY_NAME["a-shadow-then-all"])
+    new, old = explorer.new[0], explorer.old[0]
+    ended = Assignment(
+        DeviceId("d0"),
+        0,
+        RPI,
+        state,
+        attempt=1,
+        gen=1,
+        previous=old,
+        exposed_at=START,
+        switched_at=START,
+        ended_at=START,
+    )
+    said = Report(
+        reported_gen=1,
+        phase=Phase.COMMITTED,
+        active_sha256=old.sha256,
+        is_online=True,
+        candidate=CandidateReport(new.sha256, "running"),
+    )
+    node = after_tick(explorer, standing(explorer, ended, said, Document(2, old), RolloutState.ROLLING_BACK))
+    (one,) = node.assignments
+    assert (one.back_gen, one.back_done_at, node.state) == (2, None, RolloutState.ROLLING_BACK)
+    knows = replace(said, reported_gen=2, candidate=NO_CANDIDATE)
+    assert after_tick(explorer, replace(node, reports=(knows,))).state is RolloutState.ROLLED_BACK
+    for _ in range(3):
+        node = after_tick(explorer, replace(node, now=node.now + HOUR))
+    assert node.state is RolloutState.ROLLBACK_INCOMPLETE
+    assert node.assignments[0].reason.startswith(NOT_BACK)
+
+
+def test_who_went_on_to_the_next_mode_and_waits_for_its_offer_is_waited_for() -> None:
+    explorer = Explorer(BY_NAME["a-shadow-then-all"])
+    new, old = explorer.new[0], explorer.old[0]
+    waiting = Assignment(DeviceId("d0"), 1, RPI, S.ELIGIBLE, attempt=1, gen=1, previous=old)
+    said = Report(
+        reported_gen=1,
+        phase=Phase.COMMITTED,
+        active_sha256=old.sha256,
+        is_online=True,
+        candidate=CandidateReport(new.sha256, "running"),
+    )
+    node = standing(explorer, waiting, said, Document(1, old, candidate=new), RolloutState.ROLLING_BACK)
+    (shadow,) = node.cells
+    cells = (replace(shadow, state=StageState.PASSED), replace(shadow, stage=1))
+    node = after_tick(explorer, replace(node, cells=cells))
+    assert (node.assignments[0].state, node.state) == (S.ACKED, RolloutState.ROLLING_BACK)
+    assert node.documents[0] == Document(2, old), "it is told to end what runs beside"
+    knows = replace(said, reported_gen=2, candidate=NO_CANDIDATE)
+    ended = after_tick(explorer, replace(node, reports=(knows,)))
+    assert (ended.assignments[0].state, ended.state) == (S.ROLLED_BACK, RolloutState.ROLLED_BACK)
