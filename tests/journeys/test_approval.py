@@ -1,6 +1,5 @@
 """Fifty devices ask to be let in; an operator lets all but one in with one command; one of them really runs."""
 
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from edgefleet_agent.errors import EnrollRejectedError
 from tests.agent.field import eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.journeys.road import PATIENCE_S, Road, Traveller
-from tests.support.browsers import browser
+from tests.support.browsers import binary, browser
 from tests.support.device_python import DEVICE_PYTHON, PATIENCE
 
 pytestmark = pytest.mark.slow
@@ -73,7 +72,7 @@ def audit(road: Road) -> list[dict[str, Any]]:
     return items
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
+@pytest.mark.skipif(binary() is None, reason="Chromium is not installed")
 def test_fifty_are_let_in_from_the_page_with_a_token_made_there(road: Road, tmp_path: Path) -> None:
     with browser() as chromium, ThreadPoolExecutor(50) as pool:
         page = chromium.new_page()

@@ -84,7 +84,8 @@ def test_a_third_model_is_predicted_from_two_and_compared_with_what_devices_repo
     for figure in FIGURES:
         one, true = predicted[figure], told["observed"][figure]
         assert one["low"] < one["value"] < one["high"]
-        assert one["high"] / one["value"] == pytest.approx(1 + one["error"], rel=1e-3)
+        rounding = 1e-4 / one["value"]  # of the tenths of microseconds to which latencies are shown
+        assert one["high"] / one["value"] == pytest.approx(1 + one["error"], rel=1e-3 + rounding)
         assert told["error"][figure] == pytest.approx(one["value"] / true - 1, abs=5e-3)  # shown figures are rounded
         assert told["within"][figure] is (one["low"] <= true <= one["high"])
     state: list[Json] = [{}]

@@ -1,4 +1,7 @@
-"""A real browser through Playwright: Debian's Chromium, no download."""
+"""A real browser through Playwright: Debian's Chromium, no download.
+
+Its headless shell, where that is installed, is the same engine without the windows of a browser around it: it starts much sooner.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,12 @@ FLAGS = (
 
 
 def binary() -> str | None:
-    """Return the browser's path, None when there is none."""
+    """Return the path of the browser that shows pages, None when there is none."""
+    return shutil.which("chromium-headless-shell") or whole()
+
+
+def whole() -> str | None:
+    """Return the path of the browser with its windows, None when there is none."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -41,7 +49,7 @@ def window() -> Iterator[BrowserContext]:
 
     A browser that Playwright starts itself tells every page that it is shown.
     """
-    program = binary()
+    program = whole()
     assert program is not None
     with tempfile.TemporaryDirectory(prefix="ef-window-", ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(

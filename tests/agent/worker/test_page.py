@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import re
-import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.wiring import _has_page
 from edgefleet_agent.worker.page import POLICY, status_page
+from tests.support.browsers import binary
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 STATUS: dict[str, Any] = {
@@ -106,7 +106,7 @@ def test_it_is_shown_on_loopback_only_unless_allowed() -> None:
         assert not _has_page(AgentSettings(status_page="off"), [near])
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@pytest.mark.skipif(binary() is None, reason="chromium is not installed")
 @pytest.mark.slow
 def test_a_browser_shows_it_with_its_style(tmp_path: Path) -> None:
     file = tmp_path / "page.html"
@@ -125,7 +125,7 @@ def test_a_browser_shows_it_with_its_style(tmp_path: Path) -> None:
         "--hide-scrollbars",
     ]
     said = subprocess.run(
-        ["chromium", *flags, file.as_uri()], capture_output=True, text=True, check=True, timeout=120
+        [str(binary()), *flags, file.as_uri()], capture_output=True, text=True, check=True, timeout=120
     ).stderr
     assert "Refused to apply" not in said
     assert shot.stat().st_size > 10_000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,9 @@ from tests.server.dashboard.test_acting import key_of, signed_in
 from tests.server.dashboard.test_login_pages import assert_headers, code_of, link_of
 from tests.server.dashboard.test_pages import HOSTILE, text_of
 from tests.server.fleet.house import FACTS, KeyedDevice
-from tests.support.browsers import browser
+from tests.support.browsers import binary, browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = binary()
 
 
 def crowd(fleet: Fleet, count: int = 1, **facts: Any) -> list[str]:

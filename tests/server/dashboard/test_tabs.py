@@ -18,9 +18,9 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.login import COOKIE
 from tests.server.dashboard.fleet import Device, Fleet
 from tests.server.dashboard.serving import served
-from tests.support.browsers import binary, window
+from tests.support.browsers import whole, window
 
-pytestmark = pytest.mark.skipif(binary() is None, reason="Chromium is not installed")
+pytestmark = pytest.mark.skipif(whole() is None, reason="Chromium is not installed")
 TABS = 20
 LOAD_MS = 60_000
 """What does not come for want of a connection never comes: the bound is only for busy machines."""
