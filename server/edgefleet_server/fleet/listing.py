@@ -5,7 +5,8 @@ Rules:
    An order is a row of *segments* (those with a value, those without; one status after another), each walked by itself.
 2. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept until a device tells something new, at
    most FACETS_AGE_S seconds: so old are what other processes were told, and labels. Counting has at most SHARE of one core, also where
-   devices tell something all the time: what is counted of a large fleet is kept for as long as that asks for.
+   devices tell something all the time: what is counted of a large fleet is kept for as long as that asks for. So is how many devices
+   a search finds, for whoever turns its pages.
 """
 
 import json
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Select, and_, or_, select, true
 from sqlmodel import Session, col
@@ -31,8 +32,12 @@ from edgefleet_server.paging import BadCursorError
 MOST_COUNTED: Final = looking.MANY
 FACETS_AGE_S: Final = 1.0
 SHARE: Final = 0.1
+MOST_TOTALS: Final = 256
 MOST_VERSIONS: Final = 12
 TROUBLED: Final = ("failed", "rolled_back")
+
+
+_Value = TypeVar("_Value")
 
 
 class Order(StrEnum):
@@ -112,19 +117,22 @@ class Facets:
 
 
 @dataclass(frozen=True, slots=True)
-class _Count:
+class _Count(Generic[_Value]):
     """What was counted, when, how long that took, and what had been told by then."""
 
-    facets: Facets
+    value: _Value
     at_s: float
     cost_s: float
     told: int
 
+    @property
+    def pause_s(self) -> float:
+        """For how long not to count again in any case."""
+        return self.cost_s * (1 / SHARE - 1)
+
     def is_fresh(self, now_s: float, told: int) -> bool:
         """Whether it need not be counted anew."""
-        age_s = now_s - self.at_s
-        pause_s = self.cost_s * (1 / SHARE - 1)
-        return 0 <= age_s < (pause_s if self.told != told else max(FACETS_AGE_S, pause_s))
+        return 0 <= now_s - self.at_s < (self.pause_s if self.told != told else max(FACETS_AGE_S, self.pause_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +163,8 @@ class DeviceLister:
         self._db = db
         self._clock = clock
         self._lock = threading.Lock()
-        self._count: _Count | None = None
+        self._count: _Count[Facets] | None = None
+        self._totals: dict[tuple[str, str], _Count[int]] = {}
         self._told = 0
 
     def page(self, query: DeviceQuery) -> DeviceList:
@@ -170,9 +179,8 @@ class DeviceLister:
             if is_back:
                 places.reverse()
             rows = store.devices_in_order(session, [place.id for place in places])
-            most = None if query.is_counted_whole else MOST_COUNTED + 1
-            total = looking.count(session, found, most=most)
-            is_capped = total == most
+            total = looking.count(session, found) if query.is_counted_whole else self._total(session, found, query)
+            is_capped = total > MOST_COUNTED and not query.is_counted_whole
             return DeviceList(
                 devices=device_views(session, rows),
                 total=MOST_COUNTED if is_capped else total,
@@ -198,7 +206,7 @@ class DeviceLister:
             if kept is None or not kept.is_fresh(now_s, told):
                 facets, at_s = self._counted(), self._clock.monotonic_s()
                 kept = self._count = _Count(facets, at_s, at_s - now_s, told)
-            return kept.facets
+            return kept.value
 
     def troubled(self, limit: int) -> list[Trouble]:
         """Return the live devices that failed last, with what they say of it."""
@@ -211,6 +219,17 @@ class DeviceLister:
         if text:
             more = (*more, conditions.found_by(text, is_sqlite=self._db.is_sqlite))
         return looking.look(session, selector, selecting.asked_groups(session, selector), more, by_id=by_id)
+
+    def _total(self, session: Session, found: Look, query: DeviceQuery) -> int:
+        """Return how many devices a search finds, up to one more than MOST_COUNTED."""
+        key, now_s = (query.selector, query.text), self._clock.monotonic_s()
+        kept = self._totals.get(key)
+        if kept is None or not 0 <= now_s - kept.at_s < kept.pause_s:
+            total, at_s = looking.count(session, found, most=MOST_COUNTED + 1), self._clock.monotonic_s()
+            if len(self._totals) >= MOST_TOTALS:
+                self._totals = {}
+            kept = self._totals[key] = _Count(total, at_s, at_s - now_s, self._told)
+        return kept.value
 
     def _counted(self) -> Facets:
         with self._db.read() as session:

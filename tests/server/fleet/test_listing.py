@@ -124,6 +124,29 @@ def test_a_search_narrows_and_is_counted(lister: DeviceLister, monkeypatch: pyte
         lister.page(DeviceQuery(selector="group=none"))
 
 
+class _SlowClock(TurnedClock):
+    """A clock that runs on by a hundredth of a second whenever it is read."""
+
+    def monotonic_s(self) -> float:
+        """Return the time, later than before."""
+        self.turn(seconds=0.01)
+        return super().monotonic_s()
+
+
+@pytest.mark.usefixtures("lister")
+def test_a_total_is_counted_again_after_nine_times_what_counting_took(db: Database) -> None:
+    clock = _SlowClock()
+    lister = DeviceLister(db, clock)
+    query = DeviceQuery(selector="profile=none")
+    assert lister.page(query).total == 0
+    with db.session() as session:
+        session.execute(update(FleetDevice).values(profile="none"))
+    assert lister.page(query).total == 0
+    assert lister.page(DeviceQuery(selector="profile=none", is_counted_whole=True)).total == 23
+    clock.turn(seconds=0.09)
+    assert lister.page(query).total == 23
+
+
 def test_counting_a_large_fleet_has_a_share_of_the_time_only() -> None:
     facets = Facets({}, {}, (), (), 0)
     quick, slow = _Count(facets, 100.0, 0.0, told=7), _Count(facets, 100.0, 0.5, told=7)
