@@ -72,7 +72,7 @@ class ShapedDocument(Document):
 
 
 class ShapedDevice(SimulatedDevice):
-    """A device that can run a candidate. ran_beside: since when it runs which digest, without a pause; the truth."""
+    """A device that can run a candidate. ran_beside: since when it runs which digest, without a pause that anybody was told of."""
 
     def __init__(self, device: DeviceId, stratum: ProfileName, kind: Kind, old: Bundle, chance: random.Random) -> None:
         super().__init__(device, stratum, kind, old, chance)
@@ -129,21 +129,25 @@ class ShapedDevice(SimulatedDevice):
 
     def _suspend(self, world: Surroundings, wanted: Bundle, left: int) -> None:
         number, span = self._try, timedelta(minutes=self._chance.uniform(1, 20))
+        since = world.now
 
         def stop() -> None:
+            nonlocal since
             if number == self._try and left:
+                since = self.ran_beside.get(wanted.sha256, world.now)
                 self._end_beside(world, CandidateReport(wanted.sha256, "suspended", "candidate.memory", "no memory"))
                 world.at(span, again)
 
         def again() -> None:
             if number == self._try:
-                self._go_on(world, wanted)
+                # where every word of the pause was lost, nobody can know of it
+                self._go_on(world, wanted, since if self.told.candidate.state == "running" else world.now)
                 world.at(span, lambda: self._suspend(world, wanted, left - 1))
 
         world.at(span, stop)
 
-    def _go_on(self, world: Surroundings, wanted: Bundle) -> None:
-        self.ran_beside[wanted.sha256] = world.now
+    def _go_on(self, world: Surroundings, wanted: Bundle, since: datetime) -> None:
+        self.ran_beside[wanted.sha256] = since
         self._tell(world, CandidateReport(wanted.sha256, "running"))
 
     def _end_beside(self, world: Surroundings, told: CandidateReport) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
@@ -289,10 +289,24 @@ FLEETS = st.sampled_from([{"rpi": 8}, {"rpi/site=a": 5, "rpi/site=-": 3}, {"rpi"
 ANSWERS = st.lists(st.sampled_from(["approve", "approve", "deny", "silence"]), max_size=6)
 
 
+A_PAUSE_NOBODY_HEARD_OF: dict[str, Any] = {
+    "release": "digits@1.2.0",
+    "selector": "",
+    "device": {"ack_deadline": "8h", "download_deadline": "1h"},
+    "stages": [
+        {"name": "s0", "size": {"count": 1}, "mode": "shadow", "soak": "3h"},
+        {"name": "rest", "size": {"percent": 100}, "soak": "1m"},
+    ],
+    "on_inconclusive": {"after": "12h", "do": "rollback"},
+}
+"""With seed 373 a shadow rests for twenty minutes, and the reports of it are lost."""
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     shaped_specs(), st.integers(0, 2**32 - 1), FLEETS, ANSWERS, st.sampled_from([0.0, 0.3]), st.sampled_from([0, 0.2])
 )
+@example(A_PAUSE_NOBODY_HEARD_OF, 373, {"rpi": 8}, [], 0.0, 0)
 def test_every_accepted_form_reaches_everybody_or_ends_with_a_reason(
     document: dict[str, Any], seed: int, fleet: dict[str, int], answers: list[str], idle: float, pinned: float
 ) -> None:
