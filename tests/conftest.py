@@ -16,12 +16,15 @@ from tests.support.device_python import PATIENCE
 
 ROOT = Path(__file__).parent
 SLOW = (
+    "agent/inputs/",
     "agent/test_candidate_way.py",
     "agent/test_candidates.py",
     "agent/test_capture.py",
+    "agent/test_drain.py",
     "agent/test_going_back.py",
     "agent/test_hostile.py",
     "agent/test_install_child.py",
+    "agent/test_offline.py",
     "agent/test_refusals.py",
     "agent/test_renew.py",
     "agent/test_replacing.py",
@@ -29,44 +32,68 @@ SLOW = (
     "agent/test_stops.py",
     "agent/test_whole_way.py",
     "agent/test_withdrawing.py",
-    "agent/inputs/",
     "agent/worker/test_neighbours.py",
     "agent/worker/test_shadow.py",
     "agent/worker/test_supervised.py",
     "broker/test_delivery.py",
     "broker/test_lifecycle.py",
     "broker/test_links.py",
+    "cli/importing/",
+    "cli/test_ci_templates.py",
     "cli/test_convert.py",
     "cli/test_demo_guard.py",
     "cli/test_events.py",
     "cli/test_interrupted.py",
     "cli/test_release_commands.py",
     "cli/test_rollout_watch.py",
+    "cli/test_sdk.py",
     "cli/test_server_commands.py",
+    "cli/test_server_up.py",
+    "cli/test_sim.py",
+    "cli/test_webhook_commands.py",
+    "converters/test_fuzz.py",
+    "converters/test_kept.py",
     "converters/test_ort_format.py",
     "converters/test_pipeline.py",
+    "converters/test_planted_faults.py",
+    "converters/test_sandbox.py",
+    "converters/test_sensitivity.py",
     "converters/test_silent_wrong.py",
+    "converters/test_tool_sources.py",
     "converters/tflite/test_bundles.py",
     "converters/tflite/test_carried.py",
     "converters/tflite/test_held.py",
+    "converters/tflite/test_int8_board.py",
+    "converters/tflite/test_quantize.py",
     "crash/",
     "examples/test_digits_haze.py",
+    "house/test_dev.py",
     "house/test_docs.py",
+    "house/test_error_page.py",
     "journeys/",
     "profiles/test_cost.py",
     "server/conversion/test_engine.py",
+    "server/conversion/test_files.py",
     "server/conversion/test_known.py",
     "server/dashboard/test_browser.py",
     "server/gateway/test_poison.py",
     "server/gateway/test_whole_way.py",
+    "server/rest/test_lists.py",
+    "server/rollout/test_benches.py",
     "server/rollout/test_engine.py",
+    "server/rollout/test_explorer.py",
     "server/rollout/test_measuring.py",
     "server/rollout/test_midway.py",
     "server/rollout/test_montecarlo.py",
+    "server/rollout/test_pace_replicas.py",
     "server/rollout/test_routes.py",
+    "server/rollout/test_simulation.py",
     "server/telemetry/test_costs.py",
     "server/test_main.py",
+    "sim/",
 )
+WITH_A_DATABASE = frozenset({"database_url", "house", "world", "fleet", "empty_fleet", "visitor", "visited", "visit"})
+"""Fixtures that make a server's database, each for one test or for a file: there are thousands of them."""
 LONGEST = (
     "journeys/test_rollouts.py",
     "house/test_docs.py",
@@ -81,11 +108,11 @@ os.environ.pop("COLUMNS", None)  # a parallel run sets it for its workers; edgec
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of the files above, and put the longest files first, then the other slow ones."""
+    """Mark every test of the files and with the fixtures above, and put the longest files first, then the other slow ones."""
     order: dict[Path, int] = {}
     for item in items:
         name = item.path.relative_to(ROOT).as_posix() if item.path.is_relative_to(ROOT) else ""
-        if name.startswith(SLOW):
+        if name.startswith(SLOW) or not WITH_A_DATABASE.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
         place = next((i for i, long in enumerate(LONGEST) if name.startswith(long)), len(LONGEST))
         place += place == len(LONGEST) and item.get_closest_marker("slow") is None

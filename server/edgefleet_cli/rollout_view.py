@@ -17,6 +17,8 @@ Json = dict[str, Any]
 FINAL = frozenset({"finished", "regressed", "rolled_back", "rollback_incomplete", "cancelled", "superseded"})
 REGRESSED = "regressed"
 """Finished well, and bad afterwards; where the spec says `on_fail: pause` it waits for a person so."""
+UNSETTLED = "running,paused,awaiting_approval,rolling_back,regressed"
+"""States, as the server's lists take them, in which a rollout still has something to say."""
 WAITS_FOR_A_PERSON = frozenset({"paused", "awaiting_approval"})
 _AFTER_ITS_END = "after it had finished"
 BAD_DEVICE_STATES = ("failed", "lost", "regressed", "rolled_back")

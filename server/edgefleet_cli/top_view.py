@@ -17,7 +17,7 @@ from edgefleet_cli.figures import age, counted, text
 from edgefleet_cli.output import Column, Output, visible
 from edgefleet_cli.pictures import spark
 from edgefleet_cli.rollout_tree import counts_bar
-from edgefleet_cli.rollout_view import counts_text, state_text
+from edgefleet_cli.rollout_view import UNSETTLED, counts_text, state_text
 from edgefleet_cli.trends import trends, windows_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 EVERY_S = 5.0
-OPEN = "running,paused,awaiting_approval,rolling_back,regressed"
 DEVICES, ROLLOUTS, LAST = 6, 6, 8
 _KEPT = 60
 """How many looks the line of events remembers: five minutes."""
@@ -68,7 +67,7 @@ class Top:
         return {
             "at": now.isoformat(),
             "summary": self._api.get("/fleet/summary"),
-            "rollouts": self._api.get("/rollouts", state=OPEN, limit=ROLLOUTS)["items"],
+            "rollouts": self._api.get("/rollouts", state=UNSETTLED, limit=ROLLOUTS)["items"],
             "devices": [row for name in self._lately(events) for row in self._rows(name)],
             "events": events[:LAST],
             "events_per_look": list(self._events),

@@ -15,6 +15,8 @@ from tests.server.fleet.house import PROFILE
 
 pytestmark = pytest.mark.slow
 
+WIDTHS = (512, 1024, 768)
+"""So wide that a model takes longer than the tenths of microseconds to which its latency is shown."""
 FIGURES = ("latency_p50_ms", "latency_p95_ms", "memory_bytes")
 Json = dict[str, Any]
 Input = npt.NDArray[np.float32]
@@ -69,14 +71,14 @@ def observed(road: Road, devices: list[Traveller], name: str, sample: Input) -> 
 
 def test_a_third_model_is_predicted_from_two_and_compared_with_what_devices_report(road: Road, tmp_path: Path) -> None:
     devices = [Traveller(road, name, EDGEFLEET_AGENT_TELEMETRY_INTERVAL_S="1") for name in ("one", "other")]
-    for width in (256, 512):
+    for width in WIDTHS[:2]:
         name, bundle, sample = publish(road, devices, tmp_path, width)
         assert (bundle["predicted"]["basis"], bundle["predicted"]["latency_p50_ms"]) == ("none", None)
         told = observed(road, devices, name, sample)
         assert (told["error"], told["within"]) == ({}, {})
         assert 0 < told["observed"]["latency_p50_ms"] <= told["observed"]["latency_p95_ms"]
         assert bundle["work"]["macs"] == {"matmul.float": 2 * width * width}
-    name, bundle, sample = publish(road, devices, tmp_path, 384)
+    name, bundle, sample = publish(road, devices, tmp_path, WIDTHS[2])
     predicted = bundle["predicted"]
     assert (predicted["basis"], predicted["models"], predicted["devices"]) == ("ratio", 2, 2)
     told = observed(road, devices, name, sample)
@@ -84,8 +86,7 @@ def test_a_third_model_is_predicted_from_two_and_compared_with_what_devices_repo
     for figure in FIGURES:
         one, true = predicted[figure], told["observed"][figure]
         assert one["low"] < one["value"] < one["high"]
-        rounding = 1e-4 / one["value"]  # of the tenths of microseconds to which latencies are shown
-        assert one["high"] / one["value"] == pytest.approx(1 + one["error"], rel=1e-3 + rounding)
+        assert one["high"] / one["value"] == pytest.approx(1 + one["error"], rel=1e-3)
         assert told["error"][figure] == pytest.approx(one["value"] / true - 1, abs=5e-3)  # shown figures are rounded
         assert told["within"][figure] is (one["low"] <= true <= one["high"])
     state: list[Json] = [{}]
@@ -95,4 +96,4 @@ def test_a_third_model_is_predicted_from_two_and_compared_with_what_devices_repo
         return bool(state[0]["models"] == 3)
 
     assert eventually(has_all, PATIENCE_S), state
-    assert {one["release"] for one in state[0]["examples"]} == {f"wide{width}@1.0.0" for width in (256, 384, 512)}
+    assert {one["release"] for one in state[0]["examples"]} == {f"wide{width}@1.0.0" for width in WIDTHS}

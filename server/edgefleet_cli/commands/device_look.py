@@ -16,9 +16,6 @@ from edgefleet_cli.session import Session
 Json = dict[str, Any]
 DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
 
-_UNSETTLED = "running,paused,awaiting_approval,rolling_back,regressed"
-"""States in which a rollout still has something to say of its devices."""
-
 
 def add_look_commands(app: typer.Typer) -> None:
     """Put the commands into `edgectl device`."""
@@ -94,10 +91,10 @@ def explain(ctx: typer.Context, device_id: DeviceArgument) -> None:
 def _places(session: Session, device_id: str) -> dict[str, Json]:
     """Return the device's place in the newest rollout of each model that is not settled."""
     from edgefleet_cli.api_client import part
-    from edgefleet_cli.rollout_view import REGRESSED
+    from edgefleet_cli.rollout_view import REGRESSED, UNSETTLED
 
     found: dict[str, Json] = {}
-    for rollout in session.api.pages("/rollouts", state=_UNSETTLED, device=device_id)["items"]:
+    for rollout in session.api.pages("/rollouts", state=UNSETTLED, device=device_id)["items"]:
         if rollout["model"] not in found:
             path = f"/rollouts/{part(str(rollout['id']))}/devices"
             own = {"rollout": rollout["id"], "is_regressed": rollout["state"] == REGRESSED}

@@ -125,14 +125,13 @@ class _Count(Generic[_Value]):
     cost_s: float
     told: int
 
-    @property
-    def pause_s(self) -> float:
-        """For how long not to count again in any case."""
-        return self.cost_s * (1 / SHARE - 1)
+    def rests(self, now_s: float) -> bool:
+        """Whether it is not to be counted again yet in any case."""
+        return 0 <= now_s - self.at_s < self.cost_s * (1 / SHARE - 1)
 
     def is_fresh(self, now_s: float, told: int) -> bool:
         """Whether it need not be counted anew."""
-        return 0 <= now_s - self.at_s < (self.pause_s if self.told != told else max(FACETS_AGE_S, self.pause_s))
+        return self.rests(now_s) or (self.told == told and 0 <= now_s - self.at_s < FACETS_AGE_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +223,7 @@ class DeviceLister:
         """Return how many devices a search finds, up to one more than MOST_COUNTED."""
         key, now_s = (query.selector, query.text), self._clock.monotonic_s()
         kept = self._totals.get(key)
-        if kept is None or not 0 <= now_s - kept.at_s < kept.pause_s:
+        if kept is None or not kept.rests(now_s):
             total, at_s = looking.count(session, found, most=MOST_COUNTED + 1), self._clock.monotonic_s()
             if len(self._totals) >= MOST_TOTALS:
                 self._totals = {}

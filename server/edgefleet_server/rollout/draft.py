@@ -193,7 +193,7 @@ class Draft:
         for a in todo[: BACK_FACTOR * self.batch]:
             self._give_back(a)
         for a in [a for a in self.assignments.values() if a.state is _S.UNREACHABLE and a.back_done_at is not None]:
-            if a.back_gen and self.asks_for_former(a) and self._switched_after_all(a):
+            if a.back_gen and self._is_still_on_it(a):
                 # it took the release up all the same: it must be heard to be back
                 self._note(replace(a, back_done_at=None))
         self._give_up_waiting()
@@ -206,6 +206,10 @@ class Draft:
         if report is None or a.gen == 0 or digest == before:
             return False
         return report.active_sha256 == digest or runs_beside(report, digest)
+
+    def _is_still_on_it(self, a: Assignment) -> bool:
+        """Whether a device runs the release, or runs it beside, although its document names what it ran before."""
+        return self.asks_for_former(a) and self._switched_after_all(a)
 
     def _may_have_switched(self, a: Assignment) -> bool:
         """Whether a device whose offer was withdrawn runs the release, or may come to: it took the offer up, and nothing since."""
@@ -236,7 +240,7 @@ class Draft:
         if not self.asks_for_release(a):
             if a.state not in IN_FLIGHT:  # those are superseded when their tick hears of it
                 # one that was told before, and runs it still, must be heard to be back like any other
-                is_on_it = self.asks_for_former(a) and self._switched_after_all(a)
+                is_on_it = self._is_still_on_it(a)
                 done = replace(a, back_gen=a.gen + 1, back_at=self.now, back_done_at=None if is_on_it else self.now)
                 report = self.snapshot.reports.get(a.device)
                 is_gone = report is not None and report.is_revoked

@@ -15,7 +15,6 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, RolloutId, parse_model_name
-from edgefleet_server import bulk
 from edgefleet_server.access.model import Principal
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.counting import Crowd
@@ -295,7 +294,7 @@ class RolloutService:
         mine = {one.assignment.device for one in made.effects if isinstance(one, AssignmentMoved)}
         with self._db.session() as session:
             row = store.rollout(session, rollout_id)
-            crowd = Crowd(ids=store.assigned_to(row.id).where(bulk.among(session, store.ASSIGNMENT.c.device_id, mine)))
+            crowd = Crowd(ids=store.named_in(session, row.id, mine))
             for other in overlaps(session, self._fleet, row.model, row.selector, crowd):
                 raise in_the_way(other)
 

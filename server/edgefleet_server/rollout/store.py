@@ -253,6 +253,11 @@ def assigned_to(rollout_id: str) -> Select[Any]:
     return select(ASSIGNMENT.c.device_id).where(ASSIGNMENT.c.rollout_id == rollout_id)
 
 
+def named_in(session: Session, rollout_id: str, devices: Collection[DeviceId]) -> Select[Any]:
+    """Return the query of those of these devices that a rollout has."""
+    return assigned_to(rollout_id).where(bulk.among(session, ASSIGNMENT.c.device_id, devices))
+
+
 def frozen_in(rollout_id: str) -> Select[Any]:
     """Return the query of the devices of a snapshot."""
     return select(col(RolloutMember.device_id)).where(col(RolloutMember.rollout_id) == rollout_id)

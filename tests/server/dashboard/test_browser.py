@@ -1,6 +1,7 @@
-"""The pages in a real Chromium: signed in by a link, complete without scripts, fresh with them. How they look: `test_axe`."""
+"""The pages in a real Chromium: signed in by a link, complete without scripts, fresh with them, at any width and in the dark."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -9,7 +10,7 @@ from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.login import COOKIE
 from tests.server.dashboard.fleet import Fleet, staged
-from tests.server.dashboard.looking import in_peace
+from tests.server.dashboard.looking import CONTRASTS, GROUNDS, TOO_WIDE, WIDTHS, in_peace
 from tests.server.dashboard.serving import served
 from tests.server.dashboard.test_login_pages import link_of
 from tests.support.browsers import binary, browser
@@ -66,6 +67,28 @@ def test_no_page_breaks_its_content_policy_or_throws(visitor: Visitor) -> None:
         with in_peace(visitor.page):
             visitor.page.goto(visitor.url + path, wait_until="load")
             assert visitor.page.evaluate("getComputedStyle(document.querySelector('.top')).display") == "flex"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_wider_than_the_window(visitor: Visitor, width: int) -> None:
+    page = visitor.page
+    page.set_viewport_size({"width": width, "height": 900})
+    for path in visitor.paths:
+        page.goto(visitor.url + path, wait_until="load")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert page.evaluate(TOO_WIDE) == [], path
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+
+@pytest.mark.parametrize(("look", "ground"), GROUNDS.items())
+def test_text_can_be_read_in_light_and_dark(visitor: Visitor, look: Literal["light", "dark"], ground: str) -> None:
+    page = visitor.page
+    page.emulate_media(color_scheme=look)
+    for path in (*visitor.paths, "/login"):
+        page.goto(visitor.url + path, wait_until="load")
+        assert page.evaluate(CONTRASTS) == {}, path
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
+    page.emulate_media(color_scheme="light")
 
 
 def test_everything_is_there_without_scripts(visitor: Visitor) -> None:

@@ -39,6 +39,13 @@ def standing(explorer: Explorer, one: Assignment, said: Report, document: Docume
     )
 
 
+def running_beside(explorer: Explorer) -> Report:
+    """Return what the first device says while it runs the release beside what it ran before."""
+    beside = CandidateReport(explorer.new[0].sha256, "running")
+    old = explorer.old[0].sha256
+    return Report(reported_gen=1, phase=Phase.COMMITTED, active_sha256=old, is_online=True, candidate=beside)
+
+
 def after_tick(explorer: Explorer, node: Node) -> Node:
     """Return what one tick makes of it; every promise is checked on the way."""
     return explorer.carry(node, "tick", plan_tick(explorer.snapshot(node), node.now))
@@ -100,15 +107,9 @@ def test_a_device_that_went_back_failed_although_something_else_is_deployed_ther
 def test_who_runs_it_beside_what_serves_when_its_offer_was_withdrawn_is_waited_for() -> None:
     """Found by the explorer as soon as it knew of modes: a split went on to answer after the rollout said that all was back."""
     explorer = Explorer(SPLIT)
-    new, old = explorer.new[0], explorer.old[0]
+    old = explorer.old[0]
     waiting = Assignment(DeviceId("d0"), 0, RPI, S.ELIGIBLE, attempt=1, gen=1, previous=old, exposed_at=START)
-    said = Report(
-        reported_gen=1,
-        phase=Phase.COMMITTED,
-        active_sha256=old.sha256,
-        is_online=True,
-        candidate=CandidateReport(new.sha256, "running"),
-    )
+    said = running_beside(explorer)
     node = after_tick(explorer, standing(explorer, waiting, said, Document(2, old), RolloutState.ROLLING_BACK))
     assert (node.assignments[0].state, node.state) == (S.ACKED, RolloutState.ROLLING_BACK)
     knows = replace(said, reported_gen=2, candidate=NO_CANDIDATE)
@@ -159,7 +160,7 @@ def test_a_failure_beside_counts_although_something_else_was_deployed_before_it_
 def test_who_was_told_to_end_its_candidate_is_waited_for_when_the_rollout_is_taken_back(state: AssignmentState) -> None:
     """Found by the explorer: a rollout that had ended was undone before its shadow, which refused its document, had heard of the end."""
     explorer = Explorer(BY_NAME["a-shadow-then-all"])
-    new, old = explorer.new[0], explorer.old[0]
+    old = explorer.old[0]
     ended = Assignment(
         DeviceId("d0"),
         0,
@@ -172,13 +173,7 @@ def test_who_was_told_to_end_its_candidate_is_waited_for_when_the_rollout_is_tak
         switched_at=START,
         ended_at=START,
     )
-    said = Report(
-        reported_gen=1,
-        phase=Phase.COMMITTED,
-        active_sha256=old.sha256,
-        is_online=True,
-        candidate=CandidateReport(new.sha256, "running"),
-    )
+    said = running_beside(explorer)
     node = after_tick(explorer, standing(explorer, ended, said, Document(2, old), RolloutState.ROLLING_BACK))
     (one,) = node.assignments
     assert (one.back_gen, one.back_done_at, node.state) == (2, None, RolloutState.ROLLING_BACK)
@@ -194,13 +189,7 @@ def test_who_went_on_to_the_next_mode_and_waits_for_its_offer_is_waited_for() ->
     explorer = Explorer(BY_NAME["a-shadow-then-all"])
     new, old = explorer.new[0], explorer.old[0]
     waiting = Assignment(DeviceId("d0"), 1, RPI, S.ELIGIBLE, attempt=1, gen=1, previous=old)
-    said = Report(
-        reported_gen=1,
-        phase=Phase.COMMITTED,
-        active_sha256=old.sha256,
-        is_online=True,
-        candidate=CandidateReport(new.sha256, "running"),
-    )
+    said = running_beside(explorer)
     node = standing(explorer, waiting, said, Document(1, old, candidate=new), RolloutState.ROLLING_BACK)
     (shadow,) = node.cells
     cells = (replace(shadow, state=StageState.PASSED), replace(shadow, stage=1))

@@ -27,11 +27,6 @@ def ready(world: World) -> World:
     return world
 
 
-def test_rollouts_of_sites_apart_go_on_beside_each_other(ready: World) -> None:
-    ready.create(selector="site=berlin", stages=ALL)
-    ready.create(f"{MODEL}@1.2.0", selector="site=oslo", stages=ALL)
-
-
 def test_no_device_is_read_to_see_who_is_in_the_way(ready: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ready.create(selector="site=berlin", stages=ALL)
     monkeypatch.setattr(ready.fleet, "population", None)
