@@ -35,16 +35,16 @@ def overlaps(session: Session, fleet: FleetService, model: str, selector: str, m
     for other in store.active(session, model):
         theirs = [Crowd(ids=store.assigned_to(other.id))]
         if not _are_apart(selector, other):
-            theirs.append(crowd_of(parse_spec(other.spec), other.id))
+            theirs.append(_crowd_of(parse_spec(other.spec), other.id))
         shared = fleet.offers.count_shared(mine, theirs)
         if shared.devices:
             yield Overlap(other, shared.devices, shared.first)
 
 
-def crowd_of(spec: Spec, rollout_id: str | None) -> Crowd:
-    """Return the devices that belong to a rollout; None: to one that is not made yet."""
-    is_fixed = rollout_id is not None and spec.shape.membership is Membership.SNAPSHOT
-    return Crowd(ids=store.frozen_in(rollout_id)) if is_fixed and rollout_id is not None else Crowd(spec.selector)
+def _crowd_of(spec: Spec, rollout_id: str) -> Crowd:
+    """Return the devices that belong to a rollout."""
+    is_fixed = spec.shape.membership is Membership.SNAPSHOT
+    return Crowd(ids=store.frozen_in(rollout_id)) if is_fixed else Crowd(spec.selector)
 
 
 def _are_apart(selector: str, other: Rollout) -> bool:
@@ -62,7 +62,7 @@ def queued_behind(session: Session, fleet: FleetService, row: Rollout, spec: Spe
 
     What has begun goes first whatever the clocks of two servers say: nothing newer begins while this one is queued.
     """
-    mine = crowd_of(spec, row.id)
+    mine = _crowd_of(spec, row.id)
     found = (one.other for one in overlaps(session, fleet, row.model, spec.selector, mine))
     mine_at = (row.created_at, row.id)
     return tuple(one.id for one in found if one.state != RolloutState.VALIDATING or (one.created_at, one.id) < mine_at)
