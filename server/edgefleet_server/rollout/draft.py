@@ -13,7 +13,16 @@ from typing import Final
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.candidacy import runs_beside
-from edgefleet_server.rollout.hearing import DEAF, OVERWRITTEN, REVOKED, Terms, hear, moved, with_patience
+from edgefleet_server.rollout.hearing import (
+    DEAF,
+    OVERWRITTEN,
+    REVOKED,
+    Terms,
+    hear,
+    is_under_way,
+    moved,
+    with_patience,
+)
 from edgefleet_server.rollout.machines import (
     CELL_DONE,
     CELL_OPEN,
@@ -215,7 +224,14 @@ class Draft:
         """Whether a device whose offer was withdrawn runs the release, or may come to: it took the offer up, and nothing since."""
         report = self.snapshot.reports.get(a.device)
         goes_on = a.exposed_at is not None and report is not None and report.reported_gen == a.gen > 0
-        return self._switched_after_all(a) or (goes_on and self.asks_for_former(a) and self._is_new_to(a))
+        return self._may_be_on_it(a) or (goes_on and self.asks_for_former(a) and self._is_new_to(a))
+
+    def _may_be_on_it(self, a: Assignment) -> bool:
+        """Whether a device runs the release, or says that it is on its way to it: perhaps for an offer before its newest one."""
+        report = self.snapshot.reports.get(a.device)
+        before = "" if a.previous is None else a.previous.sha256
+        is_coming = report is not None and is_under_way(report, self._terms(a).digest, before)
+        return self._switched_after_all(a) or (a.gen > 0 and is_coming)
 
     def _is_new_to(self, a: Assignment) -> bool:
         if self.mode(a.stage) is not Mode.ACTIVE:
@@ -255,14 +271,14 @@ class Draft:
             return
         self.effects.append(GiveBack(a.device, is_rollback=True, is_beside=is_beside, to=to))
         after = replace(a, back_at=self.now)
-        if a.state is _S.OFFERED and not self._switched_after_all(a):
+        if a.state is _S.OFFERED and not self._may_be_on_it(a):
             reason = "its stratum was stopped before it took up its document"
             after = moved(
                 after, _E.CANCEL, self.now, reason=reason, ended_at=self.now, back_done_at=self.now, deadline=None
             )
             self.move(after, a)
             return
-        if a.state is _S.UNREACHABLE and not self._switched_after_all(a):
+        if a.state is _S.UNREACHABLE and not self._may_be_on_it(a):
             after = replace(after, back_done_at=self.now)
         self._note(after)
 

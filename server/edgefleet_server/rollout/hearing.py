@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase, assignment_of
-from edgefleet_server.rollout.candidacy import as_install, soak_anew
+from edgefleet_protocol.messages import AssignmentState, CandidatePhase, ErrorClass, Phase, assignment_of
+from edgefleet_server.rollout.candidacy import as_install, phase_of, soak_anew
 from edgefleet_server.rollout.machines import CHAIN, CHAIN_EVENTS, IN_FLIGHT, AssignmentEvent, step_assignment
 from edgefleet_server.rollout.model import Assignment, AssignmentMoved, AssignmentNoted, DeviceDeadlines, Report
 from edgefleet_server.rollout.rules import LOST
@@ -78,6 +78,18 @@ def _take_candidate(
     if soaking != a:
         steps.append(AssignmentNoted(soaking))
     return soaking, as_install(report, soaking, digest)
+
+
+def is_under_way(report: Report, digest: str, before: str) -> bool:
+    """Return whether a device says that it may yet come to run this bundle, whichever offer it heard of.
+
+    digest: of the release's bundle; before: of what the device ran when it was first offered it.
+    """
+    if report.candidate.sha256 == digest and phase_of(report.candidate.state) is not CandidatePhase.FAILED:
+        return True
+    has_failed = report.phase is Phase.FAILED and report.error_class not in TRANSIENT
+    is_over = has_failed or report.phase in (Phase.COMMITTED, Phase.ROLLED_BACK)
+    return report.wanted_sha256 == digest != before and not is_over
 
 
 def with_patience(assignment: Assignment, missed: timedelta, now: datetime) -> Assignment:

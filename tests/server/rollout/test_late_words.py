@@ -199,3 +199,55 @@ def test_who_went_on_to_the_next_mode_and_waits_for_its_offer_is_waited_for() ->
     knows = replace(said, reported_gen=2, candidate=NO_CANDIDATE)
     ended = after_tick(explorer, replace(node, reports=(knows,)))
     assert (ended.assignments[0].state, ended.state) == (S.ROLLED_BACK, RolloutState.ROLLED_BACK)
+
+
+AWAY = [
+    pytest.param(S.OFFERED, Document(3, None, 2), id="offered anew"),
+    pytest.param(S.UNREACHABLE, Document(3, None, 2), id="given up on"),
+    pytest.param(S.ELIGIBLE, Document(4, None), id="withdrawn again"),
+]
+
+
+@pytest.mark.parametrize(("state", "document"), AWAY)
+@pytest.mark.parametrize("fleet", [FLEETS[0], SPLIT], ids=lambda fleet: fleet.name)
+def test_who_carries_out_an_offer_before_its_newest_is_waited_for(
+    fleet: Fleet, state: AssignmentState, document: Document
+) -> None:
+    """Found by the explorer: it heard neither of the pause nor of the second offer, and switched after all was said to be back."""
+    explorer = Explorer(fleet)
+    new, old = explorer.new[0], explorer.old[0]
+    one = Assignment(DeviceId("d0"), 0, RPI, state, attempt=2, gen=3, previous=old, exposed_at=START, offered_at=START)
+    said = Report(reported_gen=1, gen=1, phase=Phase.COMMITTED, active_sha256=old.sha256, attempt=1, is_online=True)
+    is_out = state is not S.ELIGIBLE
+    if fleet is SPLIT:
+        said = replace(said, candidate=CandidateReport(new.sha256, "downloading"))
+        document = replace(document, bundle=old, candidate=new if is_out else None, share=50 if is_out else 0)
+    else:
+        said = replace(said, phase=Phase.DOWNLOADING, wanted_sha256=new.sha256)
+        document = replace(document, bundle=new if is_out else old)
+    node = after_tick(explorer, standing(explorer, one, said, document, RolloutState.ROLLING_BACK))
+    (late,) = node.assignments
+    assert late.back_gen > 0
+    assert (late.back_done_at, node.state) == (None, RolloutState.ROLLING_BACK)
+    knows = replace(said, reported_gen=9, phase=Phase.COMMITTED, wanted_sha256=old.sha256, candidate=NO_CANDIDATE)
+    assert after_tick(explorer, replace(node, reports=(knows,))).state is RolloutState.ROLLED_BACK
+    for _ in range(3):
+        node = after_tick(explorer, replace(node, now=node.now + HOUR))
+    assert node.state is RolloutState.ROLLBACK_INCOMPLETE
+    assert node.assignments[0].reason.startswith(NOT_BACK)
+
+
+@pytest.mark.parametrize(
+    ("phase", "error_class"), [(Phase.FAILED, ErrorClass.GOLDEN), (Phase.ROLLED_BACK, ErrorClass.CRASH)]
+)
+def test_nobody_waits_for_who_failed_before_it_was_offered_anew(phase: Phase, error_class: ErrorClass) -> None:
+    explorer = Explorer(FLEETS[0])
+    new, old = explorer.new[0], explorer.old[0]
+    offered = Assignment(
+        DeviceId("d0"), 0, RPI, S.OFFERED, attempt=2, gen=3, previous=old, exposed_at=START, offered_at=START
+    )
+    said = Report(
+        reported_gen=1, gen=1, phase=phase, active_sha256=old.sha256, wanted_sha256=new.sha256, error_class=error_class
+    )
+    node = after_tick(explorer, standing(explorer, offered, said, Document(3, new, 2), RolloutState.ROLLING_BACK))
+    assert (node.assignments[0].state, node.state) == (S.CANCELLED, RolloutState.ROLLED_BACK)
