@@ -218,7 +218,15 @@ def main(arguments: list[str] | None = None) -> int:
             environment,
         ),
         "outside": (
-            [sys.executable, "-m", "pytest", "-n", "0", *flags, *chosen[1]],
+            # a device under emulation waits more than it works: two at once keep both cores busy
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                *(["-n", "0"] if args.short else ["-n", "3", "--dist", "load"]),
+                *flags,
+                *chosen[1],
+            ],
             {**environment, PYTHON_VARIABLE: str(python)},
         ),
     }
