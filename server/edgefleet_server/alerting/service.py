@@ -2,8 +2,10 @@
 
 - A firing alert acts once on each rollout that it is about: (receiver, group key, fingerprint, start) is noted in the transaction of the
   act. Alertmanager repeats itself until the alert is resolved; somebody who resumes the rollout meanwhile is not overruled by that.
+- An alert about a rollout that finished within a day reopens it: `rollback` takes the release back, `pause` asks a person what to do. Where
+  one is open, that is the one meant.
 - A resolved alert resumes nothing: that is a person's word.
-- An alert that cannot act (the rollout has ended, or is paused already) is answered with the reason, not with an error: Alertmanager
+- An alert that cannot act (the rollout was taken back, or is paused already) is answered with the reason, not with an error: Alertmanager
   would only send it again.
 - A token is `efh_<id>_<secret>` and can do nothing else; only the SHA-256 of its secret is stored.
 """
@@ -12,6 +14,7 @@ import base64
 import hmac
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -37,9 +40,19 @@ from edgefleet_server.rollout.errors import IllegalStateError
 from edgefleet_server.rollout.service import RolloutService
 
 KEPT: Final = timedelta(days=90)
+CODE: Final = "alert"
+"""Code of a rollout that an alert reopened."""
 TOKEN_PREFIX: Final = "efh_"  # noqa: S105  # the prefix of a token, not one
 PATH: Final = "/api/v1/hooks/alertmanager/"
 _NOTHING_SHA256: Final = sha256_hex(b"no such secret")
+
+
+@dataclass(frozen=True, slots=True)
+class _Act:
+    """A rollout that an alert is about. is_over: it has finished."""
+
+    rollout: str
+    is_over: bool
 
 
 class AlertService:
@@ -140,20 +153,29 @@ class AlertService:
         if not alert.is_firing:
             return [result(AlertOutcome.RESOLVED, "a resolved alert resumes nothing; a person does")]
         model = receiver.model or alert.labels.get(rules.MODEL_LABEL, "")
-        found = self._rollouts.open_named(named) if named else self._rollouts.open_of(model) if model else []
+        found = self._about(named, model)
         if not found:
             about = f"named {named[:63]!r}" if named else f"of model {model[:63]!r}" if model else "named, and no model"
-            return [result(AlertOutcome.NO_ROLLOUT, f"there is no open rollout {about}")]
-        return [result(*self._act(receiver, group, alert, rollout_id), rollout_id) for rollout_id in found]
+            return [result(AlertOutcome.NO_ROLLOUT, f"there is no rollout {about} that is open or finished of late")]
+        return [result(*self._act(receiver, group, alert, act), act.rollout) for act in found]
 
-    def _act(self, receiver: AlertReceiver, group: str, alert: Alert, rollout_id: str) -> tuple[AlertOutcome, str]:
+    def _about(self, named: str, model: str) -> list["_Act"]:
+        """Return the open rollouts that an alert is about; where there is none, the newest one that finished of late."""
+        rollouts = self._rollouts
+        open_now = rollouts.open_named(named) if named else rollouts.open_of(model) if model else []
+        if open_now:
+            return [_Act(one, is_over=False) for one in open_now]
+        over = rollouts.watched_named(named) if named else rollouts.watched_of(model) if model else []
+        return [_Act(one, is_over=True) for one in over]
+
+    def _act(self, receiver: AlertReceiver, group: str, alert: Alert, act: "_Act") -> tuple[AlertOutcome, str]:
         """Act once; return what became of it, and why. One transaction: what is noted is done, and the other way round."""
         row = {
             "receiver_id": receiver.id,
             "group_sha256": group,
             "fingerprint": alert.fingerprint,
             "starts_at": alert.starts_at,
-            "rollout_id": rollout_id,
+            "rollout_id": act.rollout,
             "at": self._clock.now(),
             "outcome": AlertOutcome.ACTED.value,
             "reason": "",
@@ -161,19 +183,22 @@ class AlertService:
         with self._db.session() as session:
             if not store.note_first(session, row):
                 return AlertOutcome.SEEN, "this alert acted already since it began to fire"
-            outcome, reason = self._steer(session, receiver, alert, rollout_id)
+            outcome, reason = self._steer(session, receiver, alert, act)
             store.set_outcome(session, row, outcome.value, reason)
         return outcome, reason
 
     def _steer(
-        self, _session: Session, receiver: AlertReceiver, alert: Alert, rollout_id: str
+        self, _session: Session, receiver: AlertReceiver, alert: Alert, act: "_Act"
     ) -> tuple[AlertOutcome, str]:
         reason, by = rules.reason_of(alert), f"alerts {receiver.name}"[:80]
+        takes_back = receiver.action == AlertAction.ROLLBACK.value
         try:
-            if receiver.action == AlertAction.ROLLBACK.value:
-                self._rollouts.abort(rollout_id, by, reason, rollback=True)
+            if act.is_over:
+                self._rollouts.reopen(act.rollout, by, CODE, reason, rollback=takes_back)
+            elif takes_back:
+                self._rollouts.abort(act.rollout, by, reason, rollback=True)
             else:
-                self._rollouts.pause(rollout_id, by, reason)
+                self._rollouts.pause(act.rollout, by, reason)
         except IllegalStateError as error:
             return AlertOutcome.NOT_POSSIBLE, error.message
         return AlertOutcome.ACTED, reason

@@ -36,6 +36,13 @@ RETURN: Final = timedelta(minutes=6)
 
 _FORGED: Final = frozenset({"verify.signature", "verify.wrong_type", "verify.wrong_device"})
 """Refusals of a whole document that mean forgery, not a wrong clock."""
+_INSTALLING: Final = frozenset(Phase) - {
+    Phase.IDLE,
+    Phase.PROBATION,
+    Phase.COMMITTED,
+    Phase.ROLLED_BACK,
+    Phase.FAILED,
+}
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
 _RANK: Final = {state: rank for rank, state in enumerate(CHAIN)}
@@ -194,11 +201,17 @@ def _regressed(a: Assignment, report: Report, digest: str, now: datetime, steps:
     if report.active_sha256 == digest or report.reported_gen < a.gen:
         return a
     went_back = report.phase is Phase.ROLLED_BACK and report.wanted_sha256 == digest and report.attempt == a.attempt
-    if report.wanted_by_server != digest and not went_back:
+    if (report.wanted_by_server != digest or _is_on_its_way(report, digest)) and not went_back:
         return a
     error_class = report.error_class.value if report.error_class is not None else ErrorClass.INTERNAL.value
     reason = report.reason or "it no longer runs the release"
     return _step(a, _E.REGRESS, now, steps, error_class=error_class, reason=reason, ended_at=now, deadline=None)
+
+
+def _is_on_its_way(report: Report, digest: str) -> bool:
+    """Whether the device runs something else because it is only coming (back) to the release: from a later one that was taken back."""
+    is_installing = report.phase in _INSTALLING or (report.phase is Phase.FAILED and report.error_class in TRANSIENT)
+    return report.active_sha256 != "" and (report.wanted_sha256 != digest or is_installing)
 
 
 def _forward(

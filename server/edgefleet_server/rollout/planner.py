@@ -18,7 +18,7 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import rules
 from edgefleet_server.rollout.doubting import doubt
-from edgefleet_server.rollout.draft import LOOK_AGAIN, LOOK_FOR_LATE, Lane
+from edgefleet_server.rollout.draft import LOOK_AGAIN, Lane
 from edgefleet_server.rollout.facts import OUTSIDE, facts_of, soak_end
 from edgefleet_server.rollout.gating import GATE_OPENING, facts_of_gates, waits_to_open
 from edgefleet_server.rollout.hearing import moved
@@ -52,7 +52,7 @@ from edgefleet_server.rollout.model import (
 from edgefleet_server.rollout.pacing import Paced
 from edgefleet_server.rollout.shape import profile_of
 from edgefleet_server.rollout.walking import NO_CANARY, OPENED
-from edgefleet_server.rollout.watching import is_late_look, reopen_if_bad, tell_anew
+from edgefleet_server.rollout.watching import next_late_look, reopen_if_bad, tell_anew
 
 JOINER_SHARE: Final = 0.1
 _MOVING: Final = frozenset({RolloutState.RUNNING, RolloutState.ROLLING_BACK})
@@ -86,7 +86,7 @@ def plan_tick(snapshot: Snapshot, now: datetime) -> Plan:
     if work.state in _MOVING:
         work.end_if_over()
     work.end_leases()
-    next_at = now + LOOK_FOR_LATE if is_late_look(work) else work.next_look()
+    next_at = next_late_look(work) or work.next_look()
     return Plan(tuple(work.effects), now + LOOK_AGAIN if next_at is None and work.has_leases() else next_at)
 
 

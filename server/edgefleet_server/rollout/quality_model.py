@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -61,6 +62,10 @@ class QualityVerdict(StrEnum):
     PASS = "pass"  # noqa: S105 not a password
 
 
+WATCH: Final = timedelta(hours=24)
+"""How long a finished rollout is looked at for devices that fall back, unless its quality gate says otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class QualityMetric:
     """One line of `gates.quality.metrics`. value: of the bound; of drift the least PSI that counts (an effect floor)."""
@@ -83,7 +88,7 @@ class QualityGate:
     before: timedelta = timedelta(days=7)
     after: timedelta = timedelta(hours=1)
     min_inferences: int = 30
-    watch: timedelta = timedelta(hours=24)
+    watch: timedelta = WATCH
 
 
 # ---- what was measured

@@ -57,7 +57,9 @@ from edgefleet_server.rollout.standing import has_pace
 from edgefleet_server.rollout.superseding import Overlap, in_the_way, is_going_back, overlaps
 from edgefleet_server.rollout.tables import Rollout
 from edgefleet_server.rollout.undoer import Undoer, steered
+from edgefleet_server.rollout.quality_model import WATCH
 from edgefleet_server.rollout.views import RolloutReader
+from edgefleet_server.rollout.watching import plan_regression
 from edgefleet_server.telemetry.service import TelemetryService
 
 SALT_BYTES: Final = 16
@@ -239,7 +241,29 @@ class RolloutService:
         with self._db.read() as session:
             return [RolloutId(row.id) for row in store.active(session, model)]
 
+    def watched_named(self, name: str) -> list[RolloutId]:
+        """Return the newest rollout with this id or this name that finished within WATCH, [] when there is none."""
+        with self._db.read() as session:
+            found = store.late(session, self._clock.now() - WATCH)
+            return [RolloutId(row.id) for row in found if name in (row.id, row.name)][:1]
+
+    def watched_of(self, model: str) -> list[RolloutId]:
+        """Return the newest rollout of a model that finished within WATCH, [] when there is none."""
+        with self._db.read() as session:
+            return [RolloutId(row.id) for row in store.late(session, self._clock.now() - WATCH, model)][:1]
+
     # ---- steering
+
+    def reopen(self, rollout_id: str, by: str, code: str, reason: str, *, rollback: bool) -> None:
+        """Say of a rollout that has finished that its release is bad; with `rollback` take it back too. Raises IllegalStateError."""
+        said, now = _said("reopened", by, reason), self._clock.now
+
+        def make(snapshot: Snapshot) -> Plan:
+            if rollback:
+                return undoing.plan_reopening(snapshot, now(), said, code)
+            return plan_regression(snapshot, now(), code, said)
+
+        self._steer(rollout_id, by, "reopen", make, is_making=True)
 
     def pause(self, rollout_id: str, by: str, reason: str) -> None:
         """Stop offering; devices that have not begun their switch are stopped too. Raises IllegalStateError."""

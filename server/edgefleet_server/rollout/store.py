@@ -91,6 +91,15 @@ def active(session: Session, model: str | None = None) -> Sequence[Rollout]:
     return session.execute(statement.order_by(col(Rollout.created_at))).scalars().all()
 
 
+def late(session: Session, since: datetime, model: str | None = None) -> Sequence[Rollout]:
+    """Return the rollouts that finished at or after `since` and were not taken back, newest first."""
+    over = (RolloutState.FINISHED.value, RolloutState.REGRESSED.value)
+    statement = select(Rollout).where(col(Rollout.state).in_(over), col(Rollout.ended_at) >= since)
+    if model is not None:
+        statement = statement.where(col(Rollout.model) == model)
+    return session.execute(statement.order_by(col(Rollout.ended_at).desc(), col(Rollout.id))).scalars().all()
+
+
 def braked(session: Session, since: datetime) -> list[str]:
     """Return the rollouts whose devices must not begin anything: stopped and still open, or ended at or after `since`."""
     statement = select(col(Rollout.id)).where(

@@ -45,6 +45,8 @@ MAX_DEVICES_SHOWN: Final = 50
 NOTHING_OLDER: Final = "nothing older is known of it"
 KEEPS: Final = "its rollout says `rollback_to: none`"
 GOING_BACK: Final = "it is going back already"
+UNDONE: Final = "undone"
+"""Code of what a person took back."""
 NOTHING: Final = ""
 """The release of a device that ran nothing of the model before: it will run nothing of it again."""
 OPEN: Final = frozenset({RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL, RolloutState.PAUSED})
@@ -239,10 +241,10 @@ def _shown(way: Way) -> UndoDevice:
 # ---- what the rollouts do
 
 
-def plan_reopening(snapshot: Snapshot, now: datetime, reason: str) -> Plan:
-    """Return what takes back a rollout that is open or has finished. Raises IllegalTransitionError in any other state."""
+def plan_reopening(snapshot: Snapshot, now: datetime, reason: str, code: str = UNDONE) -> Plan:
+    """Return what takes back a rollout that is open, has finished or regressed. Raises IllegalTransitionError in any other state."""
     work = _Undo(snapshot, now)
-    work.reopen(reason)
+    work.reopen(reason, code)
     return Plan(tuple(work.effects), now)
 
 
@@ -256,14 +258,14 @@ def plan_adoption(snapshot: Snapshot, now: datetime, reason: str, ways: Sequence
 class _Undo(Draft):
     """A rollout that is taken back at a person's word."""
 
-    def reopen(self, reason: str) -> None:
+    def reopen(self, reason: str, code: str = UNDONE) -> None:
         """Take the release back everywhere; cells that passed stay so, those still open fail."""
         for cell in list(self.cells.values()):
             if self.state in OPEN and (cell.state in CELL_OPEN or cell.state is StageState.HELD):
-                self.fail(cell, "undone", reason)
+                self.fail(cell, code, reason)
         if self.state is RolloutState.FINISHED:
-            self.move_rollout(RolloutEvent.REGRESS, "undone", reason)
-        self.move_rollout(RolloutEvent.ROLL_BACK, "undone", reason)
+            self.move_rollout(RolloutEvent.REGRESS, code, reason)
+        self.move_rollout(RolloutEvent.ROLL_BACK, code, reason)
 
     def adopt(self, reason: str, ways: Sequence[Way]) -> None:
         """Note the devices as what they are, and fail the one stage that they are in."""

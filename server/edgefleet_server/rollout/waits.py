@@ -34,6 +34,7 @@ SOAK: Final = "soak"
 RETURN: Final = "return"
 CONFIRM: Final = "confirm"
 EARLIER_STAGE: Final = "earlier_stage"
+QUEUE: Final = "queue"
 PERSON: Final = "person"
 
 _S: Final = AssignmentState
@@ -97,9 +98,9 @@ def together(waits: Iterable[tuple[Wait, int]]) -> list[WaitView]:
 def stage_waits(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait], lots: Iterable[Lot]) -> list[WaitView]:
     """Return what a stage waits for: its devices (lots: of it); before it opens, the stage before it."""
     cells = [cell for cell in snapshot.cells if cell.stage == index]
-    if snapshot.state not in (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL, RolloutState.PAUSED):
-        return []
     told = together((waits[a.device], n) for a, n in lots if a.device in waits)
+    if snapshot.state not in (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL, RolloutState.PAUSED):
+        return told if snapshot.state is RolloutState.ROLLING_BACK else []
     held = [cell for cell in cells if cell.state is StageState.HELD]
     if held:
         moves = f"`edgectl rollout resume {snapshot.id}` or `promote`, or `abort --rollback`"
@@ -116,20 +117,37 @@ def stage_waits(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait], 
 
 
 def rollout_waits(snapshot: Snapshot, waits: Mapping[DeviceId, Wait], lots: Iterable[Lot]) -> list[WaitView]:
-    """Return what a rollout waits for: a person, or what the devices of its open stages wait for."""
-    if snapshot.state is RolloutState.PAUSED:
-        moves = f"`edgectl rollout resume {snapshot.id}` goes on, `abort --rollback` takes the release back"
-        return [WaitView(PERSON, 1, snapshot.reason, moves, None)]
+    """Return what a rollout waits for: others, a person, or what its devices wait for; nothing only once it is over for good."""
+    devices = {a.device: (a, n) for a, n in lots}
     asked = approving.waiting(snapshot.cells)
-    if snapshot.state is RolloutState.AWAITING_APPROVAL:
-        return [WaitView(PERSON, len(asked), snapshot.reason, _answers(snapshot), _silent_at(snapshot, asked))]
-    if snapshot.state not in (RolloutState.RUNNING, RolloutState.ROLLING_BACK):
-        return []
-    open_ = [cell for cell in snapshot.cells if cell.state in (StageState.SOAKING, StageState.JUDGING)]
-    devices = {a.device: n for a, n in lots}
-    return together((wait, devices[device]) for device, wait in waits.items()) or [
-        _judged(snapshot, cell) for cell in open_
-    ]
+    match snapshot.state:
+        case RolloutState.DRAFT | RolloutState.VALIDATING:
+            moves = f"they end; or `edgectl rollout abort {snapshot.id}`"
+            return [WaitView(QUEUE, 1, snapshot.reason or "it is about to begin", moves, None)]
+        case RolloutState.PAUSED:
+            moves = f"`edgectl rollout resume {snapshot.id}` goes on, `abort --rollback` takes the release back"
+            return [WaitView(PERSON, 1, snapshot.reason, moves, None)]
+        case RolloutState.AWAITING_APPROVAL:
+            return [WaitView(PERSON, len(asked), snapshot.reason, _answers(snapshot), _silent_at(snapshot, asked))]
+        case RolloutState.REGRESSED:
+            moves = f"`edgectl rollout abort {snapshot.id} --rollback` takes the release back; without a word it stays"
+            return [WaitView(PERSON, 1, snapshot.reason, moves, None)]
+        case RolloutState.ROLLBACK_INCOMPLETE:
+            missing = sum(n for a, n in devices.values() if a.back_at is not None and a.back_done_at is None)
+            moves = "each is told as soon as it is there; else a person looks at it"
+            return [WaitView(CONFIRM, max(1, missing), snapshot.reason, moves, None)]
+        case RolloutState.RUNNING | RolloutState.ROLLING_BACK:
+            open_ = [cell for cell in snapshot.cells if cell.state in (StageState.SOAKING, StageState.JUDGING)]
+            told = together((wait, devices[device][1]) for device, wait in waits.items())
+            return told or [_judged(snapshot, cell) for cell in open_] or [_next_look(snapshot)]
+        case _:
+            return []
+
+
+def _next_look(snapshot: Snapshot) -> WaitView:
+    """Return what a rollout waits for in which nothing waits: the engine opens, judges or ends it when it looks."""
+    reason = snapshot.reason or "the engine is about to look at it"
+    return WaitView(TURN, 1, reason, "time: the engine looks every 2 s, and when devices that match appear", None)
 
 
 def _answers(snapshot: Snapshot) -> str:

@@ -1,28 +1,49 @@
 """A finished rollout that turns out bad: finished, regressed, rolled back. Pure.
 
-Its own module because it is about what comes after the end. For `watch` after its end a rollout with a quality gate is looked at
-once a minute: devices that fall back by themselves, and values that came late, are evidence as before. The same rules decide; what
-a person let pass is not turned against them (`facts`), and a wait that led nowhere is none of a finished rollout's business.
+Its own module because it is about what comes after the end. For a day after its end, or the `watch` of its quality gate, a rollout is
+looked at once a minute, a huge one every ten: devices that fall back by themselves, and values that came late, are evidence as before.
+The same rules decide; what a person let pass is not turned against them (`facts`), and a wait that led nowhere is none of a finished
+rollout's business. Source: fleet.md §2 (2), §5.3; ADR 0058.
 """
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from edgefleet_server.rollout import rules
-from edgefleet_server.rollout.draft import Draft
+from edgefleet_server.rollout.draft import HUGE, LOOK_FOR_LATE, Draft
 from edgefleet_server.rollout.facts import facts_of
 from edgefleet_server.rollout.machines import RolloutEvent
-from edgefleet_server.rollout.model import Cell, Judged, OnFail, Pause, RollBack, RolloutState, Snapshot, StageState
+from edgefleet_server.rollout.model import (
+    Cell,
+    Judged,
+    OnFail,
+    Pause,
+    Plan,
+    RollBack,
+    RolloutState,
+    Snapshot,
+    StageState,
+)
+from edgefleet_server.rollout.quality_model import WATCH
 
+LOOK_AT_HUGE: Final = timedelta(minutes=10)
+"""A look at more than HUGE devices takes seconds of a processor."""
 _LATE: Final = frozenset({RolloutState.FINISHED, RolloutState.REGRESSED})
+
+
+def plan_regression(snapshot: Snapshot, now: datetime, code: str, reason: str) -> Plan:
+    """Return what makes a finished rollout a regressed one, for a person to decide. Raises IllegalTransitionError in any other state."""
+    work = Draft(snapshot, now)
+    work.move_rollout(RolloutEvent.REGRESS, code, reason)
+    return Plan(tuple(work.effects), now)
 
 
 def is_watched(snapshot: Snapshot, now: datetime) -> bool:
     """Return whether a rollout is still looked at after its end."""
     gate = snapshot.spec.quality
     ended = max((cell.ended_at for cell in snapshot.cells if cell.ended_at is not None), default=None)
-    return gate is not None and ended is not None and now < ended + gate.watch
+    return ended is not None and now < ended + (WATCH if gate is None else gate.watch)
 
 
 def reopen_if_bad(work: Draft) -> None:
@@ -67,6 +88,8 @@ def tell_anew(work: Draft) -> None:
         work.note_cell(replace(cell, code=decision.code, reason=decision.reason))
 
 
-def is_late_look(work: Draft) -> bool:
-    """Return whether a rollout is to be looked at again after its end."""
-    return work.state in _LATE and is_watched(work.snapshot, work.now)
+def next_late_look(work: Draft) -> datetime | None:
+    """Return when a rollout is to be looked at again after its end, None when it is not."""
+    if work.state not in _LATE or not is_watched(work.snapshot, work.now):
+        return None
+    return work.now + (LOOK_FOR_LATE if len(work.assignments) <= HUGE else LOOK_AT_HUGE)

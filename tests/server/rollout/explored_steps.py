@@ -32,6 +32,7 @@ from edgefleet_server.rollout.model import (
     CellMoved,
     CellNoted,
     GiveBack,
+    Hold,
     Judged,
     Offer,
     Plan,
@@ -45,6 +46,7 @@ from edgefleet_server.rollout.shape import Mode
 from tests.server.rollout.explored import Document, Ground, Node
 
 _S = AssignmentState
+_R = RolloutState
 _EDGES: Final[Mapping[str, Set[tuple[object, object]]]] = {
     "rollout": {(a, b) for (a, _), b in ROLLOUT_TRANSITIONS.items()},
     "cell": {(a, b) for (a, _), b in STAGE_TRANSITIONS.items()},
@@ -83,6 +85,8 @@ class Carrying:
         self.assignments = {one.device: one for one in node.assignments}
         self.documents = list(node.documents)
         self.passed_by_rule: set[tuple[int, str]] = set()
+        self.is_against = False
+        """Whether this plan found that the evidence of devices that failed speaks against the release."""
 
     def carry(self, plan: Plan) -> Node:
         """Return the state after the plan. Raises BrokenInvariantError."""
@@ -105,6 +109,8 @@ class Carrying:
                 case Judged():
                     if isinstance(effect.decision, Advance):
                         self._check_rule(effect)
+                    elif not isinstance(effect.decision, Hold):
+                        self.is_against = any(one.state in FAILED_STATES for one in self.assignments.values())
         for device, wish in wishes.items():
             self._sign(device, wish)
         self._check_end()
@@ -127,7 +133,8 @@ class Carrying:
         if effect.before in ROLLOUT_FINAL:
             self._check((effect.before, effect.after) in OUT_OF_FINAL, "a rollout that ended moved")
             by = "retry" if effect.after is RolloutState.RUNNING else "undo"
-            self._check(self.step == by, "a rollout that ended moved by itself")
+            is_late = self.step == "tick" and self.is_against and effect.before in (_R.FINISHED, _R.REGRESSED)
+            self._check(is_late or self.step == by, "a rollout that ended moved by itself")
         self.state, self.reason = effect.after, effect.reason
 
     def _move_cell(self, effect: CellMoved | CellNoted) -> None:

@@ -14,6 +14,7 @@ Watched at every step:
 - a device that failed is offered the release again on a person's word only, and its failure stays counted;
 - a document lets the release answer no more than an open stage of its device lets it: nothing in a shadow, its share in a split; what
   runs beside ends with the rollout, and a device goes on only from one mode to the next;
+- a rollout that a look does not change is over, or says what it waits for and what would move it;
 - where the release was taken back, every device that took it up is told to go back, and those not heard to be back are named.
 `main` explores `n` states, fleet after fleet, the smallest to its end; `exhausted` says which were explored whole.
 """
@@ -29,8 +30,9 @@ from typing import Any, Final
 
 from edgefleet_server.rollout import second_try
 from edgefleet_server.rollout.machines import IllegalTransitionError
-from edgefleet_server.rollout.model import Plan
+from edgefleet_server.rollout.model import Plan, RolloutState, Snapshot
 from edgefleet_server.rollout.planner import plan_tick
+from edgefleet_server.rollout.waits import device_waits, rollout_waits
 from edgefleet_sim import people
 from tests.server.rollout.explored import HOUR, Document, Fleet, Ground, Node
 from tests.server.rollout.explored_devices import may_say
@@ -38,6 +40,9 @@ from tests.server.rollout.explored_fleets import FLEETS
 from tests.server.rollout.explored_keys import combination_of, key_of
 from tests.server.rollout.explored_steps import BrokenInvariantError, Carrying
 
+OVER: Final = frozenset(
+    {RolloutState.FINISHED, RolloutState.ROLLED_BACK, RolloutState.SUPERSEDED, RolloutState.CANCELLED}
+)
 COMMANDS: Final = ("pause", "resume", "abort", "abort_rollback", "promote", "retry", "undo", "approve", "deny")
 
 
@@ -81,7 +86,11 @@ class Explorer(Ground):
 
     def next(self, node: Node) -> Iterator[tuple[str, Node]]:
         """Yield every state that may follow, with the name of the step."""
-        yield "tick", self.carry(node, "tick", plan_tick(self.snapshot(node), node.now))
+        snapshot = self.snapshot(node)
+        plan = plan_tick(snapshot, node.now)
+        if not plan.effects:
+            self._tells_what_moves_it(snapshot, node)
+        yield "tick", self.carry(node, "tick", plan)
         yield "an hour", replace(node, now=node.now + HOUR)
         for command in COMMANDS:
             plan = self._command(node, command)
@@ -95,6 +104,12 @@ class Explorer(Ground):
             if node.documents[place].bundle != self.other[place]:
                 over = Document(node.documents[place].gen + 1, self.other[place])
                 yield "deployed over", replace(node, documents=_with(node.documents, place, over))
+
+    def _tells_what_moves_it(self, snapshot: Snapshot, node: Node) -> None:
+        """A rollout in which a look changes nothing is over, or says what it waits for and what would move it."""
+        waits = rollout_waits(snapshot, device_waits(snapshot, node.now), [(a, 1) for a in snapshot.assignments])
+        if not (waits or node.state in OVER) or not all(one.reason and one.moves for one in waits):
+            raise BrokenInvariantError(f"{self.fleet.name}: nothing says what it waits for: {waits}\n{node}")
 
     def _command(self, node: Node, command: str) -> Plan | None:
         snapshot, now = self.snapshot(node), node.now

@@ -122,6 +122,43 @@ def test_an_alert_rolls_back_where_the_receiver_says_so(world: World) -> None:
     assert monitor.send(path, ended) == [("no_rollout", "")]
 
 
+def finished(world: World) -> tuple[Monitor, str]:
+    """Return a monitor and a rollout that finished just now."""
+    monitor = Monitor(world)
+    rollout = monitor.rollout()
+    world.go_until_state(rollout, "finished")
+    return monitor, rollout
+
+
+def test_an_alert_about_what_finished_takes_it_back_or_asks_a_person(any_world: World) -> None:
+    monitor, rollout = finished(any_world)
+    asks, takes_back = monitor.receiver(), monitor.receiver(action="rollback")
+    assert monitor.send(asks, alert(edgefleet_rollout=rollout)) == [("acted", rollout)]
+    view = any_world.view(rollout)
+    assert (view.state, view.code) == ("regressed", "alert")
+    assert view.reason == "reopened by alerts main: alert EdgeErrors is firing: 5 % of the answers are errors"
+    assert [wait.code for wait in view.waits] == ["person"]
+    again = alert(edgefleet_rollout=rollout, fingerprint="beef")
+    assert monitor.send(asks, again) == [("not_possible", rollout)], "a person was asked already"
+    assert monitor.send(takes_back, alert(edgefleet_rollout=rollout)) == [("acted", rollout)]
+    any_world.go_until_state(rollout, "rolled_back")
+    assert {one.running for one in any_world.devices.values()} == {"1.0.0"}
+
+
+def test_an_alert_of_a_model_means_what_is_open_or_else_the_newest_that_finished_within_a_day(world: World) -> None:
+    monitor, first = finished(world)
+    path = monitor.receiver(action="rollback", matchers=["severity=critical"], model="digits")
+    world.release("1.2.0")
+    second = world.create(release="digits@1.2.0", stages=stages("100%", soak="1h"))
+    world.go_until_state(second, "finished")
+    assert monitor.send(path, alert()) == [("acted", second)]
+    world.go_until_state(second, "rolled_back")
+    assert {one.running for one in world.devices.values()} == {"1.1.0"}
+    assert world.view(first).state == "finished", "its devices came back to it: none has fallen back"
+    world.house.clock.turn(hours=25)
+    assert monitor.send(path, alert(fingerprint="beef")) == [("no_rollout", "")]
+
+
 def test_matchers_choose_alerts_without_a_label_and_the_model_says_which_rollouts(world: World) -> None:
     monitor = Monitor(world)
     rollout = monitor.rollout()

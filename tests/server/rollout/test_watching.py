@@ -3,17 +3,21 @@
 import random
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_protocol.messages import AssignmentState
+from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
+from edgefleet_server.rollout.draft import HUGE
 from edgefleet_server.rollout.model import (
     Assignment,
+    AssignmentMoved,
     Cell,
     CellNoted,
     Judged,
     OnFail,
+    Report,
     RolloutMoved,
     RolloutState,
     Snapshot,
@@ -23,6 +27,7 @@ from edgefleet_server.rollout.model import (
 )
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.quality_model import (
+    WATCH,
     Bound,
     DeviceQuality,
     Metric,
@@ -31,6 +36,7 @@ from edgefleet_server.rollout.quality_model import (
     QualityMetric,
     Span,
 )
+from edgefleet_server.rollout.watching import LOOK_AT_HUGE
 from tests.server.rollout.planner_gaps import NEW, NOW, OLD, STRATUM, whole
 
 GATE = QualityGate((QualityMetric(Metric.LATENCY_P95_MS, Bound.NON_INFERIOR_REL, 0.1, OnBreach.FAIL),))
@@ -137,7 +143,59 @@ def test_what_is_missing_or_was_let_pass_by_a_person_reopens_nothing() -> None:
     assert moves(replace(finished(ratio=1.5), cells=cells)) != [], "what came after that was not known then"
 
 
-def test_without_a_quality_gate_the_end_is_the_end() -> None:
-    snapshot = finished(failed=30)
-    plain = replace(snapshot, spec=replace(snapshot.spec, quality=None))
-    assert plan_tick(plain, NOW).effects == ()
+def without_gate(snapshot: Snapshot, **changes: Any) -> Snapshot:
+    return replace(snapshot, spec=replace(snapshot.spec, quality=None), **changes)
+
+
+def test_without_a_quality_gate_devices_that_fall_back_within_a_day_reopen_it() -> None:
+    snapshot = without_gate(finished(failed=2))
+    assert moves(snapshot) == [RolloutState.REGRESSED, RolloutState.ROLLING_BACK]
+    one, *others = snapshot.assignments
+    mild = (
+        replace(one, error_class="disk"),
+        *(replace(o, state=AssignmentState.HEALTHY, error_class="") for o in others),
+    )
+    assert moves(replace(snapshot, assignments=mild)) == [], "one of sixty is no evidence against the release"
+    assert plan_tick(without_gate(finished()), NOW).next_at == NOW + timedelta(minutes=1)
+    assert plan_tick(snapshot, ENDED + WATCH).effects == ()
+    assert plan_tick(without_gate(finished()), ENDED + WATCH).next_at is None
+
+
+def test_a_huge_rollout_is_looked_at_seldom() -> None:
+    snapshot = without_gate(finished())
+    like = snapshot.assignments[0]
+    many = tuple(replace(like, device=DeviceId(f"d-{number:05}")) for number in range(HUGE + 1))
+    assert plan_tick(replace(snapshot, assignments=many), NOW).next_at == NOW + LOOK_AT_HUGE
+
+
+HOME = "4" * 64
+"""Digest of a later release, which was taken back."""
+
+
+@pytest.mark.parametrize(
+    ("said", "falls_back"),
+    [
+        ({"phase": Phase.COMMITTED, "active_sha256": HOME, "wanted_sha256": HOME}, False),
+        ({"phase": Phase.SWITCHING, "active_sha256": HOME, "wanted_sha256": NEW.sha256}, False),
+        (
+            {
+                "phase": Phase.FAILED,
+                "error_class": ErrorClass.DISK,
+                "active_sha256": HOME,
+                "wanted_sha256": NEW.sha256,
+            },
+            False,
+        ),
+        ({"phase": Phase.ROLLED_BACK, "active_sha256": OLD.sha256, "wanted_sha256": NEW.sha256}, True),
+        ({"phase": Phase.IDLE, "active_sha256": "", "wanted_sha256": NEW.sha256}, True),
+        ({"phase": Phase.COMMITTED, "active_sha256": OLD.sha256, "wanted_sha256": NEW.sha256}, True),
+    ],
+    ids=["has-not-heard", "on-its-way", "its-disk-is-full", "went-back", "runs-nothing", "runs-what-was-before"],
+)
+def test_who_comes_back_from_a_later_release_has_not_fallen_back(said: dict[str, Any], falls_back: bool) -> None:
+    snapshot = without_gate(finished())
+    report = Report(reported_gen=9, gen=9, attempt=1, is_online=True, wanted_by_server=NEW.sha256, **said)
+    reports = {one.device: report for one in snapshot.assignments[:2]}
+    after = plan_tick(replace(snapshot, reports=reports), NOW).effects
+    fell = [one.assignment.device for one in after if isinstance(one, AssignmentMoved)]
+    assert fell == (list(reports) if falls_back else [])
