@@ -17,7 +17,15 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server import bulk
 from edgefleet_server.rollout.errors import RolloutUnknownError
 from edgefleet_server.rollout.machines import FAILED_STATES, ROLLOUT_ACTIVE
-from edgefleet_server.rollout.model import Assignment, Bundle, Cell, StageState, Strength, VerdictKind
+from edgefleet_server.rollout.model import (
+    Assignment,
+    Bundle,
+    Cell,
+    RolloutState,
+    StageState,
+    Strength,
+    VerdictKind,
+)
 from edgefleet_server.rollout.pace import OFFLINE
 from edgefleet_server.rollout.tables import Rollout, RolloutAssignment, RolloutCell, RolloutDecision, RolloutMember
 

@@ -9,6 +9,7 @@ from typing import Final
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState, CandidatePhase, Phase
 from edgefleet_server.rollout.draft import NOT_BACK
+from edgefleet_server.rollout.facts import is_failure
 from edgefleet_server.rollout.machines import (
     ASSIGNMENT_FINAL,
     ASSIGNMENT_TRANSITIONS,
@@ -110,7 +111,7 @@ class Carrying:
                     if isinstance(effect.decision, Advance):
                         self._check_rule(effect)
                     elif not isinstance(effect.decision, Hold):
-                        self.is_against = any(one.state in FAILED_STATES for one in self.assignments.values())
+                        self.is_against = any(is_failure(one) for one in self.assignments.values())
         for device, wish in wishes.items():
             self._sign(device, wish)
         self._check_end()

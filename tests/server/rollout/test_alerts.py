@@ -126,7 +126,7 @@ def finished(world: World) -> tuple[Monitor, str]:
     """Return a monitor and a rollout that finished just now."""
     monitor = Monitor(world)
     rollout = monitor.rollout()
-    world.go_until_state(rollout, "finished")
+    world.go_until_state(rollout, "finished", seconds=60)
     return monitor, rollout
 
 
@@ -150,7 +150,7 @@ def test_an_alert_of_a_model_means_what_is_open_or_else_the_newest_that_finished
     path = monitor.receiver(action="rollback", matchers=["severity=critical"], model="digits")
     world.release("1.2.0")
     second = world.create(release="digits@1.2.0", stages=stages("100%", soak="1h"))
-    world.go_until_state(second, "finished")
+    world.go_until_state(second, "finished", seconds=60)
     assert monitor.send(path, alert()) == [("acted", second)]
     world.go_until_state(second, "rolled_back")
     assert {one.running for one in world.devices.values()} == {"1.1.0"}

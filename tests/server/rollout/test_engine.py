@@ -47,6 +47,9 @@ def test_a_good_release_reaches_every_device_stage_by_stage(any_world: World) ->
     assert world.states(rollout) == {"healthy": 8}
     assert [len(stage.devices) for stage in view.stages] == [2, 2, 4]
     assert view.finished_at is not None
+    assert row_of(world, rollout).next_eval_at is not None, "its devices may still fall back"
+    world.house.clock.turn(hours=25)
+    world.tick()
     assert row_of(world, rollout).next_eval_at is None
 
 
