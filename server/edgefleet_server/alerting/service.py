@@ -187,9 +187,7 @@ class AlertService:
             store.set_outcome(session, row, outcome.value, reason)
         return outcome, reason
 
-    def _steer(
-        self, _session: Session, receiver: AlertReceiver, alert: Alert, act: "_Act"
-    ) -> tuple[AlertOutcome, str]:
+    def _steer(self, _session: Session, receiver: AlertReceiver, alert: Alert, act: "_Act") -> tuple[AlertOutcome, str]:
         reason, by = rules.reason_of(alert), f"alerts {receiver.name}"[:80]
         takes_back = receiver.action == AlertAction.ROLLBACK.value
         try:

@@ -51,13 +51,13 @@ from edgefleet_server.rollout.pace_lint import pace_findings
 from edgefleet_server.rollout.placing import is_countable
 from edgefleet_server.rollout.planning import Finding, PlanView, lint, plan, with_findings
 from edgefleet_server.rollout.populating import by_stratum, counted, selectors_in
+from edgefleet_server.rollout.quality_model import WATCH
 from edgefleet_server.rollout.shape import NO_WAY_BACK, PIN_LABEL, PREVIOUS, Membership, Supersede
 from edgefleet_server.rollout.spec import API_VERSION, KIND, dump_spec, parse_spec
 from edgefleet_server.rollout.standing import has_pace
 from edgefleet_server.rollout.superseding import Overlap, in_the_way, is_going_back, overlaps
 from edgefleet_server.rollout.tables import Rollout
 from edgefleet_server.rollout.undoer import Undoer, steered
-from edgefleet_server.rollout.quality_model import WATCH
 from edgefleet_server.rollout.views import RolloutReader
 from edgefleet_server.rollout.watching import plan_regression
 from edgefleet_server.telemetry.service import TelemetryService

@@ -87,10 +87,10 @@ class Explorer(Ground):
     def next(self, node: Node) -> Iterator[tuple[str, Node]]:
         """Yield every state that may follow, with the name of the step."""
         snapshot = self.snapshot(node)
-        plan = plan_tick(snapshot, node.now)
-        if not plan.effects:
+        ticked = plan_tick(snapshot, node.now)
+        if not ticked.effects:
             self._tells_what_moves_it(snapshot, node)
-        yield "tick", self.carry(node, "tick", plan)
+        yield "tick", self.carry(node, "tick", ticked)
         yield "an hour", replace(node, now=node.now + HOUR)
         for command in COMMANDS:
             plan = self._command(node, command)
