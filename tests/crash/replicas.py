@@ -5,7 +5,8 @@ Every five seconds one replica, drawn at random, gets `kill -9` and is started a
 would stop it. When a rollout has ended, `fleet_sim_audit` compares the event log with the tables and draws every decision anew: no
 transition may be lost or doubled, no stage skipped, no device beyond its cut. Every rollout has limits and a rate: `lease_audit`
 counts in the database how many leases of downloads there are at once, and no offer may come sooner than the rate lets it. After each
-kill the open rollout must be claimed again, which raises its fence, within 15 s, whether the killed replica held its lease or not.
+kill the open rollout must be claimed again, which raises its fence, within 15 s, whether the killed replica held its lease or not,
+although the clocks of their machines are a minute ahead, right, and a minute behind.
 `main(n, seed)` does so for `n` seconds.
 """
 
@@ -45,6 +46,8 @@ FAILOVER_MOST_S: Final = 15.0
 STEP_S: Final = 0.1
 START_S: Final = 120.0
 ROLLOUT_S: Final = 240.0
+AHEAD_S: Final = (60.0, 0.0, -60.0)
+"""By how much the clocks of the replicas' machines are ahead."""
 HELD: Final = Held(downloads=3, per_site=2, per_min=120)
 """Both limits and the rate are in the way of six devices at two sites, and a rollout still ends within seconds."""
 _OVER: Final = frozenset(state.value for state in ROLLOUT_FINAL)
@@ -76,7 +79,8 @@ class Replicas:
         """Start one more and wait until it ticks."""
         self._started += 1
         owner = f"replica-{self._started}"
-        command = [sys.executable, "-m", "tests.crash.replica", self._url, str(self._folder), owner]
+        ahead_s = AHEAD_S[self._started % len(AHEAD_S)]
+        command = [sys.executable, "-m", "tests.crash.replica", self._url, str(self._folder), owner, str(ahead_s)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log)
         self.running.append((owner, process))
 
