@@ -18,6 +18,7 @@ from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.search.service import SearchService
 from edgefleet_server.settings import ServerSettings
+from edgefleet_server.shared_clock import shared_clock
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.costs import CostService
@@ -51,9 +52,13 @@ class Parts:
     health: Health
 
 
-def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
-    """Wire all services on one database. Opens no connection and starts nothing."""
+def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = False) -> Parts:
+    """Wire all services on one database. Opens no connection and starts nothing.
+
+    is_turned: the clock is a test's, which knows nothing of the database's; rollouts go by it too.
+    """
     db = Database(settings.database)
+    shared = clock if is_turned else shared_clock(db, clock)
     signing = SigningService(db, settings.keys_dir, clock)
     conversion = ConversionService(db, clock, max_attempts=settings.job_attempts)
     # registry asks fleet which profiles its devices have, fleet asks registry for bundles: the late call breaks the circle
@@ -66,10 +71,10 @@ def build_parts(settings: ServerSettings, clock: Clock) -> Parts:
         max_blob_bytes=settings.max_blob_bytes,
         allowed_code=AllowedCode(settings.custom_metrics, settings.allow_pickle),
     )
-    fleet = FleetService(db, signing, registry, clock, settings)
+    fleet = FleetService(db, signing, registry, clock, settings, shared)
     poster = Poster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)
     telemetry = TelemetryService(db, clock)
-    rollout = RolloutService(db, fleet, registry, clock, telemetry)
+    rollout = RolloutService(db, fleet, registry, shared, telemetry)
     costs = CostService(db, clock, registry, fleet.reader.profiles_of)
     registry.forecast_with(costs.forecast)
     return Parts(

@@ -37,7 +37,9 @@ class Ticker:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._rollouts = RolloutEngine(parts.db, parts.fleet, parts.rollout, parts.clock, parts.settings.instance)
+        self._rollouts = RolloutEngine(
+            parts.db, parts.fleet, parts.rollout, parts.rollout.clock, parts.settings.instance
+        )
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)

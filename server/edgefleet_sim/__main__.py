@@ -1,12 +1,15 @@
 """`python -m edgefleet_sim`: a request as JSON on stdin, the answer as one JSON object on stdout.
 
-Request: `{"scenario": {…}, "story": bool, "shrink": bool}` for one run, or `{"runs": n, "seed": s, "trouble": x}` for many drawn ones.
+Request: `{"scenario": {…}, "story": bool, "shrink": bool}` for one run, `{"drawn": s, …}` in the place of `scenario` for the one that is
+drawn from a seed, or `{"runs": n, "seed": s, "trouble": x}` for many drawn ones. What is broken comes with `again`: the command that tells
+it again, word by word.
 Exit 0: nothing was broken; 1: something was; 2: the request cannot be used, `{"error": {"message", "why", "next"}}` says why.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections import Counter
 from typing import Any
@@ -22,9 +25,10 @@ MAX_BROKEN_SHOWN = 20
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is asked for. runs: 0 = the one scenario."""
+    """What is asked for. drawn: the seed of the scenario, instead of a whole one; runs: 0 = the one scenario."""
 
     scenario: Scenario = Scenario()
+    drawn: int | None = None
     story: bool = False
     shrink: bool = False
     runs: int = 0
@@ -36,12 +40,23 @@ def answer(request: Request) -> dict[str, Any]:
     """Return what came of a request; `broken` is empty when every promise was kept."""
     if request.runs:
         return many(request.runs, request.seed, request.trouble)
-    scenario = request.scenario
+    scenario = request.scenario if request.drawn is None else drawn(request.drawn, trouble=request.trouble)
     result = simulate(scenario)
     told = {"scenario": msgspec.to_builtins(scenario), **result.as_json(story=request.story)}
+    if result.broken:
+        told["again"] = command_for(scenario)
     if result.broken and request.shrink:
-        told["shrunk"] = msgspec.to_builtins(shrink(scenario))
+        smaller = shrink(scenario)
+        told |= {"shrunk": msgspec.to_builtins(smaller), "shrunk_again": command_for(smaller)}
     return told
+
+
+def command_for(scenario: Scenario) -> str:
+    """Return the command line that tells the story of a scenario: by its seed where it is the drawn one, else by all of it."""
+    if scenario == drawn(scenario.seed):
+        return f"edgectl sim --drawn {scenario.seed} --story"
+    told = json.dumps(msgspec.to_builtins(scenario), separators=(",", ":"))
+    return f"printf %s {shlex.quote(told)} | edgectl sim --scenario - --story"
 
 
 def many(n: int, seed: int, trouble: float = 0.3) -> dict[str, Any]:
@@ -51,7 +66,8 @@ def many(n: int, seed: int, trouble: float = 0.3) -> dict[str, Any]:
     broken: list[dict[str, Any]] = []
     failover_s = 0.0
     for number in range(seed, seed + n):
-        result = simulate(drawn(number, trouble=trouble))
+        scenario = drawn(number, trouble=trouble)
+        result = simulate(scenario)
         ended[result.state] += 1
         totals.update(
             {
@@ -64,7 +80,7 @@ def many(n: int, seed: int, trouble: float = 0.3) -> dict[str, Any]:
         )
         failover_s = max([failover_s, *result.failovers_s])
         if result.broken:
-            broken.append({"seed": number, "problems": result.broken[:5]})
+            broken.append({"seed": number, "problems": result.broken[:5], "again": command_for(scenario)})
     return {
         "runs": n,
         "seed": seed,

@@ -72,3 +72,20 @@ def test_a_spec_s_pace_is_kept(edgectl: Edgectl) -> None:
     ran = edgectl("sim", "--devices", "6", "-f", "-", "-o", "json", stdin=json.dumps(spec))
     assert (ran.code, ran.json["state"]) == (0, "finished")
     assert ran.json["took_s"] > 5 * 60
+
+
+def test_one_of_many_runs_is_told_alone(edgectl: Edgectl) -> None:
+    ran = edgectl("sim", "--drawn", "5", "-o", "json")
+    assert ran.code == 0, ran.err
+    assert ran.json["scenario"]["seed"] == 5
+    assert ran.json["scenario"]["loss"] == 0.3, "drawn, as --runs does"
+    again = edgectl("sim", "--scenario", "-", "-o", "json", stdin=json.dumps(ran.json["scenario"]))
+    assert again.json == ran.json
+    whole = edgectl("sim", "--scenario", "-", "-o", "json", stdin=ran.out)
+    assert whole.json == ran.json, "what was printed may be given whole"
+
+
+def test_a_drawn_scenario_refuses_what_it_would_ignore(edgectl: Edgectl) -> None:
+    for flags in (("--drawn", "5"), ("--scenario", "x.json")):
+        ran = edgectl("sim", *flags, "--seed", "3", "-o", "json")
+        assert (ran.code, ran.told()[0]) == (2, f"{flags[0]} does not go with --seed")

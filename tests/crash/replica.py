@@ -1,29 +1,42 @@
-"""One replica of the engine as a process: `python -m tests.crash.replica URL FOLDER OWNER`. It runs until it is killed, or its stdin ends.
+"""One replica of the engine as a process: `python -m tests.crash.replica URL FOLDER OWNER AHEAD_S`, until it is killed or its stdin ends.
 
-It is the shipped engine thread (`ticking.Ticker`) on the shipped services; only the listeners of a whole server are left out, so
-that three of them start in a moment and `kill -9` hits nothing but the engine. Its owner name, as in a server, is its own.
+It is the shipped engine thread (`ticking.Ticker`) on the shipped parts; only the listeners of a whole server are left out, so
+that three of them start in a moment and `kill -9` hits nothing but the engine. Its owner name, as in a server, is its own, and the
+clock of its machine is ahead of the others' by AHEAD_S.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from edgefleet_server.clock import SystemClock
+from edgefleet_server.parts import build_parts
+from edgefleet_server.settings import load_settings
 from edgefleet_server.ticking import Ticker
-from tests.server.fleet.apps import parts_of
-from tests.server.fleet.house import House
 
 TICK_S = 0.5
 
 
+class ClockAhead(SystemClock):
+    """The clock of a machine that nobody sets."""
+
+    def __init__(self, ahead_s: float) -> None:
+        self.ahead_s = ahead_s
+
+    def now(self) -> datetime:
+        """Return what that machine takes for the time."""
+        return super().now() + timedelta(seconds=self.ahead_s)
+
+
 def main() -> None:
     """Tick for ever."""
-    url, folder, owner = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+    url, folder, owner, ahead_s = sys.argv[1], Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
     logging.basicConfig(level=logging.WARNING)
-    house = House(url, folder, SystemClock(), engine_tick_s=TICK_S, instance=owner)
-    Ticker(parts_of(house)).start()
+    settings = load_settings(folder, database_url=url, device_port=8443, engine_tick_s=TICK_S, instance=owner)
+    Ticker(build_parts(settings, ClockAhead(ahead_s))).start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.read()  # whoever started it is gone when this ends

@@ -3,8 +3,11 @@
 Rollouts of good and of bad releases go out one after the other to devices that take signed documents and answer with real reports.
 Every five seconds one replica, drawn at random, gets `kill -9` and is started again; half-way the database is stopped as a crash
 would stop it. When a rollout has ended, `fleet_sim_audit` compares the event log with the tables and draws every decision anew: no
-transition may be lost or doubled, no stage skipped, no device beyond its cut. After each kill the open rollout must be claimed again,
-which raises its fence, within 15 s, whether the killed replica held its lease or not. `main(n, seed)` does so for `n` seconds.
+transition may be lost or doubled, no stage skipped, no device beyond its cut. Every rollout has limits and a rate: `lease_audit`
+counts in the database how many leases of downloads there are at once, and no offer may come sooner than the rate lets it. After each
+kill the open rollout must be claimed again, which raises its fence, within 15 s, whether the killed replica held its lease or not,
+although the clocks of their machines are a minute ahead, right, and a minute behind.
+`main(n, seed)` does so for `n` seconds.
 """
 
 from __future__ import annotations
@@ -29,10 +32,13 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.rollout.machines import ROLLOUT_FINAL
 from edgefleet_server.rollout.tables import Rollout
 from tests.server.fleet.house import House
+from tests.server.rollout import lease_audit
 from tests.server.rollout.fleet_sim import INSTALL, MODEL, Habit, World, stages
 from tests.server.rollout.fleet_sim_audit import audit
+from tests.server.rollout.lease_audit import Held
 from tests.support.postgres import PostgresServer, own_server
 
+SITES: Final = 2
 DEVICES: Final = 12
 REPLICAS: Final = 3
 KILL_EVERY_S: Final = 5.0
@@ -40,6 +46,10 @@ FAILOVER_MOST_S: Final = 15.0
 STEP_S: Final = 0.1
 START_S: Final = 120.0
 ROLLOUT_S: Final = 240.0
+AHEAD_S: Final = (60.0, 0.0, -60.0)
+"""By how much the clocks of the replicas' machines are ahead."""
+HELD: Final = Held(downloads=3, per_site=2, per_min=120)
+"""Both limits and the rate are in the way of six devices at two sites, and a rollout still ends within seconds."""
 _OVER: Final = frozenset(state.value for state in ROLLOUT_FINAL)
 
 
@@ -69,7 +79,8 @@ class Replicas:
         """Start one more and wait until it ticks."""
         self._started += 1
         owner = f"replica-{self._started}"
-        command = [sys.executable, "-m", "tests.crash.replica", self._url, str(self._folder), owner]
+        ahead_s = AHEAD_S[self._started % len(AHEAD_S)]
+        command = [sys.executable, "-m", "tests.crash.replica", self._url, str(self._folder), owner, str(ahead_s)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log)
         self.running.append((owner, process))
 
@@ -116,8 +127,10 @@ class Site:
 
     def begin(self) -> None:
         """Bring the first release to every device and start the replicas."""
-        self.world.enrol(DEVICES)
+        for site in range(SITES):
+            self.world.enrol(DEVICES // SITES, site=f"s{site}")
         self.world.settle(self._base)
+        lease_audit.install(self.world.house.db)
         for _ in range(REPLICAS):
             self.replicas.start()
         self.replicas.wait()
@@ -160,6 +173,7 @@ class Site:
 
     def _go_on(self, *, may_begin: bool) -> None:
         self.world.step()
+        lease_audit.look(self.world.house.db)
         row = self._row()
         if row is not None:
             self._look_at_failover(row)
@@ -187,14 +201,18 @@ class Site:
         for device in self.world.devices.values():
             device.habits[version] = crash if self._is_bad else Habit()
         self._target = version
-        self._rollout = self.world.create(f"{MODEL}@{version}", stages=stages(2, "50%", "100%", soak="1s"))
+        paced = [{**stage, "rate": HELD.rate} for stage in stages(2, "50%", "100%", soak="1s")]
+        self._rollout = self.world.create(f"{MODEL}@{version}", stages=paced, limits=HELD.limits)
         self._created_s = time.monotonic()
 
     def _check(self, row: Rollout) -> None:
         """Compare log and tables, and wait until the devices run what the outcome says."""
         self.figures.rollouts += 1
         expected = "rolled_back" if self._is_bad else "finished"
-        problems = audit(self.world.house.db, row.id)
+        problems = [
+            *audit(self.world.house.db, row.id),
+            *lease_audit.too_soon(self.world.house.db, row.id, HELD),
+        ]
         if row.state != expected:
             problems.append(f"ended {row.state}, expected {expected}: {row.reason}")
         self._base = self._base if self._is_bad else self._target
@@ -215,20 +233,22 @@ class Site:
 
 
 def main(n: int, seed: int) -> dict[str, Any]:
-    """Kill replicas for `n` seconds; ok when no transition was lost or doubled and every failover was in time."""
+    """Kill replicas for `n` seconds; ok when no transition was lost or doubled, no limit breached, every failover in time."""
     rng = random.Random(seed)
     with own_server() as server, tempfile.TemporaryDirectory(prefix="ef-replicas-") as folder:
         site = Site(server, Path(folder), rng)
         try:
             site.begin()
             site.run(n)
+            counts = lease_audit.read(site.world.house.db, HELD)
         finally:
             site.close()
     found = site.figures
     slowest_s = max(found.failovers_s, default=0.0)
     is_ok = not found.failures and slowest_s <= FAILOVER_MOST_S and found.rollouts > 0 and found.restarts == 1
+    is_held = counts.breached == 0 and counts.at_limit > 0
     return {
-        "ok": is_ok,
+        "ok": is_ok and is_held,
         "seconds": n,
         "replicas": REPLICAS,
         "kills": found.kills,
@@ -237,5 +257,9 @@ def main(n: int, seed: int) -> dict[str, Any]:
         "rollouts": found.rollouts,
         "transitions": found.transitions,
         "failover_s_max": slowest_s,
+        "limits_breached": counts.breached,
+        "looks": counts.looks,
+        "looks_at_a_limit": counts.at_limit,
+        "downloads_at_once_max": counts.most,
         "failures": found.failures[:20],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,11 +15,11 @@ import pytest
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.rollout.model import RolloutState
-from edgefleet_sim import checks
-from edgefleet_sim.__main__ import many
+from edgefleet_sim import checks, shrinking
+from edgefleet_sim.__main__ import Request, answer, many
 from edgefleet_sim.device import SimDevice
-from edgefleet_sim.scenario import Scenario, drawn
-from edgefleet_sim.shrinking import shrink
+from edgefleet_sim.scenario import STAGES, Scenario, drawn
+from edgefleet_sim.shrinking import kinds_of, shrink
 from edgefleet_sim.stories import STORIES, blast, transcript
 from edgefleet_sim.world import World, simulate
 
@@ -105,6 +106,52 @@ def test_a_promotion_on_devices_that_do_not_run_it_is_noticed_and_made_smaller(m
     assert sum(smaller.devices.values()) <= 2
     assert (smaller.loss, smaller.duplicate, smaller.joiners, smaller.replicas) == (0.0, 0.0, 0, 1)
     assert simulate(smaller) == simulate(smaller), "the smaller one fails in the same way each time"
+
+
+def test_a_broken_promise_comes_with_the_command_that_breaks_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    sabotaged(monkeypatch)
+    seed = next(one for one in range(20) if simulate(drawn(one)).broken)
+    told = answer(Request(drawn=seed, shrink=True))
+    assert told["again"] == f"edgectl sim --drawn {seed} --story"
+    assert told["broken"] == simulate(drawn(seed)).broken
+    assert many(1, seed)["broken"][0]["again"] == told["again"]
+    quoted = shlex.split(told["shrunk_again"])
+    assert quoted[3:] == ["|", "edgectl", "sim", "--scenario", "-", "--story"]
+    smaller = msgspec.json.decode(quoted[2], type=Scenario)
+    assert msgspec.to_builtins(smaller) == told["shrunk"]
+    assert kinds_of(simulate(smaller).broken, smaller)[0] == kinds_of(told["broken"], drawn(seed))[0]
+
+
+def test_shrinking_takes_no_step_to_another_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = simulate(Scenario(seed=1, devices={"rpi": 1}))
+
+    def fails_twofold(scenario: Scenario) -> Any:
+        told = "stage 0 of jet passed on 3 healthy devices, 1 really were" if "jet" in scenario.devices else "another"
+        return replace(plain, broken=[told if scenario.loss else "another"])
+
+    monkeypatch.setattr(shrinking, "simulate", fails_twofold)
+    smaller = shrink(Scenario(seed=1, devices={"rpi": 6, "jet": 4}, loss=0.3, bad=0.5))
+    assert smaller.devices == {"jet": 1}
+    assert (smaller.loss, smaller.bad) == (0.01, 0.0)
+
+
+def test_shrinking_leaves_out_stages_fields_classes_and_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    sabotaged(monkeypatch)
+    stages = [{"name": "first", "size": {"count": 2}, "soak": "20m", "approval": {"timeout": "6h"}}, *STAGES]
+    spec = {"stages": stages[:1] + stages[2:], "on_inconclusive": {"after": "10h", "do": "rollback"}}
+    smaller = shrink(Scenario(seed=1, devices={"rpi": 4}, spec=spec, classes=("crash", "golden"), approval="approve"))
+    assert simulate(smaller).broken
+    assert [sorted(stage) for stage in smaller.spec["stages"]] == [["name", "size"]]
+    assert (set(smaller.spec), len(smaller.classes), smaller.person) == ({"stages"}, 1, ())
+
+
+def test_failures_are_the_same_whoever_they_are_about() -> None:
+    one, other = Scenario(devices={"rpi": 3}), Scenario(devices={"jet": 1})
+    first = "stage 1 of rpi passed on 3 healthy devices, 1 really were (after 612.0 s)"
+    second = "stage 0 of jet passed on 2 healthy devices, 0 really were (after 60.5 s)"
+    assert kinds_of([first], one) == kinds_of([second], other)
+    third = "jet-00001 was offered the release 2 times, the rows say 1"
+    assert kinds_of([second], other) != kinds_of([third], other)
 
 
 def test_a_lost_a_doubled_and_an_illegal_transition_are_noticed() -> None:

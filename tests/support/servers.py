@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access.model import Role
 from edgefleet_server.app import create_app
+from edgefleet_server.clock import SystemClock
 from edgefleet_server.parts import Parts, build_parts
 from edgefleet_server.settings import load_settings
 from tests.support import databases
@@ -51,7 +52,7 @@ class ApiHouse:
         self.clock = clock or HandClock()
         self.settings = load_settings(folder, database_url=url, **settings)
         self.settings.run_dir.mkdir(parents=True, exist_ok=True)
-        self.parts: Parts = build_parts(self.settings, self.clock)
+        self.parts: Parts = build_parts(self.settings, self.clock, is_turned=not isinstance(self.clock, SystemClock))
         databases.upgrade(self.parts.db)
         self.parts.signing.init()
 

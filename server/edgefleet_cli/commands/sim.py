@@ -48,16 +48,19 @@ def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
     dead: Annotated[float, typer.Option("--dead", min=0, max=1, help="That die at the switch.")] = 0.0,
     away: Annotated[float, typer.Option("--away", min=0, max=1, help="That are not there for a while.")] = 0.0,
     runs: Annotated[int, typer.Option("--runs", metavar="N", min=0, help="Many drawn scenarios from --seed on.")] = 0,
+    drawn: Annotated[
+        int | None, typer.Option("--drawn", metavar="N", help="The one that --runs draws for a seed.")
+    ] = None,
+    whole: Annotated[str | None, typer.Option("--scenario", metavar="F", help="From JSON; - is stdin.")] = None,
     story: Annotated[bool, typer.Option("--story", help="Tell every transition.")] = False,
     shrink: Annotated[bool, typer.Option("--shrink", help="Make a failing one smaller.")] = False,
 ) -> None:
     """Simulate a rollout without a server: the shipped rules and the shipped device machine in virtual time, with faults.
 
-    Exit 0 when every promise was kept, 1 when one was broken; the seed and the flags tell the same story again.
+    Exit 0 when every promise was kept, 1 when one was broken: then the command is printed that tells the same story again.
     """
     session = Session.of(ctx)
-    if runs:
-        _refuse_ignored(ctx)
+    _refuse_ignored(ctx)
     names = [f"profile-{number}" for number in range(profiles)]
     fleet = {name: devices // profiles + (place < devices % profiles) for place, name in enumerate(names)}
     scenario: Json = {
@@ -77,7 +80,13 @@ def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
         "away": away,
     }
     is_told = story or session.out.is_for_eyes
-    request = {"runs": runs, "seed": seed} if runs else {"scenario": scenario, "story": is_told, "shrink": shrink}
+    request: Json = {"story": is_told, "shrink": shrink}
+    if runs:
+        request = {"runs": runs, "seed": seed}
+    elif drawn is not None:
+        request["drawn"] = drawn
+    else:
+        request["scenario"] = scenario if whole is None else _scenario(whole)
     told = run(request)
     if session.out.is_for_eyes:
         _show(session, told, is_told=story)
@@ -87,25 +96,39 @@ def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
     raise typer.Exit(EXIT_FAILED if told.get("broken") else EXIT_OK)
 
 
-_OF_RUNS = frozenset({"runs", "seed"})
+_ONE = frozenset({"story", "shrink"})
+_INSTEAD: dict[str, frozenset[str]] = {"runs": frozenset({"seed"}), "drawn": _ONE, "whole": _ONE}
+"""Flags that say themselves what is simulated, and which others go with them."""
 
 
 def _refuse_ignored(ctx: typer.Context) -> None:
-    """Raise UsageError when a flag was given that drawn scenarios pay no attention to."""
-    given = [
-        param.opts[0]
+    """Raise UsageError when a flag was given that another one, which is there too, pays no attention to."""
+    given = {
+        param.name: param.opts[0]
         for param in ctx.command.params
         if param.expose_value
-        and param.name not in _OF_RUNS
         and param.name is not None
         and getattr(ctx.get_parameter_source(param.name), "name", "") == "COMMANDLINE"
-    ]
-    if given:
-        raise UsageError(
-            f"--runs does not go with {', '.join(given)}",
-            why="each run draws a scenario of its own: fleet, faults and spec",
-            next_step="leave --runs away to simulate one scenario with these flags, or give only --runs and --seed",
-        )
+    }
+    for name, others in _INSTEAD.items():
+        ignored = [flag for other, flag in given.items() if other != name and other not in others]
+        if name in given and ignored:
+            raise UsageError(
+                f"{given[name]} does not go with {', '.join(ignored)}",
+                why="it says by itself what is simulated: fleet, faults and spec",
+                next_step="`--drawn SEED --story --shrink` looks at one of many; leave it away to simulate what the other flags say",
+            )
+
+
+def _scenario(file: str) -> Json:
+    """Return the scenario in a file: alone, or in what `-o json` printed, there the smaller one if there is one."""
+    from edgefleet_cli.rollout_spec import read_document
+
+    document = read_document(file)
+    for name in ("shrunk", "scenario"):
+        if isinstance(document.get(name), dict):
+            return dict(document[name])
+    return document
 
 
 def run(request: Json) -> Json:
@@ -154,7 +177,12 @@ def _show(session: Session, told: Json, *, is_told: bool) -> None:
             pairs.append((name.replace("_", " "), shown))
     out.fields(pairs)
     for problem in told.get("broken") or []:
-        out.note(f"broken: {problem}")
-    if told.get("shrunk"):
-        out.note(f"smaller, with the same failure: {json.dumps(told['shrunk'])}")
+        if isinstance(problem, dict):
+            out.note(f"broken: seed {problem['seed']}: {'; '.join(problem['problems'])}; again: {problem['again']}")
+        else:
+            out.note(f"broken: {problem}")
+    if told.get("again"):
+        out.note(f"again: {told['again']}")
+    if told.get("shrunk_again"):
+        out.note(f"smaller, with the same failure: {told['shrunk_again']}")
     sys.stdout.flush()

@@ -83,9 +83,15 @@ class FleetService:
     """Devices and what they should run."""
 
     def __init__(
-        self, db: Database, signing: SigningService, registry: Registry, clock: Clock, settings: ServerSettings
+        self,
+        db: Database,
+        signing: SigningService,
+        registry: Registry,
+        clock: Clock,
+        settings: ServerSettings,
+        shared: Clock | None = None,
     ) -> None:
-        """Wire the parts. Touches nothing."""
+        """Wire the parts. Touches nothing. shared: the clock that all processes of the database go by, where it is another one."""
         self._db = db
         self._signing = signing
         self._registry = registry
@@ -94,7 +100,7 @@ class FleetService:
         self._replays = ReplayCache()
         self._broker = external_broker(settings.broker)
         self._device_port = settings.device_port
-        self.feed = EventFeed(db, clock)
+        self.feed = EventFeed(db, shared or clock)
         self.desired = DesiredBook(db, signing, clock)
         waiting = WaitingRoom(self.feed, clock, settings)
         self.enroller = Enroller(db, signing, self.feed, self.desired, waiting, clock)
@@ -108,7 +114,7 @@ class FleetService:
         self.lists = DeviceLister(db, clock)
         self.offers = OfferReader(db)
         self._brake = Brake(db, signing, clock)
-        self._reports = ReportBook(db, self.feed, clock)
+        self._reports = ReportBook(db, self.feed, shared or clock)
         self._reports.news.subscribe(self.lists.forget)
         self.tasks = TaskBook(db, self.desired, self.feed, clock)
         self._revocation_listeners: list[Callable[[DeviceId], None]] = []

@@ -35,7 +35,7 @@ class GateCaller:
         self._db = parts.db
         self._rollouts = parts.rollout
         self._poster = parts.poster
-        self._clock = parts.clock
+        self._clock = parts.rollout.clock
         self._owner = owner
         self._free = threading.Semaphore(AT_ONCE)
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gate")

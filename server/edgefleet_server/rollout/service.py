@@ -80,7 +80,8 @@ class RolloutService:
         """Wire the parts; from then on a group that an open rollout's selector names cannot be deleted."""
         self._db = db
         self._fleet = fleet
-        self._clock = clock
+        self.clock = clock
+        """The time that rollouts go by: who ticks them, or writes what a tick reads, goes by it too."""
         self._resolve = registry.resolve
         self.finder = RolloutFinder(db)
         self.loader = Loader(fleet, registry, clock)
@@ -177,12 +178,12 @@ class RolloutService:
             ids = [one.other.id for one in older]
         said = f"superseded by a rollout of {spec.release} that {by} made"
         for rollout_id in ids:
-            self._steer(rollout_id, by, "supersede", lambda snap: control.plan_supersede(snap, self._clock.now(), said))
+            self._steer(rollout_id, by, "supersede", lambda snap: control.plan_supersede(snap, self.clock.now(), said))
 
     def _insert(
         self, session: Session, spec: Spec, ref: ReleaseRef, salt: str, by: str, *, behind: Sequence[str]
     ) -> Rollout:
-        now = self._clock.now()
+        now = self.clock.now()
         row = Rollout(
             id=_new_id(),
             name=spec.name,
@@ -217,7 +218,7 @@ class RolloutService:
         if has_pace(spec):
             wanted = {one.device for one in members if not one.pinned}
             devices = [one for one in self._fleet.population(spec.selector) if one.id in wanted]
-            made = with_findings(made, pace_findings(spec, devices, self._clock.now()))
+            made = with_findings(made, pace_findings(spec, devices, self.clock.now()))
         return self._with_cost(made, spec, members, bundles) if with_cost else made
 
     def _with_cost(
@@ -268,12 +269,12 @@ class RolloutService:
     def pause(self, rollout_id: str, by: str, reason: str) -> None:
         """Stop offering; devices that have not begun their switch are stopped too. Raises IllegalStateError."""
         said = _said("paused", by, reason)
-        self._steer(rollout_id, by, "pause", lambda snapshot: control.plan_pause(snapshot, self._clock.now(), said))
+        self._steer(rollout_id, by, "pause", lambda snapshot: control.plan_pause(snapshot, self.clock.now(), said))
 
     def resume(self, rollout_id: str, by: str, reason: str) -> None:
         """Go on after a pause. Raises IllegalStateError."""
         said = _said("resumed", by, reason)
-        self._steer(rollout_id, by, "resume", lambda snapshot: control.plan_resume(snapshot, self._clock.now(), said))
+        self._steer(rollout_id, by, "resume", lambda snapshot: control.plan_resume(snapshot, self.clock.now(), said))
 
     def abort(self, rollout_id: str, by: str, reason: str, *, rollback: bool) -> None:
         """End it for good; with `rollback` every device goes back to what it ran before. Raises IllegalStateError."""
@@ -282,7 +283,7 @@ class RolloutService:
             rollout_id,
             by,
             "abort",
-            lambda snapshot: control.plan_abort(snapshot, self._clock.now(), said, rollback=rollback),
+            lambda snapshot: control.plan_abort(snapshot, self.clock.now(), said, rollback=rollback),
         )
 
     def promote(self, rollout_id: str, by: str, reason: str, stratum: str | None) -> None:
@@ -294,7 +295,7 @@ class RolloutService:
         said = _said("promoted", by, reason)
 
         def make(snapshot: Snapshot) -> Plan:
-            made = control.plan_promotion(snapshot, self._clock.now(), said, stratum)
+            made = control.plan_promotion(snapshot, self.clock.now(), said, stratum)
             if not made.effects:
                 raise IllegalTransitionError("no stage is open")
             return made
@@ -306,7 +307,7 @@ class RolloutService:
         said = _said("retried", by, reason)
 
         def make(snapshot: Snapshot) -> Plan:
-            made = second_try.plan_retry(snapshot, self._clock.now(), said, choice)
+            made = second_try.plan_retry(snapshot, self.clock.now(), said, choice)
             if snapshot.state is RolloutState.FINISHED:
                 self._refuse_if_in_the_way(rollout_id, made)
             return made
@@ -339,7 +340,7 @@ class RolloutService:
         return undoing.view_of(model, found, dry_run=dry_run, rollouts=rollouts)
 
     def _carry_undo(self, session: Session, found: undoing.Undo, by: str, said: str) -> list[str]:
-        now = self._clock.now()
+        now = self.clock.now()
         done: list[str] = []
         for rollout_id in steered(found.ways):
             row = store.rollout(session, rollout_id, lock=True)
@@ -373,7 +374,7 @@ class RolloutService:
                 raise IllegalTransitionError("no stage waits for an approval")
             for cell in cells:
                 approving.refuse_unless_approver(snapshot.spec.stages[cell.stage], caller)
-            now = self._clock.now()
+            now = self.clock.now()
             if verb == "deny":
                 return control.plan_denial(snapshot, now, said, stratum)
             return control.plan_approval(snapshot, now, caller.name, said, stratum)
@@ -397,7 +398,7 @@ class RolloutService:
                     f"Rollout {row.id} is {row.state}: it cannot {verb} ({error}).",
                     next_step=f"See where it stands: `edgectl rollout show {row.id}`.",
                 ) from error
-            after = self.carrier.carry(session, row, snapshot, made, actor=by, now=self._clock.now())
+            after = self.carrier.carry(session, row, snapshot, made, actor=by, now=self.clock.now())
             self._remember(session, row, after)
         self.wake()
 

@@ -1,10 +1,9 @@
 """Limits under many engines: rollouts of one fleet, ticked by replicas in threads of their own, each with its own connections.
 
 `./dev soak rollout-limits [--n LEASES] [--seed S]`. PostgreSQL, where replicas really run at once; rules and tables are the shipped
-ones. Every rollout has `concurrent_downloads` and `per_site`, and devices share sites across rollouts. The auditor is in the database:
-a trigger counts the leases after each statement that takes some, and once more all of them are counted after each round, when
-everything is committed: a transaction does not see what another one has not committed yet. Each count is written down.
-Counted are leases taken (n of them at least), how often the count was exactly at a limit, and breaches: 0, or the soak fails.
+ones. Every rollout has `concurrent_downloads` and `per_site`, and devices share sites across rollouts. The auditor is in the database
+(`lease_audit`): it counts when leases are taken, and once more after each round. Counted are leases taken (n of them at least), how
+often the count was exactly at a limit, and breaches: 0, or the soak fails.
 """
 
 from __future__ import annotations
@@ -18,36 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import text
-
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db import Database
 from edgefleet_server.rollout import pace_store, store
 from edgefleet_server.rollout.engine import RolloutEngine
 from edgefleet_server.rollout.machines import IN_FLIGHT
 from tests.server.fleet.house import House
+from tests.server.rollout import lease_audit
 from tests.server.rollout.fleet_sim import SimDevice, World, make_world, stages
+from tests.server.rollout.lease_audit import Held
 from tests.support.postgres import shared_server
 
 ROLLOUTS: Final = 3
 DEVICES: Final = 6
 SITES: Final = 2
-DOWNLOADS: Final = 5
-PER_SITE: Final = 3
 MAX_ROUNDS: Final = 400
-
-_COUNT: Final = """INSERT INTO lease_audit SELECT count(*), coalesce(max(n), 0)
-  FROM (SELECT count(*) OVER (PARTITION BY site) AS n FROM download_lease) AS leases"""
-_AUDITOR: Final = f"""
-CREATE TABLE lease_audit (total int, most_at_site int);
-CREATE FUNCTION audit_leases() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  {_COUNT};
-  RETURN NULL;
-END $$;
-CREATE TRIGGER audit_leases AFTER INSERT ON download_lease FOR EACH STATEMENT EXECUTE FUNCTION audit_leases();
-CREATE VIEW breaches AS SELECT * FROM lease_audit WHERE total > {DOWNLOADS} OR most_at_site > {PER_SITE};
-"""
+HELD: Final = Held(downloads=5, per_site=3)
 
 
 @dataclass
@@ -94,8 +79,7 @@ def run_fleet(chance: random.Random, figures: Figures, *, replicas: int, rounds:
             for _ in range(rounds):
                 chance.shuffle(others)
                 _tick_all(others, rollouts, world)
-                with world.house.db.session() as session:
-                    session.execute(text(_COUNT))
+                lease_audit.look(world.house.db)
                 taken |= _taken(world.house, rollouts)
                 if all(world.view(one).state == "finished" for one in rollouts):
                     break
@@ -104,7 +88,10 @@ def run_fleet(chance: random.Random, figures: Figures, *, replicas: int, rounds:
             figures.finished += sum(world.view(one).state == "finished" for one in rollouts)
             figures.fleets += 1
             figures.taken += len(taken)
-            _read_audit(world.house.db, figures)
+            counts = lease_audit.read(world.house.db, HELD)
+            figures.looks += counts.looks
+            figures.at_limit += counts.at_limit
+            figures.breached += counts.breached
         finally:
             for _, db in others:
                 db.dispose()
@@ -135,10 +122,10 @@ def _start(world: World) -> list[str]:
             world.enrol(DEVICES // SITES, line=f"l{line}", site=f"s{site}")
     world.settle("1.0.0")
     world.release("1.1.0")
-    with world.house.db.session() as session:
-        session.execute(text(_AUDITOR))
-    limits = {"concurrent_downloads": DOWNLOADS, "per_site": PER_SITE}
-    return [world.create(selector=f"line=l{line}", stages=stages("100%"), limits=limits) for line in range(ROLLOUTS)]
+    lease_audit.install(world.house.db)
+    return [
+        world.create(selector=f"line=l{line}", stages=stages("100%"), limits=HELD.limits) for line in range(ROLLOUTS)
+    ]
 
 
 def _tick_all(engines: list[tuple[RolloutEngine, Database]], rollouts: list[str], world: World) -> None:
@@ -190,14 +177,3 @@ def _taken(house: House, rollouts: list[str]) -> set[tuple[str, DeviceId, int]]:
         attempts = {(r, a.device): a.attempt for r in rollouts for a in store.assignments(session, r)}
         held = [lease for r in rollouts for lease in pace_store.leases_of(session, r)]
         return {(one.rollout, one.device, attempts[one.rollout, one.device]) for one in held}
-
-
-def _read_audit(db: Database, figures: Figures) -> None:
-    with db.read() as session:
-        looks, full = session.execute(
-            text("SELECT count(*), count(*) FILTER (WHERE total = :total OR most_at_site = :site) FROM lease_audit"),
-            {"total": DOWNLOADS, "site": PER_SITE},
-        ).one()
-        figures.looks += int(looks)
-        figures.at_limit += int(full)
-        figures.breached += int(session.execute(text("SELECT count(*) FROM breaches")).scalar_one())
