@@ -47,13 +47,17 @@ _HEAD: Final = {"apiVersion": API_VERSION, "kind": KIND}
 
 @dataclass(frozen=True, slots=True)
 class StageDraft:
-    """One stage as it is written: every field is text, "" where nothing is. size: `5%`, `2` (a stratum) or `10 total`."""
+    """One stage as it is written: every field is text, "" where nothing is. size: `5%`, `2` (a stratum) or `10 total`.
+
+    gates: names with commas.
+    """
 
     name: str = ""
     size: str = ""
     min: str = ""
     soak: str = ""
     promote: str = ""
+    gates: str = ""
     mode: str = ""
     share: str = ""
     match: str = ""
@@ -262,6 +266,8 @@ def _stage(one: StageDraft, index: int, errors: list[dict[str, str]]) -> dict[st
     made: dict[str, Any] = {"name": one.name} if one.name else {}
     made["size"] = _size(one, f"{place}.size", errors)
     made |= {name: getattr(one, name) for name in ("soak", "promote", "match") if getattr(one, name)}
+    if one.gates:
+        made["gates"] = [name.strip() for name in one.gates.split(",")]
     if one.mode not in ("", "active"):
         made["mode"] = one.mode
     if one.share:
@@ -322,6 +328,7 @@ def _as_draft(stage: Mapping[str, Any]) -> StageDraft:
         min=str(size.get("min") or ""),
         soak=stage["soak"],
         promote="",
+        gates=",".join(stage.get("gates", ())),
         mode=stage["mode"],
         share=str(stage.get("share_pct") or ""),
         match=stage["match"],

@@ -19,6 +19,8 @@ from edgefleet_server.rollout.pace import OFFLINE
 from edgefleet_server.rollout.power import rule_in
 from edgefleet_server.rollout.quality import quality_facts
 from edgefleet_server.rollout.quality_model import QualityFacts
+from edgefleet_server.rollout.quality_planning import gate_in
+from edgefleet_server.rollout.quality_rules import has_failing_metrics
 from edgefleet_server.rollout.rules import GUARD_CLASSES, LOST, SMALL_CLASSES
 
 _Key = TypeVar("_Key")
@@ -91,6 +93,7 @@ def facts_of_lots(snapshot: Snapshot, cell: Cell, lots: Iterable[Lot], now: date
         inconclusive_do=spec.on_inconclusive.do,
         gates=facts_of_gates(spec.stages[cell.stage].gates, snapshot.answers.get((cell.stage, cell.stratum), {}), now),
         quality=_quality(snapshot, cell, (a for a, _, _, _ in lane)),
+        beside_metrics=has_failing_metrics(spec),
     )
 
 
@@ -106,11 +109,11 @@ def _is_in(cell: Cell, a: Assignment) -> bool:
 
 
 def _quality(snapshot: Snapshot, cell: Cell, lane: Iterable[Assignment]) -> QualityFacts | None:
-    """Return what the quality gate of a cell rests on, None without a gate. lane: devices of the stratum so far.
+    """Return what the quality gate of a cell rests on, None where it does not judge the stage. lane: devices of the stratum so far.
 
     What was measured before a person let a stage pass is accepted: like accepted failures it counts nowhere.
     """
-    gate = snapshot.spec.quality
+    gate = gate_in(snapshot.spec, cell.stage)
     if gate is None:
         return None
     overrides = [

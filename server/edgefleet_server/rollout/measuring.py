@@ -1,8 +1,8 @@
 """Takes what devices showed for the quality gate: each device's values once, a fixed time after its switch, in the tick's transaction.
 
 Its own module because it reads telemetry and writes rows, while the planner only looks at them. Rules:
-- A device is due when its period after the switch is over, once in each mode: as a candidate, and as what serves. It is
-  taken when it and its control device have answers enough.
+- A device is due when its period after the switch is over, once in each mode: as a candidate, and as what serves; in stages
+  whose values are evidence there or later (`is_measured`). It is taken when it and its control device have answers enough.
 - Its control device is one of the same stratum that was not offered the release until now, was no control device before, and has
   data; of those the one that will be offered it last. With nobody left the device is taken alone ("unpaired").
 - What was taken is never changed: a decision that rests on it can be made again. Who sends nothing is never taken, and so counts
@@ -30,6 +30,7 @@ from edgefleet_server.rollout.machines import EXPOSED_STATES
 from edgefleet_server.rollout.membership import rank
 from edgefleet_server.rollout.model import Assignment, RolloutState, Snapshot
 from edgefleet_server.rollout.quality_model import Control, DeviceQuality, QualityGate
+from edgefleet_server.rollout.quality_planning import is_measured
 from edgefleet_server.telemetry.model import PeriodWindow
 from edgefleet_server.telemetry.service import TelemetryService
 
@@ -88,7 +89,8 @@ class Measurer:
         self._tried = {key: at for key, at in self._tried.items() if at + TRY_AGAIN > now}
         modes = [stage.shape.mode for stage in snapshot.spec.stages]
         known = {(one.device, modes[one.stage]) for one in snapshot.measured}
-        fresh = [a for a in snapshot.assignments if (a.device, modes[a.stage]) not in known]
+        asked = {stage for stage in range(len(modes)) if is_measured(snapshot.spec, stage)}
+        fresh = [a for a in snapshot.assignments if a.stage in asked and (a.device, modes[a.stage]) not in known]
         waiting = [a for a in fresh if a.state in EXPOSED_STATES and not a.failed_before]
         for a in sorted(waiting, key=lambda a: (a.switched_at or now, a.device)):
             began = a.switched_at

@@ -124,6 +124,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     not over (they are pending). pooled_exposed, pooled_failed: over all strata of the rollout. open_for_s: since the cell
     opened or was last resumed. stage_members: devices of this very stage that are not out of reach (unreachable,
     incompatible); stage_tried: those of them that are exposed; None: not told, the whole stratum is looked at instead.
+    beside_metrics: metrics of the spec may fail a stage, if not this one: the error probability is shared with them here, too.
     """
 
     stage: int
@@ -147,6 +148,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     inconclusive_do: OnFail = OnFail.PAUSE
     gates: list[GateFact] = msgspec.field(default_factory=list)
     quality: QualityFacts | None = None
+    beside_metrics: bool = False
 
 
 Figures = Mapping[str, float | int | str | None]

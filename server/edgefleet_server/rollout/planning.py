@@ -17,8 +17,7 @@ from edgefleet_server.rollout.evidence import log_e_promote, threshold
 from edgefleet_server.rollout.model import Bundle, InstallGate, Member, Promote, Rule, Spec, StageSpec
 from edgefleet_server.rollout.placing import Placed, PlacedStratum, count_places, place
 from edgefleet_server.rollout.power import StratumPower, rule_in, stands_in, stratum_power
-from edgefleet_server.rollout.quality_model import QualityGate
-from edgefleet_server.rollout.quality_planning import OUT_OF_REACH, out_of_reach
+from edgefleet_server.rollout.quality_planning import OUT_OF_REACH, gate_in, out_of_reach
 from edgefleet_server.rollout.reading import duration_text
 from edgefleet_server.rollout.rules import devices_needed, rule_for
 from edgefleet_server.rollout.shape import PIN_LABEL, Mode, profile_of
@@ -346,7 +345,7 @@ def _about_quality(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
         found = [
             (index, told, advice)
             for mode in dict.fromkeys(stage.shape.mode for stage in spec.stages)
-            for index, told, advice in _out_of_reach(spec, spec.quality, stratum, mode)
+            for index, told, advice in _out_of_reach(spec, stratum, mode)
         ]
         found.sort(key=lambda one: (stands_in(spec, one[0]), one[0]))
         for index, told, advice in found[:1]:  # the first one that nobody's approval follows, else the first
@@ -355,13 +354,17 @@ def _about_quality(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
             yield Finding(level, OUT_OF_REACH, index, stratum.name, f"{where}: {told}", advice)
 
 
-def _out_of_reach(spec: Spec, gate: QualityGate, stratum: Placed, mode: Mode) -> Iterator[tuple[int, str, str]]:
-    """Yield the stages of a mode whose gate cannot be met. Each mode is measured anew; who had the release is no control."""
+def _out_of_reach(spec: Spec, stratum: Placed, mode: Mode) -> Iterator[tuple[int, str, str]]:
+    """Yield the stages of a mode whose own gate cannot be met. Each mode is measured anew; who had the release is no control."""
     own = [index for index, stage in enumerate(spec.stages) if stage.shape.mode is mode]
     touched = max((stratum.reached(index) for index in range(own[0])), default=0)
     reached = [stratum.reached(index) for index in own]
+    gate = next((asked for index in own if (asked := gate_in(spec, index)) is not None), None)
+    if gate is None:
+        return
     for nth, told, advice in out_of_reach(gate, spec.gate.alpha_promote, stratum.population, reached, touched):
-        yield own[nth], told, advice
+        if gate_in(spec, own[nth]) is not None:
+            yield own[nth], told, advice
 
 
 def _need_in_words(rule: Rule, needed: float) -> str:

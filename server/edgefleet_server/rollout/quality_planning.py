@@ -1,4 +1,4 @@
-"""Can a quality gate be met at all by the devices that there are? Pure.
+"""What of a quality gate a stage is asked, and can it be met at all by the devices that there are? Pure.
 
 Its own module because `planning` counts who belongs where, and this how many of them can be compared with somebody.
 Source: the tests of `sequences`; ADR 0038.
@@ -11,8 +11,21 @@ from edgefleet_server.rollout.evidence import threshold
 from edgefleet_server.rollout.quality import scale_of
 from edgefleet_server.rollout.quality_model import Bound, Control, Metric, QualityGate, QualityMetric
 from edgefleet_server.rollout.sequences import clean_needed
+from edgefleet_server.rollout.spec_model import Spec, StageGate
 
 OUT_OF_REACH: Final = "quality_out_of_reach"
+
+
+def gate_in(spec: Spec, stage: int) -> QualityGate | None:
+    """Return the quality gate as it judges a stage, None where it does not."""
+    return spec.quality if StageGate.QUALITY in spec.stages[stage].judged_by else None
+
+
+def is_measured(spec: Spec, stage: int) -> bool:
+    """Return whether values of a stage's devices are evidence anywhere: in the stage, or in a later one of its mode."""
+    mode = spec.stages[stage].shape.mode
+    later = range(stage, len(spec.stages))
+    return any(spec.stages[one].shape.mode is mode and gate_in(spec, one) is not None for one in later)
 
 
 def devices_needed(metric: QualityMetric, alpha: float) -> float:

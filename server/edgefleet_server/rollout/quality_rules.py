@@ -24,13 +24,19 @@ def abort_at(facts: Facts) -> float | None:
     """Return the natural log that the evidence of installation alone must reach to abort; None: the gate has no such level."""
     if not 0 < facts.alpha_abort < 1:
         return None
-    return _level(facts.alpha_abort, facts.quality is not None and quality.can_fail(facts.quality))
+    is_judged = facts.quality is not None and quality.can_fail(facts.quality)
+    return _level(facts.alpha_abort, is_judged or facts.beside_metrics)
 
 
 def abort_level(spec: Spec) -> float:
     """Return the same for a spec, as it is shown: 100 at the defaults, 118 beside metrics that may fail a stage."""
+    return math.exp(_level(spec.gate.alpha_abort, has_failing_metrics(spec)))
+
+
+def has_failing_metrics(spec: Spec) -> bool:
+    """Return whether a metric may fail a stage: one error probability is for all stages, also those that it does not judge."""
     metrics = () if spec.quality is None else spec.quality.metrics
-    return math.exp(_level(spec.gate.alpha_abort, any(one.on_breach is OnBreach.FAIL for one in metrics)))
+    return any(one.on_breach is OnBreach.FAIL for one in metrics)
 
 
 def _level(alpha: float, has_company: bool) -> float:

@@ -20,6 +20,7 @@ from edgefleet_server.fleet.rules import parse_selector
 from edgefleet_server.rollout.errors import BadSpecError
 from edgefleet_server.rollout.evidence import clean_needed
 from edgefleet_server.rollout.gating import dump_gates, parse_gates
+from edgefleet_server.rollout.judging import check_judges, dump_judges, judges_text, parse_judges
 from edgefleet_server.rollout.model import (
     DeviceDeadlines,
     Inconclusive,
@@ -44,6 +45,7 @@ from edgefleet_server.rollout.shape_spec import (
     parse_stage_shape,
     shape_text,
 )
+from edgefleet_server.rollout.spec_model import StageGate
 from edgefleet_server.rollout.strategies import STRATEGIES, with_promote
 
 API_VERSION: Final = "edgefleet/v1"
@@ -62,7 +64,7 @@ _SPEC: Final = (
     *PACE_FIELDS,
     *SPEC_FIELDS,
 )
-_STAGE: Final = ("name", "size", "soak", "promote", "webhook", "rate", *STAGE_FIELDS)
+_STAGE: Final = ("name", "size", "soak", "promote", "gates", "webhook", "rate", *STAGE_FIELDS)
 _SIZE: Final = ("percent", "count", "min", "count_total")
 _DEVICE: Final = (*(f"{field.name}_deadline" for field in fields(DeviceDeadlines)), "retries")
 _GATE: Final = tuple(field.name for field in fields(InstallGate))
@@ -103,6 +105,7 @@ def dump_spec(spec: Spec) -> dict[str, Any]:
                 "promote": stage.promote.value,
                 "webhook": dump_gates(stage.gates),
                 "rate": dump_rate(stage.rate),
+                **dump_judges(stage.judged_by),
                 **dump_stage_shape(stage.shape),
             }
             for stage in spec.stages
@@ -140,9 +143,9 @@ def size_text(size: Size) -> str:
 
 
 def stage_text(stage: StageSpec) -> str:
-    """Return whom a stage reaches, and how, in words: `10 %, of tz=EU, as a shadow`."""
-    more = shape_text(stage.shape)
-    return f"{size_text(stage.size)}, {more}" if more else size_text(stage.size)
+    """Return whom a stage reaches, and how, in words: `10 %, of tz=EU, as a shadow, without the quality gate`."""
+    parts = (size_text(stage.size), shape_text(stage.shape), judges_text(stage.judged_by))
+    return ", ".join(part for part in parts if part)
 
 
 def _dump_size(size: Size) -> dict[str, Any]:
@@ -180,12 +183,19 @@ def _spec(place: Place, name: str) -> Spec | None:
     selector = _selector(place)
     default = place.choice("promote", Promote, Promote.AUTO)
     written = place.get("stages")
-    stages = _stages(written, default) if written is not None else _named_stages(place, default)
+    gates = place.get("gates")
+    has_gates = gates is not None and gates.only(tuple(StageGate))
+    asked = gates.get("quality") if gates is not None and has_gates else None
+    stages = (
+        _stages(written, default, has_quality=asked is not None)
+        if written is not None
+        else _named_stages(place, default)
+    )
+    if asked is not None:
+        check_judges(asked, stages)
     if written is not None and place.get("strategy") is not None:
         place.at("strategy").fail("a strategy stands for its stages; remove one of strategy and stages")
     device = _device(place.get("device"))
-    gates = place.get("gates")
-    has_gates = gates is not None and gates.only(("install", "quality"))
     gate = _gate(gates.get("install")) if gates is not None and has_gates else InstallGate()
     return Spec(
         release=release,
@@ -197,7 +207,7 @@ def _spec(place: Place, name: str) -> Spec | None:
         on_inconclusive=_inconclusive(place.get("on_inconclusive")),
         pacing=read_pacing(place, device),
         name=name,
-        quality=parse_quality(gates.get("quality")) if gates is not None and has_gates else None,
+        quality=parse_quality(asked),
         shape=parse_spec_shape(place, release),
     )
 
@@ -236,14 +246,17 @@ def _named_stages(place: Place, promote: Promote) -> tuple[StageSpec, ...]:
     return with_promote(STRATEGIES[named.value].stages, promote)
 
 
-def _stages(place: Place, promote: Promote) -> tuple[StageSpec, ...]:
+def _stages(place: Place, promote: Promote, *, has_quality: bool) -> tuple[StageSpec, ...]:
     items = place.items()
     if items is None:
         return ()
     if not 1 <= len(items) <= MAX_STAGES:
         place.fail(f"expected 1 to {MAX_STAGES} stages, got {len(items)}")
         return ()
-    stages = [_stage(item, index, promote, index == len(items) - 1) for index, item in enumerate(items)]
+    last = len(items) - 1
+    stages = [
+        _stage(item, index, promote, is_last=index == last, has_quality=has_quality) for index, item in enumerate(items)
+    ]
     _check_names(items, stages)
     check_modes(items, [None if stage is None else stage.shape for stage in stages])
     largest: dict[str, StageSpec] = {}  # of each match: stages that take others from different devices do not compare
@@ -253,8 +266,7 @@ def _stages(place: Place, promote: Promote) -> tuple[StageSpec, ...]:
             item.at("size").fail(why)
         if after is not None:
             largest[after.shape.match] = after
-    last = stages[-1]
-    if last is not None and last.size.percent != 100:
+    if stages[-1] is not None and stages[-1].size.percent != 100:
         items[-1].at("size").fail(
             "the last stage must be `percent: 100`, or the rollout would end with devices that nobody decided about; "
             "add a stage {name: rest, size: {percent: 100}}, or narrow the selector"
@@ -262,7 +274,7 @@ def _stages(place: Place, promote: Promote) -> tuple[StageSpec, ...]:
     return tuple(stage for stage in stages if stage is not None)
 
 
-def _stage(place: Place, index: int, promote: Promote, is_last: bool) -> StageSpec | None:
+def _stage(place: Place, index: int, promote: Promote, *, is_last: bool, has_quality: bool) -> StageSpec | None:
     if not place.only(_STAGE):
         return None
     named = place.get("name")
@@ -274,7 +286,8 @@ def _stage(place: Place, index: int, promote: Promote, is_last: bool) -> StageSp
     gates = parse_gates(place.get("webhook"))
     rate = read_rate(place.get("rate"))
     shape = parse_stage_shape(place, is_last=is_last)
-    return StageSpec(name, size, soak, own_promote, gates, rate, shape) if size is not None else None
+    judges = parse_judges(place.get("gates"), has_quality=has_quality)
+    return StageSpec(name, size, soak, own_promote, gates, rate, shape, judges) if size is not None else None
 
 
 def _check_names(items: list[Place], stages: list[StageSpec | None]) -> None:

@@ -22,6 +22,13 @@ class Promote(StrEnum):
     EVIDENCE = "evidence"
 
 
+class StageGate(StrEnum):
+    """A gate of the spec that may judge a stage. What fails to install always does."""
+
+    INSTALL = "install"
+    QUALITY = "quality"
+
+
 class OnFail(StrEnum):
     """What happens to a stratum whose stage failed."""
 
@@ -54,6 +61,8 @@ class StageSpec:
     """Webhook gates: what others say about the stage."""
     rate: Rate | None = None
     shape: StageShape = PLAIN_STAGE
+    judged_by: tuple[StageGate, ...] = tuple(StageGate)
+    """Those of the spec's gates that judge the stage: of those that the spec has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,19 @@ def test_every_field_means_what_the_spec_calls_it() -> None:
     assert (made["supersede"], made["strata"]) == ("queue", ["profile", "site"])
 
 
+def test_a_stage_may_be_judged_by_failures_alone() -> None:
+    rows = [("stage.name", "few"), ("stage.size", "2"), ("stage.gates", "install")]
+    rest = [("stage.name", "rest"), ("stage.size", "100%"), ("stage.gates", "")]
+    draft = read_draft([*WHO, *rows, *rest, ("latency", "10")])
+    document = document_of(draft)
+    assert [one.get("gates") for one in document["spec"]["stages"]] == [["install"], None]
+    assert document_of(read_draft([("yaml", yaml_of(document))])) == document
+    made = dump_spec(parse_spec(document))
+    assert [one.get("gates") for one in made["stages"]] == [["install"], None]
+    assert strategy_of(made["stages"]) == ""
+    assert read_draft(draft.pairs()) == draft
+
+
 def test_what_cannot_be_is_told_at_its_place() -> None:
     with pytest.raises(BadSpecError) as caught:
         document_of(read_draft([*WHO, ("stage.size", "some"), ("downloads", "-1"), ("latency", "much")]))

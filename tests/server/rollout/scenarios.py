@@ -13,9 +13,11 @@ from datetime import timedelta
 from typing import Any, Final
 
 from edgefleet_server.rollout.planner import plan_tick
+from edgefleet_server.rollout.shape import PLAIN_STAGE
 from edgefleet_server.rollout.spec import parse_spec
 from tests.server.rollout.corpus import Case, accepted
 from tests.server.rollout.planner_gaps import NOW, gap, passes
+from tests.server.rollout.shaped_simulation import ShapedWorld
 from tests.server.rollout.simulated_checks import BrokenPromiseError
 from tests.server.rollout.simulated_devices import Kind, Scenario
 from tests.server.rollout.simulation import Ended, World
@@ -57,7 +59,10 @@ def scenario_of(seed: int) -> Scenario:
 def run_case(case: Case, scenario: Scenario) -> Ended:
     """Run one spec of the corpus on its fleet."""
     assert case.fleet is not None, "accepted specs say their fleet"
-    return World(parse_spec(case.document), case.fleet.devices, scenario, case.fleet.without_bundle).run()
+    spec = parse_spec(case.document)
+    if any(stage.shape != PLAIN_STAGE for stage in spec.stages):
+        return ShapedWorld(spec, case.fleet.devices, scenario).run()
+    return World(spec, case.fleet.devices, scenario, case.fleet.without_bundle).run()
 
 
 def count_gaps_that_pass(n: int, chance: random.Random) -> Counter[str]:

@@ -106,7 +106,7 @@ def test_a_whole_document_is_read_like_its_spec() -> None:
         (
             with_stages(7),
             "$.stages[0]",
-            "expected an object with name, size, soak, promote, webhook, rate, match, mode, share_pct and approval, got 7",
+            "expected an object with name, size, soak, promote, gates, webhook, rate, match, mode, share_pct and approval, got 7",
         ),
         (with_stages({"name": "x", "size": {"percent": 99}}), "$.stages[0].size", "must be `percent: 100`"),
         (with_stages({"name": "x", "size": {"count": 99}}), "$.stages[0].size", "nobody decided about"),

@@ -1,0 +1,169 @@
+"""Which gates judge which stage: what a stage says, what it is asked, and that each stage passes by its own gates only."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout import quality
+from edgefleet_server.rollout.facts import facts_of
+from edgefleet_server.rollout.measuring import Measurer
+from edgefleet_server.rollout.membership import cut_of, rank
+from edgefleet_server.rollout.model import Assignment, Cell, Facts, Judged, Snapshot, StageState
+from edgefleet_server.rollout.planner import plan_tick
+from edgefleet_server.rollout.quality_model import DeviceQuality, Metric, Span
+from edgefleet_server.rollout.rules import decide
+from edgefleet_server.rollout.spec import dump_spec, parse_spec, stage_text
+from edgefleet_server.rollout.spec_model import Spec, StageGate
+from tests.server.rollout.planner_gaps import NEW, NOW, OLD, STRATUM, passes, whole
+from tests.server.rollout.test_spec import errors_of
+
+LATENCY = {"name": "latency_p95_ms", "non_inferior_rel": 0.1}
+AGREEMENT = {"name": "shadow_agreement", "min": 0.97}
+FEW: dict[str, Any] = {"size": {"count": 80}, "soak": "1h"}
+REST: dict[str, Any] = {"name": "rest", "size": {"percent": 100}}
+
+
+def document(*stages: dict[str, Any], metrics: tuple[dict[str, Any], ...] = (LATENCY,)) -> dict[str, Any]:
+    gates = {"gates": {"quality": {"metrics": list(metrics)}}} if metrics else {}
+    return {"release": "digits@1.1.0", "selector": "", "stages": list(stages), **gates}
+
+
+def judges_of(spec: Spec) -> list[list[str]]:
+    return [[one.value for one in stage.judged_by] for stage in spec.stages]
+
+
+# ---- what a stage says
+
+
+def test_a_stage_is_judged_by_all_gates_unless_it_names_its_own() -> None:
+    stages = ({**FEW, "gates": ["install"]}, {**FEW, "gates": ["quality", "install"]}, REST)
+    spec = parse_spec(document(*stages))
+    both = ["install", "quality"]
+    assert judges_of(spec) == [["install"], both, both]
+    written = dump_spec(spec)
+    assert [stage.get("gates") for stage in written["stages"]] == [["install"], None, None]
+    assert parse_spec(written) == spec
+    assert [stage_text(stage) for stage in spec.stages] == [
+        "80 per stratum, without the quality gate",
+        "80 per stratum",
+        "100 %",
+    ]
+    assert judges_of(parse_spec(document({**FEW, "gates": ["install"]}, REST, metrics=())))[0] == ["install"]
+
+
+@pytest.mark.parametrize(
+    ("gates", "metrics", "path", "words"),
+    [
+        ([], (LATENCY,), "$.stages[0].gates", "install judges every stage"),
+        (["quality"], (LATENCY,), "$.stages[0].gates", "install judges every stage"),
+        (["install", "install"], (LATENCY,), "$.stages[0].gates[1]", "named twice"),
+        (["install", "webhook"], (LATENCY,), "$.stages[0].gates[1]", "expected install or quality"),
+        ("install", (LATENCY,), "$.stages[0].gates", "expected a list"),
+        ([["install"]], (LATENCY,), "$.stages[0].gates[0]", "expected install or quality"),
+        (["install", "quality"], (), "$.stages[0].gates[1]", "has no gates.quality"),
+    ],
+)
+def test_gates_that_mean_nothing_are_refused_at_their_place(
+    gates: Any, metrics: tuple[dict[str, Any], ...], path: str, words: str
+) -> None:
+    told = errors_of(document({**FEW, "gates": gates}, REST, metrics=metrics))
+    assert any(place == path and words in message for place, message in told), told
+
+
+def test_a_quality_gate_that_judges_no_stage_is_refused() -> None:
+    told = errors_of(document({**REST, "gates": ["install"]}))
+    assert [(path, "no stage is judged by it" in words) for path, words in told] == [("$.gates.quality", True)]
+
+
+# ---- what becomes of it
+
+
+def standing(spec: Spec, stage: int, measured: int = 0, **span: float) -> Snapshot:
+    """A stratum of 200 whose 80 devices of this stage serve the release, well past their soak; so many of them have values."""
+    base = whole(random.Random(1))
+    members = sorted(base.members, key=lambda member: rank(base.salt, member.device))
+    devices = [one.device for one in members] + [DeviceId(f"more-{n}") for n in range(200 - len(members))]
+    devices.sort(key=lambda device: rank(base.salt, device))
+    ago = NOW - timedelta(hours=30)
+    cells = [Cell(index, STRATUM, StageState.PENDING) for index in range(len(spec.stages))]
+    cut = cut_of(spec.stages[stage].size, [rank(base.salt, device) for device in devices], 0, None)
+    for index in range(stage + 1):
+        state = StageState.JUDGING if index == stage else StageState.PASSED
+        cells[index] = Cell(index, STRATUM, state, cut, 200, NEW.sha256, opened_at=ago, soak_until=NOW)
+    taken = devices[: sum(rank(base.salt, device) < cut for device in devices)]
+    return replace(
+        base,
+        spec=spec,
+        members=tuple(replace(base.members[0], device=device) for device in devices),
+        cells=tuple(cells),
+        reports={},
+        assignments=tuple(
+            Assignment(
+                device, stage, STRATUM, AssignmentState.HEALTHY, attempt=1, gen=7, previous=OLD,
+                offered_at=ago, exposed_at=ago, entered_at=ago, switched_at=ago, ended_at=ago,
+            )
+            for device in taken
+        ),
+        measured=tuple(
+            DeviceQuality(
+                device, STRATUM, stage, f"c-{n}", ago, NOW,
+                {metric: Span(**span) for metric in (Metric.LATENCY_P95_MS, Metric.SHADOW_AGREEMENT)},
+            )
+            for n, device in enumerate(taken[:measured])
+        ),
+    )  # fmt: skip
+
+
+def judged(snapshot: Snapshot) -> tuple[bool, str]:
+    """Return whether the planner lets a stage pass now, and the code of what it decided about it."""
+    plan = plan_tick(snapshot, NOW)
+    codes = [one.decision.code for one in plan.effects if isinstance(one, Judged)]
+    return passes(plan), codes[0] if codes else ""
+
+
+def facts_at(snapshot: Snapshot, stage: int) -> Facts:
+    return facts_of(snapshot, snapshot.cells[stage], snapshot.assignments, NOW)
+
+
+def test_a_stage_without_quality_passes_without_values_and_one_with_it_holds() -> None:
+    spec = parse_spec(document({**FEW, "gates": ["install"]}, {**FEW, "size": {"count": 90}}, REST))
+    assert judged(standing(spec, 0)) == (True, "evidence")
+    assert judged(standing(spec, 1)) == (False, quality.QUALITY_NO_DATA)
+    same = {"before": 9.0, "after": 9.0, "control_before": 9.0, "control_after": 9.0}
+    assert judged(standing(spec, 1, 90, **same)) == (True, "evidence")
+
+
+def test_the_stages_of_one_spec_share_one_error_probability() -> None:
+    """Else a stage without the metrics would stop a release sooner than the whole promises."""
+    spec = parse_spec(document({**FEW, "gates": ["install"]}, REST))
+    without = facts_at(standing(spec, 0), 0)
+    assert (without.quality, without.beside_metrics) == (None, True)
+    at = decide(without).figures["abort_at"]
+    assert at == decide(facts_at(standing(spec, 1), 1)).figures["abort_at"] == pytest.approx(100 / 0.85)
+    mild = parse_spec(document({**FEW, "gates": ["install"]}, REST, metrics=({**LATENCY, "on_breach": "hold"},)))
+    assert decide(facts_at(standing(mild, 0), 0)).figures["abort_at"] == pytest.approx(100)
+
+
+def test_devices_are_measured_where_a_later_stage_of_their_mode_is_judged_by_it() -> None:
+    def due(*stages: dict[str, Any]) -> list[int]:
+        spec = parse_spec(document(*stages))
+        assert spec.quality is not None
+        found = [standing(spec, index) for index in range(len(stages))]
+        return [len(list(Measurer(cast("Any", None))._due(one, spec.quality, NOW))) for one in found]
+
+    plain = {"gates": ["install"]}
+    assert due({**FEW, **plain}, {**FEW, **plain}, REST) == [80, 80, 200]
+    assert due(FEW, {**REST, **plain}) == [80, 0]
+    shadow = {**FEW, **plain, "mode": "shadow"}
+    assert due(shadow, REST) == [0, 200]
+
+
+def test_gates_of_a_stage_are_kept_by_name() -> None:
+    assert [one.value for one in StageGate] == ["install", "quality"], "stored and public: never renamed"
