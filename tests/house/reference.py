@@ -1,13 +1,14 @@
 """Pages of the reference that are made from code: `./dev run python -m tests.house.reference` writes them, a test compares.
 
 Settings of the server from the fields and the sentence under each; settings of the agent with their defaults; figures at `/metrics` from
-the registry of a server's parts.
+the registry of a server's parts; which role may call which route from the policy.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from prometheus_client.core import Metric
 from edgefleet_agent.settings import PREFIX as AGENT_PREFIX
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_server import settings as server_settings
+from edgefleet_server.access.model import INCLUDES, Role
+from edgefleet_server.access.rules import POLICY
 from edgefleet_server.metrics import Metrics
 from edgefleet_server.settings import ServerSettings
 from tests.house.tree import ROOT
@@ -56,6 +59,16 @@ the fleet. Rules and a Grafana page are not part of this yet.
 | figure | kind | labels | what it counts |
 | --- | --- | --- | --- |
 """
+_ROLES = """
+## Who may call what
+
+<!-- made by `python -m tests.house.reference` from the code; edit the code -->
+
+"yes": a token with this role alone may call these routes. [What they do](rest.md) is told there.
+
+| of | routes | {roles} |
+| --- | --- | {lines} |
+"""
 
 
 def sentences() -> dict[str, str]:
@@ -90,6 +103,20 @@ def metrics_page() -> str:
     return _METRICS + "\n".join(rows) + "\n"
 
 
+def roles_page() -> str:
+    """Return the page of roles: what people wrote, and below it which role may call which route."""
+    written = (FOLDER / "roles.md").read_text("utf-8").partition(_ROLES.splitlines()[1])[0].rstrip("\n")
+    routes: dict[tuple[str, Role], list[str]] = {}
+    for (method, path), role in POLICY.items():
+        routes.setdefault((re.split(r"[/:]", path)[1], role), []).append(f"`{method} {path}`")
+    rows = [
+        f"| {what} | {', '.join(those)} |" + "".join(" yes |" if role in INCLUDES[own] else " |" for own in Role)
+        for (what, role), those in sorted(routes.items())
+    ]
+    head = _ROLES.format(roles=" | ".join(Role), lines=" | ".join("---" for _ in Role))
+    return f"{written}\n{head}" + "\n".join(rows) + "\n"
+
+
 def _figures(metrics: Metrics) -> Iterator[tuple[str, str, str, str]]:
     labels = {
         collector._name: collector._labelnames  # the library tells label names nowhere else
@@ -120,7 +147,7 @@ def _default(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(getattr(value, "value", value))
 
 
-PAGES = {"settings.md": settings_page, "metrics.md": metrics_page}
+PAGES = {"settings.md": settings_page, "metrics.md": metrics_page, "roles.md": roles_page}
 
 
 def main() -> None:
