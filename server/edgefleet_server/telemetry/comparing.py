@@ -111,7 +111,7 @@ def _plain(figure: str, name: str, before: str, after: str) -> Change:
 
 def _less(figure: str, name: str, unit: Unit, both: Both, said: tuple[str, str]) -> Change | None:
     """Return the change of a figure of which less is better. said: words for less and for more."""
-    before, after = both
+    before, after = (None if one is None else float(one) for one in both)
     if before is None and after is None:
         return None
     if before is None or after is None:
@@ -131,8 +131,8 @@ def _metric(a: BundleLine, b: BundleLine) -> Change | None:
     if a.metric is not None and b.metric is not None and a.metric.name != b.metric.name:
         before, after = (f"{one.name} {one.value:.4f}" for one in (a.metric, b.metric))
         return Change("metric", "Accuracy", "", before, after, "measured by another metric")
-    values = (None if a.metric is None else a.metric.value, None if b.metric is None else b.metric.value)
-    change = partial(Change, "metric", "Accuracy", "score", *values)
+    old, new = (None if one.metric is None else float(one.metric.value) for one in (a, b))
+    change = partial(Change, "metric", "Accuracy", "score", old, new)
     if a.metric is None or b.metric is None:
         known = a.metric.name if a.metric is not None else "" if b.metric is None else b.metric.name
         return change("one of them is not known", metric=known)
