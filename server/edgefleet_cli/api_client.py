@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,7 @@ import httpx  # noqa: E402
 API = "/api/v1"
 PAGE_SIZE = 200
 UPLOAD_CHUNK_BYTES = 256 * 1024
+DOWNLOAD_CHUNK_BYTES = 256 * 1024
 DEFAULT_TIMEOUT_S = 30.0
 KEEP_IDLE_S = 2.0
 """Idle connections are given up well before the server closes them (5 s), else a request can meet a closing one."""
@@ -87,16 +89,24 @@ class ApiClient:
 
         Raises ServerUnreachableError, also when the stream breaks off, and ApiError.
         """
-        headers = {"authorization": f"Bearer {self._given_token()}", "accept": "text/event-stream"}
         limits = httpx.Timeout(self._http.timeout.connect, read=wait_s)
+        with self._streamed(path, "text/event-stream", params=_present(params), timeout=limits) as response:
+            yield from response.iter_lines()
+
+    def blob(self, sha256: str) -> Iterator[bytes]:
+        """Yield the bytes of a blob as they come; nobody but the caller checks them. Raises ServerUnreachableError, ApiError."""
+        with self._streamed(f"/blobs/{sha256}", "application/octet-stream") as response:
+            yield from response.iter_bytes(DOWNLOAD_CHUNK_BYTES)
+
+    @contextmanager
+    def _streamed(self, path: str, accept: str, **request: Any) -> Iterator[httpx.Response]:
+        headers = {"authorization": f"Bearer {self._given_token()}", "accept": accept}
         try:
-            with self._http.stream(
-                "GET", API + path, params=_present(params), headers=headers, timeout=limits
-            ) as response:
+            with self._http.stream("GET", API + path, headers=headers, **request) as response:
                 if not response.is_success:
                     response.read()
                     raise self._problem(response)
-                yield from response.iter_lines()
+                yield response
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
 

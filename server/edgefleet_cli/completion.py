@@ -73,6 +73,9 @@ groups = names_of("/groups", "name")
 pending = names_of("/enrollments/pending", "id")
 webhooks = names_of("/webhooks", "id")
 tokens = names_of("/tokens", "id")
+bundles = names_of("/bundles", "sha256")
+keys = names_of("/keys", "name")
+experiments = names_of("/experiments", "id")
 strategies = names_of("/rollout-strategies", "name")
 
 

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from edgefleet_cli.sources import UnreadableFileError
 
 
 def write_whole(file: Path, data: bytes) -> None:
     """Write `data` into `file`, through a temporary file beside it. Raises UnreadableFileError."""
-    part = file.with_name(f".{file.name}.part")
+    with whole_file(file, "--out", replace=True) as sink:
+        sink.write(data)
+
+
+@contextmanager
+def whole_file(file: Path, flag: str, *, replace: bool) -> Iterator[BinaryIO]:
+    """Yield a temporary file that becomes `file` when the block ends, and is gone when it fails. Raises UnreadableFileError.
+
+    replace: whether a file may be there already; flag: what the user gave that named it.
+    """
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(data)
-        os.replace(part, file)  # noqa: PTH105 - Path.replace is the same call; this names the guarantee
+        with part.open("wb") as sink:
+            yield sink
+            sink.flush()
+            os.fsync(sink.fileno())  # else a power cut can leave the name with no bytes
+        if replace:
+            os.replace(part, file)  # noqa: PTH105 - Path.replace is the same call; this names the guarantee
+        else:
+            os.link(part, file)  # fails where there is one, in one step
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise UnreadableFileError(
-            f"cannot write {file}", why=error.strerror or str(error), next_step="give another --out"
+            f"cannot write {file}", why=error.strerror or str(error), next_step=f"give another {flag}"
         ) from error
+    finally:
+        part.unlink(missing_ok=True)

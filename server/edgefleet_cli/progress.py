@@ -62,13 +62,26 @@ def board(out: Output) -> Iterator[Board]:
 @contextmanager
 def upload_bar(out: Output, files: int, total_bytes: int) -> Iterator[Callable[[int], None]]:
     """Show one bar for an upload of `files` files, `total_bytes` together; call what it yields with each count sent."""
+    with _bar(out, "uploading", f"{files} file{'s' if files != 1 else ''}", total_bytes) as advance:
+        yield advance
+
+
+@contextmanager
+def download_bar(out: Output, name: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Show one bar for a file that comes, `total_bytes` long; call what it yields with each count received."""
+    with _bar(out, "downloading", name, total_bytes) as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(out: Output, verb: str, what: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
     if out.quiet or total_bytes == 0 or not out.remarks.is_terminal:
         if total_bytes:
-            out.note(f"uploading {files} file{'s' if files != 1 else ''}, {size(total_bytes)}")
+            out.note(f"{verb} {what}, {size(total_bytes)}")
         yield lambda _count: None
     else:
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-        columns = (TextColumn("uploading"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn(verb), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, console=out.remarks, transient=True) as live:
-            yield partial(live.advance, live.add_task("upload", total=total_bytes))
+            yield partial(live.advance, live.add_task(verb, total=total_bytes))

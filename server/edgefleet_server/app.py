@@ -38,6 +38,7 @@ from edgefleet_server.parts import Parts
 from edgefleet_server.registry import routes as registry_routes
 from edgefleet_server.rollout import routes as rollout_routes
 from edgefleet_server.search import routes as search_routes
+from edgefleet_server.signing import routes as signing_routes
 from edgefleet_server.telemetry import routes as telemetry_routes
 from edgefleet_server.webhook import routes as webhook_routes
 
@@ -60,6 +61,7 @@ def create_app(parts: Parts) -> FastAPI:
     for build_router in (
         access_routes.build_router,
         registry_routes.build_router,
+        signing_routes.build_router,
         conversion_routes.build_router,
         fleet_routes.build_router,
         telemetry_routes.build_router,

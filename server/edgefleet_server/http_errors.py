@@ -68,6 +68,8 @@ STATUS: Final[Mapping[str, int]] = {
     "signing.keys_exist": 500,
     "signing.keys_unreadable": 500,
     "signing.target_exists": 409,
+    "signing.role_unknown": 404,
+    "bundle.unknown": 404,
     "rollout.failed": 500,
     "rollout.bad_spec": 422,
     "rollout.lint": 422,

@@ -21,6 +21,7 @@ from edgefleet_server.settings import ServerSettings
 from edgefleet_server.shared_clock import shared_clock
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.captures import CaptureService
+from edgefleet_server.telemetry.comparisons import Comparisons
 from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.watching import WatchService
@@ -41,6 +42,7 @@ class Parts:
     fleet: FleetService
     telemetry: TelemetryService
     costs: CostService
+    comparisons: Comparisons
     captures: CaptureService
     watching: WatchService
     rollout: RolloutService
@@ -88,6 +90,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         fleet=fleet,
         telemetry=telemetry,
         costs=costs,
+        comparisons=Comparisons(registry, costs, telemetry, clock),
         captures=CaptureService(db, clock, fleet),
         watching=WatchService(db, clock, fleet),
         rollout=rollout,

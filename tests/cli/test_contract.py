@@ -28,8 +28,11 @@ FORMS = ("table", "wide", "json", "yaml", "name", "csv")
 LISTS: dict[str, tuple[str, ...]] = {
     "model list": (),
     "release list": (),
+    "bundle list": (),
+    "key list": (),
     "rollout list": (),
     "rollout strategy": (),
+    "experiment list": (),
     "device list": (),
     "group list": (),
     "profile list": (),
@@ -51,6 +54,7 @@ FACTS: dict[str, tuple[str, ...]] = {
     "doctor": (),
     "top": (),
     "export": (),
+    "key trust": (),
 }
 """Commands whose answer is something else, and that need no object."""
 
@@ -59,6 +63,9 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "release show": ("digits@1.1.0",),
     "release devices": ("digits@1.1.0",),
     "release performance": ("digits@1.1.0",),
+    "bundle show": ("BUNDLE",),
+    "key show": ("root",),
+    "model compare": ("digits@1.0.0", "digits@1.1.0"),
     "rollout show": ("GOOD",),
     "rollout plan": ("GOOD",),
     "rollout explain": ("GOOD",),
@@ -67,8 +74,10 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "rollout history": ("digits",),
     "device show": ("DEVICE",),
     "device events": ("DEVICE",),
+    "device metrics": ("DEVICE",),
     "device explain": ("DEVICE",),
     "device tasks": ("DEVICE",),
+    "experiment show": ("TRIAL",),
     "group show": ("yard",),
     "group members": ("yard",),
     "profile show": (ORT,),
@@ -78,7 +87,18 @@ OBJECTS: dict[str, tuple[str, ...]] = {
 }
 """Commands that read what a fleet has."""
 
+EMPTY_TOO: dict[str, tuple[str, ...]] = {
+    "capture-key show": (),
+    "device claims": (),
+    "device pending": (),
+    "model alias list": ("digits",),
+    "search": ("digits",),
+}
+"""Commands of ELSEWHERE that read a server: here they are run where there is nothing."""
+
 ELSEWHERE = {
+    "bundle inspect": "tests/cli/test_bundles_and_keys.py: a file",
+    "bundle verify": "tests/cli/test_bundles_and_keys.py: a file",
     "capture-key show": "tests/cli/test_captures.py",
     "context show": "tests/cli/test_contexts.py",
     "device watch": "tests/cli/test_watching.py: a stream",
@@ -109,7 +129,7 @@ ACTS = {
     "device capture", "device decommission", "device diag", "device enroll", "device label", "device measure", "device pin",
     "device restart", "device set-profile", "device unpin", "group change", "group create", "group delete",
     "login", "logout", "model alias remove",
-    "model alias set", "publish",
+    "model alias set", "model pull", "publish",
     "release cancel", "rollout abort", "rollout approve", "rollout create", "rollout deny", "rollout pause", "rollout promote",
     "rollout resume", "rollout retry", "server init", "server start", "sim", "token create", "token revoke", "tool install", "tool remove",
     "undo", "webhook create", "webhook delete", "webhook redeliver", "webhook rotate", "webhook test",
@@ -121,6 +141,13 @@ def test_every_command_is_in_a_table() -> None:
     known = [*LISTS, *FACTS, *OBJECTS, *ELSEWHERE, *ACTS]
     assert len(known) == len(set(known))
     assert {path.removeprefix("edgectl ") for path, _ in leaves(build())} == set(known)
+
+
+TRIAL = [
+    {"name": "beside", "size": {"percent": 100}, "soak": "1h", "mode": "shadow"},
+    {"name": "rest", "size": {"percent": 100}, "soak": "0s"},
+]
+"""Stages of a rollout that is an experiment too."""
 
 
 class Served:
@@ -137,7 +164,9 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server without anything."""
     fleet = Fleet(tmp_path_factory.mktemp("empty") / "server")
     with served(fleet.house.app) as url:
-        yield Served(fleet, url)
+        made = Served(fleet, url)
+        made.names = {"BUNDLE": "0" * 64}
+        yield made
     fleet.close()
 
 
@@ -150,6 +179,10 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     hook = fleet.parts.webhooks.create("ops", "https://192.0.2.7/hook", ["edgefleet.rollout.*"], "ann")
     fleet.parts.alerts.create("prod", AlertAction.PAUSE, ["severity=critical"], "digits", "ann")
     device = min(fleet.by_id)
+    fleet.by_id[device].measure()
+    fleet.release("seeds@1.0.0", ORT)  # of another model: devices still go back from the bad rollout
+    trial = fleet.parts.rollout.create({"release": "seeds@1.0.0", "selector": "", "stages": TRIAL}, "ann")
+    bundle = fleet.parts.registry.newest_bundles(ORT, 1)[0].sha256
     admin = fleet.house.client(Role.ADMIN)
     assert admin.post(f"/api/v1/devices/{device}/tasks", json={"kind": "diag"}).status_code == 201
     assert admin.post(f"/api/v1/webhooks/{hook.webhook.id}:ping", json={}).status_code == 202
@@ -160,6 +193,32 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             "BAD": bad,
             "DEVICE": device,
             "WEBHOOK": hook.webhook.id,
+            "BUNDLE": bundle,
+            "TRIAL": str(trial),
+        }
+        yield made
+    fleet.close()
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server where everything that commands name is there, and nothing in it: no report, no member, no delivery."""
+    fleet = Fleet(tmp_path_factory.mktemp("bare") / "server", webhook_networks=["192.0.2.0/24"])
+    fleet.release("digits@1.0.0")
+    fleet.release("digits@1.1.0", ORT)
+    device = fleet.device("cam").id
+    fleet.parts.fleet.groups.create("yard", "site=yard", "ann")
+    hook = fleet.parts.webhooks.create("ops", "https://192.0.2.7/hook", ["edgefleet.rollout.*"], "ann")
+    trial = fleet.parts.rollout.create({"release": "digits@1.1.0", "selector": "", "stages": TRIAL}, "ann")
+    bundle = fleet.parts.registry.newest_bundles(ORT, 1)[0].sha256
+    with served(fleet.house.app) as url:
+        made = Served(fleet, url)
+        made.names = {
+            "GOOD": str(trial),
+            "TRIAL": str(trial),
+            "DEVICE": device,
+            "WEBHOOK": hook.webhook.id,
+            "BUNDLE": bundle,
         }
         yield made
     fleet.close()
@@ -199,6 +258,33 @@ def test_an_empty_server(
     ran = _run(edgectl, empty, command, arguments, form)
     assert ran.code == 0, ran.err
     _check(ran.out, form, has_items=command in LISTS)
+
+
+@pytest.mark.parametrize("command", [*OBJECTS, *EMPTY_TOO])
+def test_what_an_empty_server_has_not_is_an_error_and_no_half_document(
+    edgectl: Edgectl, empty: Served, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for form in FORMS:
+        ran = _run(edgectl, empty, command, (OBJECTS | EMPTY_TOO)[command], form)
+        assert ran.code in {0, 5}, (form, ran.err)
+        if ran.code == 5:
+            assert ran.out == "", form
+            ran.told()
+        else:
+            _check(ran.out, form, has_items=command in {"device claims", "device pending", "search"})
+
+
+@pytest.mark.parametrize("command", OBJECTS)
+def test_a_thing_with_nothing_in_it(
+    edgectl: Edgectl, bare: Served, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    goes_on = {"rollout status": 8, "device explain": 1}
+    for form in FORMS:
+        ran = _run(edgectl, bare, command, OBJECTS[command], form)
+        assert ran.code in {0, goes_on.get(command, 0)}, (form, ran.err)
+        _check(ran.out, form, has_items=False)
 
 
 @pytest.mark.parametrize("form", FORMS)

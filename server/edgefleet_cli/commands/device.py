@@ -11,6 +11,7 @@ from edgefleet_cli import completion
 from edgefleet_cli.commands.device_approval import add_approval_commands
 from edgefleet_cli.commands.device_look import add_look_commands
 from edgefleet_cli.commands.device_many import add_many_command
+from edgefleet_cli.commands.device_metrics import add_metrics_command
 from edgefleet_cli.commands.device_task import add_task_commands
 from edgefleet_cli.commands.device_watch import add_watch_command
 from edgefleet_cli.contexts import write_private
@@ -28,6 +29,7 @@ Json = dict[str, Any]
 DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
 
 add_look_commands(app)
+add_metrics_command(app)
 
 
 @app.command("show")

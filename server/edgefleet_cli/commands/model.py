@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from edgefleet_cli import completion
+from edgefleet_cli.errors import UsageError
 from edgefleet_cli.figures import moment, text
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.release_view import RELEASES
@@ -67,6 +69,60 @@ def show(
         session.out.items(session.api.pages("/releases", model=name), RELEASES)
 
     session.out.one(model, SHEET, for_eyes)
+
+
+@app.command("compare")
+def compare(
+    ctx: typer.Context,
+    before: Annotated[
+        str, typer.Argument(metavar="A", help="name@version or name@alias.", autocompletion=completion.releases)
+    ],
+    after: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", help="Another of the model, or only its version.", autocompletion=completion.releases
+        ),
+    ],
+) -> None:
+    """Compare two versions of a model, profile by profile: what got better, what got worse."""
+    from edgefleet_cli.api_client import part
+    from edgefleet_cli.compare_view import CHANGES, rows_of, show_comparison
+
+    model, at, old = before.partition("@")
+    named, _, new = after.rpartition("@")
+    if not at or (named and named != model):
+        raise UsageError(
+            f"{before} and {after} are no two versions of one model" if at else f"{before!r} names no version",
+            why="versions are compared within a model",
+            next_step="`edgectl model compare digits@1.0.0 digits@1.1.0`",
+        )
+    session = Session.of(ctx)
+    found = session.api.get(f"/models/{part(model)}/compare", a=old, b=new)
+    if session.out.is_for_eyes:
+        show_comparison(session.out, found)
+    else:
+        session.out.rows(found, rows_of(found), CHANGES)
+
+
+@app.command("pull")
+def pull(
+    ctx: typer.Context,
+    ref: Annotated[
+        str, typer.Argument(metavar="REF", help="name@version or name@alias.", autocompletion=completion.releases)
+    ],
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="P", help="Of several bundles.", autocompletion=completion.profiles),
+    ] = None,
+    folder: Annotated[Path, typer.Option("--dir", "-d", metavar="DIR", help="Where to write it.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write the signed bundle of a release into a file and print where; its digest is checked while it comes."""
+    from edgefleet_cli import pulling
+
+    session = Session.of(ctx)
+    found = pulling.pull(session, ref, profile=profile, folder=folder, force=force)
+    session.out.one(found, pulling.PULLED, lambda one: session.out.line(str(one["file"])))
 
 
 def _alias_path(model: str, alias: str = "") -> str:

@@ -32,11 +32,11 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
         """Show what a release did beside what serves, and let somebody decide."""
 
         def build() -> dict[str, Any]:
-            experiment, trials = reader.experiment(rollout_id)
+            experiment = reader.experiment(rollout_id)
             return {
                 "is_still": True,  # adding up windows costs, and devices send one a minute
                 "experiment": experiment,
-                "trials": trials,
+                "trials": experiment.trials,
                 "steering": pages.steering(rollout_id),
                 "picture": metric_picture,
             }

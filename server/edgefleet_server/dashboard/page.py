@@ -48,6 +48,7 @@ def environment() -> Environment:
         words.size,
         words.share,
         words.evidence,
+        words.figure,
         words.assignment,
         fleet_words.trend_line,
         fleet_words.epoch,

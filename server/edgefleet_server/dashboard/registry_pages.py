@@ -18,14 +18,6 @@ from edgefleet_server.paging import PageRequest, decode_cursor
 from edgefleet_server.parts import Parts
 
 SOON: Final = timedelta(days=30)
-PURPOSES: Final = {
-    "root": "which keys the other roles have",
-    "targets": "who signs releases, who says what runs where",
-    "releases": "which role signs the bundles of which model",
-    "director": "what each device should run",
-    "snapshot": "which versions of all these belong together",
-    "timestamp": "which snapshot is the newest",
-}
 CONTENTS: Final = {
     "golden.npz": "inputs and the answers that a device must reproduce before it switches",
     "reference.msgpack": "what is usual, to notice drift by",
@@ -113,7 +105,6 @@ def _add_bundle_pages(router: APIRouter, shell: Shell, parts: Parts, views: Regi
         def build() -> dict[str, Any]:
             return {
                 "trust": parts.signing.trust(),
-                "purposes": PURPOSES,
                 "soon": parts.clock.now() + SOON,
                 "capture_key": parts.fleet.capture_key(),
                 "bundles": parts.registry.bundles(PageRequest(PAGE_ROWS, _after(cursor))),

@@ -7,7 +7,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Final
 
 from edgefleet_protocol.digest import parse_sha256
@@ -15,22 +14,19 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef, parse_model_name
 from edgefleet_protocol.manifest import Manifest
 from edgefleet_server.conversion.reports import load_report
-from edgefleet_server.dashboard.bundle_lines import BundleLine, bundle_line
-from edgefleet_server.dashboard.comparing import ProfilePair, compared
 from edgefleet_server.fleet.listing import DeviceQuery
 from edgefleet_server.fleet.views import DeviceView, Summary
 from edgefleet_server.paging import PageRequest
 from edgefleet_server.parts import Parts
-from edgefleet_server.registry.errors import unknown_blob
 from edgefleet_server.registry.model import BundleView, JobView, ModelView, ReleaseView, SourceView
 from edgefleet_server.rollout.views import RolloutView
 from edgefleet_server.signing.trust import TargetView
+from edgefleet_server.telemetry.bundle_lines import BundleLine, bundle_line
+from edgefleet_server.telemetry.comparing import ProfilePair
 
 PAGE_ROWS: Final = 50
 SHOWN_ROLLOUTS: Final = 10
 SHOWN_DEVICES: Final = 20
-RECENT: Final = timedelta(hours=24)
-RECENT_WINDOWS: Final = 400
 KEPT_FACTS: Final = 256
 OPEN_JOBS: Final = ("queued", "running")
 
@@ -193,8 +189,10 @@ class RegistryViews:
             line=self._line(release, _versions_running(summary).get(name, {})),
             source=registry.source_of(release.ref),
             facts=self._report_facts(reports[0]) if reports else None,
-            manifest=next((found for one in release.bundles if (found := self._manifest(one)[0]) is not None), None),
-            bundles=self._bundle_lines(release),
+            manifest=next(
+                (found for one in release.bundles if (found := registry.readable_manifest(one)[0]) is not None), None
+            ),
+            bundles=self._parts.comparisons.lines(release.bundles),
             other=self._other(name, version),
             states=sorted(states.items()),
             devices=devices,
@@ -210,15 +208,13 @@ class RegistryViews:
             return ComparePage(model, versions, None, None, ())
         a, b = (self._parts.registry.release(ReleaseRef.parse(f"{name}@{one}")) for one in (before, after))
         running = _versions_running(self._parts.fleet.reader.summary()).get(name, {})
-        pairs = compared(self._bundle_lines(a), self._bundle_lines(b), (before, after))
+        pairs = self._parts.comparisons.compare(name, before, after).profiles
         return ComparePage(model, versions, self._line(a, running), self._line(b, running), pairs)
 
     def bundle(self, sha256: str) -> BundlePage:
-        """Return one bundle by its digest. Raises BlobUnknownError, BadDigestError."""
-        bundle = next(iter(self._parts.registry.bundles_by_digest([sha256]).values()), None)
-        if bundle is None:
-            raise unknown_blob(parse_sha256(sha256))
-        manifest, trouble = self._manifest(bundle)
+        """Return one bundle by its digest. Raises BundleUnknownError, BadDigestError."""
+        bundle = self._parts.registry.bundle(parse_sha256(sha256))
+        manifest, trouble = self._parts.registry.readable_manifest(bundle)
         return BundlePage(bundle, manifest, trouble, self._parts.signing.target(bundle.target))
 
     def _versions(self, name: str) -> list[str]:
@@ -244,20 +240,6 @@ class RegistryViews:
             refused=[job for job in release.jobs if job.state in ("refused", "failed", "cancelled")],
             open_jobs=[job for job in release.jobs if job.state in OPEN_JOBS],
         )
-
-    def _bundle_lines(self, release: ReleaseView) -> list[BundleLine]:
-        told = {one.profile: one for one in self._parts.costs.performance(release.bundles)}
-        since = self._parts.clock.now() - RECENT
-        return [
-            bundle_line(one, told.get(one.profile), self._parts.telemetry.recent(one.sha256, since, RECENT_WINDOWS))
-            for one in release.bundles
-        ]
-
-    def _manifest(self, bundle: BundleView) -> tuple[Manifest | None, str]:
-        try:
-            return self._parts.registry.manifest_of(bundle), ""
-        except EdgefleetError as error:
-            return None, f"{error.message} ({error.code})"
 
     def _report_facts(self, digest: str) -> ReportFacts | None:
         with self._lock:

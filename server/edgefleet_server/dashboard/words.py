@@ -130,6 +130,23 @@ def size(bytes_: int | float | None) -> str:
     return f"{value:.1f} TiB"
 
 
+def figure(value: float | str | None, unit: str, metric: str = "") -> str:
+    """Return one side of a comparison. unit: as `telemetry.comparing` names it; metric: of a score."""
+    if value is None or isinstance(value, str):
+        return value or NOTHING
+    match unit:
+        case "bytes":
+            return size(value)
+        case "ms":
+            return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
+        case "share":
+            return f"{value:.2%}"
+        case "score":
+            return f"{metric} {value:.4f}".lstrip()
+        case _:
+            return number(value)
+
+
 def share(part: float, whole: float) -> float:
     """Return a share in percent of a bar, 0 for an empty whole."""
     return 0.0 if whole <= 0 else round(100.0 * min(part, whole) / whole, 2)

@@ -128,3 +128,10 @@ def damaged_blob(sha256: Sha256) -> BlobUnknownError:
 def unknown_blob(sha256: Sha256) -> BlobUnknownError:
     """Return the refusal of a blob that somebody asks for and that is not stored."""
     return BlobUnknownError(f"no blob {sha256} is stored", next_step="upload it with PUT /api/v1/blobs")
+
+
+class BundleUnknownError(RegistryError):
+    """No signed bundle has this digest."""
+
+    code = "bundle.unknown"
+    default_next_step = "`edgectl bundle list` shows all"

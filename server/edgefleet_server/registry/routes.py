@@ -19,7 +19,16 @@ from edgefleet_server.projecting import ListRoute
 from edgefleet_server.registry import rules
 from edgefleet_server.registry.blobs import READ_BYTES
 from edgefleet_server.registry.errors import BlobTooLargeError, unknown_blob
-from edgefleet_server.registry.schemas import AliasIn, AliasOut, BlobOut, ModelOut, ReleaseIn, ReleaseOut
+from edgefleet_server.registry.schemas import (
+    AliasIn,
+    AliasOut,
+    BlobOut,
+    BundleInsideOut,
+    BundleOut,
+    ModelOut,
+    ReleaseIn,
+    ReleaseOut,
+)
 from edgefleet_server.registry.service import RegistryService
 
 _BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -30,6 +39,7 @@ _BYTES: dict[int | str, dict[str, Any]] = {
 }
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 ReleasePage = Annotated[PageRequest, paged("-created_at", "created_at")]
+BundlePage = Annotated[PageRequest, paged("-signed_at", "signed_at")]
 Publisher = Annotated[Principal, Depends(require(Role.PUBLISHER))]
 
 
@@ -39,6 +49,7 @@ def build_router(parts: Parts) -> APIRouter:
     _add_blob_routes(router, parts.registry)
     _add_release_routes(router, parts.registry)
     _add_model_routes(router, parts.registry)
+    _add_bundle_routes(router, parts)
     _add_alias_routes(router, parts)
     _add_profile_routes(router, parts.registry)
     return router
@@ -153,6 +164,26 @@ def _add_model_routes(router: APIRouter, registry: RegistryService) -> None:
     def get_model(name: str, _caller: Viewer) -> ModelOut:
         """Return one model."""
         return ModelOut.of(registry.model(parse_model_name(name)))
+
+
+def _add_bundle_routes(router: APIRouter, parts: Parts) -> None:
+    registry = parts.registry
+
+    @router.get("/bundles", operation_id="list_bundles")
+    def list_bundles(
+        page: BundlePage, _caller: Viewer, model: str | None = None, profile: str | None = None
+    ) -> ListOf[BundleOut]:
+        """List the signed bundles, of a model or a profile when one is named, newest first unless `sort` says otherwise."""
+        name = None if model is None else parse_model_name(model)
+        wanted = None if profile is None else parse_profile_name(profile)
+        return ListOf.of(registry.bundles(page, model=name, profile=wanted), BundleOut.of)
+
+    @router.get("/bundles/{sha256}", operation_id="get_bundle")
+    def get_bundle(sha256: str, _caller: Viewer) -> BundleInsideOut:
+        """Return one signed bundle from the inside, and how it is signed."""
+        bundle = registry.bundle(parse_sha256(sha256))
+        manifest, trouble = registry.readable_manifest(bundle)
+        return BundleInsideOut.with_contents(bundle, parts.signing.target(bundle.target), manifest, trouble)
 
 
 def _add_alias_routes(router: APIRouter, parts: Parts) -> None:

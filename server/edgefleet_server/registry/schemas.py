@@ -1,13 +1,16 @@
 """Bodies of the registry's routes. Additive only."""
 
 import json
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+from msgspec import to_builtins
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef, parse_model_name, parse_profile_name, parse_version
+from edgefleet_protocol.manifest import Manifest
 from edgefleet_server.bodies import Flag, Real, Whole
 from edgefleet_server.registry.model import (
     AliasView,
@@ -18,6 +21,7 @@ from edgefleet_server.registry.model import (
     ReleaseView,
     SourceFile,
 )
+from edgefleet_server.signing.trust import TargetView
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 InputName = Annotated[str, Field(min_length=1, max_length=200)]
@@ -166,6 +170,55 @@ class BundleOut(BaseModel):
             target=view.target,
             signed_at=view.signed_at,
             **known,
+        )
+
+
+class SignatureOut(BaseModel):
+    """How the trust repository names a bundle's path today. state: signed; differs (it names other bytes); missing (it does not).
+
+    role: who signed it, in its `version`, valid until `expires`; sha256, length: of the bytes that it names.
+    """
+
+    model_config = ConfigDict(from_attributes=True)
+
+    state: Literal["signed", "differs", "missing"]
+    role: str | None = None
+    version: int | None = None
+    expires: datetime | None = None
+    sha256: str | None = None
+    length: int | None = None
+
+    @classmethod
+    def of(cls, bundle: BundleView, target: TargetView | None) -> "SignatureOut":
+        """Return the signature of a bundle. target: what the repository says of its path."""
+        if target is None:
+            return cls(state="missing")
+        is_same = (target.sha256, target.length) == (bundle.sha256, bundle.length)
+        return cls(state="signed" if is_same else "differs", **asdict(target))
+
+
+class BundleInsideOut(BundleOut):
+    """A signed bundle with its signature and what is in it. leaves: sha256 of its leaf index, itself a blob.
+
+    manifest: as the bundle carries it, null with `trouble` saying why it cannot be read.
+    """
+
+    leaves: str
+    signature: SignatureOut
+    manifest: dict[str, Any] | None
+    trouble: str
+
+    @classmethod
+    def with_contents(
+        cls, view: BundleView, target: TargetView | None, manifest: Manifest | None, trouble: str
+    ) -> "BundleInsideOut":
+        """Return the body of a bundle from the inside."""
+        return cls(
+            **BundleOut.of(view).model_dump(),
+            leaves=view.leaves,
+            signature=SignatureOut.of(view, target),
+            manifest=None if manifest is None else to_builtins(manifest),
+            trouble=trouble,
         )
 
 

@@ -15,6 +15,7 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_protocol.manifest import Manifest
 from edgefleet_protocol.profile import HardwareProfile, profile_from_dict, profile_to_dict
@@ -26,6 +27,7 @@ from edgefleet_server.registry.blobs import BlobStore, BlobWriter
 from edgefleet_server.registry.contents import Manifests
 from edgefleet_server.registry.errors import (
     BlobUnknownError,
+    BundleUnknownError,
     ModelUnknownError,
     ReleaseDiffersError,
     ReleaseUnknownError,
@@ -334,16 +336,30 @@ class RegistryService:
             rows = store.newest_bundles(session, profile, limit)
             return [bundle_view(ref_of(release), bundle) for bundle, release in rows]
 
-    def bundles(self, page: PageRequest) -> Page[BundleView]:
-        """Return one page of signed bundles, newest first."""
+    def bundles(self, page: PageRequest, *, model: str | None = None, profile: str | None = None) -> Page[BundleView]:
+        """Return one page of signed bundles (of a model, of a profile), newest first unless it is turned."""
         with self._db.read() as session:
-            rows = store.list_bundles(session, page)
+            rows = store.list_bundles(session, page, model, profile)
             views = [bundle_view(ref_of(release), bundle) for bundle, release in rows.items]
             return rows.of(views)
+
+    def bundle(self, sha256: Sha256) -> BundleView:
+        """Return a signed bundle by its digest. Raises BundleUnknownError."""
+        found = self.bundles_by_digest([sha256]).get(sha256)
+        if found is None:
+            raise BundleUnknownError(f"no signed bundle has the digest {sha256}")
+        return found
 
     def manifest_of(self, bundle: BundleView) -> Manifest:
         """Return the manifest inside a signed bundle. Raises BundleError, ManifestError, BlobUnknownError, BlobStoreError."""
         return self._manifests.of(bundle.sha256, bundle.length)
+
+    def readable_manifest(self, bundle: BundleView) -> tuple[Manifest | None, str]:
+        """Return the manifest inside a signed bundle, or None and why it cannot be read: to show what is known of it all the same."""
+        try:
+            return self.manifest_of(bundle), ""
+        except EdgefleetError as error:
+            return None, f"{error.message} ({error.code})"
 
     def source_of(self, ref: ReleaseRef) -> SourceView:
         """Return what a release was made of. Raises ReleaseUnknownError."""

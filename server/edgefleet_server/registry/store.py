@@ -101,12 +101,20 @@ def newest_bundles(session: Session, profile: str, limit: int) -> list[tuple[Bun
     return [(bundle, release) for bundle, release in session.execute(query)]
 
 
-def list_bundles(session: Session, page: PageRequest) -> Page[tuple[BundleRow, ReleaseRow]]:
-    """Return one page of bundles with their releases, newest first."""
-    query = select(BundleRow, ReleaseRow).join(ReleaseRow, col(ReleaseRow.id) == col(BundleRow.release_id))
-    found = session.execute(walked(query, col(BundleRow.id), page.after_number(), page.limit + 1, is_down=True))
+def list_bundles(
+    session: Session, page: PageRequest, model: str | None, profile: str | None
+) -> Page[tuple[BundleRow, ReleaseRow]]:
+    """Return one page of bundles (of a model, of a profile) with their releases, newest first as usual."""
+    is_of = col(ReleaseRow.id) == col(BundleRow.release_id)
+    query = select(BundleRow, ReleaseRow).join(ReleaseRow, is_of)
+    count = select(func.count()).select_from(BundleRow).join(ReleaseRow, is_of)
+    for column, wanted in ((col(ReleaseRow.model), model), (col(BundleRow.profile), profile)):
+        if wanted is not None:
+            query, count = query.where(column == wanted), count.where(column == wanted)
+    own, after = col(BundleRow.id), page.after_number()
+    found = session.execute(walked(query, own, after, page.limit + 1, is_down=not page.is_turned))
     rows = [(bundle, release) for bundle, release in found]
-    total = session.scalar(select(func.count()).select_from(BundleRow)) or 0
+    total = session.scalar(count) or 0
     return cut_page(rows, page, total, lambda row: str(row[0].id))
 
 

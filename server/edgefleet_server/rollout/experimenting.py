@@ -12,19 +12,22 @@ from sqlmodel import Session
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef
 from edgefleet_server.db import Database
+from edgefleet_server.paging import PageRequest
 from edgefleet_server.rollout import experiments, store
 from edgefleet_server.rollout.errors import NoExperimentError
 from edgefleet_server.rollout.experiments import Hours, StratumResult
 from edgefleet_server.rollout.loading import Loader
 from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
 from edgefleet_server.rollout.shape import Mode, profile_of
-from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.spec import stored_spec
 from edgefleet_server.rollout.spec_model import Spec
 from edgefleet_server.rollout.tables import Rollout
 from edgefleet_server.telemetry.service import TelemetryService
 
-LOOKED_AT: Final = 200
-"""Newest rollouts among which experiments are looked for."""
+SHOWN: Final = 200
+"""Newest experiments on one page."""
+BESIDE: Final = tuple(mode.value for mode in Mode if mode is not Mode.ACTIVE)
+"""Modes of stages that make a rollout an experiment."""
 DEVICES: Final = 60
 WINDOWS: Final = 240
 """Devices, and newest windows of each, that a result is made of: a page must not cost what a night of figures does."""
@@ -61,6 +64,13 @@ class TrialView:
     results: Sequence[StratumResult]
 
 
+@dataclass(frozen=True)
+class ExperimentResult(ExperimentView):
+    """An experiment with what it showed, a trial a mode."""
+
+    trials: Sequence[TrialView]
+
+
 class ExperimentReader:
     """Reads experiments. Thread-safe; calls block."""
 
@@ -70,23 +80,39 @@ class ExperimentReader:
         self._telemetry = telemetry
 
     def experiments(self, model: str | None = None) -> list[ExperimentView]:
-        """Return the experiments among the newest LOOKED_AT rollouts (of a model), newest first."""
-        with self._db.read() as session:
-            rows = store.page(session, states=(), model=model, behind=None, limit=LOOKED_AT)
-            return [_view(row, spec) for row in rows if _modes(spec := parse_spec(row.spec))]
+        """Return the newest SHOWN experiments (of a model), newest first."""
+        return self.page(PageRequest(SHOWN), model=model)[0][:SHOWN]
 
-    def experiment(self, rollout_id: str) -> tuple[ExperimentView, list[TrialView]]:
+    def page(self, wanted: PageRequest, *, model: str | None = None) -> tuple[list[ExperimentView], int]:
+        """Return one experiment more than a page has (of a model), newest first unless it is turned, and how many there are."""
+        with self._db.read() as session:
+            last = None if wanted.after is None else store.rollout(session, wanted.after)
+            rows = store.page(
+                session,
+                states=(),
+                model=model,
+                modes=BESIDE,
+                behind=None if last is None else (last.created_at, last.id),
+                limit=wanted.limit + 1,
+                is_oldest_first=wanted.is_turned,
+            )
+            total = store.count(session, states=(), model=model, modes=BESIDE)
+            return [_view(row, stored_spec(row.spec)) for row in rows], total
+
+    def experiment(self, rollout_id: str) -> ExperimentResult:
         """Return one experiment and what it showed, a trial a mode. Raises RolloutUnknownError, NoExperimentError."""
         with self._db.read() as session:
             row = store.rollout(session, rollout_id)
-            spec = parse_spec(row.spec)
+            spec = stored_spec(row.spec)
             modes = _modes(spec)
             if not modes:
                 raise NoExperimentError(
                     f"Rollout {row.id} has no stage beside what serves.",
                     next_step="Write `mode: shadow` or `mode: split` in a stage, or start from the strategy shadow or ab.",
                 )
-            return _view(row, spec), [self._trial(session, row, spec, mode) for mode in modes]
+            return ExperimentResult(
+                **vars(_view(row, spec)), trials=[self._trial(session, row, spec, mode) for mode in modes]
+            )
 
     def _trial(self, session: Session, row: Rollout, spec: Spec, mode: Mode) -> TrialView:
         mine = {index for index, stage in enumerate(spec.stages) if stage.shape.mode is mode}

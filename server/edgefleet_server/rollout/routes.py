@@ -13,6 +13,7 @@ from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import DryRun, acting, put_location
 from edgefleet_server.projecting import ListRoute
 from edgefleet_server.rollout.device_views import RolloutDevice
+from edgefleet_server.rollout.experimenting import ExperimentResult, ExperimentView
 from edgefleet_server.rollout.planning import PlanView
 from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, RetryIn, SpecIn, UndoIn
 from edgefleet_server.rollout.second_try import Choice
@@ -32,6 +33,7 @@ def build_router(parts: Parts) -> APIRouter:
     _add_reading(router, parts)
     _add_steering(router, parts)
     _add_answers(router, parts)
+    _add_experiments(router, parts)
     _add_strategies(router)
     return router
 
@@ -163,6 +165,23 @@ def _add_answers(router: APIRouter, parts: Parts) -> None:
         with acting(parts.db, dry_run=dry_run):
             rollouts.deny(rollout_id, caller, said.reason, said.stratum)
             return rollouts.reader.rollout(rollout_id)
+
+
+def _add_experiments(router: APIRouter, parts: Parts) -> None:
+    reader = parts.rollout.experiments
+
+    @router.get("/experiments", operation_id="list_experiments")
+    def list_experiments(
+        page: RolloutPage, _caller: Viewer, model: Annotated[str | None, Query(max_length=63)] = None
+    ) -> ListOf[ExperimentView]:
+        """List rollouts with stages that run the release beside what serves, newest first unless `sort` says otherwise."""
+        found, total = reader.page(page, model=model)
+        return ListOf.cut(found, page, total, lambda one: one.id)
+
+    @router.get("/experiments/{rollout_id}", operation_id="get_experiment")
+    def get_experiment(rollout_id: str, _caller: Viewer) -> ExperimentResult:
+        """Return what a release showed beside what serves: by mode and stratum, both versions on the same devices."""
+        return reader.experiment(rollout_id)
 
 
 def _add_strategies(router: APIRouter) -> None:

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Select, Table, func, insert, not_, or_, select, tuple_
+from sqlalchemy import Select, Table, Text, cast, func, insert, not_, or_, select, tuple_
 from sqlmodel import Session, col
 
 from edgefleet_protocol.digest import Sha256
@@ -46,12 +46,13 @@ def rollout(session: Session, rollout_id: str, *, lock: bool = False) -> Rollout
     return row
 
 
-def page(
+def page(  # noqa: PLR0913 - each a filter of one list
     session: Session,
     *,
     states: Sequence[str],
     model: str | None,
     device: str | None = None,
+    modes: Sequence[str] = (),
     behind: tuple[datetime, str] | None,
     limit: int,
     is_oldest_first: bool = False,
@@ -62,17 +63,30 @@ def page(
     if behind is not None:
         place = tuple_(*keys)
         statement = statement.where(place > behind if is_oldest_first else place < behind)
-    return session.execute(_chosen(statement, states, model, device)).scalars().all()
+    return session.execute(_chosen(statement, states, model, device, modes)).scalars().all()
 
 
-def count(session: Session, *, states: Sequence[str], model: str | None, device: str | None) -> int:
+def count(
+    session: Session,
+    *,
+    states: Sequence[str],
+    model: str | None,
+    device: str | None = None,
+    modes: Sequence[str] = (),
+) -> int:
     """Return how many rollouts there are."""
     counted = select(func.count()).select_from(Rollout)
-    return int(session.execute(_chosen(counted, states, model, device)).scalar_one())
+    return int(session.execute(_chosen(counted, states, model, device, modes)).scalar_one())
 
 
-def _chosen(statement: Any, states: Sequence[str], model: str | None, device: str | None) -> Any:
-    """Return the statement for rollouts in these states (none: in any), of a model, and with a device."""
+def _chosen(statement: Any, states: Sequence[str], model: str | None, device: str | None, modes: Sequence[str]) -> Any:
+    """Return the statement for rollouts in these states (none: in any), of a model, with a device, with a stage of these modes.
+
+    A mode is looked for in the text of the spec, as JSON is written here: quotes in a name would stand there behind a backslash.
+    """
+    if modes:
+        text = cast(col(Rollout.spec), Text)
+        statement = statement.where(or_(*(text.contains(f'"mode": "{mode}"', autoescape=True) for mode in modes)))
     if states:
         statement = statement.where(col(Rollout.state).in_(states))
     if device is not None:

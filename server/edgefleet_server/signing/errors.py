@@ -43,3 +43,10 @@ class TargetExistsError(SigningError):
     """A target path is already signed with other bytes; a signed bundle is never replaced."""
 
     code = "signing.target_exists"
+
+
+class RoleUnknownError(SigningError):
+    """TUF knows no role of this name."""
+
+    code = "signing.role_unknown"
+    default_next_step = "`edgectl key list` shows all"

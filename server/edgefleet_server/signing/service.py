@@ -31,10 +31,10 @@ from edgefleet_server.signing.authority import (
     public_der,
     public_pem,
 )
-from edgefleet_server.signing.errors import RepositoryMissingError
+from edgefleet_server.signing.errors import RepositoryMissingError, RoleUnknownError
 from edgefleet_server.signing.file_signer import FileSigner, write_private
 from edgefleet_server.signing.repository import TufRepository
-from edgefleet_server.signing.trust import MODEL_PREFIX, TargetView, TrustView, roles_of, target_of
+from edgefleet_server.signing.trust import MODEL_PREFIX, RoleView, TargetView, TrustView, roles_of, target_of
 
 DEVICE_CERT_LIFE: Final = timedelta(days=90)
 SERVICE_CERT_LIFE: Final = timedelta(days=397)
@@ -135,13 +135,24 @@ class SigningService:
         start = next((i for i, data in enumerate(chain) if sha256_hex(data) == pinned), 0)
         return chain[start:]
 
-    def trust(self) -> TrustView:
-        """Return what can be shown of roles, keys and certificates. Raises RepositoryMissingError, KeysMissingError."""
-        now = self._clock.now()
+    def roles(self) -> list[RoleView]:
+        """Return the TUF roles in the order of trust, models by name. Raises RepositoryMissingError."""
         with self._db.read() as session:
             due = self._repository.resign_times(session)
-            roles = roles_of(store.newest_files(session, ["root", *due]), due)
-            certificates = store.count_certificates(session, now)
+            return roles_of(store.newest_files(session, ["root", *due]), due)
+
+    def role(self, name: str) -> RoleView:
+        """Return one TUF role. Raises RoleUnknownError, RepositoryMissingError."""
+        found = next((one for one in self.roles() if one.name == name), None)
+        if found is None:
+            raise RoleUnknownError(f"no TUF role is called {name[:80]!r}")
+        return found
+
+    def trust(self) -> TrustView:
+        """Return what can be shown of roles, keys and certificates. Raises RepositoryMissingError, KeysMissingError."""
+        with self._db.read() as session:
+            roles = self.roles()
+            certificates = store.count_certificates(session, self._clock.now())
         return TrustView(
             roles=[one for one in roles if not one.name.startswith(MODEL_PREFIX)],
             model_roles=[one for one in roles if one.name.startswith(MODEL_PREFIX)],

@@ -11,6 +11,15 @@ from typing import Any, Final
 
 ORDER: Final = ("root", "targets", "releases", "director", "snapshot", "timestamp")
 MODEL_PREFIX: Final = "m."
+PURPOSES: Final = {
+    "root": "which keys the other roles have",
+    "targets": "who signs releases, who says what runs where",
+    "releases": "which role signs the bundles of which model",
+    "director": "what each device should run",
+    "snapshot": "which versions of all these belong together",
+    "timestamp": "which snapshot is the newest",
+}
+OF_MODEL: Final = "the bundles of one model"
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,8 @@ class RoleView:
     threshold: int
     keys: Sequence[str]
     targets: int
+    purpose: str
+    """What it says, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ def _role(
         threshold=keys[0],
         keys=sorted(keys[1]),
         targets=len(signed.get("targets") or ()),
+        purpose=OF_MODEL if name.startswith(MODEL_PREFIX) else PURPOSES.get(name, ""),
     )
 
 

@@ -16,6 +16,7 @@ from edgefleet_server.paging import ById, ListOf, PageRequest, cut_page, paged
 from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import put_location
 from edgefleet_server.projecting import ListRoute
+from edgefleet_server.telemetry.comparisons import Comparison
 from edgefleet_server.telemetry.model import (
     CaptureFetch,
     CaptureView,
@@ -31,6 +32,7 @@ MAX_WAIT_S = 20.0
 LOOK_S = 0.5
 Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
 WindowPage = Annotated[PageRequest, paged("-received_at")]
+Version = Annotated[str, Query(max_length=63)]
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 
 
@@ -50,6 +52,11 @@ def build_router(parts: Parts) -> APIRouter:
         """Compare what was predicted of a release with what devices reported, one item a profile."""
         items = parts.costs.performance(parts.registry.release(parts.registry.resolve(ref)).bundles)
         return ListOf.whole(items)
+
+    @router.get("/models/{name}/compare", operation_id="compare_versions")
+    def compare_versions(name: str, a: Version, b: Version, _caller: Viewer) -> Comparison:
+        """Compare two versions of a model, `a` and `b` (also by alias), profile by profile: what got better, what got worse."""
+        return parts.comparisons.compare(name, a, b)
 
     @router.get("/profiles/{name}/cost", operation_id="get_profile_cost")
     def get_profile_cost(name: str, _caller: Viewer) -> CostState:

@@ -16,6 +16,7 @@ from edgefleet_server.fleet import routes as fleet_routes
 from edgefleet_server.registry import routes as registry_routes
 from edgefleet_server.rollout import routes as rollout_routes
 from edgefleet_server.search import routes as search_routes
+from edgefleet_server.signing import routes as signing_routes
 from edgefleet_server.telemetry import routes as telemetry_routes
 from edgefleet_server.webhook import routes as webhook_routes
 from tests.support.servers import ApiHouse
@@ -40,7 +41,7 @@ def test_every_route_declares_the_role_that_the_table_gives_it(house: ApiHouse) 
     declared: dict[tuple[str, str], set[Role]] = {}
     for feature in (
         access_routes, registry_routes, conversion_routes, fleet_routes, telemetry_routes, rollout_routes, webhook_routes,
-        alerting_routes, search_routes, discovery,
+        alerting_routes, search_routes, signing_routes, discovery,
     ):  # fmt: skip
         for route in feature.build_router(house.parts).routes:
             assert isinstance(route, APIRoute)

@@ -7,6 +7,7 @@ import pytest
 
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.registry_views import facts_of
 from edgefleet_server.registry.model import Publication, SourceFile
 from tests.server.dashboard.fleet import LITERT, ORT, Fleet
 from tests.server.dashboard.shelf import shelve, stocked
@@ -253,3 +254,19 @@ def test_an_alias_is_set_moved_and_removed_by_forms(fleet: Fleet) -> None:
     )  # fmt: skip
     assert gone.status_code == 303  # type: ignore[attr-defined]
     assert "None yet" in part_of(browser.get("/models/digits").text, "aliases")
+
+
+def test_a_report_of_another_shape_gives_empty_facts() -> None:
+    found = facts_of({"source": "x", "data": [1], "kept_from": {"a": 1}})
+    assert (found.format, found.judged_on, found.operators, found.imported) == ("", "", [], [])
+    told = facts_of(
+        {
+            "source": {
+                "format": "onnx",
+                "operators": {"Conv": 2},
+                "imported": {"kind": "sklearn", "versions": {"skl2onnx": "1.2"}},
+            }
+        }
+    )
+    assert told.imported == [("kind", "sklearn"), ("versions", "skl2onnx 1.2")]
+    assert told.operators == [("Conv", 2)]

@@ -15,6 +15,7 @@ from edgefleet_server.parts import Parts
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.search.service import SearchService
 from edgefleet_server.telemetry.captures import CaptureService
+from edgefleet_server.telemetry.comparisons import Comparisons
 from edgefleet_server.telemetry.watching import WatchService
 from tests.server.fleet.house import House
 
@@ -34,6 +35,7 @@ def parts_of(house: House) -> Parts:
         rollout=rollout,
         telemetry=house.telemetry,
         costs=house.costs,
+        comparisons=Comparisons(house.registry, house.costs, house.telemetry, house.clock),
         captures=CaptureService(house.db, house.clock, house.fleet),
         poster=house.poster,
         webhooks=house.webhooks,

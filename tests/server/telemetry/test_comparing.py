@@ -7,10 +7,9 @@ import pytest
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
-from edgefleet_server.dashboard.bundle_lines import bundle_line, figure_in, metric_in
-from edgefleet_server.dashboard.comparing import Change, compared
-from edgefleet_server.dashboard.registry_views import facts_of
 from edgefleet_server.registry.model import BundleView
+from edgefleet_server.telemetry.bundle_lines import bundle_line, figure_in, metric_in
+from edgefleet_server.telemetry.comparing import Change, compared
 from edgefleet_server.telemetry.model import Figures
 
 
@@ -93,17 +92,10 @@ def test_a_figure_below_what_is_no_mapping_is_none() -> None:
     assert figure_in({"latency_ms": [1]}, "latency_ms", "p50") is None
 
 
-def test_a_report_of_another_shape_gives_empty_facts() -> None:
-    found = facts_of({"source": "x", "data": [1], "kept_from": {"a": 1}})
-    assert (found.format, found.judged_on, found.operators, found.imported) == ("", "", [], [])
-    told = facts_of(
-        {
-            "source": {
-                "format": "onnx",
-                "operators": {"Conv": 2},
-                "imported": {"kind": "sklearn", "versions": {"skl2onnx": "1.2"}},
-            }
-        }
-    )
-    assert told.imported == [("kind", "sklearn"), ("versions", "skl2onnx 1.2")]
-    assert told.operators == [("Conv", 2)]
+def test_a_figure_is_a_number_with_its_unit_for_programs() -> None:
+    sizes = change(line(bytes=100), line(bytes=50), "Model size")
+    assert (sizes.figure, sizes.unit, sizes.before, sizes.after) == ("model_bytes", "bytes", 100, 50)
+    scores = change(line(metric=metric("top1", 0.9)), line(), "Accuracy")
+    assert (scores.unit, scores.metric, scores.before, scores.after) == ("score", "top1", 0.9, None)
+    others = change(line(metric=metric("top1", 0.9)), line(metric=metric("mae", 0.1)), "Accuracy")
+    assert (others.unit, others.before, others.after) == ("", "top1 0.9000", "mae 0.1000")

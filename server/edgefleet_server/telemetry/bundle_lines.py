@@ -1,4 +1,4 @@
-"""One bundle as pages show it: what the converter measured, what was predicted for devices, what devices reported. Pure.
+"""One bundle as it is shown and compared: what the converter measured, what was predicted for devices, what devices reported. Pure.
 
 A bundle's report came from a child process: only its outline was checked when it was taken, so every figure is looked at before it is
 used, and what is no figure is left out.

@@ -1,0 +1,40 @@
+"""Routes of keys and certificates. They only translate, and read: keys are made and changed where they lie."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from edgefleet_server.access.dependency import require
+from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.paging import ByName, ListOf, rest_of
+from edgefleet_server.parts import Parts
+from edgefleet_server.projecting import ListRoute
+from edgefleet_server.signing.schemas import TrustOut
+from edgefleet_server.signing.trust import RoleView
+
+Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
+
+
+def build_router(parts: Parts) -> APIRouter:
+    """Return the routes, to be mounted under `/api/v1`."""
+    router = APIRouter(tags=["signing"], route_class=ListRoute)
+    signing = parts.signing
+
+    @router.get("/keys", operation_id="list_keys")
+    def list_keys(page: ByName, _caller: Viewer) -> ListOf[RoleView]:
+        """List the roles of the trust repository by name: which keys may sign each, and until when it is valid."""
+        roles = sorted(signing.roles(), key=lambda one: one.name)
+        return ListOf.cut(rest_of(roles, page, lambda one: one.name), page, len(roles), lambda one: one.name)
+
+    @router.get("/keys/{role}", operation_id="get_key")
+    def get_key(role: str, _caller: Viewer) -> RoleView:
+        """Return one role of the trust repository."""
+        return signing.role(role)
+
+    @router.get("/trust", operation_id="get_trust")
+    def get_trust(_caller: Viewer) -> TrustOut:
+        """Return the CA of the devices, the certificates that it issued, and whether the root key lies on this server."""
+        found = signing.trust()
+        return TrustOut(found.authority, found.certificates, found.is_root_here)
+
+    return router
