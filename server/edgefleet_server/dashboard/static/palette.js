@@ -1,5 +1,5 @@
 // The search box of all pages as a palette: "/" or Ctrl-K goes there, arrows walk through what was found, Escape closes.
-// Also: buttons that copy a command. Without scripts the box is a form and commands are text.
+// Without scripts the box is a form.
 "use strict";
 (() => {
   const box = document.getElementById("find");
@@ -33,18 +33,4 @@
   document.addEventListener("click", (event) => {
     if (!list.contains(event.target) && event.target !== box) close();
   });
-
-  if (navigator.clipboard) {
-    for (const block of document.querySelectorAll(".copy pre")) {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.className = "quiet";
-      button.textContent = "Copy";
-      button.addEventListener("click", async () => {
-        await navigator.clipboard.writeText(block.textContent.trim());
-        button.textContent = "Copied";
-      });
-      block.after(button);
-    }
-  }
 })();
