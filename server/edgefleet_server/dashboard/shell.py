@@ -7,7 +7,6 @@ A page module is `<area>_pages.py` with `add_pages(router, shell, parts)`; `rout
 import base64
 import binascii
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import Request
@@ -19,38 +18,12 @@ from edgefleet_server.dashboard import page
 from edgefleet_server.dashboard.cli_lines import Lines, command_lines, curl_line
 from edgefleet_server.dashboard.login import Gate, address_of, to_login
 from edgefleet_server.dashboard.operations import Operations
+from edgefleet_server.dashboard.places import NAVIGATION
 from edgefleet_server.dashboard.preferences import preferences_of
 from edgefleet_server.dashboard.standing_fields import standing
 from edgefleet_server.parts import Parts
 
 SAID_COOKIE: Final = "edgefleet_said"
-
-
-@dataclass(frozen=True, slots=True)
-class NavEntry:
-    """One entry of the navigation. role: who may open it; `tab` is what a page says to be marked as the current one."""
-
-    tab: str
-    path: str
-    label: str
-    role: Role = Role.VIEWER
-
-
-NAVIGATION: Final = (
-    NavEntry("overview", "/", "Overview"),
-    NavEntry("devices", "/devices", "Devices"),
-    NavEntry("groups", "/groups", "Groups"),
-    NavEntry("enrolment", "/enrolment", "Enrolment"),
-    NavEntry("models", "/models", "Models"),
-    NavEntry("rollouts", "/rollouts", "Rollouts"),
-    NavEntry("experiments", "/experiments", "Experiments"),
-    NavEntry("alerts", "/alerts", "Alerts"),
-    NavEntry("events", "/events", "Events"),
-    NavEntry("bundles", "/bundles", "Bundles & keys"),
-    NavEntry("profiles", "/profiles", "Profiles"),
-    NavEntry("audit", "/audit", "Audit", Role.ADMIN),
-    NavEntry("settings", "/settings", "Settings"),
-)
 
 
 class Shell:
