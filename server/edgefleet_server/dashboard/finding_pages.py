@@ -1,13 +1,16 @@
 """The search of all pages: one box in the header, a page of what it found, and the list under the box while one types."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from edgefleet_server.dashboard.shell import NAVIGATION, Shell
+from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.places import ACTIONS, NAVIGATION, PARTS, Place, offered
+from edgefleet_server.dashboard.shell import Shell
 from edgefleet_server.parts import Parts
 from edgefleet_server.search.model import Hit, HitKind
 
@@ -29,24 +32,41 @@ class Found:
 def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
     """Add the search."""
 
+    def look(request: Request, template: str, q: str, each: int) -> Response:
+        session = shell.gate.session_of(request)
+
+        def build() -> dict[str, Any]:
+            may = (lambda _role: False) if session is None else session.principal.may
+            return {"q": q.strip(), "found": found(parts, q, each, may)}
+
+        return shell.shown(request, template, build)
+
     @router.get("/find", operation_id="show_found")
     def show_found(request: Request, q: Text = "") -> Response:
-        """Show what has a text in its name."""
-        return shell.shown(request, "find.html", lambda: {"q": q, "found": found(parts, q, 25)})
+        """Show what has a text in its name, and what can be done about it; without a text, all that can be done."""
+        return look(request, "find.html", q, 25)
 
     @router.get("/find/list", operation_id="show_found_list")
     def show_found_list(request: Request, q: Text = "") -> Response:
         """Show the best of it, as the list under the box."""
-        return shell.shown(request, "find_list.html", lambda: {"q": q, "found": found(parts, q, _UNDER_THE_BOX)})
+        return look(request, "find_list.html", q, _UNDER_THE_BOX)
 
 
-def found(parts: Parts, text: str, each: int) -> list[Found]:
-    """Return pages whose label begins with a text, then at most `each` things of every kind with it in their name."""
+def found(parts: Parts, text: str, each: int, may: Callable[[Role], bool]) -> list[Found]:
+    """Return at most `each` things of every kind that have a text in their name, between the places it names and those it may mean.
+
+    may: what the user is; nobody is shown what he may not open. Without a text: what can be done.
+    """
     wanted = text.strip().lower()
     if not wanted:
-        return []
-    pages = [Found("page", one.label, "", one.path) for one in NAVIGATION if one.label.lower().startswith(wanted)]
-    return pages + [_found(hit) for hit in parts.search.find(wanted, each)]
+        return [_offer(one) for one in offered(ACTIONS, "", may)[0]]
+    near, far = offered((*NAVIGATION, *ACTIONS, *PARTS), wanted, may)
+    hits = [_found(hit) for hit in parts.search.find(wanted, each)]
+    return [*map(_offer, near[:each]), *hits, *map(_offer, far[:each])]
+
+
+def _offer(place: Place) -> Found:
+    return Found(place.kind, place.label, "", place.path)
 
 
 def _found(hit: Hit) -> Found:

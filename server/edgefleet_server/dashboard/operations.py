@@ -6,7 +6,7 @@ repeated field, or one entry a line), objects (JSON, or `key=value` a line, `key
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -104,6 +104,22 @@ class Operations:
         body = None if operation.body is None else self._body(operation.body, parts["body"])
         encoded = None if body is None else json.dumps(body, ensure_ascii=False).encode()
         return Call(operation.method, path, raw, urlencode(query), encoded)
+
+    def required(self, operation_id: str, fields: Collection[str]) -> list[str]:
+        """Return the fields of the body that an operation needs, without those of which a part is among `fields`."""
+        schema = self._plain(self.get(operation_id).body or {})
+        whole = {name.split(".")[1] for name in fields if name.startswith("body.") and name.count(".") > 1}
+        return [f"body.{name}" for name in schema.get("required", ()) if name not in whole and "body" not in fields]
+
+    def placeholder(self, operation_id: str, name: str) -> str:
+        """Return what stands for a field that nobody filled in: its name in capitals, or a text that can be of its type."""
+        operation = self.get(operation_id)
+        place, _, rest = name.partition(".")
+        schema = self._schema_at(operation.body, rest.split(".")) if place == "body" and operation.body else {}
+        if options := schema.get("enum"):
+            return str(options[0])
+        kinds = {"object": "KEY=VALUE", "boolean": "true", "integer": "1", "number": "1"}
+        return kinds.get(str(schema.get("type")), name.rpartition(".")[2].upper())
 
     def _body(self, schema: Mapping[str, Any], fields: Mapping[str, Sequence[str]]) -> Any:
         made: Any = {}

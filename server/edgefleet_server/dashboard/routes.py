@@ -15,6 +15,7 @@ from edgefleet_server import http_errors
 from edgefleet_server.dashboard import (
     alert_pages,
     audit_pages,
+    command_pages,
     device_pages,
     enrolment_pages,
     experiment_pages,
@@ -47,6 +48,7 @@ AREAS = (
     audit_pages,
     settings_pages,
     finding_pages,
+    command_pages,
 )
 Posted = Annotated[Form, Depends(form_of)]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]

@@ -7,7 +7,6 @@ A page module is `<area>_pages.py` with `add_pages(router, shell, parts)`; `rout
 import base64
 import binascii
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import Request
@@ -16,40 +15,15 @@ from fastapi.responses import Response
 from edgefleet_server.access.errors import ForbiddenError
 from edgefleet_server.access.model import BrowserSession, Role
 from edgefleet_server.dashboard import page
-from edgefleet_server.dashboard.cli_lines import cli_line, curl_line
+from edgefleet_server.dashboard.cli_lines import Lines, command_lines, curl_line
 from edgefleet_server.dashboard.login import Gate, address_of, to_login
 from edgefleet_server.dashboard.operations import Operations
+from edgefleet_server.dashboard.places import NAVIGATION
 from edgefleet_server.dashboard.preferences import preferences_of
+from edgefleet_server.dashboard.standing_fields import standing
 from edgefleet_server.parts import Parts
 
 SAID_COOKIE: Final = "edgefleet_said"
-
-
-@dataclass(frozen=True, slots=True)
-class NavEntry:
-    """One entry of the navigation. role: who may open it; `tab` is what a page says to be marked as the current one."""
-
-    tab: str
-    path: str
-    label: str
-    role: Role = Role.VIEWER
-
-
-NAVIGATION: Final = (
-    NavEntry("overview", "/", "Overview"),
-    NavEntry("devices", "/devices", "Devices"),
-    NavEntry("groups", "/groups", "Groups"),
-    NavEntry("enrolment", "/enrolment", "Enrolment"),
-    NavEntry("models", "/models", "Models"),
-    NavEntry("rollouts", "/rollouts", "Rollouts"),
-    NavEntry("experiments", "/experiments", "Experiments"),
-    NavEntry("alerts", "/alerts", "Alerts"),
-    NavEntry("events", "/events", "Events"),
-    NavEntry("bundles", "/bundles", "Bundles & keys"),
-    NavEntry("profiles", "/profiles", "Profiles"),
-    NavEntry("audit", "/audit", "Audit", Role.ADMIN),
-    NavEntry("settings", "/settings", "Settings"),
-)
 
 
 class Shell:
@@ -116,13 +90,18 @@ class Shell:
             preferences=preferences_of(request),
             navigation=[one for one in NAVIGATION if session.principal.may(one.role)],
             may=lambda role: session.principal.may(Role(role)),
-            cli=cli_line,
+            commands=lambda operation_id, html, asks: self._lines(operations, operation_id, html, asks),
             curl=lambda operation_id, fields: curl_line(operations, operation_id, fields),
             **values,
         )
         if sentence:
             answer.delete_cookie(SAID_COOKIE, path="/", httponly=True, samesite="strict")
         return answer
+
+    def _lines(self, operations: Operations, operation_id: str, html: str, asks: str) -> Lines:
+        """Return a form as commands, as it stands in the page."""
+        found = standing(html)
+        return command_lines(operations, operation_id, found.values, found.needs, self.parts.clock.now(), asks)
 
 
 def _said(request: Request) -> str:

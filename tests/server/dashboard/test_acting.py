@@ -268,8 +268,8 @@ def test_lines_carry_the_fields_of_the_form(empty_fleet: Fleet) -> None:
     assert cli_line("pause_rollout", fields) == """edgectl rollout pause r-1 --reason 'it'"'"'s late'"""
     assert cli_line("pause_rollout", {"path.rollout_id": "r-1"}) == "edgectl rollout pause r-1"
     back = {"path.rollout_id": "r-1", "body.rollback": "true"}
-    assert cli_line("abort_rollout", back) == "edgectl rollout abort r-1 --rollback"
-    assert cli_line("abort_rollout", {**back, "body.rollback": ""}) == "edgectl rollout abort r-1"
+    assert cli_line("abort_rollout", back) == "edgectl rollout abort r-1 --rollback --yes"
+    assert cli_line("abort_rollout", {**back, "body.rollback": ""}) == "edgectl rollout abort r-1 --yes"
     device = {"path.device_id": "d-1"}
     assert cli_line("update_device", device) == "edgectl device label d-1 LABELS"
     assert cli_line("update_device", device, "body.profile") == "edgectl device set-profile d-1 PROFILE"

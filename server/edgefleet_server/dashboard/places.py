@@ -1,0 +1,92 @@
+"""Where pages lead: the navigation, and what else the search box offers by its name or by other words for it.
+
+Only who may do something is offered it; a test opens every place with the role that it names.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from edgefleet_server.access.model import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One place: a page, a part of one, or where to begin to do something.
+
+    role: who may open it. words: what else somebody may call it, in small letters. tab: what a page says to be marked as the current one.
+    kind: what it is in a word.
+    """
+
+    path: str
+    label: str
+    role: Role = Role.VIEWER
+    words: str = ""
+    tab: str = ""
+    kind: str = "page"
+
+
+NAVIGATION: Final = (
+    Place("/", "Overview", words="home start status", tab="overview"),
+    Place("/devices", "Devices", words="fleet list machines", tab="devices"),
+    Place("/groups", "Groups", words="selectors", tab="groups"),
+    Place("/enrolment", "Enrolment", words="enrollment pending waiting approve claim", tab="enrolment"),
+    Place("/models", "Models", words="releases versions registry aliases", tab="models"),
+    Place("/rollouts", "Rollouts", words="deployments stages", tab="rollouts"),
+    Place("/experiments", "Experiments", words="shadow a/b split compare", tab="experiments"),
+    Place("/alerts", "Alerts", Role.OPERATOR, "receivers alertmanager prometheus", "alerts"),
+    Place("/events", "Events", words="log history", tab="events"),
+    Place("/bundles", "Bundles & keys", words="signatures tuf certificates", tab="bundles"),
+    Place("/profiles", "Profiles", words="hardware boards", tab="profiles"),
+    Place("/audit", "Audit", Role.ADMIN, "trail who changed export", "audit"),
+    Place("/settings", "Settings", words="server readiness preferences", tab="settings"),
+)
+PARTS: Final = (
+    Place("/settings/tokens", "Tokens", Role.ADMIN, "make new create api access user role revoke"),
+    Place("/settings/webhooks", "Webhooks", Role.OPERATOR, "make new create events deliveries redeliver"),
+    Place("/bundles#roles", "Signing keys", words="who may sign tuf threshold rotate expiry"),
+    Place("/bundles#authority", "Device certificates", words="ca authority"),
+    Place("/bundles#capture-key", "Capture key", words="seal inputs"),
+    Place("/enrolment#tokens", "Claim tokens", words="enrolment enrollment revoke"),
+    Place("/devices?selector=status%3Doffline", "Devices that are offline", words="away unreachable"),
+    Place("/settings#checks", "Readiness of the server", words="health checks doctor"),
+)
+"""What lies under a page of the navigation."""
+ACTIONS: Final = (
+    Place("/rollouts/new", "New rollout", Role.OPERATOR, "create start deploy release canary stages", kind="action"),
+    Place(
+        "/publish", "Publish a model", Role.PUBLISHER, "upload new release version convert onnx tflite", kind="action"
+    ),
+    Place("/rollouts/undo", "Undo a release", Role.OPERATOR, "roll back previous revert", kind="action"),
+    Place("/enrolment#new", "Enrol a device", Role.OPERATOR, "enroll new claim token qr add", kind="action"),
+    Place("/groups#new", "Make a group", Role.OPERATOR, "new create selector", kind="action"),
+    Place("/alerts#new-title", "New alert receiver", Role.ADMIN, "make create alertmanager prometheus", kind="action"),
+    Place("/preferences?theme=dark", "Dark colours", words="theme colors mode night", kind="action"),
+    Place("/preferences?theme=light", "Light colours", words="theme colors mode day", kind="action"),
+    Place("/preferences?theme=auto", "Colours as the system has them", words="theme colors mode auto", kind="action"),
+    Place("/preferences?zone=local", "Times of my own zone", words="timezone local clock", kind="action"),
+    Place("/preferences?zone=utc", "Times in UTC", words="timezone zone clock", kind="action"),
+)
+_FAR: Final = 2
+
+
+def offered(places: Iterable[Place], wanted: str, may: Callable[[Role], bool]) -> tuple[list[Place], list[Place]]:
+    """Return the places that a text may mean: those whose label has each of its words at the beginning of a word, then the others.
+
+    These have every word anywhere in their label or other words. Best first. may: what the user is; nothing else is offered.
+    """
+    words = wanted.lower().split()
+    fits = [
+        one for one in places if may(one.role) and all(word in f"{one.label.lower()} {one.words}" for word in words)
+    ]
+    ranked = sorted(((_distance(one.label.lower(), words), n) for n, one in enumerate(fits)))
+    return [fits[n] for far, n in ranked if far < _FAR], [fits[n] for far, n in ranked if far >= _FAR]
+
+
+def _distance(label: str, words: list[str]) -> int:
+    """Return 0 for a label that begins with words, 1 if each begins a word of it, 2 if it has them all, else 3."""
+    if label.startswith(" ".join(words)):
+        return 0
+    if all(f" {word}" in f" {label}" for word in words):
+        return 1
+    return _FAR if all(word in label for word in words) else _FAR + 1
