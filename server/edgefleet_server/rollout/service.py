@@ -245,19 +245,19 @@ class RolloutService:
     def watched_named(self, name: str) -> list[RolloutId]:
         """Return the newest rollout with this id or this name that finished within WATCH, [] when there is none."""
         with self._db.read() as session:
-            found = store.late(session, self._clock.now() - WATCH)
+            found = store.late(session, self.clock.now() - WATCH)
             return [RolloutId(row.id) for row in found if name in (row.id, row.name)][:1]
 
     def watched_of(self, model: str) -> list[RolloutId]:
         """Return the newest rollout of a model that finished within WATCH, [] when there is none."""
         with self._db.read() as session:
-            return [RolloutId(row.id) for row in store.late(session, self._clock.now() - WATCH, model)][:1]
+            return [RolloutId(row.id) for row in store.late(session, self.clock.now() - WATCH, model)][:1]
 
     # ---- steering
 
     def reopen(self, rollout_id: str, by: str, code: str, reason: str, *, rollback: bool) -> None:
         """Say of a rollout that has finished that its release is bad; with `rollback` take it back too. Raises IllegalStateError."""
-        said, now = _said("reopened", by, reason), self._clock.now
+        said, now = _said("reopened", by, reason), self.clock.now
 
         def make(snapshot: Snapshot) -> Plan:
             if rollback:
