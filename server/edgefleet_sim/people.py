@@ -7,7 +7,7 @@ from datetime import datetime
 
 from edgefleet_server.rollout import approving, control, undoing
 from edgefleet_server.rollout.machines import ROLLOUT_WALKS, IllegalTransitionError
-from edgefleet_server.rollout.model import Cell, Plan, Snapshot, Spec
+from edgefleet_server.rollout.model import Cell, Plan, Snapshot, Spec, StageState
 
 
 def plan_of(verb: str, snapshot: Snapshot, now: datetime) -> Plan:
@@ -22,6 +22,9 @@ def plan_of(verb: str, snapshot: Snapshot, now: datetime) -> Plan:
             return control.plan_abort(snapshot, now, said, rollback=verb == "abort_rollback")
         case "promote":
             return control.plan_promotion(snapshot, now, said, None)
+        case "skip":
+            pending = [one.stage for one in snapshot.cells if one.state is StageState.PENDING]
+            return control.plan_skip(snapshot, now, said, min(pending, default=len(snapshot.spec.stages) - 1), None)
         case "undo":
             return undoing.plan_reopening(snapshot, now, said)
         case "approve" | "deny":

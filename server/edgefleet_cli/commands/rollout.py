@@ -316,6 +316,19 @@ def promote_stage(
     _act(ctx, rollout_id, "promote", {"reason": reason, "stratum": stratum}, wait=wait)
 
 
+@app.command("skip")
+def skip_stage(
+    ctx: typer.Context,
+    rollout_id: Id,
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="A stage that has not opened; not the last one.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="R", help="Why it may be left out.")],
+    stratum: Annotated[str | None, typer.Option("--stratum", metavar="S", help="Only in this stratum.")] = None,
+    wait: Wait = False,
+) -> None:
+    """Leave out a stage that has not opened: its devices belong to the next one. The reason is kept."""
+    _act(ctx, rollout_id, "skip", {"stage": stage, "reason": reason, "stratum": stratum}, wait=wait)
+
+
 @app.command("retry")
 def retry(
     ctx: typer.Context,

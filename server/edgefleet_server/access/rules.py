@@ -95,6 +95,7 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("POST", "/rollouts/{rollout_id}:resume"): Role.OPERATOR,
     ("POST", "/rollouts/{rollout_id}:abort"): Role.OPERATOR,
     ("POST", "/rollouts/{rollout_id}:promote"): Role.OPERATOR,
+    ("POST", "/rollouts/{rollout_id}:skip"): Role.OPERATOR,
     ("POST", "/rollouts/{rollout_id}:retry"): Role.OPERATOR,
     ("POST", "/rollouts/{rollout_id}:approve"): Role.VIEWER,  # and the role that the stage asks for
     ("POST", "/rollouts/{rollout_id}:deny"): Role.VIEWER,

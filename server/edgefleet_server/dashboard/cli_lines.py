@@ -56,6 +56,7 @@ LINES: Final[Mapping[str, str]] = {
     "resume_rollout": "edgectl rollout resume {path.rollout_id}[ --reason {body.reason}]",
     "abort_rollout": "edgectl rollout abort {path.rollout_id}[ --rollback?{body.rollback}][ --reason {body.reason}] --yes",
     "promote_rollout": "edgectl rollout promote {path.rollout_id} --reason {body.reason}[ --stratum {body.stratum}]",
+    "skip_rollout_stage": "edgectl rollout skip {path.rollout_id} {body.stage} --reason {body.reason}[ --stratum {body.stratum}]",
     "retry_rollout": "edgectl rollout retry {path.rollout_id}[ --failed?{body.failed}][ --reason {body.reason}]",
     "approve_rollout": "edgectl rollout approve {path.rollout_id}[ --reason {body.reason}][ --stratum {body.stratum}]",
     "deny_rollout": "edgectl rollout deny {path.rollout_id} --reason {body.reason}[ --stratum {body.stratum}]",

@@ -151,12 +151,16 @@ class DevicePart:
 
 @dataclass(frozen=True, slots=True)
 class Steering:
-    """What somebody may say of a rollout now. asked: approvals that are waited for; open_strata: where a stage may be let pass."""
+    """What somebody may say of a rollout now. asked: approvals that are waited for; open_strata: where a stage may be let pass.
+
+    left_out: names of stages that may be left out.
+    """
 
     rollout: RolloutView
     is_active: bool
     asked: Sequence[Asked]
     open_strata: Sequence[str]
+    left_out: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +313,8 @@ def _answer(said: Mapping[str, Any]) -> GateAnswer:
 
 
 def _steering(rollout: RolloutView) -> Steering:
-    return Steering(rollout, rollout.state in ACTIVE, _asked(rollout), _open_strata(rollout))
+    pending = [stage.name for stage in rollout.stages[:-1] if any(one.state == "pending" for one in stage.strata)]
+    return Steering(rollout, rollout.state in ACTIVE, _asked(rollout), _open_strata(rollout), pending)
 
 
 def _asked(rollout: RolloutView) -> list[Asked]:

@@ -15,6 +15,7 @@ from edgefleet_server.rollout.hearing import moved
 from edgefleet_server.rollout.machines import (
     CELL_OPEN,
     IN_FLIGHT,
+    ROLLOUT_WALKS,
     AssignmentEvent,
     IllegalTransitionError,
     RolloutEvent,
@@ -36,6 +37,7 @@ from edgefleet_server.rollout.walking import ShapedDraft
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
 _STARTED: Final = CELL_OPEN | {StageState.HELD}
+_WALKS_ON: Final = ROLLOUT_WALKS | {RolloutState.PAUSED}
 
 
 def plan_pause(snapshot: Snapshot, now: datetime, reason: str) -> Plan:
@@ -70,6 +72,16 @@ def plan_promotion(snapshot: Snapshot, now: datetime, reason: str, stratum: str 
     """
     work = _Control(snapshot, now)
     work.promote(reason, stratum)
+    return Plan(tuple(work.effects), now)
+
+
+def plan_skip(snapshot: Snapshot, now: datetime, reason: str, stage: int, stratum: str | None) -> Plan:
+    """Return what leaves a stage out that has not opened, in one stratum (None: in all): its devices belong to the next one.
+
+    Raises IllegalTransitionError for the last stage, and when the rollout does not run. Where it has opened the plan is empty.
+    """
+    work = _Control(snapshot, now)
+    work.skip(reason, stage, stratum)
     return Plan(tuple(work.effects), now)
 
 
@@ -167,6 +179,20 @@ class _Control(ShapedDraft):
                     self.effects.append(GiveBack(a.device, is_rollback=False, is_beside=self.is_beside(a)))
                 told = f"{word} before it took up its document"
                 self.move(moved(a, outcome, self.now, reason=told, ended_at=self.now, deadline=None), a)
+
+    def skip(self, reason: str, stage: int, stratum: str | None) -> None:
+        """Leave out a stage that has not opened."""
+        if self.state not in _WALKS_ON:
+            raise IllegalTransitionError(f"no stage is left out of a rollout that is {self.state}")
+        if stage == len(self.snapshot.spec.stages) - 1:
+            raise IllegalTransitionError("the last stage is the one that all others lead to")
+        for cell in list(self.cells.values()):
+            if cell.stage == stage and cell.state is StageState.PENDING and stratum in (None, cell.stratum):
+                left_out = replace(cell, code="skipped", reason=reason, strength=Strength.OVERRIDE, ended_at=self.now)
+                self.move_cell(left_out, StageEvent.SKIP)
+        has_asked = bool(approving.waiting(self.cells.values()))
+        if self.state is RolloutState.AWAITING_APPROVAL and not has_asked:
+            self.move_rollout(RolloutEvent.START, "skipped", reason)
 
     def promote(self, reason: str, stratum: str | None) -> None:
         """Let open stages pass at a person's word."""

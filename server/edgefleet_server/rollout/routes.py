@@ -15,7 +15,7 @@ from edgefleet_server.projecting import ListRoute
 from edgefleet_server.rollout.device_views import RolloutDevice
 from edgefleet_server.rollout.experimenting import ExperimentResult, ExperimentView
 from edgefleet_server.rollout.planning import PlanView
-from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, RetryIn, SpecIn, UndoIn
+from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, RetryIn, SkipIn, SpecIn, UndoIn
 from edgefleet_server.rollout.second_try import Choice
 from edgefleet_server.rollout.strategy_views import StrategyView, strategies, strategy
 from edgefleet_server.rollout.undoing import UndoView
@@ -134,6 +134,15 @@ def _add_steering(router: APIRouter, parts: Parts) -> None:
         return steer(
             rollout_id,
             lambda: rollouts.promote(rollout_id, caller.name, said.reason, said.stratum),
+            dry_run=dry_run,
+        )
+
+    @router.post("/rollouts/{rollout_id}:skip", operation_id="skip_rollout_stage")
+    def skip_rollout_stage(rollout_id: str, said: SkipIn, dry_run: DryRun, caller: Operator) -> RolloutView:
+        """Leave out a stage that has not opened, with a reason: its devices belong to the next one."""
+        return steer(
+            rollout_id,
+            lambda: rollouts.skip(rollout_id, caller, said.reason, said.stage, said.stratum),
             dry_run=dry_run,
         )
 

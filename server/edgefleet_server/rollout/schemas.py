@@ -17,6 +17,16 @@ class CommandIn(BaseModel):
     stratum: str | None = Field(default=None, max_length=800)
 
 
+class SkipIn(BaseModel):
+    """Which stage is left out, and why. stage: its name; stratum: only there (null: in all)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stage: str = Field(min_length=1, max_length=63)
+    reason: str = Field(default="", max_length=500)
+    stratum: str | None = Field(default=None, max_length=800)
+
+
 class AnswerIn(BaseModel):
     """What a person says of stages that wait for an approval. stratum: only there (null: all that wait)."""
 

@@ -302,6 +302,29 @@ class RolloutService:
 
         self._steer(rollout_id, by, "promote", make)
 
+    def skip(self, rollout_id: str, caller: Principal, reason: str, stage: str, stratum: str | None) -> None:
+        """Leave a stage out that has not opened; one with an approval only whoever could give it may leave out.
+
+        Raises ReasonNeededError, NotApproverError, IllegalStateError.
+        """
+        if not reason.strip():
+            raise ReasonNeededError("A stage is left out only with a reason.", next_step="Give one: --reason 'why'.")
+        said = _said("left out", caller.name, reason)
+
+        def make(snapshot: Snapshot) -> Plan:
+            names = [one.name for one in snapshot.spec.stages]
+            if stage not in names:
+                raise IllegalTransitionError(f"its stages are {', '.join(names)}")
+            wanted = snapshot.spec.stages[names.index(stage)]
+            if wanted.shape.approval is not None:
+                approving.refuse_unless_approver(wanted, caller)
+            made = control.plan_skip(snapshot, self.clock.now(), said, names.index(stage), stratum)
+            if not made.effects:
+                raise IllegalTransitionError(f"{stage} has opened, or is over")
+            return made
+
+        self._steer(rollout_id, caller.name, "leave a stage out", make)
+
     def retry(self, rollout_id: str, by: str, reason: str, choice: second_try.Choice) -> None:
         """Give devices on which the release failed another try; see `second_try`. Raises IllegalStateError, ActiveExistsError."""
         said = _said("retried", by, reason)

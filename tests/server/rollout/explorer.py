@@ -2,7 +2,7 @@
 
 A state is what the server stores, what each device said last, what its document names, and how long ago what happened, in hours:
 every deadline of the spec is one hour, so a jump of an hour makes any of them due and no order of two is lost. From each state all
-of these may happen next: a tick; a person's pause, resume, abort, promotion, retry, approval, denial or undo; an hour; a device that takes
+of these may happen next: a tick; a person's pause, resume, abort, promotion, skip, retry, approval, denial or undo; an hour; a device that takes
 up its document, gets further, fails in one of its ways, goes back by itself, refuses, falls silent or is there again; another release
 deployed over it; a device that joins. States that differ only in words, in counters that grow for ever, or in times long past are one.
 
@@ -43,7 +43,7 @@ from tests.server.rollout.explored_steps import BrokenInvariantError, Carrying
 OVER: Final = frozenset(
     {RolloutState.FINISHED, RolloutState.ROLLED_BACK, RolloutState.SUPERSEDED, RolloutState.CANCELLED}
 )
-COMMANDS: Final = ("pause", "resume", "abort", "abort_rollback", "promote", "retry", "undo", "approve", "deny")
+COMMANDS: Final = ("pause", "resume", "abort", "abort_rollback", "promote", "skip", "retry", "undo", "approve", "deny")
 
 
 class Explorer(Ground):
