@@ -63,6 +63,12 @@ def count(session: Session, *, states: Sequence[str], model: str | None, device:
     return int(session.execute(_chosen(counted, states, model, device)).scalar_one())
 
 
+def count_by_state(session: Session) -> dict[str, int]:
+    """Return how many rollouts are in each state that any is in."""
+    counted = select(col(Rollout.state), func.count()).group_by(col(Rollout.state))
+    return {state: int(n) for state, n in session.execute(counted)}
+
+
 def _chosen(statement: Any, states: Sequence[str], model: str | None, device: str | None) -> Any:
     """Return the statement for rollouts in these states (none: in any), of a model, and with a device."""
     if states:
