@@ -115,6 +115,8 @@ def _add_health_routes(app: FastAPI, parts: Parts) -> None:
         """Return figures in Prometheus text format."""
         for state, count in parts.conversion.counts().items():
             parts.metrics.jobs.labels(state).set(count)
+        for state, count in parts.rollout.reader.counts().items():
+            parts.metrics.rollouts.labels(state).set(count)
         return Response(parts.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 

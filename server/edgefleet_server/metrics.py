@@ -34,6 +34,33 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self.rollouts = Gauge("edgefleet_rollouts", "Rollouts by state", ["state"], registry=self.registry)
+        self.rollout_lag_seconds = Histogram(
+            "edgefleet_rollout_evaluation_lag_seconds",
+            "How long after it was due a rollout was looked at by this process; looks before their time do not count",
+            buckets=_LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.rollout_transitions = Counter(
+            "edgefleet_rollout_transitions_total",
+            "Rollouts, stages and assignments of devices that this process moved to a state",
+            ["kind", "to"],
+            registry=self.registry,
+        )
+        self.rollout_documents = Counter(
+            "edgefleet_rollout_documents_total",
+            "Documents of devices that this process signed for rollouts: offer, withdrawal, rollback",
+            ["what"],
+            registry=self.registry,
+        )
+
+    def count_transitions(self, kind: str, to: str, n: int) -> None:
+        """Count moves of rollouts, stages or assignments."""
+        self.rollout_transitions.labels(kind, to).inc(n)
+
+    def count_documents(self, what: str, n: int) -> None:
+        """Count documents that were signed for rollouts."""
+        self.rollout_documents.labels(what).inc(n)
 
     def watch_gateway(self, counters: Callable[[], Mapping[str, int]]) -> None:
         """Show the gateway's own counters, read when somebody asks."""

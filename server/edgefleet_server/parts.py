@@ -77,6 +77,8 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     poster = Poster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)
     telemetry = TelemetryService(db, clock)
     rollout = RolloutService(db, fleet, registry, shared, telemetry)
+    metrics = Metrics()
+    rollout.carrier.counted.subscribe(metrics.count_transitions, metrics.count_documents)
     costs = CostService(db, clock, registry, fleet.reader.profiles_of)
     registry.forecast_with(costs.forecast)
     return Parts(
@@ -98,6 +100,6 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         poster=poster,
         webhooks=WebhookService(db, fleet.feed, poster, clock, settings),
         search=SearchService(fleet, registry, rollout),
-        metrics=Metrics(),
+        metrics=metrics,
         health=Health(),
     )

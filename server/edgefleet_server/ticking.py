@@ -40,6 +40,7 @@ class Ticker:
         self._rollouts = RolloutEngine(
             parts.db, parts.fleet, parts.rollout, parts.rollout.clock, parts.settings.instance
         )
+        self._rollouts.on_lag(parts.metrics.rollout_lag_seconds.observe)
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)

@@ -309,7 +309,8 @@ def _answers(decisions: Sequence[DecisionView], stage: str, stratum: str) -> lis
 def _answer(said: Mapping[str, Any]) -> GateAnswer:
     age, status = said.get("age_s"), said.get("status")
     told = "not asked yet" if age is None else str(said.get("error") or f"answered {status}")
-    return GateAnswer(str(said.get("name", "")), str(said.get("kind", "")), told, status == 200)
+    is_yes = status is not None and 200 <= status <= said.get("passes_to", 200)
+    return GateAnswer(str(said.get("name", "")), str(said.get("kind", "")), told, is_yes)
 
 
 def _steering(rollout: RolloutView) -> Steering:

@@ -21,6 +21,7 @@ from edgefleet_server.fleet.beside import Beside, salt_of
 from edgefleet_server.fleet.model import ModelChange, NewEvent
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout import gate_store, pace_store, rules, store
+from edgefleet_server.rollout.counted import CommittedCounts, Document
 from edgefleet_server.rollout.loading import Loader
 from edgefleet_server.rollout.machines import EXPOSED_STATES, ROLLOUT_FINAL
 from edgefleet_server.rollout.model import (
@@ -86,6 +87,7 @@ class Carrier:
     def __init__(self, fleet: FleetService, loader: Loader) -> None:
         self._fleet = fleet
         self._loader = loader
+        self.counted = CommittedCounts()
 
     def carry(
         self, session: Session, row: Rollout, snapshot: Snapshot, plan: Plan, *, actor: str, now: datetime
@@ -145,12 +147,13 @@ class Carrier:
         if any(isinstance(effect, RolloutMoved | CellMoved | AssignmentMade) for effect in effects):
             session.flush()  # the brake is read from the rows
             self.set_brake(session, now)
-        self._sign(row, snapshot, outcome, known, now)
+        signed = self._sign(row, snapshot, outcome, known, now)
         new = [outcome.assignments[device] for device in sorted(outcome.new)]
         changed = [one for device, one in sorted(outcome.assignments.items()) if device not in outcome.new]
         store.save_assignments(session, row.id, new, changed)
         pace_store.save(session, row.id, outcome.pace)
         self._fleet.add_events(outcome.events)
+        self.counted.note(session, outcome.events, signed)
         known.update(outcome.assignments)
 
     def set_brake(self, session: Session, now: datetime) -> bool:
@@ -164,8 +167,8 @@ class Carrier:
         outcome: _Outcome,
         known: Mapping[DeviceId, Assignment],
         now: datetime,
-    ) -> None:
-        """Write documents, and the gens that they got into the assignments."""
+    ) -> list[Document]:
+        """Write documents, and the gens that they got into the assignments; return what the documents do."""
         previous = self._previous(row, snapshot, outcome)
         for device in previous.keys() - outcome.documents.keys():
             outcome.assignments[device] = replace(outcome.assignments[device], previous=previous[device])
@@ -191,6 +194,7 @@ class Carrier:
                 # who gets no document was taken out of the fleet, or given another release just now: nothing to wait for
                 done_at = one.back_done_at if gen is not None else now
                 outcome.assignments[device] = replace(one, back_gen=gen or one.gen + 1, back_done_at=done_at)
+        return [_document(outcome.documents[device]) for device in gens]
 
     def _previous(self, row: Rollout, snapshot: Snapshot, outcome: _Outcome) -> dict[DeviceId, Bundle]:
         """Return what devices run that are offered the release (anew): what they would be rolled back to.
@@ -224,6 +228,12 @@ def _giving_back(row: Rollout, snapshot: Snapshot, one: Assignment, wish: GiveBa
     bundle = wish.to or one.previous
     before = None if bundle is None else _ref(bundle)
     return ModelChange(one.device, model, before, TelemetryWish(), over=mine.sha256)
+
+
+def _document(wish: Offer | GiveBack) -> Document:
+    if isinstance(wish, Offer):
+        return Document.OFFER
+    return Document.ROLLBACK if wish.is_rollback else Document.WITHDRAWAL
 
 
 def _offering(row: Rollout, snapshot: Snapshot, one: Assignment, now: datetime) -> Callable[[DeviceId], ModelChange]:

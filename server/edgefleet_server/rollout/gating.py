@@ -4,9 +4,10 @@ Its own module because a gate is somebody else's word about a stage, beside the 
 - `confirm-rollout`, `pre-rollout`: the stage opens only when they pass.
 - `rollout`: asked again and again while the stage is open; it does not pass unless the latest answer does.
 - `confirm-promotion`: asked when everything else is there; the stage passes only then.
-- `rollback`: asked again and again while the stage is open; HTTP 200 means *roll back*, anything else means nothing.
+- `rollback`: asked again and again while the stage is open; a status that passes means *roll back*, anything else means nothing.
 Rules:
-1. HTTP 200 passes. Another status, an error, silence, an answer that is too old or none at all: hold, never pass.
+1. HTTP 200 to 202 pass, as in Flagger, whose own load tester answers 202. Another status, an error, silence, an answer that is too old
+   or none at all: hold, never pass.
 2. What was answered is part of the facts of a decision, with its status and its time: it is stored with it, and decides again the same.
 Source: Flagger, "Webhooks" (docs.flagger.app/usage/webhooks); ecosystem.md §5.
 """
@@ -24,6 +25,8 @@ from edgefleet_server.addresses import parse_target
 from edgefleet_server.rollout.reading import Place, duration_text
 
 PASSES: Final = 200
+PASSES_TO: Final = 202
+"""Flagger takes 200 to 202 for yes: `pkg/controller/webhook.go`."""
 MAX_GATES: Final = 8
 DEFAULT_EVERY: Final = timedelta(seconds=10)
 DEFAULT_TIMEOUT: Final = timedelta(seconds=10)
@@ -51,6 +54,12 @@ class GateKind(StrEnum):
     ROLLBACK = "rollback"
 
 
+ELSEWHERE: Final[Mapping[str, str]] = {
+    "confirm-traffic-increase": "each stage is one increase here: write confirm-rollout in the stage that it leads to",
+    "post-rollout": "it decides nothing: `edgectl webhook create URL --events 'edgefleet.rollout.*'` tells of every end",
+    "event": "it decides nothing: `edgectl webhook create URL --events 'edgefleet.rollout.*'` tells of every event",
+}
+"""Flagger's other kinds, and what has their meaning here."""
 OPENING: Final = frozenset({GateKind.CONFIRM_ROLLOUT, GateKind.PRE_ROLLOUT})
 """Asked before the stage opens."""
 WHILE_OPEN: Final = frozenset({GateKind.ROLLOUT, GateKind.ROLLBACK})
@@ -83,7 +92,10 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GateFact(msgspec.Struct, frozen=True, kw_only=True):
-    """A gate as a decision sees it. status None: not asked yet, no answer, or one that is older than `fresh_s`."""
+    """A gate as a decision sees it. status None: not asked yet, no answer, or one that is older than `fresh_s`.
+
+    passes_to: the highest status that passes. In evidence from when only 200 did it is missing: that decides as it did.
+    """
 
     name: str
     kind: GateKind
@@ -92,11 +104,13 @@ class GateFact(msgspec.Struct, frozen=True, kw_only=True):
     body: str = ""
     age_s: float | None = None
     fresh_s: float = 60.0
+    passes_to: int = PASSES
 
     @property
-    def is_200(self) -> bool:
-        """Whether the latest answer was HTTP 200, and is no older than it may be."""
-        return self.status == PASSES and self.age_s is not None and 0 <= self.age_s <= self.fresh_s
+    def passes(self) -> bool:
+        """Whether the latest answer has a status that passes, and is no older than it may be."""
+        is_yes = self.status is not None and PASSES <= self.status <= self.passes_to
+        return is_yes and self.age_s is not None and 0 <= self.age_s <= self.fresh_s
 
     @property
     def told(self) -> str:
@@ -126,6 +140,7 @@ def facts_of_gates(gates: Sequence[WebhookGate], answers: Mapping[int, Answered]
                 body="" if said is None else said.body,
                 age_s=age_s,
                 fresh_s=gate.fresh.total_seconds(),
+                passes_to=PASSES_TO,
             )
         )
     return found
@@ -138,7 +153,7 @@ def waits_to_open(facts: Iterable[GateFact]) -> str:
 
 def asks_for_rollback(facts: Iterable[GateFact]) -> str:
     """Return which gate asks to roll back, "" when none does."""
-    asking = [one for one in facts if one.kind is GateKind.ROLLBACK and one.is_200]
+    asking = [one for one in facts if one.kind is GateKind.ROLLBACK and one.passes]
     return "; ".join(f"gate {one.name} asks to roll back{_quoted(one.body)}" for one in asking)
 
 
@@ -153,7 +168,7 @@ def waits_for_confirmation(facts: Iterable[GateFact]) -> str:
 
 
 def _waits(facts: Iterable[GateFact], kinds: frozenset[GateKind]) -> str:
-    waiting = [one for one in facts if one.kind in kinds and not one.is_200]
+    waiting = [one for one in facts if one.kind in kinds and not one.passes]
     return "; ".join(f"gate {one.name} ({one.kind.value}): {one.told}" for one in waiting)
 
 
@@ -186,8 +201,7 @@ def _gate(place: Place, index: int) -> WebhookGate | None:
     if not place.only(_FIELDS):
         return None
     before = len(place.errors)
-    place.need("kind", f"write one of {', '.join(kind.value for kind in GateKind)}")
-    kind = place.choice("kind", GateKind, GateKind.CONFIRM_PROMOTION)
+    kind = _kind(place)
     written = place.need("url", "say where the gate is asked, for example https://host.example/gate")
     url = (written.text() or "") if written is not None else ""
     if written is not None and url:
@@ -202,6 +216,14 @@ def _gate(place: Place, index: int) -> WebhookGate | None:
     if timeout > MAX_TIMEOUT:
         place.at("timeout").fail(f"expected at most {duration_text(MAX_TIMEOUT)}, got {duration_text(timeout)}")
     return WebhookGate(name, kind, url, every, timeout) if len(place.errors) == before else None
+
+
+def _kind(place: Place) -> GateKind:
+    written = place.need("kind", f"write one of {', '.join(kind.value for kind in GateKind)}")
+    if written is not None and isinstance(written.value, str) and written.value in ELSEWHERE:
+        written.fail(f"{written.value} is no gate; {ELSEWHERE[written.value]}")
+        return GateKind.CONFIRM_PROMOTION
+    return place.choice("kind", GateKind, GateKind.CONFIRM_PROMOTION)
 
 
 def dump_gates(gates: Sequence[WebhookGate]) -> list[dict[str, Any]]:

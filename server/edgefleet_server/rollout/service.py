@@ -208,6 +208,7 @@ class RolloutService:
             row.state, row.reason = step_rollout(before, event).value, reason
             events.append(event_of(row, "rollout", before.value, row.state, by, reason=reason))
         self._fleet.add_events(events)
+        self.carrier.counted.note(session, events)
         return row
 
     def _plan(self, spec: Spec, salt: str, *, with_power: bool = True, with_cost: bool = True) -> PlanView:

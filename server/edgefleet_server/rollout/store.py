@@ -79,6 +79,12 @@ def count(
     return int(session.execute(_chosen(counted, states, model, device, modes)).scalar_one())
 
 
+def count_by_state(session: Session) -> dict[str, int]:
+    """Return how many rollouts are in each state that any is in."""
+    counted = select(col(Rollout.state), func.count()).group_by(col(Rollout.state))
+    return {state: int(n) for state, n in session.execute(counted)}
+
+
 def _chosen(statement: Any, states: Sequence[str], model: str | None, device: str | None, modes: Sequence[str]) -> Any:
     """Return the statement for rollouts in these states (none: in any), of a model, with a device, with a stage of these modes.
 

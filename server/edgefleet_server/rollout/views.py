@@ -212,6 +212,12 @@ class RolloutReader:
             total = store.count(session, states=states, model=model, device=device)
             return [self._view(session, row, is_whole=is_whole) for row in rows], total
 
+    def counts(self) -> dict[str, int]:
+        """Return the number of rollouts in each state, zero included."""
+        with self._db.read() as session:
+            counted = store.count_by_state(session)
+        return {state.value: counted.get(state.value, 0) for state in RolloutState}
+
     def rollouts(self, *, limit: int) -> list[RolloutView]:
         """Return the newest rollouts, newest first."""
         return self.page(PageRequest(limit))[0][:limit]

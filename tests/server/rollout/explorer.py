@@ -2,8 +2,8 @@
 
 A state is what the server stores, what each device said last, what its document names, and how long ago what happened, in hours:
 every deadline of the spec is one hour, so a jump of an hour makes any of them due and no order of two is lost. From each state all
-of these may happen next: a tick; a person's pause, resume, abort, promotion, skip, retry, approval, denial or undo; an hour; a device that takes
-up its document, gets further, fails in one of its ways, goes back by itself, refuses, falls silent or is there again; another release
+of these may happen next: a tick; a person's pause, resume, abort, promotion, skip, retry, approval, denial or undo; an hour; a device that
+takes up its document, gets further, fails in one of its ways, goes back by itself, refuses, falls silent or is there again; another release
 deployed over it; a device that joins. States that differ only in words, in counters that grow for ever, or in times long past are one.
 
 Watched at every step:

@@ -1,4 +1,4 @@
-"""Webhook gates: other programs that a stage asks, over real HTTP. HTTP 200 passes, everything else holds."""
+"""Webhook gates: other programs that a stage asks, over real HTTP. HTTP 200 to 202 pass, everything else holds."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from edgefleet_server.posting import Poster
 from edgefleet_server.rollout import gate_store, rules
 from edgefleet_server.rollout.errors import BadSpecError
 from edgefleet_server.rollout.gate_calls import GateCaller
-from edgefleet_server.rollout.gating import GateFact, GateKind, asks_for_rollback
+from edgefleet_server.rollout.gating import PASSES, PASSES_TO, GateFact, GateKind, asks_for_rollback
 from edgefleet_server.rollout.model import Advance, Counts, Facts, Hold, OnFail, Pause, RollBack
 from edgefleet_server.rollout.spec import dump_spec, parse_spec
 from tests.server.fleet.apps import parts_of
@@ -110,8 +110,19 @@ def test_a_stage_opens_only_when_its_gate_passes(world: World, kind: str) -> Non
     assert question["metadata"]["release"] == "digits@1.1.0"
 
 
-@pytest.mark.parametrize("says", [204, 302, 503])
-def test_nothing_but_200_confirms_a_promotion(world: World, says: int) -> None:
+@pytest.mark.parametrize("says", [201, 202])
+@pytest.mark.parametrize("kind", ["confirm-rollout", "rollout", "confirm-promotion"])
+def test_what_passes_in_flagger_passes_here(world: World, kind: str, says: int) -> None:
+    with gated(world) as gates:
+        rollout = gates.start({"kind": kind})
+        gates.says = says
+        gates.until(lambda: world.view(rollout).state == "finished")
+    assert gates.got
+    assert all(one.agrees for one in world.decisions(rollout))
+
+
+@pytest.mark.parametrize("says", [203, 204, 302, 503])
+def test_no_other_status_confirms_a_promotion(world: World, says: int) -> None:
     with gated(world) as gates:
         rollout = gates.start({"kind": "confirm-promotion", "name": "sign-off"})
         gates.says = says
@@ -226,7 +237,14 @@ def facts(*gates: GateFact, **changes: Any) -> Facts:
 
 
 def gate(kind: str, status: int | None = 200, age_s: float | None = 1.0, error: str = "") -> GateFact:
-    return GateFact(name="g", kind=GateKind(kind), status=status, age_s=age_s, error=error)
+    return GateFact(name="g", kind=GateKind(kind), status=status, age_s=age_s, error=error, passes_to=PASSES_TO)
+
+
+def test_evidence_from_when_only_200_passed_decides_as_it_did() -> None:
+    stored = rules.stored(facts(gate("confirm-promotion", 202)))
+    assert isinstance(rules.recompute(stored), Advance)
+    del stored["gates"][0]["passes_to"]
+    assert isinstance(rules.recompute(stored), Hold)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +260,9 @@ def gate(kind: str, status: int | None = 200, age_s: float | None = 1.0, error: 
         ((gate("confirm-promotion", None, error="no answer within 10 s"),), Hold),
         ((gate("rollout", 500), gate("confirm-promotion")), Hold),
         ((gate("rollback"),), RollBack),
+        ((gate("rollback", 202),), RollBack),
+        ((gate("confirm-promotion", 202), gate("rollout", 201)), Advance),
+        ((gate("rollout", 203),), Hold),
         ((gate("rollback", age_s=61.0),), Advance),
         ((gate("rollback", None, error="x"),), Advance),
     ],
@@ -263,17 +284,19 @@ GATE = st.builds(
     name=st.just("g"),
     kind=st.sampled_from(GateKind),
     status=st.none() | st.integers(100, 599),
+    passes_to=st.sampled_from([PASSES, PASSES_TO]),
     age_s=st.none() | st.floats(-100, 1e6),
     error=st.sampled_from(["", "away"]),
 )
 
 
 @given(st.lists(GATE, max_size=5))
-def test_only_a_fresh_200_of_every_gate_advances_and_the_stored_facts_decide_the_same(gates: list[GateFact]) -> None:
+def test_only_a_fresh_yes_of_every_gate_advances_and_the_stored_facts_decide_the_same(gates: list[GateFact]) -> None:
     judged = facts(*gates)
     verdict = rules.decide(judged)
     needed = [one for one in gates if one.kind in (GateKind.ROLLOUT, GateKind.CONFIRM_PROMOTION)]
-    is_fresh = all(one.status == 200 and one.age_s is not None and 0 <= one.age_s <= 60 for one in needed)
+    yes = [one.status in range(200, one.passes_to + 1) for one in needed]
+    is_fresh = all(yes) and all(one.age_s is not None and 0 <= one.age_s <= 60 for one in needed)
     if asks_for_rollback(gates):
         assert isinstance(verdict, RollBack)
     else:
@@ -305,6 +328,18 @@ def test_one_gate_or_a_list_is_read_and_written_in_normal_form() -> None:
     assert parse_spec(dump_spec(spec)) == spec
     assert parse_spec(gated_spec([one])) == spec
     assert dump_spec(parse_spec(spec_of()))["stages"][0]["webhook"] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "instead"),
+    [("confirm-traffic-increase", "confirm-rollout"), ("post-rollout", "webhook create"), ("event", "webhook create")],
+)
+def test_kinds_of_flagger_that_are_no_gates_here_say_what_to_use_instead(kind: str, instead: str) -> None:
+    with pytest.raises(BadSpecError) as caught:
+        parse_spec(gated_spec({"kind": kind, "url": "https://h.example/"}))
+    (error,) = caught.value.errors
+    assert error["path"] == "$.stages[0].webhook.kind"
+    assert instead in error["message"]
 
 
 @pytest.mark.parametrize(
