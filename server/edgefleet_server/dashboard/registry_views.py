@@ -17,6 +17,7 @@ from edgefleet_protocol.manifest import Manifest
 from edgefleet_server.conversion.reports import load_report
 from edgefleet_server.dashboard.bundle_lines import BundleLine, bundle_line
 from edgefleet_server.dashboard.comparing import ProfilePair, compared
+from edgefleet_server.dashboard.lineage_lines import LineageLine, lineage_lines
 from edgefleet_server.fleet.listing import DeviceQuery
 from edgefleet_server.fleet.views import DeviceView, Summary
 from edgefleet_server.paging import PageRequest
@@ -113,6 +114,7 @@ class ReleasePage:
     devices: Sequence[DeviceView]
     rollouts: Sequence[RolloutView]
     has_report: bool
+    lineage: Sequence[LineageLine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,7 @@ class RegistryViews:
             devices=devices,
             rollouts=[one for one in rollouts if one.version == version][:SHOWN_ROLLOUTS],
             has_report=bool(reports),
+            lineage=lineage_lines(release.lineage),
         )
 
     def compare(self, name: str, before: str, after: str) -> ComparePage:
