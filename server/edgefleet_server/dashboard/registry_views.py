@@ -14,6 +14,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef, parse_model_name
 from edgefleet_protocol.manifest import Manifest
 from edgefleet_server.conversion.reports import load_report
+from edgefleet_server.dashboard.lineage_lines import LineageLine, lineage_lines
 from edgefleet_server.fleet.listing import DeviceQuery
 from edgefleet_server.fleet.views import DeviceView, Summary
 from edgefleet_server.paging import PageRequest
@@ -109,6 +110,7 @@ class ReleasePage:
     devices: Sequence[DeviceView]
     rollouts: Sequence[RolloutView]
     has_report: bool
+    lineage: Sequence[LineageLine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,7 @@ class RegistryViews:
             devices=devices,
             rollouts=[one for one in rollouts if one.version == version][:SHOWN_ROLLOUTS],
             has_report=bool(reports),
+            lineage=lineage_lines(release.lineage),
         )
 
     def compare(self, name: str, before: str, after: str) -> ComparePage:

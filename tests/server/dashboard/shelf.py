@@ -31,7 +31,13 @@ REPORT = {
 
 
 def shelve(
-    fleet: Fleet, ref: str, *profiles: str, refuse: Mapping[str, str] | None = None, size: int = 900, **changes: Any
+    fleet: Fleet,
+    ref: str,
+    *profiles: str,
+    refuse: Mapping[str, str] | None = None,
+    size: int = 900,
+    lineage: Mapping[str, str] | None = None,
+    **changes: Any,
 ) -> ReleaseRef:
     """Publish a release and end its jobs: a signed bundle for each profile, but those that are refused with a reason."""
     parsed, registry = ReleaseRef.parse(ref), fleet.parts.registry
@@ -40,7 +46,8 @@ def shelve(
     file = SourceFile("digits.onnx", source, len(f"source of {ref}"))
     names = tuple(ProfileName(name) for name in (*profiles, *refused))
     options = {"precision": "auto", "max_drop": 0.01, "metric": None}
-    registry.publish(Publication(parsed, "file", (file,), names, (), {"eval": source}, options), "ann")
+    told = Publication(parsed, "file", (file,), names, (), {"eval": source}, options, lineage=dict(lineage or {}))
+    registry.publish(told, "ann")
     while (job := fleet.parts.conversion.claim("test")[0]) is not None:
         if job.spec.profile in refused:
             reason = refused[job.spec.profile]
@@ -100,7 +107,7 @@ def stocked(fleet: Fleet) -> None:
     """Publish two versions of digits, one of them refused for a profile, and give them to three devices that report figures."""
     shelve(fleet, "digits@1.0.0", ORT)
     fleet.house.clock.turn(hours=1)
-    better = {
+    better: dict[str, Any] = {
         "metric": {
             "name": "top1",
             "value": 0.985,

@@ -223,6 +223,35 @@ def test_the_report_of_a_release_without_one_is_a_page_that_says_so(shop: Fleet)
     assert "edgectl release show digits@1.1.0" in text_of(answer.text)
 
 
+def test_the_card_tells_where_a_release_came_from(fleet: Fleet) -> None:
+    registry = {
+        "registry": "mlflow",
+        "registry_url": "https://ml.example/",
+        "registry_model": "digit s",
+        "version": "7",
+    }
+    told = {"uri": "mlflow:/digit s/7", "git_commit": "a" * 40, "run_id": "r42", "dvc_rev": "v1.2", "trained_by": "ann"}
+    shelve(fleet, "digits@1.0.0", ORT, lineage=told | registry)
+    text = page(fleet, "/models/digits/1.0.0")
+    card = part_of(text, "card")
+    known = (
+        "Came from mlflow:/digit s/7",
+        "Git commit " + "a" * 40,
+        "DVC revision v1.2",
+        "MLflow run r42",
+        "Trained by ann",
+    )
+    assert [one in card for one in known] == [True] * len(known), card
+    assert sorted(known, key=card.index) == list(known)
+    assert 'href="https://ml.example/#/models/digit%20s/versions/7"' in text
+    bad = {"uri": "javascript:alert(1)", "note": "<script>window.hostile = 1</script>"}
+    shelve(fleet, "digits@2.0.0", ORT, lineage=bad)
+    text = page(fleet, "/models/digits/2.0.0")
+    assert "javascript:alert(1)" in part_of(text, "card")
+    assert 'href="javascript' not in text
+    assert "<script>window" not in text
+
+
 def test_hostile_names_are_written_not_run(fleet: Fleet) -> None:
     bad = "</td><script>window.hostile = 1</script>\"'{{ 7 * 7 }}"
     shelve(fleet, "digits@1.0.0", ORT, refuse={LITERT: bad}, metric={"name": bad, "value": float("inf")}, verdict=bad)

@@ -1,0 +1,52 @@
+"""Where a release came from, as lines of its page: who published it says so, by names of which a few are known. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+NAMES: Final[Mapping[str, str]] = {
+    "uri": "Came from",
+    "git_commit": "Git commit",
+    "git_state": "Its file in Git",
+    "dvc_rev": "DVC revision",
+    "dvc_path": "Path in DVC",
+    "run_id": "MLflow run",
+    "registry_model": "Registered model",
+    "version": "Version there",
+    "alias": "Alias there",
+    "registry": "Kind of registry",
+    "registry_url": "Registry",
+}
+"""What `edgectl publish` and `import` tell, in the order in which it is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineageLine:
+    """One thing that was told. link: where it can be looked at, "" where nobody knows."""
+
+    name: str
+    value: str
+    link: str
+
+
+def lineage_lines(lineage: Mapping[str, str]) -> list[LineageLine]:
+    """Return what is known first, then the rest by name."""
+    order = {key: n for n, key in enumerate(NAMES)}
+    keys = sorted(lineage, key=lambda key: (order.get(key, len(order)), key))
+    return [
+        LineageLine(NAMES.get(key, key.replace("_", " ").capitalize()), lineage[key], _link(key, lineage))
+        for key in keys
+    ]
+
+
+def _link(key: str, lineage: Mapping[str, str]) -> str:
+    """Return an address that a browser may open: of the web alone, since anybody who publishes can write anything here."""
+    base = lineage.get("registry_url", "").rstrip("/")
+    if key == "registry_model" and lineage.get("registry") == "mlflow" and _is_web(base) and "version" in lineage:
+        return f"{base}/#/models/{quote(lineage[key], safe='')}/versions/{quote(lineage['version'], safe='')}"
+    return lineage[key] if _is_web(lineage[key]) else ""
+
+
+def _is_web(text: str) -> bool:
+    return text.startswith(("https://", "http://"))
