@@ -221,6 +221,22 @@ def test_resume_promote_and_abort_do_what_their_button_says(fleet: Fleet) -> Non
     assert state_of(fleet, rollout) == "cancelled"
 
 
+def test_a_stage_that_has_not_opened_is_left_out_from_the_page(fleet: Fleet) -> None:
+    small(fleet)
+    sizes = {"first": 50, "second": 75, "last": 100}
+    stages = [{"name": name, "size": {"percent": percent}} for name, percent in sizes.items()]
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=stages)
+    fleet.tick(seconds=2)
+    browser, path = fleet.browser(Role.OPERATOR), f"/rollouts/{rollout}"
+    page = browser.get(path).text
+    box = page.partition('id="skip"')[2].partition("</details>")[0]
+    assert re.findall(r"<option>(\w+)</option>", box) == ["second"], "neither what is open nor the last"
+    assert send(browser, form(page, "/do/skip_rollout_stage"), {"body.stage": "second"}).status_code == 422
+    send(browser, form(page, "/do/skip_rollout_stage"), {"body.stage": "second", "body.reason": "seen in the lab"})
+    assert [one.state for one in fleet.parts.rollout.reader.rollout(rollout).stages][1] == "skipped"
+    assert "/do/skip_rollout_stage" not in browser.get(path).text
+
+
 def test_failed_devices_are_tried_again_from_the_page_and_stay_counted(fleet: Fleet) -> None:
     devices = small(fleet)
     stages = [{"name": "all", "size": {"percent": 100}, "soak": "0s"}]
