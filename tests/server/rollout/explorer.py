@@ -16,7 +16,8 @@ Watched at every step:
   runs beside ends with the rollout, and a device goes on only from one mode to the next;
 - a rollout that a look does not change is over, or says what it waits for and what would move it;
 - where the release was taken back, every device that took it up is told to go back, and those not heard to be back are named.
-`main` explores `n` states, fleet after fleet, the smallest to its end; `exhausted` says which were explored whole.
+`main` explores `n` states, fleet after fleet. `exhausted` says which were explored whole, `combinations` how many of rollout, stages and
+assignments were met in all, and `last_new_combination_at` after how many states none was new any more.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from tests.server.rollout.explored_fleets import FLEETS
 from tests.server.rollout.explored_keys import combination_of, key_of
 from tests.server.rollout.explored_steps import BrokenInvariantError, Carrying
 
+DRAWN: Final = 4
 OVER: Final = frozenset(
     {RolloutState.FINISHED, RolloutState.ROLLED_BACK, RolloutState.SUPERSEDED, RolloutState.CANCELLED}
 )
@@ -54,24 +56,34 @@ class Explorer(Ground):
         self.seen: set[int] = set()
         self.combinations: Counter[str] = Counter()
         self.steps: Counter[str] = Counter()
+        self.newest_at = 0
+        """How many states had been seen when the last new combination was met."""
 
     def explore(self, n: int, chance: random.Random) -> bool:
         """Visit `n` states, or all; return whether that was all. Raises BrokenInvariantError.
 
-        Which one is gone on from is drawn: breadth first, `n` states would all be near the beginning.
+        Which one is gone on from is drawn: breadth first, `n` states would all be near the beginning. Of some that are drawn it is the one
+        whose combination of rollout, stages and assignments is the rarest, so that those that few ways lead to are met too.
         """
-        open_nodes = [self.first()]
-        self.seen = {self.key(open_nodes[0])}
+        first = self.first()
+        self.seen, open_nodes = {self.key(first)}, [(combination_of(first), first)]
         while open_nodes and len(self.seen) < n:
-            drawn = chance.randrange(len(open_nodes))
-            open_nodes[drawn], open_nodes[-1] = open_nodes[-1], open_nodes[drawn]
-            for name, after in self.next(open_nodes.pop()):
+            for name, after in self.next(self._drawn(open_nodes, chance)):
                 self.steps[name] += 1
-                key = self.key(after)
+                known, key = len(self.combinations), self.key(after)
                 if key not in self.seen:
                     self.seen.add(key)
-                    open_nodes.append(after)
+                    open_nodes.append((combination_of(after), after))
+                    self.newest_at = len(self.seen) if len(self.combinations) > known else self.newest_at
         return not open_nodes
+
+    def _drawn(self, nodes: list[tuple[str, Node]], chance: random.Random) -> Node:
+        """Take out of a few that are drawn the one of the rarest combination."""
+        drawn = min(
+            (chance.randrange(len(nodes)) for _ in range(DRAWN)), key=lambda place: self.combinations[nodes[place][0]]
+        )
+        nodes[drawn], nodes[-1] = nodes[-1], nodes[drawn]
+        return nodes.pop()[1]
 
     def key(self, node: Node) -> int:
         """Return what tells states apart; counts which combinations of states were met."""
@@ -149,6 +161,7 @@ def main(n: int, seed: int) -> dict[str, Any]:
             "exhausted": is_all,
             "steps": dict(explorer.steps.most_common()),
             "combinations": len(explorer.combinations),
+            "last_new_combination_at": explorer.newest_at,
         }
     states = sum(one["states"] for one in found.values())
     is_enough = states >= n or all(one["exhausted"] for one in found.values())
