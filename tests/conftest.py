@@ -101,6 +101,7 @@ LONGEST = (
     "crash/",
     "agent/test_going_back.py",
     "converters/test_real_models.py",
+    "sim/test_many.py",
 )
 """Begun first, so that at the end no single file is waited for."""
 

@@ -21,7 +21,7 @@ HALT_MOST_S: Final = 2.0
 def main(n: int, seed: int) -> dict[str, Any]:
     """Simulate `n` rollouts with 30 % loss, doubling and reordering; ok when not one broke a promise."""
     parts = [(seed + start, min(PART, n - start)) for start in range(0, n, PART)]
-    with ProcessPoolExecutor(max_workers=max(1, (os.cpu_count() or 2) - 1)) as pool:
+    with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
         found = list(pool.map(_part, parts))
     broken = [one for part in found for one in part["broken"]]
     numbers = ("runs", "commits", "refused_by_fence", "replica_crashes", "device_crashes", "exposed", "broken_runs")

@@ -1,0 +1,23 @@
+"""Many drawn rollouts on a bad wire, with replicas and devices that crash: a tenth of the soak's count."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgefleet_sim.__main__ import many
+
+CI_RUNS = 1_000
+"""The full count is `./dev soak sim`."""
+PARTS = 10
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_stage_is_skipped_or_doubled_on_a_bad_wire_with_crashing_replicas(part: int) -> None:
+    runs = CI_RUNS // PARTS
+    found = many(runs, 1 + part * runs)
+    assert found["broken"] == []
+    assert found["runs"] == runs
+    assert {"finished", "rolled_back"} <= set(found["ended"])
+    assert found["replica_crashes"] > 0
+    assert found["refused_by_fence"] > 0, "a replica that stalled found its fence taken"
+    assert found["device_crashes"] > 0
