@@ -17,6 +17,7 @@ from edgefleet_server.rollout.spec_model import Spec
 from edgefleet_server.telemetry.model import RETENTION
 
 AGREEMENT_WITHOUT_SHADOW: Final = "agreement_without_shadow"
+ENERGY_NOT_TOLD: Final = "energy_not_told"
 DRIFT_OUT_OF_REACH: Final = "drift_out_of_reach"
 BEFORE_NOT_KEPT: Final = "before_not_kept"
 INCONCLUSIVE_BEFORE_VALUES: Final = "inconclusive_before_values"
@@ -34,6 +35,7 @@ def flaws(spec: Spec) -> Iterator[Flaw]:
     if gate is None:
         return
     yield from _about_agreement(spec, gate)
+    yield from _about_energy(spec)
     yield from _about_kept(gate)
     if is_asked(spec, Metric.DRIFT):
         yield from _about_drift(gate)
@@ -57,6 +59,17 @@ def _about_agreement(spec: Spec, gate: QualityGate) -> Iterator[Flaw]:
             told,
             "begin with a stage {name: shadow, mode: shadow, …}, or remove the metric",
         )
+
+
+def _about_energy(spec: Spec) -> Iterator[Flaw]:
+    """Energy is in windows of measurements only. What serves shares its board with all else, and answers now and then."""
+    if is_asked(spec, Metric.JOULES_PER_INFERENCE):
+        told = (
+            "joules_per_inference is asked, but devices tell energy of a measurement and not while they serve: none would ever "
+            "have a value, and no stage would pass"
+        )
+        advice = "remove the metric; `edgectl device measure` tells the energy of a release on a device before it is rolled out"
+        yield "error", ENERGY_NOT_TOLD, told, advice
 
 
 def _about_kept(gate: QualityGate) -> Iterator[Flaw]:

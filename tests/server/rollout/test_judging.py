@@ -34,6 +34,7 @@ LATENCY = {"name": "latency_p95_ms", "non_inferior_rel": 0.1}
 AGREEMENT = {"name": "shadow_agreement", "min": 0.97}
 FEW: dict[str, Any] = {"size": {"count": 80}, "soak": "1h"}
 REST: dict[str, Any] = {"name": "rest", "size": {"percent": 100}}
+NOTHING = Span()
 
 
 def document(*stages: dict[str, Any], metrics: tuple[dict[str, Any], ...] = (LATENCY,)) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def test_a_quality_gate_that_judges_no_stage_is_refused() -> None:
 # ---- what becomes of it
 
 
-def standing(spec: Spec, stage: int, measured: int = 0, population: int = 200, **span: float) -> Snapshot:
+def standing(spec: Spec, stage: int, measured: int = 0, population: int = 200, span: Span = NOTHING) -> Snapshot:
     """A stratum (of 200) whose 80 devices of this stage serve the release, well past their soak; so many of them have values."""
     base = whole(random.Random(1))
     members = sorted(base.members, key=lambda member: rank(base.salt, member.device))
@@ -120,7 +121,7 @@ def standing(spec: Spec, stage: int, measured: int = 0, population: int = 200, *
         measured=tuple(
             DeviceQuality(
                 device, STRATUM, stage, f"c-{n}", ago, NOW,
-                {metric: Span(**span) for metric in (Metric.LATENCY_P95_MS, Metric.SHADOW_AGREEMENT)},
+                dict.fromkeys((Metric.LATENCY_P95_MS, Metric.SHADOW_AGREEMENT), span),
             )
             for n, device in enumerate(taken[:measured])
         ),
@@ -142,8 +143,8 @@ def test_a_stage_without_quality_passes_without_values_and_one_with_it_holds() -
     spec = parse_spec(document({**FEW, "gates": ["install"]}, {**FEW, "size": {"count": 90}}, REST))
     assert judged(standing(spec, 0)) == (True, "evidence")
     assert judged(standing(spec, 1)) == (False, quality.QUALITY_NO_DATA)
-    same = {"before": 9.0, "after": 9.0, "control_before": 9.0, "control_after": 9.0}
-    assert judged(standing(spec, 1, 90, **same)) == (True, "evidence")
+    same = dict.fromkeys(("before", "after", "control_before", "control_after"), 9.0)
+    assert judged(standing(spec, 1, 90, span=Span(**same))) == (True, "evidence")
 
 
 def test_the_stages_of_one_spec_share_one_error_probability() -> None:
@@ -182,7 +183,7 @@ def test_agreement_is_asked_of_shadows_only() -> None:
     ]
     alone = parse_spec(document(shadow, FEW, REST, metrics=(AGREEMENT,)))
     assert judged(standing(alone, 0)) == (False, quality.QUALITY_NO_DATA)
-    assert judged(standing(alone, 0, 80, after=0.995)) == (True, "evidence")
+    assert judged(standing(alone, 0, 80, span=Span(after=0.995))) == (True, "evidence")
     assert judged(standing(alone, 1)) == (True, "evidence"), "no shadow, no value: nothing is asked"
 
 
@@ -202,6 +203,14 @@ def test_agreement_is_refused_where_no_shadow_is_judged_by_it() -> None:
     assert flaws_of(FEW, REST, metrics=(AGREEMENT,)) == missing
     assert flaws_of(split, REST, metrics=(AGREEMENT,)) == missing
     assert flaws_of({**shadow, "gates": ["install"]}, REST, metrics=(AGREEMENT,)) == missing
+
+
+def test_energy_is_refused_as_long_as_devices_do_not_tell_it_while_they_serve() -> None:
+    joules = {"name": "joules_per_inference", "non_inferior_rel": 0.15}
+    assert flaws_of(FEW, REST, metrics=(LATENCY, joules)) == [("error", "energy_not_told")]
+    ((_, _, told, advice),) = flaws(parse_spec(document(FEW, REST, metrics=(joules,))))
+    assert "not while they serve" in told
+    assert "edgectl device measure" in advice
 
 
 DRIFT: dict[str, Any] = {"name": "drift"}
