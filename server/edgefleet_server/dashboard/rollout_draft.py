@@ -37,7 +37,7 @@ TEXTS: Final = (
         "max_failure",
         "promote_below",
     ),
-    *("latency", "errors", "energy", "agreement", "drift", "breach", "compare", "control"),
+    *("latency", "errors", "agreement", "drift", "breach", "compare", "control"),
     *("downloads", "per_site", "bandwidth", "cron", "lasts", "tz"),
     *("supersede", "rollback_to", "membership", "strata", "yaml"),
 )
@@ -244,7 +244,6 @@ def _metrics(draft: Draft, errors: list[dict[str, str]]) -> Iterator[dict[str, A
     for field, name, bound in (
         ("latency", "latency_p95_ms", "non_inferior_rel"),
         ("errors", "inference_error_rate", "non_inferior_abs"),
-        ("energy", "joules_per_inference", "non_inferior_rel"),
         ("agreement", "shadow_agreement", "min"),
     ):
         if draft[field]:

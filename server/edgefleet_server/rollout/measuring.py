@@ -3,8 +3,9 @@
 Its own module because it reads telemetry and writes rows, while the planner only looks at them. Rules:
 - A device is due when its period after the switch is over, once in each mode: as a candidate, and as what serves; in stages
   whose values are evidence there or later (`is_measured`). It is taken when it and its control device have answers enough.
-- Its control device is one of the same stratum that was not offered the release until now, was no control device before, and has
-  data; of those the one that will be offered it last. With nobody left the device is taken alone ("unpaired").
+- Its control device is one of the same stratum that was not offered the release until now, was no control device in this mode
+  before (each mode is a test of its own), and has data; of those the one that will be offered it last. With nobody left the
+  device is taken alone ("unpaired").
 - What was taken is never changed: a decision that rests on it can be made again. Who sends nothing is never taken, and so counts
   as missing.
 - So nobody is measured twice, also not when a finished rollout is reopened. The evidence counts devices, each of them once: two values
@@ -15,7 +16,7 @@ Source: fleet.md §5.4 (1, 4); ADR 0038.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -31,20 +32,29 @@ from edgefleet_server.rollout.membership import rank
 from edgefleet_server.rollout.model import Assignment, RolloutState, Snapshot
 from edgefleet_server.rollout.quality_model import Control, DeviceQuality, QualityGate
 from edgefleet_server.rollout.quality_planning import is_measured
+from edgefleet_server.rollout.shape import Mode
 from edgefleet_server.telemetry.model import PeriodWindow
 from edgefleet_server.telemetry.service import TelemetryService
 
 AT_ONCE: Final = 25
-"""Devices looked at in one tick, and three times as many that might be their control: a tick stays short."""
+"""Devices taken in one tick: a tick stays short."""
 CANDIDATES: Final = 3 * AT_ONCE
-WINDOWS: Final = 400
-"""Newest windows of a device that are read: at a window each 15 minutes four days."""
+"""Devices that might be the control of one."""
+LOOKS: Final = 100
+"""Devices whose windows are read in one tick, but for the last one's candidates: it is done first."""
+WINDOWS: Final = 12_000
+"""Newest windows of a device that are read of a period: at one a minute, as exposed devices send them, eight days."""
 TRY_AGAIN: Final = timedelta(minutes=1)
+FORGOTTEN: Final = timedelta(hours=1)
 _TAKES: Final = frozenset(
     {RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL, RolloutState.FINISHED, RolloutState.REGRESSED}
 )
 """While it is paused nobody knows who is left to compare with."""
 _log = logging.getLogger(__name__)
+
+
+Look = Callable[[DeviceId, datetime], Sequence[PeriodWindow]]
+"""Returns the windows of a device around a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,7 @@ class _Due:
 
 
 class Measurer:
-    """Takes values. Remembers for a minute whom it asked in vain, which is no state that anything rests on."""
+    """Takes values. Remembers for an hour whom it asked in vain, which is no state that anything rests on."""
 
     def __init__(self, telemetry: TelemetryService) -> None:
         self._telemetry = telemetry
@@ -66,89 +76,117 @@ class Measurer:
     def take(self, session: Session, snapshot: Snapshot, model: str, now: datetime) -> Snapshot:
         """Return the snapshot with what was measured by now; what is new is stored."""
         gate = snapshot.spec.quality
-        if gate is None or snapshot.state not in _TAKES:
+        if gate is None:
             return snapshot
-        due = list(self._due(snapshot, gate, now))[:AT_ONCE]
-        if not due:
-            return snapshot
-        for one in due:
-            self._tried[snapshot.id, one.assignment.device] = now
-        candidates = {
-            stratum: _candidates(snapshot, stratum) for stratum in sorted({one.assignment.stratum for one in due})
-        }
-        asked = {one.assignment.device for one in due} | {d for some in candidates.values() for d in some}
-        since = min(one.began for one in due) - gate.before
-        windows = self._telemetry.periods(sorted(asked), model, since, windows=WINDOWS)
-        taken = list(take_all(gate, due, candidates, windows, now))
+
+        def look(device: DeviceId, began: datetime) -> Sequence[PeriodWindow]:
+            """Read before and after apart: many windows of the one must not crowd out the other."""
+            periods = ((began - gate.before, began), (began, began + gate.after + measures.LATE))
+            return [
+                window
+                for since, until in periods
+                for window in self._telemetry.periods([device], model, since, until, windows=WINDOWS).get(device, ())
+            ]
+
+        taken = self.values(snapshot, look, now)
         quality_store.add(session, snapshot.id, taken)
         if taken:
             _log.info("rollout measured", extra={"rollout_id": snapshot.id, "devices": len(taken)})
         return replace(snapshot, measured=(*snapshot.measured, *taken))
 
+    def values(self, snapshot: Snapshot, look: Look, now: datetime) -> list[DeviceQuality]:
+        """Return the values of devices that are due and can be taken now; a part of them where they are many."""
+        gate = snapshot.spec.quality
+        if gate is None or snapshot.state not in _TAKES:
+            return []
+        looks = 0
+
+        def counted(device: DeviceId, began: datetime) -> Sequence[PeriodWindow]:
+            nonlocal looks
+            looks += 1
+            return look(device, began)
+
+        taken: list[DeviceQuality] = []
+        left: dict[tuple[ProfileName, Mode], list[DeviceId]] = {}
+        alone: set[tuple[ProfileName, Mode]] = set()
+        for one in list(self._due(snapshot, gate, now))[:AT_ONCE]:
+            if looks >= LOOKS:
+                break
+            self._tried[snapshot.id, one.assignment.device] = now
+            lane = one.assignment.stratum, snapshot.spec.stages[one.assignment.stage].shape.mode
+            if lane not in left:
+                left[lane] = _candidates(snapshot, *lane)
+                alone |= set() if left[lane] else {lane}
+            found = _taken(gate, one, left[lane], counted, now, is_alone=lane in alone)
+            if found is not None:
+                taken.append(found)
+        return taken
+
     def _due(self, snapshot: Snapshot, gate: QualityGate, now: datetime) -> Iterator[_Due]:
-        self._tried = {key: at for key, at in self._tried.items() if at + TRY_AGAIN > now}
+        """Yield who is due, those first who were not asked in vain, or longest ago: nobody keeps the others waiting for ever."""
+        self._tried = {key: at for key, at in self._tried.items() if at + FORGOTTEN > now}
         modes = [stage.shape.mode for stage in snapshot.spec.stages]
         known = {(one.device, modes[one.stage]) for one in snapshot.measured}
         asked = {stage for stage in range(len(modes)) if is_measured(snapshot.spec, stage)}
         fresh = [a for a in snapshot.assignments if a.stage in asked and (a.device, modes[a.stage]) not in known]
         waiting = [a for a in fresh if a.state in EXPOSED_STATES and not a.failed_before]
-        for a in sorted(waiting, key=lambda a: (a.switched_at or now, a.device)):
+        tried = {a.device: at for a in waiting if (at := self._tried.get((snapshot.id, a.device))) is not None}
+        long_ago = now - 2 * FORGOTTEN
+        for a in sorted(waiting, key=lambda a: (tried.get(a.device, long_ago), a.switched_at or now, a.device)):
             began = a.switched_at
             bundle = snapshot.bundles.get(a.stratum)
             if began is None or bundle is None or is_gone(a) or began + gate.after > now:
                 continue
-            if (snapshot.id, a.device) not in self._tried:
+            if a.device not in tried or tried[a.device] + TRY_AGAIN <= now:
                 yield _Due(a, began, bundle.sha256)
 
 
-def take_all(
-    gate: QualityGate,
-    due: list[_Due],
-    candidates: Mapping[ProfileName, list[DeviceId]],
-    windows: Mapping[str, list[PeriodWindow]],
-    now: datetime,
-) -> Iterator[DeviceQuality]:
-    """Yield what can be taken of the devices that are due. candidates: who may be compared with, best first."""
-    left = {stratum: list(some) for stratum, some in candidates.items()}
-    for one in due:
-        a = one.assignment
-        own = measures.read(windows.get(a.device, ()), one.digest, one.began, gate, is_control=False)
-        if not measures.is_ready(own, one.began, gate, now):
-            continue
-        control, reading = "", None
-        if gate.control is Control.HOLDOUT and candidates.get(a.stratum):
-            found = _control(gate, one, left[a.stratum], windows, now)
-            if found is None:
-                continue
-            control, reading = found
-            left[a.stratum].remove(DeviceId(control))
-        yield DeviceQuality(
-            device=a.device,
-            stratum=a.stratum,
-            stage=a.stage,
-            control=control,
-            began_at=one.began,
-            taken_at=now,
-            spans=measures.spans(own, reading, gate),
-            drift=own.drift,
-            control_drift=None if reading is None else reading.drift,
-            is_serving=own.is_serving,
-        )
+def _taken(
+    gate: QualityGate, one: _Due, left: list[DeviceId], look: Look, now: datetime, *, is_alone: bool
+) -> DeviceQuality | None:
+    """Return what can be taken of a device that is due. left: whom it may be compared with, best first; who serves it leaves.
+
+    is_alone: there was nobody to begin with. One device's windows are held at a time: each may have thousands.
+    """
+    a = one.assignment
+    own = measures.read(look(a.device, one.began), one.digest, one.began, gate, is_control=False)
+    if not measures.is_ready(own, one.began, gate, now):
+        return None
+    control, reading = "", None
+    if gate.control is Control.HOLDOUT and not is_alone:
+        found = _control(gate, one, left, look, now)
+        if found is None:
+            return None
+        control, reading = found
+        left.remove(DeviceId(control))
+    return DeviceQuality(
+        device=a.device,
+        stratum=a.stratum,
+        stage=a.stage,
+        control=control,
+        began_at=one.began,
+        taken_at=now,
+        spans=measures.spans(own, reading, gate),
+        drift=own.drift,
+        control_drift=None if reading is None else reading.drift,
+        is_serving=own.is_serving,
+    )
 
 
 def _control(
-    gate: QualityGate, one: _Due, left: list[DeviceId], windows: Mapping[str, list[PeriodWindow]], now: datetime
+    gate: QualityGate, one: _Due, left: list[DeviceId], look: Look, now: datetime
 ) -> tuple[str, measures.Reading] | None:
     for device in left:
-        reading = measures.read(windows.get(device, ()), one.digest, one.began, gate, is_control=True)
+        reading = measures.read(look(device, one.began), one.digest, one.began, gate, is_control=True)
         if reading.answers_before >= gate.min_inferences and measures.is_ready(reading, one.began, gate, now):
             return device, reading
     return None
 
 
-def _candidates(snapshot: Snapshot, stratum: ProfileName) -> list[DeviceId]:
-    """Return the devices of a stratum that do not have the release, who gets it last first, without those who served before."""
-    used = {one.control for one in snapshot.measured}
+def _candidates(snapshot: Snapshot, stratum: ProfileName, mode: Mode) -> list[DeviceId]:
+    """Return the devices of a stratum that do not have the release, who gets it last first, without those who served the mode."""
+    stages = snapshot.spec.stages
+    used = {one.control for one in snapshot.measured if stages[one.stage].shape.mode is mode}
     known = {a.device: a for a in snapshot.assignments}
     free = [m.device for m in snapshot.members if m.stratum == stratum and m.device not in used]
     untouched = [d for d in free if d not in known or _is_untouched(known[d])]

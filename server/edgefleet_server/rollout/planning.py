@@ -17,6 +17,7 @@ from edgefleet_server.rollout.evidence import log_e_promote, threshold
 from edgefleet_server.rollout.model import Bundle, InstallGate, Member, Promote, Rule, Spec, StageSpec
 from edgefleet_server.rollout.placing import Placed, PlacedStratum, count_places, place
 from edgefleet_server.rollout.power import StratumPower, rule_in, stands_in, stratum_power
+from edgefleet_server.rollout.quality_lint import flaws
 from edgefleet_server.rollout.quality_planning import OUT_OF_REACH, gate_in, out_of_reach
 from edgefleet_server.rollout.reading import duration_text
 from edgefleet_server.rollout.rules import devices_needed, rule_for
@@ -341,6 +342,8 @@ def _about_cell(spec: Spec, index: int, stratum: Placed) -> Iterator[Finding]:
 def _about_quality(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
     if spec.quality is None:
         return
+    for level, code, told, advice in flaws(spec):
+        yield Finding(level, code, None, None, told, advice)
     for stratum in strata:
         found = [
             (index, told, advice)
@@ -350,8 +353,10 @@ def _about_quality(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
         found.sort(key=lambda one: (stands_in(spec, one[0]), one[0]))
         for index, told, advice in found[:1]:  # the first one that nobody's approval follows, else the first
             where = f"stage {spec.stages[index].name} of {stratum.name}"
-            level: Literal["error", "warning"] = "warning" if stands_in(spec, index) else "error"
-            yield Finding(level, OUT_OF_REACH, index, stratum.name, f"{where}: {told}", advice)
+            is_mild = stands_in(spec, index)
+            yield Finding(
+                "warning" if is_mild else "error", OUT_OF_REACH, index, stratum.name, f"{where}: {told}", advice
+            )
 
 
 def _out_of_reach(spec: Spec, stratum: Placed, mode: Mode) -> Iterator[tuple[int, str, str]]:

@@ -5,20 +5,37 @@ Source: the tests of `sequences`; ADR 0038.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from edgefleet_server.rollout.evidence import threshold
 from edgefleet_server.rollout.quality import scale_of
 from edgefleet_server.rollout.quality_model import Bound, Control, Metric, QualityGate, QualityMetric
 from edgefleet_server.rollout.sequences import clean_needed
+from edgefleet_server.rollout.shape import Mode
 from edgefleet_server.rollout.spec_model import Spec, StageGate
 
 OUT_OF_REACH: Final = "quality_out_of_reach"
 
 
 def gate_in(spec: Spec, stage: int) -> QualityGate | None:
-    """Return the quality gate as it judges a stage, None where it does not."""
-    return spec.quality if StageGate.QUALITY in spec.stages[stage].judged_by else None
+    """Return the quality gate as it judges a stage, None where it does not or nothing of it can be asked there.
+
+    How far a shadow agrees is asked of shadows only: what serves has nothing beside it that it could agree with.
+    """
+    gate, asked = spec.quality, spec.stages[stage]
+    if gate is None or StageGate.QUALITY not in asked.judged_by:
+        return None
+    if asked.shape.mode is Mode.SHADOW:
+        return gate
+    metrics = tuple(one for one in gate.metrics if one.name is not Metric.SHADOW_AGREEMENT)
+    return replace(gate, metrics=metrics) if metrics else None
+
+
+def is_asked(spec: Spec, name: Metric) -> bool:
+    """Return whether any stage is judged by a metric."""
+    gates = (gate_in(spec, stage) for stage in range(len(spec.stages)))
+    return any(metric.name is name for gate in gates if gate is not None for metric in gate.metrics)
 
 
 def is_measured(spec: Spec, stage: int) -> bool:

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from edgefleet_protocol.comparison import ShadowFigures, delta_quantile, mean_overlap
 from edgefleet_protocol.sketch import LatencySketch
+
+RETENTION: Final = timedelta(days=30)
+"""How long windows are kept."""
 
 
 @dataclass(frozen=True)

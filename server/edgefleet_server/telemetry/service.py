@@ -19,12 +19,19 @@ from edgefleet_protocol.messages import Sample, Telemetry, Watched, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db import Database
 from edgefleet_server.telemetry import store
-from edgefleet_server.telemetry.model import Figures, Latest, PeriodWindow, ShadowView, WindowView, agreement_of
+from edgefleet_server.telemetry.model import (
+    RETENTION,
+    Figures,
+    Latest,
+    PeriodWindow,
+    ShadowView,
+    WindowView,
+    agreement_of,
+)
 from edgefleet_server.telemetry.rules import watched_row
 from edgefleet_server.telemetry.series import SeriesReader
 from edgefleet_server.telemetry.tables import TelemetryCapture, TelemetryWindow
 
-RETENTION: Final = timedelta(days=30)
 KEPT_WATCHED: Final = 64
 WATCHED_FOR: Final = timedelta(minutes=10)
 MAX_SECONDS: Final = 253_402_300_799  # the last second of the year 9999
@@ -124,13 +131,13 @@ class TelemetryService:
             return _summed(store.newest_of_bundle(session, sha256, since, most))
 
     def periods(
-        self, devices: Sequence[str], model: str, since: datetime, *, windows: int
+        self, devices: Sequence[str], model: str, since: datetime, until: datetime | None = None, *, windows: int
     ) -> dict[str, list[PeriodWindow]]:
-        """Return the newest windows of a model that began since a moment, at most `windows` of each device that has any."""
+        """Return the newest windows of a model that began since a moment, and before `until`; at most `windows` of each device."""
         found: dict[str, list[PeriodWindow]] = {}
         if devices:
             with self._db.read() as session:
-                for row in store.windows_of_devices(session, devices, model, since, windows=windows):
+                for row in store.windows_of_devices(session, devices, model, since, until, windows=windows):
                     found.setdefault(row.device_id, []).append(_period_window(row))
         return found
 
@@ -231,7 +238,7 @@ def shadow_view(figures: ShadowFigures) -> ShadowView:
     return ShadowView(**{**asdict(exact), **rounded}, kept=figures.kept)
 
 
-def _period_window(row: TelemetryWindow) -> PeriodWindow:
+def _period_window(row: Any) -> PeriodWindow:
     return PeriodWindow(
         device=row.device_id,
         lane=row.lane,

@@ -114,6 +114,11 @@ def test_a_stage_may_be_judged_by_failures_alone() -> None:
     assert read_draft(draft.pairs()) == draft
 
 
+def test_energy_is_not_offered_while_devices_do_not_tell_it() -> None:
+    draft = read_draft([*WHO, ("energy", "15"), ("latency", "10")])
+    assert [one["name"] for one in document_of(draft)["spec"]["gates"]["quality"]["metrics"]] == ["latency_p95_ms"]
+
+
 def test_what_cannot_be_is_told_at_its_place() -> None:
     with pytest.raises(BadSpecError) as caught:
         document_of(read_draft([*WHO, ("stage.size", "some"), ("downloads", "-1"), ("latency", "much")]))

@@ -20,6 +20,7 @@ from edgefleet_server.fleet.rules import parse_selector
 from edgefleet_server.rollout import approving, control, gating, quality, rules
 from edgefleet_server.rollout.draft import NOT_BACK
 from edgefleet_server.rollout.machines import ASSIGNMENT_FINAL, ROLLOUT_FINAL, ROLLOUT_WALKS
+from edgefleet_server.rollout.measures import LATE
 from edgefleet_server.rollout.model import (
     Assignment,
     Bundle,
@@ -39,6 +40,7 @@ from edgefleet_server.rollout.shape import CandidateReport, Mode, profile_of
 from edgefleet_server.rollout.walking import NO_CANARY, OPENED
 from tests.server.rollout.simulated_devices import Document, Kind, Scenario, SimulatedDevice, Surroundings, bundle_of
 from tests.server.rollout.simulated_state import START
+from tests.server.rollout.simulated_telemetry import Shows, SimulatedTelemetry
 from tests.server.rollout.simulation import MAX_TICKS, Ended, World
 
 FAILS_UNOPENED: Final = frozenset(
@@ -177,10 +179,12 @@ class ShapedWorld(World):
         people: People | None = None,
         idle: float = 0.0,
         pinned: float = 0.0,
+        shows: Shows | None = None,
     ) -> None:
         self._people = iter((people or People()).answers)
         self._answer_after = (people or People()).after
         self._idle, self._pinned = idle, pinned
+        self._telemetry = None if shows is None else SimulatedTelemetry(shows)
         self._is_asked = False
         self._failing: set[tuple[int, ProfileName]] = set()
         self.sites: dict[DeviceId, str] = {}
@@ -223,7 +227,8 @@ class ShapedWorld(World):
         made = super().snapshot()
         is_walking = self.state in ROLLOUT_WALKS
         members = tuple(self.members.values()) if is_walking else ()
-        return replace(made, members=members, way_back=self.way_back, reason=self.reason)
+        made = replace(made, members=members, way_back=self.way_back, reason=self.reason)
+        return made if self._telemetry is None else replace(made, measured=self._telemetry.take(made, self.now))
 
     def _report(self, device: DeviceId) -> Report:
         told, document = self.devices[device].told, self.documents[device]
@@ -384,6 +389,9 @@ class ShapedWorld(World):
 
     def _dues(self) -> Iterator[datetime]:
         yield from super()._dues()
+        if self._telemetry is not None and self.spec.quality is not None:
+            switches = (one.switched_at for one in self.assignments.values())
+            yield from (switched + self.spec.quality.after + LATE for switched in switches if switched is not None)
         for cell in approving.waiting(self.cells.values()):
             wanted = self.spec.stages[cell.stage].shape.approval
             if cell.asked_at is not None and wanted is not None:

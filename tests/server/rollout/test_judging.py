@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -13,21 +14,27 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import quality
 from edgefleet_server.rollout.facts import facts_of
-from edgefleet_server.rollout.measuring import Measurer
+from edgefleet_server.rollout.measuring import AT_ONCE, CANDIDATES, LOOKS, Measurer
 from edgefleet_server.rollout.membership import cut_of, rank
-from edgefleet_server.rollout.model import Assignment, Cell, Facts, Judged, Snapshot, StageState
+from edgefleet_server.rollout.model import Assignment, Cell, Facts, Judged, Member, Snapshot, StageState
+from edgefleet_server.rollout.placing import is_countable
 from edgefleet_server.rollout.planner import plan_tick
+from edgefleet_server.rollout.planning import lint, plan
+from edgefleet_server.rollout.quality_lint import flaws
 from edgefleet_server.rollout.quality_model import DeviceQuality, Metric, Span
 from edgefleet_server.rollout.rules import decide
 from edgefleet_server.rollout.spec import dump_spec, parse_spec, stage_text
 from edgefleet_server.rollout.spec_model import Spec, StageGate
+from edgefleet_server.telemetry.model import PeriodWindow
 from tests.server.rollout.planner_gaps import NEW, NOW, OLD, STRATUM, passes, whole
+from tests.server.rollout.simulated_telemetry import Shows, SimulatedTelemetry
 from tests.server.rollout.test_spec import errors_of
 
 LATENCY = {"name": "latency_p95_ms", "non_inferior_rel": 0.1}
 AGREEMENT = {"name": "shadow_agreement", "min": 0.97}
 FEW: dict[str, Any] = {"size": {"count": 80}, "soak": "1h"}
 REST: dict[str, Any] = {"name": "rest", "size": {"percent": 100}}
+NOTHING = Span()
 
 
 def document(*stages: dict[str, Any], metrics: tuple[dict[str, Any], ...] = (LATENCY,)) -> dict[str, Any]:
@@ -85,18 +92,18 @@ def test_a_quality_gate_that_judges_no_stage_is_refused() -> None:
 # ---- what becomes of it
 
 
-def standing(spec: Spec, stage: int, measured: int = 0, **span: float) -> Snapshot:
-    """A stratum of 200 whose 80 devices of this stage serve the release, well past their soak; so many of them have values."""
+def standing(spec: Spec, stage: int, measured: int = 0, population: int = 200, span: Span = NOTHING) -> Snapshot:
+    """A stratum (of 200) whose 80 devices of this stage serve the release, well past their soak; so many of them have values."""
     base = whole(random.Random(1))
     members = sorted(base.members, key=lambda member: rank(base.salt, member.device))
-    devices = [one.device for one in members] + [DeviceId(f"more-{n}") for n in range(200 - len(members))]
+    devices = [one.device for one in members] + [DeviceId(f"more-{n}") for n in range(population - len(members))]
     devices.sort(key=lambda device: rank(base.salt, device))
     ago = NOW - timedelta(hours=30)
     cells = [Cell(index, STRATUM, StageState.PENDING) for index in range(len(spec.stages))]
     cut = cut_of(spec.stages[stage].size, [rank(base.salt, device) for device in devices], 0, None)
     for index in range(stage + 1):
         state = StageState.JUDGING if index == stage else StageState.PASSED
-        cells[index] = Cell(index, STRATUM, state, cut, 200, NEW.sha256, opened_at=ago, soak_until=NOW)
+        cells[index] = Cell(index, STRATUM, state, cut, population, NEW.sha256, opened_at=ago, soak_until=NOW)
     taken = devices[: sum(rank(base.salt, device) < cut for device in devices)]
     return replace(
         base,
@@ -114,7 +121,7 @@ def standing(spec: Spec, stage: int, measured: int = 0, **span: float) -> Snapsh
         measured=tuple(
             DeviceQuality(
                 device, STRATUM, stage, f"c-{n}", ago, NOW,
-                {metric: Span(**span) for metric in (Metric.LATENCY_P95_MS, Metric.SHADOW_AGREEMENT)},
+                dict.fromkeys((Metric.LATENCY_P95_MS, Metric.SHADOW_AGREEMENT), span),
             )
             for n, device in enumerate(taken[:measured])
         ),
@@ -123,9 +130,9 @@ def standing(spec: Spec, stage: int, measured: int = 0, **span: float) -> Snapsh
 
 def judged(snapshot: Snapshot) -> tuple[bool, str]:
     """Return whether the planner lets a stage pass now, and the code of what it decided about it."""
-    plan = plan_tick(snapshot, NOW)
-    codes = [one.decision.code for one in plan.effects if isinstance(one, Judged)]
-    return passes(plan), codes[0] if codes else ""
+    made = plan_tick(snapshot, NOW)
+    codes = [one.decision.code for one in made.effects if isinstance(one, Judged)]
+    return passes(made), codes[0] if codes else ""
 
 
 def facts_at(snapshot: Snapshot, stage: int) -> Facts:
@@ -136,8 +143,8 @@ def test_a_stage_without_quality_passes_without_values_and_one_with_it_holds() -
     spec = parse_spec(document({**FEW, "gates": ["install"]}, {**FEW, "size": {"count": 90}}, REST))
     assert judged(standing(spec, 0)) == (True, "evidence")
     assert judged(standing(spec, 1)) == (False, quality.QUALITY_NO_DATA)
-    same = {"before": 9.0, "after": 9.0, "control_before": 9.0, "control_after": 9.0}
-    assert judged(standing(spec, 1, 90, **same)) == (True, "evidence")
+    same = dict.fromkeys(("before", "after", "control_before", "control_after"), 9.0)
+    assert judged(standing(spec, 1, 90, span=Span(**same))) == (True, "evidence")
 
 
 def test_the_stages_of_one_spec_share_one_error_probability() -> None:
@@ -163,6 +170,127 @@ def test_devices_are_measured_where_a_later_stage_of_their_mode_is_judged_by_it(
     assert due(FEW, {**REST, **plain}) == [80, 0]
     shadow = {**FEW, **plain, "mode": "shadow"}
     assert due(shadow, REST) == [0, 200]
+
+
+def test_agreement_is_asked_of_shadows_only() -> None:
+    shadow = {**FEW, "mode": "shadow"}
+    spec = parse_spec(document(shadow, FEW, REST, metrics=(AGREEMENT, LATENCY)))
+    asked = [facts_at(standing(spec, index), index).quality for index in range(3)]
+    assert [[one.name.value for one in facts.metrics] for facts in asked if facts is not None] == [
+        ["shadow_agreement", "latency_p95_ms"],
+        ["latency_p95_ms"],
+        ["latency_p95_ms"],
+    ]
+    alone = parse_spec(document(shadow, FEW, REST, metrics=(AGREEMENT,)))
+    assert judged(standing(alone, 0)) == (False, quality.QUALITY_NO_DATA)
+    assert judged(standing(alone, 0, 80, span=Span(after=0.995))) == (True, "evidence")
+    assert judged(standing(alone, 1)) == (True, "evidence"), "no shadow, no value: nothing is asked"
+
+
+def flaws_of(*stages: dict[str, Any], metrics: tuple[dict[str, Any], ...], **fields: Any) -> list[tuple[str, str]]:
+    """Return the findings about the spec itself of a plan that 400 devices would take part in."""
+    spec = parse_spec({**document(*stages, metrics=metrics), **fields})
+    members = [Member(DeviceId(f"d-{number}"), STRATUM) for number in range(400)]
+    made = plan(spec, "salt", members, {STRATUM: NEW}, with_power=False)
+    assert lint(spec, {STRATUM: 400}, 0, {STRATUM: NEW}) == made.findings or not is_countable(spec)
+    return [(one.level, one.code) for one in made.findings if one.stage is None]
+
+
+def test_agreement_is_refused_where_no_shadow_is_judged_by_it() -> None:
+    shadow, missing = {**FEW, "mode": "shadow"}, [("error", "agreement_without_shadow")]
+    split = {**FEW, "mode": "split", "share_pct": 5}
+    assert flaws_of(shadow, REST, metrics=(AGREEMENT,)) == []
+    assert flaws_of(FEW, REST, metrics=(AGREEMENT,)) == missing
+    assert flaws_of(split, REST, metrics=(AGREEMENT,)) == missing
+    assert flaws_of({**shadow, "gates": ["install"]}, REST, metrics=(AGREEMENT,)) == missing
+
+
+def test_energy_is_refused_as_long_as_devices_do_not_tell_it_while_they_serve() -> None:
+    joules = {"name": "joules_per_inference", "non_inferior_rel": 0.15}
+    assert flaws_of(FEW, REST, metrics=(LATENCY, joules)) == [("error", "energy_not_told")]
+    ((_, _, told, advice),) = flaws(parse_spec(document(FEW, REST, metrics=(joules,))))
+    assert "not while they serve" in told
+    assert "edgectl device measure" in advice
+
+
+DRIFT: dict[str, Any] = {"name": "drift"}
+
+
+@pytest.mark.parametrize(
+    ("metric", "before", "after", "found"),
+    [
+        (DRIFT, "7d", "1h", []),
+        (DRIFT, "10h", "1h", []),
+        (DRIFT, "9h", "1h", [("error", "drift_out_of_reach")]),
+        (DRIFT, "7d", "24h", [("error", "drift_out_of_reach")]),
+        (DRIFT, "60d", "5d", [("error", "drift_out_of_reach")]),
+        (DRIFT, "30d", "2d", []),
+        (DRIFT, "2h", "5m", [("warning", "few_windows")]),
+        (LATENCY, "1h", "24h", []),
+        (LATENCY, "60d", "30d", [("error", "before_not_kept")]),
+        ({"name": "latency_p95_ms", "max": 20}, "60d", "30d", []),
+    ],
+)
+def test_periods_that_can_never_hold_are_refused(
+    metric: dict[str, Any], before: str, after: str, found: list[tuple[str, str]]
+) -> None:
+    gates = {"quality": {"metrics": [metric], "before": before, "after": after}}
+    long = {"after": "60d", "do": "pause"}
+    assert flaws_of(FEW, REST, metrics=(metric,), gates=gates, on_inconclusive=long) == found
+
+
+def test_a_refusal_of_drift_says_what_would_do() -> None:
+    gates = {"quality": {"metrics": [DRIFT], "before": "7d", "after": "24h"}}
+    spec = parse_spec({**document(FEW, REST), "gates": gates})
+    (_, _, told, advice), *rest = flaws(spec)
+    assert "10 periods of 1d" in told
+    assert advice == "write before: 10d or more, or after: 16h or less"
+    assert not rest
+
+
+def test_a_rollout_that_gives_up_before_any_value_is_there_is_refused() -> None:
+    gates = {"quality": {"metrics": [LATENCY], "after": "2d"}}
+    early = [("error", "inconclusive_before_values")]
+    for after, found in (("48h", early), ("3d", [])):
+        assert flaws_of(FEW, REST, metrics=(LATENCY,), gates=gates, on_inconclusive={"after": after}) == found
+
+
+# ---- a tick stays short
+
+
+def asked_in(
+    snapshot: Snapshot, measurer: Measurer, at: datetime, silent: set[DeviceId]
+) -> tuple[list[str], list[str]]:
+    """Return whose windows a look of the measurer read, and whose values it took; only who is silent has none."""
+    shows = SimulatedTelemetry(Shows())
+    read: list[str] = []
+
+    def look(device: DeviceId, began: datetime) -> Sequence[PeriodWindow]:
+        read.append(device)
+        return () if device in silent else shows.windows(snapshot, device, began)
+
+    return read, [one.device for one in measurer.values(snapshot, look, at)]
+
+
+def test_one_look_reads_a_bounded_number_of_devices_however_many_are_due() -> None:
+    spec = parse_spec({**document({**FEW, "size": {"count": 5_000}}, REST)})
+    snapshot = standing(spec, 0, population=10_000)
+    assert len(snapshot.assignments) == 5_000
+    read, taken = asked_in(snapshot, Measurer(cast("Any", None)), NOW, set())
+    assert (len(read), len(taken)) == (2 * AT_ONCE, AT_ONCE), "each, and one to compare it with"
+    nobody = {one.device for one in snapshot.members} - {one.device for one in snapshot.assignments}
+    read, taken = asked_in(snapshot, Measurer(cast("Any", None)), NOW, nobody)
+    assert taken == []
+    assert len(read) <= LOOKS + CANDIDATES
+
+
+def test_devices_without_values_do_not_keep_others_waiting() -> None:
+    snapshot = standing(parse_spec(document(FEW, REST)), 0)
+    first = sorted(one.device for one in snapshot.assignments)[: 2 * AT_ONCE]
+    measurer, taken = Measurer(cast("Any", None)), list[str]()
+    for minute in range(3):
+        taken += asked_in(snapshot, measurer, NOW + timedelta(minutes=minute), set(first))[1]
+    assert len(taken) == AT_ONCE, "after two looks at devices that are silent"
 
 
 def test_gates_of_a_stage_are_kept_by_name() -> None:

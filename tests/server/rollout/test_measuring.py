@@ -1,17 +1,23 @@
 """Rollouts with a quality gate from telemetry to verdict: the whole way but for the broker. What is stored, on both databases."""
 
+import random
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import astuple, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_protocol.messages import Telemetry, Window
+from edgefleet_protocol.messages import AssignmentState, Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.rollout import quality_store
+from edgefleet_server.rollout.measuring import Measurer
+from edgefleet_server.rollout.model import Assignment, Member
 from edgefleet_server.rollout.quality_model import DeviceQuality, Metric, Span
+from edgefleet_server.rollout.spec import parse_spec
 from tests.server.rollout.fleet_sim import MODEL, SimDevice, World
+from tests.server.rollout.planner_gaps import NEW, OLD, STRATUM, whole
 
 GATE: dict[str, Any] = {
     "metrics": [{"name": "latency_p95_ms", "non_inferior_rel": 0.1}],
@@ -118,6 +124,64 @@ def test_values_are_stored_as_they_were_taken_and_windows_are_read_newest_first(
     assert list(found) == ["d-0"]
     assert any_world.house.telemetry.periods(["d-0"], "other", now - timedelta(hours=1), windows=3) == {}
     assert any_world.house.telemetry.periods([], MODEL, now, windows=3) == {}
+
+
+def test_a_week_of_short_windows_and_a_day_of_shorter_ones_are_all_read(any_world: World) -> None:
+    """A device that a rollout has reached sends a window a minute: those of a day must not crowd out the week before."""
+    spec = parse_spec(
+        {
+            "release": "digits@1.1.0",
+            "selector": "",
+            "stages": [{"name": "few", "size": {"count": 1}}, {"name": "rest", "size": {"percent": 100}}],
+            "gates": {
+                "quality": {
+                    "metrics": [{"name": "inference_error_rate", "non_inferior_abs": 0.1}, {"name": "drift"}],
+                    "before": "7d",
+                    "after": "16h",
+                }
+            },
+        }
+    )
+    began = any_world.clock.now() - timedelta(hours=24)
+    device, control = DeviceId("d-new"), DeviceId("d-old")
+    for name, digest in ((device, NEW.sha256), (control, OLD.sha256)):
+        week = [(began - timedelta(minutes=5 * k), 300, OLD.sha256) for k in range(7 * 24 * 12, 0, -1)]
+        day = [(began + timedelta(minutes=k), 60, digest) for k in range(24 * 60)]
+        keep(any_world, name, [*week, *day])
+    one = Assignment(device, 0, STRATUM, AssignmentState.HEALTHY, gen=1, switched_at=began)
+    snapshot = replace(
+        whole(random.Random(1)),
+        spec=spec,
+        members=tuple(Member(name, STRATUM) for name in (device, control)),
+        assignments=(one,),
+    )
+    with any_world.house.db.session() as session:
+        measured = Measurer(any_world.house.telemetry).take(session, snapshot, MODEL, any_world.clock.now()).measured
+    (taken,) = measured
+    before, after = 1 / (7 * 24 * 12), 1 / (16 * 60)  # the first window of each period has 20 errors in 20 answers
+    assert taken.control == control
+    assert astuple(taken.spans[Metric.INFERENCE_ERROR_RATE]) == pytest.approx((before, after, before, after))
+    assert (taken.drift, taken.control_drift) == (0.0, 0.0)
+
+
+def keep(world: World, device: str, windows: list[tuple[datetime, int, str]]) -> None:
+    """Store windows of a device (begin, seconds, digest). The first one of each length holds nothing but errors."""
+    first: set[int] = set()
+    told = []
+    for t0, length_s, digest in windows:
+        errors = 0 if length_s in first else 20
+        first.add(length_s)
+        told.append(
+            Window(
+                t0=int(t0.timestamp()), length_s=length_s, model=MODEL, lane="active", sha256=digest, version="1",
+                n=20, errors=errors, classes=[12, 8],
+            )
+        )  # fmt: skip
+    messages = [
+        Telemetry(device=device, boot_id="b", seq=start, ts=0, windows=told[start : start + 60])
+        for start in range(0, len(told), 60)
+    ]
+    world.house.telemetry.ingest(messages)
 
 
 def test_a_release_as_good_as_before_finishes_and_goes_back_when_it_turns_out_bad_later(ready: World) -> None:

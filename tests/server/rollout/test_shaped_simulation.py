@@ -23,6 +23,7 @@ from tests.server.rollout.shaped_simulation import FAILS_UNOPENED, People, Shape
 from tests.server.rollout.simulated_checks import BrokenPromiseError
 from tests.server.rollout.simulated_devices import Kind, Scenario
 from tests.server.rollout.simulated_state import START
+from tests.server.rollout.simulated_telemetry import Shows
 
 BASE: dict[str, Any] = {
     "release": "digits@1.2.0",
@@ -35,7 +36,7 @@ APPROVED: dict[str, Any] = {**REST, "approval": {"role": "approver", "timeout": 
 
 
 def world(*stages: dict[str, Any], fleet: dict[str, int] | None = None, seed: int = 1, **more: Any) -> ShapedWorld:
-    names = ("on_fail", "rollback_to", "on_inconclusive")
+    names = ("on_fail", "rollback_to", "on_inconclusive", "gates")
     fields: dict[str, Any] = {name: more.pop(name) for name in names if name in more}
     return world_with({**BASE, "stages": list(stages), **fields}, fleet or {"rpi": 8}, seed, **more)
 
@@ -97,6 +98,50 @@ def test_a_split_goes_on_to_serve() -> None:
     made = world({**SHADOW, "mode": "split", "share_pct": 10}, REST)
     assert made.run().state is RolloutState.FINISHED
     assert serving(made) == set(made.devices)
+
+
+# ---- quality
+
+
+AGREEMENT: dict[str, Any] = {"quality": {"metrics": [{"name": "shadow_agreement", "min": 0.95}], "after": "1h"}}
+BOTH: dict[str, Any] = {
+    "quality": {
+        "metrics": [
+            *AGREEMENT["quality"]["metrics"],
+            {"name": "latency_p95_ms", "non_inferior_rel": 0.1},
+            {"name": "drift"},
+        ],
+        "after": "1h",
+    }
+}
+"""Windows that are as long as `after`, and ten of them before."""
+SHADOWS: dict[str, Any] = {**SHADOW, "size": {"count": 80}}
+
+
+@pytest.mark.parametrize("gates", [AGREEMENT, BOTH], ids=["agreement", "all"])
+def test_a_shadow_that_agrees_goes_on_to_serve_everywhere(gates: dict[str, Any]) -> None:
+    """Of what serves nobody can say how far it agrees: that is asked of the shadow alone."""
+    half = {"name": "half", "size": {"percent": 50}, "soak": "10m"}
+    made = world(
+        SHADOWS, half, REST, fleet={"rpi": 180}, gates=gates, shows=Shows(), scenario=Scenario(seed=7, person=())
+    )
+    ended = made.run()
+    assert ended.state is RolloutState.FINISHED
+    assert serving(made) == set(made.devices)
+    assert stages_of(made) == [StageState.PASSED] * 3
+    assert "inconclusive" not in ended.verdicts
+    shadow, first, last = (ended.cells[index, ProfileName("rpi")] for index in range(3))
+    assert "shadow_agreement is" in shadow.reason
+    assert ("shadow_agreement" in first.reason, "latency_p95_ms is" in first.reason) == (False, gates is BOTH)
+    assert "shadow_agreement" not in last.reason
+
+
+def test_a_shadow_that_disagrees_never_serves() -> None:
+    made = world(SHADOWS, REST, fleet={"rpi": 180}, gates=AGREEMENT, shows=Shows(agreed=0.8))
+    ended = made.run()
+    assert ended.state is RolloutState.ROLLED_BACK
+    assert "shadow_agreement is 0.8" in ended.cells[0, ProfileName("rpi")].reason
+    assert not any(device.switched_at for device in made.devices.values())
 
 
 # ---- match, pins

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.messages import SystemFigures, Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
-from edgefleet_server.telemetry.service import RETENTION
+from edgefleet_server.telemetry.model import RETENTION
 from tests.server.fleet.house import House
 
 SHA = "a" * 64

@@ -2,6 +2,7 @@
 
 The comments at the head of a file say what it is for, then, one a line:
 - accepted: `fleet:` devices by profile for which its plan has no error; `(no bundle)` after a profile that has none.
+  `lint:` codes of the errors that its plan has, where it has some all the same.
 - refused: `path:` and `words:`, where the error is and a part of what it says.
 """
 
@@ -29,7 +30,7 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Case:
-    """One file of the corpus. fleet: of accepted ones; path and words: of refused ones."""
+    """One file of the corpus. fleet and lint: of accepted ones; path and words: of refused ones."""
 
     name: str
     about: str
@@ -37,6 +38,7 @@ class Case:
     fleet: Fleet | None = None
     path: str = ""
     words: str = ""
+    lint: frozenset[str] = frozenset()
 
 
 @cache
@@ -59,13 +61,14 @@ def read_case(path: Path) -> Case:
         if not line.startswith("# "):
             break
         key, colon, value = line[2:].partition(": ")
-        if colon and key in ("fleet", "path", "words"):
+        if colon and key in ("fleet", "path", "words", "lint"):
             told[key] = value
         else:
             about.append(line[2:])
     fleet = _fleet(told["fleet"]) if "fleet" in told else None
     document = yaml.safe_load(text)
-    return Case(path.stem, " ".join(about), document, fleet, told.get("path", ""), told.get("words", ""))
+    lint = frozenset(told["lint"].split(", ")) if "lint" in told else frozenset[str]()
+    return Case(path.stem, " ".join(about), document, fleet, told.get("path", ""), told.get("words", ""), lint)
 
 
 def _fleet(text: str) -> Fleet:
