@@ -29,9 +29,18 @@ _OPEN_CELLS = frozenset({"exposing", "soaking", "judging", "held"})
 
 
 def agreement(decision: Json) -> str:
-    """Return ✓ or ✗; nothing where the server cannot tell, as for what a person decided."""
+    """Return ✓, ✗ or `other rules`; nothing where the server cannot tell, as for what a person decided."""
     agrees = decision.get("agrees")
+    if agrees is False and is_by_other_rules(decision):
+        return "other rules"
     return "" if agrees is None else "✓" if agrees else "✗"
+
+
+def is_by_other_rules(decision: Json) -> bool:
+    """Return whether other rules made a decision than those that made it again: then another verdict is no contradiction."""
+    again = decision.get("recomputed")
+    version = again.get("rule_version") if isinstance(again, dict) else None
+    return version is not None and version != decision.get("rule_version")
 
 
 def figures_text(figures: Any) -> str:
@@ -70,8 +79,8 @@ WAITING = (
 
 
 def disagreeing(decisions: list[Json]) -> list[Json]:
-    """Return the decisions that do not follow from their stored evidence."""
-    return [decision for decision in decisions if decision.get("agrees") is False]
+    """Return the decisions that do not follow from their stored evidence by the rules that made them."""
+    return [one for one in decisions if one.get("agrees") is False and not is_by_other_rules(one)]
 
 
 def chosen(decisions: list[Json], *, is_all: bool) -> list[Json]:
@@ -197,5 +206,7 @@ def _recomputed(decision: Json) -> str:
         for key in {**stored, **figures}
         if stored.get(key) != figures.get(key)
     ]
-    told = f"✗ the stored evidence gives {text(again.get('verdict'))}: {text(again.get('reason'))}"
+    by = f" by the rules of today ({again.get('rule_version')})" if is_by_other_rules(decision) else ""
+    verdict = f"{text(again.get('verdict'))}: {text(again.get('reason'))}"
+    told = f"{agreement(decision)}{':' if by else ''} the stored evidence gives{by} {verdict}"
     return "; ".join([told, *changed])

@@ -361,7 +361,7 @@ def decision(number: int, **changes: Any) -> Json:
         "figures": figures,
         "evidence": {"counts": counts(exposed=1, healthy=1)},
         "actor": "engine",
-        "recomputed": {"verdict": "advance", "reason": reason, "figures": figures},
+        "recomputed": {"verdict": "advance", "code": "", "reason": reason, "figures": figures, "rule_version": 1},
         "agrees": True,
     }
     return {**plain, **changes}

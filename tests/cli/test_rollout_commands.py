@@ -262,6 +262,15 @@ def test_a_decision_that_its_evidence_does_not_give_exits_1(edgectl: Edgectl, se
         assert "✗ the stored evidence gives roll_back: 2 failed; failed 0 → 2; e_abort 0.87 → 9" in words
 
 
+def test_a_decision_of_older_rules_may_come_out_otherwise_today(edgectl: Edgectl, served: Stub) -> None:
+    again = {"verdict": "hold", "code": "waiting", "reason": "2 wait", "figures": {}, "rule_version": 2}
+    served.says(f"GET {_AT}/decisions", page([decision(1, figures={}, recomputed=again, agrees=False)]))
+    ran = edgectl("rollout", "explain", _ID, "-o", "table")
+    assert ran.code == 0, "it was right when it was made"
+    words = " ".join(ran.out.split())
+    assert "other rules: the stored evidence gives by the rules of today (2) hold: 2 wait" in words
+
+
 def test_explain_names_what_it_waits_for(edgectl: Edgectl, served: Stub) -> None:
     waits = [
         device("device-03", state="downloading", online="offline", deadline="2026-01-03T18:00:00+00:00"),

@@ -8,7 +8,8 @@
    also waits until most of its own devices took part: none is passed on what earlier stages showed.
 4. A Hold that has lasted as long as `on_inconclusive.after` becomes what the spec says.
 5. Codes are public and stable; reasons name the figures; `figures` has every number that was used.
-6. `RULE_VERSION` grows when the same facts may give another verdict: a stored decision says which rules made it.
+6. `RULE_VERSION` grows when the same facts may give another verdict: a stored decision says which rules made it. Decisions that were
+   stored (`tests/golden/decisions`) are made again, so that this is not forgotten.
 
 Source: design README §7, fleet.md §5.4.
 """

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-import msgspec
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
@@ -19,7 +18,6 @@ from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.paging import PageRequest
 from edgefleet_server.rollout import lot_store, rules, store
-from edgefleet_server.rollout.carrying import kind_of
 from edgefleet_server.rollout.counting import CountsView, counts_of
 from edgefleet_server.rollout.device_views import RolloutDevice, device_lines
 from edgefleet_server.rollout.evidence import log_e_abort, log_e_promote
@@ -28,7 +26,6 @@ from edgefleet_server.rollout.loading import Loader
 from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
 from edgefleet_server.rollout.model import (
     Cell,
-    Facts,
     RolloutState,
     StageState,
     Strength,
@@ -148,11 +145,13 @@ class RolloutView:
 
 @dataclass(frozen=True)
 class Recomputed:
-    """A decision made again from its stored evidence."""
+    """A decision made again from its stored evidence. rule_version: of the rules that made it, today's."""
 
     verdict: str
+    code: str
     reason: str
     figures: Mapping[str, Any]
+    rule_version: int
 
 
 @dataclass(frozen=True)
@@ -422,9 +421,10 @@ def _number(log: float) -> float:
 
 
 def _decision_view(row: RolloutDecision, stage: str) -> DecisionView:
-    again = rules.decide(msgspec.convert(row.evidence, Facts))
-    recomputed = Recomputed(kind_of(again).value, again.reason, dict(again.figures))
-    agrees = (recomputed.verdict, recomputed.reason, recomputed.figures) == (row.verdict, row.reason, row.figures)
+    again = rules.outcome_of(rules.recompute(row.evidence))
+    recomputed = Recomputed(again.verdict.value, again.code, again.reason, again.figures, rules.RULE_VERSION)
+    told = (again.verdict.value, again.code, again.reason, again.figures)
+    agrees = told == (row.verdict, row.code, row.reason, row.figures)
     return DecisionView(
         id=row.id or 0,
         at=row.at,

@@ -159,7 +159,8 @@ def _about_decisions(session: Session, row: Rollout, cells: list[Cell]) -> Itera
     made = store.decisions(session, row.id, before=None, limit=100_000)
     for one in made:
         again = rules.outcome_of(rules.recompute(one.evidence))
-        if (again.verdict.value, again.reason, again.figures) != (one.verdict, one.reason, one.figures):
+        told = (one.verdict, one.code, one.reason, one.figures)
+        if (again.verdict.value, again.code, again.reason, again.figures) != told:
             yield f"decision {one.id} comes out otherwise from its evidence: {again}"
         twice = rules.outcome_of(rules.recompute(msgspec.json.encode(one.evidence)))
         if twice != again:
