@@ -91,31 +91,39 @@ class Windows:
 
         is_strict: STRICT holds, too.
         """
+        with in_peace(self.desk):
+            self.desk.goto(self.url + path, wait_until="load")
+            self.look_at_what_the_desk_shows(shot, is_strict=is_strict)
+
+    def look_at_what_the_desk_shows(self, shot: str, *, is_strict: bool = False) -> None:
+        """Do the same with the page that stands there: one that no address leads to."""
         page = self.desk
-        with in_peace(page):
-            page.goto(self.url + path, wait_until="load")
-            for look, ground in GROUNDS.items():
-                page.emulate_media(color_scheme=look)
-                assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
-                assert not is_strict or _found_by(page, STRICT) == {}, look
-                assert _violations(page) == [], look
-                _shoot(page, look, shot)
-            page.emulate_media(color_scheme="light")
+        for look, ground in GROUNDS.items():
+            page.emulate_media(color_scheme=look)
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
+            assert not is_strict or _found_by(page, STRICT) == {}, look
+            assert violations(page) == [], look
+            _shoot(page, look, shot)
+        page.emulate_media(color_scheme="light")
 
     def look_at_the_phone(self, path: str, shot: str, *, is_strict: bool = False) -> None:
         """Fail where a page shuts somebody out on a phone, or something does not fit one of WIDTHS, or its console complains."""
+        with in_peace(self.phone):
+            self.phone.goto(self.url + path, wait_until="load")
+            self.look_at_what_the_phone_shows(shot, is_strict=is_strict)
+
+    def look_at_what_the_phone_shows(self, shot: str, *, is_strict: bool = False) -> None:
+        """Do the same with the page that stands there: one that no address leads to."""
         page = self.phone
-        with in_peace(page):
-            page.goto(self.url + path, wait_until="load")
-            assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[0]
-            assert _found_by(page, {"sticks out": _STICKING_OUT, **(STRICT if is_strict else {})}) == {}
-            assert _violations(page) == []
-            _shoot(page, "phone", shot)
-            for width in WIDTHS[1:]:
-                page.set_viewport_size({"width": width, "height": 740})
-                assert _sticking_out(page) == [], width
-                assert page.evaluate("document.documentElement.scrollWidth") <= width
-            page.set_viewport_size({"width": WIDTHS[0], "height": 740})
+        assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[0]
+        assert _found_by(page, {"sticks out": _STICKING_OUT, **(STRICT if is_strict else {})}) == {}
+        assert violations(page) == []
+        _shoot(page, "phone", shot)
+        for width in WIDTHS[1:]:
+            page.set_viewport_size({"width": width, "height": 740})
+            assert _sticking_out(page) == [], width
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.set_viewport_size({"width": WIDTHS[0], "height": 740})
 
     def look_without_scripts(self, path: str) -> None:
         """Fail where a page is not there when scripts do not run."""
@@ -158,7 +166,7 @@ def _signed_in(chromium: Browser, link: str, **options: Any) -> Page:
     return page
 
 
-def _violations(page: Page) -> list[str]:
+def violations(page: Page) -> list[str]:
     """Return what axe-core finds wrong with a page as it is shown now."""
     page.evaluate(_AXE)
     options = {"runOnly": _RULES, "resultTypes": ["violations"], "preload": False}

@@ -37,9 +37,13 @@ def shelve(
     refuse: Mapping[str, str] | None = None,
     size: int = 900,
     lineage: Mapping[str, str] | None = None,
+    report: str = "",
     **changes: Any,
 ) -> ReleaseRef:
-    """Publish a release and end its jobs: a signed bundle for each profile, but those that are refused with a reason."""
+    """Publish a release and end its jobs: a signed bundle for each profile, but those that are refused with a reason.
+
+    report: digest of a stored report of the conversion.
+    """
     parsed, registry = ReleaseRef.parse(ref), fleet.parts.registry
     refused = dict(refuse or {})
     source = registry.put_blob_bytes(f"source of {ref}".encode())
@@ -54,7 +58,7 @@ def shelve(
             fleet.parts.conversion.finish(job, JobState.REFUSED, "convert.metric", reason, "give more calibration data")
         else:
             bundled(fleet, parsed, job.spec.profile, size=size, **changes)
-            fleet.parts.conversion.finish(job, JobState.DONE)
+            fleet.parts.conversion.finish(job, JobState.DONE, report=report)
     registry.refresh_state(parsed)
     return parsed
 

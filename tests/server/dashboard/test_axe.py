@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
+from playwright.sync_api import expect
 
 from edgefleet_server.access.model import Role
-from tests.server.dashboard.fleet import Fleet, staged
-from tests.server.dashboard.looking import Windows
+from tests.converters.test_report_html import report
+from tests.server.dashboard.fleet import ORT, Fleet, staged
+from tests.server.dashboard.looking import Windows, in_peace, violations
 from tests.server.dashboard.serving import served
+from tests.server.dashboard.shelf import shelve
+from tests.server.dashboard.test_enrolment_page import crowd
+from tests.server.dashboard.test_experiment_pages import FIGURES, SHADOW, tell, trying
+from tests.server.rollout.test_alerts import alert, notification
+from tests.server.telemetry.test_watching import shown
 from tests.support.browsers import binary, browser
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(binary() is None, reason="Chromium is not installed")]
@@ -26,6 +34,20 @@ PAGES = (
     "/rollouts/{good}", "/rollouts/{bad}", "/experiments", "/alerts", "/events", "/bundles", "/profiles",
     "/profiles/generic-x86_64-ort", "/audit", "/settings", "/devices/nobody", "/find?q=cam", "/login",
 )  # fmt: skip
+
+
+OTHERS = (
+    "/experiments/{trial}", "/rollouts/undo", "/rollouts/undo?name=digits", "/publish", "/fleet/bulk?do=label&selector=site%3Dhall",
+    "/fleet/bulk?do=deploy&selector=site%3Dhall", "/fleet/bulk?do=restart&selector=site%3Dhall", "/devices/{device}/predictions",
+    "/models/told/1.0.0", "/enrolment", "/enrolment?state=rejected", "/alerts", "/find",
+)  # fmt: skip
+"""Pages that need something going on: seen at a second house."""
+SHOWN_ONCE = {
+    "token": ("/settings/tokens", "create_token", {"body.name": "ci"}),
+    "claim": ("/enrolment", "create_enrollments", {"body.uses": "3"}),
+    "receiver": ("/alerts", "create_alert_receiver", {"body.name": "staging"}),
+}
+"""Pages that only a form leads to: where it stands, what it does, what is typed."""
 
 
 class House:
@@ -50,6 +72,47 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     fleet.close()
 
 
+class BusyHouse:
+    """A served fleet where much waits for somebody: an experiment that an alert paused, devices to be let in, one that is watched."""
+
+    def __init__(self, fleet: Fleet, windows: Windows) -> None:
+        stored = fleet.parts.registry.put_blob_bytes(msgspec.json.encode(report()))
+        shelve(
+            fleet,
+            "told@1.0.0",
+            ORT,
+            report=str(stored),
+            lineage={"git_commit": "a" * 40, "uri": "https://ml.example/x"},
+        )
+        trial, devices = trying(fleet, SHADOW)
+        tell(fleet, devices, shadow=FIGURES)
+        device = devices[0].id
+        admin = fleet.house.client(Role.ADMIN)
+        admin.patch(f"/api/v1/devices/{device}", json={"labels": {"site": "hall"}})
+        assert admin.post(f"/api/v1/devices/{device}:watch").status_code == 200
+        assert fleet.parts.telemetry.ingest_watched([shown(device, 1, "t1", "t2")]) == 1
+        made = admin.post(
+            "/api/v1/alert-receivers", json={"name": "prod", "matchers": ["team=edge"], "model": "digits"}
+        ).json()
+        assert admin.post(made["url_path"], json=notification(alert(edgefleet_rollout=trial))).status_code == 200
+        first, *_others = crowd(fleet, 3)
+        told = {"ids": [first], "reason": "not one of ours"}
+        assert admin.post("/api/v1/enrollments/pending:reject", json=told).status_code == 200
+        self.names = {"trial": trial, "device": device}
+        self.windows = windows
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BusyHouse]:
+    """The second house."""
+    fleet = Fleet(tmp_path_factory.mktemp("busy") / "server")
+    with served(fleet.house.app) as url, browser() as chromium:
+        windows = Windows(fleet, url, chromium)
+        yield BusyHouse(fleet, windows)
+        windows.close()
+    fleet.close()
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_no_page_shuts_anybody_out(house: House, page: str) -> None:
     house.windows.look_at_the_desk(page.format(**house.names), page)
@@ -63,3 +126,42 @@ def test_every_page_fits_a_phone(house: House, page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_is_there_without_scripts(house: House, page: str) -> None:
     house.windows.look_without_scripts(page.format(**house.names))
+
+
+@pytest.mark.parametrize("page", OTHERS)
+def test_no_busy_page_shuts_anybody_out(busy: BusyHouse, page: str) -> None:
+    path, shot = page.format(**busy.names), f"busy {page}"
+    busy.windows.look_at_the_desk(path, shot)
+    busy.windows.look_at_the_phone(path, shot)
+    busy.windows.look_without_scripts(path)
+
+
+@pytest.mark.parametrize("what", SHOWN_ONCE)
+def test_no_page_that_is_shown_once_shuts_anybody_out(busy: BusyHouse, what: str) -> None:
+    path, operation, typed = SHOWN_ONCE[what]
+    for page, look in (
+        (busy.windows.desk, busy.windows.look_at_what_the_desk_shows),
+        (busy.windows.phone, busy.windows.look_at_what_the_phone_shows),
+    ):
+        with in_peace(page):
+            page.goto(busy.windows.url + path)
+            form = page.locator(f"form[data-operation={operation}]")
+            for name, text in typed.items():
+                form.locator(f"[name='{name}']").fill(text)
+            form.locator("button.primary").click()
+            expect(page.get_by_text("This is shown once")).to_be_visible()
+            look(f"once {what}")
+
+
+def test_a_conversion_report_shuts_nobody_out(busy: BusyHouse) -> None:
+    windows = busy.windows
+    served_so = windows.desk.context.request.get(f"{windows.url}/models/told/1.0.0/report")
+    assert "What went in" in served_so.text()
+    for page in (windows.desk, windows.phone):
+        page.goto("about:blank")
+        page.set_content(served_so.text())  # where it is served, its policy lets no script run, axe-core neither
+        for look in ("light", "dark"):
+            page.emulate_media(color_scheme=look)
+            assert violations(page) == [], look
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), look
+        page.emulate_media(color_scheme="light")

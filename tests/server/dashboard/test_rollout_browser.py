@@ -109,6 +109,37 @@ def test_a_rollout_by_keyboard_alone(visited: tuple[Fleet, str, Browser]) -> Non
     assert problems == []
 
 
+def test_a_rollout_is_paused_and_rolled_back_without_scripts(visited: tuple[Fleet, str, Browser]) -> None:
+    fleet, url, made = visited
+    small(fleet)
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES)
+    page = made.new_context(java_script_enabled=False).new_page()
+    page.goto(url + link_of(fleet, Role.OPERATOR))
+    page.click("form button")
+    page.goto(f"{url}/rollouts/{rollout}")
+    pause = page.locator("form[data-operation=pause_rollout]")
+    pause.get_by_text("As a command").click()
+    expect(pause.locator("code").first).to_have_text(f"edgectl rollout pause {rollout}")
+    assert pause.get_by_role("button", name="Copy").count() == 0, "only a script can copy"
+    pause.get_by_label("Reason").fill("something is odd")
+    pause.get_by_role("button", name="Pause").click()
+    expect(page.locator(".said")).to_contain_text("Paused")
+    expect(page.locator("#head")).to_contain_text("paused by test: something is odd")
+
+    back = page.locator("#roll-back")
+    back.locator("summary").first.click()
+    back.get_by_label("confirm").fill("digits@1.0.0")
+    back.get_by_role("button", name="Roll back").click()
+    expect(page.locator("main")).to_contain_text("nothing was done")
+    page.goto(f"{url}/rollouts/{rollout}")
+    back.locator("summary").first.click()
+    back.get_by_label("confirm").fill("digits@1.1.0")
+    back.get_by_role("button", name="Roll back").click()
+    expect(page.locator(".said")).to_contain_text("Rolling back")
+    expect(page.locator("#head")).to_contain_text("rolling back")
+    page.context.close()
+
+
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (1280, True)])
 def test_the_pages_fit_and_complain_of_nothing(visited: tuple[Fleet, str, Browser], width: int, dark: bool) -> None:
     fleet, url, made = visited
