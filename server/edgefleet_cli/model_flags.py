@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from edgefleet_cli import completion
 from edgefleet_cli.errors import UsageError
 from edgefleet_cli.sources import UnreadableFileError, locate
 from edgefleet_protocol.ids import parse_model_name, parse_profile_name, parse_version
@@ -47,7 +48,12 @@ OwnVersion = Annotated[
 ]
 Profiles = Annotated[
     list[str] | None,
-    typer.Option("--profile", metavar="P", help="Profile name or profile file; may be given again."),
+    typer.Option(
+        "--profile",
+        metavar="P",
+        help="Profile name or profile file; may be given again.",
+        autocompletion=completion.profiles,
+    ),
 ]
 Calibration = Annotated[Path | None, typer.Option("--calibration", metavar="F.npz", help="Data to quantize with.")]
 Evaluation = Annotated[

@@ -119,9 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[Stub]:
-    """Serve a stub on a free port of the loopback while the block runs."""
-    stub = Stub()
+def serving(stub: Stub | None = None) -> Iterator[Stub]:
+    """Serve a stub (a fresh one) on a free port of the loopback while the block runs."""
+    stub = stub or Stub()
     handler = type("Handler", (_Handler,), {"stub": stub})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         stub.url = f"http://127.0.0.1:{server.server_address[1]}"

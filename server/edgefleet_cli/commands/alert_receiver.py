@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from edgefleet_cli import completion
 from edgefleet_cli.figures import moment, text
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.session import Session
@@ -60,7 +61,9 @@ def list_receivers(ctx: typer.Context) -> None:
 
 
 @app.command("delete")
-def delete(ctx: typer.Context, receiver_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+def delete(
+    ctx: typer.Context, receiver_id: Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.receivers)]
+) -> None:
     """Make a receiver's URL useless at once."""
     from edgefleet_cli.api_client import part
 

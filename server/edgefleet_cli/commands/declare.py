@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefleet_cli import completion
 from edgefleet_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, CliError, UsageError, exit_code_of
 from edgefleet_cli.options import Format
 from edgefleet_cli.output import Column, Sheet
@@ -184,9 +185,16 @@ def _in_short(spec: Json) -> str:
 def get(
     ctx: typer.Context,
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="group, device, webhook, alertreceiver, alias or rollout.")
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="group, device, webhook, alertreceiver, alias or rollout.",
+            autocompletion=completion.kinds,
+        ),
     ],
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of them; else all.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One of them; else all.", autocompletion=completion.kind_names)
+    ] = None,
 ) -> None:
     """Show what is there as documents: what `-o yaml` prints is what `apply` takes."""
     from edgefleet_cli.declaring.kinds import KINDS

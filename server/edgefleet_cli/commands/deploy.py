@@ -51,7 +51,12 @@ STRATEGIES = ("canary", "rolling", "blue-green", "shadow", "ab")
 def deploy(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
     ref: Ref,
-    to: Annotated[str | None, typer.Option("--to", "-l", metavar="SELECTOR", help="Devices, e.g. site=berlin.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", "-l", metavar="SELECTOR", help="Devices, e.g. site=berlin.", autocompletion=completion.selectors
+        ),
+    ] = None,
     device: Annotated[
         str | None, typer.Option("--device", metavar="ID", help="One device.", autocompletion=completion.devices)
     ] = None,

@@ -115,11 +115,20 @@ def label(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="ID K=V|K-", help="A device, then labels: set, or removed with K-. With -l labels only."
+            metavar="ID K=V|K-",
+            help="A device, then labels: set, or removed with K-. With -l labels only.",
+            autocompletion=completion.device_to_label,
         ),
     ],
     selector: Annotated[
-        str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="Every device that it matches.")
+        str | None,
+        typer.Option(
+            "--selector",
+            "-l",
+            metavar="SELECTOR",
+            help="Every device that it matches.",
+            autocompletion=completion.selectors,
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With -l: only say which devices it would be.")] = False,
 ) -> None:
@@ -204,7 +213,12 @@ def enroll(  # noqa: PLR0913, PLR0917 - the flags of the command
     count: Annotated[int, typer.Option("--count", min=1, max=1000, help="How many claim tokens.")] = 1,
     uses: Annotated[int, typer.Option("--uses", min=1, help="How many devices one token enrols.")] = 1,
     ttl: Annotated[str, typer.Option("--ttl", help="How long the tokens are valid.")] = "24h",
-    profile: Annotated[str | None, typer.Option("--profile", help="Fix the profile; else the server picks it.")] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile", help="Fix the profile; else the server picks it.", autocompletion=completion.profiles
+        ),
+    ] = None,
     labels: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="Label of the devices.")] = None,
     name_prefix: Annotated[str | None, typer.Option("--name-prefix", help="Prefix of the device ids.")] = None,
     approval: Annotated[

@@ -24,8 +24,16 @@ Fingerprints = Annotated[
     list[str] | None,
     typer.Argument(metavar="FINGERPRINT...", help="As the device shows it.", autocompletion=completion.pending),
 ]
-Selector = Annotated[str | None, typer.Option("--selector", "-l", help="Those with these labels, e.g. site=berlin.")]
-Claim = Annotated[str | None, typer.Option("--claim", metavar="ID", help="Only those with this claim token.")]
+Selector = Annotated[
+    str | None,
+    typer.Option(
+        "--selector", "-l", help="Those with these labels, e.g. site=berlin.", autocompletion=completion.selectors
+    ),
+]
+Claim = Annotated[
+    str | None,
+    typer.Option("--claim", metavar="ID", help="Only those with this claim token.", autocompletion=completion.claims),
+]
 All = Annotated[bool, typer.Option("--all", help="All that wait.")]
 
 
@@ -182,7 +190,10 @@ def claims(ctx: typer.Context) -> None:
 
 
 def revoke_claim(
-    ctx: typer.Context, claim: Annotated[str, typer.Argument(metavar="ID", help="Id of the claim token.")]
+    ctx: typer.Context,
+    claim: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of the claim token.", autocompletion=completion.claims)
+    ],
 ) -> None:
     """Make a claim token worthless, for example one that leaked. Devices that are in stay; who waits with it waits no longer."""
     from edgefleet_cli.api_client import part

@@ -27,7 +27,10 @@ def add_look_commands(app: typer.Typer) -> None:
 
 def list_devices(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
-    selector: Annotated[str, typer.Option("--selector", "-l", help="e.g. site=berlin,arch!=armv7l.")] = "",
+    selector: Annotated[
+        str,
+        typer.Option("--selector", "-l", help="e.g. site=berlin,arch!=armv7l.", autocompletion=completion.selectors),
+    ] = "",
     status: Annotated[str, typer.Option("--status", help="online, offline, unknown or revoked; commas between.")] = "",
     running: Annotated[
         str,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefleet_cli import completion
 from edgefleet_cli.figures import text
 from edgefleet_cli.output import Column, Sheet
 from edgefleet_cli.session import Session
@@ -40,7 +41,16 @@ def add_many_command(app: typer.Typer) -> None:
 def ask(
     ctx: typer.Context,
     kind: Annotated[Kind, typer.Argument(metavar="TASK", help="diag, logs or restart.")],
-    selector: Annotated[str, typer.Option("--selector", "-l", metavar="SELECTOR", help="e.g. site=berlin; '' = all.")],
+    selector: Annotated[
+        str,
+        typer.Option(
+            "--selector",
+            "-l",
+            metavar="SELECTOR",
+            help="e.g. site=berlin; '' = all.",
+            autocompletion=completion.selectors,
+        ),
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many devices would be asked.")] = False,
 ) -> None:
     """Ask every live device that a selector matches for its log or diagnosis, or to restart its agent; at most 1,000 at once."""

@@ -33,7 +33,12 @@ SHEET = Sheet(
 def create(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.")],
-    selector: Annotated[str, typer.Option("--selector", "-l", metavar="SELECTOR", help="e.g. site=berlin,ring=1.")],
+    selector: Annotated[
+        str,
+        typer.Option(
+            "--selector", "-l", metavar="SELECTOR", help="e.g. site=berlin,ring=1.", autocompletion=completion.selectors
+        ),
+    ],
 ) -> None:
     """Save a selector under a name."""
     session = Session.of(ctx)
@@ -45,7 +50,12 @@ def create(
 def change(
     ctx: typer.Context,
     name: Name,
-    selector: Annotated[str, typer.Option("--selector", "-l", metavar="SELECTOR", help="e.g. site=berlin,ring=2.")],
+    selector: Annotated[
+        str,
+        typer.Option(
+            "--selector", "-l", metavar="SELECTOR", help="e.g. site=berlin,ring=2.", autocompletion=completion.selectors
+        ),
+    ],
 ) -> None:
     """Give a group another selector; refused while an open rollout names it."""
     from edgefleet_cli.api_client import part

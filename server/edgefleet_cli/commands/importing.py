@@ -63,7 +63,12 @@ def show(ctx: typer.Context, address: AddressArgument, mlflow_url: flags.MlflowU
 def watch(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="mlflow:/NAME@ALIAS.")],
-    to: Annotated[str, typer.Option("--to", "-l", metavar="SELECTOR", help="Devices that follow the alias.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", "-l", metavar="SELECTOR", help="Devices that follow the alias.", autocompletion=completion.selectors
+        ),
+    ],
     strategy: Annotated[
         str | None, typer.Option("--strategy", metavar="S", help="How each version is rolled out; canary if not said.")
     ] = None,

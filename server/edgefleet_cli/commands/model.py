@@ -19,7 +19,7 @@ aliases = typer.Typer(help="Aliases: names of releases that move, `model@alias`.
 app.add_typer(aliases, name="alias")
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", autocompletion=completion.models)]
-Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="e.g. stable.")]
+Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="e.g. stable.", autocompletion=completion.aliases)]
 
 ALIASES = Sheet(
     "aliases of this model; set one with `edgectl model alias set MODEL ALIAS VERSION`",
@@ -141,7 +141,10 @@ def list_aliases(ctx: typer.Context, model: Name) -> None:
 
 @aliases.command("set")
 def set_alias(
-    ctx: typer.Context, model: Name, alias: Alias, version: Annotated[str, typer.Argument(metavar="VERSION")]
+    ctx: typer.Context,
+    model: Name,
+    alias: Alias,
+    version: Annotated[str, typer.Argument(metavar="VERSION", autocompletion=completion.versions)],
 ) -> None:
     """Let an alias stand for a version from now on; what was rolled out by it does not follow."""
     session = Session.of(ctx)

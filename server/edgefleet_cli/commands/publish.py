@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefleet_cli import completion
 from edgefleet_cli import model_flags as flags
 from edgefleet_cli.commands.deploy import ALL, note_skipped, parse_strategy, strategy_document
 from edgefleet_cli.errors import UsageError
@@ -14,7 +15,12 @@ from edgefleet_cli.release_view import RELEASES, exit_code, is_over, show_result
 from edgefleet_cli.session import Session
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once the conversion is queued.")]
-To = Annotated[str | None, typer.Option("--to", metavar="SELECTOR", help="Deploy to these devices afterwards.")]
+To = Annotated[
+    str | None,
+    typer.Option(
+        "--to", metavar="SELECTOR", help="Deploy to these devices afterwards.", autocompletion=completion.selectors
+    ),
+]
 MeasureOn = Annotated[
     list[str] | None,
     typer.Option(

@@ -30,7 +30,10 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
         str | None, typer.Argument(metavar="RELEASE", help="name@version.", autocompletion=completion.releases)
     ] = None,
     file: File = None,
-    to: Annotated[str | None, typer.Option("--to", "-l", metavar="SELECTOR", help="Devices; '' is all.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", "-l", metavar="SELECTOR", help="Devices; '' is all.", autocompletion=completion.selectors),
+    ] = None,
     stages: Annotated[
         str | None, typer.Option("--stages", metavar="S", help="e.g. 2,10%,100%: counts are per stratum.")
     ] = None,

@@ -17,7 +17,7 @@ app = typer.Typer(help="Webhooks: what happens, sent to other programs as signed
 
 Json = dict[str, Any]
 WebhookId = Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.webhooks)]
-DeliveryId = Annotated[int, typer.Argument(metavar="DELIVERY", min=1)]
+DeliveryId = Annotated[int, typer.Argument(metavar="DELIVERY", min=1, autocompletion=completion.deliveries)]
 
 
 def state_of(webhook: Json) -> str:

@@ -1,14 +1,16 @@
 """Schemathesis against the whole API over HTTP: real services on SQLite, a staged fleet, every check that it has.
 
 It runs as its own program, as anybody else would run it. Half of the names in addresses are real ones, so that it meets things as
-well as their absence. Five things are told to it:
+well as their absence. Six things are told to it:
 
 - A request that keeps its schema may be refused for what it means (422 `fleet.bad_selector`), for a tag of another time (412), for a
   range beyond the end (416) or for its size (413). That it is not refused by the schema itself is a check of ours (`fuzz_checks`).
 - A blob is refused (400) when its bytes are not those of its name, which nobody hits by chance.
 - The items of a list that is cut to some `fields` are whole no more: a check of ours takes the place of the one for schemas.
+- What was revoked is still there to be seen, and so is what a dry run spared; what else DELETE takes is gone, says a check of ours.
 - Streams are asked to end at once, and nothing is held to a time: the machine may be busy.
-- `revoke_token` is left out: it would find the token that everything is asked with, and every check after that would pass on 401.
+- What would revoke the token that everything is asked with revokes a second one instead (`fuzz_checks`): every check after that would
+  pass on 401. In the end the first one must still be good, and the second one not.
 """
 
 import json
@@ -25,15 +27,17 @@ from tests.house.tree import ROOT
 from tests.server.dashboard.fleet import Fleet, staged
 from tests.server.dashboard.serving import served
 
-LEFT_OUT: Final = ("revoke_token",)
+OWN_TOKEN: Final = "EDGEFLEET_FUZZ_OWN_TOKEN"
+OTHER_TOKEN: Final = "EDGEFLEET_FUZZ_OTHER_TOKEN"
+"""Variables with the ids of the token that everything is asked with, and of one that may be revoked."""
+REPLACED: Final = "response_schema_conformance,use_after_free"
+"""Checks in whose place ours are. `--checks all` would bring them back where only the configuration leaves them out."""
 TAKEN: Final = ["2xx", "401", "403", "404", "409", "412", "413", "416", "422", "429"]
 CONFIG: Final = """
 request-timeout = 30
 hooks = "tests.server.rest.fuzz_checks"
 [checks]
 max_response_time = 300.0
-[checks.response_schema_conformance]
-enabled = false
 [checks.positive_data_acceptance]
 expected-statuses = {taken}
 [[operations]]
@@ -54,28 +58,36 @@ def run(folder: Path, n: int, seed: int, *, only: Sequence[str] = (), phases: st
         names = _seeded(fleet)
         config = folder / "schemathesis.toml"
         config.write_text(_config(names))
+        token = fleet.house.token(Role.ADMIN)
         with served(fleet.house.app) as url:
             command = [
                 str(Path(sys.executable).with_name("schemathesis")), "--no-color", "--config-file", str(config),
                 "run", f"{url}/openapi.json",
-                "--header", f"Authorization: Bearer {fleet.house.token(Role.ADMIN)}", "--max-examples", str(n),
-                "--seed", str(seed), "--checks", "all", "--continue-on-failure",
+                "--header", f"Authorization: Bearer {token}", "--max-examples", str(n),
+                "--seed", str(seed), "--checks", "all", "--exclude-checks", REPLACED, "--continue-on-failure",
             ]  # fmt: skip
-            for operation in LEFT_OUT:
-                command += ["--exclude-operation-id", operation]
             for operation in only:
                 command += ["--include-operation-id", operation]
             if phases:
                 command += ["--phases", phases]
             told = folder / "told.txt"
             with told.open("wb") as sink:
-                environment = os.environ | {"COLUMNS": "140", "PYTHONPATH": str(ROOT)}
+                ids = {OWN_TOKEN: token.split("_")[1], OTHER_TOKEN: str(names["path.token_id"][0])}
+                environment = os.environ | {"COLUMNS": "140", "PYTHONPATH": str(ROOT)} | ids
                 code = subprocess.run(
                     command, cwd=folder, stdout=sink, stderr=sink, check=False, env=environment
                 ).returncode
+        is_own_good = fleet.parts.access.token(ids[OWN_TOKEN]).revoked_at is None
+        is_other_revoked = fleet.parts.access.token(ids[OTHER_TOKEN]).revoked_at is not None
     finally:
         fleet.close()
-    return {"ok": code == 0, "code": code, "told": told.read_text(encoding="utf-8", errors="replace")}
+    ok = code == 0 and is_own_good
+    return {
+        "ok": ok,
+        "code": code,
+        "other_token_revoked": is_other_revoked,
+        "told": told.read_text(encoding="utf-8", errors="replace"),
+    }
 
 
 def _seeded(fleet: Fleet) -> Mapping[str, Sequence[Any]]:
@@ -110,7 +122,10 @@ def _seeded(fleet: Fleet) -> Mapping[str, Sequence[Any]]:
         "path.token_id": [token],
         "path.name": ["digits", "hall", "generic-x86_64-ort", "canary"],
         "path.alias": ["prod"],
-        "path.sha256": [fleet.house.put(b"some bytes")],
+        "path.sha256": [fleet.house.put(b"some bytes"), next(iter(fleet.digests.values()))],
+        "path.role": ["root", "m.digits"],
+        "query.a": ["1.0.0", "prod"],
+        "query.b": ["1.1.0"],
         "query.selector": ["", "site=hall", "profile in (generic-x86_64-ort),!gone"],
         "body.selector": ["", "site=hall", "group=hall"],
         "query.q": ["digits", "cam"],

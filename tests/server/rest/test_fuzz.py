@@ -16,3 +16,4 @@ from tests.server.rest.fuzzing import run
 def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     found = run(tmp_path, in_ci("rest-fuzz"), seed=1, phases="fuzzing")
     assert found["ok"], found["told"][-20_000:]
+    assert found["other_token_revoked"]
