@@ -42,7 +42,7 @@ from edgefleet_agent.link.drain import Downloads, topic_chooser
 from edgefleet_agent.link.metered import look
 from edgefleet_agent.link.mqtt import Connected, Disconnected, Received
 from edgefleet_agent.link.outbox import Kind
-from edgefleet_agent.listening import public_listeners
+from edgefleet_agent.listening import public_listeners, url_of
 from edgefleet_agent.logfile import Capture, LogFile
 from edgefleet_agent.loop import Loop, Timer, guarded
 from edgefleet_agent.paths import StatePaths
@@ -86,6 +86,8 @@ class Daemon:
         self._system = SystemReader(state)
         wiring.prepare_folders(self._paths)
         self._listeners = public_listeners(settings, self._paths.sockets() / "infer.sock", self._clock)
+        # kept, because status is written while the agent stops too, when the listener is closed already
+        self._infer_url = url_of(self._listeners[0])
         self._outbox = wiring.open_outbox(settings, self._paths)
         slots = Slots(self._paths.models)
         self._serving = ModelServing(
@@ -410,8 +412,6 @@ class Daemon:
     def _write_status(self) -> None:
         state = self._reports.state(self._runner, self._serving, {}, count=False)
         modes = self._runner.modes()
-        address = self._listeners[0].getsockname()
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
         identity = self._renewal.identity
         status = {
             "device": identity.device,
@@ -422,7 +422,7 @@ class Daemon:
             "broker": f"{identity.broker_host}:{identity.broker_port}",
             "gen": self._reports.gen,
             "boot_id": self._boot_id,
-            "infer_url": f"http://{host}:{address[1]}",
+            "infer_url": self._infer_url,
             "infer_socket": str(self._paths.sockets() / "infer.sock"),
             "control_socket": str(self._control_socket),
             "outbox": self._drain.status(),

@@ -21,6 +21,13 @@ def public_listeners(settings: AgentSettings, unix_path: Path, clock: Clock) -> 
     return [tcp, listen_unix(unix_path)]
 
 
+def url_of(listener: socket.socket) -> str:
+    """Return where an open TCP listener answers."""
+    address = listener.getsockname()
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"http://{host}:{address[1]}"
+
+
 def _own_tcp(host: str, port: int, clock: Clock) -> socket.socket:
     """Return a listener of our own. After a kill of agentd an old worker may hold the port for a moment longer."""
     give_up = clock.monotonic_s() + PORT_WAIT_S

@@ -182,10 +182,13 @@ class Agent:
             return 0
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(timeout=20 * PATIENCE)
+            status = self.process.wait(timeout=20 * PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            return self.process.wait()
+            status = self.process.wait()
+        told = self.log.read_text(errors="replace")
+        assert "Traceback" not in told, told[-4000:]
+        return status
 
     def status(self) -> dict[str, Any]:
         """Return `run/status.json` of the running process, {} when it has written none yet."""
