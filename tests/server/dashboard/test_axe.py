@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from edgefleet_server.access.model import Role
 from tests.converters.test_report_html import report
@@ -62,10 +62,17 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def chromium() -> Iterator[Browser]:
+    """One browser for both houses: a process can drive no second one beside it."""
+    with browser() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def house(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """One house for all tests of this file."""
     fleet = Fleet(tmp_path_factory.mktemp("axe") / "server")
-    with served(fleet.house.app) as url, browser() as chromium:
+    with served(fleet.house.app) as url:
         windows = Windows(fleet, url, chromium)
         yield House(fleet, windows)
         windows.close()
@@ -103,10 +110,10 @@ class BusyHouse:
 
 
 @pytest.fixture(scope="module")
-def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BusyHouse]:
+def busy(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BusyHouse]:
     """The second house."""
     fleet = Fleet(tmp_path_factory.mktemp("busy") / "server")
-    with served(fleet.house.app) as url, browser() as chromium:
+    with served(fleet.house.app) as url:
         windows = Windows(fleet, url, chromium)
         yield BusyHouse(fleet, windows)
         windows.close()
