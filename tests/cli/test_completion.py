@@ -35,7 +35,7 @@ NAMED: dict[str, list[dict[str, Any]]] = {
 }
 EDGECTL = Path(sys.executable).with_name("edgectl")
 
-ASKED = (
+ASKED: tuple[tuple[str, list[str]], ...] = (
     ("publish --profile q", ["q-ort"]),
     ("convert --profile p", ["p-ort"]),
     ("import watch --profile q", ["q-ort"]),

@@ -21,6 +21,12 @@ app = typer.Typer(help="Models in an MLflow registry: look, follow an alias, wri
 
 Json = dict[str, Any]
 AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="mlflow:/NAME@ALIAS, or mlflow:/NAME/VERSION.")]
+To = Annotated[
+    str,
+    typer.Option(
+        "--to", "-l", metavar="SELECTOR", help="Devices that follow the alias.", autocompletion=completion.selectors
+    ),
+]
 
 
 class Supersede(StrEnum):
@@ -63,12 +69,7 @@ def show(ctx: typer.Context, address: AddressArgument, mlflow_url: flags.MlflowU
 def watch(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="mlflow:/NAME@ALIAS.")],
-    to: Annotated[
-        str,
-        typer.Option(
-            "--to", "-l", metavar="SELECTOR", help="Devices that follow the alias.", autocompletion=completion.selectors
-        ),
-    ],
+    to: To,
     strategy: Annotated[
         str | None, typer.Option("--strategy", metavar="S", help="How each version is rolled out; canary if not said.")
     ] = None,

@@ -17,12 +17,14 @@ class Caller:
         self.client = package.AuthenticatedClient(base_url=url, token=token)
         self.models = import_module("edgefleet_client.models")
         self.calls = 0
+        self.operations: set[str] = set()
 
     def __call__(self, tag: str, operation: str, *path: str, **given: Any) -> Any:
         """Return (status, parsed answer) of one operation."""
         module = import_module(f"edgefleet_client.api.{tag}.{operation}")
         answer = module.sync_detailed(*path, client=self.client, **given)
         self.calls += 1
+        self.operations.add(operation)
         return int(answer.status_code), answer.parsed
 
 
@@ -59,6 +61,19 @@ def reading(call: Caller, rollout: str) -> str:
     assert who.total > 0
     _, found = call("search", "find_anything", q="digits")
     assert {str(hit.kind) for hit in found.items} >= {"model", "release"}
+    _, groups = call("fleet", "list_groups")
+    assert groups.items == []
+    _, windows = call("telemetry", "list_device_telemetry", device)
+    assert windows.total >= 0
+    _, told = call("telemetry", "get_release_performance", "digits@1.0.0")
+    assert len(told.items) == 2
+    _, having = call("fleet", "list_release_devices", "digits@1.1.0")
+    assert having.total > 0
+    _, happened = call("fleet", "list_events", rollout=rollout)
+    assert happened.items
+    _, strategy = call("rollout", "get_rollout_strategy", "canary")
+    assert strategy.name == "canary"
+    assert call("server", "get_health")[0] == 200
     return str(device)
 
 
@@ -93,12 +108,132 @@ def writing(call: Caller, device: str) -> None:
     assert (status, gone.code) == (404, "group.unknown")
 
 
+def steering(call: Caller, old: str) -> None:
+    """Plan, make and steer a rollout; look at what it and an older one decided."""
+    models = call.models
+    document = {"release": "seeds@1.0.0", "selector": "", "stages": [{"name": "all", "size": {"percent": 100}}]}
+    status, plan = call("rollout", "plan_rollout", body=models.PlanRolloutSpec.from_dict(document))
+    assert (status, plan.ok) == (200, True)
+    spec = models.CreateRolloutSpec.from_dict(document)
+    status, tried = call("rollout", "create_rollout", body=spec, dry_run=True)
+    assert (status, tried.release) == (201, "seeds@1.0.0")
+    status, made = call("rollout", "create_rollout", body=spec)
+    assert (status, made.release) == (201, "seeds@1.0.0")
+    status, refused = call(
+        "rollout", "create_rollout", body=models.CreateRolloutSpec.from_dict({"release": "seeds@1.0.0"})
+    )
+    assert (status, refused.code) == (422, "rollout.bad_spec")
+    said = models.CommandIn(reason="for the suite")
+    for operation, state in (("pause_rollout", "paused"), ("resume_rollout", "running")):
+        status, steered = call("rollout", operation, made.id, body=said)
+        assert (status, steered.state) == (200, state), operation
+    status, refused = call("rollout", "resume_rollout", made.id, body=said)
+    assert (status, refused.code) == (409, "rollout.illegal_state")
+    _, open_ones = call("rollout", "list_rollouts", model="seeds", state="running,paused")
+    assert [one.id for one in open_ones.items] == [made.id]
+    status, ended = call("rollout", "abort_rollout", made.id, body=models.CommandIn(reason="enough", rollback=True))
+    assert (status, ended.reason != "") == (200, True)
+    status, _ = call("rollout", "retry_rollout", made.id, body=models.RetryIn(reason="once more"))
+    assert status == 409
+    _, decisions = call("rollout", "list_rollout_decisions", old)
+    assert decisions.items
+    assert all(one.agrees for one in decisions.items)
+    status, _ = call("rollout", "undo_model", body=models.UndoIn(name="digits", dry_run=True))
+    assert status in (200, 409)
+    status, tried_beside = call("rollout", "list_experiments")
+    assert (status, tried_beside.total) == (200, 0)
+    _, strategies = call("rollout", "list_rollout_strategies")
+    assert strategies.total >= 5
+
+
+def admitting(call: Caller, device: str) -> None:
+    """Make tokens of both kinds and take them back; ask devices for something."""
+    models = call.models
+    status, made = call("fleet", "create_enrollments", body=models.EnrollmentIn(count=2))
+    assert (status, len(made.tokens)) == (201, 2)
+    claim = made.tokens[0].id
+    assert call("fleet", "get_enrollment", claim)[1].id == claim
+    assert claim in [one.id for one in call("fleet", "list_enrollments")[1].items]
+    assert call("fleet", "list_pending_devices")[1].items == []
+    assert call("fleet", "revoke_enrollment", claim)[0] == 204
+    status, token = call("access", "create_token", body=models.TokenIn(name="ci", roles=[models.Role.VIEWER]))
+    assert (status, token.token.startswith("edg_")) == (201, True)
+    assert call("access", "get_token", token.id)[1].name == "ci"
+    assert token.id in [one.id for one in call("access", "list_tokens")[1].items]
+    status, gone = call("access", "revoke_token", token.id)
+    assert (status, gone.revoked_at is not None) == (200, True)
+    status, task = call("fleet", "create_device_task", device, body=models.TaskIn(kind=models.TaskInKind.DIAG))
+    assert (status, task.kind) == (201, "diag")
+    assert call("fleet", "get_device_task", device, task.id)[1].id == task.id
+    assert [one.id for one in call("fleet", "list_device_tasks", device)[1].items] == [task.id]
+    asked = models.TasksIn(kind=models.TasksInKind.LOGS, selector="site=hall", dry_run=True)
+    assert call("fleet", "create_tasks", body=asked)[1].matched > 0
+    _, audit = call("access", "list_audit", action="revoke_token")
+    assert [row.action for row in audit.items] == ["revoke_token"]
+    status, _ = call("fleet", "revoke_device", device, dry_run=True)
+    assert status == 204
+
+
+def connecting(call: Caller) -> None:
+    """Make, use and remove what others are told by, and what tells us."""
+    models = call.models
+    hook = models.WebhookIn(url="http://127.0.0.1:9/hook", types=["edgefleet.rollout.*"], name="ops")
+    status, made = call("webhook", "create_webhook", body=hook)
+    assert (status, made.webhook.name) == (201, "ops")
+    hook_id = made.webhook.id
+    status, sent = call("webhook", "ping_webhook", hook_id)
+    assert (status, sent.type_) == (202, "edgefleet.ping")
+    assert [one.id for one in call("webhook", "list_webhook_deliveries", hook_id)[1].items] == [sent.id]
+    assert call("webhook", "get_webhook_delivery", hook_id, sent.id)[1].message_id == sent.message_id
+    status, again = call("webhook", "redeliver_webhook", hook_id, sent.id)
+    assert (status, again.message_id) == (200, sent.message_id)
+    status, turned = call("webhook", "rotate_webhook", hook_id, body=models.RotateIn())
+    assert (status, turned.secret != made.secret) == (200, True)
+    assert call("webhook", "get_webhook", hook_id)[0] == 200
+    assert call("webhook", "list_webhooks")[1].total == 1
+    assert call("webhook", "delete_webhook", hook_id)[0] == 204
+    assert call("webhook", "get_webhook", hook_id)[0] == 404
+    status, receiver = call("alerting", "create_alert_receiver", body=models.ReceiverIn(name="am"))
+    assert status == 201
+    assert call("alerting", "get_alert_receiver", receiver.receiver.id)[1].name == "am"
+    assert call("alerting", "list_alert_receivers")[1].total == 1
+    assert call("alerting", "delete_alert_receiver", receiver.receiver.id)[0] == 204
+
+
+def keeping(call: Caller) -> None:
+    """Look into bundles, keys and versions; remove an alias."""
+    _, bundles = call("registry", "list_bundles", model="digits")
+    status, bundle = call("registry", "get_bundle", bundles.items[0].sha256)
+    assert (status, bundle.signature.state, bundle.signature.role) == (200, "signed", "m.digits")
+    _, keys = call("signing", "list_keys")
+    assert "root" in [one.name for one in keys.items]
+    assert call("signing", "get_key", "root")[1].resign_at is None
+    assert call("signing", "get_trust")[1].is_root_here
+    status, compared = call("telemetry", "compare_versions", "digits", a="1.0.0", b="1.1.0")
+    assert (status, compared.after.ref) == (200, "digits@1.1.0")
+    assert [one.alias for one in call("registry", "list_aliases", "digits")[1].items] == ["prod"]
+    assert call("registry", "get_alias", "digits", "prod")[1].ref == "digits@1.1.0"
+    assert call("registry", "remove_alias", "digits", "prod")[0] == 204
+    assert call("registry", "get_alias", "digits", "prod")[0] == 404
+    key = "09" + "0" * 62
+    status, sealed = call("fleet", "set_capture_key", body=call.models.CaptureKeyIn(public_key=key))
+    assert (status, sealed.public_key) == (200, key)
+    assert call("fleet", "get_capture_key")[1].public_key == key
+    assert call("fleet", "remove_capture_key")[0] == 204
+    assert call("registry", "list_models")[1].total == 2
+    assert call("registry", "get_model", "digits")[1].releases == 3
+
+
 def main(url: str, token: str, rollout: str) -> None:
-    """Run the suite; print how many calls were made."""
+    """Run the suite; print how many calls were made, and of how many operations."""
     call = Caller(url, token)
     device = reading(call, rollout)
     writing(call, device)
-    print(json.dumps({"calls": call.calls}))
+    steering(call, rollout)
+    admitting(call, device)
+    connecting(call)
+    keeping(call)
+    print(json.dumps({"calls": call.calls, "operations": len(call.operations)}))
 
 
 if __name__ == "__main__":
