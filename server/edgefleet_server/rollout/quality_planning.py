@@ -80,16 +80,24 @@ def out_of_reach(
     gate: QualityGate, alpha: float, population: int, reached: Sequence[int], touched: int = 0
 ) -> Iterator[tuple[int, str, str]]:
     """Yield every stage of a stratum that cannot pass the gate, what is wrong, and what to do. touched: see `comparable`."""
-    metrics = [metric for metric in gate.metrics if metric.name is not Metric.DRIFT]
-    if not metrics:
-        return
-    hardest = max(metrics, key=lambda metric: devices_needed(metric, alpha))
-    needed = devices_needed(hardest, alpha)
-    counts = reached if hardest.bound in (Bound.MIN, Bound.MAX) else comparable(gate, population, reached, touched)
-    for index, (count, have) in enumerate(zip(reached, counts, strict=True)):
-        if count and have < needed:
-            whom = (
-                "can be compared with one that has the release later" if counts is not reached else "are in it so far"
-            )
-            told = f"{have} devices {whom}, but {hardest.name.value} takes {needed:.0f} at the least"
-            yield index, told, "make the stage larger, leave quality out for so few devices, or promote it by hand"
+    pairs = comparable(gate, population, reached, touched)
+    needs: list[tuple[QualityMetric, float, Sequence[int]]] = []
+    for metric in gate.metrics:
+        if metric.name is Metric.DRIFT:
+            # drift of the release is told from that of the world by one pair at the least
+            needs.append((metric, 1.0, pairs))
+        else:
+            counts = reached if metric.bound in (Bound.MIN, Bound.MAX) else pairs
+            needs.append((metric, devices_needed(metric, alpha), counts))
+    for index, count in enumerate(reached):
+        lacking = [(needed, metric, counts) for metric, needed, counts in needs if counts[index] < needed]
+        if not count or not lacking:
+            continue
+        needed, metric, counts = max(lacking, key=lambda one: one[0])
+        whom = "can be compared with one that has the release later" if counts is not reached else "are in it so far"
+        told = f"{counts[index]} devices {whom}, but {metric.name.value} takes {needed:.0f} at the least"
+        yield (
+            index,
+            told,
+            "make the stage larger, leave quality out for so few devices (gates: [install]), or promote it by hand",
+        )

@@ -248,6 +248,13 @@ def test_a_refusal_of_drift_says_what_would_do() -> None:
     assert not rest
 
 
+def test_drift_takes_somebody_to_compare_with() -> None:
+    spec = parse_spec(document(REST, metrics=(DRIFT,)))
+    members = [Member(DeviceId(f"d-{number}"), STRATUM) for number in range(400)]
+    (found,) = [one for one in plan(spec, "salt", members, {STRATUM: NEW}).findings if one.level == "error"]
+    assert (found.code, "drift takes 1 at the least" in found.message) == ("quality_out_of_reach", True)
+
+
 def test_a_rollout_that_gives_up_before_any_value_is_there_is_refused() -> None:
     gates = {"quality": {"metrics": [LATENCY], "after": "2d"}}
     early = [("error", "inconclusive_before_values")]

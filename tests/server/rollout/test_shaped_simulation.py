@@ -16,6 +16,7 @@ from edgefleet_server.rollout.draft import LOOK_AGAIN
 from edgefleet_server.rollout.errors import BadSpecError
 from edgefleet_server.rollout.model import Cell, CellMoved, Plan, RolloutMoved, RolloutState, StageState
 from edgefleet_server.rollout.planner import plan_tick
+from edgefleet_server.rollout.planning import plan
 from edgefleet_server.rollout.spec import parse_spec
 from edgefleet_server.rollout.strategies import STRATEGIES
 from tests.server.rollout.scenarios import scenario_of
@@ -303,21 +304,50 @@ SIZES = st.sampled_from([{"count": 1}, {"count": 2}, {"count": 3, "count_total":
 APPROVALS = st.sampled_from(["none", "none", {"role": "operator", "timeout": "2h"}, {"role": "approver"}])
 
 
+TOLD: list[dict[str, Any]] = [
+    {"name": "latency_p95_ms", "non_inferior_rel": 0.1},
+    {"name": "inference_error_rate", "max": 0.05, "on_breach": "hold"},
+    {"name": "shadow_agreement", "min": 0.95},
+    {"name": "drift"},
+]
+
+
+def gates(metrics: list[dict[str, Any]], befores: list[str], afters: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+    chosen = st.lists(st.sampled_from(metrics), min_size=1, unique_by=lambda metric: str(metric["name"]))
+    controls = st.sampled_from(["holdout", "previous"])
+    periods = {"before": st.sampled_from(befores), "after": st.sampled_from(afters)}
+    return st.fixed_dictionaries({"metrics": chosen, "control": controls, **periods})
+
+
+ANY_GATE = st.none() | gates(
+    [*TOLD, {"name": "joules_per_inference", "non_inferior_rel": 0.2}], ["2h", "7d"], ["10m", "1h", "13h"]
+)
+JUDGES = st.sampled_from([None, None, ["install"], ["install", "quality"]])
+
+
 @st.composite
-def shaped_specs(draw: st.DrawFn) -> dict[str, Any]:
+def shaped_specs(
+    draw: st.DrawFn,
+    sizes: st.SearchStrategy[dict[str, Any]] = SIZES,
+    gate: st.SearchStrategy[dict[str, Any] | None] = ANY_GATE,
+    least: int = 0,
+) -> dict[str, Any]:
     """Documents of any form; not all of them can be read."""
     stages = []
-    for index in range(draw(st.integers(0, 3))):
+    quality = draw(gate)
+    for index in range(draw(st.integers(least, 3))):
         mode = draw(st.sampled_from(["shadow", "split", "active", "active"]))
         stage = {
             "name": f"s{index}",
-            "size": draw(SIZES),
+            "size": draw(sizes),
             "mode": mode,
             "match": draw(st.sampled_from(["", "", "site=a", "site=b"])),
             "soak": draw(st.sampled_from(["0s", "5m", "3h"])),
             "approval": draw(APPROVALS),
             "promote": draw(st.sampled_from(["auto", "all_healthy"])),
         }
+        judges = draw(JUDGES) if quality is not None else None
+        stage |= {} if judges is None else {"gates": judges}
         stages.append({**stage, "share_pct": 20} if mode == "split" else stage)
     order = ["shadow", "split", "active"]
     stages.sort(key=lambda stage: order.index(str(stage["mode"])))
@@ -327,6 +357,7 @@ def shaped_specs(draw: st.DrawFn) -> dict[str, Any]:
         "on_fail": draw(st.sampled_from(["rollback", "pause"])),
         "on_inconclusive": {"after": "12h", "do": draw(st.sampled_from(["rollback", "pause"]))},
         "rollback_to": draw(st.sampled_from(["previous", "none", "digits@1.0.0"])),
+        **({} if quality is None else {"gates": {"quality": quality}}),
     }
 
 
@@ -347,19 +378,77 @@ A_PAUSE_NOBODY_HEARD_OF: dict[str, Any] = {
 """With seed 373 a shadow rests for twenty minutes, and the reports of it are lost."""
 
 
+SHOWN = st.builds(
+    Shows,
+    slower=st.sampled_from([1.0, 1.5]),
+    agreed=st.sampled_from([1.0, 0.8]),
+    silent=st.sampled_from([0.0, 0.3, 1.0]),
+    joules=st.sampled_from([-1.0, 0.5]),
+)
+
+
 @settings(deadline=None, max_examples=60)
 @given(
-    shaped_specs(), st.integers(0, 2**32 - 1), FLEETS, ANSWERS, st.sampled_from([0.0, 0.3]), st.sampled_from([0, 0.2])
+    shaped_specs(),
+    st.integers(0, 2**32 - 1),
+    FLEETS,
+    ANSWERS,
+    st.sampled_from([0.0, 0.3]),
+    st.sampled_from([0, 0.2]),
+    st.none() | SHOWN,
 )
-@example(A_PAUSE_NOBODY_HEARD_OF, 373, {"rpi": 8}, [], 0.0, 0)
+@example(A_PAUSE_NOBODY_HEARD_OF, 373, {"rpi": 8}, [], 0.0, 0, None)
 def test_every_accepted_form_reaches_everybody_or_ends_with_a_reason(
-    document: dict[str, Any], seed: int, fleet: dict[str, int], answers: list[str], idle: float, pinned: float
+    document: dict[str, Any],
+    seed: int,
+    fleet: dict[str, int],
+    answers: list[str],
+    idle: float,
+    pinned: float,
+    shows: Shows | None,
 ) -> None:
     """The world checks its promises after each tick and at the end."""
     try:
         parse_spec(document)
     except BadSpecError:
         return
-    scenario = scenario_of(seed)
-    made = world_with(document, fleet, seed, scenario=scenario, people=People(tuple(answers)), idle=idle, pinned=pinned)
+    made = world_with(
+        document,
+        fleet,
+        seed,
+        scenario=scenario_of(seed),
+        people=People(tuple(answers)),
+        idle=idle,
+        pinned=pinned,
+        shows=shows,
+    )
     assert made.run().reason
+
+
+LARGER = st.sampled_from([{"count": 20}, {"count": 25}, {"percent": 60, "min": 20}])
+AGREES_THEN_SERVES: dict[str, Any] = {
+    **BASE,
+    "stages": [{**SHADOW, "size": {"count": 20}}, {"name": "few", "size": {"count": 20}, "soak": "5m"}, REST],
+    "gates": AGREEMENT,
+}
+SHARES_ITS_CONTROLS: dict[str, Any] = {**AGREES_THEN_SERVES, "gates": BOTH}
+"""Most of who is compared with the shadows is to be compared with those that serve, too."""
+
+
+@settings(deadline=None, max_examples=15)
+@given(shaped_specs(LARGER, gates(TOLD, ["7d"], ["10m", "1h"]), 1), st.integers(0, 2**32 - 1))
+@example(AGREES_THEN_SERVES, 1)
+@example(SHARES_ITS_CONTROLS, 1)
+def test_what_the_lint_accepts_reaches_everybody_where_nothing_is_wrong(document: dict[str, Any], seed: int) -> None:
+    """Devices are fine, send what they should, and somebody approves: then a stage without a verdict is a flaw of the lint."""
+    try:
+        spec = parse_spec(document)
+    except BadSpecError:
+        return
+    made = world_with(document, {"rpi": 48}, seed, scenario=Scenario(seed=seed), shows=Shows())
+    planned = plan(spec, made.salt, list(made.members.values()), made.bundles, with_power=False)
+    if not planned.ok:
+        return
+    ended = made.run()
+    assert (ended.state, ended.verdicts["inconclusive"]) == (RolloutState.FINISHED, 0), ended.reason
+    assert serving(made) == set(made.devices)
