@@ -61,11 +61,9 @@ def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
     """
     session = Session.of(ctx)
     _refuse_ignored(ctx)
-    names = [f"profile-{number}" for number in range(profiles)]
-    fleet = {name: devices // profiles + (place < devices % profiles) for place, name in enumerate(names)}
     scenario: Json = {
         "seed": seed,
-        "devices": {name: count for name, count in fleet.items() if count},
+        "devices": _fleet(devices, profiles),
         "spec": _spec(file),
         "loss": loss,
         "duplicate": duplicate,
@@ -88,12 +86,22 @@ def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
     else:
         request["scenario"] = scenario if whole is None else _scenario(whole)
     told = run(request)
-    if session.out.is_for_eyes:
-        _show(session, told, is_told=story)
-    else:
-        rows = [{"stage": name, "state": state} for name, state in (told.get("stages") or {}).items()]
-        session.out.rows(told, rows, STAGES)
+    _tell(session, told, is_story=story)
     raise typer.Exit(EXIT_FAILED if told.get("broken") else EXIT_OK)
+
+
+def _fleet(devices: int, profiles: int) -> dict[str, int]:
+    """Return how many devices have which profile: all as many, but for those that are over."""
+    shares = {f"profile-{place}": devices // profiles + (place < devices % profiles) for place in range(profiles)}
+    return {name: count for name, count in shares.items() if count}
+
+
+def _tell(session: Session, told: Json, *, is_story: bool) -> None:
+    if session.out.is_for_eyes:
+        _show(session, told, is_told=is_story)
+        return
+    rows = [{"stage": name, "state": state} for name, state in (told.get("stages") or {}).items()]
+    session.out.rows(told, rows, STAGES)
 
 
 _ONE = frozenset({"story", "shrink"})
