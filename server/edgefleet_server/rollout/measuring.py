@@ -44,6 +44,10 @@ LOOKS: Final = 100
 """Devices whose windows are read in one tick, but for the last one's candidates: it is done first."""
 WINDOWS: Final = 12_000
 """Newest windows of a device that are read of a period: at one a minute, as exposed devices send them, eight days."""
+WINDOWS_AT_ONCE: Final = 40_000
+"""Windows read in one tick, but for the last device's: some seconds of it, far from the end of the rollout's lease."""
+LONGEST: Final = timedelta(hours=1)
+"""A window that lies across the switch began so long before it at the most: those of metered devices."""
 TRY_AGAIN: Final = timedelta(minutes=1)
 FORGOTTEN: Final = timedelta(hours=1)
 _TAKES: Final = frozenset(
@@ -53,8 +57,8 @@ _TAKES: Final = frozenset(
 _log = logging.getLogger(__name__)
 
 
-Look = Callable[[DeviceId, datetime], Sequence[PeriodWindow]]
-"""Returns the windows of a device around a moment."""
+Look = Callable[[DeviceId, datetime, bool], Sequence[PeriodWindow]]
+"""Returns the windows of a device before a moment, or (True) from about it on. Apart: most are before, and not always needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +83,12 @@ class Measurer:
         if gate is None:
             return snapshot
 
-        def look(device: DeviceId, began: datetime) -> Sequence[PeriodWindow]:
+        def look(device: DeviceId, began: datetime, is_later: bool) -> Sequence[PeriodWindow]:
             """Read before and after apart: many windows of the one must not crowd out the other."""
-            periods = ((began - gate.before, began), (began, began + gate.after + measures.LATE))
-            return [
-                window
-                for since, until in periods
-                for window in self._telemetry.periods([device], model, since, until, windows=WINDOWS).get(device, ())
-            ]
+            first, last = began - gate.before, began + gate.after + measures.LATE
+            middle = max(first, began - LONGEST)
+            since, until = (middle, last) if is_later else (first, middle)
+            return self._telemetry.periods([device], model, since, until, windows=WINDOWS).get(device, ())
 
         taken = self.values(snapshot, look, now)
         quality_store.add(session, snapshot.id, taken)
@@ -99,18 +101,20 @@ class Measurer:
         gate = snapshot.spec.quality
         if gate is None or snapshot.state not in _TAKES:
             return []
-        looks = 0
+        looks = windows = 0
 
-        def counted(device: DeviceId, began: datetime) -> Sequence[PeriodWindow]:
-            nonlocal looks
-            looks += 1
-            return look(device, began)
+        def counted(device: DeviceId, began: datetime, is_later: bool) -> Sequence[PeriodWindow]:
+            nonlocal looks, windows
+            found = look(device, began, is_later)
+            looks += is_later
+            windows += len(found)
+            return found
 
         taken: list[DeviceQuality] = []
         left: dict[tuple[ProfileName, Mode], list[DeviceId]] = {}
         alone: set[tuple[ProfileName, Mode]] = set()
         for one in list(self._due(snapshot, gate, now))[:AT_ONCE]:
-            if looks >= LOOKS:
+            if looks >= LOOKS or windows >= WINDOWS_AT_ONCE:
                 break
             self._tried[snapshot.id, one.assignment.device] = now
             lane = one.assignment.stratum, snapshot.spec.stages[one.assignment.stage].shape.mode
@@ -149,8 +153,8 @@ def _taken(
     is_alone: there was nobody to begin with. One device's windows are held at a time: each may have thousands.
     """
     a = one.assignment
-    own = measures.read(look(a.device, one.began), one.digest, one.began, gate, is_control=False)
-    if not measures.is_ready(own, one.began, gate, now):
+    own = _reading(gate, one, a.device, look, now)
+    if own is None:
         return None
     control, reading = "", None
     if gate.control is Control.HOLDOUT and not is_alone:
@@ -177,10 +181,22 @@ def _control(
     gate: QualityGate, one: _Due, left: list[DeviceId], look: Look, now: datetime
 ) -> tuple[str, measures.Reading] | None:
     for device in left:
-        reading = measures.read(look(device, one.began), one.digest, one.began, gate, is_control=True)
-        if reading.answers_before >= gate.min_inferences and measures.is_ready(reading, one.began, gate, now):
+        reading = _reading(gate, one, device, look, now)
+        if reading is not None and reading.answers_before >= gate.min_inferences:
             return device, reading
     return None
+
+
+def _reading(gate: QualityGate, one: _Due, device: DeviceId, look: Look, now: datetime) -> measures.Reading | None:
+    """Return what a device showed before and after another's switch (or its own), None where it is not known yet."""
+    is_control = device != one.assignment.device
+    later = look(device, one.began, True)
+    if not measures.is_ready(
+        measures.read(later, one.digest, one.began, gate, is_control=is_control), one.began, gate, now
+    ):
+        return None
+    earlier = look(device, one.began, False)
+    return measures.read([*earlier, *later], one.digest, one.began, gate, is_control=is_control)
 
 
 def _candidates(snapshot: Snapshot, stratum: ProfileName, mode: Mode) -> list[DeviceId]:

@@ -52,14 +52,14 @@ class SimulatedTelemetry:
             return ()
         snapshot = replace(snapshot, measured=self.taken)
 
-        def look(device: DeviceId, began: datetime) -> Sequence[PeriodWindow]:
-            return self.windows(snapshot, device, began)
+        def look(device: DeviceId, began: datetime, is_later: bool) -> Sequence[PeriodWindow]:
+            return self.windows(snapshot, device, began, is_later)
 
         self.taken += tuple(self._measurer.values(snapshot, look, now))
         return self.taken
 
-    def windows(self, snapshot: Snapshot, device: DeviceId, began: datetime) -> Sequence[PeriodWindow]:
-        """Return what a device sent around a moment: at which it got the release, or somebody that it is compared with."""
+    def windows(self, snapshot: Snapshot, device: DeviceId, began: datetime, is_later: bool) -> Sequence[PeriodWindow]:
+        """Return what a device sent before or after a moment, when it got the release, or somebody that it is compared with."""
         if sum(device.encode()) % 100 < 100 * self._shows.silent:
             return ()
         assert snapshot.spec.quality is not None
@@ -68,8 +68,9 @@ class SimulatedTelemetry:
         mode, digest = None, OLD
         if one is not None:
             mode, digest = snapshot.spec.stages[one.stage].shape.mode, snapshot.bundles[one.stratum].sha256
-        before = [self._window(device, began - k * after, after, OLD, None) for k in range(1, BLOCKS + 1)]
-        return [*before, self._window(device, began, after, digest, mode)]
+        if not is_later:
+            return [self._window(device, began - k * after, after, OLD, None) for k in range(1, BLOCKS + 1)]
+        return [self._window(device, began, after, digest, mode)]
 
     def _window(
         self, device: DeviceId, t0: datetime, length: timedelta, digest: str, mode: Mode | None

@@ -266,15 +266,15 @@ def test_a_rollout_that_gives_up_before_any_value_is_there_is_refused() -> None:
 
 
 def asked_in(
-    snapshot: Snapshot, measurer: Measurer, at: datetime, silent: set[DeviceId]
+    snapshot: Snapshot, measurer: Measurer, at: datetime, silent: set[DeviceId], many: int = 1
 ) -> tuple[list[str], list[str]]:
     """Return whose windows a look of the measurer read, and whose values it took; only who is silent has none."""
     shows = SimulatedTelemetry(Shows())
     read: list[str] = []
 
-    def look(device: DeviceId, began: datetime) -> Sequence[PeriodWindow]:
-        read.append(device)
-        return () if device in silent else shows.windows(snapshot, device, began)
+    def look(device: DeviceId, began: datetime, is_later: bool) -> Sequence[PeriodWindow]:
+        read.extend([device] * is_later)
+        return () if device in silent else [*shows.windows(snapshot, device, began, is_later)] * many
 
     return read, [one.device for one in measurer.values(snapshot, look, at)]
 
@@ -289,6 +289,8 @@ def test_one_look_reads_a_bounded_number_of_devices_however_many_are_due() -> No
     read, taken = asked_in(snapshot, Measurer(cast("Any", None)), NOW, nobody)
     assert taken == []
     assert len(read) <= LOOKS + CANDIDATES
+    read, taken = asked_in(snapshot, Measurer(cast("Any", None)), NOW, set(), many=1_000)
+    assert (len(read), len(taken)) == (4, 2), "each has 13,000 windows"
 
 
 def test_devices_without_values_do_not_keep_others_waiting() -> None:

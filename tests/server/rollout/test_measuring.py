@@ -16,6 +16,7 @@ from edgefleet_server.rollout.measuring import Measurer
 from edgefleet_server.rollout.model import Assignment, Member
 from edgefleet_server.rollout.quality_model import DeviceQuality, Metric, Span
 from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.spec_model import Spec
 from tests.server.rollout.fleet_sim import MODEL, SimDevice, World
 from tests.server.rollout.planner_gaps import NEW, OLD, STRATUM, whole
 
@@ -126,55 +127,65 @@ def test_values_are_stored_as_they_were_taken_and_windows_are_read_newest_first(
     assert any_world.house.telemetry.periods([], MODEL, now, windows=3) == {}
 
 
-def test_a_week_of_short_windows_and_a_day_of_shorter_ones_are_all_read(any_world: World) -> None:
-    """A device that a rollout has reached sends a window a minute: those of a day must not crowd out the week before."""
-    spec = parse_spec(
+def week_of(after: str) -> Spec:
+    metrics = [{"name": "inference_error_rate", "non_inferior_abs": 0.1}, {"name": "drift"}]
+    return parse_spec(
         {
             "release": "digits@1.1.0",
             "selector": "",
             "stages": [{"name": "few", "size": {"count": 1}}, {"name": "rest", "size": {"percent": 100}}],
-            "gates": {
-                "quality": {
-                    "metrics": [{"name": "inference_error_rate", "non_inferior_abs": 0.1}, {"name": "drift"}],
-                    "before": "7d",
-                    "after": "16h",
-                }
-            },
+            "gates": {"quality": {"metrics": metrics, "before": "7d", "after": after}},
         }
     )
-    began = any_world.clock.now() - timedelta(hours=24)
+
+
+def taken_of(world: World, spec: Spec, began: datetime, earlier: timedelta, later: timedelta) -> DeviceQuality:
+    """Return what is taken of a device, and of one that is compared with it, that sent windows so long around a moment."""
     device, control = DeviceId("d-new"), DeviceId("d-old")
     for name, digest in ((device, NEW.sha256), (control, OLD.sha256)):
-        week = [(began - timedelta(minutes=5 * k), 300, OLD.sha256) for k in range(7 * 24 * 12, 0, -1)]
-        day = [(began + timedelta(minutes=k), 60, digest) for k in range(24 * 60)]
-        keep(any_world, name, [*week, *day])
+        week = [(began - k * earlier, earlier, OLD.sha256) for k in range(timedelta(days=7) // earlier, 0, -1)]
+        since = began - timedelta(minutes=20) if later > earlier else began
+        if later > earlier:
+            week = week[:-20]
+        day = [(since + k * later, later, digest) for k in range(timedelta(days=1) // later)]
+        keep(world, name, [*week, *day])
     one = Assignment(device, 0, STRATUM, AssignmentState.HEALTHY, gen=1, switched_at=began)
-    snapshot = replace(
-        whole(random.Random(1)),
-        spec=spec,
-        members=tuple(Member(name, STRATUM) for name in (device, control)),
-        assignments=(one,),
-    )
-    with any_world.house.db.session() as session:
-        measured = Measurer(any_world.house.telemetry).take(session, snapshot, MODEL, any_world.clock.now()).measured
-    (taken,) = measured
-    before, after = 1 / (7 * 24 * 12), 1 / (16 * 60)  # the first window of each period has 20 errors in 20 answers
+    members = tuple(Member(name, STRATUM) for name in (device, control))
+    snapshot = replace(whole(random.Random(1)), spec=spec, members=members, assignments=(one,))
+    with world.house.db.session() as session:
+        (taken,) = Measurer(world.house.telemetry).take(session, snapshot, MODEL, world.clock.now()).measured
     assert taken.control == control
+    return taken
+
+
+def test_a_week_of_short_windows_and_a_day_of_shorter_ones_are_all_read(any_world: World) -> None:
+    """A device that a rollout has reached sends a window a minute: those of a day must not crowd out the week before."""
+    began = any_world.clock.now() - timedelta(hours=24)
+    taken = taken_of(any_world, week_of("16h"), began, timedelta(minutes=5), timedelta(minutes=1))
+    before, after = 1 / (7 * 24 * 12), 1 / (16 * 60)  # the first window of each period holds nothing but errors
     assert astuple(taken.spans[Metric.INFERENCE_ERROR_RATE]) == pytest.approx((before, after, before, after))
     assert (taken.drift, taken.control_drift) == (0.0, 0.0)
 
 
-def keep(world: World, device: str, windows: list[tuple[datetime, int, str]]) -> None:
-    """Store windows of a device (begin, seconds, digest). The first one of each length holds nothing but errors."""
-    first: set[int] = set()
+def test_a_long_window_across_the_switch_belongs_to_where_its_middle_is(world: World) -> None:
+    """Metered devices send one an hour: one that began before the switch is all that there is of the hour after it."""
+    began = world.clock.now() - timedelta(hours=24)
+    gate = week_of("30m")
+    taken = taken_of(world, gate, began, timedelta(minutes=1), timedelta(hours=1))
+    assert taken.spans[Metric.INFERENCE_ERROR_RATE].after == 1.0, "it is the first of its length"
+
+
+def keep(world: World, device: str, windows: list[tuple[datetime, timedelta, str]]) -> None:
+    """Store windows of a device (begin, length, digest). The first one of each length holds nothing but errors."""
+    first: set[timedelta] = set()
     told = []
-    for t0, length_s, digest in windows:
-        errors = 0 if length_s in first else 20
-        first.add(length_s)
+    for t0, length, digest in windows:
+        errors = 0 if length in first else 40
+        first.add(length)
         told.append(
             Window(
-                t0=int(t0.timestamp()), length_s=length_s, model=MODEL, lane="active", sha256=digest, version="1",
-                n=20, errors=errors, classes=[12, 8],
+                t0=int(t0.timestamp()), length_s=int(length.total_seconds()), model=MODEL, lane="active", sha256=digest, version="1",
+                n=40, errors=errors, classes=[24, 16],
             )
         )  # fmt: skip
     messages = [
