@@ -153,7 +153,7 @@ def test_the_servers_way_back_costs_no_byte(site: Site, agent: Agent, probation_
 
 def test_a_version_that_became_slow_goes_back(site: Site, agent: Agent) -> None:
     # an emulator makes what is fast slower than what is slow: the margin is not stretched there, for the ratio is what counts
-    limits = {"EDGEFLEET_AGENT_SLOW_LIMIT_MIN_N": "20", "EDGEFLEET_AGENT_SLOW_LIMIT_MARGIN_MS": "50"}
+    limits = {"EDGEFLEET_AGENT_SLOW_LIMIT_MIN_N": "20", "EDGEFLEET_AGENT_SLOW_LIMIT_MARGIN_MS": "5"}
     with_proven_first(site, agent, **limits)
     # so many that the first answer, which an emulator is slow to translate, is not the 95th percentile
     ask(agent, *[GOOD] * 60)
