@@ -180,13 +180,14 @@ class Agent:
         """SIGTERM and wait; returns the exit status."""
         if self.process is None or self.process.poll() is not None:
             return 0
+        told_before = len(self.log.read_bytes())
         self.process.send_signal(signal.SIGTERM)
         try:
             status = self.process.wait(timeout=20 * PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             status = self.process.wait()
-        told = self.log.read_text(errors="replace")
+        told = self.log.read_bytes()[told_before:].decode(errors="replace")
         assert "Traceback" not in told, told[-4000:]
         return status
 
