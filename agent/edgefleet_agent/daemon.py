@@ -86,8 +86,7 @@ class Daemon:
         self._system = SystemReader(state)
         wiring.prepare_folders(self._paths)
         self._listeners = public_listeners(settings, self._paths.sockets() / "infer.sock", self._clock)
-        # kept, because status is written while the agent stops too, when the listener is closed already
-        self._infer_url = url_of(self._listeners[0])
+        self._infer_url = url_of(self._listeners[0])  # kept: status is written while the agent stops, too
         self._outbox = wiring.open_outbox(settings, self._paths)
         slots = Slots(self._paths.models)
         self._serving = ModelServing(

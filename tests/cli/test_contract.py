@@ -131,7 +131,8 @@ ACTS = {
     "login", "logout", "model alias remove",
     "model alias set", "model pull", "publish",
     "release cancel", "rollout abort", "rollout approve", "rollout create", "rollout deny", "rollout pause", "rollout promote",
-    "rollout resume", "rollout retry", "server init", "server start", "sim", "token create", "token revoke", "tool install", "tool remove",
+    "rollout resume", "rollout retry", "rollout skip", "server init", "server start", "sim", "token create", "token revoke",
+    "tool install", "tool remove",
     "undo", "webhook create", "webhook delete", "webhook redeliver", "webhook rotate", "webhook test",
 }  # fmt: skip
 """Commands that change something, or write something else than data."""

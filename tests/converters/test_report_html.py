@@ -115,7 +115,10 @@ def test_names_of_a_model_are_text_wherever_they_stand(name: str) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.text(min_size=1, max_size=30))
+# words of this file are drawn too: a candidate with the name of another one is another report, with other rows
+@given(
+    st.text(min_size=1, max_size=30).filter(lambda name: name not in ("int8-mixed", "fp16", "fp32", "source", "gate"))
+)
 def test_no_text_whatsoever_becomes_an_element(name: str) -> None:
     page = Page(render(report(name)))
     assert page.tags == Page(render(report())).tags

@@ -135,7 +135,8 @@ class Carrying:
             self._check((effect.before, effect.after) in OUT_OF_FINAL, "a rollout that ended moved")
             by = "retry" if effect.after is RolloutState.RUNNING else "undo"
             is_late = self.step == "tick" and self.is_against and effect.before in (_R.FINISHED, _R.REGRESSED)
-            self._check(is_late or self.step == by, "a rollout that ended moved by itself")
+            is_said = self.step == by or (effect.before is _R.REGRESSED and self.step == "abort_rollback")
+            self._check(is_late or is_said, "a rollout that ended moved by itself")
         self.state, self.reason = effect.after, effect.reason
 
     def _move_cell(self, effect: CellMoved | CellNoted) -> None:
