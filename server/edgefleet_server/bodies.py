@@ -8,7 +8,13 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, BeforeValidator, Strict
 
-Whole = Annotated[int, Strict()]
+
+def _integral(value: object) -> object:
+    """Return 5 for 5.0: JSON has one kind of number, and a whole one is an integer to its schema however it is written."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, Strict(), BeforeValidator(_integral)]
 Real = Annotated[float, Strict()]
 Flag = Annotated[bool, Strict()]
 

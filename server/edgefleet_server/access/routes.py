@@ -3,11 +3,11 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import AwareDatetime
 
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import AuditFilter, Principal, Role
 from edgefleet_server.access.schemas import AuditOut, LoginLinkOut, NewTokenOut, TokenIn, TokenOut, WhoAmIOut
+from edgefleet_server.bodies import Moment
 from edgefleet_server.paging import EitherWay, ListOf, PageRequest, paged
 from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
@@ -21,8 +21,8 @@ def _audit_filter(
     actor: Annotated[str, Query(max_length=120)] = "",
     action: Annotated[str, Query(max_length=120)] = "",
     target: Annotated[str, Query(max_length=255, alias="object")] = "",
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
 ) -> AuditFilter:
     return AuditFilter(actor, action, target, since, until)
 

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import AwareDatetime
 
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.bodies import Moment
 from edgefleet_server.fleet.approval_routes import add_approval_routes
 from edgefleet_server.fleet.beside import Beside
 from edgefleet_server.fleet.editing import LabelChange
@@ -52,10 +52,11 @@ Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
 Selector = Annotated[str, Query(max_length=4096)]
 DevicePage = Annotated[PageRequest, paged(*(sign + order for order in Order for sign in ("", "-")))]
 AfterId = Annotated[int | None, Query(ge=0, lt=2**63)]
+_NO_KEY: dict[int | str, dict[str, Any]] = {404: {"description": "no capture key was set"}}
 
 
 def _event_filter(
-    since: AwareDatetime | None = None,
+    since: Moment | None = None,
     rollout: Annotated[str | None, Query(max_length=32)] = None,
     kind: Annotated[str, Query(max_length=512, description="kinds, separated by commas")] = "",
     device: Annotated[str | None, Query(max_length=63)] = None,
@@ -93,14 +94,14 @@ def _add_capture_key_routes(router: APIRouter, parts: Parts) -> None:
     def tag(key: CaptureKeyView) -> str:
         return tag_of(key.public_key, key.set_at)
 
-    @router.get("/capture-key", operation_id="get_capture_key")
+    @router.get("/capture-key", operation_id="get_capture_key", responses=_NO_KEY)
     def get_capture_key(response: Response, _caller: Viewer) -> CaptureKeyView:
         """Return the public key that devices seal captured records to."""
         found = known()
         put_tag(response, tag(found))
         return found
 
-    @router.put("/capture-key", operation_id="set_capture_key")
+    @router.put("/capture-key", operation_id="set_capture_key", responses=_NO_KEY)
     def set_capture_key(
         wanted: CaptureKeyIn, response: Response, expected: IfMatch, dry_run: DryRun, caller: Admin
     ) -> CaptureKeyView:
@@ -111,7 +112,9 @@ def _add_capture_key_routes(router: APIRouter, parts: Parts) -> None:
         put_tag(response, tag(made))
         return made
 
-    @router.delete("/capture-key", operation_id="remove_capture_key", status_code=204, response_class=Response)
+    @router.delete(
+        "/capture-key", operation_id="remove_capture_key", status_code=204, response_class=Response, responses=_NO_KEY
+    )
     def remove_capture_key(expected: IfMatch, dry_run: DryRun, _caller: Admin) -> Response:
         """Let no device capture any more."""
         with acting(parts.db, dry_run=dry_run), parts.db.session():
@@ -222,7 +225,7 @@ def _add_event_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.get("/devices/{device_id}/events", operation_id="list_device_events")
     def list_device_events(
-        device_id: str, page: EitherWay, _caller: Viewer, since: AwareDatetime | None = None
+        device_id: str, page: EitherWay, _caller: Viewer, since: Moment | None = None
     ) -> ListOf[EventView]:
         """List what happened to one device, newest first unless `sort` says otherwise."""
         fleet.reader.check(device_id)

@@ -26,7 +26,7 @@ def kept_schema_is_not_refused_by_it(
 ) -> None:
     """Fail for 422 `request.invalid` on a request that was made to keep the schema."""
     is_positive = case.meta is not None and case.meta.generation.mode is schemathesis.GenerationMode.POSITIVE
-    if is_positive and response.status_code == 422:
+    if is_positive and response.status_code == 422 and case.method.upper() != "HEAD":  # which has no body to tell why
         problem = response.json()
         assert problem["code"] != "request.invalid", f"the schema allows what the API refuses: {problem['detail']}"
 

@@ -1,0 +1,28 @@
+"""Fields of requests mean what their schema says, neither more nor less."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from edgefleet_server.bodies import Moment, Whole
+
+
+@pytest.mark.parametrize(("given", "read"), [(5, 5), (5.0, 5), (-1385.0, -1385), (2.0**40, 2**40)])
+def test_a_whole_number_is_one_however_json_writes_it(given: float, read: int) -> None:
+    found = TypeAdapter(Whole).validate_python(given)
+    assert (found, type(found)) == (read, int)
+
+
+@pytest.mark.parametrize("given", ["5", 5.5, True, None, float("inf"), float("nan")])
+def test_what_is_no_whole_number_is_refused(given: Any) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Whole).validate_python(given)
+
+
+@pytest.mark.parametrize("given", ["0.5", "12", 0.5, "2026-11-25", "2026-11-25T12:00:00"])
+def test_a_moment_is_written_with_date_time_and_zone(given: Any) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Moment).validate_python(given)
