@@ -18,8 +18,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.server.fleet.house import PROFILE, START, House, TurnedClock  # noqa: E402
-from tests.support.postgres import binaries, shared_server  # noqa: E402
+from tests.support import databases  # noqa: E402
+from tests.support.postgres import binaries  # noqa: E402
 
 from edgefleet_protocol.desired import Ref  # noqa: E402
 from edgefleet_protocol.ids import DeviceId, ModelName  # noqa: E402
@@ -57,24 +57,15 @@ def main() -> int:
         kinds.remove("postgresql")
     result: dict[str, Any] = {"bench": "rollout", "ok": True, "n": args.devices}
     for kind in kinds:
-        with tempfile.TemporaryDirectory(prefix="edgefleet-bench-") as folder, _url(kind, Path(folder)) as url:
+        with (
+            tempfile.TemporaryDirectory(prefix="edgefleet-bench-") as folder,
+            databases.new(kind, Path(folder) / "bench.db") as url,
+        ):
             result[kind] = _measure(url, Path(folder), args.devices)
     result["decide"] = _decisions()
     result["machine"] = {"cpus": os.cpu_count(), "arch": platform.machine(), "python": platform.python_version()}
     print(json.dumps(result, indent=2))
     return 0
-
-
-@contextmanager
-def _url(kind: str, folder: Path) -> Iterator[str]:
-    if kind == "sqlite":
-        yield f"sqlite:///{folder / 'bench.db'}"
-        return
-    server = shared_server()
-    assert server is not None
-    url = server.new_database()
-    yield url
-    server.drop_database(url)
 
 
 def _measure(url: str, folder: Path, devices: int) -> dict[str, float]:

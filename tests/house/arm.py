@@ -1,9 +1,9 @@
 """`./dev test --arm [--short] [PYTEST ARGS]`: the agent's tests with the device side on emulated aarch64 (qemu-user).
 
-Two runs at once, each on one core:
+Two runs at once:
 - *inside*: pytest itself is emulated, for what is computed in one process: runtimes, pre- and post-processing, protocol, records;
 - *outside*: pytest runs here, with the real server side, broker and clients, and every process of the device (agentd, install
-  children, workers, commands) is emulated, by `tests/support/device_python.py`.
+  children, workers, commands) is emulated, by `tests/support/device_python.py`; three tests at a time, for they wait a lot.
 `--short` is what CI runs: a few tests of each kind, chosen so that install, swap, both runtimes and the HTTP surface are all in.
 
 The root file system (Debian's Python, wheels for aarch64) is made once, into EDGEFLEET_ARM_CACHE or ~/.cache/edgefleet, and

@@ -8,7 +8,7 @@ import pytest
 
 from edgefleet_server.db import Database
 from tests.support import databases
-from tests.support.postgres import binaries, shared_server
+from tests.support.postgres import binaries
 from tests.support.servers import ApiHouse
 
 KINDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
@@ -30,16 +30,10 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
 
 @contextmanager
 def _database(kind: str, folder: Path, *, is_empty: bool) -> Iterator[str]:
-    if kind == "sqlite":
-        yield f"sqlite:///{folder / 'test.db'}"
-        return
-    if binaries() is None:
+    if kind != "sqlite" and binaries() is None:
         pytest.skip("PostgreSQL is not installed")
-    server = shared_server()
-    assert server is not None
-    url = server.new_database() if is_empty else server.new_database(like=databases.postgresql(server))
-    yield url
-    server.drop_database(url)
+    with databases.new(kind, folder / "test.db", is_empty=is_empty) as url:
+        yield url
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ import pytest
 from edgefleet_protocol.desired import DESIRED_TYPE, Desired, decode_desired
 from edgefleet_protocol.verify import verify_envelope
 from tests.server.fleet.house import PROFILE, House, TurnedClock
-from tests.support.postgres import binaries, shared_server
+from tests.support import databases
+from tests.support.postgres import binaries
 
 
 def copied(url: str, empty: str, folder: Path) -> None:
@@ -41,14 +42,8 @@ def copied(url: str, empty: str, folder: Path) -> None:
 @pytest.fixture
 def other_url(empty_database_url: str, tmp_path: Path) -> Iterator[str]:
     """The URL of a database of the same kind, to restore into."""
-    if empty_database_url.startswith("sqlite"):
-        yield f"sqlite:///{tmp_path / 'restored.db'}"
-        return
-    server = shared_server()
-    assert server is not None
-    url = server.new_database()
-    yield url
-    server.drop_database(url)
+    with databases.new(empty_database_url.partition(":")[0], tmp_path / "restored.db") as url:
+        yield url
 
 
 def document_of(house: House, device: str) -> Desired:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from edgefleet_server import migrations
 from edgefleet_server.db import Database
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, shared_server
 
 
 def upgrade(db: Database) -> None:
@@ -22,6 +24,19 @@ def upgrade(db: Database) -> None:
     if name is not None and not Path(name).exists():
         shutil.copyfile(_sqlite(), name)
     migrations.upgrade(db)
+
+
+@contextmanager
+def new(kind: str, file: Path, *, is_empty: bool = True) -> Iterator[str]:
+    """Yield the URL of a database: this file of SQLite, or one of the run's PostgreSQL, on which it may have the newest schema."""
+    if kind == "sqlite":
+        yield f"sqlite:///{file}"
+        return
+    server = shared_server()
+    assert server is not None
+    url = server.new_database() if is_empty else server.new_database(like=postgresql(server))
+    yield url
+    server.drop_database(url)
 
 
 @cache

@@ -159,16 +159,16 @@ class AlertService:
             return [result(AlertOutcome.NO_ROLLOUT, f"there is no rollout {about} that is open or finished of late")]
         return [result(*self._act(receiver, group, alert, act), act.rollout) for act in found]
 
-    def _about(self, named: str, model: str) -> list["_Act"]:
+    def _about(self, named: str, model: str) -> list[_Act]:
         """Return the open rollouts that an alert is about; where there is none, the newest one that finished of late."""
         rollouts = self._rollouts
         open_now = rollouts.open_named(named) if named else rollouts.open_of(model) if model else []
         if open_now:
             return [_Act(one, is_over=False) for one in open_now]
-        over = rollouts.watched_named(named) if named else rollouts.watched_of(model) if model else []
+        over = rollouts.watched(name=named) if named else rollouts.watched(model=model) if model else []
         return [_Act(one, is_over=True) for one in over]
 
-    def _act(self, receiver: AlertReceiver, group: str, alert: Alert, act: "_Act") -> tuple[AlertOutcome, str]:
+    def _act(self, receiver: AlertReceiver, group: str, alert: Alert, act: _Act) -> tuple[AlertOutcome, str]:
         """Act once; return what became of it, and why. One transaction: what is noted is done, and the other way round."""
         row = {
             "receiver_id": receiver.id,
@@ -187,7 +187,7 @@ class AlertService:
             store.set_outcome(session, row, outcome.value, reason)
         return outcome, reason
 
-    def _steer(self, _session: Session, receiver: AlertReceiver, alert: Alert, act: "_Act") -> tuple[AlertOutcome, str]:
+    def _steer(self, _session: Session, receiver: AlertReceiver, alert: Alert, act: _Act) -> tuple[AlertOutcome, str]:
         reason, by = rules.reason_of(alert), f"alerts {receiver.name}"[:80]
         takes_back = receiver.action == AlertAction.ROLLBACK.value
         try:

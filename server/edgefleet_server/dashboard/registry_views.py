@@ -211,7 +211,7 @@ class RegistryViews:
             return ComparePage(model, versions, None, None, ())
         a, b = (self._parts.registry.release(ReleaseRef.parse(f"{name}@{one}")) for one in (before, after))
         running = _versions_running(self._parts.fleet.reader.summary()).get(name, {})
-        pairs = self._parts.comparisons.compare(name, before, after).profiles
+        pairs = self._parts.comparisons.pairs(a, b)
         return ComparePage(model, versions, self._line(a, running), self._line(b, running), pairs)
 
     def bundle(self, sha256: str) -> BundlePage:

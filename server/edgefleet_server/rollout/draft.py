@@ -217,8 +217,8 @@ class Draft:
         return report.active_sha256 == digest or runs_beside(report, digest)
 
     def _is_still_on_it(self, a: Assignment) -> bool:
-        """Whether a device runs the release, or runs it beside, although its document names what it ran before."""
-        return self.asks_for_former(a) and self._switched_after_all(a)
+        """Whether a device runs the release, or may come to, although its document names what it ran before."""
+        return self.asks_for_former(a) and self._may_be_on_it(a)
 
     def _may_have_switched(self, a: Assignment) -> bool:
         """Whether a device whose offer was withdrawn runs the release, or may come to: it took the offer up, and nothing since."""

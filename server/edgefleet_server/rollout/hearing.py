@@ -36,13 +36,6 @@ RETURN: Final = timedelta(minutes=6)
 
 _FORGED: Final = frozenset({"verify.signature", "verify.wrong_type", "verify.wrong_device"})
 """Refusals of a whole document that mean forgery, not a wrong clock."""
-_INSTALLING: Final = frozenset(Phase) - {
-    Phase.IDLE,
-    Phase.PROBATION,
-    Phase.COMMITTED,
-    Phase.ROLLED_BACK,
-    Phase.FAILED,
-}
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
 _RANK: Final = {state: rank for rank, state in enumerate(CHAIN)}
@@ -94,9 +87,13 @@ def is_under_way(report: Report, digest: str, before: str) -> bool:
     """
     if report.candidate.sha256 == digest and phase_of(report.candidate.state) is not CandidatePhase.FAILED:
         return True
+    return report.wanted_sha256 == digest != before and not _is_settled(report)
+
+
+def _is_settled(report: Report) -> bool:
+    """Whether a device has ended what it wants, well or badly; after trouble of the moment it tries again."""
     has_failed = report.phase is Phase.FAILED and report.error_class not in TRANSIENT
-    is_over = has_failed or report.phase in (Phase.COMMITTED, Phase.ROLLED_BACK)
-    return report.wanted_sha256 == digest != before and not is_over
+    return has_failed or report.phase in (Phase.COMMITTED, Phase.ROLLED_BACK)
 
 
 def with_patience(assignment: Assignment, missed: timedelta, now: datetime) -> Assignment:
@@ -210,8 +207,7 @@ def _regressed(a: Assignment, report: Report, digest: str, now: datetime, steps:
 
 def _is_on_its_way(report: Report, digest: str) -> bool:
     """Whether the device runs something else because it is only coming (back) to the release: from a later one that was taken back."""
-    is_installing = report.phase in _INSTALLING or (report.phase is Phase.FAILED and report.error_class in TRANSIENT)
-    return report.active_sha256 != "" and (report.wanted_sha256 != digest or is_installing)
+    return report.active_sha256 != "" and (report.wanted_sha256 != digest or not _is_settled(report))
 
 
 def _forward(

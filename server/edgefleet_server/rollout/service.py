@@ -243,16 +243,11 @@ class RolloutService:
         with self._db.read() as session:
             return [RolloutId(row.id) for row in store.active(session, model)]
 
-    def watched_named(self, name: str) -> list[RolloutId]:
-        """Return the newest rollout with this id or this name that finished within WATCH, [] when there is none."""
+    def watched(self, *, name: str | None = None, model: str | None = None) -> list[RolloutId]:
+        """Return the newest rollout (with this id or name, of this model) that finished within WATCH, [] when there is none."""
         with self._db.read() as session:
-            found = store.late(session, self.clock.now() - WATCH)
-            return [RolloutId(row.id) for row in found if name in (row.id, row.name)][:1]
-
-    def watched_of(self, model: str) -> list[RolloutId]:
-        """Return the newest rollout of a model that finished within WATCH, [] when there is none."""
-        with self._db.read() as session:
-            return [RolloutId(row.id) for row in store.late(session, self.clock.now() - WATCH, model)][:1]
+            found = store.late(session, self.clock.now() - WATCH, model)
+            return [RolloutId(row.id) for row in found if name is None or name in (row.id, row.name)][:1]
 
     # ---- steering
 

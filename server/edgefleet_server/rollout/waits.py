@@ -122,7 +122,7 @@ def rollout_waits(snapshot: Snapshot, waits: Mapping[DeviceId, Wait], lots: Iter
     asked = approving.waiting(snapshot.cells)
     match snapshot.state:
         case RolloutState.DRAFT | RolloutState.VALIDATING:
-            moves = f"they end; or `edgectl rollout abort {snapshot.id}`"
+            moves = f"the rollouts before it end; or `edgectl rollout abort {snapshot.id}`"
             return [WaitView(QUEUE, 1, snapshot.reason or "it is about to begin", moves, None)]
         case RolloutState.PAUSED:
             moves = f"`edgectl rollout resume {snapshot.id}` goes on, `abort --rollback` takes the release back"

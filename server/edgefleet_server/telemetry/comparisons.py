@@ -67,9 +67,12 @@ class Comparisons:
         """Return two versions side by side, each also by an alias. Raises ModelUnknownError, ReleaseUnknownError, BadIdError."""
         model = self._registry.model(parse_model_name(name)).name
         a, b = (self._registry.release(ReleaseRef.parse(f"{model}@{one}")) for one in (before, after))
-        labels = (str(a.ref.version), str(b.ref.version))
-        pairs = compared(self.lines(a.bundles), self.lines(b.bundles), labels)
-        return Comparison(model, _side(a), _side(b), pairs)
+        return Comparison(model, _side(a), _side(b), self.pairs(a, b))
+
+    def pairs(self, before: ReleaseView, after: ReleaseView) -> list[ProfilePair]:
+        """Return two releases profile by profile."""
+        labels = (str(before.ref.version), str(after.ref.version))
+        return compared(self.lines(before.bundles), self.lines(after.bundles), labels)
 
 
 def _side(release: ReleaseView) -> ComparedVersion:

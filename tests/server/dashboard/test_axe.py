@@ -7,6 +7,8 @@ Screenshots of all pages lie in `build/screenshots` afterwards, for whoever want
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -68,15 +70,22 @@ def chromium() -> Iterator[Browser]:
         yield made
 
 
+@contextmanager
+def opened(folder: Path, chromium: Browser) -> Iterator[tuple[Fleet, Windows]]:
+    """Serve an empty fleet, with windows to look at it."""
+    fleet = Fleet(folder / "server")
+    with served(fleet.house.app) as url:
+        windows = Windows(fleet, url, chromium)
+        yield fleet, windows
+        windows.close()
+    fleet.close()
+
+
 @pytest.fixture(scope="module")
 def house(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """One house for all tests of this file."""
-    fleet = Fleet(tmp_path_factory.mktemp("axe") / "server")
-    with served(fleet.house.app) as url:
-        windows = Windows(fleet, url, chromium)
+    with opened(tmp_path_factory.mktemp("axe"), chromium) as (fleet, windows):
         yield House(fleet, windows)
-        windows.close()
-    fleet.close()
 
 
 class BusyHouse:
@@ -112,12 +121,8 @@ class BusyHouse:
 @pytest.fixture(scope="module")
 def busy(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BusyHouse]:
     """The second house."""
-    fleet = Fleet(tmp_path_factory.mktemp("busy") / "server")
-    with served(fleet.house.app) as url:
-        windows = Windows(fleet, url, chromium)
+    with opened(tmp_path_factory.mktemp("busy"), chromium) as (fleet, windows):
         yield BusyHouse(fleet, windows)
-        windows.close()
-    fleet.close()
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -42,6 +42,7 @@ from tests.server.rollout.explored_keys import combination_of, key_of
 from tests.server.rollout.explored_steps import BrokenInvariantError, Carrying
 
 DRAWN: Final = 4
+"""States of which the one of the rarest combination is gone on from."""
 OVER: Final = frozenset(
     {RolloutState.FINISHED, RolloutState.ROLLED_BACK, RolloutState.SUPERSEDED, RolloutState.CANCELLED}
 )

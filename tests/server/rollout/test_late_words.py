@@ -156,9 +156,16 @@ def test_a_failure_beside_counts_although_something_else_was_deployed_before_it_
     assert (one.state, one.error_class, one.reason) == (S.REGRESSED, "crash", "it failed")
 
 
-@pytest.mark.parametrize("state", [S.HEALTHY, S.FAILED])
-def test_who_was_told_to_end_its_candidate_is_waited_for_when_the_rollout_is_taken_back(state: AssignmentState) -> None:
-    """Found by the explorer: a rollout that had ended was undone before its shadow, which refused its document, had heard of the end."""
+@pytest.mark.parametrize(
+    ("state", "candidate"), [(S.HEALTHY, "running"), (S.FAILED, "running"), (S.LOST, "downloading")]
+)
+def test_who_was_told_to_end_its_candidate_is_waited_for_when_the_rollout_is_taken_back(
+    state: AssignmentState, candidate: str
+) -> None:
+    """Found by the explorer: a rollout that had ended was undone before its shadow, which refused its document, had heard of the end.
+
+    And one that was still bringing its candidate, and ran it after all was said to be back.
+    """
     explorer = Explorer(BY_NAME["a-shadow-then-all"])
     old = explorer.old[0]
     ended = Assignment(
@@ -173,7 +180,7 @@ def test_who_was_told_to_end_its_candidate_is_waited_for_when_the_rollout_is_tak
         switched_at=START,
         ended_at=START,
     )
-    said = running_beside(explorer)
+    said = replace(running_beside(explorer), candidate=CandidateReport(explorer.new[0].sha256, candidate))
     node = after_tick(explorer, standing(explorer, ended, said, Document(2, old), RolloutState.ROLLING_BACK))
     (one,) = node.assignments
     assert (one.back_gen, one.back_done_at, node.state) == (2, None, RolloutState.ROLLING_BACK)
