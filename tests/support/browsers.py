@@ -15,15 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 )  # fmt: skip
-
-_PATIENCE_MS = 60_000
-"""So long a page may take to become what is expected of it, where others use the processors too."""
 
 
 def binary() -> str | None:
@@ -39,7 +36,6 @@ def whole() -> str | None:
 @contextmanager
 def browser(**options: Any) -> Iterator[Browser]:
     """Yield a headless browser until the block ends."""
-    expect.set_options(timeout=_PATIENCE_MS)
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(executable_path=binary(), args=list(FLAGS), **options)
         try:

@@ -159,6 +159,21 @@ def test_every_metric_must_pass_and_one_is_enough_to_fail() -> None:
     assert decide(facts_of(both, silent)).code == quality.QUALITY_NO_DATA
 
 
+def test_agreement_of_a_shadow_is_asked_of_shadows_only() -> None:
+    shadows = [device(i, {Metric.SHADOW_AGREEMENT: Span(after=0.995)}, serves=False) for i in range(60)]
+    serving = [device(i, {**slower(1.0), Metric.SHADOW_AGREEMENT: Span()}) for i in range(60, 90)]
+    one = decide(facts_of(gate(AGREEMENT), [*shadows]))
+    assert said(one) == (Hold, "more_evidence"), "60 devices prove too little of installation"
+    facts = facts_of(gate(AGREEMENT), [*shadows, *serving])
+    view = metric_views(facts)[0]
+    assert (view.verdict, view.missing, view.devices) == ("pass", 0, 60)
+    both = facts_of(gate(LATENCY, AGREEMENT), [*shadows, *serving])
+    views = {view.name: view for view in metric_views(both)}
+    assert (views["shadow_agreement"].missing, views["shadow_agreement"].verdict) == (0, "pass")
+    poor = [device(i, {Metric.SHADOW_AGREEMENT: Span(after=0.9)}, serves=False) for i in range(90)]
+    assert said(decide(facts_of(gate(AGREEMENT), poor))) == (RollBack, quality.QUALITY_BREACH)
+
+
 def test_how_far_shadows_agree_is_judged_and_one_that_serves_it_meanwhile_is_excused() -> None:
     """Which stages are asked at all: `test_judging`."""
     shadows = [device(i, {Metric.SHADOW_AGREEMENT: Span(after=0.995)}, serves=False) for i in range(88)]
@@ -167,8 +182,6 @@ def test_how_far_shadows_agree_is_judged_and_one_that_serves_it_meanwhile_is_exc
     assert said(decide(facts)) == (Advance, "evidence")
     view = metric_views(facts)[0]
     assert (view.verdict, view.missing, view.devices) == ("pass", 0, 88)
-    poor = [device(i, {Metric.SHADOW_AGREEMENT: Span(after=0.9)}, serves=False) for i in range(90)]
-    assert said(decide(facts_of(gate(AGREEMENT), poor))) == (RollBack, quality.QUALITY_BREACH)
 
 
 DRIFTS: list[tuple[str, Callable[[int], float], Callable[[int], float], OnBreach, str]] = [
