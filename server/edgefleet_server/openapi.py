@@ -123,7 +123,7 @@ def _refusals(method: str, path: str, operation: Json, *, has_own_token: bool) -
     found = {401, *_EVERYWHERE}
     if not has_own_token:
         found.add(403)
-    if "{" in path:
+    if "{" in path or "requestBody" in operation:  # what a body names may be unknown too
         found.add(404)
     if method not in ("get", "head"):
         found.add(409)

@@ -143,7 +143,7 @@ def _add_show(router: APIRouter, shell: Shell, pages: RolloutPages) -> None:
         state: _Text = "",
         stage: _Text = "",
         cursor: str | None = None,
-        before: Annotated[int | None, Query(ge=1)] = None,
+        before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
     ) -> Response:
         """Show one rollout: stages, gates, approvals, waits, devices by reason, decisions, what happened, and what can be done."""
 

@@ -18,9 +18,9 @@ class _In(BaseModel):
 class EnrollmentIn(_In):
     """Claim tokens to make."""
 
-    count: Whole = Field(default=1, ge=1, le=1000)
-    uses: Whole = Field(default=1, ge=1, le=100_000)
-    ttl_s: Whole = Field(default=86_400, ge=60, le=365 * 86_400)
+    count: Annotated[int, Whole(1, 1000)] = 1
+    uses: Annotated[int, Whole(1, 100_000)] = 1
+    ttl_s: Annotated[int, Whole(60, 365 * 86_400)] = 86_400
     labels: dict[str, Label] = {}
     profile: str | None = None
     name_prefix: str | None = Field(default=None, max_length=32)
@@ -74,7 +74,7 @@ class DeployIn(_In):
     device: str | None = None
     dry_run: Flag = False
     mode: Literal["shadow", "split", "measure", "end"] | None = None
-    share_pct: Whole = Field(default=0, ge=0, le=100)
+    share_pct: Annotated[int, Whole(0, 100)] = 0
     salt: str = Field(default="", max_length=64)
 
 
@@ -95,8 +95,8 @@ class TaskIn(_In):
     """A task for one device. lines, contains: of `logs`. what, model: of `restart` (the agent, or a model's worker)."""
 
     kind: Literal["diag", "logs", "restart"]
-    ttl_s: Whole = Field(default=3_600, ge=10, le=7 * 86_400)
-    lines: Whole | None = Field(default=None, ge=1, le=5_000)
+    ttl_s: Annotated[int, Whole(10, 7 * 86_400)] = 3_600
+    lines: Annotated[int, Whole(1, 5_000)] | None = None
     contains: str | None = Field(default=None, max_length=128)
     what: Literal["agent", "worker"] | None = None
     model: str | None = Field(default=None, max_length=63)

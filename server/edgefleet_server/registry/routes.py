@@ -134,10 +134,7 @@ def _add_release_routes(router: APIRouter, registry: RegistryService) -> None:
         operation_id="create_release",
         response_model=ReleaseOut,
         status_code=201,
-        responses={
-            200: {"model": ReleaseOut, "description": "exactly this was published before"},
-            404: {"description": "a file that it names was not uploaded"},
-        },
+        responses={200: {"model": ReleaseOut, "description": "exactly this was published before"}},
     )
     def create_release(wanted: ReleaseIn, response: Response, caller: Publisher) -> ReleaseOut:
         """Publish a release: its conversions are queued, one job a profile; poll the release until it is not `converting`."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import to_builtins
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic.config import JsonDict
 
 from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef, parse_model_name, parse_profile_name, parse_version
@@ -25,9 +26,11 @@ from edgefleet_server.signing.trust import TargetView
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 InputName = Annotated[str, Field(min_length=1, max_length=200)]
-Length = Annotated[Whole, Field(ge=1, lt=2**31)]
+Length = Annotated[int, Whole(1, 2**31 - 1)]
 LineageKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 LineageValue = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=500)]
+_CLOSED: JsonDict = {"additionalProperties": False}
+"""Pydantic refuses keys of another pattern, and its schema does not say so."""
 METRIC_PATTERN = r"^(top1|agreement|mae|sequence|detection|scores|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$"
 
 
@@ -47,7 +50,7 @@ class SourceFileIn(_In):
 
     path: str = Field(min_length=1, max_length=255)
     sha256: Digest
-    length: Whole = Field(ge=0)
+    length: Annotated[int, Whole(0)]
 
 
 class SourceIn(_In):
@@ -105,7 +108,7 @@ class ReleaseIn(_In):
     profile_files: list[dict[str, Any]] = Field(default_factory=list, max_length=64)
     data: DataIn = Field(default_factory=DataIn)
     options: OptionsIn = Field(default_factory=OptionsIn)
-    lineage: dict[LineageKey, LineageValue] = Field(default_factory=dict, max_length=24)
+    lineage: dict[LineageKey, LineageValue] = Field(default_factory=dict, max_length=24, json_schema_extra=_CLOSED)
     """Where the source came from: `uri`, `version`, `run_id`, `git_commit`, `dvc_rev` … Kept as the first publisher says it."""
 
     @field_validator("profile_files")

@@ -78,7 +78,7 @@ def _add_watch_routes(router: APIRouter, parts: Parts) -> None:
     async def list_predictions(
         device_id: str,
         _caller: Operator,
-        after_id: Annotated[int, Query(ge=0)] = 0,
+        after_id: Annotated[int, Query(ge=0, lt=2**63)] = 0,
         model: Annotated[str, Query(max_length=63)] = "",
         wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0,
     ) -> PredictionsView:

@@ -1,7 +1,7 @@
 """Bodies of the telemetry feature's routes."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,7 +17,7 @@ class CaptureFetchIn(BaseModel):
 
     model: str = Field(default="", max_length=63)
     reason: CaptureReason | Literal[""] = ""
-    limit: Whole = Field(default=100, ge=1, le=10_000)
+    limit: Annotated[int, Whole(1, 10_000)] = 100
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Bodies of the webhook routes."""
 
 from datetime import timedelta
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,7 +24,7 @@ class RotateIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    overlap_s: Whole = Field(default=86_400, ge=0, le=90 * 86_400)
+    overlap_s: Annotated[int, Whole(0, 90 * 86_400)] = 86_400
 
     @property
     def overlap(self) -> timedelta:

@@ -2,16 +2,19 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.routing import APIRoute
 
+from edgefleet_server.dashboard import routes as dashboard_routes
 from edgefleet_server.openapi import operations
 from edgefleet_server.openapi_diff import breaks
 from edgefleet_server.openapi_file import BreakingChangeError, document, main, text_of, write
 from tests.house.tree import ROOT
+from tests.support.servers import ApiHouse
 
 FILE = ROOT / "docs" / "reference" / "openapi.json"
 AGAIN = "run `./dev run edgectl server openapi --out docs/reference/openapi.json`"
@@ -47,6 +50,72 @@ def test_every_operation_says_who_may_what_it_refuses_and_how(made: dict[str, An
         if not path.startswith("/api/v1/hooks"):
             assert operation["security"] == [{"operatorToken": []}]
             assert operation["x-role"] in ("viewer", "operator", "publisher", "approver", "admin"), place
+
+
+def whole_numbers(
+    document: dict[str, Any], schema: dict[str, Any], seen: frozenset[str] = frozenset()
+) -> Iterator[dict[str, Any]]:
+    """Yield the schema of each whole number within a schema."""
+    name = schema.get("$ref")
+    if name in seen:
+        return
+    if name is not None:
+        seen |= {name}
+        schema = document["components"]["schemas"][name.rpartition("/")[2]]
+    if schema.get("type") == "integer":
+        yield schema
+    inner = [
+        *schema.get("anyOf", ()),
+        *schema.get("properties", {}).values(),
+        schema.get("items"),
+        schema.get("additionalProperties"),
+    ]
+    for one in inner:
+        if isinstance(one, dict):
+            yield from whole_numbers(document, one, seen)
+
+
+def test_every_whole_number_that_is_taken_fits_a_column_and_the_schema_says_so(made: dict[str, Any]) -> None:
+    count = 0
+    for method, path, operation in operations(made):
+        bodies = operation.get("requestBody", {}).get("content", {}).values()
+        for place in (*operation.get("parameters", ()), *bodies):
+            for one in whole_numbers(made, place["schema"]):
+                assert one["minimum"] >= -(2**63), (method, path, place, one)
+                most = one["maximum"] if "maximum" in one else one["exclusiveMaximum"] - 1
+                assert most < 2**63, (method, path, place, one)
+                count += 1
+    assert count > 20
+
+
+def test_names_that_follow_a_pattern_are_the_only_ones(made: dict[str, Any]) -> None:
+    fields = [field for one in made["components"]["schemas"].values() for field in one.get("properties", {}).values()]
+    patterned = [field for field in fields if "patternProperties" in field]
+    assert patterned
+    assert all(field["additionalProperties"] is False for field in patterned)
+
+
+def test_what_a_body_names_may_be_unknown(made: dict[str, Any]) -> None:
+    for method, path, operation in operations(made):
+        if "requestBody" in operation and path.startswith("/api/v1"):
+            assert "404" in operation["responses"], (method, path)
+
+
+def test_no_page_takes_a_whole_number_that_fits_no_column(tmp_path: Path) -> None:
+    house = ApiHouse(tmp_path / "server")
+    numbers = [
+        (route.path, field.name, field.field_info.metadata)
+        for route in dashboard_routes.build_router(house.parts).routes
+        if isinstance(route, APIRoute)
+        for field in (*route.dependant.query_params, *route.dependant.path_params)
+        if field.field_info.annotation in (int, int | None)
+    ]
+    assert numbers
+    for path, name, limits in numbers:
+        assert any(getattr(one, "lt", 2**64) <= 2**63 or getattr(one, "le", 2**64) < 2**63 for one in limits), (
+            path,
+            name,
+        )
 
 
 def change(act: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], dict[str, Any]]:
