@@ -8,12 +8,13 @@ Rules of the machine:
   calls another and the whole becomes all or nothing. A writing scope inside a reading one is a bug and says so.
 * SQLite: WAL, foreign keys on, 10 s busy timeout; a writing scope starts with BEGIN IMMEDIATE, so two writers queue
   instead of failing half-way (a deferred transaction that upgrades fails at once with SQLITE_BUSY, whatever the timeout).
+  The writers of one process take turns, in the order in which they came.
 * PostgreSQL: psycopg 3, READ COMMITTED; rows that are claimed are locked with FOR UPDATE SKIP LOCKED by their store.
 * Times are stored with :class:`UtcDateTime`: aware UTC in, aware UTC out, on both databases.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from sqlalchemy.types import TypeDecorator
 from sqlmodel import Session, SQLModel
 
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.taking_turns import Turns
 
 SQLITE_BUSY_TIMEOUT_MS = 10_000
 _WRITES = "edgefleet_writes"
@@ -82,6 +84,7 @@ class Database:
             self._url = self._url.set(drivername="postgresql+psycopg")
         self._engine = self._make_engine()
         self._writer = self._engine.execution_options(**{_WRITES: True})
+        self._turns = Turns()
         self._current: ContextVar[tuple[Session, bool] | None] = ContextVar(
             f"edgefleet_session_{id(self)}", default=None
         )
@@ -116,7 +119,10 @@ class Database:
             if writes:
                 session.flush()
             return
-        with Session(self._writer if writes else self._engine, expire_on_commit=False) as session:
+        with (
+            self._turn(writes=writes),
+            Session(self._writer if writes else self._engine, expire_on_commit=False) as session,
+        ):
             token = self._current.set((session, writes))
             try:
                 yield session
@@ -129,6 +135,10 @@ class Database:
                 raise
             finally:
                 self._current.reset(token)
+
+    def _turn(self, *, writes: bool) -> AbstractContextManager[object]:
+        """Return what waits for one's turn to write; whoever waited too long is told so by SQLite itself."""
+        return self._turns.mine(SQLITE_BUSY_TIMEOUT_MS / 1000) if writes and self.is_sqlite else nullcontext()
 
     def ping(self) -> None:
         """Run one trivial query. Raises DatabaseUnavailableError."""

@@ -5,7 +5,7 @@ Its own file because it reads no device; which ones match, `conditions` says. De
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import aliased
@@ -42,6 +42,9 @@ class Shared:
     first: DeviceId
 
 
+NOTHING_SHARED: Final = Shared(0, DeviceId(""))
+
+
 def count_matching(session: Session, selector: Selector, labels: Sequence[str] = ()) -> list[DeviceCount]:
     """Return how many devices match, by profile and by the values of `labels`. Raises BadSelectorError for an unknown group."""
     matches = conditions.matching(selector, selecting.asked_groups(session, selector))
@@ -61,6 +64,22 @@ def count_shared(session: Session, mine: Crowd, theirs: Sequence[Crowd]) -> Shar
     counted = select(func.count(), func.min(own)).where(conditions.is_live(), _holds(session, mine), among)
     devices, first = session.execute(counted).one()
     return Shared(int(devices), DeviceId(first or ""))
+
+
+def count_shared_each(session: Session, mine: Crowd, theirs: Select[Any]) -> dict[str, Shared]:
+    """Return what a crowd shares with each of others that share anything. theirs: the query of (name of a crowd, device).
+
+    Raises BadSelectorError for an unknown group.
+    """
+    own = col(FleetDevice.id)
+    name, device = theirs.subquery().c
+    counted = (
+        select(name, func.count(), func.min(own))
+        .join(FleetDevice, own == device)
+        .where(conditions.is_live(), _holds(session, mine))
+        .group_by(name)
+    )
+    return {str(one): Shared(int(devices), DeviceId(first)) for one, devices, first in session.execute(counted)}
 
 
 def _holds(session: Session, crowd: Crowd) -> ColumnElement[bool]:

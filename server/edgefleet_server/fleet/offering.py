@@ -9,13 +9,14 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
+from sqlalchemy import Select
 
 from edgefleet_protocol.desired import ModelDesired, Ref
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import heard_store, rules, store
-from edgefleet_server.fleet.counting import Crowd, DeviceCount, Shared, count_matching, count_shared
+from edgefleet_server.fleet.counting import Crowd, DeviceCount, Shared, count_matching, count_shared, count_shared_each
 from edgefleet_server.fleet.heard_store import Mark
 from edgefleet_server.fleet.model import ModelReport, SaidCandidate, WantedRef
 
@@ -63,6 +64,11 @@ class OfferReader:
         """Return how many live devices a crowd shares with any of others. Raises BadSelectorError."""
         with self._db.read() as session:
             return count_shared(session, mine, theirs)
+
+    def count_shared_each(self, mine: Crowd, theirs: Select[Any]) -> dict[str, Shared]:
+        """Return what `count_shared_each` of `counting` does."""
+        with self._db.read() as session:
+            return count_shared_each(session, mine, theirs)
 
     def wants(self, device_ids: Sequence[DeviceId], model: str) -> dict[DeviceId, WantedRef]:
         """Return what each of these devices' documents says of a model; devices without a document are left out."""

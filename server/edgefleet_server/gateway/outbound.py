@@ -4,7 +4,7 @@ Rules:
 1. On every connect everything retained is published again from the database: a broker may have lost all of it. A database
    that is away just then is asked again.
 2. A document or brake newly signed by this process is on its way at once (listener); one signed by another process is found
-   by looking at the database every POLL_S. Head and brake go before any document.
+   by looking at the database every POLL_S, less often where a look takes long. Head and brake go before any document.
 3. An older `gen` is never published after a newer one of the same device.
 4. One thread publishes: order is its queue.
 """
@@ -27,6 +27,9 @@ from edgefleet_protocol.messages import Ack, Downlink, encode
 from edgefleet_protocol.topics import Topics
 
 POLL_S: Final = 1.0
+PATIENCE: Final = 20
+LONGEST_S: Final = 10.0
+"""A look that took long is followed by so many times as long without one, at most LONGEST_S: this thread has documents to send."""
 OVERLAP: Final = timedelta(seconds=10)
 MAX_WAITING: Final = 100_000
 
@@ -89,7 +92,7 @@ class Outbound:
         self._head = b""
         self._hold = b""
         self._looked_at = clock.now()
-        self._looked_s = clock.monotonic_s()
+        self._look_at_s = clock.monotonic_s() + POLL_S
         self._is_up = False
         self._owes_everything = False
         self._is_stopping = False
@@ -132,7 +135,9 @@ class Outbound:
         while not self._is_stopping:
             with contextlib.suppress(queue.Empty):
                 self._attempt(self._queue.get(timeout=POLL_S))
-            if self._clock.monotonic_s() - self._looked_s >= POLL_S:
+            began_s = self._clock.monotonic_s()
+            if began_s >= self._look_at_s:
+                self._look_at_s = began_s + POLL_S
                 self._attempt(self._look_for_changes)
 
     def _attempt(self, work: Callable[[], object]) -> None:
@@ -172,7 +177,6 @@ class Outbound:
 
     def _look_for_changes(self) -> None:
         """Publish what another process signed, and a new head. The overlap covers transactions that committed after a later one."""
-        self._looked_s = self._clock.monotonic_s()
         if not self._is_up:
             return
         if self._owes_everything:
@@ -180,7 +184,11 @@ class Outbound:
             return
         now = self._clock.now()
         since = self._looked_at - OVERLAP
-        self._publish_documents(self._sources.desired_changed_since(since, self._published))
+        began_s = self._clock.monotonic_s()
+        found = self._sources.desired_changed_since(since, self._published)
+        ended_s = self._clock.monotonic_s()
+        self._look_at_s = max(self._look_at_s, ended_s + min(PATIENCE * (ended_s - began_s), LONGEST_S))
+        self._publish_documents(found)
         self._looked_at = now
 
     def _publish_shared(self) -> None:

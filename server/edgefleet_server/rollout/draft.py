@@ -58,10 +58,9 @@ BATCH: Final = 200
 BATCH_SHARE: Final = 0.1
 """Of a larger one a tick plans this share, since it looks at every device first; it is carried out in portions (`portions`)."""
 HUGE: Final = 20_000
-HUGE_SHARE: Final = 0.5
-"""Of one with more than HUGE devices: a look takes seconds of the processor there, and the way back is planned whole either way."""
+"""One with more devices is planned whole, there and back: a look takes seconds of the processor there (ADR 0060)."""
 BACK_FACTOR: Final = 10
-"""A tick takes back so many times as it offers (fleet.md §5.4); of more than HUGE devices all, twice what it offers (ADR 0052)."""
+"""A tick takes back so many times as it offers (fleet.md §5.4), unless it plans the whole rollout."""
 LOOK_AGAIN: Final = timedelta(seconds=2)
 LOOK_FOR_LATE: Final = timedelta(minutes=1)
 NOT_BACK: Final = "not confirmed to be back"
@@ -407,7 +406,7 @@ class Draft:
 
 def batch_for(devices: int) -> int:
     """Return how many documents one tick may sign for a rollout of so many devices."""
-    return max(BATCH, int(devices * (BATCH_SHARE if devices <= HUGE else HUGE_SHARE)))
+    return devices if devices > HUGE else max(BATCH, int(devices * BATCH_SHARE))
 
 
 def lanes_of(cells: Iterable[Cell]) -> list[Lane]:

@@ -7,36 +7,23 @@ last tick had nothing to do the claim looks whether they have now (`glancing`), 
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout import pace_store, store
 from edgefleet_server.rollout.carrying import BRAKE_LIFE
+from edgefleet_server.rollout.crew import Crew, Ending, Tick
 from edgefleet_server.rollout.glancing import Glancer, lateness
-from edgefleet_server.rollout.model import Assignment, Effect, Plan, Snapshot
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.portions import portions
 from edgefleet_server.rollout.service import RolloutService
-from edgefleet_server.rollout.tables import Rollout
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Tick:
-    """One tick of one rollout, being carried out. todo: portions that are not written yet; known: assignments as written so far."""
-
-    snapshot: Snapshot
-    plan: Plan
-    now: datetime
-    todo: list[tuple[Effect, ...]]
-    known: dict[DeviceId, Assignment]
 
 
 class RolloutEngine:
@@ -48,6 +35,7 @@ class RolloutEngine:
         self._service = service
         self._clock = clock
         self._owner = owner
+        self._crew = Crew(db, fleet, service.carrier, clock)
         self._glancer = Glancer(service.loader, clock)
         self._lag_listeners: list[Callable[[float], None]] = []
         self._has_more = False
@@ -106,8 +94,9 @@ class RolloutEngine:
         """Do one tick: look, plan, and carry the plan out, a portion in a transaction; the first one in that of the look."""
         service = self._service
         with self._db.session() as session:
-            row = self._hold(session, rollout_id, fence)
+            row = store.hold_fence(session, rollout_id, fence)
             if row is None:
+                _log_taken_over(rollout_id, fence)
                 return
             pace_store.lock_line_for(session, row.spec)
             snapshot = service.loader.snapshot(session, row)
@@ -116,20 +105,22 @@ class RolloutEngine:
             self._tell_lag(snapshot.missed)
             snapshot = service.measurer.take(session, snapshot, row.model, now)
             made = plan_tick(snapshot, now)
-            tick = _Tick(snapshot, made, now, portions(made), {one.device: one for one in snapshot.assignments})
-            self._carry(session, row, tick)
+            first, *todo = portions(made)
+            known = {one.device: one for one in snapshot.assignments}
+            service.carrier.carry_part(session, row, snapshot, first, known, actor="engine", now=now)
+            row.next_eval_at = now if todo else made.next_at
+            row.lease_until = self._clock.now() + store.LEASE if todo else None
+            tick = Tick(rollout_id, fence, row.model, snapshot, made, now, todo, known)
         self._has_more |= made.next_at == now
-        while tick.todo:
-            if any(device in tick.known for device in self._fleet.offers.failed_since(row.model, now)):
+        match self._crew.carry(tick):
+            case Ending.TAKEN_OVER:
+                _log_taken_over(rollout_id, fence)
+                return
+            case Ending.DROPPED:
                 _log.info("rollout plan dropped", extra={"rollout_id": rollout_id, "portions_left": len(tick.todo)})
                 self._has_more = True
                 return
-            with self._db.session() as session:
-                row = self._hold(session, rollout_id, fence)
-                if row is None:
-                    return
-                self._carry(session, row, tick)
-        service.loader.memory.wrote(rollout_id, fence, [tick.known[device] for device in sorted(tick.known)])
+        service.loader.memory.wrote(rollout_id, fence, [known[device] for device in sorted(known)])
         self._glancer.after_look(rollout_id, fence, snapshot, made, now)
         if made.effects:
             _log.info("rollout ticked", extra={"rollout_id": rollout_id, "effects": len(made.effects)})
@@ -138,21 +129,11 @@ class RolloutEngine:
         for listener in self._lag_listeners if late else ():
             listener(late.total_seconds())
 
-    def _hold(self, session: Session, rollout_id: str, fence: int) -> Rollout | None:
-        row = store.hold_fence(session, rollout_id, fence)
-        if row is None:
-            _log.info("rollout taken over", extra={"rollout_id": rollout_id, "fence": fence})
-        return row
-
-    def _carry(self, session: Session, row: Rollout, tick: "_Tick") -> None:
-        """Carry out the next portion; the lease lasts until the last one."""
-        effects, tick.todo = tick.todo[0], tick.todo[1:]
-        now = tick.now
-        self._service.carrier.carry_part(session, row, tick.snapshot, effects, tick.known, actor="engine", now=now)
-        row.next_eval_at = now if tick.todo else tick.plan.next_at
-        row.lease_until = self._clock.now() + store.LEASE if tick.todo else None
-
     def _is_brake_right(self, session: Session) -> bool:
         """Whether the brake names what it should: not rollouts that ended long ago, nor less than two processes wrote at the same time."""
         wanted = store.braked(session, self._clock.now() - BRAKE_LIFE), store.failed_digests(session)
         return wanted == (self._fleet.hold_rollouts(), self._fleet.hold_digests())
+
+
+def _log_taken_over(rollout_id: str, fence: int) -> None:
+    _log.info("rollout taken over", extra={"rollout_id": rollout_id, "fence": fence})

@@ -266,6 +266,13 @@ def hold_fence(session: Session, rollout_id: str, fence: int) -> Rollout | None:
     return row
 
 
+def share_fence(session: Session, rollout_id: str, fence: int) -> Rollout | None:
+    """Lock a rollout's row together with others who only read it; return it, or None when the fence is no longer ours."""
+    statement = select(Rollout).where(col(Rollout.id) == rollout_id, col(Rollout.fence) == fence)
+    row: Rollout | None = session.execute(statement.with_for_update(read=True)).scalars().first()
+    return row
+
+
 # ---- cells, assignments, decisions
 
 
@@ -288,6 +295,12 @@ def assignments(session: Session, rollout_id: str, *, state: AssignmentState | N
 def assigned_to(rollout_id: str) -> Select[Any]:
     """Return the query of the devices that a rollout has, whatever became of them."""
     return select(ASSIGNMENT.c.device_id).where(ASSIGNMENT.c.rollout_id == rollout_id)
+
+
+def assigned_to_each(session: Session, rollout_ids: Collection[str]) -> Select[Any]:
+    """Return the query of (rollout, device) of some rollouts."""
+    table = ASSIGNMENT
+    return select(table.c.rollout_id, table.c.device_id).where(bulk.among(session, table.c.rollout_id, rollout_ids))
 
 
 def named_in(session: Session, rollout_id: str, devices: Collection[DeviceId]) -> Select[Any]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from sqlmodel import Session
 
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_server.fleet.counting import Crowd
-from edgefleet_server.fleet.rules import GROUP, parse_selector
+from edgefleet_server.fleet.counting import NOTHING_SHARED, Crowd
+from edgefleet_server.fleet.rules import GROUP, Selector, parse_selector
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout import store
 from edgefleet_server.rollout.errors import ActiveExistsError
@@ -32,11 +32,17 @@ class Overlap:
 
 def overlaps(session: Session, fleet: FleetService, model: str, selector: str, mine: Crowd) -> Iterator[Overlap]:
     """Yield the open rollouts of a model that want one of these devices, which `selector` matches, oldest first."""
-    for other in store.active(session, model):
-        theirs = [Crowd(ids=store.assigned_to(other.id))]
-        if not _are_apart(selector, other):
-            theirs.append(_crowd_of(parse_spec(other.spec), other.id))
-        shared = fleet.offers.count_shared(mine, theirs)
+    others = store.active(session, model)
+    asked = parse_selector(selector)
+    apart = {other.id for other in others if _are_apart(asked, other)}
+    # what was assigned by another selector may match this one by now: asked of all of these at once
+    strays = fleet.offers.count_shared_each(mine, store.assigned_to_each(session, sorted(apart))) if apart else {}
+    for other in others:
+        if other.id in apart:
+            shared = strays.get(other.id, NOTHING_SHARED)
+        else:
+            theirs = (Crowd(ids=store.assigned_to(other.id)), _crowd_of(parse_spec(other.spec), other.id))
+            shared = fleet.offers.count_shared(mine, theirs)
         if shared.devices:
             yield Overlap(other, shared.devices, shared.first)
 
@@ -47,11 +53,11 @@ def _crowd_of(spec: Spec, rollout_id: str) -> Crowd:
     return Crowd(ids=store.frozen_in(rollout_id)) if is_fixed else Crowd(spec.selector)
 
 
-def _are_apart(selector: str, other: Rollout) -> bool:
+def _are_apart(mine: Selector, other: Rollout) -> bool:
     """Return whether no device can match a selector and that of another rollout: both name values of one fact, other ones."""
     if other.spec.get("membership") == Membership.SNAPSHOT:
         return False  # who is in it matched once, whatever it is now
-    mine, theirs = parse_selector(selector), parse_selector(other.selector)
+    theirs = parse_selector(other.selector)
     keys = {one.key for one in mine.requirements} - {GROUP}  # a device may be in several groups
     pairs = ((mine.exactly(key), theirs.exactly(key)) for key in keys)
     return any(a is not None and b is not None and not a & b for a, b in pairs)

@@ -1,7 +1,9 @@
 """The outbound side without a broker: in which order things are said."""
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
@@ -72,6 +74,25 @@ def test_everything_is_said_also_when_the_database_was_away_at_the_connect(monke
     eventually(lambda: TOPICS.desired(ONE) in said, "the document")
     outbound.stop()
     assert said.count(TOPICS.desired(ONE)) == 1
+
+
+def test_a_look_that_takes_long_is_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    looks: list[float] = []
+
+    class Slow(OtherProcess):
+        def desired_changed_since(self, since: datetime, known: Mapping[DeviceId, int]) -> Sequence[Document]:
+            looks.append(time.monotonic())
+            time.sleep(0.02)
+            return super().desired_changed_since(since, known)
+
+    database = Slow()
+    outbound = Outbound(TOPICS, database, lambda: database.head, lambda *_: True, SystemClock())
+    outbound.start()
+    outbound.send_everything()
+    eventually(lambda: len(looks) == 3, "three looks")
+    outbound.stop()
+    assert all(after - before >= module.PATIENCE * 0.02 for before, after in pairwise(looks))
 
 
 def test_the_head_goes_before_a_document_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:

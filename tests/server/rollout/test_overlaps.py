@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from edgefleet_server import bulk
 from edgefleet_server.db import Database
+from edgefleet_server.fleet.counting import Crowd
+from edgefleet_server.fleet.rules import parse_selector
 from edgefleet_server.rollout import superseding
 from edgefleet_server.rollout.errors import ActiveExistsError
 from edgefleet_server.rollout.tables import Rollout, RolloutMember
@@ -58,6 +60,45 @@ def test_a_device_that_takes_part_is_in_the_way_whatever_it_is_labelled_since(re
         ready.create(f"{MODEL}@1.2.0", selector="site=oslo", stages=ALL)
 
 
+def test_each_of_many_that_are_apart_is_named_by_what_it_shares(any_world: World) -> None:
+    """Three devices moved out of three sites whose rollouts had taken them: each rollout is found, the oldest is named."""
+    world = any_world
+    sites = [f"s{number}" for number in range(5)]
+    for site in sites:
+        world.enrol(2, site=site)
+    world.settle("1.0.0")
+    for version in ("1.1.0", "1.2.0"):
+        world.release(version)
+    made = {site: world.create(selector=f"site={site}", stages=ALL) for site in sites}
+    world.tick()
+    moved = [world.fleet.population(f"site={site}")[0].id for site in sites[1:4]]
+    for device in moved:
+        world.fleet.update(device, {"site": "new"}, None)
+    with world.house.db.session() as session:
+        found = list(superseding.overlaps(session, world.fleet, MODEL, "site=new", Crowd("site=new")))
+    told = {one.other.id: (one.devices, one.first) for one in found}
+    assert told == {made[site]: (1, device) for site, device in zip(sites[1:4], moved, strict=True)}
+
+
+def test_making_one_of_many_takes_as_many_statements_as_making_the_first(ready: World) -> None:
+    said: list[str] = []
+    counts: list[int] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        said.append(statement)
+
+    for number in range(6):
+        ready.enrol(1, site=f"s{number}")
+    event.listen(ready.house.db.engine, "before_cursor_execute", note)
+    for number in range(6):
+        said.clear()
+        ready.create(selector=f"site=s{number}", stages=ALL)
+        counts.append(len(said))
+    event.remove(ready.house.db.engine, "before_cursor_execute", note)
+    assert len(set(counts[1:])) == 1, counts
+    assert counts[1] <= counts[0] + 1, "what the others hold is asked of all of them at once"
+
+
 def test_a_snapshot_has_its_devices_whatever_they_are_labelled_since(ready: World) -> None:
     ready.create(selector="site=berlin", stages=ALL, membership="snapshot")
     device = next(iter(ready.devices))
@@ -83,9 +124,9 @@ def row(selector: str) -> Rollout:
 
 def test_groups_never_tell_rollouts_apart() -> None:
     rows = [row("group=a"), row("site=x")]
-    assert [superseding._are_apart("group=b", row) for row in rows] == [False, False]
-    assert superseding._are_apart("site in (y,z),env=p", rows[1])
-    assert not superseding._are_apart("site in (x,y)", rows[1])
+    assert [superseding._are_apart(parse_selector("group=b"), row) for row in rows] == [False, False]
+    assert superseding._are_apart(parse_selector("site in (y,z),env=p"), rows[1])
+    assert not superseding._are_apart(parse_selector("site in (x,y)"), rows[1])
 
 
 @pytest.mark.parametrize("many", [0, bulk.MOST_NAMED])

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 from datetime import datetime
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.rollout.carrying import Carrier
 from edgefleet_server.rollout.model import AssignmentMade, AssignmentMoved, Offer, Plan
 from edgefleet_server.rollout.pace import MinuteNoted
 from edgefleet_server.rollout.planner import plan_tick
@@ -51,7 +56,7 @@ def test_portions_are_transactions_of_their_own_and_leave_one_event_a_transition
     any_world.house.fleet.on_desired(lambda documents: signed.append(len(documents)))
     rollout = any_world.create(stages=ALL)
     any_world.tick()
-    assert signed == [4, 4, 2]
+    assert (signed[0], sorted(signed)) == (4, [2, 4, 4])
     moves = [one for one in any_world.events(rollout) if one["kind"] == "assignment"]
     assert len(moves) == 10
     any_world.go_until_state(rollout, "finished")
@@ -128,3 +133,64 @@ def test_who_runs_the_release_already_and_is_offered_it_later_keeps_it_when_it_i
     assert {device.running for device in world.devices.values()} == {"1.1.0"}
     assert {world.wants(device) for device in world.devices.values()} == {"1.1.0"}
     world.house.db.dispose()
+
+
+def test_a_command_comes_between_two_waves_and_nothing_is_offered_after_it(
+    any_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person pauses while portions are written: the command waits for a wave, and what was not begun is never written."""
+    monkeypatch.setattr(portions, "__defaults__", (2,))
+    any_world.enrol(40)
+    any_world.settle("1.0.0")
+    any_world.release("1.1.0")
+    rollout = any_world.create(stages=ALL)
+    began, was_paused = threading.Event(), threading.Event()
+    seen: list[str] = []
+    carry = Carrier.carry_part
+
+    def slowly(self: Carrier, *args: Any, **more: Any) -> None:
+        if threading.current_thread() is not person:
+            seen.append("late" if was_paused.is_set() else "before")
+            if len(seen) == 3:
+                began.set()
+            time.sleep(0.05)  # long enough that the person always comes in the middle
+        carry(self, *args, **more)
+
+    def pause() -> None:
+        began.wait()
+        any_world.service.pause(rollout, "ann", "enough")
+        was_paused.set()
+
+    person = threading.Thread(target=pause)
+    monkeypatch.setattr(Carrier, "carry_part", slowly)
+    person.start()
+    any_world.tick()
+    person.join()
+    assert any_world.view(rollout).state == "paused"
+    assert set(any_world.states(rollout)) == {"eligible"}, "what was offered is withdrawn, the rest was never offered"
+    assert 3 <= seen.count("before") < 20
+    assert "late" not in seen
+
+
+def test_an_error_in_one_portion_leaves_the_others_whole_and_the_next_look_brings_the_rest(
+    any_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portions, "__defaults__", (4,))
+    any_world.enrol(20)
+    any_world.settle("1.0.0")
+    any_world.release("1.1.0")
+    rollout = any_world.create(stages=ALL)
+    carry, calls = Carrier.carry_part, count()
+
+    def fails_once(self: Carrier, *args: Any, **more: Any) -> None:
+        if next(calls) == 2:
+            raise OSError("the disk is full")
+        carry(self, *args, **more)
+
+    monkeypatch.setattr(Carrier, "carry_part", fails_once)
+    any_world.tick()
+    assert 0 < any_world.states(rollout).get("offered", 0) < 20
+    any_world.clock.turn(seconds=13)  # its lease is over
+    any_world.go_until_state(rollout, "finished")
+    moves = [one for one in any_world.events(rollout) if one["kind"] == "assignment"]
+    assert Counter(one["to"] for one in moves)["offered"] == 20
