@@ -7,10 +7,10 @@ they are held to:
 - first_offer_s: from its making to the first signed document; signed_per_s: documents a second until all are committed;
   offered_per_s: until all are at the broker (5,000);
 - back_s: an abort with rollback, until every device, online and answering at once, is confirmed to be back (60 at 100,000);
-- lag_p99_s: of `--rollouts` rollouts that are all due, how late each was looked at by `--replicas` engine threads (2 at 500), from the
+- lag_p99_s: of `--rollouts` rollouts that are all due, how late each was looked at by `--replicas` processes (2 at 500), from the
   second look at each on, while others still begin; waiting_lag_p99_s: the same later, when all wait for their devices.
-`…_cpu_…` is the same in processor time of this process, without the database's: what is left of a figure when the machine is busy
-(look_cpu_ms: of one look at a small rollout).
+`…_cpu_…` is the same in processor time of the server's processes, without the database's: what is left of a figure when the machine is
+busy (look_cpu_ms: of one look at a small rollout).
 `within` says of each whether it holds at the size that was measured; a smaller size than the goal's proves nothing about it.
 
     python bench/rollout_scale.py [--devices 100000] [--rollouts 500] [--replicas 3]
@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -282,28 +282,14 @@ def _many(url: str, folder: Path, count: int, replicas: int) -> dict[str, Any]:
         stages = [{"name": "all", "size": {"percent": 100}, "soak": "1h"}]
         for one in ids:
             rollouts.create({"release": "m@1", "selector": f"id={one}", "stages": stages}, "bench")
-        lags: list[float] = []
-        engines = [RolloutEngine(house.db, house.fleet, rollouts, house.clock, f"bench-{n}") for n in range(replicas)]
-        for engine in engines:
-            engine.on_lag(lags.append)
-        stop = threading.Event()
-        threads = [threading.Thread(target=_tick, args=(engine, stop)) for engine in engines]
-        for thread in threads:
-            thread.start()
-        began, cpu = time.perf_counter(), time.process_time()
-        while len(lags) < count * 6 and time.perf_counter() - began < MOST_S:
-            time.sleep(0.05)
-        cpu_s = time.process_time() - cpu
-        stop.set()
-        for thread in threads:
-            thread.join()
+        lags, took_s, cpu_s = _looked_at(url, folder, replicas, count * 6)
     finally:
         house.db.dispose()
     # the first look of each comes after all of them were made
     late, waiting = sorted(lags[count : 4 * count]), sorted(lags[4 * count :])
     return {
         "looks": len(late),
-        "looks_per_s": round(len(lags) / (time.perf_counter() - began), 1),
+        "looks_per_s": round(len(lags) / took_s, 1),
         "look_cpu_ms": round(1000 * cpu_s / len(lags), 2),
         "lag_p50_s": round(late[len(late) // 2], 3),
         "lag_p99_s": round(late[int(len(late) * 0.99)], 3),
@@ -311,10 +297,48 @@ def _many(url: str, folder: Path, count: int, replicas: int) -> dict[str, Any]:
     }
 
 
-def _tick(engine: RolloutEngine, stop: threading.Event) -> None:
+def _looked_at(url: str, folder: Path, replicas: int, looks: int) -> tuple[list[float], float, float]:
+    """Let processes look until there were so many looks; return how late each was, the seconds, and those of the processor."""
+    context = multiprocessing.get_context("spawn")
+    told, stop, ready = context.Queue(), context.Event(), context.Barrier(replicas + 1)
+    arguments = [(url, folder, f"bench-{number}", ready, stop, told) for number in range(replicas)]
+    engines = [context.Process(target=_replica, args=one, daemon=True) for one in arguments]
+    for engine in engines:
+        engine.start()
+    ready.wait(timeout=60)
+    lags: list[float] = []
+    began, cpu_s = time.perf_counter(), 0.0
+    while len(lags) < looks and time.perf_counter() - began < MOST_S:
+        lags += told.get(timeout=60)
+    took_s = time.perf_counter() - began
+    stop.set()
+    for _ in engines:
+        while not isinstance(last := told.get(timeout=60), float):
+            pass
+        cpu_s += last
+    for engine in engines:
+        engine.join(timeout=60)
+    return lags, took_s, cpu_s
+
+
+def _replica(url: str, folder: Path, owner: str, ready: Any, stop: Any, told: Any) -> None:
+    """Be one replica's engine: tell of each tick's looks how late they were, and at last the seconds of the processor."""
+    collect_seldom()
+    house = House(url, folder / "house", SystemClock())
+    rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
+    engine = RolloutEngine(house.db, house.fleet, rollouts, house.clock, owner)
+    lags: list[float] = []
+    engine.on_lag(lags.append)
+    ready.wait(timeout=60)
+    cpu = time.process_time()
     while not stop.is_set():
         if not engine.tick():
             time.sleep(0.05)
+        if lags:
+            told.put(list(lags))
+            lags.clear()
+    told.put(time.process_time() - cpu)
+    house.db.dispose()
 
 
 if __name__ == "__main__":

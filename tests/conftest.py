@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -119,6 +120,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         place += place == len(LONGEST) and item.get_closest_marker("slow") is None
         order[item.path] = min(place, order.get(item.path, place))
     items.sort(key=lambda item: order[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Search less often for cycles in what nine thousand collected tests are made of: it takes a twentieth of a run."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_configure() -> None:
