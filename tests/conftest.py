@@ -67,6 +67,7 @@ SLOW = (
     "converters/tflite/test_quantize.py",
     "crash/",
     "examples/test_digits_haze.py",
+    "house/test_benches.py",
     "house/test_dev.py",
     "house/test_docs.py",
     "house/test_error_page.py",
