@@ -80,6 +80,7 @@ SLOW = (
     "server/gateway/test_poison.py",
     "server/gateway/test_whole_way.py",
     "server/rest/test_lists.py",
+    "server/rest/test_reach.py",
     "server/rollout/test_benches.py",
     "server/rollout/test_engine.py",
     "server/rollout/test_explorer.py",
