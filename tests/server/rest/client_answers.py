@@ -169,12 +169,12 @@ def looking_after(call: Caller, url: str) -> None:
     assert (status, 'operation="list_scrape_targets"' in figures) == (200, True)
     status, ready = call("server", "get_readiness")
     assert (status, ready["status"]) == (200, "ready")
-    status, text = call("fleet", "stream_events", after_id=0, max_s=0.3, kind="enrolled")
+    status, text = call("fleet", "stream_events", after_id=0, max_s=1.5, kind="enrolled")
     assert status == 200
     events = [json.loads(line[5:]) for line in text.splitlines() if line.startswith("data:")]
     listed = call("fleet", "list_events", kind="enrolled")[1]
     assert [one["id"] for one in events] == [one.id for one in reversed(listed.items)]
-    status, rest = call("fleet", "stream_events", last_event_id=str(events[-2]["id"]), max_s=0.3, kind="enrolled")
+    status, rest = call("fleet", "stream_events", last_event_id=str(events[-2]["id"]), max_s=1.5, kind="enrolled")
     assert (status, rest.count("data:")) == (200, 1)
     status, link = call("access", "create_login_link")
     assert status == 201
