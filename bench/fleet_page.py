@@ -49,7 +49,7 @@ from edgefleet_server.app import create_app  # noqa: E402
 from edgefleet_server.clock import SystemClock  # noqa: E402
 from edgefleet_server.dashboard.login import COOKIE  # noqa: E402
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetEvent, FleetModelState  # noqa: E402
-from edgefleet_server.parts import build_parts  # noqa: E402
+from edgefleet_server.parts import Parts, build_parts  # noqa: E402
 from edgefleet_server.settings import load_settings  # noqa: E402
 from edgefleet_server.telemetry.tables import TelemetryBatch, TelemetryWindow  # noqa: E402
 
@@ -102,7 +102,7 @@ def main() -> int:
 def _one(folder: Path, devices: int, rounds: int, screenshots: Path | None) -> dict[str, Any]:
     house = ApiHouse(folder, clock=SystemClock())
     began = time.perf_counter()
-    seed(house, devices)
+    seed(house.parts, devices)
     seeded_s = time.perf_counter() - began
     token = house.token(Role.OPERATOR)
     house.close()
@@ -211,12 +211,12 @@ def _until_painted(page: Any, act: str) -> float:
     return float(page.evaluate("performance.timeOrigin")) + _painted(page) - began
 
 
-def seed(house: ApiHouse, devices: int) -> None:
+def seed(parts: Parts, devices: int) -> None:
     """Write a fleet: every fourth device has trouble of one kind or another; telemetry is WINDOWS windows of each."""
-    now = house.clock.now()
+    now = parts.clock.now()
     for start in range(0, devices, ROWS):
         numbers = range(start, min(devices, start + ROWS))
-        with house.parts.db.session() as session:
+        with parts.db.session() as session:
             connection = session.connection()
             connection.execute(insert(FleetDevice), [_device(n, now) for n in numbers])
             connection.execute(insert(FleetDesired), [_desired(n, now) for n in numbers])
@@ -225,8 +225,8 @@ def seed(house: ApiHouse, devices: int) -> None:
             connection.execute(insert(TelemetryWindow), [_window(n, k, now) for k in range(WINDOWS) for n in numbers])
             connection.execute(insert(FleetEvent), [_event(n, now) for n in numbers])
     for name, selector in GROUPS.items():
-        house.parts.fleet.groups.create(name, selector, "ann")
-    with house.parts.db.session() as session:
+        parts.fleet.groups.create(name, selector, "ann")
+    with parts.db.session() as session:
         session.connection().execute(text("PRAGMA optimize"))
 
 

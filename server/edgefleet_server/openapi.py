@@ -1,7 +1,8 @@
 """The API's description of itself: what FastAPI knows of the routes, and what holds for all of them alike.
 
 FastAPI writes parameters and bodies. Here is added, from one place and for every operation under `/api/v1`: that refusals are problem
-documents and which statuses they have, the operator token, the role of the policy table, `Idempotency-Key`, and headers of answers.
+documents (but of HEAD, which has no body) and which statuses they have, the operator token, the role of the policy table,
+`Idempotency-Key`, and headers of answers.
 """
 
 from collections.abc import Iterator, Mapping
@@ -107,7 +108,11 @@ def _describe_one(method: str, path: str, operation: Json) -> None:
     responses.pop("422", None)
     declared = {int(status) for status in responses if int(status) >= 400}
     for status in declared | _refusals(method, path, operation, has_own_token=has_own_token):
-        responses[str(status)] = {"$ref": f"#/components/responses/{_name_of(status)}"}
+        responses[str(status)] = (
+            {"description": HTTPStatus(status).phrase}  # a client that read a problem from it would fail
+            if method == "head"
+            else {"$ref": f"#/components/responses/{_name_of(status)}"}
+        )
     for code, response in responses.items():
         if "$ref" not in response:
             told = _HEADERS if has_own_token else {**_HEADERS, **_LIMIT_HEADERS}

@@ -52,6 +52,15 @@ Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
 Selector = Annotated[str, Query(max_length=4096)]
 DevicePage = Annotated[PageRequest, paged(*(sign + order for order in Order for sign in ("", "-")))]
 AfterId = Annotated[int | None, Query(ge=0, lt=2**63)]
+_RESULTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "what the device sent",
+        "content": {
+            "application/gzip": {"schema": {"type": "string", "format": "binary"}},
+            "text/plain": {"schema": {"type": "string"}},
+        },
+    }
+}
 _NO_KEY: dict[int | str, dict[str, Any]] = {404: {"description": "no capture key was set"}}
 
 
@@ -275,7 +284,10 @@ def _add_task_routes(router: APIRouter, parts: Parts) -> None:
         return tasks.task(device_id, task_id)
 
     @router.get(
-        "/devices/{device_id}/tasks/{task_id}/result", operation_id="get_device_task_result", response_class=Response
+        "/devices/{device_id}/tasks/{task_id}/result",
+        operation_id="get_device_task_result",
+        response_class=Response,
+        responses=_RESULTS,
     )
     def get_result(device_id: str, task_id: str, _caller: Operator) -> Response:
         """Return what the device sent: a gzipped tar for `diag`, text for `logs`."""

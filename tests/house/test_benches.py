@@ -1,0 +1,88 @@
+"""Benchmarks that people run by hand run at a small size: what they print is what they say they print. No figure is judged here.
+
+Those of rollouts have tests of their own beside the engine's.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from bench import cli, fleet_page, live_pages, rest_lists
+
+from edgefleet_server.gateway.broker.model import find_mosquitto
+from tests.support.browsers import binary
+
+Bench = Callable[..., Any]
+NEEDS_BROWSER = pytest.mark.skipif(binary() is None, reason="no Chromium")
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
+    """Run the `main` of a benchmark with a command line; return what it printed, which is one JSON object and nothing else."""
+
+    def run(bench: Any, *arguments: str) -> Any:
+        monkeypatch.setattr(sys, "argv", [bench.__file__, *arguments])
+        assert not bench.main()
+        told = json.loads(capsys.readouterr().out)
+        assert told["bench"] == bench.__name__.rpartition(".")[2]
+        assert told["machine"]["cpus"] > 0
+        return told
+
+    return run
+
+
+def is_figure(value: object) -> bool:
+    """Return whether this is a number that something took or weighed."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
+def check_within(figures: Mapping[str, Any], goals: Mapping[str, float], within: Mapping[str, bool]) -> None:
+    """Hold that `within` says of each goal whether its figure keeps it."""
+    assert all(is_figure(figures[name]) for name in goals), figures
+    assert within == {name: figures[name] <= goal for name, goal in goals.items()}
+
+
+def test_the_start_of_commands(printed: Bench) -> None:
+    told = printed(cli, "--runs", "1")
+    assert told["runs"] == 1
+    for name, times in told["commands"].items():
+        assert times.keys() == {"median_ms", "p95_ms", "least_ms", "cpu_ms"}, name
+        assert all(is_figure(value) for value in times.values()), name
+    check_within({name: told["commands"][name]["p95_ms"] for name in cli.GOALS_MS}, cli.GOALS_MS, told["within"])
+    assert told["ok"] == all(told["within"].values())
+
+
+def test_lists_of_the_api(printed: Bench) -> None:
+    told = printed(rest_lists, "--devices", "500", "--rounds", "2")
+    assert told["requests"].keys() == rest_lists.REQUESTS.keys()
+    for name, times in told["requests"].items():
+        assert times.keys() == {"p50_ms", "p95_ms", "cpu_ms", "bytes"}, name
+        assert all(is_figure(value) for value in times.values()), name
+
+
+@NEEDS_BROWSER
+def test_the_list_of_devices_in_a_browser(printed: Bench) -> None:
+    told = printed(fleet_page, "--devices", "120", "--rounds", "1")
+    (size,) = told["sizes"]
+    assert size["devices"] == 120
+    assert size["console"] == []
+    assert size["ttfb_ms"].keys() == size["cpu_ms"].keys() == fleet_page.LISTS.keys()
+    check_within(size, told["goals"], size["within"])
+    assert told["ok"] == all(size["within"].values())
+
+
+@NEEDS_BROWSER
+@pytest.mark.broker
+@pytest.mark.skipif(find_mosquitto() is None, reason="no mosquitto binary")
+def test_from_a_device_to_the_pixel(printed: Bench) -> None:
+    told = printed(live_pages, "--devices", "100", "--viewers", "2", "--events", "1")
+    assert (told["words"], told["in_the_browser"], told["in_the_streams"]) == (2, 2, 4)
+    for way in ("browser", "streams", "ingest_browser", "ingest_streams"):
+        assert 0 <= told[f"{way}_p50_ms"] <= told[f"{way}_p95_ms"], way
+    assert is_figure(told["broker_cores"])
+    check_within(told, told["goals"], told["within"])
+    assert told["ok"] == all(told["within"].values())
