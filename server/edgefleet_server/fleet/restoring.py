@@ -18,6 +18,7 @@ from edgefleet_protocol.messages import MAX_SEEN_ROLES, Seen
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.happenings import EventFeed
 from edgefleet_server.fleet.model import NewEvent
+from edgefleet_server.signing.errors import SigningError
 from edgefleet_server.signing.outrunning import Outrun
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.signing.trust import MODEL_PREFIX
@@ -41,7 +42,7 @@ class Restoring:
         self._turns: dict[DeviceId, list[datetime]] = {}
 
     def take(self, device: DeviceId, seen: Seen) -> bool:
-        """Sign anew what a device has seen more of than is here; return whether anything was. Raises what signing raises."""
+        """Sign anew what a device has seen more of than is here; return whether anything was. What signing fails with is logged: the report counts."""
         known = Outrun(seen.version, dict(sorted(seen.roles.items())[:MAX_SEEN_ROLES]))
         if not self._signing.is_outrun(known):  # a whole fleet tells the same at once, and writers wait for each other
             return False
@@ -50,16 +51,27 @@ class Restoring:
         if len(turns) >= MAX_TURNS:
             _log.warning("a device told too often that this server was restored", extra={"device_id": device})
             return False
-        with self._db.session():
-            done = self._signing.outrun(known)
-            if done is None:
-                return False
-            models = [role.removeprefix(MODEL_PREFIX) for role in done.lost]
-            detail = {"device": device, "seen": seen.version, "everything": done.everything, "lost_models": models}
-            self._feed.add([NewEvent(KIND, detail=detail)])
+        try:
+            models = self._sign(device, known)
+        except SigningError as error:
+            _log.error("metadata cannot be signed anew", extra={"reason": error.message, "next": error.next_step})  # noqa: TRY400
+            return False
+        if models is None:
+            return False
         self._turns[device] = [*turns, now]
         _log.warning(
             "this server was restored from an older copy: metadata signed anew; publish lost models again",
             extra={"device_id": device, "lost_models": ",".join(models)},
         )
         return True
+
+    def _sign(self, device: DeviceId, seen: Outrun) -> list[str] | None:
+        """Return the models whose roles were made anew, None when there was nothing to sign."""
+        with self._db.session():
+            done = self._signing.outrun(seen)
+            if done is None:
+                return None
+            models = [role.removeprefix(MODEL_PREFIX) for role in done.lost]
+            detail = {"device": device, "seen": seen.version, "everything": done.everything, "lost_models": models}
+            self._feed.add([NewEvent(KIND, detail=detail)])
+            return models
