@@ -42,19 +42,22 @@ class Restoring:
         self._turns: dict[DeviceId, list[datetime]] = {}
 
     def take(self, device: DeviceId, seen: Seen) -> bool:
-        """Sign anew what a device has seen more of than is here; return whether anything was. What signing fails with is logged: the report counts."""
+        """Sign anew what a device has seen more of than is here; return whether anything was. Failures to sign are logged."""
         known = Outrun(seen.version, dict(sorted(seen.roles.items())[:MAX_SEEN_ROLES]))
         if not self._signing.is_outrun(known):  # a whole fleet tells the same at once, and writers wait for each other
             return False
         now = self._clock.now()
         turns = [at for at in self._turns.get(device, []) if now - at < TURNS_WITHIN]
         if len(turns) >= MAX_TURNS:
-            _log.warning("a device told too often that this server was restored", extra={"device_id": device})
+            _log.warning(
+                "a device told too often that this server was restored: is this clock right?",
+                extra={"device_id": device, "seen": seen.version, "clock_s": int(now.timestamp())},
+            )
             return False
         try:
             models = self._sign(device, known)
         except SigningError as error:
-            _log.error("metadata cannot be signed anew", extra={"reason": error.message, "next": error.next_step})  # noqa: TRY400
+            _log.error("metadata cannot be signed anew", extra={"reason": error.message, "next": error.next_step})
             return False
         if models is None:
             return False
