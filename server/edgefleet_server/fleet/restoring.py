@@ -3,6 +3,7 @@
 Its own file because it is the only thing that devices say which makes the server sign for all of them.
 Rules:
 - It is done at the word of any device, since nothing else knows: a database says nothing of what was written after its copy.
+- It may be wrong: a device to which somebody replays old metadata says the same. Then nothing is lost but a signing of all roles.
 - One device may have it done MAX_TURNS times in TURNS_WITHIN by one process: an honest one needs a turn, and one more for each
   MAX_SEEN_ROLES models that were lost.
 - Each time is an event that names the device and the models that must be published again.
@@ -63,7 +64,7 @@ class Restoring:
             return False
         self._turns[device] = [*turns, now]
         _log.warning(
-            "this server was restored from an older copy: metadata signed anew; publish lost models again",
+            "a device has seen newer metadata: was this server restored from an older copy? signed anew; publish lost models again",
             extra={"device_id": device, "lost_models": ",".join(models)},
         )
         return True
