@@ -201,6 +201,7 @@ class Reports:
             refused_code=self._refused.code,
             refused_reason=self._refused.reason[:MAX_REASON_CHARS],
             facts=dict(facts),
+            seen=self._refused.seen,
         )
 
     def _models(self, runner: Runner, serving: ModelServing) -> list[ModelState]:

@@ -21,6 +21,8 @@ MESSAGE_VERSION = 1
 MAX_META_CHUNK_BYTES = 96 * 1024
 MAX_LABELS = 3
 """How many classes or numbers a `PredictionLine` shows."""
+MAX_SEEN_ROLES = 128
+"""How many roles a `Seen` names at once."""
 
 
 class Phase(StrEnum):
@@ -167,10 +169,22 @@ class ModelState(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     candidate: CandidateState | None = None
 
 
+class Seen(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """How the server's TUF repository falls short of what a device has accepted of it: the server was restored from an older copy.
+
+    version: the highest of any role but root, 0 when none went back. roles: the version of each that the newest snapshot no
+    longer names, at most MAX_SEEN_ROLES of them.
+    """
+
+    version: int = 0
+    roles: dict[str, int] = msgspec.field(default_factory=dict)
+
+
 class State(_Message, frozen=True, kw_only=True):
     """Reported state of a device, whole and retained. `gen` is the highest accepted desired document.
 
-    The `refused_…` fields say why a newer document was not accepted; 0 and "" when none was refused since.
+    The `refused_…` fields say why a newer document was not accepted; 0 and "" when none was refused since. `seen`: it was refused
+    because the repository is older than what this device has seen.
     """
 
     device: str
@@ -184,6 +198,7 @@ class State(_Message, frozen=True, kw_only=True):
     refused_code: str = ""
     refused_reason: str = ""
     facts: dict[str, Any] = msgspec.field(default_factory=dict)
+    seen: Seen | None = None
 
 
 class Event(_Message, frozen=True, kw_only=True):

@@ -67,6 +67,9 @@ def _reason(device: Json, wanted: Json | None, report: Json | None, now: datetim
     if isinstance(refused, dict) and int(refused.get("gen") or 0) >= gen > int(device.get("reported_gen") or 0):
         told = f"it refused document {refused.get('gen')}: {refused.get('code')}: {refused.get('reason')}"
         return told, f"`edgectl device logs {ident}`"
+    if isinstance(refused, dict) and not refused.get("gen"):
+        told = f"it has seen newer metadata than the server has: {refused.get('code')}: {refused.get('reason')}"
+        return told, "nothing: the server signs it anew by itself; its log says why when it does not"
     if wanted is None and report is None:
         return "nothing of it is wanted here yet", ""
     if report is not None and wanted is not None and _is_settled(wanted, report):

@@ -98,6 +98,7 @@ def describe(settings: ServerSettings) -> dict[str, Any]:
         parts.db.ping()
         choice = choose_broker(settings.broker)
         schema_current = migrations.is_current(parts.db)
+        initialised = schema_current and parts.signing.is_initialised()
         return {
             "data_dir": str(settings.data_dir),
             "roles": [role.value for role in settings.roles],
@@ -105,7 +106,8 @@ def describe(settings: ServerSettings) -> dict[str, Any]:
                 "kind": "sqlite" if parts.db.is_sqlite else "postgresql",
                 "schema_current": schema_current,
             },
-            "keys": {"initialised": schema_current and parts.signing.is_initialised()},
+            "keys": {"initialised": initialised},
+            "lost_models": parts.signing.lost_models() if initialised else [],
             "broker": {"kind": choice.kind.value, "why": choice.reason},
             "api": {"host": settings.api_host, "port": settings.api_port, "tls": settings.api_tls_cert is not None},
             "device": {"host": settings.device_public_host, "port": settings.device_port},

@@ -3,10 +3,13 @@
 import datetime as dt
 import io
 import os
+import time
 
 import msgspec
 import pytest
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # documented, but not in __all__
+from sqlalchemy import delete
+from sqlmodel import col
 from tuf.api.metadata import Metadata
 from tuf.api.serialization.json import JSONSerializer
 
@@ -17,8 +20,10 @@ from edgefleet_agent.install_child.floor import Floor
 from edgefleet_protocol.bundle import open_bundle, pack_members
 from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE, Desired, Hold, encode_desired, encode_hold
 from edgefleet_protocol.envelope import Envelope, Signature, dump_envelope, pae, parse_envelope
-from edgefleet_protocol.messages import RepoHead, encode
+from edgefleet_protocol.messages import RepoHead, Seen, encode
 from edgefleet_server.clock import SystemClock
+from edgefleet_server.signing.outrunning import Outrun
+from edgefleet_server.signing.tables import SigningMetadata
 from tests.agent.child import ChildDriver
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.fleet.house import PROFILE
@@ -230,7 +235,42 @@ def test_old_metadata_is_refused_though_ngclient_lost_its_cache(driver: ChildDri
         if not file.is_symlink():
             file.write_bytes(b"")
     driver.meta = lambda name: old.get(name) or driver.honest_meta(name)
-    assert refused(driver, signed(driver, raw, gen=90)).code == "trust.rollback"
+    answer = refused(driver, signed(driver, raw, gen=90))
+    assert (answer.code, answer.seen) == ("trust.rollback", Seen(version=floor_of(driver)["timestamp"]))
+
+
+def test_what_a_restored_server_must_outrun_is_told_and_then_the_same_document_is_accepted(driver: ChildDriver) -> None:
+    signing, known_there = driver.house.signing, wish(driver)
+    backup = SystemClock().now()
+    driver.house.release("late@1.0.0", bundles={PROFILE: b"late"})
+    accepted(driver, wish(driver, version="1.1.0"))
+    before = floor_of(driver)
+    with driver.house.db.session() as session:
+        session.execute(delete(SigningMetadata).where(col(SigningMetadata.created_at) > backup))
+    highest = max(version for role, version in before.items() if role != "root")
+    while time.time() < highest + 1:  # versions are seconds, or a little ahead of them
+        time.sleep(0.1)
+    signing.start()
+
+    raw = signed(driver, known_there, gen=90)
+    answer = refused(driver, raw)
+    assert (answer.code, answer.gen, answer.retry) == ("tuf.rollback", 0, False)
+    assert answer.seen == Seen(version=highest)
+    assert signing.outrun(Outrun(highest)) is not None
+    answer = refused(driver, raw)
+    assert answer.code == "tuf.roles_missing"
+    assert answer.seen == Seen(roles={"m.late": before["m.late"]})
+    assert signing.outrun(Outrun(0, {"m.late": before["m.late"]})) is not None
+    accepted(driver, raw)
+    after = floor_of(driver)
+    assert all(after[role] >= version for role, version in before.items())
+
+
+def floor_of(driver: ChildDriver) -> dict[str, int]:
+    """Return the versions that the device has accepted."""
+    floor = read_record(Floor, driver.state / "floor.a")
+    assert floor is not None
+    return floor.versions
 
 
 def test_a_lost_floor_is_told(driver: ChildDriver) -> None:

@@ -152,6 +152,11 @@ def test_a_watched_list_is_redrawn_on_a_terminal(fleet: Stub) -> None:
             False,
         ),
         (
+            {"reported_gen": 6, "refused": {"gen": 0, "code": "tuf.rollback", "reason": "version 3"}},
+            "it has seen newer metadata than the server has: tuf.rollback: version 3",
+            False,
+        ),
+        (
             {"report": {"sha256": OLD, "phase": "downloading", "progress_pct": 40}},
             "it downloads the bundle (40 %)",
             False,

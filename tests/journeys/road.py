@@ -21,6 +21,7 @@ import httpx
 
 from edgefleet_cli.main import run
 from edgefleet_protocol.digest import sha256_hex
+from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.clock import SystemClock
 from tests.agent.field import QUICK, Agent, eventually
 from tests.server.fleet.house import PROFILE, House
@@ -85,7 +86,12 @@ class Road:
 
     def release(self, ref: str, bundle: bytes) -> None:
         """Sign a bundle with the server's keys, without a conversion, and want it everywhere."""
-        self.house.fleet.deploy(self.house.release(ref, bundles={PROFILE: bundle}), selector="")
+        self.house.release(ref, bundles={PROFILE: bundle})
+        self.want(ref)
+
+    def want(self, ref: str) -> None:
+        """Want a release that is signed everywhere."""
+        self.house.fleet.deploy(ReleaseRef.parse(ref), selector="")
 
 
 class Traveller(Agent):

@@ -12,6 +12,7 @@ import pytest
 from tests.agent.field import eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.journeys.road import PATIENCE_S, Road, Traveller
+from tests.server.fleet.house import PROFILE
 
 BIG_BYTES = 30_000_000
 
@@ -88,3 +89,63 @@ def test_a_fleet_hears_a_server_restored_from_an_older_copy(road: Road, device: 
     device.told("memory", release="memory@2.0.0", phase="committed")
     assert device.shown()["reported_gen"] > known
     assert device.served("memory") == "2.0.0"
+
+
+def test_a_restored_server_deploys_what_it_knows_without_publishing_again(
+    road: Road, device: Traveller, tmp_path: Path
+) -> None:
+    """It says itself what was lost: here a model. Devices go to what the copy wants, since that is all that is known."""
+    for version in ("1.0.0", "1.0.1"):
+        road.house.release(f"atlas@{version}", bundles={PROFILE: bundle("atlas", version)})
+    road.want("atlas@1.0.0")
+    device.told("atlas", release="atlas@1.0.0", phase="committed")
+    database, copy = road.data / "edgefleet.db", tmp_path / "copy.db"
+    copy_database(database, copy)
+    road.release("atlas@1.1.0", bundle("atlas", "1.1.0"))
+    late = bundle("late", "1.0.0")
+    road.release("late@1.0.0", late)
+    device.told("atlas", release="atlas@1.1.0", phase="committed")
+    device.told("late", release="late@1.0.0", phase="committed")
+
+    road.kill()
+    road.house.db.dispose()
+    copy_database(copy, database)
+    road.start()
+
+    device.told("atlas", release="atlas@1.0.0", phase="committed")
+    road.want("atlas@1.0.1")
+    device.told("atlas", release="atlas@1.0.1", phase="committed")
+    assert device.served("atlas") == "1.0.1"
+    told = [
+        event["detail"] for event in road.edgectl("events")["items"] if event["type"] == "edgefleet.server.restored"
+    ]
+    assert {detail["device"] for detail in told} == {device.name}
+    assert [model for detail in told for model in detail["lost_models"]] == ["late"]
+    assert road.house.signing.lost_models() == ["late"]
+
+    road.release("late@1.0.0", late)
+    device.told("late", release="late@1.0.0", phase="committed")
+    assert device.served("late") == "1.0.0"
+
+
+def test_devices_stay_where_they_are_when_what_was_lost_is_there_before_they_connect(
+    road: Road, device: Traveller, tmp_path: Path
+) -> None:
+    before, after = bundle("rock", "1.0.0"), bundle("rock", "1.1.0")
+    road.release("rock@1.0.0", before)
+    device.told("rock", release="rock@1.0.0", phase="committed")
+    database, copy = road.data / "edgefleet.db", tmp_path / "copy.db"
+    copy_database(database, copy)
+    road.release("rock@1.1.0", after)
+    device.told("rock", release="rock@1.1.0", phase="committed")
+    known = device.shown()["reported_gen"]
+
+    road.kill()
+    road.house.db.dispose()
+    copy_database(copy, database)
+    road.release("rock@1.1.0", after)  # as a server does that listens where no device looks for it
+    road.start()
+    assert eventually(lambda: device.shown()["reported_gen"] > known, PATIENCE_S)
+    told = device.told("rock", release="rock@1.1.0", phase="committed")
+    assert (told["slot"], told["previous_target"]) == ("B", f"rock/1.0.0/{PROFILE}.bundle")
+    assert road.block_requests() == 0

@@ -154,3 +154,4 @@ def test_check_says_what_would_be_used_and_why(data: Path) -> None:
     assert found["broker"] == {"kind": "embedded", "why": "the setting says so"}
     assert found["database"] == {"kind": "sqlite", "schema_current": True}
     assert found["keys"] == {"initialised": True}
+    assert found["lost_models"] == []

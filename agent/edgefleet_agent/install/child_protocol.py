@@ -16,6 +16,7 @@ import msgspec
 from edgefleet_agent.install.records import SlotInfo, Wanted
 from edgefleet_protocol.blocks import MAX_DATA_MESSAGE_BYTES
 from edgefleet_protocol.errors import BadMessageError
+from edgefleet_protocol.messages import Seen
 
 CHILD_FD = 3
 MAX_PACKET_BYTES = MAX_DATA_MESSAGE_BYTES + 4096
@@ -121,6 +122,7 @@ class Refused(Packet, frozen=True, tag="refused"):
     """The document was refused. error_class: of `messages.ErrorClass`. gen: 0 when it could not be read.
 
     retry: the reason lies in the connection, so the same document may be tried again later.
+    seen: the server's repository is older than what this device has seen, so the document is worth trying with the next one.
     """
 
     code: str
@@ -128,6 +130,7 @@ class Refused(Packet, frozen=True, tag="refused"):
     error_class: str
     gen: int = 0
     retry: bool = False
+    seen: Seen | None = None
 
 
 class FetchProgress(Packet, frozen=True, tag="fetch_progress"):

@@ -3,7 +3,8 @@
 1. The newest document of a kind replaces an older one that waits. A new document ends a running child: its fetch resumes later.
 2. A document is recognised by the sha256 of its bytes: the same one, accepted or refused for good, is not verified again.
 3. Without a document waiting, a `fetch` child runs as long as bundles are wanted.
-4. agentd looks into none of what it relays; bytes to a child are capped by the credit the child gave.
+4. A document that the repository is too old for (a restored server) waits for the next `repo/head`.
+5. agentd looks into none of what it relays; bytes to a child are capped by the credit the child gave.
 """
 
 import logging
@@ -98,6 +99,7 @@ class Intake:
         self._uplink = uplink
         self._listener: Listener | None = None
         self._waiting: dict[TaskKind, bytes] = {}
+        self._parked: dict[TaskKind, bytes] = {}
         self._settled: dict[TaskKind, str] = {}
         self._current: tuple[TaskKind, bytes] | None = None
         self._child: ChildLink | None = None
@@ -125,15 +127,28 @@ class Intake:
             return
         if self._current is not None and self._current == (kind, raw):
             return
+        if self._parked.get(kind) == raw:
+            return
+        self._parked.pop(kind, None)
         self._waiting[kind] = raw
+        self._look()
+
+    def head(self, raw: bytes) -> None:
+        """Remember the newest `repo/head`; what the repository was too old for is tried with a new one."""
+        if raw == self._repo_head:
+            return
+        self._repo_head = raw
+        if self._parked:
+            self._waiting = {**self._parked, **self._waiting}
+            self._parked.clear()
+            self._look()
+
+    def _look(self) -> None:
+        """Begin with what waits, before what is being done."""
         self._deaths = 0
         if self._child is not None:
             self._stop_child()
         self._next()
-
-    def head(self, raw: bytes) -> None:
-        """Remember the newest `repo/head`."""
-        self._repo_head = raw
 
     def meta(self, reply: MetaReply) -> None:
         """Relay a chunk to the child that asked; late answers of others are dropped."""
@@ -185,6 +200,7 @@ class Intake:
         if self._retry is not None:
             self._retry.cancel()
         self._waiting.clear()
+        self._parked.clear()
         self._jobs.clear()
         self._stop_child()
 
@@ -277,15 +293,28 @@ class Intake:
     def _refused(self, packet: Refused) -> None:
         listener = self._listener
         assert listener is not None
-        if not packet.retry:
+        if packet.seen is not None:
+            self._park(packet, listener)
+        elif not packet.retry:
             self._judged(lambda kind: listener.on_refused(kind, packet))
-            return
-        if self._current is not None:
+        elif self._current is not None:
             kind, raw = self._current
             self._current = None
             self._waiting.setdefault(kind, raw)
             listener.on_refused(kind, packet)
             self._retry_later()
+
+    def _park(self, packet: Refused, listener: Listener) -> None:
+        if self._current is None or self._child is None:
+            return
+        kind, raw = self._current
+        self._current = None
+        self._deaths = 0
+        # a head that came while the child ran is the one to try with: there may be none after it
+        is_stale = self._child.task.repo_head != self._repo_head
+        (self._waiting if is_stale else self._parked).setdefault(kind, raw)
+        listener.on_refused(kind, packet)
+        self._finish_if_idle()
 
     def _finish_if_idle(self) -> None:
         if self._child is not None and not self._jobs and self._current is None:

@@ -23,7 +23,7 @@ from edgefleet_agent.install.child_protocol import (
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.install_child.channel import Channel, ChannelClosedError
 from edgefleet_agent.install_child.documents import Documents
-from edgefleet_agent.install_child.errors import SlotWriteError, TransportError, class_of, code_of
+from edgefleet_agent.install_child.errors import ChildError, SlotWriteError, TransportError, class_of, code_of
 from edgefleet_agent.install_child.fetch import Fetcher
 from edgefleet_agent.install_child.meta_port import MetaPort
 from edgefleet_agent.logs import set_up_logging
@@ -63,7 +63,8 @@ class Child:
                 gen = self._documents.hold(self._document()).seq
         except EdgefleetError as error:
             retry = isinstance(error, TransportError)
-            refused = Refused(code_of(error), error.message, class_of(error).value, self._documents.gen, retry)
+            seen = error.seen if isinstance(error, ChildError) else None
+            refused = Refused(code_of(error), error.message, class_of(error).value, self._documents.gen, retry, seen)
             self._channel.send(refused)
             return False
         except OSError as error:

@@ -1,14 +1,18 @@
 """Why the child refuses or gives up. Each has its own code, which is what the server and people see."""
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.messages import ErrorClass
+from edgefleet_protocol.messages import ErrorClass, Seen
 
 
 class ChildError(EdgefleetError):
-    """Root of the child's own refusals. `error_class` is what it is reported as."""
+    """Root of the child's own refusals. `error_class` is what it is reported as.
+
+    seen: what this device has seen of a repository that is older now, which the server can mend by signing it anew; else None.
+    """
 
     code = "install.failed"
     error_class = ErrorClass.INTERNAL
+    seen: Seen | None = None
 
 
 class TransportError(ChildError):
@@ -31,9 +35,10 @@ class MetadataError(ChildError):
     code = "tuf.repository"
     error_class = ErrorClass.SIGNATURE
 
-    def __init__(self, message: str, *, code: str) -> None:
+    def __init__(self, message: str, *, code: str, seen: Seen | None = None) -> None:
         super().__init__(message)
         self.instance_code = code
+        self.seen = seen
 
 
 class FloorError(ChildError):
@@ -41,6 +46,11 @@ class FloorError(ChildError):
 
     code = "trust.rollback"
     error_class = ErrorClass.SIGNATURE
+    default_next_step = "nothing: the server signs its metadata anew when it hears of this; `edgectl events` tells whether it was restored"
+
+    def __init__(self, message: str, seen: Seen | None) -> None:
+        super().__init__(message)
+        self.seen = seen
 
 
 class TargetUnknownError(ChildError):

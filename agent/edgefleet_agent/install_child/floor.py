@@ -19,6 +19,7 @@ from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.install.records import DesiredOk
 from edgefleet_agent.install_child.errors import FloorError
 from edgefleet_agent.paths import StatePaths
+from edgefleet_protocol.messages import Seen
 
 BUILD_TIME = datetime(2026, 11, 1, tzinfo=UTC)
 MAX_LEAP = timedelta(days=366)
@@ -96,6 +97,11 @@ def with_time(floor: Floor, system: datetime) -> Floor:
     return msgspec.structs.replace(floor, trusted_s=int(trusted_now(floor, system).timestamp()))
 
 
+def highest(floor: Floor) -> int:
+    """Return the highest version of any role but root, 0 before the first."""
+    return max((version for role, version in floor.versions.items() if role != "root"), default=0)
+
+
 def with_versions(floor: Floor, versions: Mapping[str, int], keys: Mapping[str, str]) -> Floor:
     """Return the floor raised to `versions`. Raises FloorError when one of them is below it.
 
@@ -108,9 +114,7 @@ def with_versions(floor: Floor, versions: Mapping[str, int], keys: Mapping[str, 
     for role, version in versions.items():
         least = floor.versions.get(role, 0)
         if version < least and (role == "root" or not (reset_all or role in rotated)):
-            raise FloorError(
-                f"{role} has version {version}; this device has already seen version {least}",
-                next_step="if the server was restored from a backup, sign the repository anew: its versions must rise",
-            )
+            seen = None if role == "root" else Seen(version=highest(floor))  # root is not the server's to sign
+            raise FloorError(f"{role} has version {version}; this device has already seen version {least}", seen)
         raised[role] = version
     return msgspec.structs.replace(floor, versions=raised, keys={**floor.keys, **keys})

@@ -4,7 +4,8 @@
 2. A missing file is a 404 to ngclient ("no newer root"); any other failure is a download error.
 3. ngclient has no public clock argument: the reference time of its trusted set is replaced right after construction
    (`security.md` §0.4; tested, python-tuf pinned below 8).
-4. `repo/head` is an unsigned hint: it answers "timestamp" and "no newer root" without a round trip. What it may do is delay.
+4. What ngclient refuses because it has seen more is told with it (`Seen`), so that a restored server can sign itself ahead.
+5. `repo/head` is an unsigned hint: it answers "timestamp" and "no newer root" without a round trip. What it may do is delay.
    The caller tries again without it when anything fails.
 """
 
@@ -14,7 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from tuf.api import exceptions as tuf_errors
-from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]  # documented there, but not in __all__
+from tuf.api.metadata import (  # type: ignore[attr-defined]  # documented there, but not in __all__
+    Metadata,
+    Snapshot,
+    TargetFile,
+    Timestamp,
+)
 from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
@@ -29,12 +35,16 @@ from edgefleet_agent.install_child.errors import (
 from edgefleet_protocol.desired import Ref
 from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
-from edgefleet_protocol.messages import RepoHead, decode
+from edgefleet_protocol.messages import MAX_SEEN_ROLES, RepoHead, Seen, decode
 from edgefleet_protocol.verify import PublicKey
 
 BASE_URL = "ef://repository/"
 DIRECTOR_ROLE = "director"
 TIMESTAMP_FILE = "timestamp.json"
+SNAPSHOT_SUFFIX = ".snapshot.json"
+ROLLBACK = "tuf.rollback"
+ROLES_MISSING = "tuf.roles_missing"
+GENERAL = "tuf.repository"
 _TOP_ROLES = ("root", "timestamp", "snapshot", "targets")
 MetaSource = Callable[[str, int], bytes | None]
 """(name, max bytes) → the file, None when the server has no such file. Raises ChildError."""
@@ -48,6 +58,8 @@ class Fetcher(FetcherInterface):
         self._head = head
         self._max_bytes = 0
         self.failure: ChildError | None = None
+        self.snapshot = b""
+        """The snapshot that was fetched last, not verified by itself."""
 
     def download_bytes(self, url: str, max_length: int) -> bytes:
         """Return the file, at most `max_length` bytes. Raises DownloadError, DownloadHTTPError."""
@@ -66,6 +78,8 @@ class Fetcher(FetcherInterface):
             raise tuf_errors.DownloadError(error.message) from error
         if data is None:
             raise tuf_errors.DownloadHTTPError(f"the server has no {name}", 404)
+        if name.endswith(SNAPSHOT_SUFFIX):
+            self.snapshot = data
         return iter([data])
 
     def _from_head(self, name: str) -> bytes | None:
@@ -85,7 +99,7 @@ class Repository:
     def __init__(self, folder: Path, root: bytes, source: MetaSource, head: RepoHead | None, now: datetime) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._fetcher = Fetcher(source, head)
-        with self._errors():
+        with _TufErrors(self._fetcher, lambda _code: None):
             self._updater = Updater(
                 str(folder),
                 BASE_URL,
@@ -140,14 +154,28 @@ class Repository:
         return {name: ",".join(sorted(role.keyids)) for name, role in roles.items() if name != "root"}
 
     def _errors(self) -> "_TufErrors":
-        return _TufErrors(self._fetcher)
+        return _TufErrors(self._fetcher, self._seen)
+
+    def _seen(self, code: str) -> Seen | None:
+        """Return how the repository falls short of what this device trusts already; None when it was refused for another reason."""
+        trusted = self._updater._trusted_set
+        timestamp, snapshot = trusted.get(Timestamp.type), trusted.get(Snapshot.type)
+        known = {name.removesuffix(".json"): meta.version for name, meta in snapshot.meta.items()} if snapshot else {}
+        if code == ROLLBACK:
+            tops = [timestamp.version, timestamp.snapshot_meta.version] if timestamp else []
+            return Seen(version=max([*tops, *known.values()], default=0))
+        if code != GENERAL or not self._fetcher.snapshot:
+            return None
+        gone = sorted(known.keys() - _named_by(self._fetcher.snapshot))
+        return Seen(roles={name: known[name] for name in gone[:MAX_SEEN_ROLES]}) if gone else None
 
 
 class _TufErrors:
     """Turns python-tuf's errors into ours, at this port and nowhere else."""
 
-    def __init__(self, fetcher: Fetcher) -> None:
+    def __init__(self, fetcher: Fetcher, seen: Callable[[str], Seen | None]) -> None:
         self._fetcher = fetcher
+        self._seen = seen
 
     def __enter__(self) -> None:
         self._fetcher.failure = None
@@ -160,17 +188,29 @@ class _TufErrors:
         if isinstance(error, tuf_errors.DownloadError):
             raise self._fetcher.failure or TransportError(f"metadata could not be fetched: {error}") from error
         if isinstance(error, tuf_errors.RepositoryError):
-            raise MetadataError(f"repository metadata was refused: {error}", code=_code_of(error)) from error
+            code = _code_of(error)
+            seen = self._seen(code)
+            code = ROLES_MISSING if seen is not None and seen.roles else code
+            raise MetadataError(f"repository metadata was refused: {error}", code=code, seen=seen) from error
 
 
 def _code_of(error: tuf_errors.RepositoryError) -> str:
     table: tuple[tuple[type[Exception], str], ...] = (
         (tuf_errors.UnsignedMetadataError, "tuf.unsigned"),
-        (tuf_errors.BadVersionNumberError, "tuf.rollback"),
+        (tuf_errors.BadVersionNumberError, ROLLBACK),
         (tuf_errors.ExpiredMetadataError, "tuf.expired"),
         (tuf_errors.LengthOrHashMismatchError, "tuf.length_or_hash"),
     )
-    return next((code for kind, code in table if isinstance(error, kind)), "tuf.repository")
+    return next((code for kind, code in table if isinstance(error, kind)), GENERAL)
+
+
+def _named_by(snapshot: bytes) -> set[str]:
+    """Return the roles that a snapshot names; none when it cannot be read."""
+    try:
+        signed = Metadata[Snapshot].from_bytes(snapshot).signed
+    except tuf_errors.RepositoryError:
+        return set()
+    return {name.removesuffix(".json") for name in signed.meta}
 
 
 def _leaves_of(target: TargetFile, path: str) -> str:

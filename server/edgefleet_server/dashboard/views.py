@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_server.fleet.happenings import EventView
-from edgefleet_server.fleet.views import DeviceView, ReportedModel, release_of
+from edgefleet_server.fleet.views import DeviceView, Refusal, ReportedModel, release_of
 from edgefleet_server.rollout.counting import CountsView
 from edgefleet_server.rollout.views import RolloutView, StageView
 
@@ -113,8 +113,13 @@ def device_line(device: DeviceView) -> DeviceLine:
         for name in sorted(reported.keys() | wanted.keys())
     ]
     refused = device.refused
-    trouble = "" if refused is None else f"refused document {refused.gen} ({refused.code}): {refused.reason}"
+    trouble = "" if refused is None else f"refused {_document(refused)}: {refused.reason}"
     return DeviceLine(device.id, device.profile, device.status.value, device.last_seen, models, trouble)
+
+
+def _document(refused: Refusal) -> str:
+    """Return which document was refused with which code; one that was not even read has no number."""
+    return f"document {refused.gen} ({refused.code})" if refused.gen else f"its document ({refused.code})"
 
 
 def differences(device: DeviceView) -> list[str]:
@@ -138,7 +143,7 @@ def differences(device: DeviceView) -> list[str]:
     if device.reported_gen < device.desired.gen:
         found.append(f"The device has accepted document {device.reported_gen}; the newest one is {device.desired.gen}.")
     if device.refused is not None:
-        found.append(f"It refused document {device.refused.gen} ({device.refused.code}): {device.refused.reason}")
+        found.append(f"It refused {_document(device.refused)}: {device.refused.reason}")
     if found and device.status.value == "offline":
         found.append("It is offline; it gets the newest document when it connects.")
     return found

@@ -44,6 +44,8 @@ DEVICE: Final = (
     "boot", "golden_mismatch", "quarantined", "outbox_dropped", "task", "candidate", "pending", "approved", "rejected",
 )  # fmt: skip
 """What else happens to a device, by the kind of the event."""
+SERVER: Final = ("restored",)
+"""What happens to the server itself."""
 
 WAITING: Final = ("pending", "rejected")
 """Kinds that concern a device which has no id yet."""
@@ -70,6 +72,7 @@ def all_types() -> list[str]:
     rollout = [*ROLLOUT.values(), "resumed", "changed", *(f"stage.{word}" for word in (*STAGE.values(), "changed"))]
     device = [*DEVICE, *(f"update.{word}" for word in (*UPDATE, "changed"))]
     named = [f"{PREFIX}.rollout.{word}" for word in rollout] + [f"{PREFIX}.device.{word}" for word in device]
+    named += [f"{PREFIX}.server.{word}" for word in SERVER]
     return sorted({*named, PING})
 
 

@@ -4,7 +4,8 @@ Rules:
 - A report is taken once: state by (boot, seq), events by (device, boot, seq). Duplicates change nothing.
 - An "off" counts only from the newest connection: a broker may send the will of an old one after a take-over.
 - Reported and stored `gen` are compared on each state: lower gets the current document again, unless it was just that one
-  which the device refused; higher means that our database was restored, and the document is signed anew above it.
+  which the device refused; higher means that our database was restored, and the document is signed anew above it. So it is when the
+  device refuses our document because it knows another one of the same `gen`.
 """
 
 import json
@@ -20,6 +21,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId, parse_target_path
 from edgefleet_protocol.messages import Event, ModelState, Presence, State, assignment_of
+from edgefleet_protocol.verify import OldGenerationError
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import store
 from edgefleet_server.fleet.happenings import EventFeed
@@ -61,7 +63,7 @@ class ReportBook:
             desired = store.desired_row(session, device_id)
             if not (device.boot_id == state.boot_id and state.seq <= device.state_seq):
                 self._store_state(session, device, state)
-            if desired is None or device.reported_gen > desired.gen:
+            if desired is None or device.reported_gen > desired.gen or _knows_another(state, desired.gen):
                 return Answer.SIGN_HIGHER
             # A device that refused this very document says so once and keeps refusing it: sending it again would go in circles.
             is_known = state.gen >= desired.gen or state.refused_gen == desired.gen
@@ -123,6 +125,11 @@ class ReportBook:
             row.changed_at = self._clock.now()
             for name, value in fields.items():
                 setattr(row, name, value)
+
+
+def _knows_another(state: State, gen: int) -> bool:
+    """Return whether the device accepted a document of the `gen` of ours that is not ours: our database is older than it."""
+    return state.gen == gen == state.refused_gen and state.refused_code == OldGenerationError.code
 
 
 def _told(reported: dict[str, Any] | None) -> Any:

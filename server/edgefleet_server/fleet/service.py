@@ -53,6 +53,7 @@ from edgefleet_server.fleet.model import (
 )
 from edgefleet_server.fleet.offering import OfferReader
 from edgefleet_server.fleet.reports import Answer, ReportBook
+from edgefleet_server.fleet.restoring import Restoring
 from edgefleet_server.fleet.sampling import CaptureKeyBook, CaptureKeyView
 from edgefleet_server.fleet.streaming import EventHub
 from edgefleet_server.fleet.tasking import TaskBook
@@ -116,6 +117,7 @@ class FleetService:
         self._brake = Brake(db, signing, clock)
         self._reports = ReportBook(db, self.feed, shared or clock)
         self._reports.news.subscribe(self.lists.forget)
+        self._restoring = Restoring(db, signing, self.feed, clock)
         self.tasks = TaskBook(db, self.desired, self.feed, clock)
         self._revocation_listeners: list[Callable[[DeviceId], None]] = []
 
@@ -456,7 +458,9 @@ class FleetService:
         return self._reports.news.subscribe(listener)
 
     def take_state(self, device_id: DeviceId, state: State) -> SignedDesired | None:
-        """Store a reported state; return the document to send when the device lacks the newest one."""
+        """Store a reported state; return the document to send when the device lacks the newest one. Signs what `seen` asks for."""
+        if state.seen is not None:
+            self._restoring.take(device_id, state.seen)
         with self._db.session() as session:
             answer = self._reports.take_state(device_id, state)
             if answer is Answer.SIGN_HIGHER:

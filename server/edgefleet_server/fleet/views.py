@@ -84,7 +84,7 @@ class ReportedModel:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A newer document that the device did not accept, and why."""
+    """A newer document that the device did not accept, and why. gen 0: the metadata here is older than what it has seen."""
 
     gen: int
     code: str
@@ -280,7 +280,7 @@ def _device_view(row: FleetDevice, desired: FleetDesired | None, states: Sequenc
     refused_gen = int(reported.get("refused_gen") or 0)
     refused = (
         Refusal(refused_gen, str(reported.get("refused_code", "")), str(reported.get("refused_reason", "")))
-        if refused_gen
+        if refused_gen or reported.get("seen")
         else None
     )
     said = {model["model"]: model for model in reported.get("models", [])}

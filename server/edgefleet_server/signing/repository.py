@@ -7,7 +7,7 @@ Shape: `targets` delegates `director` (`director/*`) and `releases` (`*/*/*`); `
 
 Rules:
 - Root counts by one. Every other version is max(last + 1, unix seconds), so that a server restored from an old backup
-  still moves forward and no client sees a rollback.
+  still moves forward; what clients have seen of the lost one is outrun when they tell of it (`outrunning`).
 - A changed role, the snapshot that names it and the timestamp that names that snapshot are one transaction.
 - A target path that is signed never changes its bytes.
 - Source: TUF specification 1.0.31, sections 4 and 5.
@@ -35,6 +35,8 @@ from tuf.api.serialization.json import JSONSerializer
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.signing import store
 from edgefleet_server.signing.errors import RepositoryMissingError, TargetExistsError
+from edgefleet_server.signing.outrunning import Outrun, Resigning, Standing, resigning
+from edgefleet_server.signing.trust import MODEL_PREFIX
 
 LIFE: Final[Mapping[str, timedelta]] = {
     "root": timedelta(days=365),
@@ -46,6 +48,7 @@ LIFE: Final[Mapping[str, timedelta]] = {
 }
 KEPT_FOR: Final = timedelta(days=1)
 
+_NOT_TARGETS: Final = frozenset({"root", "snapshot", "timestamp"})
 _SERIALIZER = JSONSerializer(compact=True)
 
 
@@ -120,10 +123,38 @@ class TufRepository:
         self._publish(session, changed, now)
         return True
 
+    def resigning(self, session: Session, seen: Outrun, now: datetime) -> Resigning | None:
+        """Return what must be signed anew for a device that has seen more than is here; None when nothing. Signs nothing."""
+        snapshot = self._load_any(session, "snapshot").signed
+        versions = {name.removesuffix(".json"): meta.version for name, meta in snapshot.meta.items()}
+        empty = len(self.lost_models(session)) if seen.roles.keys() - versions.keys() else 0
+        return resigning(Standing({**versions, "snapshot": snapshot.version}, empty), seen, now)
+
+    def outrun(self, session: Session, seen: Outrun, now: datetime) -> Resigning | None:
+        """Sign anew what `resigning` says; return it, None when there was nothing to sign."""
+        store.take_turn(session)
+        plan = self.resigning(session, seen, now)
+        if plan is None:
+            return None
+        names = [name for name in store.names(session) if name not in _NOT_TARGETS] if plan.everything else []
+        changed: dict[str, Targets] = {name: self._load(session, name) for name in names}
+        if plan.lost:
+            releases = changed.setdefault("releases", self._load(session, "releases"))
+            for role in plan.lost:
+                _delegate(releases, self._signers, role, "releases", [f"{role.removeprefix(MODEL_PREFIX)}/*/*"])
+                changed[role] = Targets(version=1)
+        self._publish(session, changed, now, above=plan.above)
+        return plan
+
+    def lost_models(self, session: Session) -> list[str]:
+        """Return the models whose role names no bundle, sorted: devices knew them before this server was restored. Reads all roles."""
+        roles = [name for name in store.names(session) if name.startswith(MODEL_PREFIX)]
+        return sorted(name.removeprefix(MODEL_PREFIX) for name in roles if not self._load(session, name).targets)
+
     def resign_due(self, session: Session, now: datetime, *, force_timestamp: bool) -> bool:
         """Sign again what has passed half of its life; return whether anything was signed.
 
-        force_timestamp: sign the timestamp in any case (at start, so that a restored server moves ahead).
+        force_timestamp: sign the timestamp in any case (at start).
         Root is not renewed here: its key is meant to be elsewhere.
         """
         store.take_turn(session)
@@ -149,23 +180,25 @@ class TufRepository:
         expires: datetime = self._load_any(session, "root").signed.expires
         return expires
 
-    def _publish(self, session: Session, changed: Mapping[str, Targets], now: datetime) -> None:
+    def _publish(self, session: Session, changed: Mapping[str, Targets], now: datetime, *, above: int = 0) -> None:
         found = store.latest(session, "snapshot")
         snapshot = Snapshot(version=1) if found is None else Metadata[Snapshot].from_bytes(found[1]).signed
         for name, signed in changed.items():
-            self._sign(session, name, signed, now)
+            self._sign(session, name, signed, now, above)
             snapshot.meta[f"{name}.json"] = MetaFile(signed.version)
-        data = self._sign(session, "snapshot", snapshot, now)
-        self._sign_timestamp(session, MetaFile(snapshot.version, len(data), {"sha256": sha256_hex(data)}), now)
+        data = self._sign(session, "snapshot", snapshot, now, above)
+        self._sign_timestamp(session, MetaFile(snapshot.version, len(data), {"sha256": sha256_hex(data)}), now, above)
 
-    def _sign_timestamp(self, session: Session, snapshot_meta: MetaFile, now: datetime) -> None:
+    def _sign_timestamp(self, session: Session, snapshot_meta: MetaFile, now: datetime, above: int = 0) -> None:
         found = store.latest(session, "timestamp")
         last = 1 if found is None else found[0]
-        self._sign(session, "timestamp", Timestamp(version=last, snapshot_meta=snapshot_meta), now)
+        self._sign(session, "timestamp", Timestamp(version=last, snapshot_meta=snapshot_meta), now, above)
 
-    def _sign(self, session: Session, name: str, signed: Targets | Snapshot | Timestamp, now: datetime) -> bytes:
-        """Give `signed` its next version and expiry, sign and store it; return the file."""
-        signed.version = max(signed.version + 1, int(now.timestamp()))
+    def _sign(
+        self, session: Session, name: str, signed: Targets | Snapshot | Timestamp, now: datetime, above: int
+    ) -> bytes:
+        """Give `signed` its next version, higher than `above`, and its expiry, sign and store it; return the file."""
+        signed.version = max(signed.version + 1, int(now.timestamp()), above + 1)
         signed.expires = _expiry(name, now)
         metadata: Metadata[Any] = Metadata(signed)
         metadata.sign(self._signers.signer("releases" if name.startswith("m.") else name))

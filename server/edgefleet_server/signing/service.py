@@ -33,6 +33,7 @@ from edgefleet_server.signing.authority import (
 )
 from edgefleet_server.signing.errors import RepositoryMissingError, RoleUnknownError
 from edgefleet_server.signing.file_signer import FileSigner, write_private
+from edgefleet_server.signing.outrunning import Outrun, Resigning
 from edgefleet_server.signing.repository import TufRepository
 from edgefleet_server.signing.trust import MODEL_PREFIX, RoleView, TargetView, TrustView, roles_of, target_of
 
@@ -92,7 +93,7 @@ class SigningService:
             return self._signer.exists() and store.latest(session, "root") is not None
 
     def start(self) -> None:
-        """Sign what is due, and the timestamp in any case: a restored server moves ahead of its old self."""
+        """Sign what is due, and the timestamp in any case."""
         with self._db.session() as session:
             self._repository.resign_due(session, self._clock.now(), force_timestamp=True)
 
@@ -111,6 +112,21 @@ class SigningService:
         """Sign a bundle as TUF target; return False when exactly this was signed before. Raises TargetExistsError."""
         with self._db.session() as session:
             return self._repository.add_target(session, path, length, sha256, custom, self._clock.now())
+
+    def is_outrun(self, seen: Outrun) -> bool:
+        """Return whether a device has seen more of the repository than is here. Writes nothing."""
+        with self._db.read() as session:
+            return self._repository.resigning(session, seen, self._clock.now()) is not None
+
+    def outrun(self, seen: Outrun) -> Resigning | None:
+        """Sign the repository ahead of what a device has seen of it; return what was signed, None when it is ahead already."""
+        with self._db.session() as session:
+            return self._repository.outrun(session, seen, self._clock.now())
+
+    def lost_models(self) -> list[str]:
+        """Return the models that devices knew before this server was restored from an older copy, and that it has no bundle of."""
+        with self._db.read() as session:
+            return self._repository.lost_models(session)
 
     def metadata_file(self, name: str) -> bytes | None:
         """Return a TUF file by the name that clients ask for (`timestamp.json`, `7.snapshot.json`), or None."""

@@ -50,6 +50,12 @@ def all_versions(session: Session, name: str) -> Sequence[tuple[int, bytes]]:
     return [(int(version), bytes(data)) for version, data in session.execute(statement)]
 
 
+def names(session: Session) -> list[str]:
+    """Return the names of all roles, sorted."""
+    statement = select(col(SigningMetadata.name)).distinct().order_by(col(SigningMetadata.name))
+    return [str(name) for name in session.execute(statement).scalars()]
+
+
 def newest_made(session: Session) -> Sequence[tuple[str, datetime]]:
     """Return each role's name and when its newest file was made; the files themselves are not read."""
     newest = (
