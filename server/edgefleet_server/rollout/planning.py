@@ -23,6 +23,7 @@ from edgefleet_server.rollout.reading import duration_text
 from edgefleet_server.rollout.rules import devices_needed, rule_for
 from edgefleet_server.rollout.shape import PIN_LABEL, Mode, profile_of
 from edgefleet_server.rollout.spec import dump_spec, stage_text
+from edgefleet_server.rollout.spec_model import OnFail
 
 MAX_DEVICES_SHOWN: Final = 50
 SHORT_ACK: Final = timedelta(minutes=1)
@@ -350,13 +351,18 @@ def _about_quality(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
             for mode in dict.fromkeys(stage.shape.mode for stage in spec.stages)
             for index, told, advice in _out_of_reach(spec, stratum, mode)
         ]
-        found.sort(key=lambda one: (stands_in(spec, one[0]), one[0]))
-        for index, told, advice in found[:1]:  # the first one that nobody's approval follows, else the first
+        found.sort(key=lambda one: (_waits_for_somebody(spec, one[0]), one[0]))
+        for index, told, advice in found[:1]:  # the first one that waits for nobody, else the first
             where = f"stage {spec.stages[index].name} of {stratum.name}"
-            is_mild = stands_in(spec, index)
+            is_mild = _waits_for_somebody(spec, index)
             yield Finding(
                 "warning" if is_mild else "error", OUT_OF_REACH, index, stratum.name, f"{where}: {told}", advice
             )
+
+
+def _waits_for_somebody(spec: Spec, stage: int) -> bool:
+    """Return whether a stage without a verdict is there until a person promotes it: somebody is to come, and it does not go back before."""
+    return stands_in(spec, stage) and spec.on_inconclusive.do is OnFail.PAUSE
 
 
 def _out_of_reach(spec: Spec, stratum: Placed, mode: Mode) -> Iterator[tuple[int, str, str]]:

@@ -24,6 +24,7 @@ from edgefleet_server.rollout.quality_model import (
 )
 from edgefleet_server.rollout.shape import Approval, Mode, StageShape
 from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.spec_model import OnFail
 from edgefleet_server.rollout.undoing import KEEPS
 from tests.server.rollout.fleet_sim import MODEL, World, spec_of
 from tests.server.rollout.planner_gaps import NEW, NOW, OLD, STRATUM, whole
@@ -83,14 +84,14 @@ def test_a_device_is_measured_once_in_each_mode(stage: int, due: int) -> None:
     assert len(list(Measurer(cast("TelemetryService", None))._due(shadowed(stage), GATE, NOW))) == due
 
 
-def findings(*shapes: StageShape, count: int = 40) -> list[Finding]:
+def findings(*shapes: StageShape, count: int = 40, do: OnFail = OnFail.PAUSE) -> list[Finding]:
     spec = whole(random.Random(1)).spec
     few = replace(spec.stages[0].size, percent=None, count=10, min=0)
     sizes = [few, *(replace(few, percent=100.0 / left, count=None) for left in range(len(shapes) - 1, 0, -1))]
     stages = [
         replace(spec.stages[0], name=f"s{index}", size=sizes[index], shape=shape) for index, shape in enumerate(shapes)
     ]
-    spec = replace(spec, quality=GATE, stages=tuple(stages))
+    spec = replace(spec, quality=GATE, stages=tuple(stages), on_inconclusive=replace(spec.on_inconclusive, do=do))
     members = [Member(DeviceId(f"d-{number}"), STRATUM) for number in range(count)]
     made = plan(spec, "salt", members, {STRATUM: NEW}, with_power=False)
     return [one for one in made.findings if one.code == "quality_out_of_reach"]
@@ -101,6 +102,12 @@ def test_an_approval_makes_a_gate_that_is_out_of_reach_a_warning() -> None:
     assert (refused.level, refused.stage) == ("error", 0)
     (told,) = findings(StageShape(), StageShape(approval=Approval()), StageShape(), count=100)
     assert (told.level, told.stage) == ("warning", 0)
+
+
+def test_an_approval_excuses_nothing_where_the_stage_goes_back_before_somebody_comes() -> None:
+    """Found by drawing rollouts: after 12 hours without a verdict it was rolled back, whatever the devices showed."""
+    (refused,) = findings(StageShape(), StageShape(approval=Approval()), StageShape(), count=100, do=OnFail.ROLLBACK)
+    assert (refused.level, refused.stage) == ("error", 0)
 
 
 def test_an_approval_does_not_excuse_the_stage_that_it_opens() -> None:
