@@ -19,6 +19,12 @@ class Told:
         self._loop = loop
         self._enough = enough
         self.refused: list[tuple[TaskKind, str]] = []
+        self.then: dict[int, Callable[[], None]] = {}
+        """What to do a moment after so many refusals."""
+
+    def later(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Do something after a while."""
+        self._loop.call_later(delay_s, act)
 
     def on_accepted(self, kind: TaskKind, gen: int) -> None:
         """Not by a child that dies."""
@@ -27,6 +33,8 @@ class Told:
     def on_refused(self, kind: TaskKind, refused: Refused) -> None:
         """Note it."""
         self.refused.append((kind, refused.code))
+        if (act := self.then.get(len(self.refused))) is not None:
+            self._loop.call_later(0.2, act)
         if len(self.refused) == self._enough:
             self._loop.stop()
 
@@ -70,11 +78,14 @@ agentd = socket.socket(fileno=3)
 head = decode_to_child(agentd.recv(200_000)).repo_head
 with open({log!r}, "ab") as log:
     log.write(head + b" ")
+agentd.recv(200_000)
 agentd.send(encode_packet(Refused("tuf.rollback", "older", "signature", seen=Seen(version=7))))
+agentd.recv(200_000)
 """
+"""A child takes its task and the document, refuses, and waits to be let go."""
 
 
-def run_with(tmp_path: Path, play: Callable[[Loop, Intake], None], enough: int) -> tuple[list[bytes], Told]:
+def run_with(tmp_path: Path, play: Callable[[Intake, Told], None], enough: int) -> tuple[list[bytes], Told]:
     """Let children refuse for an old repository while `play` acts; return the heads that they were started with."""
     log = tmp_path / "heads"
     child = tmp_path / "child"
@@ -84,7 +95,7 @@ def run_with(tmp_path: Path, play: Callable[[Loop, Intake], None], enough: int) 
     told = Told(loop, enough)
     intake = Intake(loop, tmp_path, "d-1", AgentSettings(python_command=[str(child)]), told, first_req_id=1)
     intake.attach(told)
-    play(loop, intake)
+    play(intake, told)
     loop.call_later(60.0, loop.stop)
     loop.run()
     intake.close()
@@ -93,13 +104,17 @@ def run_with(tmp_path: Path, play: Callable[[Loop, Intake], None], enough: int) 
 
 
 def test_a_document_that_the_repository_is_too_old_for_waits_for_the_next_head(tmp_path: Path) -> None:
-    def play(loop: Loop, intake: Intake) -> None:
+    def play(intake: Intake, told: Told) -> None:
         intake.head(b"one")
         intake.offer("desired", b"document")
-        again = (lambda: intake.offer("desired", b"document"), lambda: intake.head(b"one"), intake.relink)
-        for i, act in enumerate(again):  # none of which is news
-            loop.call_later(2.0 + i / 10, act)
-        loop.call_later(3.0, lambda: intake.head(b"two"))
+
+        def say_nothing_new() -> None:
+            intake.offer("desired", b"document")
+            intake.head(b"one")
+            intake.relink()
+            told.later(2.0, lambda: intake.head(b"two"))
+
+        told.then[1] = say_nothing_new
 
     heads, told = run_with(tmp_path, play, enough=2)
     assert heads == [b"one", b"two"]
@@ -107,7 +122,7 @@ def test_a_document_that_the_repository_is_too_old_for_waits_for_the_next_head(t
 
 
 def test_a_head_that_came_while_the_child_ran_is_tried_at_once(tmp_path: Path) -> None:
-    def play(_loop: Loop, intake: Intake) -> None:
+    def play(intake: Intake, _told: Told) -> None:
         intake.head(b"one")
         intake.offer("desired", b"document")
         intake.head(b"two")
@@ -117,11 +132,11 @@ def test_a_head_that_came_while_the_child_ran_is_tried_at_once(tmp_path: Path) -
 
 
 def test_a_newer_document_takes_the_place_of_one_that_waits_for_a_head(tmp_path: Path) -> None:
-    def play(loop: Loop, intake: Intake) -> None:
+    def play(intake: Intake, told: Told) -> None:
         intake.head(b"one")
         intake.offer("desired", b"document")
-        loop.call_later(2.0, lambda: intake.offer("desired", b"newer"))
-        loop.call_later(4.0, lambda: intake.head(b"two"))
+        told.then[1] = lambda: intake.offer("desired", b"newer")
+        told.then[2] = lambda: intake.head(b"two")
 
     heads, told = run_with(tmp_path, play, enough=3)
     assert heads == [b"one", b"one", b"two"]
