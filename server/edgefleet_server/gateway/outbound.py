@@ -29,7 +29,8 @@ from edgefleet_protocol.topics import Topics
 POLL_S: Final = 1.0
 PATIENCE: Final = 20
 LONGEST_S: Final = 10.0
-"""A look that took long is followed by so many times as long without one, at most LONGEST_S: this thread has documents to send."""
+"""A look that found nothing is followed by so many times as long without one, at most LONGEST_S: while this process signs thousands a
+second, each look reads them all only to see that they are on their way."""
 OVERLAP: Final = timedelta(seconds=10)
 MAX_WAITING: Final = 100_000
 
@@ -186,8 +187,9 @@ class Outbound:
         since = self._looked_at - OVERLAP
         began_s = self._clock.monotonic_s()
         found = self._sources.desired_changed_since(since, self._published)
-        ended_s = self._clock.monotonic_s()
-        self._look_at_s = max(self._look_at_s, ended_s + min(PATIENCE * (ended_s - began_s), LONGEST_S))
+        if not found:
+            ended_s = self._clock.monotonic_s()
+            self._look_at_s = max(self._look_at_s, ended_s + min(PATIENCE * (ended_s - began_s), LONGEST_S))
         self._publish_documents(found)
         self._looked_at = now
 

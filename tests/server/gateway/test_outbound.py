@@ -76,15 +76,17 @@ def test_everything_is_said_also_when_the_database_was_away_at_the_connect(monke
     assert said.count(TOPICS.desired(ONE)) == 1
 
 
-def test_a_look_that_takes_long_is_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("finds", [False, True])
+def test_a_look_that_takes_long_and_finds_nothing_is_seldom(monkeypatch: pytest.MonkeyPatch, finds: bool) -> None:
     monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(module, "PATIENCE", 20 if not finds else 100_000)
     looks: list[float] = []
 
     class Slow(OtherProcess):
         def desired_changed_since(self, since: datetime, known: Mapping[DeviceId, int]) -> Sequence[Document]:
             looks.append(time.monotonic())
             time.sleep(0.02)
-            return super().desired_changed_since(since, known)
+            return [Document(ONE, len(looks), b"document")] if finds else []
 
     database = Slow()
     outbound = Outbound(TOPICS, database, lambda: database.head, lambda *_: True, SystemClock())
@@ -92,7 +94,8 @@ def test_a_look_that_takes_long_is_seldom(monkeypatch: pytest.MonkeyPatch) -> No
     outbound.send_everything()
     eventually(lambda: len(looks) == 3, "three looks")
     outbound.stop()
-    assert all(after - before >= module.PATIENCE * 0.02 for before, after in pairwise(looks))
+    if not finds:
+        assert all(after - before >= 20 * 0.02 for before, after in pairwise(looks))
 
 
 def test_the_head_goes_before_a_document_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
