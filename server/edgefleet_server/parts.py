@@ -34,6 +34,8 @@ class Parts:
 
     settings: ServerSettings
     clock: Clock
+    shared: Clock
+    """The time that all processes of the database go by: of leases, and of what is due."""
     db: Database
     access: AccessService
     signing: SigningService
@@ -62,7 +64,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     db = Database(settings.database)
     shared = clock if is_turned else shared_clock(db, clock)
     signing = SigningService(db, settings.keys_dir, clock)
-    conversion = ConversionService(db, clock, max_attempts=settings.job_attempts)
+    conversion = ConversionService(db, shared, max_attempts=settings.job_attempts)
     # registry asks fleet which profiles its devices have, fleet asks registry for bundles: the late call breaks the circle
     registry = RegistryService(
         db,
@@ -84,6 +86,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     return Parts(
         settings=settings,
         clock=clock,
+        shared=shared,
         db=db,
         access=AccessService(db, clock, rate_limit_per_min=settings.rate_limit_per_min),
         signing=signing,
@@ -98,7 +101,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         rollout=rollout,
         alerts=AlertService(db, rollout, clock),
         poster=poster,
-        webhooks=WebhookService(db, fleet.feed, poster, clock, settings),
+        webhooks=WebhookService(db, fleet.feed, poster, shared, settings),
         search=SearchService(fleet, registry, rollout),
         metrics=metrics,
         health=Health(),

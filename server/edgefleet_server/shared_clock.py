@@ -2,7 +2,7 @@
 
 A replica whose own clock is a minute ahead would hold a lease for a minute more than it may, and put the next look at a rollout so
 far off that nobody takes it over in time when it dies. So all that rollouts write and compare is one time, the database's, and so are the
-times in what they go by: events and the reports of devices. Rules:
+times in what they go by: events and the reports of devices. Conversions and deliveries of webhooks are leased by it, too. Rules:
 
 - SQLite has no clock of its own, and its processes share a machine: their clock is taken as it is. So is one that a test turns, which
   no database goes by: who makes the parts says so, and rollouts only see a `Clock`.

@@ -10,13 +10,19 @@ import pytest
 from sqlalchemy import func, select
 
 from edgefleet_server.clock import SystemClock
+from edgefleet_server.conversion.service import LEASE
+from edgefleet_server.conversion.tables import JobRow
 from edgefleet_server.db import Database
 from edgefleet_server.parts import build_parts
 from edgefleet_server.rollout import store
 from edgefleet_server.rollout.engine import RolloutEngine
 from edgefleet_server.rollout.tables import Rollout
 from edgefleet_server.shared_clock import ASK_EVERY_S, DatabaseClock, shared_clock
+from edgefleet_server.webhook import store as webhook_store
+from edgefleet_server.webhook.engine import WebhookSender
+from edgefleet_server.webhook.tables import Webhook
 from tests.crash.replica import ClockAhead
+from tests.server.conversion.test_queue import spec as job_spec
 from tests.server.fleet.house import House, TurnedClock
 from tests.server.rollout.fleet_sim import World, stages
 from tests.support.postgres import binaries, shared_server
@@ -141,6 +147,31 @@ def test_a_replica_whose_clock_is_off_holds_a_rollout_no_longer_than_its_lease(
     found = row_of(house, rollout)
     assert found.lease_until is not None
     assert abs(found.lease_until - time_of(house.db) - store.LEASE) < NEAR
+    parts.db.dispose()
+    house.db.dispose()
+
+
+@pytest.mark.parametrize("ahead_s", [60.0, -60.0])
+def test_a_replica_whose_clock_is_off_holds_no_conversion_and_no_webhook_longer_than_its_lease(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    house = House(url, tmp_path, SystemClock(), webhook_networks=("127.0.0.0/8",))
+    parts = build_parts(house.settings, ClockAhead(ahead_s))
+    parts.conversion.enqueue(job_spec())
+    assert parts.conversion.claim("off")[0] is not None
+    made = parts.webhooks.create("chat", "http://127.0.0.1:9/hook", [], "ann")
+    parts.webhooks.ping(made.webhook.id)
+    monkeypatch.setattr(WebhookSender, "_lane", lambda *_: None)  # it claims, and dies
+    sender = WebhookSender(parts, "off")
+    assert sender.tick() == 1, "what is due now is not due in a minute"
+    sender.stop()
+    with house.db.read() as session:
+        leases = [
+            (session.execute(select(JobRow.lease_until)).scalar_one(), LEASE),  # type: ignore[call-overload]
+            (session.execute(select(Webhook.lease_until)).scalar_one(), webhook_store.LEASE),  # type: ignore[call-overload]
+        ]
+    now = time_of(house.db)
+    assert [abs(until - now - lease) < NEAR for until, lease in leases] == [True, True], leases
     parts.db.dispose()
     house.db.dispose()
 

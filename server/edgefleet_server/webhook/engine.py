@@ -42,7 +42,8 @@ class WebhookSender:
         self._feed = parts.fleet.feed
         self._service = parts.webhooks
         self._poster = parts.poster
-        self._clock = parts.clock
+        self._clock = parts.shared
+        self._own = parts.clock
         self._owner = owner
         self._timeout_s = parts.settings.webhook_timeout_s
         self._draw = draw
@@ -148,7 +149,7 @@ class WebhookSender:
         else:
             start_s = self._clock.monotonic_s()
             try:
-                headers = rules.headers_of(parcel.message_id, body, to.secrets, self._clock.now())
+                headers = rules.headers_of(parcel.message_id, body, to.secrets, self._own.now())
                 posted = self._poster.post(to.url, body, headers, self._timeout_s)
             except EdgefleetError as refused:
                 error = refused.message
