@@ -26,6 +26,7 @@ def parts_of(house: House) -> Parts:
     return Parts(
         settings=house.settings,
         clock=house.clock,
+        shared=house.clock,
         db=house.db,
         access=AccessService(house.db, house.clock),
         signing=house.signing,
