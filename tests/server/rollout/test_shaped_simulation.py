@@ -325,6 +325,20 @@ ANY_GATE = st.none() | gates(
 JUDGES = st.sampled_from([None, None, ["install"], ["install", "quality"]])
 
 
+RATES = st.sampled_from([None, None, {"start": "1/min"}, {"start": "2/min", "factor": 3, "max": "20/min"}])
+PACES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "limits": st.sampled_from([{"concurrent_downloads": 2}, {"per_site": 1}, {"bandwidth": "1Mbps"}]),
+        "windows": st.sampled_from(
+            [[{"cron": "0 1 * * *", "duration": "4h"}], [{"cron": "0 */2 * * *", "duration": "30m"}]]
+        ),
+        "offline": st.sampled_from([{"after": "2h"}, {"after": "6h", "count": "failed"}]),
+    },
+)
+RETRIES = st.sampled_from([None, {"max": 2, "backoff": "1m..10m", "on": ["network", "disk"]}])
+
+
 @st.composite
 def shaped_specs(
     draw: st.DrawFn,
@@ -422,6 +436,29 @@ def test_every_accepted_form_reaches_everybody_or_ends_with_a_reason(
         pinned=pinned,
         shows=shows,
     )
+    assert made.run().reason
+
+
+@st.composite
+def paced_specs(draw: st.DrawFn) -> dict[str, Any]:
+    """Documents of any form that also say how fast and when."""
+    made = draw(shaped_specs())
+    stages = [{**stage, "rate": rate} if (rate := draw(RATES)) else stage for stage in made["stages"]]
+    retries = draw(RETRIES)
+    device = {**made["device"], **({} if retries is None else {"retries": retries})}
+    return {**made, **draw(PACES), "stages": stages, "device": device}
+
+
+@settings(deadline=None, max_examples=40)
+@given(paced_specs(), st.integers(0, 2**32 - 1), FLEETS, ANSWERS, st.sampled_from([0.0, 0.3]))
+def test_every_accepted_form_at_any_pace_reaches_everybody_or_ends_with_a_reason(
+    document: dict[str, Any], seed: int, fleet: dict[str, int], answers: list[str], idle: float
+) -> None:
+    try:
+        parse_spec(document)
+    except BadSpecError:
+        return
+    made = world_with(document, fleet, seed, scenario=scenario_of(seed), people=People(tuple(answers)), idle=idle)
     assert made.run().reason
 
 
