@@ -15,6 +15,7 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.draft import NOT_BACK
 from edgefleet_server.rollout.machines import (
     ASSIGNMENT_FINAL,
     ASSIGNMENT_TRANSITIONS,
@@ -238,7 +239,9 @@ def _about_outcomes(rows: Rows) -> Iterator[str]:
             is_let_be = rows.cells and any(
                 cell.strength is Strength.OVERRIDE for cell in rows.cells.values() if cell.stratum == one.stratum
             )
-            is_on_its_way = rows.state is RolloutState.ROLLBACK_INCOMPLETE or is_let_be
+            # a stratum may go back while others finish: who was not heard to be back is named then, too
+            is_named = one.reason.startswith(NOT_BACK) and device in rows.reason
+            is_on_its_way = rows.state is RolloutState.ROLLBACK_INCOMPLETE or is_let_be or is_named
             if not is_on_its_way:
                 yield f"{device} ended {one.state}: no outcome"
         if one.state is not _S.HEALTHY and not one.reason and one.state in ASSIGNMENT_FINAL:

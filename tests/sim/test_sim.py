@@ -40,6 +40,13 @@ def test_the_same_seed_tells_the_same_story() -> None:
     assert simulate(drawn(78)).transcript != first.transcript
 
 
+def test_a_device_that_died_in_a_stratum_that_goes_back_is_named_where_others_finish() -> None:
+    """Found by the soak: of three strata one finishes, and in another a device dies at its switch and is never heard to be back."""
+    told = simulate(drawn(138627078))
+    assert not told.broken
+    assert (told.state, told.reason.endswith("not confirmed to be back: x86-00006")) == ("finished", True)
+
+
 def test_a_replica_that_crashes_is_followed_by_another_within_its_lease() -> None:
     result = simulate(Scenario(seed=3, replica_crash=0.3))
     assert result.crashes > 5
