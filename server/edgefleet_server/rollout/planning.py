@@ -373,7 +373,8 @@ def _out_of_reach(spec: Spec, stratum: Placed, mode: Mode) -> Iterator[tuple[int
     gate = next((asked for index in own if (asked := gate_in(spec, index)) is not None), None)
     if gate is None:
         return
-    for nth, told, advice in out_of_reach(gate, spec.gate.alpha_promote, stratum.population, reached, touched):
+    held = [gate_in(spec, index) is not None or spec.stages[index].soak >= gate.after for index in own]
+    for nth, told, advice in out_of_reach(gate, spec.gate.alpha_promote, stratum.population, reached, touched, held):
         if gate_in(spec, own[nth]) is not None:
             yield own[nth], told, advice
 

@@ -52,18 +52,22 @@ def devices_needed(metric: QualityMetric, alpha: float) -> float:
     return clean_needed(scale.low, scale.high, scale.at, scale.step, threshold(alpha), best)
 
 
-def comparable(gate: QualityGate, population: int, reached: Sequence[int], touched: int = 0) -> list[int]:
+def comparable(
+    gate: QualityGate, population: int, reached: Sequence[int], touched: int = 0, held: Sequence[bool] = ()
+) -> list[int]:
     """Return per stage how many devices can have a value by its end. reached: devices of the stages up to and with it.
 
     With a holdout each needs a device of its own that does not have the release yet. touched: devices that have it by then from
-    stages of another mode.
+    stages of another mode. held: which stages last until their devices have values; after another one the holdouts get the release
+    before that. Without any: all do.
     """
     if gate.control is not Control.HOLDOUT:
         return list(reached)
     found: list[int] = []
     pairs = before = 0
-    for count in reached:
-        pairs += min(count - before, max(0, population - max(count, touched) - pairs))
+    for count, lasts in zip(reached, held or [True] * len(reached), strict=True):
+        if lasts:
+            pairs += min(count - before, max(0, population - max(count, touched) - pairs))
         before = count
         found.append(pairs)
     return found
@@ -77,10 +81,15 @@ def first_out_of_reach(
 
 
 def out_of_reach(
-    gate: QualityGate, alpha: float, population: int, reached: Sequence[int], touched: int = 0
+    gate: QualityGate,
+    alpha: float,
+    population: int,
+    reached: Sequence[int],
+    touched: int = 0,
+    held: Sequence[bool] = (),
 ) -> Iterator[tuple[int, str, str]]:
-    """Yield every stage of a stratum that cannot pass the gate, what is wrong, and what to do. touched: see `comparable`."""
-    pairs = comparable(gate, population, reached, touched)
+    """Yield every stage of a stratum that cannot pass the gate, what is wrong, and what to do. touched, held: see `comparable`."""
+    pairs = comparable(gate, population, reached, touched, held)
     needs: list[tuple[QualityMetric, float, Sequence[int]]] = []
     for metric in gate.metrics:
         if metric.name is Metric.DRIFT:

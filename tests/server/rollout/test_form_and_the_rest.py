@@ -15,6 +15,7 @@ from edgefleet_server.rollout.model import Assignment, Cell, Member, Snapshot, S
 from edgefleet_server.rollout.planning import Finding, plan
 from edgefleet_server.rollout.quality_model import (
     Bound,
+    Control,
     DeviceQuality,
     Metric,
     OnBreach,
@@ -22,6 +23,7 @@ from edgefleet_server.rollout.quality_model import (
     QualityMetric,
     Span,
 )
+from edgefleet_server.rollout.quality_planning import comparable
 from edgefleet_server.rollout.shape import Approval, Mode, StageShape
 from edgefleet_server.rollout.spec import parse_spec
 from edgefleet_server.rollout.spec_model import OnFail
@@ -113,6 +115,15 @@ def test_an_approval_excuses_nothing_where_the_stage_goes_back_before_somebody_c
 def test_an_approval_does_not_excuse_the_stage_that_it_opens() -> None:
     (told,) = findings(StageShape(), StageShape(approval=Approval()), count=20)
     assert (told.level, told.stage) == ("error", 1)
+
+
+@pytest.mark.parametrize(("held", "found"), [((True, True), [20, 20]), ((False, True), [0, 0]), ((), [20, 20])])
+def test_a_holdout_that_gets_the_release_before_there_are_values_is_nobody_to_compare_with(
+    held: tuple[bool, ...], found: list[int]
+) -> None:
+    """Found by drawing rollouts: the first stage asked for no quality, and the rest opened before its devices had values."""
+    gate = replace(GATE, control=Control.HOLDOUT)
+    assert comparable(gate, 40, [20, 40], held=held) == found
 
 
 def test_who_ran_it_as_a_shadow_is_nobody_to_compare_with() -> None:
