@@ -218,8 +218,8 @@ class DesiredBook:
         tasks: Sequence[Task] | None = None,
     ) -> tuple[SignedDesired, dict[str, Any]]:
         """Return the next document of a device that is locked, signed, and its row; None keeps that part of the content."""
-        row, before = held.row, _telemetry(held.row)
-        now = self._clock.now()
+        row = held.row
+        now, before = self._clock.now(), _telemetry(row)
         telemetry = still_watched(before if telemetry is None else telemetry, before, now)
         known = _tasks(row) if tasks is None else list(tasks)
         tasks = [task for task in known if task.until is None or task.until > now][-MAX_TASKS:]

@@ -4,7 +4,7 @@ Rules:
 1. On every connect everything retained is published again from the database: a broker may have lost all of it. A database
    that is away just then is asked again.
 2. A document or brake newly signed by this process is on its way at once (listener); one signed by another process is found
-   by looking at the database every POLL_S, less often where a look takes long. Head and brake go before any document.
+   by looking at the database every POLL_S, less often after a long look that found nothing. Head and brake go before any document.
 3. An older `gen` is never published after a newer one of the same device.
 4. One thread publishes: order is its queue.
 """

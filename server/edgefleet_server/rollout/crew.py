@@ -3,13 +3,12 @@
 Its own file because the engine looks and claims, and this only writes. While one portion waits for the database the other one is
 composed and signed. Rules:
 - A wave of portions begins with a word to the rollout's row, locked: the fence is ours, and the lease goes on. Its portions hold the row
-  together (a share lock), so a command waits for one wave at the most, and never behind one that has not begun.
+  together (a share lock), so a command waits for the wave that has begun, and the next one for the command.
 - Before each portion it is asked whether a device of the rollout failed since the look. Then nothing more is begun: what is left was
   never written, and the next look plans anew.
 - Portions have no device in common, and each locks its devices in order of id. On SQLite, which has one writer, they come one by one.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,7 +29,6 @@ HANDS: Final = 2
 """Portions that are written at the same time: more only wait for this process's one processor."""
 WAVE: Final = 4
 
-_log = logging.getLogger(__name__)
 _Each = Callable[[Callable[[Sequence[Effect]], "Ending"], Sequence[Sequence[Effect]]], Iterable["Ending"]]
 
 
