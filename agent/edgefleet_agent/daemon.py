@@ -271,10 +271,10 @@ class Daemon:
 
     def on_accepted(self, kind: TaskKind, gen: int) -> None:
         """The install child wrote verified fields."""
+        self._reports.accepted(kind, gen)
         if kind == "desired":
             desired = read_record(DesiredOk, self._paths.desired_ok)
             assert desired is not None
-            self._reports.accepted(desired.gen)
             self._follow(desired)
         elif kind == "hold":
             hold = read_record(HoldOk, self._paths.hold_ok)

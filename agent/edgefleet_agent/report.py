@@ -28,6 +28,7 @@ from edgefleet_protocol.messages import (
     ModelState,
     Phase,
     Presence,
+    Seen,
     State,
     SystemFigures,
     Telemetry,
@@ -50,6 +51,7 @@ class Reports:
         self._soon = soon
         self._seqs = {"state": 0, "event": 0, "telemetry": 0}
         self._refused = Refused("", "", ErrorClass.INTERNAL.value)
+        self._seen: Seen | None = None
         self.gen = 0
         self.conn_id = ""
         self.candidates: Callable[[], Mapping[str, CandidateState]] = dict
@@ -62,17 +64,22 @@ class Reports:
         """Report the state soon."""
         self._soon()
 
-    def accepted(self, gen: int) -> None:
+    def accepted(self, kind: TaskKind, gen: int) -> None:
         """A newer document was accepted."""
+        self._seen = None
+        if kind != "desired":
+            return
         self.gen = gen
         self._refused = Refused("", "", ErrorClass.INTERNAL.value)
         self._soon()
 
     def refused(self, kind: TaskKind, refused: Refused) -> None:
         """A document was refused, or could not be judged: say which and why."""
-        if refused.retry and refused.code == self._refused.code:
+        if refused.retry and (kind != "desired" or refused.code == self._refused.code):
             return
-        self._refused = refused
+        self._seen = refused.seen
+        if kind == "desired":  # the server compares it with the document's number; of a hold the event tells
+            self._refused = refused
         if not refused.retry:
             self._event(
                 EventKind.REFUSED,
@@ -201,7 +208,7 @@ class Reports:
             refused_code=self._refused.code,
             refused_reason=self._refused.reason[:MAX_REASON_CHARS],
             facts=dict(facts),
-            seen=self._refused.seen,
+            seen=self._seen,
         )
 
     def _models(self, runner: Runner, serving: ModelServing) -> list[ModelState]:

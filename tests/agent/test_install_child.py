@@ -154,8 +154,32 @@ def test_an_older_generation_is_refused_and_changes_nothing(driver: ChildDriver)
     before = accepted(driver, raw)
     older = refused(driver, signed(driver, raw, gen=before.gen - 1))
     assert (older.code, older.gen) == ("verify.old_generation", before.gen - 1)
-    assert refused(driver, raw).code == "verify.old_generation"
+    other = refused(driver, signed(driver, raw, gen=before.gen, sec_floor={"digits": 1}))
+    assert (other.code, other.gen) == ("verify.old_generation", before.gen)
     assert read_record(DesiredOk, driver.state / "desired.ok") == before
+
+
+def test_what_was_accepted_last_is_accepted_again_as_agentd_may_not_have_heard_it(driver: ChildDriver) -> None:
+    """A newer hold ends the child that has just accepted a document: without a second yes the device would never follow it."""
+    raw = wish(driver)
+    before, floor = accepted(driver, raw), read_record(Floor, driver.state / "floor.a")
+    driver.meta = lambda name: pytest.fail(f"asked for {name}, though nothing is left to verify")
+    assert accepted(driver, raw) == before
+    assert read_record(Floor, driver.state / "floor.a") == floor
+
+
+def test_a_document_that_was_written_but_not_counted_is_verified_anew(driver: ChildDriver) -> None:
+    """The power went between `desired.ok` and the floor."""
+    raw = wish(driver)
+    gen = accepted(driver, raw).gen
+    floors = {name: (driver.state / name).read_bytes() for name in ("floor.a", "floor.b")}
+    newer = signed(driver, raw, gen=gen + 1)
+    accepted(driver, newer)
+    for name, data in floors.items():
+        (driver.state / name).write_bytes(data)
+    driver.asked.clear()
+    assert accepted(driver, newer).gen == gen + 1
+    assert driver.asked
 
 
 def test_a_document_for_another_device_is_refused(driver: ChildDriver) -> None:
@@ -180,6 +204,9 @@ def test_a_document_of_another_type_is_refused(driver: ChildDriver) -> None:
     answer, _ = driver.verify(hold, kind="hold")
     assert isinstance(answer, Accepted)
     answer, _ = driver.verify(hold, kind="hold")
+    assert isinstance(answer, Accepted), "the same hold again, as agentd may not have heard of it"
+    other = driver.house.signing.sign_hold(encode_hold(Hold(seq=1, expires=expires, rollouts=["r-other"])))
+    answer, _ = driver.verify(other, kind="hold")
     assert isinstance(answer, Refused)
     assert answer.code == "verify.old_hold"
 
@@ -286,7 +313,8 @@ def test_a_torn_copy_of_the_floor_does_not_matter(driver: ChildDriver) -> None:
     raw = wish(driver)
     gen = accepted(driver, raw).gen
     (driver.state / "floor.a").write_bytes(b"")
-    assert refused(driver, signed(driver, raw, gen=gen)).code == "verify.old_generation"
+    other = signed(driver, raw, gen=gen, sec_floor={"digits": 0})
+    assert refused(driver, other).code == "verify.old_generation"
 
 
 def test_the_floor_remembers_the_time(driver: ChildDriver) -> None:

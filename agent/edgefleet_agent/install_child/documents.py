@@ -3,6 +3,7 @@
 1. Refreshed with the `repo/head` hint first; whatever fails is tried once more without it before it counts.
 2. The document is refused whole for what is wrong with *it*. A bundle on which document and repository disagree is refused alone.
 3. `desired.ok` is written before the floor is raised: a power cut between them means "verify again", never "deaf".
+4. What was accepted last is accepted again, byte for byte: agentd ends a child for a newer document, perhaps before it heard the answer.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from typing import TypeVar
 
 import msgspec
 
-from edgefleet_agent.durable import write_record
+from edgefleet_agent.durable import read_record, write_record
+from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.identity import ROOT_FILE
 from edgefleet_agent.install.child_protocol import Task
 from edgefleet_agent.install.records import CandidateWish, DesiredOk, HoldOk, Refusal, TaskWish, Wanted
@@ -38,6 +40,7 @@ from edgefleet_protocol.messages import RepoHead
 from edgefleet_protocol.verify import ExpiredError, check_desired, verify_envelope
 
 T = TypeVar("T")
+K = TypeVar("K", DesiredOk, HoldOk)
 
 
 class Documents:
@@ -57,6 +60,9 @@ class Documents:
 
     def desired(self, raw: bytes) -> DesiredOk:
         """Verify a desired document, write `desired.ok` and the floor, return the former. Raises EdgefleetError."""
+        known = self._known(DesiredOk, self._paths.desired_ok, raw)
+        if known is not None and known.gen == self._floor.gen:
+            return known
         accepted, floor = self._with_repository(lambda repository: self._check_desired(raw, repository))
         write_record(self._paths.desired_ok, accepted)
         self.floor_file.save(floor)
@@ -64,10 +70,21 @@ class Documents:
 
     def hold(self, raw: bytes) -> HoldOk:
         """Verify a hold, write `hold.ok` and the floor. Raises EdgefleetError."""
+        known = self._known(HoldOk, self._paths.hold_ok, raw)
+        if known is not None and known.seq == self._floor.hold_seq:
+            return known
         accepted, floor = self._with_repository(lambda repository: self._check_hold(raw, repository))
         write_record(self._paths.hold_ok, accepted)
         self.floor_file.save(floor)
         return accepted
+
+    def _known(self, kind: type[K], path: Path, raw: bytes) -> K | None:
+        """Return what was accepted last, when it was of these very bytes."""
+        try:
+            known = read_record(kind, path)
+        except StateFileError:
+            return None
+        return known if known is not None and known.raw_sha256 == sha256_hex(raw) else None
 
     def _with_repository(self, use: Callable[[Repository], tuple[T, Floor]]) -> tuple[T, Floor]:
         head = decode_head(self._task.repo_head)

@@ -128,8 +128,8 @@ class ReportBook:
 
 
 def _knows_another(state: State, gen: int) -> bool:
-    """Return whether the device accepted a document of the `gen` of ours that is not ours: our database is older than it."""
-    return state.gen == gen == state.refused_gen and state.refused_code == OldGenerationError.code
+    """Return whether the device accepted a document of the `gen` of ours that is not ours, or does not know any more that it was ours."""
+    return state.refused_gen == gen and state.refused_code == OldGenerationError.code
 
 
 def _told(reported: dict[str, Any] | None) -> Any:

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState, CandidatePhase, ErrorClass, Phase, assignment_of
+from edgefleet_protocol.verify import OldGenerationError
 from edgefleet_server.rollout.candidacy import as_install, phase_of, soak_anew
 from edgefleet_server.rollout.machines import CHAIN, CHAIN_EVENTS, IN_FLIGHT, AssignmentEvent, step_assignment
 from edgefleet_server.rollout.model import Assignment, AssignmentMoved, AssignmentNoted, DeviceDeadlines, Report
@@ -36,6 +37,8 @@ RETURN: Final = timedelta(minutes=6)
 
 _FORGED: Final = frozenset({"verify.signature", "verify.wrong_type", "verify.wrong_device"})
 """Refusals of a whole document that mean forgery, not a wrong clock."""
+_NO_FAILURES: Final = frozenset({OldGenerationError.code, "verify.old_hold"})
+"""The first is answered with a document signed anew; the second is not of the document: agents of 0.1 told both in the same place."""
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
 _RANK: Final = {state: rank for rank, state in enumerate(CHAIN)}
@@ -124,7 +127,8 @@ def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, ste
     if report.wanted_by_server != digest:
         return a
     if report.reported_gen < a.gen:
-        return _refused(a, report, now, steps) if a.state in IN_FLIGHT and report.refused_gen >= a.gen else a
+        is_refused = report.refused_gen >= a.gen and report.refused_code not in _NO_FAILURES
+        return _refused(a, report, now, steps) if a.state in IN_FLIGHT and is_refused else a
     if a.state in (_S.OFFERED, _S.UNREACHABLE):
         a = _forward(a, _S.ACKED, report, limits, now, steps)  # whatever else it tells: it took up its document
     failure = _failure(a, report, digest)

@@ -243,6 +243,16 @@ def test_a_document_of_a_gen_that_the_device_knows_otherwise_is_signed_above_it(
     assert house.fleet.take_state(device.id, older) is None, "an older one that came late says nothing"
 
 
+def test_a_document_that_the_device_forgot_to_follow_is_signed_again(house: House) -> None:
+    """Agents up to 0.1 may have ended the verifying process after it had accepted a document and before they heard of it."""
+    device = house.device()
+    house.fleet.desired.resign(device.id)
+    said = msgspec.structs.replace(state(device.id, gen=1), refused_gen=2, refused_code="verify.old_generation")
+    answer = house.fleet.take_state(device.id, said)
+    assert answer is not None
+    assert answer.gen == 3
+
+
 def test_a_device_that_lacks_the_newest_document_gets_it(house: House) -> None:
     device = house.device()
     house.fleet.desired.resign(device.id)

@@ -222,6 +222,12 @@ def test_a_refused_document_is_a_failure(code: str, error_class: str) -> None:
     assert after(assignment(), replace(said, refused_gen=GEN - 1)) == assignment(), "an older document was refused"
 
 
+@pytest.mark.parametrize("code", ["verify.old_generation", "verify.old_hold"])
+def test_a_document_that_comes_again_and_a_hold_are_no_failure_of_the_release(code: str) -> None:
+    said = report(None, reported_gen=GEN - 1, refused_gen=GEN + 1_700_000_000, refused_code=code, refused_reason="no")
+    assert after(assignment(), said) == assignment()
+
+
 # ---- somebody else's doing
 
 
