@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchProgress, Notice, Refused, TaskKind
 from edgefleet_agent.install.intake import Intake
@@ -141,3 +143,64 @@ def test_a_newer_document_takes_the_place_of_one_that_waits_for_a_head(tmp_path:
     heads, told = run_with(tmp_path, play, enough=3)
     assert heads == [b"one", b"one", b"two"]
     assert len(told.refused) == 3
+
+
+NODS = """
+import socket, time
+from edgefleet_agent.install.child_protocol import Accepted, decode_to_child, encode_packet
+
+agentd = socket.socket(fileno=3)
+kind = decode_to_child(agentd.recv(200_000)).kind
+with open({log!r}, "a") as log:
+    log.write(kind + " ")
+agentd.recv(200_000)
+time.sleep(1.0)
+agentd.send(encode_packet(Accepted(1)))
+agentd.recv(200_000)
+"""
+"""A child takes its task and the document, accepts it after a second, and waits to be let go."""
+
+
+class Heard(Told):
+    """Notes what was accepted, and ends the loop when that is enough."""
+
+    def __init__(self, loop: Loop, enough: int) -> None:
+        super().__init__(loop, enough)
+        self.accepted: list[TaskKind] = []
+
+    def on_accepted(self, kind: TaskKind, gen: int) -> None:
+        """Note it."""
+        self.accepted.append(kind)
+        if len(self.accepted) == self._enough:
+            self._loop.stop()
+
+
+@pytest.mark.parametrize(
+    ("order", "children"), [(("hold", "desired"), "hold desired"), (("desired", "hold"), "desired hold desired")]
+)
+def test_a_hold_is_judged_first_and_not_ended_for_a_document(
+    tmp_path: Path, order: tuple[TaskKind, TaskKind], children: str
+) -> None:
+    log = tmp_path / "kinds"
+    child = tmp_path / "child"
+    child.write_text(f"#!{sys.executable}\n{NODS.format(log=str(log))}")
+    child.chmod(0o755)
+    loop = Loop(SystemClock())
+    told = Heard(loop, enough=2)
+    intake = Intake(loop, tmp_path, "d-1", AgentSettings(python_command=[str(child)]), told, first_req_id=1)
+    intake.attach(told)
+
+    def offer_second() -> None:
+        if log.is_file() and log.read_text():
+            intake.offer(order[1], b"two")
+        else:
+            loop.call_later(0.02, offer_second)
+
+    intake.offer(order[0], b"one")
+    offer_second()
+    loop.call_later(60.0, loop.stop)
+    loop.run()
+    intake.close()
+    loop.close()
+    assert told.accepted == ["hold", "desired"]
+    assert log.read_text().split() == children.split()

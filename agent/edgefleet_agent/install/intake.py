@@ -1,6 +1,7 @@
 """Documents in, verified work out: queues what the server sent, runs one install child at a time, relays its questions.
 
 1. The newest document of a kind replaces an older one that waits. A new document ends a running child: its fetch resumes later.
+   Only a hold that is being verified comes to its end, since the two come together when a rollout goes back.
 2. A document is recognised by the sha256 of its bytes: the same one, accepted or refused for good, is not verified again.
 3. Without a document waiting, a `fetch` child runs as long as bundles are wanted.
 4. A document that the repository is too old for (a restored server) waits for the next `repo/head`.
@@ -131,7 +132,8 @@ class Intake:
             return
         self._parked.pop(kind, None)
         self._waiting[kind] = raw
-        self._look()
+        if self._current is None or KIND_ORDER.index(self._current[0]) >= KIND_ORDER.index(kind):
+            self._look()
 
     def head(self, raw: bytes) -> None:
         """Remember the newest `repo/head`; what the repository was too old for is tried with a new one."""
