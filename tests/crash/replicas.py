@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ from tests.server.rollout.fleet_sim_audit import audit
 from tests.server.rollout.lease_audit import Held
 from tests.support.postgres import PostgresServer, own_server
 
-SITES: Final = 2
+SITES: Final = 3
 DEVICES: Final = 12
 REPLICAS: Final = 3
 KILL_EVERY_S: Final = 5.0
@@ -48,8 +48,10 @@ START_S: Final = 120.0
 ROLLOUT_S: Final = 240.0
 AHEAD_S: Final = (60.0, 0.0, -60.0)
 """By how much the clocks of the replicas' machines are ahead."""
-HELD: Final = Held(downloads=3, per_site=2, per_min=120)
-"""Both limits and the rate are in the way of six devices at two sites, and a rollout still ends within seconds."""
+HELD: Final = Held(downloads=2, per_site=1, per_min=120)
+"""Both limits are in the way of twelve devices at three sites, and mostly the rate; a rollout still ends within seconds."""
+HURRIED: Final = replace(HELD, per_min=12_000)
+"""Only the limits are in the way: at the lower rate most downloads end before the next one may begin."""
 _OVER: Final = frozenset(state.value for state in ROLLOUT_FINAL)
 
 
@@ -121,6 +123,7 @@ class Site:
         self._version = 0
         self._rollout = ""
         self._is_bad = False
+        self._held = HELD
         self._created_s = 0.0
         self._base = "1.0.0"
         self._waits: dict[str, tuple[float, int]] = {}
@@ -201,8 +204,9 @@ class Site:
         for device in self.world.devices.values():
             device.habits[version] = crash if self._is_bad else Habit()
         self._target = version
-        paced = [{**stage, "rate": HELD.rate} for stage in stages(2, "50%", "100%", soak="1s")]
-        self._rollout = self.world.create(f"{MODEL}@{version}", stages=paced, limits=HELD.limits)
+        self._held = HURRIED if self._version % 2 else HELD
+        paced = [{**stage, "rate": self._held.rate} for stage in stages(2, "50%", "100%", soak="1s")]
+        self._rollout = self.world.create(f"{MODEL}@{version}", stages=paced, limits=self._held.limits)
         self._created_s = time.monotonic()
 
     def _check(self, row: Rollout) -> None:
@@ -211,7 +215,7 @@ class Site:
         expected = "rolled_back" if self._is_bad else "finished"
         problems = [
             *audit(self.world.house.db, row.id),
-            *lease_audit.too_soon(self.world.house.db, row.id, HELD),
+            *lease_audit.too_soon(self.world.house.db, row.id, self._held),
         ]
         if row.state != expected:
             problems.append(f"ended {row.state}, expected {expected}: {row.reason}")

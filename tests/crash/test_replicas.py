@@ -1,5 +1,6 @@
 """A minute of killed replicas and one database crash in CI; `./dev soak replicas` takes ten minutes."""
 
+import json
 import random
 
 import pytest
@@ -16,5 +17,5 @@ CI_S = 60
 def test_killed_replicas_and_a_database_that_crashes_lose_and_double_nothing_and_keep_to_the_limits() -> None:
     seed = random.SystemRandom().randrange(2**31)
     result = main(CI_S, seed)
-    assert result["ok"], (seed, result)
+    assert result["ok"], json.dumps({"seed": seed, **result}, indent=2)
     assert result["kills"] >= 1
