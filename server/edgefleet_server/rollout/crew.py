@@ -24,6 +24,7 @@ from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout import store
 from edgefleet_server.rollout.carrying import Carrier
 from edgefleet_server.rollout.model import Assignment, Effect, Plan, Snapshot
+from edgefleet_server.rollout.tables import Rollout
 
 HANDS: Final = 2
 """Portions that are written at the same time: more only wait for this process's one processor."""
@@ -44,6 +45,15 @@ class Tick:
     now: datetime
     todo: list[tuple[Effect, ...]]
     known: dict[DeviceId, Assignment]
+
+
+def write_claim(row: Rollout, tick: Tick, now: datetime) -> None:
+    """Write into a rollout's row what is to come: the lease goes on while portions are left, and ends with the next look's time.
+
+    Until then the look's own time stands there, so whoever takes the rollout over looks at once.
+    """
+    row.next_eval_at = tick.now if tick.todo else tick.plan.next_at
+    row.lease_until = now + store.LEASE if tick.todo else None
 
 
 class Ending(Enum):
@@ -73,7 +83,7 @@ class Crew:
         with _hands(1 if self._db.is_sqlite else HANDS) as each:
             while tick.todo:
                 wave = tick.todo[:size]
-                if not self._say(tick, is_last=False):
+                if not self._say(tick):
                     return Ending.TAKEN_OVER
                 endings = list(each(lambda effects: self._write(tick, effects), wave))
                 tick.todo[:size] = [
@@ -82,16 +92,15 @@ class Crew:
                 bad = [ending for ending in endings if ending is not Ending.WRITTEN]
                 if bad:
                     return bad[0]
-        return Ending.WRITTEN if self._say(tick, is_last=True) else Ending.TAKEN_OVER
+        return Ending.WRITTEN if self._say(tick) else Ending.TAKEN_OVER
 
-    def _say(self, tick: Tick, *, is_last: bool) -> bool:
+    def _say(self, tick: Tick) -> bool:
         """Say in the rollout's row what is to come; return whether it is still ours."""
         with self._db.session() as session:
             row = store.hold_fence(session, tick.rollout_id, tick.fence)
             if row is None:
                 return False
-            row.next_eval_at = tick.plan.next_at if is_last else tick.now
-            row.lease_until = None if is_last else self._clock.now() + store.LEASE
+            write_claim(row, tick, self._clock.now())
             return True
 
     def _write(self, tick: Tick, effects: Sequence[Effect]) -> Ending:

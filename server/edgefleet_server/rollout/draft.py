@@ -289,7 +289,11 @@ class Draft:
         return _KEPT if runs_it and self.snapshot.spec.shape.rollback_to == NO_WAY_BACK else ""
 
     def _give_up_waiting(self) -> None:
-        """Note which devices did not confirm in time that they went back."""
+        """Note which devices did not confirm in time that they went back.
+
+        Each stays in the state that it was last heard in. `lost` would be a failure of the release, and count against it in other
+        strata, although the server cut its way short; and no late word moves what is lost.
+        """
         for a in list(self.assignments.values()):
             if a.back_at is None or a.back_done_at is not None or a.reason.startswith(NOT_BACK):
                 continue

@@ -17,7 +17,7 @@ from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout import pace_store, store
 from edgefleet_server.rollout.carrying import BRAKE_LIFE
-from edgefleet_server.rollout.crew import Crew, Ending, Tick
+from edgefleet_server.rollout.crew import Crew, Ending, Tick, write_claim
 from edgefleet_server.rollout.glancing import Glancer, lateness
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.portions import portions
@@ -108,9 +108,8 @@ class RolloutEngine:
             first, *todo = portions(made)
             known = {one.device: one for one in snapshot.assignments}
             service.carrier.carry_part(session, row, snapshot, first, known, actor="engine", now=now)
-            row.next_eval_at = now if todo else made.next_at
-            row.lease_until = self._clock.now() + store.LEASE if todo else None
             tick = Tick(rollout_id, fence, row.model, snapshot, made, now, todo, known)
+            write_claim(row, tick, self._clock.now())
         self._has_more |= made.next_at == now
         match self._crew.carry(tick):
             case Ending.TAKEN_OVER:

@@ -5,7 +5,7 @@ in the first stage of another mode that reaches it.
 Source: design README §7, ADR 0035.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from edgefleet_server.rollout.shape import Mode
 
 
 class Placed(Protocol):
-    """How many devices of a stratum the stages take, whoever they are."""
+    """Which devices of a stratum the stages take. Of a large fleet they are counted only: a device is then its number by rank."""
 
     @property
     def name(self) -> ProfileName:
@@ -40,6 +40,14 @@ class Placed(Protocol):
         """Return how many devices the stage takes."""
         ...
 
+    def everybody(self) -> Sequence[Hashable]:
+        """Return its devices, by rank."""
+        ...
+
+    def having(self, stage: int) -> Container[Hashable]:
+        """Return those that the stage and all before it take, of whichever mode: who has the release by then."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PlacedStage:
@@ -60,9 +68,15 @@ class PlacedStratum:
     """One stratum that takes part."""
 
     name: ProfileName
-    population: int
+    devices: tuple[DeviceId, ...] = field(repr=False)
+    """By rank."""
     stages: tuple[PlacedStage, ...]
     spec: Spec = field(repr=False)
+
+    @property
+    def population(self) -> int:
+        """How many devices it has."""
+        return len(self.devices)
 
     def population_at(self, stage: int) -> int:
         """Return how many devices may be in a stage, or belong to the rollout by then."""
@@ -76,6 +90,14 @@ class PlacedStratum:
     def added(self, stage: int) -> int:
         """Return how many devices the stage takes."""
         return len(self.stages[stage].devices)
+
+    def everybody(self) -> tuple[DeviceId, ...]:
+        """Return its devices, by rank."""
+        return self.devices
+
+    def having(self, stage: int) -> frozenset[DeviceId]:
+        """Return those that the stage and all before it take, of whichever mode."""
+        return frozenset(device for one in self.stages[: stage + 1] for _, device in one.devices)
 
     def why_here(self, stage: int, value: int) -> str:
         """Return why a device of this rank is in a stage."""
@@ -104,6 +126,14 @@ class CountedStratum:
     def added(self, stage: int) -> int:
         """Return how many devices the stage takes."""
         return self.upto[stage] - (self.upto[stage - 1] if stage else 0)
+
+    def everybody(self) -> range:
+        """Return the numbers of its devices, by rank."""
+        return range(self.population)
+
+    def having(self, stage: int) -> range:
+        """Return the numbers of those that the stage and all before it take: the lowest."""
+        return range(self.upto[stage])
 
 
 def is_countable(spec: Spec) -> bool:
@@ -184,4 +214,4 @@ class _Maker:
 
     def made(self) -> PlacedStratum:
         """Return the stratum with all its stages."""
-        return PlacedStratum(self.name, len(self._ranked), tuple(self._stages), self._spec)
+        return PlacedStratum(self.name, tuple(device for _, device in self._ranked), tuple(self._stages), self._spec)

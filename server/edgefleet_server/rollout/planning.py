@@ -18,7 +18,7 @@ from edgefleet_server.rollout.model import Bundle, InstallGate, Member, Promote,
 from edgefleet_server.rollout.placing import Placed, PlacedStratum, count_places, place
 from edgefleet_server.rollout.power import StratumPower, rule_in, stands_in, stratum_power
 from edgefleet_server.rollout.quality_lint import flaws
-from edgefleet_server.rollout.quality_planning import OUT_OF_REACH, gate_in, out_of_reach
+from edgefleet_server.rollout.quality_planning import OUT_OF_REACH, gate_in, lasting, out_of_reach
 from edgefleet_server.rollout.reading import duration_text
 from edgefleet_server.rollout.rules import devices_needed, rule_for
 from edgefleet_server.rollout.shape import PIN_LABEL, Mode, profile_of
@@ -368,15 +368,13 @@ def _waits_for_somebody(spec: Spec, stage: int) -> bool:
 def _out_of_reach(spec: Spec, stratum: Placed, mode: Mode) -> Iterator[tuple[int, str, str]]:
     """Yield the stages of a mode whose own gate cannot be met. Each mode is measured anew; who had the release is no control."""
     own = [index for index, stage in enumerate(spec.stages) if stage.shape.mode is mode]
-    touched = max((stratum.reached(index) for index in range(own[0])), default=0)
-    reached = [stratum.reached(index) for index in own]
     gate = next((asked for index in own if (asked := gate_in(spec, index)) is not None), None)
     if gate is None:
         return
-    held = [gate_in(spec, index) is not None or spec.stages[index].soak >= gate.after for index in own]
-    for nth, told, advice in out_of_reach(gate, spec.gate.alpha_promote, stratum.population, reached, touched, held):
-        if gate_in(spec, own[nth]) is not None:
-            yield own[nth], told, advice
+    lasts = lasting(spec, gate, stratum, own)
+    for index, told, advice in out_of_reach(gate, spec.gate.alpha_promote, stratum, own, lasts):
+        if gate_in(spec, index) is not None:
+            yield index, told, advice
 
 
 def _need_in_words(rule: Rule, needed: float) -> str:

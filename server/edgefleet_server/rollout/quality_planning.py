@@ -4,11 +4,13 @@ Its own module because `planning` counts who belongs where, and this how many of
 Source: the tests of `sequences`; ADR 0038.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Final
 
 from edgefleet_server.rollout.evidence import threshold
+from edgefleet_server.rollout.placing import Placed
 from edgefleet_server.rollout.quality import scale_of
 from edgefleet_server.rollout.quality_model import Bound, Control, Metric, QualityGate, QualityMetric
 from edgefleet_server.rollout.sequences import clean_needed
@@ -52,45 +54,48 @@ def devices_needed(metric: QualityMetric, alpha: float) -> float:
     return clean_needed(scale.low, scale.high, scale.at, scale.step, threshold(alpha), best)
 
 
-def comparable(
-    gate: QualityGate, population: int, reached: Sequence[int], touched: int = 0, held: Sequence[bool] = ()
-) -> list[int]:
-    """Return per stage how many devices can have a value by its end. reached: devices of the stages up to and with it.
+def lasting(spec: Spec, gate: QualityGate, stratum: Placed, own: Sequence[int]) -> frozenset[int]:
+    """Return which stages of one mode (own) last until their devices have values: where it is judged by them, or soaks so long.
 
-    With a holdout each needs a device of its own that does not have the release yet. touched: devices that have it by then from
-    stages of another mode. held: which stages last until their devices have values; after another one the holdouts get the release
-    before that. Without any: all do.
+    A stage that nobody is new in soaks for nobody.
+    """
+    return frozenset(
+        index
+        for index in own
+        if gate_in(spec, index) is not None or (spec.stages[index].soak >= gate.after and stratum.added(index))
+    )
+
+
+def comparable(gate: QualityGate, stratum: Placed, own: Sequence[int], lasts: Collection[int]) -> list[int]:
+    """Return how many devices can have a value by the end of each stage of one mode. own: its stages; lasts: see `lasting`.
+
+    With a holdout each needs a device of its own that does not have the release by then, from a stage of whichever mode. As it is
+    measured (`measuring`): whose stage does not last has its value in a later one that does; taken is who gets the release last, whether
+    that is in a stage soon after or never; and each mode begins anew. Without a holdout all do.
     """
     if gate.control is not Control.HOLDOUT:
-        return list(reached)
+        return [stratum.reached(index) for index in own]
+    used: set[Hashable] = set()
     found: list[int] = []
-    pairs = before = 0
-    for count, lasts in zip(reached, held or [True] * len(reached), strict=True):
-        if lasts:
-            pairs += min(count - before, max(0, population - max(count, touched) - pairs))
-        before = count
-        found.append(pairs)
+    waiting = 0
+    for index in own:
+        waiting += stratum.added(index)
+        if index in lasts:
+            having = stratum.having(index)
+            free = (one for one in reversed(stratum.everybody()) if one not in having and one not in used)
+            used.update(list(islice(free, waiting)))
+            waiting = 0
+        found.append(len(used))
     return found
 
 
-def first_out_of_reach(
-    gate: QualityGate, alpha: float, population: int, reached: Sequence[int]
-) -> tuple[int, str, str] | None:
-    """Return the first stage of a stratum that cannot pass the gate, what is wrong, and what to do; None when all can."""
-    return next(out_of_reach(gate, alpha, population, reached), None)
-
-
 def out_of_reach(
-    gate: QualityGate,
-    alpha: float,
-    population: int,
-    reached: Sequence[int],
-    touched: int = 0,
-    held: Sequence[bool] = (),
+    gate: QualityGate, alpha: float, stratum: Placed, own: Sequence[int], lasts: Collection[int]
 ) -> Iterator[tuple[int, str, str]]:
-    """Yield every stage of a stratum that cannot pass the gate, what is wrong, and what to do. touched, held: see `comparable`."""
-    pairs = comparable(gate, population, reached, touched, held)
-    needs: list[tuple[QualityMetric, float, Sequence[int]]] = []
+    """Yield every stage of a mode that cannot pass the gate, what is wrong, and what to do. own, lasts: see `comparable`."""
+    reached = [stratum.reached(index) for index in own]
+    pairs = comparable(gate, stratum, own, lasts)
+    needs: list[tuple[QualityMetric, float, list[int]]] = []
     for metric in gate.metrics:
         if metric.name is Metric.DRIFT:
             # drift of the release is told from that of the world by one pair at the least
@@ -98,15 +103,15 @@ def out_of_reach(
         else:
             counts = reached if metric.bound in (Bound.MIN, Bound.MAX) else pairs
             needs.append((metric, devices_needed(metric, alpha), counts))
-    for index, count in enumerate(reached):
-        lacking = [(needed, metric, counts) for metric, needed, counts in needs if counts[index] < needed]
+    for nth, count in enumerate(reached):
+        lacking = [(needed, metric, counts) for metric, needed, counts in needs if counts[nth] < needed]
         if not count or not lacking:
             continue
         needed, metric, counts = max(lacking, key=lambda one: one[0])
         whom = "can be compared with one that has the release later" if counts is not reached else "are in it so far"
-        told = f"{counts[index]} devices {whom}, but {metric.name.value} takes {needed:.0f} at the least"
+        told = f"{counts[nth]} devices {whom}, but {metric.name.value} takes {needed:.0f} at the least"
         yield (
-            index,
+            own[nth],
             told,
             "make the stage larger, leave quality out for so few devices (gates: [install]), or promote it by hand",
         )

@@ -12,6 +12,7 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.facts import facts_of
 from edgefleet_server.rollout.measuring import Measurer
 from edgefleet_server.rollout.model import Assignment, Cell, Member, Snapshot, StageState
+from edgefleet_server.rollout.placing import CountedStratum
 from edgefleet_server.rollout.planning import Finding, plan
 from edgefleet_server.rollout.quality_model import (
     Bound,
@@ -23,10 +24,10 @@ from edgefleet_server.rollout.quality_model import (
     QualityMetric,
     Span,
 )
-from edgefleet_server.rollout.quality_planning import comparable
+from edgefleet_server.rollout.quality_planning import OUT_OF_REACH, comparable
 from edgefleet_server.rollout.shape import Approval, Mode, StageShape
 from edgefleet_server.rollout.spec import parse_spec
-from edgefleet_server.rollout.spec_model import OnFail
+from edgefleet_server.rollout.spec_model import OnFail, StageGate
 from edgefleet_server.rollout.undoing import KEEPS
 from tests.server.rollout.fleet_sim import MODEL, World, spec_of
 from tests.server.rollout.planner_gaps import NEW, NOW, OLD, STRATUM, whole
@@ -96,7 +97,7 @@ def findings(*shapes: StageShape, count: int = 40, do: OnFail = OnFail.PAUSE) ->
     spec = replace(spec, quality=GATE, stages=tuple(stages), on_inconclusive=replace(spec.on_inconclusive, do=do))
     members = [Member(DeviceId(f"d-{number}"), STRATUM) for number in range(count)]
     made = plan(spec, "salt", members, {STRATUM: NEW}, with_power=False)
-    return [one for one in made.findings if one.code == "quality_out_of_reach"]
+    return [one for one in made.findings if one.code == OUT_OF_REACH]
 
 
 def test_an_approval_makes_a_gate_that_is_out_of_reach_a_warning() -> None:
@@ -117,13 +118,40 @@ def test_an_approval_does_not_excuse_the_stage_that_it_opens() -> None:
     assert (told.level, told.stage) == ("error", 1)
 
 
-@pytest.mark.parametrize(("held", "found"), [((True, True), [20, 20]), ((False, True), [0, 0]), ((), [20, 20])])
+@pytest.mark.parametrize(
+    ("population", "lasts", "found"),
+    [(40, {0, 1}, [20, 20]), (40, {1}, [0, 0]), (64, {1}, [0, 24]), (100, {1}, [0, 40])],
+)
 def test_a_holdout_that_gets_the_release_before_there_are_values_is_nobody_to_compare_with(
-    held: tuple[bool, ...], found: list[int]
+    population: int, lasts: set[int], found: list[int]
 ) -> None:
-    """Found by drawing rollouts: the first stage asked for no quality, and the rest opened before its devices had values."""
+    """Found by drawing rollouts: the first stage asked for no quality, and the next opened before its devices had values."""
     gate = replace(GATE, control=Control.HOLDOUT)
-    assert comparable(gate, 40, [20, 40], held=held) == found
+    assert comparable(gate, CountedStratum(STRATUM, population, (20, 40)), range(2), lasts) == found
+
+
+SITES = {"a": range(26), "b": range(26, 52)}
+
+
+@pytest.mark.parametrize(
+    ("serves_at", "is_far"), [("b", True), ("a", False), ("", False)], ids=["others", "the same", "whoever"]
+)
+def test_it_matters_who_ran_it_as_a_shadow(serves_at: str, *, is_far: bool) -> None:
+    """Found by drawing rollouts: the shadows were counted by number, as if they were among those that serve it."""
+    spec = whole(random.Random(1)).spec
+    twenty = replace(spec.stages[0].size, percent=None, count=20, min=0)
+    shapes = StageShape(mode=Mode.SHADOW, match="site=a"), StageShape(match=serves_at and f"site={serves_at}")
+    first, second = (replace(spec.stages[0], size=twenty, shape=shape) for shape in shapes)
+    rest = replace(spec.stages[-1], judged_by=(StageGate.INSTALL,))
+    spec = replace(spec, quality=GATE, stages=(first, second, rest))
+    barred = {
+        number: frozenset(index for index, shape in enumerate(shapes) if shape.match not in ("", f"site={site}"))
+        for site, numbers in SITES.items()
+        for number in numbers
+    }
+    members = [Member(DeviceId(f"d-{number:02}"), STRATUM, bars) for number, bars in barred.items()]
+    made = plan(spec, "salt", members, {STRATUM: NEW}, with_power=False)
+    assert [one.stage for one in made.findings if one.code == OUT_OF_REACH] == ([1] if is_far else [])
 
 
 def test_who_ran_it_as_a_shadow_is_nobody_to_compare_with() -> None:

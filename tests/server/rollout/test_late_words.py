@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -9,9 +10,20 @@ import pytest
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
 from edgefleet_server.rollout.draft import NOT_BACK
-from edgefleet_server.rollout.model import Assignment, Cell, Report, RolloutState, StageState
+from edgefleet_server.rollout.facts import facts_of
+from edgefleet_server.rollout.model import (
+    FULL_CUT,
+    Assignment,
+    AssignmentMoved,
+    AssignmentNoted,
+    Cell,
+    Report,
+    RolloutState,
+    StageState,
+)
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.shape import NO_CANDIDATE, CandidateReport
+from tests.server.rollout import planner_gaps
 from tests.server.rollout.explored import HOUR, START, Document, Fleet, Node
 from tests.server.rollout.explored_fleets import BY_NAME, FLEETS
 from tests.server.rollout.explorer import Explorer
@@ -258,3 +270,55 @@ def test_nobody_waits_for_who_failed_before_it_was_offered_anew(phase: Phase, er
     )
     node = after_tick(explorer, standing(explorer, offered, said, Document(3, new, 2), RolloutState.ROLLING_BACK))
     assert (node.assignments[0].state, node.state) == (S.CANCELLED, RolloutState.ROLLED_BACK)
+
+
+def test_who_is_not_heard_to_be_back_says_nothing_against_the_release_in_other_strata() -> None:
+    """It keeps the state that it was last heard in: as `lost` six would have stopped twenty healthy devices of another stratum.
+
+    Their way there was cut short by the server, and their late word is still to be heard.
+    """
+    jet = ProfileName("jet")
+    whole = planner_gaps.whole(random.Random(1))
+    new, old, now = planner_gaps.NEW, planner_gaps.OLD, planner_gaps.NOW
+    told_at = now - whole.spec.device.ack
+    going = [
+        Assignment(DeviceId(f"r-{i}"), 0, RPI, S.DOWNLOADING, attempt=1, gen=4, previous=old, exposed_at=told_at,
+                   offered_at=told_at, back_gen=5, back_at=told_at)
+        for i in range(6)
+    ]  # fmt: skip
+    fine = [
+        Assignment(
+            DeviceId(f"j-{i}"), 0, jet, S.HEALTHY, attempt=1, gen=4, previous=old, exposed_at=now, switched_at=now
+        )
+        for i in range(20)
+    ]
+    silent = Report(reported_gen=4, gen=4, wanted_by_server=old.sha256, wanted_sha256=new.sha256, attempt=1)
+    runs_it = replace(silent, wanted_by_server=new.sha256, active_sha256=new.sha256, is_online=True)
+    cells = (
+        Cell(
+            0, RPI, StageState.FAILED, FULL_CUT, 6, new.sha256, opened_at=told_at, ended_at=told_at, reason="it crashed"
+        ),
+        Cell(0, jet, StageState.SOAKING, FULL_CUT, 20, new.sha256, opened_at=now, soak_until=now + HOUR),
+    )
+    snapshot = replace(
+        whole,
+        spec=replace(whole.spec, stages=whole.spec.stages[:1]),
+        members=(),
+        bundles={RPI: new, jet: new},
+        cells=cells,
+        assignments=(*going, *fine),
+        reports={a.device: silent for a in going} | {a.device: runs_it for a in fine},
+    )
+    noted = {
+        one.assignment.device: one.assignment
+        for one in plan_tick(snapshot, now).effects
+        if isinstance(one, AssignmentNoted)
+    }
+    assert {(one.state, one.reason) for one in noted.values()} == {(S.DOWNLOADING, NOT_BACK)}
+    later = replace(snapshot, assignments=(*noted.values(), *fine))
+    facts = facts_of(later, cells[1], later.assignments, now)
+    assert (facts.pooled_exposed, facts.pooled_failed) == (26, 0)
+    home = replace(silent, reported_gen=5, gen=5, phase=Phase.COMMITTED, active_sha256=old.sha256, is_online=True)
+    heard = plan_tick(replace(later, reports={**later.reports, going[0].device: home}), now).effects
+    back = [one.assignment for one in heard if isinstance(one, AssignmentMoved)]
+    assert [(one.device, one.state) for one in back] == [(going[0].device, S.ROLLED_BACK)]

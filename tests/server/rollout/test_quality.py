@@ -13,6 +13,7 @@ import pytest
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.rollout import quality
 from edgefleet_server.rollout.model import Advance, Counts, Decision, Facts, Hold, OnFail, Pause, RollBack, Rule
+from edgefleet_server.rollout.placing import CountedStratum
 from edgefleet_server.rollout.quality import quality_facts
 from edgefleet_server.rollout.quality_model import (
     Bound,
@@ -24,7 +25,7 @@ from edgefleet_server.rollout.quality_model import (
     QualityMetric,
     Span,
 )
-from edgefleet_server.rollout.quality_planning import comparable, devices_needed, first_out_of_reach
+from edgefleet_server.rollout.quality_planning import comparable, devices_needed, out_of_reach
 from edgefleet_server.rollout.quality_view import metric_views
 from edgefleet_server.rollout.rules import decide, outcome_of, recompute, stored
 from edgefleet_server.rollout.spec import dump_spec, parse_spec
@@ -301,15 +302,19 @@ def test_mistakes_are_told_with_their_place(written: dict[str, Any], path: str, 
     assert any(place == path and words in message for place, message in told), told
 
 
+def counted(population: int, *upto: int) -> tuple[CountedStratum, range, range]:
+    """Return a stratum with the stages that it has, all of one mode, each of which lasts until its devices have values."""
+    return CountedStratum(ProfileName("x86"), population, upto), range(len(upto)), range(len(upto))
+
+
 def test_the_plan_knows_how_many_devices_can_be_compared() -> None:
-    assert comparable(gate(LATENCY), 100, [10, 50, 100]) == [10, 50, 50]
-    assert comparable(gate(LATENCY), 100, [80, 100]) == [20, 20]
-    assert comparable(gate(LATENCY, control=Control.PREVIOUS), 100, [10, 100]) == [10, 100]
+    assert comparable(gate(LATENCY), *counted(100, 10, 50, 100)) == [10, 50, 50]
+    assert comparable(gate(LATENCY), *counted(100, 80, 100)) == [20, 20]
+    assert comparable(gate(LATENCY, control=Control.PREVIOUS), *counted(100, 10, 100)) == [10, 100]
     assert devices_needed(LATENCY, 0.05) == 19
-    found = first_out_of_reach(gate(LATENCY), 0.05, 100, [10, 50, 100])
-    assert found is not None
-    assert (found[0], "takes 19" in found[1]) == (0, True)
-    assert first_out_of_reach(gate(LATENCY), 0.05, 100, [20, 50, 100]) is None
-    assert first_out_of_reach(gate(LATENCY), 0.05, 100, [100]) is not None, (
+    stage, told, _ = next(out_of_reach(gate(LATENCY), 0.05, *counted(100, 10, 50, 100)))
+    assert (stage, "takes 19" in told) == (0, True)
+    assert not list(out_of_reach(gate(LATENCY), 0.05, *counted(100, 20, 50, 100)))
+    assert list(out_of_reach(gate(LATENCY), 0.05, *counted(100, 100))), (
         "one stage for all leaves nobody to compare with"
     )
