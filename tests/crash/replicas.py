@@ -1,8 +1,8 @@
 """Three replicas of the engine on one PostgreSQL; one is killed every five seconds, and the database crashes once in between.
 
 Rollouts of good and of bad releases go out one after the other to devices that take signed documents and answer with real reports.
-Every five seconds one replica gets `kill -9` and is started again, by turns one drawn at random and one that has a rollout's lease;
-half-way the database is stopped as a crash would stop it. When a rollout has ended, `fleet_sim_audit` compares the event log with the
+Every five seconds one replica gets `kill -9` and is started again, one drawn at random, and every sixth time one that has a rollout's
+lease; half-way the database is stopped as a crash would stop it. When a rollout has ended, `fleet_sim_audit` compares the event log with the
 tables and draws every decision anew: no transition may be lost or doubled, no stage skipped, no device beyond its cut. Every rollout
 has limits and a rate: `lease_audit` counts in the database how many leases of downloads there are at once, and no offer may come
 sooner than the rate lets it. After each kill the open rollout must be claimed again, which raises its fence, within 15 s, whether the
@@ -44,6 +44,8 @@ REPLICAS: Final = 3
 KILL_EVERY_S: Final = 5.0
 FAILOVER_MOST_S: Final = 15.0
 STEP_S: Final = 0.1
+HUNTED: Final = 6
+"""Whoever killed each look would let nothing happen: what a look leaves behind is locked for 12 s."""
 HUNT_S: Final = 3.0
 START_S: Final = 120.0
 ROLLOUT_S: Final = 240.0
@@ -157,15 +159,17 @@ class Site:
             time.sleep(STEP_S)
 
     def _kill(self) -> None:
-        """Kill one replica: by turns whichever comes first, and one in the middle of its look."""
+        """Kill one replica: one of them at random, or every HUNTED-th time one in the middle of its look."""
         place = self._rng.randrange(len(self.replicas.running))
-        if self.figures.kills % 2:
+        if self.figures.kills % HUNTED == 1:
             place = self._busy(place)
         owner = self.replicas.kill(place)
         self.figures.kills += 1
         row = self._row()
         if row is not None and row.state not in _OVER:
-            self._waits[row.id] = (time.monotonic(), row.fence)
+            self._waits.setdefault(
+                row.id, (time.monotonic(), row.fence)
+            )  # a kill while it waits gives nobody more time
             self.figures.kills_with_lease += row.lease_owner == owner and row.lease_until is not None
         self.replicas.start()
 
