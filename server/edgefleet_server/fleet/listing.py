@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select, true
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, or_, select, true
 from sqlmodel import Session, col
 
 from edgefleet_protocol.clock import Clock
@@ -274,12 +274,13 @@ def _near(
     """Return the rows that are wanted among the first of a segment behind a place, in order: enough, or those among the first NEAR."""
     more = [column for column in wanted.columns if column is not segment.column]
     ordered = _ordered(lambda *keys: select(*keys, *more), col(FleetDevice.id), segment, edge, is_down=is_down)
+    near = ordered.limit(bindparam("reach", type_=Integer())).subquery()
+    keys = list(near.c)[: len(near.c) - len(more)]
+    found = select(*keys).where(wanted.at_hand(near.c)).order_by(*(one.desc() if is_down else one for one in keys))
+    found = found.limit(limit)
     rows: Sequence[Any] = ()
     for reach in (NEAR // 10, NEAR):
-        near = ordered.limit(reach).subquery()
-        keys = list(near.c)[: len(near.c) - len(more)]
-        found = select(*keys).where(wanted.at_hand(near.c)).order_by(*(one.desc() if is_down else one for one in keys))
-        rows = session.connection().execute(found.limit(limit)).all()
+        rows = session.connection().execute(found, {"reach": reach}).all()
         if len(rows) == limit:
             break
     return rows

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, func, select
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, func, select
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
@@ -130,8 +130,8 @@ def _rarest_first(flat: Sequence[Requirement], places: Sequence[int]) -> Selecto
 
 def _is_common(session: Session, text: str, *, is_sqlite: bool) -> bool:
     """Return whether more than MANY labels begin with a text."""
-    begun = conditions.labels_found_by(text, is_sqlite=is_sqlite)
-    return _rows(session, select(col(FleetLabel.device_id)).where(begun)) > MANY
+    begun = select(col(FleetLabel.device_id)).where(conditions.labels_found_by(text, is_sqlite=is_sqlite))
+    return _rows(session, _counted(begun), {}) > MANY
 
 
 def _can_drive(one: Requirement) -> bool:
@@ -149,11 +149,29 @@ def _driver(one: Requirement) -> tuple[Any, list[ColumnElement[bool]]]:
 
 
 def _devices(session: Session, one: Requirement) -> int:
-    driver, mine = _driver(one)
-    return _rows(session, select(driver.device_id).where(*mine))
+    if one.key.startswith(MODEL_PREFIX):
+        return _rows(session, _RUNNING, {"key": one.key.removeprefix(MODEL_PREFIX), "value": one.values[0]})
+    return _rows(session, _LABELLED, {"key": one.key, "value": one.values[0]})
 
 
-def _rows(session: Session, some: Select[Any]) -> int:
+def _counted(some: Select[Any]) -> Select[Any]:
+    """Return the query of how many rows there are, up to `most`."""
+    return select(func.count()).select_from(some.limit(bindparam("most", type_=Integer())).subquery())
+
+
+def _rows(session: Session, counted: Select[Any], values: Mapping[str, str]) -> int:
     """Return how many rows there are, up to one more than MANY."""
-    counted = select(func.count()).select_from(some.limit(MANY + 1).subquery())
-    return int(session.connection().execute(counted).scalar_one())
+    return int(session.connection().execute(counted, {**values, "most": MANY + 1}).scalar_one())
+
+
+_LABELLED: Final = _counted(
+    select(col(FleetLabel.device_id)).where(
+        col(FleetLabel.key) == bindparam("key"), col(FleetLabel.value) == bindparam("value")
+    )
+)
+_RUNNING: Final = _counted(
+    select(col(FleetModelState.device_id)).where(
+        col(FleetModelState.model) == bindparam("key"), col(FleetModelState.version) == bindparam("value")
+    )
+)
+"""Made once: to write such a statement takes longer than to count a few rows."""
