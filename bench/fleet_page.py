@@ -47,6 +47,7 @@ from edgefleet_protocol.sketch import LatencySketch  # noqa: E402
 from edgefleet_server.access.model import Role  # noqa: E402
 from edgefleet_server.app import create_app  # noqa: E402
 from edgefleet_server.clock import SystemClock  # noqa: E402
+from edgefleet_server.collecting import collect_seldom, settle  # noqa: E402
 from edgefleet_server.dashboard.login import COOKIE  # noqa: E402
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetEvent, FleetModelState  # noqa: E402
 from edgefleet_server.parts import Parts, build_parts  # noqa: E402
@@ -379,6 +380,8 @@ def _serve(folder: Path) -> int:
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(create_app(parts), log_level="warning", access_log=False, lifespan="off")
     server = uvicorn.Server(config)
+    collect_seldom()  # as every server's process does
+    settle()
     threading.Thread(target=_announce, args=(server, listening.getsockname()[1]), daemon=True).start()
     server.run(sockets=[listening])
     parts.db.dispose()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
-from edgefleet_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, exit_code_of
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -20,12 +21,13 @@ def main(argv: list[str] | None = None) -> None:
         from edgefleet_cli.version import own_version
 
         sys.stdout.write(f"edgectl {own_version()}\n")
-        sys.exit(EXIT_OK)
+        sys.exit(0)
     sys.exit(run(arguments))
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line, write errors as three lines, return the exit code."""
+    from edgefleet_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, exit_code_of
     from edgefleet_cli.output import write_error
     from edgefleet_protocol.errors import EdgefleetError
 
@@ -67,13 +69,11 @@ def _as_bug(error: Exception) -> Exception:
 def _invoke(arguments: list[str]) -> int:
     import typer
 
+    from edgefleet_cli.errors import EXIT_OK, EXIT_USAGE
     from edgefleet_cli.output import write_error
     from edgefleet_cli.tree import build
 
-    word = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    command: Any = build(word)
-    if word not in command.commands:
-        command = build()
+    command: Any = build(*_words(arguments))
     try:
         result = command.main(args=arguments, prog_name="edgectl", standalone_mode=False)
     except typer.Exit as stop:
@@ -86,6 +86,12 @@ def _invoke(arguments: list[str]) -> int:
         write_error(_as_usage_error(error))
         return EXIT_USAGE
     return result if isinstance(result, int) else EXIT_OK
+
+
+def _words(arguments: list[str]) -> list[str]:
+    """Return what a command line begins with, before the first option: two words at most."""
+    first = next((place for place, one in enumerate(arguments[:2]) if one.startswith("-")), 2)
+    return arguments[:first]
 
 
 def _as_usage_error(error: Any) -> Exception:

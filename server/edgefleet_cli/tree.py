@@ -2,84 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
 from functools import cache
-from typing import Annotated, Any
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
 
-from edgefleet_cli.commands import (
-    alert_receiver,
-    audit,
-    bundle,
-    capture_key,
-    config,
-    context,
-    convert,
-    dashboard,
-    declare,
-    deploy,
-    device,
-    doctor,
-    event,
-    experiment,
-    group,
-    importing,
-    key,
-    login,
-    model,
-    profile,
-    publish,
-    release,
-    rollout,
-    search,
-    server,
-    sim,
-    system,
-    token,
-    tool,
-    top,
-    undo,
-    webhook,
-)
-from edgefleet_cli.demo import command as demo
 from edgefleet_cli.options import attach_global_options
+from edgefleet_cli.taking import take_lightly
 
 _HELP = """Ship ML models to edge devices: publish, deploy, watch.
 
 Start with `edgectl demo`, or `edgectl login URL` for a server that runs already."""
 
-
-_GROUPS: dict[str, Any] = {
-    "server": server,
-    "context": context,
-    "model": model,
-    "release": release,
-    "bundle": bundle,
-    "rollout": rollout,
-    "experiment": experiment,
-    "device": device,
-    "group": group,
-    "profile": profile,
-    "token": token,
-    "key": key,
-    "capture-key": capture_key,
-    "tool": tool,
-    "webhook": webhook,
-    "alert-receiver": alert_receiver,
-    "fleet": event,
-    "audit": audit,
-    "config": config,
-    "import": importing,
+_GROUPS: Final = {
+    "server": "server",
+    "context": "context",
+    "model": "model",
+    "release": "release",
+    "bundle": "bundle",
+    "rollout": "rollout",
+    "experiment": "experiment",
+    "device": "device",
+    "group": "group",
+    "profile": "profile",
+    "token": "token",
+    "key": "key",
+    "capture-key": "capture_key",
+    "tool": "tool",
+    "webhook": "webhook",
+    "alert-receiver": "alert_receiver",
+    "fleet": "event",
+    "audit": "audit",
+    "config": "config",
+    "import": "importing",
 }
+"""Words with commands below them, each with the module of `edgefleet_cli.commands` whose `app` it is."""
+
+_COMMANDS: Final = {
+    "demo": "demo.command:demo",
+    "login": "commands.login:login",
+    "whoami": "commands.login:whoami",
+    "logout": "commands.login:logout",
+    "publish": "commands.publish:publish",
+    "convert": "commands.convert:convert",
+    "deploy": "commands.deploy:deploy",
+    "sim": "commands.sim:sim",
+    "undo": "commands.undo:undo",
+    "dashboard": "commands.dashboard:dashboard",
+    "events": "commands.event:events",
+    "top": "commands.top:top",
+    "search": "commands.search:search",
+    "apply": "commands.declare:apply",
+    "diff": "commands.declare:diff",
+    "get": "commands.declare:get",
+    "export": "commands.declare:export",
+    "delete": "commands.declare:delete",
+    "doctor": "commands.doctor:doctor",
+    "version": "commands.system:version",
+    "completion": "commands.system:completion",
+}
+"""Commands of one word, each with its module below `edgefleet_cli` and its function."""
 
 
 @cache
-def build(only: str | None = None) -> Any:
-    """Return the click command for all of `edgectl`, or with one word below it, as far as there is that word.
+def build(word: str | None = None, below: str | None = None) -> Any:
+    """Return the click command for all of `edgectl`, or with one word below it, and one below that, as far as there are those words.
 
-    Made once a process. To make all of it costs most of what a small command does, so a command line that names its word first gets
-    that one alone.
+    Made once a process. To import and make all of it costs more than what a small command does, so a command line that names its words
+    first gets those alone. A word that there is none of makes all that its place has, so that a refusal can name what there is.
     """
     app = typer.Typer(
         name="edgectl",
@@ -90,41 +82,29 @@ def build(only: str | None = None) -> Any:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback()(_root)
+    is_known = word in _GROUPS or word in _COMMANDS
     for name, module in _GROUPS.items():
-        if only in {None, name}:
-            app.add_typer(module.app, name=name)
-
-    def put(name: str) -> Callable[[Any], Any]:
-        return app.command(name) if only in {None, name} else _left_out
-
-    put("demo")(demo.demo)
-    put("login")(login.login)
-    put("whoami")(login.whoami)
-    put("logout")(login.logout)
-    put("publish")(publish.publish)
-    put("convert")(convert.convert)
-    put("deploy")(deploy.deploy)
-    put("sim")(sim.sim)
-    put("undo")(undo.undo)
-    put("dashboard")(dashboard.dashboard)
-    put("events")(event.events)
-    put("top")(top.top)
-    put("search")(search.search)
-    put("apply")(declare.apply)
-    put("diff")(declare.diff)
-    put("get")(declare.get)
-    put("export")(declare.export)
-    put("delete")(declare.delete)
-    put("doctor")(doctor.doctor)
-    put("version")(system.version)
-    put("completion")(system.completion)
+        if name == word or not is_known:
+            app.add_typer(_narrowed(import_module(f"edgefleet_cli.commands.{module}").app, below), name=name)
+    for name, place in _COMMANDS.items():
+        if name == word or not is_known:
+            module, _, function = place.partition(":")
+            app.command(name)(getattr(import_module(f"edgefleet_cli.{module}"), function))
     command = typer.main.get_command(app)
     attach_global_options(command)
+    take_lightly(command)
     return command
 
 
-def _left_out(function: Any) -> Any:
-    return function
+def _narrowed(app: typer.Typer, word: str | None) -> typer.Typer:
+    """Return a group with one of its commands alone, all of it when it has no command of that name."""
+    commands = [one for one in app.registered_commands if one.name == word]
+    groups = [one for one in app.registered_groups if one.name == word]
+    if word is None or not (commands or groups):
+        return app
+    alone = copy.copy(app)
+    alone.registered_commands, alone.registered_groups = commands, groups
+    return alone
 
 
 def _root(

@@ -23,6 +23,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import migrations
 from edgefleet_server.app import create_app
 from edgefleet_server.clock import SystemClock
+from edgefleet_server.collecting import collect_seldom, settle
 from edgefleet_server.conversion.sandbox import active_layers
 from edgefleet_server.parts import Parts, build_parts
 from edgefleet_server.rollout.gate_calls import GateCaller
@@ -129,6 +130,7 @@ class Server:
 
     def start(self) -> None:
         """Start all parts of this process's roles; return when they answer. Raises EdgefleetError."""
+        collect_seldom()
         settings = self.settings
         check_settings(settings)
         settings.run_dir.mkdir(mode=0o700, exist_ok=True)
@@ -152,6 +154,7 @@ class Server:
         if api_socket is not None and device_socket is not None:
             self._start_listeners(parts, api_socket, device_socket)
             self._stack.callback(parts.fleet.stream.close)  # before the listeners wait for open streams
+            settle()
             self._write_run_file(api_socket, device_socket)
 
     def stop(self) -> None:

@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.collecting import collect_seldom
 from edgefleet_server.parts import Parts
 from edgefleet_server.rollout.engine import RolloutEngine
 
@@ -50,7 +49,6 @@ class Ticker:
 
     def start(self) -> None:
         """Start ticking; from now on news of devices and commands for rollouts wake it."""
-        collect_seldom()
         self._parts.fleet.on_reports(self._woken.set)
         self._parts.rollout.on_change(self._woken.set)
         self._thread.start()

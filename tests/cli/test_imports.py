@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 
+from edgefleet_cli.version import own_version
 from tests.cli.conftest import Edgectl
 
 _HEAVY = (
@@ -16,6 +18,7 @@ _HEAVY = (
     "onnx",
     "numpy",
     "httpx",
+    "pydantic",
     "yaml",
     "rich.live",
 )
@@ -37,6 +40,14 @@ def test_one_command_is_made_alone_and_asks_the_server_without_the_rest_of_httpx
     loaded = _modules_after(made + "import edgefleet_cli.api_client")
     assert "httpx" in loaded
     assert not loaded & {"rich.progress", "pygments", "click", "numpy"}
+    assert "edgefleet_cli.commands.rollout" not in loaded
+
+
+def test_a_command_runs_without_pydantic() -> None:
+    run = "from edgefleet_cli.main import run\nassert run(['context', 'list', '-o', 'json']) == 0\n"
+    loaded = _modules_after(run)
+    assert "edgefleet_cli.commands.context" in loaded
+    assert "pydantic" not in loaded
 
 
 def test_a_word_that_is_no_command_is_refused_with_the_whole_tree(edgectl: Edgectl) -> None:
@@ -49,5 +60,8 @@ def test_the_light_version_imports_no_typer() -> None:
     loaded = _modules_after(
         "from edgefleet_cli.main import main\ntry:\n    main(['--version'])\nexcept SystemExit:\n    pass"
     )
-    assert "typer" not in loaded
-    assert "rich" not in loaded
+    assert not loaded & {"typer", "rich", "importlib.metadata", "edgefleet_protocol"}
+
+
+def test_the_version_is_the_one_that_the_installer_wrote() -> None:
+    assert own_version() == version("edgefleet")

@@ -22,7 +22,7 @@ from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access import rules, store
 from edgefleet_server.access.errors import ForgedFormError, LoginRefusedError
 from edgefleet_server.access.limits import LoginLimiter
-from edgefleet_server.access.model import BrowserSession, LoginLink, NewSession, Principal, Role
+from edgefleet_server.access.model import BrowserSession, LoginLink, NewSession, Principal, Role, SignedIn
 from edgefleet_server.access.tables import LoginLinkRow, SessionRow, TokenRow
 from edgefleet_server.db import Database
 
@@ -89,12 +89,11 @@ class LoginBook:
         session_id, secret = rules.split_key(cookie) or ("", "")
         now = self._clock.now()
         with self._db.read() as session:
-            row = store.find_session(session, session_id) if session_id else None
-            token = None if row is None else store.find_token(session, row.token_id)
+            row = store.find_signed_in(session, session_id) if session_id else None
         is_right = _is_secret(secret, None if row is None else row.secret_sha256)
-        if row is None or token is None or not is_right or row.expires_at <= now or not _is_valid(token, now):
+        if row is None or not is_right or not row.is_valid(now):
             raise LoginRefusedError("this browser is not signed in any more", next_step="sign in again")
-        return _session(row, token, secret)
+        return _session(row, secret)
 
     def end_session(self, cookie: str, form_key: str) -> BrowserSession:
         """End a session and return what it was. Raises LoginRefusedError, ForgedFormError when the form is not ours."""
@@ -122,7 +121,10 @@ class LoginBook:
             session.add(row)
             session.flush()
             store.keep_newest(session, SessionRow, token.id, MAX_SESSIONS)
-        return NewSession(_session(row, token, secret), f"{session_id}_{secret}")
+        opened = SignedIn(
+            session_id, row.secret_sha256, row.expires_at, token.id, token.name, token.roles, token.expires_at, None
+        )
+        return NewSession(_session(opened, secret), f"{session_id}_{secret}")
 
 
 def _new_key() -> tuple[str, str]:
@@ -137,10 +139,10 @@ def _is_valid(token: TokenRow, now: datetime) -> bool:
     return token.revoked_at is None and (token.expires_at is None or token.expires_at > now)
 
 
-def _session(row: SessionRow, token: TokenRow, secret: str) -> BrowserSession:
-    principal = Principal(token.id, token.name, frozenset(Role(role) for role in token.roles))
+def _session(found: SignedIn, secret: str) -> BrowserSession:
+    principal = Principal(found.token_id, found.name, frozenset(Role(role) for role in found.roles))
     form_key = hmac.new(secret.encode(), _FORM_PURPOSE, sha256).hexdigest()
-    return BrowserSession(row.id, principal, row.expires_at, form_key)
+    return BrowserSession(found.session_id, principal, found.expires_at, form_key)
 
 
 def _refused_link() -> LoginRefusedError:

@@ -1,5 +1,6 @@
 """Roles and the signed-in caller."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -76,6 +77,25 @@ class BrowserSession:
     principal: Principal
     expires_at: datetime
     form_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """What is stored of a browser's session, and what its token says now."""
+
+    session_id: str
+    secret_sha256: str
+    expires_at: datetime
+    token_id: str
+    name: str
+    roles: Sequence[str]
+    token_expires_at: datetime | None
+    revoked_at: datetime | None
+
+    def is_valid(self, now: datetime) -> bool:
+        """Whether neither the session nor its token has ended."""
+        is_token_over = self.token_expires_at is not None and self.token_expires_at <= now
+        return self.revoked_at is None and self.expires_at > now and not is_token_over
 
 
 @dataclass(frozen=True, slots=True)

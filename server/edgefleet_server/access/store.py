@@ -2,14 +2,24 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, update
 from sqlmodel import Session, col
 
-from edgefleet_server.access.model import AuditFilter
+from edgefleet_server.access.model import AuditFilter, SignedIn
 from edgefleet_server.access.tables import AuditRow, LoginLinkRow, SessionRow, TokenRow
 from edgefleet_server.paging import Page, PageRequest, cut_page, walked
+
+_SIGNED_IN: Final = (
+    select(  # type: ignore[call-overload]  # more columns than its overloads have
+        SessionRow.id, SessionRow.secret_sha256, SessionRow.expires_at, TokenRow.id, TokenRow.name, TokenRow.roles,
+        TokenRow.expires_at, TokenRow.revoked_at,
+    )
+    .join(TokenRow, col(TokenRow.id) == col(SessionRow.token_id))
+    .where(col(SessionRow.id) == bindparam("id"))
+)  # fmt: skip
+"""Made once: each page asks it."""
 
 
 def find_token(session: Session, token_id: str) -> TokenRow | None:
@@ -40,9 +50,11 @@ def take_link(session: Session, link_id: str) -> bool:
     return int(done.rowcount) == 1  # type: ignore[attr-defined]
 
 
-def find_session(session: Session, session_id: str) -> SessionRow | None:
-    """Return a browser session's row."""
-    return session.get(SessionRow, session_id)
+def find_signed_in(session: Session, session_id: str) -> SignedIn | None:
+    """Return a browser session with what its token says now."""
+    session.flush()
+    found = session.connection().execute(_SIGNED_IN, {"id": session_id}).first()
+    return None if found is None else SignedIn(*found)
 
 
 def delete_session(session: Session, session_id: str) -> None:

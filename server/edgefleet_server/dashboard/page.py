@@ -34,6 +34,7 @@ def environment() -> Environment:
         loader=PackageLoader("edgefleet_server.dashboard"),
         autoescape=True,
         undefined=StrictUndefined,
+        auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )

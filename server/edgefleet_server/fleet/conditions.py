@@ -16,15 +16,31 @@ from edgefleet_server.fleet.tables import FleetDevice, FleetLabel, FleetModelSta
 
 Condition = ColumnElement[bool]
 _NUMBER: Final = r"\A-?[0-9]{1,18}\Z"
+_COLUMNS: Final[Mapping[str, tuple[Any, ...]]] = {
+    "profile": (FleetDevice.profile,),
+    "arch": (FleetDevice.arch,),
+    "status": (FleetDevice.revoked_at, FleetDevice.is_online),
+    "free_mb": (FleetDevice.free_mb,),
+}
 
 
-def matching(selector: Selector, groups: Mapping[str, Selector], *, probing: bool = False) -> Condition:
+def matching(
+    selector: Selector, groups: Mapping[str, Selector], *, probing: bool = False, device: Any = FleetDevice
+) -> Condition:
     """Return the condition of a selector. groups: those that it asks for, by name.
 
     probing: other tables are looked into for each device at hand, instead of first collecting all devices that have a value there:
     right where something else has narrowed the devices already, or few of many are wanted.
+    device: what has the columns that `columns_of` names and the id of a device, the table or a part of it.
     """
-    return and_(true(), *(_requirement(one, groups, probing=probing) for one in selector.requirements))
+    return and_(true(), *(_requirement(one, groups, device, probing=probing) for one in selector.requirements))
+
+
+def columns_of(selector: Selector, groups: Mapping[str, Selector]) -> list[Any]:
+    """Return the columns of devices, but the id, that the condition of a selector compares."""
+    inner = (one for group in groups.values() for one in group.requirements)
+    keys = {one.key for one in (*selector.requirements, *inner)}
+    return [column for key, columns in _COLUMNS.items() if key in keys for column in columns]
 
 
 def is_live() -> Condition:
@@ -32,18 +48,18 @@ def is_live() -> Condition:
     return col(FleetDevice.revoked_at).is_(None)
 
 
-def has_status(status: DeviceStatus) -> Condition:
+def has_status(status: DeviceStatus, device: Any = FleetDevice) -> Condition:
     """Return the condition of a status, as an index finds it."""
-    is_online = col(FleetDevice.is_online)
+    is_online, revoked_at = device.is_online, device.revoked_at
     match status:
         case DeviceStatus.REVOKED:
-            return col(FleetDevice.revoked_at).is_not(None)
+            return revoked_at.is_not(None)  # type: ignore[no-any-return]
         case DeviceStatus.UNKNOWN:
-            return and_(is_live(), is_online.is_(None))
+            return and_(revoked_at.is_(None), is_online.is_(None))
         case DeviceStatus.ONLINE:
-            return and_(is_live(), is_online.is_(True))
+            return and_(revoked_at.is_(None), is_online.is_(True))
         case DeviceStatus.OFFLINE:
-            return and_(is_live(), is_online.is_(False))
+            return and_(revoked_at.is_(None), is_online.is_(False))
 
 
 def found_by(text: str, *, is_sqlite: bool) -> Condition:
@@ -54,6 +70,20 @@ def found_by(text: str, *, is_sqlite: bool) -> Condition:
     return own.in_(named.union(labelled))
 
 
+def found_by_at_hand(text: str, device: Any, *, is_sqlite: bool) -> Condition:
+    """Return what `found_by` does, looked up for a device at hand."""
+    value = col(FleetLabel.value)
+    labelled = select(col(FleetLabel.device_id)).where(_begins(value, text, is_sqlite=is_sqlite))
+    return or_(
+        _begins(device.id, text, is_sqlite=is_sqlite), labelled.where(col(FleetLabel.device_id) == device.id).exists()
+    )
+
+
+def labels_found_by(text: str, *, is_sqlite: bool) -> Condition:
+    """Return the condition of labels whose value begins with a text."""
+    return _begins(col(FleetLabel.value), text, is_sqlite=is_sqlite)
+
+
 def _begins(column: Any, text: str, *, is_sqlite: bool) -> Condition:
     """Return the condition of a text's beginning: a range where the order is that of code points, which an index can find."""
     if is_sqlite:
@@ -61,24 +91,24 @@ def _begins(column: Any, text: str, *, is_sqlite: bool) -> Condition:
     return column.startswith(text, autoescape=True)  # type: ignore[no-any-return]
 
 
-def _requirement(one: Requirement, groups: Mapping[str, Selector], *, probing: bool) -> Condition:
+def _requirement(one: Requirement, groups: Mapping[str, Selector], device: Any, *, probing: bool) -> Condition:
     match one.key:
         case "id":
-            return _of_text(col(FleetDevice.id), one)
+            return _of_text(device.id, one)
         case "profile":
-            return _of_text(col(FleetDevice.profile), one)
+            return _of_text(device.profile, one)
         case "arch":
-            return _of_text(col(FleetDevice.arch), one)
+            return _of_text(device.arch, one)
         case "status":
-            return _of_status(one)
+            return _of_status(one, device)
         case "free_mb":
-            return _of_free_mb(one)
+            return _of_free_mb(one, device.free_mb)
         case key if key == GROUP:
-            return _of_groups(one, groups, probing=probing)
+            return _of_groups(one, groups, device, probing=probing)
         case key if key.startswith(MODEL_PREFIX):
-            return _of_models(one, key.removeprefix(MODEL_PREFIX), probing=probing)
+            return _of_models(one, key.removeprefix(MODEL_PREFIX), device, probing=probing)
         case _:
-            return _of_labels(one, probing=probing)
+            return _of_labels(one, device, probing=probing)
 
 
 def _of_text(column: Any, one: Requirement) -> Condition:
@@ -96,8 +126,8 @@ def _of_text(column: Any, one: Requirement) -> Condition:
             return func.coalesce(_compared(_as_number(column), one), false())
 
 
-def _of_status(one: Requirement) -> Condition:
-    named = [has_status(status) for status in DeviceStatus if status.value in one.values]
+def _of_status(one: Requirement, device: Any) -> Condition:
+    named = [has_status(status, device) for status in DeviceStatus if status.value in one.values]
     match one.operator:
         case Operator.EXISTS:
             return true()
@@ -109,13 +139,12 @@ def _of_status(one: Requirement) -> Condition:
             return false()
 
 
-def _of_free_mb(one: Requirement) -> Condition:
-    column = col(FleetDevice.free_mb)
+def _of_free_mb(one: Requirement, column: Any) -> Condition:
     match one.operator:
         case Operator.EXISTS:
-            return column.is_not(None)
+            return column.is_not(None)  # type: ignore[no-any-return]
         case Operator.MISSING:
-            return column.is_(None)
+            return column.is_(None)  # type: ignore[no-any-return]
         case Operator.EQUALS | Operator.IN:
             return func.coalesce(cast(column, Text).in_(one.values), false())
         case Operator.NOT_EQUALS | Operator.NOT_IN:
@@ -124,19 +153,28 @@ def _of_free_mb(one: Requirement) -> Condition:
             return func.coalesce(_compared(cast(column, BigInteger), one), false())
 
 
-def _of_models(one: Requirement, model: str, *, probing: bool) -> Condition:
+def _of_models(one: Requirement, model: str, device: Any, *, probing: bool) -> Condition:
     row, version = FleetModelState, col(FleetModelState.version)
     running = select(col(row.device_id)).where(col(row.model) == model, version != "")
-    return _of_rows(running, version, one, probing=probing)
+    if probing and _is_one_value(one):
+        running = running.with_hint(row, "INDEXED BY ix_fleet_model_state_version", "sqlite")
+    return _of_rows(running, version, one, device.id, probing=probing)
 
 
-def _of_labels(one: Requirement, *, probing: bool) -> Condition:
+def _of_labels(one: Requirement, device: Any, *, probing: bool) -> Condition:
     labelled = select(col(FleetLabel.device_id)).where(col(FleetLabel.key) == one.key)
-    return _of_rows(labelled, col(FleetLabel.value), one, probing=probing)
+    if probing and _is_one_value(one):
+        labelled = labelled.with_hint(FleetLabel, "INDEXED BY ix_fleet_label_key", "sqlite")
+    return _of_rows(labelled, col(FleetLabel.value), one, device.id, probing=probing)
 
 
-def _of_rows(having: Any, value: Any, one: Requirement, *, probing: bool) -> Condition:
-    """Return the condition on a value in another table: `having` selects the devices that have one."""
+def _is_one_value(one: Requirement) -> bool:
+    """Return whether one value is looked for: an index of values then answers alone, where SQLite takes the key and reads the row."""
+    return one.operator in (Operator.EQUALS, Operator.NOT_EQUALS)
+
+
+def _of_rows(having: Any, value: Any, one: Requirement, own: Any, *, probing: bool) -> Condition:
+    """Return the condition on a value in another table: `having` selects the devices that have one. own: the id of a device."""
     match one.operator:
         case Operator.EXISTS | Operator.MISSING:
             pass
@@ -144,18 +182,18 @@ def _of_rows(having: Any, value: Any, one: Requirement, *, probing: bool) -> Con
             having = having.where(_compared(_as_number(value), one))
         case _:
             having = having.where(value.in_(one.values))
-    own = col(FleetDevice.id)
-    found = having.where(having.selected_columns[0] == own).exists() if probing else own.in_(having)
+    found: Condition = having.where(having.selected_columns[0] == own).exists() if probing else own.in_(having)
     is_without = one.operator in (Operator.MISSING, Operator.NOT_EQUALS, Operator.NOT_IN)
     return not_(found) if is_without else found
 
 
-def _of_groups(one: Requirement, groups: Mapping[str, Selector], *, probing: bool) -> Condition:
+def _of_groups(one: Requirement, groups: Mapping[str, Selector], device: Any, *, probing: bool) -> Condition:
     """Return the condition on membership. A group's selector asks for no group, so that this ends."""
     if one.operator in (Operator.GREATER, Operator.LESS):
         return false()
     is_on_all = one.operator in (Operator.EXISTS, Operator.MISSING)
-    inside = _any(matching(groups[name], {}, probing=probing) for name in (groups if is_on_all else one.values))
+    names = groups if is_on_all else one.values
+    inside = _any(matching(groups[name], {}, probing=probing, device=device) for name in names)
     return inside if one.operator in (Operator.EXISTS, Operator.EQUALS, Operator.IN) else not_(inside)
 
 

@@ -6,7 +6,7 @@ Rules:
 2. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept until a device tells something new, at
    most FACETS_AGE_S seconds: so old are what other processes were told, and labels. Counting has at most SHARE of one core, also where
    devices tell something all the time: what is counted of a large fleet is kept for as long as that asks for. So is how many devices
-   a search finds, for whoever turns its pages.
+   a search finds, for whoever turns its pages; "more than MOST_COUNTED" as long as what narrows the fleet.
 """
 
 import json
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select, true
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, or_, select, true
 from sqlmodel import Session, col
 
 from edgefleet_protocol.clock import Clock
@@ -87,11 +87,6 @@ class DeviceQuery:
     before: Place | None = None
     limit: int = 50
     is_counted_whole: bool = False
-
-    @property
-    def may_be_near(self) -> bool:
-        """Whether those that match may stand thickly in the order, so that looking at its first devices fills a page."""
-        return bool(self.selector) and not self.text and self.order is not Order.ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +172,7 @@ class DeviceLister:
             places = places[: query.limit]
             if is_back:
                 places.reverse()
-            rows = store.devices_in_order(session, [place.id for place in places])
+            rows = list_store.shown_devices(session, [place.id for place in places])
             total = looking.count(session, found) if query.is_counted_whole else self._total(session, found, query)
             is_capped = total > MOST_COUNTED and not query.is_counted_whole
             return DeviceList(
@@ -215,19 +210,18 @@ class DeviceLister:
     def _look(
         self, session: Session, selector: rules.Selector, text: str, *more: ColumnElement[bool], by_id: bool = True
     ) -> Look:
-        if text:
-            more = (*more, conditions.found_by(text, is_sqlite=self._db.is_sqlite))
-        return looking.look(session, selector, selecting.asked_groups(session, selector), more, by_id=by_id)
+        groups = selecting.asked_groups(session, selector)
+        return looking.look(session, selector, groups, more, text=text, by_id=by_id)
 
     def _total(self, session: Session, found: Look, query: DeviceQuery) -> int:
         """Return how many devices a search finds, up to one more than MOST_COUNTED."""
         key, now_s = (query.selector, query.text), self._clock.monotonic_s()
-        kept = self._totals.get(key)
-        if kept is None or not kept.rests(now_s):
+        kept, told = self._totals.get(key), self._told
+        if kept is None or not (kept.is_fresh(now_s, told) if kept.value > MOST_COUNTED else kept.rests(now_s)):
             total, at_s = looking.count(session, found, most=MOST_COUNTED + 1), self._clock.monotonic_s()
             if len(self._totals) >= MOST_TOTALS:
                 self._totals = {}
-            kept = self._totals[key] = _Count(total, at_s, at_s - now_s, self._told)
+            kept = self._totals[key] = _Count(total, at_s, at_s - now_s, told)
         return kept.value
 
     def _counted(self) -> Facets:
@@ -251,7 +245,7 @@ def _walk(session: Session, wanted: Look, query: DeviceQuery) -> list[Place]:
             continue
         edge_here = edge if edge is not None and edge.segment == number else None
         needed = query.limit + 1 - len(found)
-        rows = _near(session, wanted, segment, edge_here, is_down=is_down, limit=needed) if query.may_be_near else []
+        rows = _near(session, wanted, segment, edge_here, is_down=is_down, limit=needed) if wanted.is_near else []
         if len(rows) < needed:
             statement = _ordered(wanted.select, wanted.own, segment, edge_here, is_down=is_down)
             rows = session.execute(statement.limit(needed)).all()
@@ -277,13 +271,19 @@ def _segments(order: Order) -> list[_Segment]:
 def _near(
     session: Session, wanted: Look, segment: _Segment, edge: Place | None, *, is_down: bool, limit: int
 ) -> Sequence[Any]:
-    """Return the rows that are wanted among the first NEAR of a segment behind a place, in order."""
-    own = col(FleetDevice.id)
-    near = _ordered(select, own, segment, edge, is_down=is_down).limit(NEAR).subquery()
-    keys = [one.desc() if is_down else one for one in near.c]
-    # EXISTS and not a join, which a planner may begin at its other end
-    at_hand = select(own).where(own == near.c.id, wanted.probing).exists()
-    return session.execute(select(*near.c).where(at_hand).order_by(*keys).limit(limit)).all()
+    """Return the rows that are wanted among the first of a segment behind a place, in order: enough, or those among the first NEAR."""
+    more = [column for column in wanted.columns if column is not segment.column]
+    ordered = _ordered(lambda *keys: select(*keys, *more), col(FleetDevice.id), segment, edge, is_down=is_down)
+    near = ordered.limit(bindparam("reach", type_=Integer())).subquery()
+    keys = list(near.c)[: len(near.c) - len(more)]
+    found = select(*keys).where(wanted.at_hand(near.c)).order_by(*(one.desc() if is_down else one for one in keys))
+    found = found.limit(limit)
+    rows: Sequence[Any] = ()
+    for reach in (NEAR // 10, NEAR):
+        rows = session.connection().execute(found, {"reach": reach}).all()
+        if len(rows) == limit:
+            break
+    return rows
 
 
 def _ordered(

@@ -3,16 +3,17 @@
 Rules:
 1. A requirement `key=value` on a label or on a model's version can *drive*: an index has its devices in order of id. Of several the
    rarest drives, and whatever else is asked is looked up for each of its devices.
-2. Where the list has another order, its first NEAR devices are looked at one by one before: where many match, they fill the page.
+2. Where the list has another order, its first devices are looked at one by one before, NEAR at most: where many match, they fill the
+   page. So are they for a text that more than MANY labels begin with, in any order: to collect those costs more than a page.
 3. Where they do not and the driver has many devices, that order's index is walked to the end, and all is looked up.
 4. Without a driver the requirements collect their devices first: a few values among many are rare, and walking might never end.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, func, select
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, func, select
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
@@ -25,15 +26,27 @@ NEAR: Final = 3_000
 
 
 @dataclass(frozen=True, slots=True)
+class _ById:
+    """A device of which nothing but the id is compared."""
+
+    id: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """A search in SQL. driver: a table with a `device_id` that has a row for each candidate, None = all devices are candidates.
 
-    condition: what holds for a device that is wanted; probing: the same for a device at hand, whatever the driver.
+    condition: what holds for a device that is wanted; at_hand: the same for a device at hand, of what has its id and `columns`.
+    alone: the condition for a row of the driver without its device, None where more than the id is compared.
+    is_near: whether those that are wanted may stand thickly in the order, so that looking at its first devices fills a page.
     """
 
     condition: ColumnElement[bool]
-    probing: ColumnElement[bool]
+    at_hand: Callable[[Any], ColumnElement[bool]]
+    columns: Sequence[Any]
+    is_near: bool
     driver: Any = None
+    alone: ColumnElement[bool] | None = None
 
     @property
     def own(self) -> Any:
@@ -49,6 +62,12 @@ class Look:
         )
         return joined.where(self.condition)
 
+    def ids(self) -> Select[Any]:
+        """Return the query of the ids of the devices that are wanted: from the driver alone where nothing else of a device is compared."""
+        if self.driver is None or self.alone is None:
+            return self.select(col(FleetDevice.id))
+        return select(self.driver.device_id).where(self.alone)
+
 
 def look(
     session: Session,
@@ -56,25 +75,39 @@ def look(
     groups: Mapping[str, Selector],
     more: Sequence[ColumnElement[bool]] = (),
     *,
+    text: str = "",
     by_id: bool = True,
 ) -> Look:
     """Return how to search. groups: those that the selector asks for; more: conditions besides; by_id: whether that is the order."""
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    if text:
+        more = (*more, conditions.found_by(text, is_sqlite=is_sqlite))
     flat = tuple(_flat(selector, groups))
-    probing = and_(conditions.matching(Selector(flat), groups, probing=True), *more)
-    counted = [(_devices(session, one), place) for place, one in enumerate(flat) if _can_drive(one)]
-    if not counted:
-        return Look(and_(conditions.matching(Selector(flat), groups), *more), probing)
-    devices, place = min(counted)
-    if devices > MANY and not by_id:
-        return Look(probing, probing)
-    rest = Selector(flat[:place] + flat[place + 1 :])
-    driver, mine = _driver(flat[place])
-    return Look(and_(*mine, conditions.matching(rest, groups, probing=True), *more), probing, driver)
+    counted = sorted((_devices(session, one), place) for place, one in enumerate(flat) if _can_drive(one))
+    probed = _rarest_first(flat, [place for _, place in counted])
+
+    def at_hand(device: Any) -> ColumnElement[bool]:
+        named = (conditions.found_by_at_hand(text, device, is_sqlite=is_sqlite),) if text else ()
+        return and_(conditions.matching(probed, groups, probing=True, device=device), *named)
+
+    is_near = _is_common(session, text, is_sqlite=is_sqlite) if text else bool(flat) and not by_id
+    columns = conditions.columns_of(probed, groups)
+    driver, alone, condition = None, None, conditions.matching(Selector(flat), groups)
+    if counted and counted[0][0] > MANY and not by_id:
+        condition = conditions.matching(probed, groups, probing=True)
+    elif counted:
+        place = counted[0][1]
+        driver, mine = _driver(flat[place])
+        rest = Selector(tuple(one for one in probed.requirements if one is not flat[place]))
+        condition = and_(*mine, conditions.matching(rest, groups, probing=True))
+        if not columns and not more:
+            alone = and_(*mine, conditions.matching(rest, groups, probing=True, device=_ById(driver.device_id)))
+    return Look(and_(condition, *more), at_hand, columns, is_near, driver, alone)
 
 
 def count(session: Session, found: Look, *, most: int | None = None) -> int:
     """Return how many devices are wanted; counting stops at `most`."""
-    ids = found.select(col(FleetDevice.id))
+    ids = found.ids()
     if most is not None:
         ids = ids.limit(most)
     return int(session.execute(select(func.count()).select_from(ids.subquery())).scalar_one())
@@ -87,6 +120,18 @@ def _flat(selector: Selector, groups: Mapping[str, Selector]) -> Iterator[Requir
             yield from groups[one.values[0]].requirements
         else:
             yield one
+
+
+def _rarest_first(flat: Sequence[Requirement], places: Sequence[int]) -> Selector:
+    """Return requirements in the order in which a device is asked: its own columns first, then other tables from the rarest value on."""
+    own = [one for place, one in enumerate(flat) if place not in places]
+    return Selector((*own, *(flat[place] for place in places)))
+
+
+def _is_common(session: Session, text: str, *, is_sqlite: bool) -> bool:
+    """Return whether more than MANY labels begin with a text."""
+    begun = select(col(FleetLabel.device_id)).where(conditions.labels_found_by(text, is_sqlite=is_sqlite))
+    return _rows(session, _counted(begun), {}) > MANY
 
 
 def _can_drive(one: Requirement) -> bool:
@@ -104,6 +149,29 @@ def _driver(one: Requirement) -> tuple[Any, list[ColumnElement[bool]]]:
 
 
 def _devices(session: Session, one: Requirement) -> int:
-    driver, mine = _driver(one)
-    some = select(driver.device_id).where(*mine).limit(MANY + 1)
-    return int(session.execute(select(func.count()).select_from(some.subquery())).scalar_one())
+    if one.key.startswith(MODEL_PREFIX):
+        return _rows(session, _RUNNING, {"key": one.key.removeprefix(MODEL_PREFIX), "value": one.values[0]})
+    return _rows(session, _LABELLED, {"key": one.key, "value": one.values[0]})
+
+
+def _counted(some: Select[Any]) -> Select[Any]:
+    """Return the query of how many rows there are, up to `most`."""
+    return select(func.count()).select_from(some.limit(bindparam("most", type_=Integer())).subquery())
+
+
+def _rows(session: Session, counted: Select[Any], values: Mapping[str, str]) -> int:
+    """Return how many rows there are, up to one more than MANY."""
+    return int(session.connection().execute(counted, {**values, "most": MANY + 1}).scalar_one())
+
+
+_LABELLED: Final = _counted(
+    select(col(FleetLabel.device_id)).where(
+        col(FleetLabel.key) == bindparam("key"), col(FleetLabel.value) == bindparam("value")
+    )
+)
+_RUNNING: Final = _counted(
+    select(col(FleetModelState.device_id)).where(
+        col(FleetModelState.model) == bindparam("key"), col(FleetModelState.version) == bindparam("value")
+    )
+)
+"""Made once: to write such a statement takes longer than to count a few rows."""

@@ -55,12 +55,6 @@ def known_device(session: Session, device_id: str, *, lock: bool = False) -> Fle
     return row
 
 
-def devices_in_order(session: Session, ids: Sequence[str]) -> Sequence[FleetDevice]:
-    """Return the rows of these devices in the order of `ids`: databases may order texts otherwise than Python."""
-    rows = {row.id: row for row in devices_by_id(session, ids)}
-    return [rows[one] for one in ids if one in rows]
-
-
 def devices_by_id(session: Session, ids: Sequence[str]) -> Sequence[FleetDevice]:
     """Return the rows of these devices in order of id."""
     rows: list[FleetDevice] = []
@@ -202,12 +196,6 @@ def desired_row(session: Session, device_id: str, *, lock: bool = False) -> Flee
     return session.get(FleetDesired, device_id, with_for_update=True if lock else None)
 
 
-def desired_rows(session: Session, device_ids: Collection[str]) -> dict[str, FleetDesired]:
-    """Return the rows of these devices' documents, by device."""
-    statement = select(FleetDesired).where(col(FleetDesired.device_id).in_(device_ids))
-    return {row.device_id: row for row in session.execute(statement).scalars()}
-
-
 def wanted_targets(session: Session, model: str) -> dict[str, str]:
     """Return the target of one model's active bundle in the documents of devices that are not revoked, by device."""
     target = col(FleetDesired.models)[(model, "active", "target")].as_string()
@@ -297,19 +285,6 @@ def model_states(session: Session, device_id: str) -> dict[str, FleetModelState]
     """Return what a device last reported, by model."""
     statement = select(FleetModelState).where(col(FleetModelState.device_id) == device_id)
     return {row.model: row for row in session.execute(statement).scalars()}
-
-
-def states_of_devices(session: Session, device_ids: Collection[str]) -> dict[str, list[FleetModelState]]:
-    """Return what these devices last reported, by device, in order of model."""
-    statement = (
-        select(FleetModelState)
-        .where(col(FleetModelState.device_id).in_(device_ids))
-        .order_by(col(FleetModelState.model))
-    )
-    found: dict[str, list[FleetModelState]] = {}
-    for row in session.execute(statement).scalars():
-        found.setdefault(row.device_id, []).append(row)
-    return found
 
 
 def states_of_model(session: Session, model: str) -> Sequence[FleetModelState]:

@@ -5,9 +5,10 @@ the bodies of the routes: their fields are public and never renamed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import msgspec
 from sqlmodel import Session, col
@@ -19,8 +20,11 @@ from edgefleet_server.db import Database
 from edgefleet_server.fleet import list_store, rules, selecting, store
 from edgefleet_server.fleet.happenings import EventFeed, EventView, event_view
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus, EventFilter
-from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetModelState
+from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 from edgefleet_server.telemetry.model import Latest
+
+KEPT_TARGETS: Final = 4096
+"""Paths of bundles whose releases are kept: many devices of one list run the same few."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,8 @@ class FleetReader:
     def device(self, device_id: str) -> DeviceView:
         """Return one device. Raises DeviceUnknownError."""
         with self._db.read() as session:
-            return device_views(session, [store.known_device(session, device_id)])[0]
+            known = store.known_device(session, device_id)
+            return device_views(session, list_store.shown_devices(session, [known.id]))[0]
 
     def check(self, device_id: str) -> None:
         """Raise DeviceUnknownError unless there is such a device."""
@@ -258,25 +263,20 @@ class FleetReader:
             return Summary(live, status, profiles, models)
 
 
-def device_views(session: Session, rows: Sequence[FleetDevice]) -> list[DeviceView]:
-    """Return devices with their documents, reports and groups: as many queries as for one device."""
-    ids = [row.id for row in rows]
-    desired, states = store.desired_rows(session, ids), store.states_of_devices(session, ids)
-    groups = selecting.all_groups(session)
-    views = [_device_view(row, desired.get(row.id), states.get(row.id, [])) for row in rows]
-    return [replace(view, groups=sorted(selecting.groups_of(_facts(view, states), groups))) for view in views]
+def device_views(session: Session, rows: Sequence[Any]) -> list[DeviceView]:
+    """Return devices with their documents, reports and groups: as many queries as for one device. rows: as `list_store.shown_devices`."""
+    states, groups = list_store.shown_states(session, [row.id for row in rows]), selecting.all_groups(session)
+    return [_device_view(row, states.get(row.id, ()), groups) for row in rows]
 
 
-def _facts(view: DeviceView, states: Mapping[str, Sequence[FleetModelState]]) -> dict[str, str]:
-    versions = {state.model: state.version for state in states.get(view.id, ()) if state.version}
-    device = DeviceFacts(
-        DeviceId(view.id), ProfileName(view.profile), view.arch, view.status, view.labels, view.free_mb, versions
-    )
-    return rules.facts_of(device)
+def _facts(row: Any, status: DeviceStatus, states: Sequence[Any]) -> dict[str, str]:
+    versions = {state.model: state.version for state in states if state.version}
+    own = DeviceFacts(DeviceId(row.id), ProfileName(row.profile), row.arch, status, row.labels, row.free_mb, versions)
+    return rules.facts_of(own)
 
 
-def _device_view(row: FleetDevice, desired: FleetDesired | None, states: Sequence[FleetModelState]) -> DeviceView:
-    reported = row.reported or {}
+def _device_view(row: Any, states: Sequence[Any], groups: Mapping[str, rules.Selector]) -> DeviceView:
+    reported, status = row.reported or {}, store.status_of(row.is_online, row.revoked_at)
     refused_gen = int(reported.get("refused_gen") or 0)
     refused = (
         Refusal(refused_gen, str(reported.get("refused_code", "")), str(reported.get("refused_reason", "")))
@@ -288,7 +288,7 @@ def _device_view(row: FleetDevice, desired: FleetDesired | None, states: Sequenc
         id=row.id,
         profile=row.profile,
         arch=row.arch,
-        status=store.status_of(row.is_online, row.revoked_at),
+        status=status,
         labels=row.labels,
         facts={**row.facts, **(reported.get("facts") or {})},
         enrolled_at=row.enrolled_at,
@@ -296,22 +296,23 @@ def _device_view(row: FleetDevice, desired: FleetDesired | None, states: Sequenc
         cert_not_after=row.cert_not_after,
         free_mb=row.free_mb,
         agent_version=str(reported.get("agent_version") or row.facts.get("agent_version", "")),
-        desired=_desired_view(desired),
+        desired=_desired_view(row),
         reported_gen=row.reported_gen,
         refused=refused,
         models=[_reported_model(state, said.get(state.model, {})) for state in states],
+        groups=sorted(selecting.groups_of(_facts(row, status, states), groups)) if groups else (),
     )
 
 
-def _desired_view(row: FleetDesired | None) -> DesiredView:
-    if row is None:
+def _desired_view(row: Any) -> DesiredView:
+    if row.desired_gen is None:
         return DesiredView(0, None, None, [])
     models = [
         DesiredModel(name, release_of(active.target) or "", active.target, active.sha256, _desired_candidate(model))
-        for name, model in sorted(msgspec.convert(row.models, dict[str, ModelDesired]).items())
+        for name, model in sorted(msgspec.convert(row.desired_models, dict[str, ModelDesired]).items())
         if (active := model.active) is not None
     ]
-    return DesiredView(row.gen, row.issued_at, row.expires_at, models)
+    return DesiredView(row.desired_gen, row.issued_at, row.expires_at, models)
 
 
 def _desired_candidate(model: ModelDesired) -> DesiredCandidate | None:
@@ -339,7 +340,7 @@ def _candidate_from(said: Mapping[str, Any]) -> ReportedCandidate:
     )
 
 
-def _reported_model(state: FleetModelState, said: Mapping[str, Any]) -> ReportedModel:
+def _reported_model(state: Any, said: Mapping[str, Any]) -> ReportedModel:
     return ReportedModel(
         model=state.model,
         release=f"{state.model}@{state.version}" if state.version else None,
@@ -373,6 +374,7 @@ def _release_device(row: FleetDevice, state: FleetModelState | None, *, wanted: 
     )
 
 
+@lru_cache(maxsize=KEPT_TARGETS)
 def release_of(target: str) -> str | None:
     """Return `model@version` of a bundle's target path, or None when it is none."""
     try:

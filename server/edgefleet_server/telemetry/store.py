@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, cast, delete, func, insert, select, true
+from sqlalchemy import JSON, ColumnElement, Integer, Text, bindparam, cast, delete, func, insert, select, true
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
@@ -208,16 +209,26 @@ def trend_rows(session: Session, devices: Sequence[str], *, windows: int) -> Ite
 
     One look into the index a device: a window function would read all that is kept of each.
     """
-    row, newest = TelemetryWindow, aliased(TelemetryWindow)
-    names = list(devices)
     is_sqlite = session.get_bind().dialect.name == "sqlite"
-    each = func.json_each(json.dumps(names)) if is_sqlite else func.json_array_elements_text(cast(names, JSON))
+    names = json.dumps(list(devices)) if is_sqlite else list(devices)
+    yield from session.connection().execute(_newest(is_sqlite=is_sqlite), {"names": names, "windows": windows}).all()
+
+
+@cache
+def _newest(*, is_sqlite: bool) -> Any:
+    """Return the query of the newest windows, made once: to write it and to find its compiled form takes longer than to ask it."""
+    row, newest, names = (
+        TelemetryWindow,
+        aliased(TelemetryWindow),
+        bindparam("names", type_=Text() if is_sqlite else JSON()),
+    )
+    each = func.json_each(names) if is_sqlite else func.json_array_elements_text(cast(names, JSON))
     asked = each.table_valued("value", name="asked")
     chosen = (
         select(col(newest.id))
         .where(col(newest.device_id) == asked.c.value, col(newest.lane) == ACTIVE)
         .order_by(col(newest.received_at).desc())
-        .limit(windows)
+        .limit(bindparam("windows", type_=Integer()))
     )
     figures = select(col(row.device_id), col(row.model), col(row.latency_p95_ms))
     if is_sqlite:
@@ -225,7 +236,7 @@ def trend_rows(session: Session, devices: Sequence[str], *, windows: int) -> Ite
     else:
         few = chosen.lateral("few")
         found = figures.select_from(asked).join(few, true()).join(row, col(row.id) == few.c.id)
-    yield from session.execute(found.order_by(col(row.id).desc()))
+    return found.order_by(col(row.id).desc())
 
 
 def windows_between(session: Session, device_id: str, since: datetime, until: datetime) -> Iterator[TelemetryWindow]:

@@ -119,10 +119,12 @@ def test_sql_finds_whom_the_rules_match(filled: Database, selector: Selector, by
         probed = looking.look(session, selector, selecting.asked_groups(session, selector), by_id=by_id)
         ids = list(session.execute(probed.select(probed.own)).scalars())
         probed_count = looking.count(session, probed)
+        near = select(col(FleetDevice.id), *probed.columns).subquery()
+        at_hand = list(session.execute(select(near.c.id).where(probed.at_hand(near.c))).scalars())
     assert {one.id for one in found} == matched(selector), str(selector)
     assert [one.id for one in found] == sorted(one.id for one in found) or not filled.is_sqlite
     assert counted == probed_count == len(found)
-    assert sorted(ids) == sorted(matched(selector))
+    assert sorted(ids) == sorted(at_hand) == sorted(matched(selector))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,9 @@ def test_a_text_finds_beginnings_of_ids_and_label_values(filled: Database, start
     with filled.read() as session:
         condition = conditions.found_by(start, is_sqlite=filled.is_sqlite)
         found = session.execute(select(col(FleetDevice.id)).where(condition)).scalars().all()
-    assert set(found) == expected
+        at_hand = conditions.found_by_at_hand(start, FleetDevice, is_sqlite=filled.is_sqlite)
+        near = session.execute(select(col(FleetDevice.id)).where(at_hand)).scalars().all()
+    assert set(found) == set(near) == expected
 
 
 def labels(db: Database) -> Mapping[str, dict[str, str]]:

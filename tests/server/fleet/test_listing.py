@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from sqlmodel import col
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
@@ -86,16 +86,19 @@ def test_every_order_is_walked_whole_and_back(lister: DeviceLister, order: Order
 @pytest.mark.parametrize("near", [0, 3, 100])
 @pytest.mark.parametrize("many", [0, 100])
 @pytest.mark.parametrize("sort", ["last_seen", "-last_seen", "-status", "profile", "id"])
+@pytest.mark.parametrize(
+    ("selector", "word"), [("site=hall,id!=d-03", ""), ("id!=d-03", "hal"), ("profile!=p9,id!=d-03", "hall")]
+)
 def test_a_search_is_walked_whole_whichever_way_it_is_found(
-    lister: DeviceLister, monkeypatch: pytest.MonkeyPatch, sort: str, many: int, near: int
-) -> None:
+    lister: DeviceLister, monkeypatch: pytest.MonkeyPatch, selector: str, word: str, sort: str, many: int, near: int
+) -> None:  # fmt: skip
     monkeypatch.setattr(listing, "NEAR", near)
     monkeypatch.setattr(looking, "MANY", many)
     order, descending = Order(sort.removeprefix("-")), sort.startswith("-")
     ids: list[str] = []
     after: Place | None = None
     for _ in range(9):
-        query = DeviceQuery(selector="site=hall,id!=d-03", order=order, descending=descending, after=after, limit=3)
+        query = DeviceQuery(selector=selector, text=word, order=order, descending=descending, after=after, limit=3)
         page = lister.page(query)
         ids += [one.id for one in page.devices]
         after = page.next
@@ -122,6 +125,20 @@ def test_a_search_narrows_and_is_counted(lister: DeviceLister, monkeypatch: pyte
     assert (list(nobody.devices), nobody.total, nobody.previous, nobody.next) == ([], 0, None, None)
     with pytest.raises(BadSelectorError):
         lister.page(DeviceQuery(selector="group=none"))
+
+
+def test_what_is_more_than_can_be_told_is_not_counted_at_each_page(
+    db: Database, lister: DeviceLister, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MOST_COUNTED", 5)
+    query = DeviceQuery(text="d-", limit=3)
+    assert lister.page(query).is_capped
+    with db.session() as session:
+        session.execute(delete(FleetDevice).where(col(FleetDevice.id) > "d-03"))
+    assert lister.page(query).is_capped  # at the same moment, and no device told anything
+    lister.forget()
+    found = lister.page(query)
+    assert (found.total, found.is_capped) == (4, False)
 
 
 class _SlowClock(TurnedClock):
