@@ -2,11 +2,11 @@
 
 Rollouts of good and of bad releases go out one after the other to devices that take signed documents and answer with real reports.
 Every five seconds one replica gets `kill -9` and is started again, one drawn at random, and every sixth time one that has a rollout's
-lease; half-way the database is stopped as a crash would stop it. When a rollout has ended, `fleet_sim_audit` compares the event log with the
-tables and draws every decision anew: no transition may be lost or doubled, no stage skipped, no device beyond its cut. Every rollout
-has limits and a rate: `lease_audit` counts in the database how many leases of downloads there are at once, and no offer may come
-sooner than the rate lets it. After each kill the open rollout must be claimed again, which raises its fence, within 15 s, whether the
-killed replica held its lease or not, although the clocks of their machines are a minute ahead, right, and a minute behind.
+lease; half-way the database is stopped as a crash would stop it. When a rollout has ended, `fleet_sim_audit` compares the event log with
+the tables and draws every decision anew: no transition may be lost or doubled, no stage skipped, no device beyond its cut. Every rollout
+has limits and a rate: `lease_audit` counts in the database how many leases of downloads there are at once, and no offer may come sooner
+than the rate lets it. After each kill the open rollout must be claimed again, which raises its fence, within 15 s, whether the killed
+replica held its lease or not, although the clocks of their machines are a minute ahead, right, and a minute behind.
 `main(n, seed)` does so for `n` seconds.
 """
 
