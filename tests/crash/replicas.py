@@ -1,12 +1,13 @@
 """Three replicas of the engine on one PostgreSQL; one is killed every five seconds, and the database crashes once in between.
 
 Rollouts of good and of bad releases go out one after the other to devices that take signed documents and answer with real reports.
-Every five seconds one replica gets `kill -9` and is started again, one drawn at random, and every sixth time one that has a rollout's
-lease; half-way the database is stopped as a crash would stop it. When a rollout has ended, `fleet_sim_audit` compares the event log with
-the tables and draws every decision anew: no transition may be lost or doubled, no stage skipped, no device beyond its cut. Every rollout
-has limits and a rate: `lease_audit` counts in the database how many leases of downloads there are at once, and no offer may come sooner
-than the rate lets it. After each kill the open rollout must be claimed again, which raises its fence, within 15 s, whether the killed
-replica held its lease or not, although the clocks of their machines are a minute ahead, right, and a minute behind.
+Every five seconds, once all three are there, one gets `kill -9` and is started again: one drawn at random, and every sixth time one
+that has a rollout's lease. Half-way the database is stopped as a crash would stop it. When a rollout has ended, `fleet_sim_audit`
+compares the event log with the tables and draws every decision anew: no transition may be lost or doubled, no stage skipped, no device
+beyond its cut. Every rollout has limits and a rate: `lease_audit` counts in the database how many leases of downloads there are at
+once, and no offer may come sooner than the rate lets it. After each kill the open rollout must be claimed again, which raises its
+fence, within 15 s, whether the killed replica held its lease or not, although the clocks of their machines are a minute ahead, right,
+and a minute behind.
 `main(n, seed)` does so for `n` seconds.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import select as sockets
 import subprocess
 import sys
 import tempfile
@@ -79,6 +81,7 @@ class Replicas:
         self._started = 0
         self._log = (folder / "replicas.log").open("ab")
         self.running: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._ready: set[str] = set()
 
     def start(self) -> None:
         """Start one more and wait until it ticks."""
@@ -92,9 +95,21 @@ class Replicas:
     def wait(self) -> None:
         """Wait until all have said that they tick. Raises RuntimeError when one ended instead."""
         for owner, process in self.running:
+            self._hear(owner, process)
+
+    def _hear(self, owner: str, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        if process.stdout.readline() != b"ready\n":
+            raise RuntimeError(f"{owner} did not start: {(self._folder / 'replicas.log').read_text()[-2000:]}")
+        self._ready.add(owner)
+
+    def are_all_there(self) -> bool:
+        """Whether each has said that it ticks: a start takes seconds on a busy machine, and there are to be three to kill one of."""
+        for owner, process in self.running:
             assert process.stdout is not None
-            if process.stdout.readline() != b"ready\n":
-                raise RuntimeError(f"{owner} did not start: {(self._folder / 'replicas.log').read_text()[-2000:]}")
+            if owner not in self._ready and sockets.select([process.stdout], [], [], 0)[0]:
+                self._hear(owner, process)
+        return all(owner in self._ready for owner, _ in self.running)
 
     def kill(self, place: int) -> str:
         """kill -9 one; return its owner name."""
@@ -147,7 +162,7 @@ class Site:
         kill_at, restart_at = began + KILL_EVERY_S, began + seconds / 2
         while time.monotonic() - began < seconds or self._rollout:
             now = time.monotonic()
-            if now >= kill_at and now - began < seconds:
+            if now >= kill_at and now - began < seconds and self.replicas.are_all_there():
                 self._kill()
                 kill_at = now + KILL_EVERY_S
             if restart_at <= now:
