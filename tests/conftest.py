@@ -9,7 +9,6 @@ import gc
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -123,14 +122,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         place += place == len(LONGEST) and item.get_closest_marker("slow") is None
         order[item.path] = min(place, order.get(item.path, place))
     items.sort(key=lambda item: order[item.path])
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Spread tests over the processes of a parallel run."""
-    from tests.house.spreading import Spreading  # not where pytest-xdist is missing
-
-    return Spreading(config, log)
 
 
 def pytest_collection_finish() -> None:

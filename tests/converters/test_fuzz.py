@@ -13,6 +13,4 @@ from tests.converters.fuzz import main
 def test_a_hostile_upload_is_refused_by_name_and_changes_nothing() -> None:
     seed = random.SystemRandom().randrange(2**31)
     result = main(50, seed)
-    harm = [result[name] for name in ("deaths", "writes_outside")]  # the soak also says how long refusals take
-    assert harm == [0, 0], json.dumps({"seed": seed, **result}, indent=2)
-    assert result["refused"] > 0
+    assert result["ok"], json.dumps({"seed": seed, **result}, indent=2)

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from tests.crash.replicas import FAILOVER_MOST_S, main
+from tests.crash.replicas import main
 from tests.support.postgres import binaries
 
 CI_S = 60
@@ -16,8 +16,6 @@ CI_S = 60
 @pytest.mark.skipif(binaries() is None, reason="PostgreSQL is not installed")
 def test_killed_replicas_and_a_database_that_crashes_lose_and_double_nothing_and_keep_to_the_limits() -> None:
     seed = random.SystemRandom().randrange(2**31)
-    result = main(
-        CI_S, seed, failover_most_s=4 * FAILOVER_MOST_S
-    )  # what others do here at the same time is not the replicas'
+    result = main(CI_S, seed)
     assert result["ok"], json.dumps({"seed": seed, **result}, indent=2)
     assert result["kills"] >= 1

@@ -31,8 +31,7 @@ from tests.house.tree import ROOT
 
 RUNNABLE = [page for page in pages() if any(block.kind != "skip" for block in shell_blocks(page))]
 STARTS_A_SERVER = [p for p in RUNNABLE if needs_server(p) or any(b.kind == "background" for b in shell_blocks(p))]
-PAGE_S = 480
-"""A page that hangs ends; the longest takes two minutes alone, and others run beside it."""
+PAGE_S = 240
 OF_PAGES = {
     "EDGEFLEET_AGENT_INFER_PORT": "0",
     "EDGEFLEET_SERVER_API_PORT": "0",
@@ -83,7 +82,6 @@ def test_shell_blocks_run(page: Path, scratch: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(PAGE_S + 120)
 @pytest.mark.parametrize("page", STARTS_A_SERVER, ids=str)
 def test_shell_blocks_with_a_server_run(page: Path, scratch: Path) -> None:
     run_page(page, scratch)

@@ -22,7 +22,7 @@ from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access import rules, store
 from edgefleet_server.access.errors import ForgedFormError, LoginRefusedError
 from edgefleet_server.access.limits import LoginLimiter
-from edgefleet_server.access.model import BrowserSession, LoginLink, NewSession, Principal, Role, SignedIn
+from edgefleet_server.access.model import BrowserSession, LoginLink, NewSession, Principal, Role, SignedIn, is_in_force
 from edgefleet_server.access.tables import LoginLinkRow, SessionRow, TokenRow
 from edgefleet_server.db import Database
 
@@ -71,7 +71,7 @@ class LoginBook:
             if row is None or not is_right or row.expires_at <= now or not store.take_link(session, link_id):
                 raise _refused_link()
             token = store.find_token(session, row.token_id)
-            if token is None or not _is_valid(token, now):
+            if token is None or not is_in_force(token.expires_at, token.revoked_at, now):
                 raise _refused_link()
             return self._open(token, now)
 
@@ -80,7 +80,7 @@ class LoginBook:
         now = self._clock.now()
         with self._db.session() as session:
             token = store.find_token(session, principal.id)
-            if token is None or not _is_valid(token, now):
+            if token is None or not is_in_force(token.expires_at, token.revoked_at, now):
                 raise LoginRefusedError("this operator token is not valid any more", next_step="use another one")
             return self._open(token, now)
 
@@ -133,10 +133,6 @@ def _new_key() -> tuple[str, str]:
 
 def _is_secret(secret: str, expected_sha256: str | None) -> bool:
     return hmac.compare_digest(expected_sha256 or _NOTHING_SHA256, sha256_hex(secret.encode()))
-
-
-def _is_valid(token: TokenRow, now: datetime) -> bool:
-    return token.revoked_at is None and (token.expires_at is None or token.expires_at > now)
 
 
 def _session(found: SignedIn, secret: str) -> BrowserSession:

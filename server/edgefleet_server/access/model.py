@@ -79,6 +79,11 @@ class BrowserSession:
     form_key: str
 
 
+def is_in_force(expires_at: datetime | None, revoked_at: datetime | None, now: datetime) -> bool:
+    """Return whether a token has neither ended nor been revoked."""
+    return revoked_at is None and (expires_at is None or expires_at > now)
+
+
 @dataclass(frozen=True, slots=True)
 class SignedIn:
     """What is stored of a browser's session, and what its token says now."""
@@ -94,8 +99,7 @@ class SignedIn:
 
     def is_valid(self, now: datetime) -> bool:
         """Whether neither the session nor its token has ended."""
-        is_token_over = self.token_expires_at is not None and self.token_expires_at <= now
-        return self.revoked_at is None and self.expires_at > now and not is_token_over
+        return self.expires_at > now and is_in_force(self.token_expires_at, self.revoked_at, now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """SQL that reads devices for lists, counts the fleet and finds who is in trouble. Its own file because `store` would grow beyond its bound.
 
-What a list shows is read as plain rows of the columns that are shown: objects of the tables, with documents and keys that nobody looks
-at, took twice as long as all else that a page of devices does.
+What a list shows is read as plain rows of the columns that are shown, without documents and keys that nobody looks at (ADR 0061).
 """
 
 from collections.abc import Sequence

@@ -61,15 +61,15 @@ class Requirement:
         if self.key == GROUP:
             return self._holds_among(groups)
         value = facts.get(self.key)
-        match self.operator:  # the most common first: a page of devices asks some hundred times
-            case Operator.EQUALS | Operator.IN:
-                return value is not None and value in self.values
-            case Operator.NOT_EQUALS | Operator.NOT_IN:
-                return value is None or value not in self.values
+        match self.operator:
             case Operator.EXISTS:
                 return value is not None
             case Operator.MISSING:
                 return value is None
+            case Operator.EQUALS | Operator.IN:
+                return value is not None and value in self.values
+            case Operator.NOT_EQUALS | Operator.NOT_IN:
+                return value is None or value not in self.values
             case Operator.GREATER | Operator.LESS:
                 if value is None or not _NUMBER.fullmatch(value):
                     return False
@@ -110,10 +110,7 @@ class Selector:
 
     def matches(self, facts: Mapping[str, str], groups: Collection[str] = ()) -> bool:
         """Return whether every requirement holds for a device with these facts, in these groups."""
-        for requirement in self.requirements:  # noqa: SIM110 - all() makes a generator for each device and group
-            if not requirement.holds(facts, groups):
-                return False
-        return True
+        return all(requirement.holds(facts, groups) for requirement in self.requirements)
 
     def exactly(self, key: str) -> frozenset[str] | None:
         """Return the values that `key` must have one of, or None when any is possible."""

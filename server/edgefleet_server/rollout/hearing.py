@@ -38,7 +38,7 @@ RETURN: Final = timedelta(minutes=6)
 _FORGED: Final = frozenset({"verify.signature", "verify.wrong_type", "verify.wrong_device"})
 """Refusals of a whole document that mean forgery, not a wrong clock."""
 _NO_FAILURES: Final = frozenset({OldGenerationError.code, "verify.old_hold"})
-"""The first is answered with a document signed anew; the second is not of the document: agents of 0.1 told both in the same place."""
+"""The first is answered with a document signed anew; the second is not of the document: older agents told both in the same place."""
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
 _RANK: Final = {state: rank for rank, state in enumerate(CHAIN)}
