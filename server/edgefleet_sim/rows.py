@@ -208,10 +208,10 @@ class Rows:
         digest = self.bundles[one.stratum].sha256 if one.stratum in self.bundles else ""
         document = self.documents[one.device].active
         is_on_it = report is not None and report.active_sha256 == digest
-        self.assignments[one.device] = replace(one, previous=None if is_on_it else document)
+        self.assignments[one.device] = one.but(previous=None if is_on_it else document)
 
     def _keep(self, one: Assignment) -> None:
-        self.assignments[one.device] = replace(one, previous=self.assignments[one.device].previous)
+        self.assignments[one.device] = one.but(previous=self.assignments[one.device].previous)
 
     def _set_hold(self) -> None:
         rollouts = frozenset({str(ROLLOUT)}) if self.state in BRAKED else frozenset[str]()
@@ -226,19 +226,19 @@ class Rows:
         gen = max(before.gen, reported) + 1
         if isinstance(wish, Offer):
             self.documents[device] = self._offering(before, gen, one)
-            self.assignments[device] = replace(one, gen=gen)
+            self.assignments[device] = one.but(gen=gen)
             return
         if not wish.is_beside:
             self.documents[device] = Document(gen, one.previous)
         elif before.candidate is None or before.candidate.bundle != self.bundles[one.stratum]:
             if wish.is_rollback:  # nothing to wait for: it was ended there meanwhile
                 done_at = one.back_done_at or now
-                self.assignments[device] = replace(one, back_gen=one.gen + 1, back_done_at=done_at)
+                self.assignments[device] = one.but(back_gen=one.gen + 1, back_done_at=done_at)
             return
         else:
             self.documents[device] = replace(before, gen=gen, candidate=None)
         if wish.is_rollback:
-            self.assignments[device] = replace(one, back_gen=gen)
+            self.assignments[device] = one.but(back_gen=gen)
 
     def _offering(self, before: Document, gen: int, one: Assignment) -> Document:
         """Return the document of an offer: it makes the release active, or names it beside what is."""

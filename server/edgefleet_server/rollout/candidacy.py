@@ -76,9 +76,9 @@ def soak_anew(a: Assignment, report: Report, digest: str, now: datetime) -> Assi
     phase = phase_of(told.state) if told.sha256 == digest else None
     runs = phase in _RUNS or (phase is not None and told.code == _RESTS)
     if runs and a.switched_at is None:
-        return replace(a, switched_at=now, reason="")
+        return a.but(switched_at=now, reason="")
     if not runs and a.switched_at is not None and phase is not CandidatePhase.FAILED:
-        return replace(a, switched_at=None, reason=told.reason or "its candidate does not run just now")
+        return a.but(switched_at=None, reason=told.reason or "its candidate does not run just now")
     return a
 
 

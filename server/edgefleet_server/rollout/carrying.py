@@ -7,7 +7,7 @@ Its own module because the engine and a person's commands act alike. Rules:
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -171,7 +171,7 @@ class Carrier:
         """Write documents, and the gens that they got into the assignments; return what the documents do."""
         previous = self._previous(row, snapshot, outcome)
         for device in previous.keys() - outcome.documents.keys():
-            outcome.assignments[device] = replace(outcome.assignments[device], previous=previous[device])
+            outcome.assignments[device] = outcome.assignments[device].but(previous=previous[device])
         ones = {device: outcome.assignments.get(device) or known[device] for device in outcome.documents}
         offers: dict[tuple[str, int, int], Callable[[DeviceId], ModelChange]] = {}
         changes = []
@@ -189,11 +189,11 @@ class Carrier:
             one, gen = ones[device], gens.get(device)
             if isinstance(wish, Offer):
                 ran = previous.get(device, one.previous)
-                outcome.assignments[device] = replace(one, gen=gen or one.gen, previous=ran)
+                outcome.assignments[device] = one.but(gen=gen or one.gen, previous=ran)
             elif wish.is_rollback:
                 # who gets no document was taken out of the fleet, or given another release just now: nothing to wait for
                 done_at = one.back_done_at if gen is not None else now
-                outcome.assignments[device] = replace(one, back_gen=gen or one.gen + 1, back_done_at=done_at)
+                outcome.assignments[device] = one.but(back_gen=gen or one.gen + 1, back_done_at=done_at)
         return [_document(outcome.documents[device]) for device in gens]
 
     def _previous(self, row: Rollout, snapshot: Snapshot, outcome: _Outcome) -> dict[DeviceId, Bundle]:

@@ -203,7 +203,7 @@ class _Control(ShapedDraft):
             self.resume(reason)
         for cell in [self.cells[cell.stratum, cell.stage] for cell in chosen]:
             for a in [a for a in self.lane_assignments(cell) if is_failure(a) and not a.is_accepted]:
-                accepted = replace(a, is_accepted=True)
+                accepted = a.but(is_accepted=True)
                 self.assignments[a.device] = accepted
                 self.effects.append(AssignmentNoted(accepted))
             passed = replace(

@@ -203,7 +203,7 @@ class Draft:
         for a in [a for a in self.assignments.values() if a.state is _S.UNREACHABLE and a.back_done_at is not None]:
             if a.back_gen and self._is_still_on_it(a):
                 # it took the release up all the same: it must be heard to be back
-                self._note(replace(a, back_done_at=None))
+                self._note(a.but(back_done_at=None))
         self._give_up_waiting()
 
     def _switched_after_all(self, a: Assignment) -> bool:
@@ -256,20 +256,20 @@ class Draft:
             if a.state not in IN_FLIGHT:  # those are superseded when their tick hears of it
                 # one that was told before, and runs it still, must be heard to be back like any other
                 is_on_it = self._is_still_on_it(a)
-                done = replace(a, back_gen=a.gen + 1, back_at=self.now, back_done_at=None if is_on_it else self.now)
+                done = a.but(back_gen=a.gen + 1, back_at=self.now, back_done_at=None if is_on_it else self.now)
                 report = self.snapshot.reports.get(a.device)
                 is_gone = report is not None and report.is_revoked
                 why = REVOKED if is_gone else "" if is_on_it else OVERWRITTEN
-                self._note(replace(done, reason=a.reason or why))
+                self._note(done.but(reason=a.reason or why))
             return
         is_beside = self.is_beside(a)
         to = None if is_beside or a.state in UNSWITCHED else self.snapshot.way_back.get(a.stratum)
         if reason := "" if is_beside or to is not None else self._why_kept(a):
             if reason is not _KEPT or a.state not in IN_FLIGHT:  # what is on its way may end first, since it stays
-                self._note(replace(a, back_gen=max(1, a.gen), back_at=self.now, reason=f"{NOT_BACK}: {reason}"))
+                self._note(a.but(back_gen=max(1, a.gen), back_at=self.now, reason=f"{NOT_BACK}: {reason}"))
             return
         self.effects.append(GiveBack(a.device, is_rollback=True, is_beside=is_beside, to=to))
-        after = replace(a, back_at=self.now)
+        after = a.but(back_at=self.now)
         if a.state is _S.OFFERED and not self._may_be_on_it(a):
             reason = "its stratum was stopped before it took up its document"
             after = moved(
@@ -278,7 +278,7 @@ class Draft:
             self.move(after, a)
             return
         if a.state is _S.UNREACHABLE and not self._may_be_on_it(a):
-            after = replace(after, back_done_at=self.now)
+            after = after.but(back_done_at=self.now)
         self._note(after)
 
     def _why_kept(self, a: Assignment) -> str:
@@ -298,7 +298,7 @@ class Draft:
             if a.back_at is None or a.back_done_at is not None or a.reason.startswith(NOT_BACK):
                 continue
             if self.now >= a.back_at + self.snapshot.spec.device.ack:
-                self._note(replace(a, reason=f"{NOT_BACK}: {a.reason}" if a.reason else NOT_BACK, deadline=None))
+                self._note(a.but(reason=f"{NOT_BACK}: {a.reason}" if a.reason else NOT_BACK, deadline=None))
 
     def _note(self, after: Assignment) -> None:
         self.assignments[after.device] = after

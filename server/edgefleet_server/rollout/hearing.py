@@ -11,7 +11,7 @@ Its own module because it is the one place where the words of devices become sta
 Source: fleet.md §5.3, design README §7.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -103,12 +103,12 @@ def with_patience(assignment: Assignment, missed: timedelta, now: datetime) -> A
     """Return the assignment with time to speak again, when the server was away for `missed`: what it did not hear is no silence."""
     if missed <= DEAF or assignment.state not in IN_FLIGHT or assignment.deadline is None:
         return assignment
-    return replace(assignment, deadline=max(assignment.deadline, now + min(RETURN, 2 * missed)))
+    return assignment.but(deadline=max(assignment.deadline, now + min(RETURN, 2 * missed)))
 
 
 def moved(assignment: Assignment, event: AssignmentEvent, now: datetime, **changes: object) -> Assignment:
     """Return the assignment after an event, with the moment it entered its new state."""
-    return replace(assignment, state=step_assignment(assignment.state, event), entered_at=now, **changes)  # type: ignore[arg-type]
+    return assignment.but(state=step_assignment(assignment.state, event), entered_at=now, **changes)
 
 
 def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, steps: Heard) -> Assignment:
@@ -245,7 +245,7 @@ def _with_trouble(a: Assignment, report: Report, steps: Heard) -> Assignment:
         reason, error_class = "stopped by the brake before its switch", ""
     if (reason, error_class) == (a.reason, a.error_class):
         return a
-    noted = replace(a, reason=reason, error_class=error_class)
+    noted = a.but(reason=reason, error_class=error_class)
     steps.append(AssignmentNoted(noted))
     return noted
 
@@ -311,9 +311,9 @@ def _confirm_back(a: Assignment, report: Report, digest: str, now: datetime, ste
     if a.state in IN_FLIGHT and _failure(a, report, digest) is _E.ROLL_BACK_LOCAL:
         a = _failed(a, report, _E.ROLL_BACK_LOCAL, now, steps)  # it found out by itself at the same time
     if report.is_revoked:
-        done = replace(a, back_done_at=now)
+        done = a.but(back_done_at=now)
     elif report.reported_gen >= a.back_gen and report.active_sha256 != digest:
-        done = replace(a, back_done_at=now, deadline=None)
+        done = a.but(back_done_at=now, deadline=None)
     else:
         return a
     if done.state not in _RANK and done.state is not _S.REGRESSED:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -243,14 +243,14 @@ class Report:
     candidate: CandidateReport = NO_CANDIDATE
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(msgspec.Struct, frozen=True, gc=False):
     """One device in one rollout. gen: of the document that offered; 0 before the first offer.
 
     previous: what the device ran when it was first offered the release; None = it ran nothing of this model.
     back_gen: gen of the document that took the release back; 0 = never taken back. retries: offers after a failure of the moment,
     retry_at: not before then. due_at: since when it may be offered. unanswered_s: how long offers were out that were recalled.
     failed_before: class of a failure after which a person gave it another try; it counts as failed from then on, whatever it does.
+    A struct because a copy with changes (`but`) of a dataclass of so many fields takes thirty times as long, and a look makes 100,000.
     """
 
     device: DeviceId
@@ -278,6 +278,10 @@ class Assignment:
     due_at: datetime | None = None
     unanswered_s: float = 0.0
     failed_before: str = ""
+
+    def but(self, **changes: Any) -> "Assignment":
+        """Return a copy with these fields changed."""
+        return msgspec.structs.replace(self, **changes)
 
 
 @dataclass(frozen=True, slots=True)

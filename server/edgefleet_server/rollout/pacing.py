@@ -13,7 +13,6 @@ Its own module because the planner says in which stage a device is, and this say
 Source: fleet.md §5.2, §5.5; ADR 0036.
 """
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -84,7 +83,7 @@ class Paced(ShapedDraft):
             return
         for a in list(self.assignments.values()):
             if a.state in WAITING and a.due_at is not None:
-                self._note(replace(a, due_at=min(self.now, a.due_at + self.snapshot.missed)))
+                self._note(a.but(due_at=min(self.now, a.due_at + self.snapshot.missed)))
 
     # ---- after a failure of the moment
 
@@ -98,11 +97,9 @@ class Paced(ShapedDraft):
                 assert report is not None
                 assert report.error_class is not None
                 until = self.now + retrying.backoff(retries, a.retries, self.snapshot.salt, a.device)
-                again = replace(withdrawn(a, self.now, ""), retries=a.retries + 1, retry_at=until)
+                again = withdrawn(a, self.now, "").but(retries=a.retries + 1, retry_at=until)
                 words = report.reason or report.error_code or "the device gives no reason"
-                self.move(
-                    replace(again, reason=retrying.told(again, retries, until, words, report.error_class.value)), a
-                )
+                self.move(again.but(reason=retrying.told(again, retries, until, words, report.error_class.value)), a)
                 self._stop(a)
             case retrying.Sequel.FAIL:
                 assert retries is not None
@@ -145,7 +142,7 @@ class Paced(ShapedDraft):
                 self.move(away, a)
         elif a.state is _S.UNREACHABLE and a.entered_at == self.now and not a.error_class:  # by its deadline, just now
             all_of_it = self.snapshot.spec.device.ack.total_seconds() if is_there else a.unanswered_s
-            self._note(replace(a, error_class="" if is_there else counts, unanswered_s=all_of_it))
+            self._note(a.but(error_class="" if is_there else counts, unanswered_s=all_of_it))
         now = self.assignments[a.device]
         is_out = now.state in _OUT and now.entered_at == self.now and now.switched_at is None
         if pacing.limits.are_set and is_out and now.gen and not now.back_gen:
@@ -175,12 +172,11 @@ class Paced(ShapedDraft):
         if unanswered_s >= self.snapshot.spec.device.ack.total_seconds():
             told = "took none of its offers up within ack_deadline, all together"
             self.move(moved(a, _E.MISS, self.now, reason=told, ended_at=self.now, deadline=None), a)
-            self._note(replace(self.assignments[a.device], unanswered_s=unanswered_s))
+            self._note(self.assignments[a.device].but(unanswered_s=unanswered_s))
             self._stop(a)
             return
         reason = "did not take its offer up in time" if is_late else "its window closed before it took its offer up"
-        again = replace(
-            withdrawn(a, self.now, reason),
+        again = withdrawn(a, self.now, reason).but(
             unanswered_s=unanswered_s,
             retry_at=self.now + leases.NEXT_OFFER if is_late else None,
         )

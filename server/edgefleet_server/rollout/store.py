@@ -1,7 +1,7 @@
 """The rollouts' SQL. Every function works in the caller's session and never commits."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from hashlib import sha256
 from operator import attrgetter
@@ -397,7 +397,7 @@ def assignment_of(row: Any) -> Assignment:
 
 
 _CONVERTED: Final = frozenset({"device", "stratum", "state", "previous"})
-_SAME: Final = tuple(f.name for f in fields(Assignment) if f.name not in _CONVERTED)
+_SAME: Final = tuple(name for name in Assignment.__struct_fields__ if name not in _CONVERTED)
 _get_same: Final = attrgetter(*_SAME)
 
 

@@ -129,9 +129,9 @@ class ShapedDraft(Draft):
             if a.state in (_S.HEALTHY, _S.UNREACHABLE):
                 self.move(moved(a, _E.GO_ON, self.now, reason="", error_class="", **fresh), a)
             elif a.state in UNSWITCHED:
-                self.move(replace(withdrawn(a, self.now, ""), **fresh), a)
+                self.move(withdrawn(a, self.now, "").but(**fresh), a)
             elif a.state is _S.ELIGIBLE:
-                on = replace(a, **fresh)
+                on = a.but(**fresh)
                 self.assignments[a.device] = on
                 self.effects.append(AssignmentNoted(on))
 

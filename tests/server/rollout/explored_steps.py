@@ -166,7 +166,7 @@ class Carrying:
     def _take_in(self, one: Assignment) -> None:
         self._check(one.device not in self.assignments, "a device was assigned twice")
         self._check(one.state is _S.ELIGIBLE, "a device did not begin as eligible")
-        self.assignments[one.device] = replace(one, previous=self.ground.old[self.ground.place[one.device]])
+        self.assignments[one.device] = one.but(previous=self.ground.old[self.ground.place[one.device]])
 
     def _move_assignment(self, effect: AssignmentMoved | AssignmentNoted) -> None:
         one = effect.assignment
@@ -196,7 +196,7 @@ class Carrying:
             modes = self.ground.modes
             is_on = one.stage > stored.stage and modes[one.stage] is not modes[stored.stage]
             self._check(is_on and one.state is _S.ELIGIBLE, f"went from stage {stored.stage} to {one.stage}")
-        self.assignments[one.device] = replace(one, previous=stored.previous)
+        self.assignments[one.device] = one.but(previous=stored.previous)
 
     def _sign(self, device: DeviceId, wish: Offer | GiveBack) -> None:
         place, one = self.ground.place[device], self.assignments[device]
@@ -210,7 +210,7 @@ class Carrying:
                 self._check(before.bundle != new, "offered beside itself")
                 self.documents[place] = replace(before, gen=gen, candidate=new, share=shape.share_pct)
             self._check_share(place, one)
-            self.assignments[device] = replace(one, gen=gen)
+            self.assignments[device] = one.but(gen=gen)
             return
         if wish.is_beside:
             self._check(before.candidate == new, "ended beside what it did not begin")
@@ -219,7 +219,7 @@ class Carrying:
             self._check(before.bundle == new, "wrote over what somebody else deployed")
             self.documents[place] = Document(gen, one.previous)
         if wish.is_rollback:
-            self.assignments[device] = replace(one, back_gen=gen)
+            self.assignments[device] = one.but(back_gen=gen)
 
     def _check_share(self, place: int, one: Assignment) -> None:
         """A document lets the release answer no more than an open stage of its device lets it: a shadow nothing, a split its share."""

@@ -123,7 +123,7 @@ def _some(chance: random.Random, snapshot: Snapshot, least: int = 1) -> set[Devi
 
 
 def _change(snapshot: Snapshot, chosen: set[DeviceId], **values: object) -> Snapshot:
-    changed = (replace(a, **values) if a.device in chosen else a for a in snapshot.assignments)  # type: ignore[arg-type]
+    changed = (a.but(**values) if a.device in chosen else a for a in snapshot.assignments)
     return replace(snapshot, assignments=tuple(changed))
 
 

@@ -255,15 +255,15 @@ class ShapedWorld(World):
             self._check(self.state is RolloutState.RUNNING, "offered while not running")
             self._check(document.active is not None, "a candidate beside nothing")
             gen = self._write_beside(device, self.bundles[one.stratum])
-            self.assignments[device_id] = replace(one, gen=gen or one.gen)
+            self.assignments[device_id] = one.but(gen=gen or one.gen)
         elif wish.is_beside:
             mine = isinstance(document, ShapedDocument) and document.candidate == self.bundles[one.stratum]
             gen = self._write_beside(device, None) if mine else 0
             if wish.is_rollback:
                 done_at = one.back_done_at if gen else self.now
-                self.assignments[device_id] = replace(one, back_gen=gen or max(1, one.gen), back_done_at=done_at)
+                self.assignments[device_id] = one.but(back_gen=gen or max(1, one.gen), back_done_at=done_at)
         elif wish.to is not None:
-            self.assignments[device_id] = replace(one, previous=wish.to)
+            self.assignments[device_id] = one.but(previous=wish.to)
             super()._sign(device_id, wish, before)
         else:
             super()._sign(device_id, wish, before)

@@ -108,7 +108,7 @@ class SimulatedStore(CheckedState):
             case AssignmentMade():
                 self._check(effect.assignment.device not in self.assignments, "a device was assigned twice")
                 previous = self.devices[effect.assignment.device].active
-                self.assignments[effect.assignment.device] = replace(effect.assignment, previous=previous)
+                self.assignments[effect.assignment.device] = effect.assignment.but(previous=previous)
                 self._check_joiner(effect.assignment)
             case AssignmentMoved():
                 stored_one = self.assignments[effect.assignment.device]
@@ -136,7 +136,7 @@ class SimulatedStore(CheckedState):
         self.cells[cell.stage, cell.stratum] = cell
 
     def _keep(self, one: Assignment) -> None:
-        self.assignments[one.device] = replace(one, previous=self.assignments[one.device].previous)
+        self.assignments[one.device] = one.but(previous=self.assignments[one.device].previous)
 
     def _sign(self, device_id: DeviceId, wish: Offer | GiveBack, before: RolloutState) -> None:
         device, one = self.devices[device_id], self.assignments[device_id]
@@ -152,12 +152,12 @@ class SimulatedStore(CheckedState):
             is_let_through |= lane[-1].state is StageState.PASSED and self.spec.pacing.recalls
             self._check(is_open or is_let_through, "offered while not exactly one stage is open")
             gen = self._write(device, self.bundles[one.stratum], one.attempt, is_rollout=True)
-            self.assignments[device_id] = replace(one, gen=gen or one.gen)
+            self.assignments[device_id] = one.but(gen=gen or one.gen)
             return
         gen = self._write(device, one.previous, 1, is_rollout=False)
         if wish.is_rollback:
             done_at = one.back_done_at if gen else self.now
-            self.assignments[device_id] = replace(one, back_gen=gen or max(1, one.gen), back_done_at=done_at)
+            self.assignments[device_id] = one.but(back_gen=gen or max(1, one.gen), back_done_at=done_at)
 
     def _write(self, device: SimulatedDevice, active: Bundle | None, attempt: int, *, is_rollout: bool) -> int:
         """Sign a document; return its gen, 0 for a device that gets none any more."""

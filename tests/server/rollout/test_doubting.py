@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 from hypothesis import given
@@ -50,7 +49,7 @@ def snapshot_of(failed: int, healthy: int, under_way: int, waiting: int = 100) -
         )
         for number, state in enumerate(states)
     )  # fmt: skip
-    ones = tuple(replace(one, gen=0, attempt=0) if one.state is S.ELIGIBLE else one for one in ones)
+    ones = tuple(one.but(gen=0, attempt=0) if one.state is S.ELIGIBLE else one for one in ones)
     cell = Cell(0, RPI, StageState.EXPOSING, 2**64, len(ones), "d", opened_at=at)
     members = tuple(Member(one.device, RPI) for one in ones)
     bundles = {RPI: bundle_of("new", "rpi")}

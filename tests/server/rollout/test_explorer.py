@@ -102,7 +102,7 @@ def test_a_device_that_runs_it_and_is_not_named_is_noticed() -> None:
     node = node_of(explorer, RolloutState.ROLLING_BACK, StageState.FAILED, AssignmentState.HEALTHY)
     (one,) = node.assignments
     said = replace(node.reports[0], active_sha256=explorer.new[0].sha256, phase=Phase.COMMITTED)
-    node = replace(node, reports=(said,), assignments=(replace(one, exposed_at=node.now),))
+    node = replace(node, reports=(said,), assignments=(one.but(exposed_at=node.now),))
     ended = RolloutMoved(RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, "x", "it was bad")
     with pytest.raises(BrokenInvariantError, match="is not named"):
         explorer.carry(node, "tick", Plan((ended,), None))
@@ -113,7 +113,7 @@ def split_of_two(one: AssignmentState, stage: int = 0) -> tuple[Explorer, Node]:
     explorer = Explorer(BY_NAME["two-versions-then-the-winner-at-a-word"])
     node = node_of(explorer, RUNNING, OPEN, one)
     later = replace(node.cells[0], stage=1, state=StageState.PENDING, cut=0)
-    assignments = (replace(node.assignments[0], stage=stage),)
+    assignments = (node.assignments[0].but(stage=stage),)
     return explorer, replace(node, cells=(node.cells[0], later), assignments=assignments)
 
 
@@ -142,7 +142,7 @@ def test_what_must_never_be_in_another_mode_is_noticed() -> None:
         explorer.carry(node, "tick", Plan((Offer(DeviceId("d0")),), None))
     explorer, node = split_of_two(AssignmentState.HEALTHY)
     (one,) = node.assignments
-    moved = AssignmentMoved(AssignmentState.HEALTHY, replace(one, state=AssignmentState.ELIGIBLE))
+    moved = AssignmentMoved(AssignmentState.HEALTHY, one.but(state=AssignmentState.ELIGIBLE))
     with pytest.raises(BrokenInvariantError, match="that ended moved"):
         explorer.carry(node, "tick", Plan((moved,), None))
     told = replace(node, documents=(replace(node.documents[0], candidate=explorer.new[0], share=50),))
@@ -158,8 +158,7 @@ def test_who_was_out_of_reach_and_turns_out_to_run_it_is_waited_for() -> None:
     explorer = Explorer(FLEETS[0])
     node = node_of(explorer, RolloutState.ROLLING_BACK, StageState.FAILED, AssignmentState.UNREACHABLE)
     (one,) = node.assignments
-    away = replace(
-        one,
+    away = one.but(
         attempt=2,
         gen=4,
         back_gen=5,
@@ -186,7 +185,7 @@ def test_who_took_an_offer_up_and_was_not_heard_to_know_of_its_withdrawal_is_wai
     explorer = Explorer(FLEETS[0])
     node = node_of(explorer, RolloutState.ROLLING_BACK, StageState.FAILED, AssignmentState.ELIGIBLE)
     (one,) = node.assignments
-    withdrawn = replace(one, gen=1, previous=explorer.old[0], exposed_at=node.now)
+    withdrawn = one.but(gen=1, previous=explorer.old[0], exposed_at=node.now)
     said = replace(node.reports[0], phase=Phase.DOWNLOADING, reported_gen=1, wanted_sha256=explorer.new[0].sha256)
     document = replace(node.documents[0], gen=2)
     node = replace(node, reports=(said,), assignments=(withdrawn,), documents=(document,))
@@ -202,10 +201,10 @@ def test_states_that_differ_in_counters_and_old_times_only_are_one() -> None:
     explorer = Explorer(FLEETS[0])
     node = node_of(explorer, RUNNING, OPEN, AssignmentState.OFFERED)
     (one,) = node.assignments
-    higher = replace(node, assignments=(replace(one, gen=7, attempt=3),))
+    higher = replace(node, assignments=(one.but(gen=7, attempt=3),))
     higher = replace(higher, documents=(replace(node.documents[0], gen=6),))
     lower = replace(node, documents=(replace(node.documents[0], gen=0),))
-    assert explorer.key(node) == explorer.key(replace(node, assignments=(replace(one, gen=5),)))
+    assert explorer.key(node) == explorer.key(replace(node, assignments=(one.but(gen=5),)))
     assert explorer.key(higher) != explorer.key(lower), "a document that is newer than the report is another state"
 
 

@@ -239,7 +239,7 @@ def test_another_release_in_the_document_supersedes(now: AssignmentState) -> Non
 
 def test_a_healthy_device_is_superseded_in_its_soak_only() -> None:
     fresh = assignment(S.HEALTHY, switched_at=NOW - timedelta(minutes=4), deadline=None)
-    proven = replace(fresh, switched_at=NOW - timedelta(minutes=5))
+    proven = fresh.but(switched_at=NOW - timedelta(minutes=5))
     said = report(Phase.COMMITTED, active_sha256=OTHER, wanted_by_server=OTHER)
     assert after(fresh, said).state is S.SUPERSEDED
     assert after(proven, said) == proven

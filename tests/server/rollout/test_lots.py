@@ -40,7 +40,7 @@ def rollout_of(world: World, devices: int, *, retried: float = 0.0, **spec: Any)
         known = store.cells(session, rollout)
         others = [_cell(world, one, "other") for one in known]
         store.save_cells(session, rollout, others, [_cell(world, one, one.stratum) for one in known])
-        many = [_assignment(world, replace(first, device=DeviceId(f"x-{n:05}")), chance, n) for n in range(devices)]
+        many = [_assignment(world, first.but(device=DeviceId(f"x-{n:05}")), chance, n) for n in range(devices)]
         store.save_assignments(session, rollout, [_retried(one, chance, retried) for one in many], [])
     return rollout
 
@@ -50,7 +50,7 @@ def _retried(one: Assignment, chance: Random, share: float) -> Assignment:
     if chance.random() >= share:
         return one
     exposed = one.exposed_at or one.offered_at
-    return replace(one, failed_before=chance.choice(WEIGHTS), exposed_at=exposed, attempt=one.attempt + 1)
+    return one.but(failed_before=chance.choice(WEIGHTS), exposed_at=exposed, attempt=one.attempt + 1)
 
 
 def _cell(world: World, cell: Cell, stratum: str) -> Cell:
@@ -66,8 +66,7 @@ def _assignment(world: World, one: Assignment, chance: Random, n: int) -> Assign
     state = chance.choice([*S, S.HEALTHY, S.HEALTHY])
     at = now - timedelta(seconds=chance.randrange(7_200), microseconds=n)
     is_back = state in FAILURES and chance.random() < 0.5
-    return replace(
-        one,
+    return one.but(
         stage=chance.randrange(2),
         stratum=ProfileName("other") if chance.random() < 0.5 else one.stratum,
         state=state,

@@ -1,7 +1,5 @@
 """The rollouts' routes: roles, pages, and what is refused in which state."""
 
-from dataclasses import replace
-
 import pytest
 from fastapi.testclient import TestClient
 
@@ -87,7 +85,7 @@ def test_more_devices_than_ten_thousand_are_all_listed(world: World) -> None:
     rollout = waiting(world)
     with world.house.db.session() as session:
         one = store.assignments(session, rollout)[0]
-        many = [replace(one, device=DeviceId(f"x-{number:05}")) for number in range(10_050)]
+        many = [one.but(device=DeviceId(f"x-{number:05}")) for number in range(10_050)]
         store.save_assignments(session, rollout, many, [])
     client = client_of(world)
     last = client.get(f"{HOST}/rollouts/{rollout}/devices", params={"limit": 1}).json()

@@ -57,9 +57,7 @@ def snapshot(
     names = [DeviceId(f"d{number}") for number in range(count)]
     first = Assignment(names[0], 0, STRATUM, previous=OLD, **told | fields)
     rest = [
-        replace(
-            first, device=name, state=S.HEALTHY, error_class="", failed_before="", switched_at=NOW, is_accepted=False
-        )
+        first.but(device=name, state=S.HEALTHY, error_class="", failed_before="", switched_at=NOW, is_accepted=False)
         for name in names[1:]
     ]
     said = Report(reported_gen=5, is_online=True, wanted_by_server=NEW.sha256)
@@ -94,7 +92,7 @@ def test_only_while_the_release_is_wanted_and_nobody_has_to_answer(state: Rollou
 @pytest.mark.parametrize("state", list(S))
 def test_only_devices_that_failed_are_tried_again(state: AssignmentState) -> None:
     found = snapshot(state=R.RUNNING).assignments[0]
-    there = replace(snapshot(), assignments=(replace(found, state=state),))
+    there = replace(snapshot(), assignments=(found.but(state=state),))
     if state not in FAILED_STATES:
         with pytest.raises(IllegalTransitionError, match="no device of it has failed"):
             plan_retry(there, NOW, "ann", EVERY)
@@ -121,7 +119,7 @@ def test_only_devices_that_failed_are_tried_again(state: AssignmentState) -> Non
 def test_without_every_only_failures_of_the_moment(error_class: str) -> None:
     state = S.LOST if error_class == "lost" else S.FAILED
     there = snapshot()
-    there = replace(there, assignments=(replace(there.assignments[0], state=state, error_class=str(error_class)),))
+    there = replace(there, assignments=(there.assignments[0].but(state=state, error_class=str(error_class)),))
     is_of_the_moment = error_class in {"network", "disk", "memory", "deadline", "lost"}
     assert is_of_the_moment == (error_class in OF_THE_MOMENT)
     if not is_of_the_moment:
@@ -133,7 +131,7 @@ def test_without_every_only_failures_of_the_moment(error_class: str) -> None:
 
 def test_the_refusal_names_the_failure_in_which_a_device_stands() -> None:
     there = snapshot()
-    again = replace(there.assignments[0], failed_before="disk", error_class="incompatible")
+    again = there.assignments[0].but(failed_before="disk", error_class="incompatible")
     with pytest.raises(IllegalTransitionError, match=r"\(1 incompatible\): `--failed`"):
         plan_retry(replace(there, assignments=(again,)), NOW, "ann", ALL)
 
@@ -158,7 +156,7 @@ def test_what_is_not_this_rollouts_any_more_is_left_alone(changes: dict[str, Any
     given = dict(changes)
     state = given.pop("state", S.FAILED)
     there = snapshot(**given)
-    there = replace(there, assignments=(replace(there.assignments[0], state=state),))
+    there = replace(there, assignments=(there.assignments[0].but(state=state),))
     with pytest.raises(IllegalTransitionError, match=why):
         plan_retry(there, NOW, "ann", EVERY)
 
@@ -197,9 +195,7 @@ def test_a_device_that_failed_before_counts_once_and_as_failed_whatever_it_does(
     state: AssignmentState, error_class: str, before: str, is_accepted: bool
 ) -> None:
     there = snapshot(count=4)
-    one = replace(
-        there.assignments[0], state=state, error_class=error_class, failed_before=before, is_accepted=is_accepted
-    )
+    one = there.assignments[0].but(state=state, error_class=error_class, failed_before=before, is_accepted=is_accepted)
     found = facts(replace(there, assignments=(one, *there.assignments[1:])))
     assert not rules._flaw(found)
     counts: Counts = found.counts
@@ -219,9 +215,7 @@ def test_a_device_that_failed_before_counts_once_and_as_failed_whatever_it_does(
      ("disk", "", "disk"), ("network", "disk", "network")],
 )  # fmt: skip
 def test_of_two_failures_of_a_device_the_heavier_one_is_its_class(before: str, now: str, weighs: str) -> None:
-    one = replace(
-        snapshot().assignments[0], failed_before=before, error_class=now, state=S.FAILED if now else S.HEALTHY
-    )
+    one = snapshot().assignments[0].but(failed_before=before, error_class=now, state=S.FAILED if now else S.HEALTHY)
     assert class_of(one) == weighs
 
 

@@ -152,8 +152,8 @@ def test_without_a_quality_gate_devices_that_fall_back_within_a_day_reopen_it() 
     assert moves(snapshot) == [RolloutState.REGRESSED, RolloutState.ROLLING_BACK]
     one, *others = snapshot.assignments
     mild = (
-        replace(one, error_class="disk"),
-        *(replace(o, state=AssignmentState.HEALTHY, error_class="") for o in others),
+        one.but(error_class="disk"),
+        *(o.but(state=AssignmentState.HEALTHY, error_class="") for o in others),
     )
     assert moves(replace(snapshot, assignments=mild)) == [], "one of sixty is no evidence against the release"
     assert plan_tick(without_gate(finished()), NOW).next_at == NOW + timedelta(minutes=1)
@@ -164,7 +164,7 @@ def test_without_a_quality_gate_devices_that_fall_back_within_a_day_reopen_it() 
 def test_a_huge_rollout_is_looked_at_seldom() -> None:
     snapshot = without_gate(finished())
     like = snapshot.assignments[0]
-    many = tuple(replace(like, device=DeviceId(f"d-{number:05}")) for number in range(HUGE + 1))
+    many = tuple(like.but(device=DeviceId(f"d-{number:05}")) for number in range(HUGE + 1))
     assert plan_tick(replace(snapshot, assignments=many), NOW).next_at == NOW + LOOK_AT_HUGE
 
 
