@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import JSON, Boolean, Column, Float, Integer, LargeBinary, MetaData, String, Table, select
+from sqlalchemy.exc import DataError, StatementError
 
 from edgefleet_server import bulk
 from edgefleet_server.db import Database, UtcDateTime
@@ -63,6 +64,43 @@ def test_an_update_changes_the_named_columns_of_the_named_rows(db: Database) -> 
     assert [(one["name"], one["raw"], one["at"], one["is_on"]) for one in rows[:5]] == [
         (f"new {one}", b"", None, n % 2 == 0) for n, one in enumerate(ids[:5])
     ]
+
+
+def told(rows: list[dict[str, Any]]) -> list[str]:
+    """Return rows as text: 1 and true are the same to Python."""
+    return [repr(sorted(one.items())) for one in rows]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
+@pytest.mark.parametrize("kinds", [1, 2, 5, 100])
+def test_rows_that_share_values_are_stored_as_rows_that_share_none(db: Database, count: int, kinds: int) -> None:
+    more: list[Any] = [None, {"n": 1}, {"n": True}, {"n": 1.0}, [], "", '"}{,', "NULL", 0, {"ü": ["\\", None]}]
+    raw = [b"", b"\x00\xff\\", None, bytes(300), b"}"]
+    rows = [
+        row(
+            n % kinds, id=n, more=more[n % kinds % len(more)], raw=raw[n % kinds % len(raw)], share=[None, 1e300, -0.5][n % kinds % 3],
+            is_on=[None, True, False][n % kinds % 3], at=[None, AT, AT + timedelta(hours=n % kinds)][n % kinds % 3],
+        )
+        for n in range(1, count + 1)
+    ]  # fmt: skip
+    with db.session() as session:
+        bulk.insert_rows(session, TABLE, [row(0, id=one["id"]) for one in rows])
+        bulk.update_rows(session, TABLE, rows)
+        bulk.insert_rows(session, TABLE, [one | {"id": 1_000 + one["id"]} for one in rows])
+    kept = stored(db)
+    assert told(kept[:count]) == told(rows)
+    assert told([one | {"id": one["id"] - 1_000} for one in kept[count:]]) == told(rows)
+
+
+def test_text_that_is_too_long_is_refused_and_not_cut_off(db: Database) -> None:
+    if not db.is_sqlite:  # which knows no longest text
+        with pytest.raises(DataError), db.session() as session:
+            bulk.insert_rows(session, TABLE, [row(0, id=1, name="x" * 41)])
+
+
+def test_a_time_without_a_zone_is_refused(db: Database) -> None:
+    with pytest.raises((ValueError, StatementError)), db.session() as session:
+        bulk.insert_rows(session, TABLE, [row(0, id=1, at=AT.replace(tzinfo=None))])
 
 
 def test_among_names_many_values(db: Database) -> None:
