@@ -22,9 +22,11 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_server.gateway.acks import client_type
 from edgefleet_server.gateway.broker.model import BrokerEndpoint
 
 MAX_UNACKED: Final = 100
+ROOM_AGAIN: Final = MAX_UNACKED // 2
 MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
 KEEPALIVE_S: Final = 30
 HEARTBEAT_S: Final = 20.0
@@ -218,7 +220,7 @@ class MqttLink:
 
     def _new_client(self) -> paho.Client:
         is_v5 = self._endpoint.mqtt == "5"
-        client = paho.Client(
+        client = client_type()(
             CallbackAPIVersion.VERSION2,
             client_id=self._identity.name,
             clean_session=None if is_v5 else True,
@@ -255,14 +257,19 @@ class MqttLink:
             _log.info("broker disconnected", extra={"reason": str(reason)})
             self._handlers.on_down()
 
-        def on_publish(_client: paho.Client, _data: Any, mid: int, _reason: Any, _properties: Any) -> None:
+        def on_publish(_client: paho.Client, _data: Any, mid: int, reason: Any, _properties: Any) -> None:
+            if reason.is_failure:
+                _log.error("broker refused a message", extra={"reason": str(reason)})
             with self._changed:
                 size = connection.pending.pop(mid, None)
                 if size is None:
                     connection.early.add(mid)
                 else:
                     connection.pending_bytes -= size
-                self._changed.notify_all()
+                if (
+                    len(connection.pending) <= ROOM_AGAIN
+                ):  # not for each one: who waits would wake to send a single message
+                    self._changed.notify_all()
 
         def on_message(_client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
             self._handlers.on_message(message.topic, bytes(message.payload))

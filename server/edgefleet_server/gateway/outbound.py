@@ -90,10 +90,12 @@ class Outbound:
         self._clock = clock
         self._queue: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._published: dict[DeviceId, int] = {}
+        self._queued: dict[DeviceId, int] = {}
         self._head = b""
         self._hold = b""
         self._looked_at = clock.now()
         self._look_at_s = clock.monotonic_s() + POLL_S
+        self._lock = threading.Lock()
         self._is_up = False
         self._owes_everything = False
         self._is_stopping = False
@@ -121,7 +123,9 @@ class Outbound:
     def send_desired(self, documents: Sequence[Signed], *, again: bool = False) -> None:
         """Publish documents; `again` also those published before, because the device said it lacks them."""
         if self._queue.qsize() < MAX_WAITING:
-            self._queue.put(partial(self._publish_documents, tuple(documents), again=again))
+            with self._lock:
+                self._queued.update((one.device, one.gen) for one in documents)
+            self._queue.put(partial(self._publish_queued, tuple(documents), again=again))
 
     def send_ack(self, device: DeviceId, ack: Ack) -> None:
         """Tell a device what was stored."""
@@ -160,6 +164,16 @@ class Outbound:
         # QoS 0: what is not acknowledged is sent again and counts once, and a day of PUBACKs costs a device 10 KB (ADR 0045)
         self._publish(self._topics.dn_meta(device), encode(Downlink(ack=ack)), 0, False)
 
+    def _publish_queued(self, documents: Sequence[Signed], *, again: bool = False) -> None:
+        """Publish what waited its turn; from then on the look for changes finds what could not be sent."""
+        try:
+            self._publish_documents(documents, again=again)
+        finally:
+            with self._lock:
+                for one in documents:
+                    if self._queued.get(one.device) == one.gen:
+                        del self._queued[one.device]
+
     def _publish_documents(self, documents: Sequence[Signed], *, again: bool = False) -> None:
         self._publish_shared()  # first the head: a document may name a bundle that only the new head leads to
         for document in documents:
@@ -186,7 +200,9 @@ class Outbound:
         now = self._clock.now()
         since = self._looked_at - OVERLAP
         began_s = self._clock.monotonic_s()
-        found = self._sources.desired_changed_since(since, self._published)
+        with self._lock:
+            known = self._published | self._queued  # what waits its turn is not read again, only to be sent twice
+        found = self._sources.desired_changed_since(since, known)
         if not found:
             ended_s = self._clock.monotonic_s()
             self._look_at_s = max(self._look_at_s, ended_s + min(PATIENCE * (ended_s - began_s), LONGEST_S))

@@ -98,6 +98,65 @@ def test_a_look_that_takes_long_and_finds_nothing_is_seldom(monkeypatch: pytest.
         assert all(after - before >= 20 * 0.02 for before, after in pairwise(looks))
 
 
+@pytest.mark.parametrize("fails", ["no", "refused", "error"])
+def test_a_look_passes_over_what_waits_its_turn_and_finds_what_could_not_be_sent(
+    monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    two, sent, knew = DeviceId("d-two"), [], []
+
+    class Watched(OtherProcess):
+        def desired_changed_since(self, since: datetime, known: Mapping[DeviceId, int]) -> Sequence[Document]:
+            knew.append(dict(known))
+            if len(knew) == 1:
+                outbound.send_desired([Document(two, 5, b"document 5")])  # signed here while this looks
+            return super().desired_changed_since(since, known)
+
+    def publish(topic: str, _payload: bytes, _qos: int, _retain: bool) -> bool:
+        sent.append(topic)
+        if topic == TOPICS.desired(ONE) and sent.count(topic) == 1:
+            if fails == "error":
+                raise OSError("away")
+            return fails == "no"
+        return True
+
+    database = Watched()
+    database.documents = [Document(ONE, 3, b"document 3")]
+    outbound = Outbound(TOPICS, database, lambda: database.head, publish, SystemClock())
+    outbound.start()
+    outbound.send_everything()
+    eventually(lambda: outbound._is_up, "the connect")
+    outbound.send_desired(database.documents)
+    eventually(lambda: sent.count(TOPICS.desired(ONE)) == (1 if fails == "no" else 2), "the document")
+    eventually(lambda: TOPICS.desired(two) in sent, "the other one")
+    outbound.stop()
+    assert sent.count(TOPICS.desired(two)) == 1
+    assert all(one.get(two, 5) == 5 for one in knew)
+    assert outbound._queued == {}
+
+
+def test_what_is_in_the_queue_is_known_to_the_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    database = OtherProcess()
+    database.documents = [Document(ONE, 3, b"document 3")]
+    sent: list[str] = []
+
+    def publish(topic: str, _payload: bytes, _qos: int, _retain: bool) -> bool:
+        sent.append(topic)
+        return True
+
+    outbound = Outbound(TOPICS, database, lambda: database.head, publish, SystemClock())
+    outbound._is_up = True
+    outbound.send_desired(database.documents)  # the thread does not run yet: it waits its turn
+    outbound._look_for_changes()
+    assert TOPICS.desired(ONE) not in sent
+    outbound.start()
+    eventually(lambda: TOPICS.desired(ONE) in sent, "its turn")
+    outbound.stop()
+    outbound._look_for_changes()
+    assert sent.count(TOPICS.desired(ONE)) == 1
+
+
 def test_the_head_goes_before_a_document_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_S", 0.01)
     said: list[tuple[str, bytes]] = []
