@@ -8,8 +8,8 @@ Its own file because the service would grow beyond a page. Rules:
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final, Generic, TypeVar
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import event
@@ -17,23 +17,22 @@ from sqlalchemy.orm.attributes import flag_modified
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.desired import Desired, ModelDesired, Ref, Task, TelemetryWish, encode_desired
+from edgefleet_protocol.desired import CaptureWish, Desired, ModelDesired, Ref, Task, TelemetryWish, encode_desired
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import document_store, store
 from edgefleet_server.fleet.beside import CandidateWish, Written, with_candidate
+from edgefleet_server.fleet.contents import Content, Contents, Parts, Texts, content_of
 from edgefleet_server.fleet.errors import DeviceRevokedError
 from edgefleet_server.fleet.model import ModelChange, OfferedBlob, SignedDesired, Wish
 from edgefleet_server.fleet.sampling import capture_wish, remember_key
 from edgefleet_server.fleet.tables import FleetDesired
-from edgefleet_server.fleet.watching import is_renewal_due, still_watched, watched, watched_until
+from edgefleet_server.fleet.watching import is_renewal_due, watched, watched_until
 from edgefleet_server.signing.service import SigningService
 
-DESIRED_LIFE: Final = timedelta(days=7)
 RESIGN_BATCH: Final = 500
 LOCK_BATCH: Final = 5_000
-MAX_TASKS: Final = 32
 Listener = Callable[[Sequence[SignedDesired]], None]
 
 _log = logging.getLogger(__name__)
@@ -76,7 +75,7 @@ class DesiredBook:
                     done[held.device] = self._set_one(session, held, wishes[held.device])
         return done
 
-    def _set_one(self, session: Session, held: "_Held[FleetDesired]", wish: Wish) -> tuple[SignedDesired, bool]:
+    def _set_one(self, session: Session, held: "_Held", wish: Wish) -> tuple[SignedDesired, bool]:
         models = _models(held.row)
         before = models.get(wish.model)
         if held.row is not None and before is not None and _is_same(before, wish.active):
@@ -120,13 +119,15 @@ class DesiredBook:
             signed: list[SignedDesired] = []
             new: list[dict[str, Any]] = []
             changed: list[dict[str, Any]] = []
-            for held in _locked_many(session, by_device):
-                wished = [change for change in by_device[held.device] if _is_still_so(held.row, change)]
-                if wished:
-                    models, telemetry = _changed(held.row, wished)
-                    one, fields = self._compose(session, held, models, telemetry)
-                    signed.append(one)
-                    (new if held.row is None else changed).append({"device_id": held.device, **fields})
+            for batch in _locked_many(session, by_device):
+                contents, capture = Contents(self._clock.now()), capture_wish(session)
+                for held in batch:
+                    content = contents.after(held.texts, by_device[held.device])
+                    if content is not None:
+                        one = self._sign(held.device, max(held.gen, held.reported_gen) + 1, content, capture)
+                        signed.append(one)
+                        row = {"device_id": one.device, "gen": one.gen, "envelope": one.envelope, **content.columns}
+                        (new if held.texts is None else changed).append(row)
             document_store.write(session, new, changed)
             self._announce_after_commit(session, signed)
             _log.info("desired signed", extra={"devices": len(signed)})
@@ -191,14 +192,23 @@ class DesiredBook:
     def _write(
         self,
         session: Session,
-        held: "_Held[FleetDesired]",
+        held: "_Held",
         models: Mapping[str, ModelDesired] | None = None,
         telemetry: TelemetryWish | None = None,
         tasks: Sequence[Task] | None = None,
     ) -> SignedDesired:
         """Sign and store a document whose device is locked; None keeps that part of the content."""
-        signed, fields = self._compose(session, held, models, telemetry, tasks)
-        row = held.row
+        row, now = held.row, self._clock.now()
+        before = Parts(_models(row), _telemetry(row), _tasks(row) if tasks is None else list(tasks))
+        content = content_of(
+            before,
+            now,
+            before.models if models is None else models,
+            before.telemetry if telemetry is None else telemetry,
+        )
+        gen = max(0 if row is None else row.gen, held.reported_gen) + 1
+        signed = self._sign(held.device, gen, content, capture_wish(session))
+        fields = {"gen": gen, "envelope": signed.envelope, **content.columns}
         if row is None:
             session.add(FleetDesired(device_id=held.device, **fields))
         else:
@@ -209,44 +219,19 @@ class DesiredBook:
         _log.info("desired signed", extra={"device_id": held.device, "gen": signed.gen})
         return signed
 
-    def _compose(
-        self,
-        session: Session,
-        held: "_Held[Any]",
-        models: Mapping[str, ModelDesired] | None = None,
-        telemetry: TelemetryWish | None = None,
-        tasks: Sequence[Task] | None = None,
-    ) -> tuple[SignedDesired, dict[str, Any]]:
-        """Return the next document of a device that is locked, signed, and its row; None keeps that part of the content."""
-        row = held.row
-        now, before = self._clock.now(), _telemetry(row)
-        telemetry = still_watched(before if telemetry is None else telemetry, before, now)
-        known = _tasks(row) if tasks is None else list(tasks)
-        tasks = [task for task in known if task.until is None or task.until > now][-MAX_TASKS:]
-        gen = max(0 if row is None else row.gen, held.reported_gen) + 1
+    def _sign(self, device: DeviceId, gen: int, content: Content, capture: CaptureWish | None) -> SignedDesired:
+        """Return a device's document with this content and number, signed."""
         document = Desired(
-            device=held.device,
+            device=device,
             gen=gen,
-            issued=now.replace(microsecond=0),
-            expires=(now + DESIRED_LIFE).replace(microsecond=0),
-            models=dict(_models(row) if models is None else models),
-            telemetry=telemetry,
-            tasks=tasks,
-            capture=capture_wish(session) or msgspec.UNSET,
+            issued=content.issued,
+            expires=content.expires,
+            models=content.models,
+            telemetry=content.telemetry,
+            tasks=content.tasks,
+            capture=capture or msgspec.UNSET,
         )
-        envelope = self._signing.sign_desired(encode_desired(document))
-        fields: dict[str, Any] = {
-            "gen": gen,
-            "models": msgspec.to_builtins(document.models),
-            "telemetry": msgspec.to_builtins(telemetry),
-            "tasks": msgspec.to_builtins(tasks),
-            "envelope": envelope,
-            "issued_at": document.issued,
-            "expires_at": document.expires,
-            "resign_at": now + DESIRED_LIFE / 2,
-            "changed_at": now,
-        }
-        return SignedDesired(held.device, gen, envelope), fields
+        return SignedDesired(device, gen, self._signing.sign_desired(encode_desired(document)))
 
     def _announce_after_commit(self, session: Session, signed: Sequence[SignedDesired]) -> None:
         waiting: list[SignedDesired] = session.info.setdefault("fleet_signed", [])
@@ -262,19 +247,25 @@ class DesiredBook:
         event.listen(session, "after_commit", announce, once=True)
 
 
-_Row = TypeVar("_Row", bound=document_store.Document)
-
-
 @dataclass(frozen=True)
-class _Held(Generic[_Row]):
+class _Held:
     """A live device that this transaction has locked, the gen it reported, and its document if it has one."""
 
     device: DeviceId
     reported_gen: int
-    row: _Row | None
+    row: FleetDesired | None
 
 
-def _locked(session: Session, device_id: str) -> _Held[FleetDesired]:
+class _Many(NamedTuple):
+    """One of many devices that this transaction has locked: the gen it reported, and what its document says, if it has one."""
+
+    device: DeviceId
+    reported_gen: int
+    gen: int
+    texts: Texts | None
+
+
+def _locked(session: Session, device_id: str) -> _Held:
     """Lock a known device, then its document: always in this order, so that no two transactions wait for each other.
 
     Raises DeviceRevokedError: whoever revoked it has removed its document, and it must not get another.
@@ -286,7 +277,7 @@ def _locked(session: Session, device_id: str) -> _Held[FleetDesired]:
     return _Held(DeviceId(device.id), device.reported_gen, store.desired_row(session, device_id, lock=True))
 
 
-def _locked_live(session: Session, device_ids: Collection[str]) -> list[_Held[FleetDesired]]:
+def _locked_live(session: Session, device_ids: Collection[str]) -> list[_Held]:
     """Lock those of these devices that are known and not revoked, then their documents; return them in order of id."""
     gens = store.lock_live(session, device_ids)
     rows: dict[str, FleetDesired] = {}
@@ -296,63 +287,27 @@ def _locked_live(session: Session, device_ids: Collection[str]) -> list[_Held[Fl
     return [_Held(DeviceId(device_id), gen, rows.get(device_id)) for device_id, gen in gens.items()]
 
 
-def _locked_many(session: Session, device_ids: Collection[str]) -> Iterator[_Held[document_store.Document]]:
-    """Lock as `_locked_live`, a batch at a time, and read only what the next signing needs."""
+def _locked_many(session: Session, device_ids: Collection[str]) -> Iterator[list[_Many]]:
+    """Lock as `_locked_live`, and yield a batch at a time, with only what the next signing needs."""
     ids = sorted(device_ids)
     for start in range(0, len(ids), LOCK_BATCH):
         gens = store.lock_live(session, ids[start : start + LOCK_BATCH])
-        rows: dict[str, document_store.Document] = {}
-        for device_id, row, public_key in document_store.lock(session, gens):
-            rows[device_id] = row
+        known: dict[str, tuple[int, Texts]] = {}
+        for device_id, gen, texts, public_key in document_store.lock(session, gens):
+            known[device_id] = gen, texts
             remember_key(session, public_key)
-        yield from (_Held(DeviceId(device_id), gen, rows.get(device_id)) for device_id, gen in gens.items())
+        yield [_Many(DeviceId(one), reported, *known.get(one, (0, None))) for one, reported in gens.items()]
 
 
-def _changed(
-    row: document_store.Document | None, changes: Sequence[ModelChange]
-) -> tuple[dict[str, ModelDesired], TelemetryWish | None]:
-    models, telemetry = _models(row), None
-    for change in changes:
-        if change.beside is not None:
-            beside = _beside(models, change)
-            models = models if isinstance(beside, str) else beside
-        elif change.active is None:
-            models.pop(change.model, None)
-        else:
-            known = models.get(change.model)
-            is_same = known is not None and known.active is not None and known.active.sha256 == change.active.sha256
-            # what is tried beside a version goes on while that version is only offered anew
-            candidate = known if is_same and known is not None else ModelDesired(active=None)
-            models[change.model] = msgspec.structs.replace(candidate, active=change.active)
-        telemetry = change.telemetry or telemetry
-    return models, telemetry
-
-
-def _is_still_so(row: document_store.Document | None, change: ModelChange) -> bool:
-    """Return whether the document, now that it is locked, names what the change is to replace or to run beside."""
-    if change.beside is not None:
-        return not isinstance(_beside(_models(row), change), str)
-    named = _models(row).get(change.model)
-    return change.over is None or (
-        named is not None and named.active is not None and named.active.sha256 == change.over
-    )
-
-
-def _beside(models: Mapping[str, ModelDesired], change: ModelChange) -> dict[str, ModelDesired] | str:
-    assert change.active is not None, "a candidate has a bundle"
-    assert change.beside is not None, "asked for changes of candidates only"
-    return with_candidate(models, CandidateWish(change.model, change.active, change.beside))
-
-
-def _models(row: document_store.Document | None) -> dict[str, ModelDesired]:
+def _models(row: FleetDesired | None) -> dict[str, ModelDesired]:
     return {} if row is None else msgspec.convert(row.models, dict[str, ModelDesired])
 
 
-def _telemetry(row: document_store.Document | None) -> TelemetryWish:
+def _telemetry(row: FleetDesired | None) -> TelemetryWish:
     return TelemetryWish() if row is None else msgspec.convert(row.telemetry, TelemetryWish)
 
 
-def _tasks(row: document_store.Document | None) -> list[Task]:
+def _tasks(row: FleetDesired | None) -> list[Task]:
     return [] if row is None else msgspec.convert(row.tasks, list[Task])
 
 

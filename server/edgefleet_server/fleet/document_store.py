@@ -4,57 +4,35 @@ Every function works in the caller's session and never commits.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Final
 
-from sqlalchemy import Table, select
+from sqlalchemy import Table, Text, cast, select
 from sqlmodel import Session, col
 
 from edgefleet_server import bulk
+from edgefleet_server.fleet.contents import Texts
 from edgefleet_server.fleet.store import CAPTURE_KEY_ROW
 from edgefleet_server.fleet.tables import FleetCaptureKey, FleetDesired
 
 _DESIRED: Final[Table] = FleetDesired.__table__  # type: ignore[attr-defined]
 
 
-class Document(Protocol):
-    """What of a document's row its next signing needs. The parts are plain data."""
-
-    @property
-    def gen(self) -> int:
-        """Return its number."""
-        ...
-
-    @property
-    def models(self) -> Any:
-        """Return what it names by model."""
-        ...
-
-    @property
-    def telemetry(self) -> Any:
-        """Return what it asks of telemetry."""
-        ...
-
-    @property
-    def tasks(self) -> Any:
-        """Return the tasks that are not over."""
-        ...
-
-
-def lock(session: Session, device_ids: Collection[str]) -> Iterator[tuple[str, Document, str | None]]:
-    """Lock the documents of devices that `store.lock_live` returned; yield device, document and the public key for captures.
+def lock(session: Session, device_ids: Collection[str]) -> Iterator[tuple[str, int, Texts, str | None]]:
+    """Lock the documents of devices that `store.lock_live` returned; yield device, gen, content and the public key for captures.
 
     The key may be read in the same statement because it changes only while no device is locked (`store.lock_devices`).
     """
     key = select(col(FleetCaptureKey.public_key)).where(col(FleetCaptureKey.id) == CAPTURE_KEY_ROW).scalar_subquery()
     table = _DESIRED
+    texts = [cast(column, Text) for column in (table.c.models, table.c.telemetry, table.c.tasks)]
     statement = (
-        select(table.c.device_id, table.c.gen, table.c.models, table.c.telemetry, table.c.tasks, key.label("key"))
+        select(table.c.device_id, table.c.gen, *texts, key)
         .where(bulk.among(session, table.c.device_id, device_ids))
         .order_by(table.c.device_id)
         .with_for_update(of=table)
     )
-    for row in session.execute(statement):
-        yield row.device_id, row, row.key
+    for device_id, gen, models, telemetry, tasks, public_key in session.execute(statement):
+        yield device_id, int(gen), Texts(models, telemetry, tasks), public_key
 
 
 def write(session: Session, new: Sequence[bulk.Row], changed: Sequence[bulk.Row]) -> None:
