@@ -290,6 +290,7 @@ class Cell:
 
     digest: of the bundle that its devices are offered, "" before it opens: what the brake names when the stratum fails.
     asked_at: since when it waits for an approval; approved_by: who gave it, "" = nobody yet.
+    intake: how many devices its stratum was to have in this rollout once those were taken in that it opened for.
     """
 
     stage: int
@@ -309,6 +310,7 @@ class Cell:
     bound: str = ""
     asked_at: datetime | None = None
     approved_by: str = ""
+    intake: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,14 +166,26 @@ class _Walk(Paced):
     def _open(self, lane: Lane, cell: Cell) -> Cell:
         """Fix the cell's cut and open it; a cell without any device to look at follows the other strata."""
         cut = self._cut(lane, cell)
-        digest = self.snapshot.bundles[cell.stratum].sha256
-        opened = replace(cell, cut=cut, population=len(self._reach(cell)), digest=digest, opened_at=self.now)
+        digest, reach = self.snapshot.bundles[cell.stratum].sha256, self._reach(cell)
+        opened = replace(
+            cell,
+            cut=cut,
+            population=len(reach),
+            digest=digest,
+            opened_at=self.now,
+            intake=self._intake(cell, reach, cut),
+        )
         if self._is_empty(lane, cell, cut):
             return self._follow_the_others(opened, cell)
         if not self.is_let_in(lane, cell):
             return self.cells[cell.stratum, cell.stage]
         reason = f"opened for {opened.population} devices"
         return self.move_cell(replace(opened, code=OPENED, reason=reason), StageEvent.OPEN)
+
+    def _intake(self, cell: Cell, reach: dict[DeviceId, int], cut: int) -> int:
+        """Return how many devices the stratum has in this rollout, joiners apart, once the stage took in those that it opens for."""
+        has = sum(a.stratum == cell.stratum and not a.is_joiner for a in self.assignments.values())
+        return has + sum(value < cut and device not in self.assignments for device, value in reach.items())
 
     def _cut(self, lane: Lane, cell: Cell) -> int:
         previous = self.cut_before(lane, cell.stage)
@@ -223,22 +235,21 @@ class _Walk(Paced):
         return shares(count, populations).get(cell.stratum, 0)
 
     def _take_in(self, lane: Lane, cell: Cell) -> None:
-        """Assign the members below the cut; while a stage is soaking or judged only a few joiners at a time."""
+        """Assign the members below the cut; once all of a stage have answered these are joiners, a few at a time."""
         ranks = self._reach(cell)
         new = sorted(
             (d for d, value in ranks.items() if value < cell.cut and d not in self.assignments), key=ranks.__getitem__
         )
-        is_first_time = not any(a.stratum == cell.stratum and a.stage == cell.stage for a in self.assignments.values())
-        is_opening = cell.opened_at == self.now and is_first_time
         self.bring_on(cell, ranks)
-        for device in new[: self._room_for_joiners(cell) if not is_opening else None]:
+        left = self._left_from_opening(cell) if new else 0
+        for place, device in enumerate(new[: self._room_for_joiners(cell)]):
             stage = self.stage_for(lane, cell, device, ranks[device])
             assignment = Assignment(
                 device=device,
                 stage=stage,
                 stratum=cell.stratum,
                 state=_S.ELIGIBLE,
-                is_joiner=not is_opening,
+                is_joiner=place >= left,
                 previous=self.snapshot.running.get(device),
                 entered_at=self.now,
                 due_at=self.now,
@@ -246,6 +257,11 @@ class _Walk(Paced):
             self.assignments[device] = assignment
             self.effects.append(AssignmentMade(assignment))
         self._let_go(cell)
+
+    def _left_from_opening(self, cell: Cell) -> int:
+        """Return how many of those that the stage opened for are not taken in: all of them when it opens, some after an interruption."""
+        taken = sum(a.stratum == cell.stratum and not a.is_joiner for a in self.assignments.values())
+        return max(0, cell.intake - taken) if cell.state is StageState.EXPOSING else 0
 
     def _let_go(self, cell: Cell) -> None:
         """Take out who waits for an offer and no longer matches the selector."""
@@ -265,7 +281,8 @@ class _Walk(Paced):
         if self._doubts.get(cell.stratum):
             return
         waiting = [a for a in self.lane_assignments(cell) if a.state is _S.ELIGIBLE]
-        ranks = {a.device: rank(self.snapshot.salt, a.device) for a in waiting}
+        known = self._ranks(cell.stratum)
+        ranks = {a.device: known.get(a.device) or rank(self.snapshot.salt, a.device) for a in waiting}
         for a in sorted(waiting, key=lambda a: ranks[a.device]):
             if self.ledger.is_spent(cell.stage):
                 return

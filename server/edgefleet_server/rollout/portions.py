@@ -3,7 +3,8 @@
 A transaction that signs 50,000 documents would hold the devices' rows for ten seconds. Whoever carries a plan out portion by portion
 looks in between whether it still holds the rollout, and whether a device failed meanwhile: then what is left of the plan is dropped, and
 the next look makes another one. What is dropped was never written, so nothing is half done:
-- All that is no document goes first, new assignments among it; then so many devices at a time, each with all that the plan says of it.
+- All that is of no document goes first, then so many devices at a time, each with all that the plan says of it, and be it that it belongs
+  to the rollout from now on. Who is not written yet is as who was not looked at yet: the next look takes them in (fleet.md §5.1).
 - A plan that takes from what all rollouts share (leases, rates) is not cut: what it took must be written with what it is for.
 """
 
@@ -42,9 +43,7 @@ def portions(plan: Plan, size: int = PORTION) -> list[tuple[Effect, ...]]:
 def _device_of(effect: Effect) -> DeviceId | None:
     """Return whose document an effect goes with, None when it goes first."""
     match effect:
-        case AssignmentMade():
-            return None
-        case AssignmentMoved() | AssignmentNoted():
+        case AssignmentMade() | AssignmentMoved() | AssignmentNoted():
             return effect.assignment.device
         case Offer() | GiveBack():
             return effect.device

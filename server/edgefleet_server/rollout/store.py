@@ -382,6 +382,7 @@ def _cell(row: Any) -> Cell:
         bound=row.bound,
         asked_at=row.asked_at,
         approved_by=row.approved_by,
+        intake=row.intake,
     )
 
 

@@ -63,6 +63,7 @@ class RolloutCell(SQLModel, table=True):
     bound: str = Field(default="", max_length=160)
     asked_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     approved_by: str = Field(default="", max_length=80)
+    intake: int = Field(default=0)
 
 
 class RolloutMember(SQLModel, table=True):

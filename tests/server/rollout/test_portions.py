@@ -33,10 +33,18 @@ def test_portions_are_the_plan_cut_between_devices(devices: int, size: int) -> N
     parts = portions(plan, size)
     assert Counter(map(id, (effect for part in parts for effect in part))) == Counter(map(id, plan.effects))
     assert all(sum(isinstance(effect, Offer) for effect in part) <= size for part in parts)
-    assert not any(isinstance(effect, AssignmentMade) for part in parts[1:] for effect in part)
     for part in parts:
-        moved = {effect.assignment.device for effect in part if isinstance(effect, AssignmentMoved)}
-        assert moved == {effect.device for effect in part if isinstance(effect, Offer)}
+        offered = [effect.device for effect in part if isinstance(effect, Offer)]
+        assert offered == [effect.assignment.device for effect in part if isinstance(effect, AssignmentMoved)]
+        made = {effect.assignment.device for effect in part if isinstance(effect, AssignmentMade)}
+        assert made == set(offered) if part is not parts[0] else made >= set(offered), (
+            "who waits for an offer goes first"
+        )
+    assert [
+        effect for part in parts for effect in part if not isinstance(effect, AssignmentMade | AssignmentMoved | Offer)
+    ] == [effect for effect in parts[0] if not isinstance(effect, AssignmentMade | AssignmentMoved | Offer)], (
+        "what is of no device goes first"
+    )
 
 
 def test_a_plan_that_takes_of_what_is_shared_is_not_cut() -> None:
@@ -82,10 +90,17 @@ def test_what_is_left_of_a_plan_is_dropped_when_the_rollout_was_steered(
 
     world.tick()
     assert world.view(rollout).state == "paused"
-    assert world.states(rollout) == {"eligible": 10}, (
-        "the four that were offered it were withdrawn, the others never offered"
+    assert world.states(rollout) == {"eligible": 4}, (
+        "the four that were offered it were withdrawn, the others never taken in"
     )
     assert signed == [4, 4], "four offers, and four times back"
+    world.service.resume(rollout, "ann", "go on")
+    monkeypatch.setattr(world.house.fleet.offers, "failed_since", ask)
+    world.go_until_state(rollout, "finished")
+    assert world.states(rollout) == {"healthy": 10}
+    assert not any(one.is_joiner for one in world.members(rollout).values()), (
+        "all of them belonged to the stage from the start"
+    )
 
 
 def test_what_is_left_of_a_plan_waits_for_the_next_look_when_a_device_fails(
@@ -103,8 +118,9 @@ def test_what_is_left_of_a_plan_waits_for_the_next_look_when_a_device_fails(
     def fail(model: str, since: datetime) -> list[DeviceId]:
         if len(signed) == 1:
             world.clock.turn(seconds=1)
-            devices[0].regress()
-            world.report(devices[0])
+            one = next(device for device in devices if device.id in world.members(rollout))
+            one.regress()
+            world.report(one)
         return ask(model, since)
 
     monkeypatch.setattr(world.house.fleet.offers, "failed_since", fail)
