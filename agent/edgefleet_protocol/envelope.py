@@ -40,6 +40,19 @@ class _Wire(msgspec.Struct, rename={"payload_type": "payloadType"}):
     signatures: list[_WireSignature]
 
 
+class _OutSignature(msgspec.Struct):
+    sig: bytes
+    keyid: str
+
+
+class _Out(msgspec.Struct, rename={"payload_type": "payloadType"}):
+    """As `_Wire`, with bytes: msgspec writes them as base64 and reads them less strictly than `_b64`."""
+
+    payload: bytes
+    payload_type: str
+    signatures: list[_OutSignature]
+
+
 _DECODER = msgspec.json.Decoder(_Wire)
 
 
@@ -66,12 +79,8 @@ def parse_envelope(raw: bytes) -> Envelope:
 
 def dump_envelope(envelope: Envelope) -> bytes:
     """Return the JSON bytes of an envelope."""
-    wire = _Wire(
-        payload=base64.b64encode(envelope.payload).decode(),
-        payload_type=envelope.payload_type,
-        signatures=[_WireSignature(sig=base64.b64encode(s.sig).decode(), keyid=s.keyid) for s in envelope.signatures],
-    )
-    return msgspec.json.encode(wire)
+    signatures = [_OutSignature(sig=s.sig, keyid=s.keyid) for s in envelope.signatures]
+    return msgspec.json.encode(_Out(envelope.payload, envelope.payload_type, signatures))
 
 
 def _b64(text: str) -> bytes:

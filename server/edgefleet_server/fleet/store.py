@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Select,
+    Table,
     case,
     cast,
     delete,
@@ -166,7 +167,8 @@ def all_desired(session: Session) -> Iterator[SignedDesired]:
 
 def desired_changed_since(session: Session, since: datetime, known: Mapping[DeviceId, int]) -> Iterator[SignedDesired]:
     """Yield documents that were signed at or after `since` and have a higher gen than is known; only those are read whole."""
-    statement = select(col(FleetDesired.device_id), col(FleetDesired.gen)).where(col(FleetDesired.changed_at) >= since)
+    table: Table = FleetDesired.__table__  # type: ignore[attr-defined]  # plain rows: there may be all of a fleet
+    statement = select(table.c.device_id, table.c.gen).where(table.c.changed_at >= since)
     news = [device for device, gen in session.execute(statement) if gen > known.get(device, 0)]
     for start in range(0, len(news), IN_CHUNK):
         chosen = bulk.among(session, col(FleetDesired.device_id), sorted(news)[start : start + IN_CHUNK])

@@ -11,6 +11,7 @@ Rules:
 
 import contextlib
 import logging
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -91,6 +92,7 @@ class Outbound:
         self._queue: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._published: dict[DeviceId, int] = {}
         self._queued: dict[DeviceId, int] = {}
+        self._shared_at_s = -math.inf
         self._head = b""
         self._hold = b""
         self._looked_at = clock.now()
@@ -125,7 +127,7 @@ class Outbound:
         if self._queue.qsize() < MAX_WAITING:
             with self._lock:
                 self._queued.update((one.device, one.gen) for one in documents)
-            self._queue.put(partial(self._publish_queued, tuple(documents), again=again))
+            self._queue.put(partial(self._publish_queued, tuple(documents), self._clock.monotonic_s(), again=again))
 
     def send_ack(self, device: DeviceId, ack: Ack) -> None:
         """Tell a device what was stored."""
@@ -164,24 +166,27 @@ class Outbound:
         # QoS 0: what is not acknowledged is sent again and counts once, and a day of PUBACKs costs a device 10 KB (ADR 0045)
         self._publish(self._topics.dn_meta(device), encode(Downlink(ack=ack)), 0, False)
 
-    def _publish_queued(self, documents: Sequence[Signed], *, again: bool = False) -> None:
+    def _publish_queued(self, documents: Sequence[Signed], queued_at_s: float, *, again: bool = False) -> None:
         """Publish what waited its turn; from then on the look for changes finds what could not be sent."""
         try:
-            self._publish_documents(documents, again=again)
+            if queued_at_s >= self._shared_at_s:  # else head and brake were read after this was committed, and are out
+                self._publish_shared()
+            for document in documents:
+                self._publish_desired(document, again=again)
         finally:
             with self._lock:
                 for one in documents:
                     if self._queued.get(one.device) == one.gen:
                         del self._queued[one.device]
 
-    def _publish_documents(self, documents: Sequence[Signed], *, again: bool = False) -> None:
+    def _publish_found(self, documents: Sequence[Signed]) -> None:
         self._publish_shared()  # first the head: a document may name a bundle that only the new head leads to
         for document in documents:
-            self._publish_desired(document, again=again)
+            self._publish_desired(document)
 
     def _publish_everything(self) -> None:
         self._published.clear()
-        self._head, self._hold = b"", b""
+        self._head, self._hold, self._shared_at_s = b"", b"", -math.inf
         self._is_up = self._owes_everything = True
         self._looked_at = self._clock.now()
         self._publish_shared()
@@ -206,16 +211,19 @@ class Outbound:
         if not found:
             ended_s = self._clock.monotonic_s()
             self._look_at_s = max(self._look_at_s, ended_s + min(PATIENCE * (ended_s - began_s), LONGEST_S))
-        self._publish_documents(found)
+        self._publish_found(found)
         self._looked_at = now
 
     def _publish_shared(self) -> None:
+        began_s = self._clock.monotonic_s()
         head = self._repo_head()
         if head != self._head and self._publish(self._topics.repo_head(), head, 1, True):
             self._head = head
         hold = self._sources.hold_envelope()
         if hold is not None and hold != self._hold and self._publish(self._topics.hold(), hold, 1, True):
             self._hold = hold
+        if head == self._head and hold in (None, self._hold):
+            self._shared_at_s = began_s
 
     def _publish_desired(self, document: Signed, *, again: bool = False) -> bool:
         """Publish a document unless this or a newer one is out; return False when the connection is gone."""
