@@ -379,37 +379,32 @@ class CellNoted:
     cell: Cell
 
 
-@dataclass(frozen=True, slots=True)
-class AssignmentMade:
+class AssignmentMade(msgspec.Struct, frozen=True, gc=False):
     """A device belongs to the rollout now, not offered anything yet."""
 
     assignment: Assignment
 
 
-@dataclass(frozen=True, slots=True)
-class AssignmentMoved:
+class AssignmentMoved(msgspec.Struct, frozen=True, gc=False):
     """An assignment goes to another state; `assignment` is it afterwards."""
 
     before: AssignmentState
     assignment: Assignment
 
 
-@dataclass(frozen=True, slots=True)
-class AssignmentNoted:
+class AssignmentNoted(msgspec.Struct, frozen=True, gc=False):
     """An assignment keeps its state but something about it is new."""
 
     assignment: Assignment
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(msgspec.Struct, frozen=True, gc=False):
     """Write the release into the device's document. The gen of the document becomes the assignment's `gen`."""
 
     device: DeviceId
 
 
-@dataclass(frozen=True, slots=True)
-class GiveBack:
+class GiveBack(msgspec.Struct, frozen=True, gc=False):
     """Write what the device ran before into its document. With `is_rollback` the document's gen becomes `back_gen`.
 
     is_beside: it runs the release as a candidate, which is ended. to: what it gets instead of what it ran before.

@@ -196,7 +196,8 @@ class Paced(ShapedDraft):
 
     def time_to_answer(self, a: Assignment) -> timedelta:
         """Return what is left of `ack_deadline` after offers that were recalled."""
-        return self.snapshot.spec.device.ack - timedelta(seconds=a.unanswered_s)
+        ack = self.snapshot.spec.device.ack
+        return ack - timedelta(seconds=a.unanswered_s) if a.unanswered_s else ack
 
     # ---- offers
 

@@ -24,12 +24,14 @@ from edgefleet_server.rollout.pace import LeaseEnded, LeaseTaken, LineBooked, Mi
 
 PORTION: Final = 1_000
 """Documents that one transaction signs."""
+_DOCUMENTS: Final = (Offer, GiveBack)
+_SHARED: Final = (MinuteNoted, LeaseTaken, LeaseEnded, LineBooked)
 
 
 def portions(plan: Plan, size: int = PORTION) -> list[tuple[Effect, ...]]:
     """Return the plan's effects in the order in which they are carried out, `size` documents at a time; at least one portion."""
-    documents = dict.fromkeys(effect.device for effect in plan.effects if isinstance(effect, Offer | GiveBack))
-    is_shared = any(isinstance(effect, MinuteNoted | LeaseTaken | LeaseEnded | LineBooked) for effect in plan.effects)
+    documents = dict.fromkeys(effect.device for effect in plan.effects if isinstance(effect, _DOCUMENTS))
+    is_shared = any(isinstance(effect, _SHARED) for effect in plan.effects)
     if len(documents) <= size or is_shared:
         return [plan.effects]
     place = {device: number // size for number, device in enumerate(documents)}
