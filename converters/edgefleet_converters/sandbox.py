@@ -3,9 +3,9 @@
 Rules of the machine:
 
 * Model bytes are parsed and run only in a *grandchild*: a crash, a hang or a memory bomb costs one candidate, not the job.
-* A *nursery* is a process with the needed libraries loaded. It forks one grandchild a step, so a step does not pay the
-  import time again. The nursery itself never touches a model and never imports a runtime (a runtime's own threads do not
-  survive a fork).
+* A *nursery* is a process with the needed libraries loaded, and the modules of the steps that were done so far. It forks one
+  grandchild a step, so a step does not pay the import time again. The nursery itself never touches a model and never imports
+  a runtime (a runtime's own threads do not survive a fork).
 * A grandchild gets limits on address space, CPU seconds, file size, open files and core dumps, a wall-clock limit kept by
   the nursery, and its own process group, killed as a whole.
 * A step gets JSON-able arguments and file paths, answers with one JSON object in a file, and prints to stderr only.

@@ -21,10 +21,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import discovery, http_errors
 from edgefleet_server.access import routes as access_routes
-from edgefleet_server.access.dependency import authorize
+from edgefleet_server.access.dependency import authorize, throttled
 from edgefleet_server.access.model import Principal
 from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, is_own_token_path
-from edgefleet_server.access.throttle import Allowance, throttled
+from edgefleet_server.access.throttle import Allowance
 from edgefleet_server.alerting import routes as alerting_routes
 from edgefleet_server.body_limit import API_BODY_BYTES, BodyLimit
 from edgefleet_server.conversion import routes as conversion_routes

@@ -7,18 +7,16 @@ from edgefleet_server.access.service import AccessService
 from edgefleet_server.addresses import parse_networks
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.conversion.service import ConversionService
+from edgefleet_server.converter_parts import build_first_parts
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.health import Health
 from edgefleet_server.metrics import Metrics
 from edgefleet_server.posting import Poster
-from edgefleet_server.registry.blobs import open_blob_store
-from edgefleet_server.registry.model import AllowedCode
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.search.service import SearchService
 from edgefleet_server.settings import ServerSettings
-from edgefleet_server.shared_clock import shared_clock
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.comparisons import Comparisons
@@ -30,7 +28,7 @@ from edgefleet_server.webhook.service import WebhookService
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that a request, the gateway, the engine or the conversion worker may call."""
+    """Everything that a request, the gateway or the engine may call; the conversion worker makes do with `converter_parts`."""
 
     settings: ServerSettings
     clock: Clock
@@ -61,20 +59,14 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
 
     is_turned: the clock is a test's, which knows nothing of the database's; rollouts go by it too.
     """
-    db = Database(settings.database)
-    shared = clock if is_turned else shared_clock(db, clock)
-    signing = SigningService(db, settings.keys_dir, clock)
-    conversion = ConversionService(db, shared, max_attempts=settings.job_attempts)
     # registry asks fleet which profiles its devices have, fleet asks registry for bundles: the late call breaks the circle
-    registry = RegistryService(
-        db,
-        open_blob_store(settings),
+    first = build_first_parts(
+        settings,
         clock,
-        jobs=conversion,
-        fleet_profiles=lambda: fleet.profiles_in_use(),  # noqa: PLW0108  # fleet does not exist yet
-        max_blob_bytes=settings.max_blob_bytes,
-        allowed_code=AllowedCode(settings.custom_metrics, settings.allow_pickle),
+        lambda: fleet.profiles_in_use(),  # noqa: PLW0108  # fleet does not exist yet
+        is_turned=is_turned,
     )
+    db, shared, signing, registry = first.db, first.shared, first.signing, first.registry
     fleet = FleetService(db, signing, registry, clock, settings, shared)
     poster = Poster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)
     telemetry = TelemetryService(db, clock)
@@ -91,7 +83,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         access=AccessService(db, clock, rate_limit_per_min=settings.rate_limit_per_min),
         signing=signing,
         registry=registry,
-        conversion=conversion,
+        conversion=first.conversion,
         fleet=fleet,
         telemetry=telemetry,
         costs=costs,

@@ -19,7 +19,7 @@ from edgefleet_agent.identity import load_identity
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.fleet.approving import Choice
 from edgefleet_server.fleet.waiting import PendingState
-from edgefleet_server.paging import PageRequest
+from edgefleet_server.pages import PageRequest
 from tests.agent.field import eventually
 from tests.agent.listener import Listener
 from tests.server.fleet.house import House

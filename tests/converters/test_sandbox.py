@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +89,18 @@ def test_runtimes_report_their_version(tmp_path: Path) -> None:
 def test_a_missing_runtime_is_named(tmp_path: Path) -> None:
     with Sandbox() as sandbox, pytest.raises(errors.RuntimeUnavailableError, match="openvino"):
         Workshop(sandbox, tmp_path).runtime_version("openvino")
+
+
+def test_no_step_s_module_brings_a_runtime_or_a_thread_into_the_nursery() -> None:
+    program = """
+import importlib, json, os, sys
+import numpy, onnx
+from edgefleet_converters.sandbox_child import STEPS
+for step in STEPS.values():
+    importlib.import_module(step.partition(":")[0])
+runtimes = {"onnxruntime", "ai_edge_litert", "tflite_runtime", "tflite_micro"} & sys.modules.keys()
+print(json.dumps([sorted(runtimes), len(os.listdir("/proc/self/task"))]))
+"""
+    one_thread = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    told = subprocess.run([sys.executable, "-c", program], env=one_thread, check=True, capture_output=True, text=True)
+    assert json.loads(told.stdout) == [[], 1]

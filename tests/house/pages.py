@@ -3,7 +3,8 @@
 A shell block is fenced as `sh`. A comment on the line above it may say how it is treated:
 - `<!-- not run: REASON -->`: it needs another machine, a person, or is what runs the test itself.
 - `<!-- background until: COMMAND -->`: it keeps running; the page goes on when COMMAND succeeds, and it is ended with the page.
-A page may say `<!-- needs: server -->`: a server is started for it and `edgectl` is logged in as admin.
+A page may say `<!-- needs: server -->`: a server is started for it and `edgectl` is logged in as admin. Its data folder is there already,
+a copy of one that was made once: what `edgectl server init` does is run by the pages that are about it.
 """
 
 from __future__ import annotations
@@ -98,17 +99,18 @@ def anchors(page: Path) -> set[str]:
     return found
 
 
+SERVER_DATA = ".docs-server"
 SERVER_SETUP = Block(
     Path("tests/house/pages.py"),
     0,
     "sh",
-    "edgectl server start --data .docs-server --port 0 --device-port 0",
+    f"edgectl server start --data {SERVER_DATA} --port 0 --device-port 0",
     "background",
-    "test -e .docs-server/run/server.json",
+    f"test -e {SERVER_DATA}/run/server.json",
 )
-LOGIN = """\
-export EDGECTL_SERVER=$(python -c "import json; print(json.load(open('.docs-server/run/server.json'))['api_url'])")
-export EDGECTL_TOKEN=$(cat .docs-server/admin.token)"""
+LOGIN = f"""\
+export EDGECTL_SERVER=$(python -c "import json; print(json.load(open('{SERVER_DATA}/run/server.json'))['api_url'])")
+export EDGECTL_TOKEN=$(cat {SERVER_DATA}/admin.token)"""
 
 
 PRELUDE = f"""\
@@ -136,7 +138,7 @@ def script(page: Path) -> str:
     """Return one bash script that runs the page's blocks in order and ends what they started."""
     parts = [PRELUDE]
     if needs_server(page):
-        parts += ["edgectl server init .docs-server", *_background(SERVER_SETUP), LOGIN]
+        parts += [*_background(SERVER_SETUP), LOGIN]
     for block in shell_blocks(page):
         if block.kind == "skip":
             continue

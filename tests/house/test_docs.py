@@ -25,9 +25,20 @@ from edgefleet_server.access.rules import POLICY
 from edgefleet_server.fleet.event_types import all_types
 from edgefleet_server.http_errors import status_of
 from edgefleet_server.rollout.gating import GateKind
-from tests.house.pages import SHELL_WORDS, anchors, blocks, links, needs_server, pages, script, shell_blocks
+from tests.house.pages import (
+    SERVER_DATA,
+    SHELL_WORDS,
+    anchors,
+    blocks,
+    links,
+    needs_server,
+    pages,
+    script,
+    shell_blocks,
+)
 from tests.house.soak import EACH_POINT, SOAKS
 from tests.house.tree import ROOT
+from tests.support.servers import copy_server
 
 RUNNABLE = [page for page in pages() if any(block.kind != "skip" for block in shell_blocks(page))]
 STARTS_A_SERVER = [p for p in RUNNABLE if needs_server(p) or any(b.kind == "background" for b in shell_blocks(p))]
@@ -50,6 +61,8 @@ def scratch() -> Iterator[Path]:
 
 def run_page(page: Path, folder: Path) -> None:
     """Run the page in `folder`, which has the clone's examples and a home of its own."""
+    if needs_server(page):
+        copy_server(folder / SERVER_DATA)
     (folder / "examples").symlink_to(ROOT / "examples")
     (folder / "agent").symlink_to(ROOT / "agent")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"

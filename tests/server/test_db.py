@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from edgefleet_server import migrations
@@ -95,6 +96,13 @@ def test_concurrent_writers_queue_and_lose_nothing(db: Database) -> None:
 def test_migrated_schema_is_the_schema_of_the_code(db: Database) -> None:
     with db.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata()) == []
+
+
+def test_the_newest_step_is_told_by_the_names_of_their_files(db: Database) -> None:
+    steps = ScriptDirectory.from_config(migrations.config(db))
+    assert migrations.newest() == steps.get_current_head()
+    for step in steps.walk_revisions():
+        assert Path(step.path).name.startswith(f"{step.revision}_")
 
 
 def test_migration_can_be_taken_again_and_back(empty_database_url: str) -> None:

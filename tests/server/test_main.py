@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from edgefleet_protocol.digest import sha256_hex
-from tests.support.servers import ServerProcess, init_server, release_body, server_process
+from tests.support.servers import ServerProcess, copy_server, release_body, server_process
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 
@@ -22,7 +22,7 @@ DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A server's data folder."""
-    init_server(tmp_path / "server")
+    copy_server(tmp_path / "server")
     return tmp_path / "server"
 
 

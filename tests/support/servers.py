@@ -1,14 +1,17 @@
 """Real servers for tests: the API app on real services in this process, or the whole server as a process."""
 
+import atexit
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +132,20 @@ def init_server(data: Path) -> str:
         [sys.executable, "-m", "edgefleet_server.initialise", "--data", str(data)], check=True, capture_output=True
     )
     return (data / "admin.token").read_text(encoding="ascii").strip()
+
+
+def copy_server(data: Path) -> str:
+    """Copy a data folder that `server init` made once for this process, and return the admin token. All copies have the same keys."""
+    shutil.copytree(_initialised(), data)
+    return (data / "admin.token").read_text(encoding="ascii").strip()
+
+
+@cache
+def _initialised() -> Path:
+    folder = tempfile.mkdtemp(prefix="ef-init-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    init_server(Path(folder, "data"))
+    return Path(folder, "data")
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 ``authorize`` runs before every route of ``/api/v1``: it reads the bearer token, looks the route up in the policy table
 (``rules.POLICY``; a route that is not in it is refused) and puts the :class:`Principal` on the request. ``require(role)``
-is what a route declares: it returns that principal and checks its own role once more. A test holds both equal.
+is what a route declares: it returns that principal and checks its own role once more. A test holds both equal. ``throttled`` runs
+after ``authorize``.
 This module is neither routes nor service: it is the seam that all features' routes import.
 """
 
@@ -11,10 +12,11 @@ from typing import Final, cast
 
 from fastapi import Request
 
-from edgefleet_server.access.errors import ForbiddenError, MissingTokenError
+from edgefleet_server.access.errors import ForbiddenError, MissingTokenError, TooManyRequestsError
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.access.rules import role_of
 from edgefleet_server.access.service import AccessService
+from edgefleet_server.access.throttle import Allowance, Throttle
 
 CALLER_KEY: Final = "edgefleet.caller"
 """Where the ASGI scope names the signed-in user of a page that calls the API inside this process; no request can set it."""
@@ -50,6 +52,17 @@ def require(role: Role) -> Callable[[Request], Principal]:
 
     principal_of.required_role = role  # type: ignore[attr-defined]  # read by the test that walks all routes
     return principal_of
+
+
+def throttled(request: Request) -> None:
+    """Take one request of the caller's token, after `authorize`. Raises TooManyRequestsError."""
+    principal = cast("Principal", request.state.principal)
+    throttle = cast("Throttle", request.app.state.parts.access.throttle)
+    try:
+        request.state.allowance = throttle.take(principal.id)
+    except TooManyRequestsError as error:
+        request.state.allowance = Allowance(throttle.limit, 0, error.retry_after_s)
+        raise
 
 
 def _check(principal: Principal, role: Role | None) -> None:

@@ -8,7 +8,8 @@ from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import AuditFilter, Principal, Role
 from edgefleet_server.access.schemas import AuditOut, LoginLinkOut, NewTokenOut, TokenIn, TokenOut, WhoAmIOut
 from edgefleet_server.bodies import Moment
-from edgefleet_server.paging import EitherWay, ListOf, PageRequest, paged
+from edgefleet_server.pages import PageRequest
+from edgefleet_server.paging import EitherWay, ListOf, paged
 from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
 from edgefleet_server.projecting import ListRoute

@@ -28,7 +28,7 @@ from edgefleet_server.access.repeats import RepeatBook
 from edgefleet_server.access.tables import TokenRow
 from edgefleet_server.access.throttle import Throttle
 from edgefleet_server.db import Database
-from edgefleet_server.paging import Page, PageRequest
+from edgefleet_server.pages import Page, PageRequest
 
 USED_RESOLUTION = timedelta(minutes=1)
 _NOBODY_SHA256 = sha256_hex(b"no such token")

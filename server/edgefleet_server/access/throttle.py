@@ -6,13 +6,10 @@ A token bucket: it holds the requests of one minute and refills evenly, so a bur
 import math
 import threading
 from dataclasses import dataclass
-from typing import Final, cast
-
-from fastapi import Request
+from typing import Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.errors import TooManyRequestsError
-from edgefleet_server.access.model import Principal
 
 MINUTE_S: Final = 60.0
 MAX_TOKENS: Final = 4096
@@ -64,14 +61,3 @@ class Throttle:
         kept = {k: v for k, v in self._buckets.items() if v[0] + (now_s - v[1]) * rate < self.limit}
         newest = sorted(kept.items(), key=lambda item: item[1][1])[-MAX_TOKENS // 2 :]
         self._buckets = dict(newest)
-
-
-def throttled(request: Request) -> None:
-    """Take one request of the caller's token, after `authorize`. Raises TooManyRequestsError."""
-    principal = cast("Principal", request.state.principal)
-    throttle = cast("Throttle", request.app.state.parts.access.throttle)
-    try:
-        request.state.allowance = throttle.take(principal.id)
-    except TooManyRequestsError as error:
-        request.state.allowance = Allowance(throttle.limit, 0, error.retry_after_s)
-        raise

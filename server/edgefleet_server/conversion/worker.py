@@ -15,7 +15,7 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -26,8 +26,11 @@ from edgefleet_server.conversion.engine import ConversionEngine
 from edgefleet_server.conversion.errors import LeaseLostError, StoppedError
 from edgefleet_server.conversion.model import ClaimedJob, SandboxLimits
 from edgefleet_server.conversion.sandbox import Converter, converter_command
-from edgefleet_server.parts import Parts, build_parts
+from edgefleet_server.converter_parts import ConverterParts, build_converter_parts
 from edgefleet_server.settings import ServerSettings, load_settings
+
+if TYPE_CHECKING:
+    from edgefleet_server.parts import Parts
 
 _log = logging.getLogger(__name__)
 IDLE_WAIT_S = 0.3
@@ -37,7 +40,7 @@ TROUBLE_WAIT_S = 3.0
 class Worker:
     """Claims jobs and works on them, one after another."""
 
-    def __init__(self, parts: Parts, name: str) -> None:
+    def __init__(self, parts: "ConverterParts | Parts", name: str) -> None:
         self._parts = parts
         self._name = name
         self._stop = threading.Event()
@@ -136,7 +139,7 @@ def main() -> int:
     settings = read_settings(_read_line(life_line))
     logs.set_up("converter", settings.log_level)
     number = sys.argv[1] if len(sys.argv) > 1 else "1"
-    parts = build_parts(settings, SystemClock())
+    parts = build_converter_parts(settings, SystemClock())
     worker = Worker(parts, f"{settings.instance}-{number}")
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:

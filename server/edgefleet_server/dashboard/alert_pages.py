@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from edgefleet_server.access.model import Role
 from edgefleet_server.alerting.model import AlertAction
 from edgefleet_server.dashboard.shell import Shell
-from edgefleet_server.paging import PageRequest
+from edgefleet_server.pages import PageRequest
 from edgefleet_server.parts import Parts
 
 TAB: Final = "alerts"

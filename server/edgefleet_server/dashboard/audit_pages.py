@@ -14,7 +14,7 @@ from edgefleet_server.dashboard.login import to_login
 from edgefleet_server.dashboard.shell import Shell
 from edgefleet_server.dashboard.views import event_line
 from edgefleet_server.fleet.event_types import DEVICE
-from edgefleet_server.paging import PageRequest, cut_page, decode_cursor
+from edgefleet_server.pages import PageRequest, cut_page, decode_cursor
 from edgefleet_server.parts import Parts
 
 PAGE_EVENTS: Final = 50

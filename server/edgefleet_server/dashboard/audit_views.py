@@ -11,7 +11,7 @@ from typing import Final
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.access.model import AuditEntry, AuditFilter
 from edgefleet_server.access.service import AccessService
-from edgefleet_server.paging import Page, PageRequest
+from edgefleet_server.pages import Page, PageRequest
 
 PAGE_ROWS: Final = 50
 EXPORT_ROWS: Final = 500

@@ -9,7 +9,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.device_views import DevicePages
 from edgefleet_server.dashboard.login import to_login
 from edgefleet_server.dashboard.shell import Shell
-from edgefleet_server.paging import PageRequest, decode_cursor
+from edgefleet_server.pages import PageRequest, decode_cursor
 from edgefleet_server.parts import Parts
 
 _TYPES = {"application/gzip": "tgz", "text/plain": "txt"}

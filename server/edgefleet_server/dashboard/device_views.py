@@ -9,7 +9,7 @@ from edgefleet_server.dashboard.views import DeviceLine, EventLine, device_line,
 from edgefleet_server.fleet.errors import TaskResultMissingError
 from edgefleet_server.fleet.model import TaskState, TaskView
 from edgefleet_server.fleet.views import DeviceView, release_of
-from edgefleet_server.paging import encode_cursor
+from edgefleet_server.pages import encode_cursor
 from edgefleet_server.parts import Parts
 from edgefleet_server.rollout.shape import PIN_LABEL
 from edgefleet_server.telemetry.model import Latest, PredictionsView

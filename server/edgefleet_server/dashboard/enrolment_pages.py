@@ -13,7 +13,7 @@ from edgefleet_server.dashboard.enrolment_views import EnrolmentReader
 from edgefleet_server.dashboard.shell import Shell
 from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.fleet.waiting import PendingState
-from edgefleet_server.paging import decode_cursor
+from edgefleet_server.pages import decode_cursor
 from edgefleet_server.parts import Parts
 
 

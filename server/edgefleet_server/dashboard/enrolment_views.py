@@ -9,7 +9,7 @@ from edgefleet_server.fleet.approving import ApprovalBook, PendingView, place_of
 from edgefleet_server.fleet.enrolment import Enroller
 from edgefleet_server.fleet.model import ClaimView
 from edgefleet_server.fleet.waiting import PendingState
-from edgefleet_server.paging import PageRequest, cut_page
+from edgefleet_server.pages import PageRequest, cut_page
 
 PER_PAGE: Final = 100
 MAX_CLAIMS: Final = 500

@@ -11,7 +11,7 @@ from edgefleet_server.dashboard.device_search import Search
 from edgefleet_server.dashboard.fleet_views import FleetPages
 from edgefleet_server.dashboard.shell import Shell
 from edgefleet_server.fleet.errors import BadSelectorError
-from edgefleet_server.paging import decode_cursor
+from edgefleet_server.pages import decode_cursor
 from edgefleet_server.parts import Parts
 
 BULK: Final = ("deploy", "label", "restart")

@@ -18,7 +18,7 @@ from edgefleet_server.dashboard.views import (
 )
 from edgefleet_server.fleet.listing import DeviceQuery, Facets, Order, Place, Trouble
 from edgefleet_server.fleet.model import Group
-from edgefleet_server.paging import PageRequest, decode_cursor, encode_cursor
+from edgefleet_server.pages import PageRequest, decode_cursor, encode_cursor
 from edgefleet_server.parts import Parts
 from edgefleet_server.telemetry.series import Trend
 

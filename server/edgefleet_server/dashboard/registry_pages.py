@@ -14,7 +14,7 @@ from edgefleet_server.dashboard.login import to_login
 from edgefleet_server.dashboard.profile_views import profile_lines, profile_page
 from edgefleet_server.dashboard.registry_views import PAGE_ROWS, RegistryViews
 from edgefleet_server.dashboard.shell import Shell
-from edgefleet_server.paging import PageRequest, decode_cursor
+from edgefleet_server.pages import PageRequest, decode_cursor
 from edgefleet_server.parts import Parts
 
 SOON: Final = timedelta(days=30)

@@ -17,7 +17,7 @@ from edgefleet_server.conversion.reports import load_report
 from edgefleet_server.dashboard.lineage_lines import LineageLine, lineage_lines
 from edgefleet_server.fleet.listing import DeviceQuery
 from edgefleet_server.fleet.views import DeviceView, Summary
-from edgefleet_server.paging import PageRequest
+from edgefleet_server.pages import PageRequest
 from edgefleet_server.parts import Parts
 from edgefleet_server.registry.model import BundleView, JobView, ModelView, ReleaseView, SourceView
 from edgefleet_server.rollout.views import RolloutView

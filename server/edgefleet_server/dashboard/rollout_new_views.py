@@ -10,7 +10,7 @@ from typing import Any, Final
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.dashboard.rollout_draft import EVERY, Draft, command_of, document_of, yaml_of
-from edgefleet_server.paging import PageRequest
+from edgefleet_server.pages import PageRequest
 from edgefleet_server.parts import Parts
 from edgefleet_server.registry.model import ReleaseState, ReleaseView
 from edgefleet_server.rollout.planning import ExcludedDevice, PlanView

@@ -14,7 +14,7 @@ from edgefleet_server.dashboard.rollout_new_views import NewRolloutPages
 from edgefleet_server.dashboard.rollout_views import PERSON_STATES, DeviceFilter, RolloutPages
 from edgefleet_server.dashboard.shell import Shell
 from edgefleet_server.dashboard.views import ACTIVE
-from edgefleet_server.paging import PageRequest, decode_cursor
+from edgefleet_server.pages import PageRequest, decode_cursor
 from edgefleet_server.parts import Parts
 from edgefleet_server.rollout.model import OnFail, Promote, RolloutState
 from edgefleet_server.rollout.shape import Membership, Mode, Supersede

@@ -9,7 +9,7 @@ from edgefleet_server.dashboard.meters import Interval, evidence_share, interval
 from edgefleet_server.dashboard.rollout_draft import OWN, command_of, strategy_of, yaml_of
 from edgefleet_server.dashboard.views import ACTIVE, Bar, EventLine, StageLine, bar_of, event_line
 from edgefleet_server.fleet.views import FleetReader
-from edgefleet_server.paging import PageRequest, cut_page
+from edgefleet_server.pages import PageRequest, cut_page
 from edgefleet_server.rollout.device_views import RolloutDevice
 from edgefleet_server.rollout.failing import FailedDevice
 from edgefleet_server.rollout.quality_view import MetricView

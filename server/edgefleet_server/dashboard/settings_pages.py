@@ -11,7 +11,7 @@ from edgefleet_server.dashboard.preferences import remember
 from edgefleet_server.dashboard.settings_views import server_facts, tokens_page, webhook_page
 from edgefleet_server.dashboard.shell import Shell
 from edgefleet_server.fleet.event_types import all_types
-from edgefleet_server.paging import decode_cursor
+from edgefleet_server.pages import decode_cursor
 from edgefleet_server.parts import Parts
 
 Cursor = Annotated[str | None, Query(max_length=256)]

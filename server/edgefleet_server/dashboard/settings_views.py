@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from edgefleet_server.access.model import TokenView
 from edgefleet_server.health import CheckResult
-from edgefleet_server.paging import Page, PageRequest, cut_page, decode_cursor
+from edgefleet_server.pages import Page, PageRequest, cut_page, decode_cursor
 from edgefleet_server.parts import Parts
 from edgefleet_server.webhook.model import DeliveryState, DeliveryView, WebhookView
 

@@ -10,7 +10,8 @@ from edgefleet_server.fleet.approving import Choice, Decisions, PendingView, pla
 from edgefleet_server.fleet.model import ClaimView
 from edgefleet_server.fleet.schemas import PendingChoiceIn, RejectIn
 from edgefleet_server.fleet.waiting import PendingState
-from edgefleet_server.paging import ListOf, PageRequest, paged
+from edgefleet_server.pages import PageRequest
+from edgefleet_server.paging import ListOf, paged
 from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
 

@@ -25,7 +25,7 @@ from edgefleet_server.fleet.happenings import EventFeed
 from edgefleet_server.fleet.model import NewEvent
 from edgefleet_server.fleet.tables import FleetPending
 from edgefleet_server.fleet.waiting import PendingState, state_of
-from edgefleet_server.paging import BadCursorError, PageRequest
+from edgefleet_server.pages import BadCursorError, PageRequest
 
 BATCH: Final = 50
 KEPT: Final = timedelta(days=30)

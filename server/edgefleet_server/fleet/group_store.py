@@ -7,7 +7,7 @@ from sqlmodel import Session, col
 
 from edgefleet_server.fleet.store import insert_into
 from edgefleet_server.fleet.tables import FleetGroup
-from edgefleet_server.paging import walked
+from edgefleet_server.pages import walked
 
 
 def groups(session: Session, names: Collection[str] | None = None) -> Sequence[FleetGroup]:

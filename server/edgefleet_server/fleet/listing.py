@@ -27,7 +27,7 @@ from edgefleet_server.fleet.looking import NEAR, Look
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 from edgefleet_server.fleet.views import DeviceView, device_views
-from edgefleet_server.paging import BadCursorError
+from edgefleet_server.pages import BadCursorError
 
 MOST_COUNTED: Final = looking.MANY
 FACETS_AGE_S: Final = 1.0

@@ -31,17 +31,8 @@ from edgefleet_server.fleet.schemas import (
 )
 from edgefleet_server.fleet.stream_routes import add_stream_route
 from edgefleet_server.fleet.views import DeviceView, ReleaseDevice, Summary
-from edgefleet_server.paging import (
-    ByDevice,
-    ById,
-    ByName,
-    EitherWay,
-    ListOf,
-    PageRequest,
-    encode_cursor,
-    paged,
-    rest_of,
-)
+from edgefleet_server.pages import PageRequest, encode_cursor, rest_of
+from edgefleet_server.paging import ByDevice, ById, ByName, EitherWay, ListOf, paged
 from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_location, put_tag, tag_of
 from edgefleet_server.projecting import ListRoute

@@ -5,8 +5,9 @@ from typing import Any, Literal
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import text
+from sqlmodel import SQLModel
 
-from edgefleet_server.db import Database, UtcDateTime, metadata
+from edgefleet_server.db import Database, UtcDateTime
 
 _LOCK_KEY = 0x65_66_6D_69_67  # one number for "a migration runs" among PostgreSQL's advisory locks
 
@@ -31,7 +32,7 @@ def _run() -> None:
             connection.commit()
         context.configure(
             connection=connection,
-            target_metadata=metadata(),
+            target_metadata=SQLModel.metadata,  # for a step its naming convention; who compares loads the tables into it
             render_as_batch=db.is_sqlite,
             render_item=_render,
             compare_type=True,

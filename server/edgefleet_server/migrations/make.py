@@ -14,7 +14,7 @@ from pathlib import Path
 from alembic import command
 
 from edgefleet_server import migrations
-from edgefleet_server.db import Database
+from edgefleet_server.db import Database, metadata
 
 INDEXES = re.compile(r"    with op\.batch_alter_table\(.*\n(?:        .*\n)+\n?")
 LONG = "# ruff: noqa: PLR0915  # every table of the server, one statement each"
@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         db = Database(f"sqlite:///{Path(folder) / 'empty.db'}")
         migrations.upgrade(db)
+        metadata()  # the tables of every feature, to compare with
         command.revision(migrations.config(db), given.message, autogenerate=True, rev_id=f"{number:04d}")
         db.dispose()
     if given.initial:

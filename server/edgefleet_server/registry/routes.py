@@ -12,7 +12,8 @@ from edgefleet_protocol.ids import parse_model_name, parse_profile_name, parse_v
 from edgefleet_protocol.profile import profile_to_dict
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.paging import ByName, ListOf, PageRequest, paged
+from edgefleet_server.pages import PageRequest
+from edgefleet_server.paging import ByName, ListOf, paged
 from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
 from edgefleet_server.projecting import ListRoute

@@ -20,7 +20,7 @@ from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_protocol.manifest import Manifest
 from edgefleet_protocol.profile import HardwareProfile, profile_from_dict, profile_to_dict
 from edgefleet_server.db import Database
-from edgefleet_server.paging import Page, PageRequest
+from edgefleet_server.pages import Page, PageRequest
 from edgefleet_server.registry import aliases, blobs, rules, store
 from edgefleet_server.registry.aliases import AliasBook
 from edgefleet_server.registry.blobs import BlobStore, BlobWriter

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Depends
 
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.paging import ByName, ListOf, rest_of
+from edgefleet_server.pages import rest_of
+from edgefleet_server.paging import ByName, ListOf
 from edgefleet_server.parts import Parts
 from edgefleet_server.projecting import ListRoute
 from edgefleet_server.signing.schemas import TrustOut

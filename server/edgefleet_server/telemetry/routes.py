@@ -12,7 +12,8 @@ from edgefleet_protocol.ids import parse_profile_name
 from edgefleet_server import http_errors
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.paging import ById, ListOf, PageRequest, cut_page, paged
+from edgefleet_server.pages import PageRequest, cut_page
+from edgefleet_server.paging import ById, ListOf, paged
 from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import put_location
 from edgefleet_server.projecting import ListRoute

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.paging import ListOf, NewestFirst, PageRequest, paged, rest_of
+from edgefleet_server.pages import PageRequest, rest_of
+from edgefleet_server.paging import ListOf, NewestFirst, paged
 from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_location, put_tag, tag_of
 from edgefleet_server.projecting import ListRoute

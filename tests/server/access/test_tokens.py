@@ -9,7 +9,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.access.tables import TokenRow
 from edgefleet_server.db import Database
-from edgefleet_server.paging import PageRequest
+from edgefleet_server.pages import PageRequest
 from tests.support.servers import ApiHouse, HandClock
 
 

@@ -16,7 +16,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.cli_lines import LINES, OF_FIELD, cli_line, curl_line
 from edgefleet_server.dashboard.operations import BadFieldError, Operations
 from edgefleet_server.dashboard.shell import SAID_COOKIE
-from edgefleet_server.paging import PageRequest
+from edgefleet_server.pages import PageRequest
 from tests.server.dashboard.fleet import Fleet
 from tests.server.dashboard.test_login_pages import code_of, link_of
 

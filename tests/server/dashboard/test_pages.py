@@ -241,7 +241,7 @@ def test_no_page_has_inline_code_or_style_or_loads_from_elsewhere(story: tuple[F
 
 
 def test_reading_the_pages_is_not_audited_and_changes_nothing(empty_fleet: Fleet) -> None:
-    from edgefleet_server.paging import PageRequest
+    from edgefleet_server.pages import PageRequest
 
     browser = empty_fleet.browser(Role.VIEWER)
     before = empty_fleet.parts.access.audit(PageRequest()).total

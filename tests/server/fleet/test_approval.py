@@ -28,7 +28,7 @@ from edgefleet_server.fleet.errors import (
 )
 from edgefleet_server.fleet.model import NewClaim
 from edgefleet_server.fleet.waiting import ApprovalPendingError, PendingState, Waiting
-from edgefleet_server.paging import PageRequest
+from edgefleet_server.pages import PageRequest
 from tests.server.fleet.apps import Operators, device_client
 from tests.server.fleet.house import FACTS, PROFILE, House, KeyedDevice, TurnedClock, claim_body
 

@@ -14,7 +14,7 @@ from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.fleet.listing import DeviceLister, DeviceQuery, Facets, Order, Place, _Count
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.tables import FleetDevice
-from edgefleet_server.paging import BadCursorError
+from edgefleet_server.pages import BadCursorError
 from tests.server.fleet.house import START, TurnedClock
 from tests.server.fleet.test_conditions import add_device
 

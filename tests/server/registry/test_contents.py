@@ -7,7 +7,7 @@ import pytest
 from edgefleet_protocol.bundle import BundleError
 from edgefleet_protocol.digest import Sha256, sha256_hex
 from edgefleet_protocol.ids import ReleaseRef
-from edgefleet_server.paging import PageRequest
+from edgefleet_server.pages import PageRequest
 from edgefleet_server.registry.contents import KEPT, Manifests
 from edgefleet_server.registry.errors import ReleaseUnknownError
 from tests.protocol.test_bundle import a_bundle

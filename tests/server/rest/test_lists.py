@@ -12,7 +12,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.db import Database
 from edgefleet_server.openapi import operations
 from edgefleet_server.openapi_file import document
-from edgefleet_server.paging import BadCursorError, PageRequest, cut_page, decode_cursor, encode_cursor, rest_of
+from edgefleet_server.pages import BadCursorError, PageRequest, cut_page, decode_cursor, encode_cursor, rest_of
 from edgefleet_server.rollout import store
 from edgefleet_server.rollout.tables import Rollout
 from tests.server.dashboard.fleet import Fleet, staged

@@ -11,6 +11,7 @@ from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_protocol.messages import Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.access.model import Role
+from edgefleet_server.converter_parts import build_converter_parts
 from edgefleet_server.telemetry.costs import MAX_DEVICES, MAX_WINDOWS, REACH, subject_of
 from tests.profiles.simulated import model_work, subject, true_figures
 from tests.server.fleet.apps import Operators
@@ -102,6 +103,18 @@ def test_a_new_bundle_keeps_its_prediction_and_is_compared_later(any_house: Hous
     assert after["within"]["latency_p50_ms"] is (figure["low"] <= after["observed"]["latency_p50_ms"] <= figure["high"])
     shown = viewer.get("/releases/new@1.0.0").json()["bundles"][0]
     assert shown["predicted"] == predicted
+
+
+def test_a_conversion_worker_predicts_what_the_server_does(any_house: House) -> None:
+    house = any_house
+    trial = Trial(house)
+    trial.fleet(2, 9)
+    trial.publish("new@1.0.0", 50)
+    (bundle,) = house.registry.release(ReleaseRef.parse("new@1.0.0")).bundles
+    parts = build_converter_parts(house.settings, house.clock)
+    assert bundle.report["predicted"]["devices"] == 2
+    assert parts.registry.with_forecast(bundle) == bundle
+    parts.db.dispose()
 
 
 def test_the_state_of_a_profile_tells_each_model_and_its_error(house: House) -> None:

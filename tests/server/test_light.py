@@ -1,0 +1,23 @@
+"""What starts beside a server, or before one, imports only what it needs: each start of the rest costs a second of processor time."""
+
+import subprocess
+import sys
+
+import pytest
+
+WEB = ("fastapi", "starlette", "uvicorn", "jinja2", "edgefleet_server.paging")
+FLEET = ("edgefleet_server.fleet", "edgefleet_server.rollout", "edgefleet_server.webhook", "edgefleet_server.alerting")
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("edgefleet_server.conversion.worker", (*WEB, *FLEET, "alembic")),
+        ("edgefleet_server.initialise", (*WEB, *FLEET, "alembic")),
+        ("edgefleet_server.main", ("alembic",)),
+    ],
+)
+def test_a_process_starts_without(module: str, heavy: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert [one for one in loaded if one in heavy or one.startswith(tuple(f"{name}." for name in heavy))] == []
