@@ -16,12 +16,14 @@ from edgefleet_agent.install.child_protocol import Notice, Refused, TaskKind
 from edgefleet_agent.install.machine import HELD_CODE, TRANSIENT
 from edgefleet_agent.install.records import ModelRecord, Quarantine, TaskWish
 from edgefleet_agent.install.runner import Runner
+from edgefleet_agent.install.spreading import spread_reason
 from edgefleet_agent.install.wishes import HELD
 from edgefleet_agent.link.outbox import Kind, Outbox
 from edgefleet_agent.serving import ModelServing
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import (
+    SPREAD_CODE,
     CandidateState,
     ErrorClass,
     Event,
@@ -247,6 +249,8 @@ def _model_state(record: ModelRecord, runner: Runner, serving: ModelServing) -> 
     error_class, code, reason = record.error_class, record.error_code, record.reason
     if (not code or error_class in TRANSIENT) and runner.is_held(record.model):
         error_class, code, reason = ErrorClass.DEADLINE, HELD_CODE, HELD.reason
+    elif until_s := runner.waits_until_s(record.model):
+        error_class, code, reason = None, SPREAD_CODE, spread_reason(until_s)
     return ModelState(
         model=record.model,
         phase=record.phase,

@@ -8,6 +8,8 @@ from typing import Any
 from edgefleet_cli.figures import age, error_text, text
 from edgefleet_cli.output import Column, Sheet
 
+_SPREAD = "install.spread"
+"""The device waits for its part of the time over which devices begin (a word of `up/state`)."""
 _CHILD_DIED = "install.child_died"
 """The device's process that verifies died over the document; it is not refused, but rests (a word of `up/state`)."""
 
@@ -103,6 +105,8 @@ def _progress(ident: str, wanted: Json, report: Json | None) -> tuple[str, str]:
     if report is None:
         return "it has not begun", f"`edgectl device logs {ident}`"
     phase = str(report.get("phase") or "")
+    if report.get("error_code") == _SPREAD:
+        return text(report.get("reason")), "nothing: it begins by itself"
     if report.get("wanted_sha256") != wanted.get("sha256"):
         return "it has the document and has not begun with this bundle", f"`edgectl device logs {ident}`"
     if phase in _UNDER_WAY:

@@ -397,9 +397,13 @@ class AssignmentNoted:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Write the release into the device's document. The gen of the document becomes the assignment's `gen`."""
+    """Write the release into the device's document. The gen of the document becomes the assignment's `gen`.
+
+    start_within_s: over how many seconds the devices of the offer begin, 0 = at once (`spreading`).
+    """
 
     device: DeviceId
+    start_within_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
