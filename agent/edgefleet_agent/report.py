@@ -16,8 +16,7 @@ from edgefleet_agent.install.child_protocol import Notice, Refused, TaskKind
 from edgefleet_agent.install.machine import HELD_CODE, TRANSIENT
 from edgefleet_agent.install.records import ModelRecord, Quarantine, TaskWish
 from edgefleet_agent.install.runner import Runner
-from edgefleet_agent.install.spreading import spread_reason
-from edgefleet_agent.install.wishes import HELD
+from edgefleet_agent.install.wishes import HELD, spread_reason
 from edgefleet_agent.link.outbox import Kind, Outbox
 from edgefleet_agent.serving import ModelServing
 from edgefleet_protocol.clock import Clock

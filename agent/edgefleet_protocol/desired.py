@@ -35,7 +35,7 @@ class Ref(msgspec.Struct, frozen=True, kw_only=True):
     """One bundle: TUF target path, digest and length, and the rules of this attempt.
 
     start_within_s: over how many seconds devices begin to ask for the bundle, counted from taking the document up, each at its own
-    part (`spread.start_after_s`); the wait is part of `deadlines.download_s`. UNSET, and agents that do not know it: at once.
+    part (`digest.start_after_s`); the wait is part of `deadlines.download_s`. UNSET, and agents that do not know it: at once.
     """
 
     target: str

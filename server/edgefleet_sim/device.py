@@ -13,10 +13,10 @@ from typing import Final, Protocol
 
 from edgefleet_agent.install import machine, wishes
 from edgefleet_agent.install.records import ModelRecord, SlotRef, Wanted
-from edgefleet_agent.install.spreading import spread_reason
+from edgefleet_agent.install.wishes import spread_reason
+from edgefleet_protocol.digest import start_after_s
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import SPREAD_CODE, ErrorClass, Phase
-from edgefleet_protocol.spread import start_after_s
 from edgefleet_server.rollout.model import Bundle, Report
 from edgefleet_sim.beside import Candidate, Lane, Surroundings
 
@@ -203,7 +203,7 @@ class SimDevice:
             self._send(air)
 
     def _starts(self, air: Air, document: Document) -> int:
-        """Return when the device may begin with a document's bundle: as the shipped `spreading` counts it, kept over new signings."""
+        """Return when the device may begin with a document's bundle: as the shipped `wishes` count it, kept over new signings."""
         active, before = document.active, self.document
         if active is None or not document.start_within_s:
             return 0

@@ -4,7 +4,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edgefleet_protocol.spread import start_after_s
+from edgefleet_protocol.digest import start_after_s
 from tests.agent.field import Agent, eventually, offer
 from tests.agent.test_withdrawing import release, with_first
 from tests.server.gateway.conftest import Site

@@ -24,7 +24,7 @@ from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchPr
 from edgefleet_agent.install.intake import Intake, Job
 from edgefleet_agent.install.preflight import Room, Unfit, check_disk, check_fit
 from edgefleet_agent.install.records import CandidateWish, DesiredOk, HoldOk, ModelRecord, SlotInfo, Wanted
-from edgefleet_agent.install.spreading import is_early
+from edgefleet_agent.install.wishes import is_early
 from edgefleet_agent.worker.protocol import GetStats, ModelRoute, SetCapture, SetWatch, Stats
 from edgefleet_agent.workers import Worker
 from edgefleet_protocol.clock import Clock

@@ -14,8 +14,7 @@ import msgspec
 
 from edgefleet_agent.install import machine
 from edgefleet_agent.install.records import CandidateWish, ModelRecord, Wanted
-from edgefleet_agent.install.spreading import spread_reason
-from edgefleet_agent.install.wishes import idle_slot
+from edgefleet_agent.install.wishes import idle_slot, spread_reason
 from edgefleet_protocol.messages import SPREAD_CODE, ErrorClass
 
 RECORD_VERSION = 1

@@ -1,16 +1,13 @@
 """How long a document rests over which the install child died again and again, before it is tried once more. Pure.
 
-1. A few quick tries first: most deaths are of the moment. Then slow ones, for ever: what killed the child (no memory, a failing card) may
-   be over in an hour, and a device that gave up would be deaf until somebody comes to it.
-2. Each rest is twice as long as the one before, up to `most_s`. A device takes its own part of the second half of it, so that a fleet
-   that died of one document does not try again in one second.
+1. A few quick tries, then slow ones for ever: what killed the child (no memory, mostly) ends, and a device that gave up is deaf.
+2. Each rest is twice as long as the one before, up to `most_s`; of its second half each device takes its own part.
 3. Nothing here takes a document: only a child that lived can say that one is good.
 """
 
 from dataclasses import dataclass
 
-from edgefleet_protocol.digest import sha256_hex
-from edgefleet_protocol.spread import part_of
+from edgefleet_protocol.digest import part_of, sha256_hex
 
 CHILD_DIED_LIMIT = 3
 """Quick tries of one document before its first rest."""

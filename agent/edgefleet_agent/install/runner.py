@@ -24,8 +24,8 @@ from edgefleet_agent.install.preflight import Room, Strategy, Unfit, check_disk,
 from edgefleet_agent.install.records import DesiredOk, HoldOk, ModelRecord, Refusal, SlotInfo, SlotRef, Wanted
 from edgefleet_agent.install.reporter import Reporter
 from edgefleet_agent.install.slots import Slots
-from edgefleet_agent.install.spreading import is_early
 from edgefleet_agent.install.watch import Watch
+from edgefleet_agent.install.wishes import is_early
 from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.worker.protocol import Failed, Golden, Loaded, Ready, Stats, ToAgentd
 from edgefleet_protocol.clock import Clock

@@ -18,7 +18,7 @@ from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.identity import ROOT_FILE
 from edgefleet_agent.install.child_protocol import Task
 from edgefleet_agent.install.records import CandidateWish, DesiredOk, HoldOk, Refusal, TaskWish, Wanted
-from edgefleet_agent.install.spreading import spread
+from edgefleet_agent.install.wishes import spread
 from edgefleet_agent.install_child.errors import HoldReplayError, TargetMismatchError, TransportError, code_of
 from edgefleet_agent.install_child.floor import Floor, FloorFile, trusted_now, with_time, with_versions
 from edgefleet_agent.install_child.repository import MetaSource, Repository, decode_head
