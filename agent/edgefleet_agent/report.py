@@ -1,10 +1,11 @@
 """What the device tells the server: state (whole, retained), events and telemetry (through the outbox), presence.
 
 1. Sequence numbers are per boot of agentd and kind; a report sent twice counts once.
-2. A refused document is named in the state until a newer one is accepted.
+2. A refused document is named in the state until a newer one is accepted; of one that rests, also when it is tried again.
 """
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -15,12 +16,13 @@ from edgefleet_agent.install.child_protocol import Notice, Refused, TaskKind
 from edgefleet_agent.install.machine import HELD_CODE, TRANSIENT
 from edgefleet_agent.install.records import ModelRecord, Quarantine, TaskWish
 from edgefleet_agent.install.runner import Runner
-from edgefleet_agent.install.wishes import HELD
+from edgefleet_agent.install.wishes import HELD, spread_reason
 from edgefleet_agent.link.outbox import Kind, Outbox
 from edgefleet_agent.serving import ModelServing
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import (
+    SPREAD_CODE,
     CandidateState,
     ErrorClass,
     Event,
@@ -51,6 +53,7 @@ class Reports:
         self._soon = soon
         self._seqs = {"state": 0, "event": 0, "telemetry": 0}
         self._refused = Refused("", "", ErrorClass.INTERNAL.value)
+        self._resting: set[TaskKind] = set()
         self._seen: Seen | None = None
         self.gen = 0
         self.conn_id = ""
@@ -67,6 +70,7 @@ class Reports:
     def accepted(self, kind: TaskKind, gen: int) -> None:
         """A newer document was accepted."""
         self._seen = None
+        self._resting.discard(kind)
         if kind != "desired":
             return
         self.gen = gen
@@ -75,12 +79,19 @@ class Reports:
 
     def refused(self, kind: TaskKind, refused: Refused) -> None:
         """A document was refused, or could not be judged: say which and why."""
-        if refused.retry and (kind != "desired" or refused.code == self._refused.code):
-            return
+        is_first_rest = refused.again_s > 0 and kind not in self._resting
+        if refused.again_s > 0:
+            at = self._clock.now() + timedelta(seconds=refused.again_s)
+            refused = msgspec.structs.replace(refused, reason=f"{refused.reason} at {at:%Y-%m-%d %H:%M:%SZ}")
+            self._resting.add(kind)
+        else:
+            self._resting.discard(kind)
+            if refused.retry and (kind != "desired" or refused.code == self._refused.code):
+                return
         self._seen = refused.seen
         if kind == "desired":  # the server compares it with the document's number; of a hold the event tells
             self._refused = refused
-        if not refused.retry:
+        if is_first_rest or not refused.retry:  # of the rests that follow the state tells
             self._event(
                 EventKind.REFUSED,
                 gen=refused.gen,
@@ -237,6 +248,8 @@ def _model_state(record: ModelRecord, runner: Runner, serving: ModelServing) -> 
     error_class, code, reason = record.error_class, record.error_code, record.reason
     if (not code or error_class in TRANSIENT) and runner.is_held(record.model):
         error_class, code, reason = ErrorClass.DEADLINE, HELD_CODE, HELD.reason
+    elif until_s := runner.waits_until_s(record.model):
+        error_class, code, reason = None, SPREAD_CODE, spread_reason(until_s)
     return ModelState(
         model=record.model,
         phase=record.phase,

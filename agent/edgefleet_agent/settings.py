@@ -29,6 +29,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     shadow: how a shadow runs: beside what serves (live), or from a recording in a child that ends (sequential), or as memory allows.
     shadow_samples, shadow_bytes: limits of a recording; shadow_rest_s: from one replay to the next recording. shadow_keep_inputs:
     raw inputs may be kept with the worst disagreements. candidate_headroom_bytes: what must stay free beside a resident candidate.
+    verify_rest_s, verify_rest_max_s: first and longest rest of a document over which the install child died again and again.
     measure_s: length of each of the three rounds of a measurement. The other shadow_… limits: beyond them it is suspended (0: never).
     telemetry_daily_bytes: what telemetry and samples may cost a day, on the wire, 0 = no limit; download_daily_bytes: the same
     for models. prediction_log_bytes: of the log of answers on this device, 0 = none; prediction_log_daily_bytes: what it may write a
@@ -90,6 +91,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     meta_timeout_s: float = 10.0
     block_timeout_s: float = 1.0
     no_progress_s: float = 120.0
+    verify_rest_s: float = 60.0
+    verify_rest_max_s: float = 3600.0
     renew_look_s: float = 60.0
     shadow: Literal["auto", "live", "sequential"] = "auto"
     shadow_keep_inputs: bool = False

@@ -32,7 +32,11 @@ class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ref(msgspec.Struct, frozen=True, kw_only=True):
-    """One bundle: TUF target path, digest and length, and the rules of this attempt."""
+    """One bundle: TUF target path, digest and length, and the rules of this attempt.
+
+    start_within_s: over how many seconds devices begin to ask for the bundle, counted from taking the document up, each at its own
+    part (`digest.start_after_s`); the wait is part of `deadlines.download_s`. UNSET, and agents that do not know it: at once.
+    """
 
     target: str
     sha256: str
@@ -41,6 +45,7 @@ class Ref(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
     not_before: datetime | None = None
     deadlines: Deadlines = Deadlines()
+    start_within_s: int | UnsetType = UNSET
 
 
 class ModelDesired(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +167,7 @@ def _require_storable(document: Desired) -> None:
             if ref is not None:
                 limits = ref.deadlines
                 numbers += [ref.length, ref.attempt, limits.download_s, limits.apply_s, limits.verify_s]
+                numbers += [] if ref.start_within_s is UNSET else [ref.start_within_s]
     if not all(0 <= number <= MAX_INT for number in numbers):
         raise BadMessageError(f"desired document holds a number outside 0 … {MAX_INT}")
 

@@ -33,3 +33,14 @@ def folder_sha256(files: Iterable[tuple[str, Sha256]]) -> Sha256:
     published folder by this.
     """
     return sha256_hex("".join(sorted(f"{path}\0{sha256}\n" for path, sha256 in files)).encode())
+
+
+def part_of(device: str, word: str) -> float:
+    """Return the device's part of a span, 0 <= part < 1: uniform over devices, another for another word, never drawn anew."""
+    drawn = hashlib.sha256(f"{device}\0{word}".encode()).digest()[:6]  # 48 bits: a float holds them exactly
+    return int.from_bytes(drawn, "big") / (1 << 48)
+
+
+def start_after_s(device: str, sha256: str, within_s: int) -> int:
+    """Return after how many whole seconds a device begins to ask for a bundle, 0 <= n < max(1, within_s)."""
+    return int(part_of(device, sha256) * within_s)

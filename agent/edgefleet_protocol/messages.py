@@ -21,6 +21,10 @@ MESSAGE_VERSION = 1
 MAX_META_CHUNK_BYTES = 96 * 1024
 MAX_LABELS = 3
 """How many classes or numbers a `PredictionLine` shows."""
+CHILD_DIED_CODE = "install.child_died"
+"""The process that verifies died over a document, or over a download: a refused document with this code is tried again, slowly."""
+SPREAD_CODE = "install.spread"
+"""The device has its document and waits for its part of the seconds over which devices begin to ask for the bundle."""
 MAX_SEEN_ROLES = 128
 """How many roles a `Seen` names at once."""
 

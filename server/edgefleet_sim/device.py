@@ -13,8 +13,10 @@ from typing import Final, Protocol
 
 from edgefleet_agent.install import machine, wishes
 from edgefleet_agent.install.records import ModelRecord, SlotRef, Wanted
+from edgefleet_agent.install.wishes import spread_reason
+from edgefleet_protocol.digest import start_after_s
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_protocol.messages import ErrorClass, Phase
+from edgefleet_protocol.messages import SPREAD_CODE, ErrorClass, Phase
 from edgefleet_server.rollout.model import Bundle, Report
 from edgefleet_sim.beside import Candidate, Lane, Surroundings
 
@@ -42,6 +44,7 @@ class Document:
     apply_s: int = 600
     verify_s: int = 600
     candidate: Candidate | None = None
+    start_within_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,7 @@ class SimDevice:
         self._boot, self._seq = 1, 0
         self._work = 0
         self._retries = 0
+        self._start_s = self._told_start_s = 0
         self.beside = Lane(nature.fails, is_slow=nature.is_slow, chance=chance)
         ref = SlotRef(slot="A", target=old.target, sha256=old.sha256, version="old", proven=True)
         self.record = ModelRecord(model="digits", phase=Phase.COMMITTED, active=ref)
@@ -151,6 +155,8 @@ class SimDevice:
         if not self.is_dead:
             self.is_up = True
             air.connected(self.id)
+            if self._start_s and isinstance(self._decision(air), wishes.Begin):
+                self._look(air)  # its part of the time was over while it was away
             self._send(air)
 
     def crash(self, air: Air) -> None:
@@ -183,6 +189,7 @@ class SimDevice:
     def take(self, air: Air, document: Document) -> None:
         """Take a document: only a newer one counts."""
         if self.is_up and document.gen > self.document.gen:
+            self._start_s = self._starts(air, document)
             self.document = document
             self._retries = 0
             self._look(air)
@@ -194,6 +201,16 @@ class SimDevice:
             self.hold = hold
             self._look(air)
             self._send(air)
+
+    def _starts(self, air: Air, document: Document) -> int:
+        """Return when the device may begin with a document's bundle: as the shipped `wishes` count it, kept over new signings."""
+        active, before = document.active, self.document
+        if active is None or not document.start_within_s:
+            return 0
+        is_known = (before.active, before.rollout, before.attempt) == (active, document.rollout, document.attempt)
+        if is_known and before.start_within_s:
+            return self._start_s
+        return self._now_s(air) + start_after_s(self.id, active.sha256, document.start_within_s)
 
     # ---- deciding and doing: the shipped rules
 
@@ -210,20 +227,24 @@ class SimDevice:
             gen=document.gen,
             rollout=document.rollout,
             attempt=document.attempt,
-            download_s=document.download_s,
+            download_s=document.download_s - start_after_s(self.id, active.sha256, document.start_within_s),
             apply_s=document.apply_s,
             verify_s=document.verify_s,
+            start_s=self._start_s,
+            start_within_s=document.start_within_s,
         )
 
     def _is_held(self, wanted: Wanted | None) -> bool:
         return wanted is not None and (wanted.rollout in self.hold.rollouts or wanted.sha256 in self.hold.digests)
 
+    def _decision(self, air: Air) -> wishes.Decision:
+        wanted = self._wanted()
+        return wishes.decide(self.record, wanted, now_s=self._now_s(air), held=self._is_held(wanted))
+
     def _look(self, air: Air) -> None:
         """Compare what is wanted with what there is, and begin what follows from it."""
         for _ in range(4):
-            wanted = self._wanted()
-            now_s = self._now_s(air)
-            decision = wishes.decide(self.record, wanted, now_s=now_s, held=self._is_held(wanted))
+            now_s, decision = self._now_s(air), self._decision(air)
             match decision:
                 case wishes.Begin():
                     has_it = self.record.previous is not None and self.record.previous.sha256 == decision.wanted.sha256
@@ -238,10 +259,24 @@ class SimDevice:
                 case wishes.Drop():
                     self.record = machine.dropped(self.record, now_s=now_s)
                 case wishes.Stay() | wishes.Wait():
-                    pass
+                    self._wait(air, decision)
             break
         self._look_beside(air)
         self._go_on(air)
+
+    def _wait(self, air: Air, decision: wishes.Decision) -> None:
+        """Look again when the device's part of the time is over over which devices begin; nothing else is waited for by a clock."""
+        if decision != wishes.SPREAD:
+            return
+        if self._told_start_s != self._start_s:
+            self._told_start_s = self._start_s
+            air.told(f"{self.id} waits {self._start_s - self._now_s(air)} s before it asks for the bundle")
+        air.at(self._start_s - self._now_s(air), lambda: self._start(air, self._start_s))
+
+    def _start(self, air: Air, start_s: int) -> None:
+        if self._start_s == start_s and not self.is_dead and self.is_up:
+            self._look(air)
+            self._send(air)
 
     def _look_beside(self, air: Air) -> None:
         """Do the next thing about what runs beside what serves."""
@@ -361,6 +396,8 @@ class SimDevice:
         is_waiting = wanted is not None and self.active != wanted.sha256
         if is_waiting and self._is_held(wanted) and (not code or error_class in machine.TRANSIENT):
             error_class, code, reason = ErrorClass.DEADLINE, machine.HELD_CODE, wishes.HELD.reason
+        elif is_waiting and self._decision(air) == wishes.SPREAD:
+            error_class, code, reason = None, SPREAD_CODE, spread_reason(self._start_s)
         return Report(
             reported_gen=self.document.gen,
             phase=record.phase,

@@ -225,7 +225,7 @@ class Rows:
         reported = self.reports[device].reported_gen if device in self.reports else 0
         gen = max(before.gen, reported) + 1
         if isinstance(wish, Offer):
-            self.documents[device] = self._offering(before, gen, one)
+            self.documents[device] = self._offering(before, gen, one, wish.start_within_s)
             self.assignments[device] = one.but(gen=gen)
             return
         if not wish.is_beside:
@@ -240,13 +240,15 @@ class Rows:
         if wish.is_rollback:
             self.assignments[device] = one.but(back_gen=gen)
 
-    def _offering(self, before: Document, gen: int, one: Assignment) -> Document:
+    def _offering(self, before: Document, gen: int, one: Assignment, within_s: int) -> Document:
         """Return the document of an offer: it makes the release active, or names it beside what is."""
         limits, shape, bundle = self.spec.device, self.spec.stages[one.stage].shape, self.bundles[one.stratum]
         download_s, apply_s = int(limits.download.total_seconds()), int(limits.apply.total_seconds())
         if shape.mode is Mode.ACTIVE:
             verify_s = int(limits.verify.total_seconds())
-            return Document(gen, bundle, str(ROLLOUT), one.attempt, download_s, apply_s, verify_s)
+            return Document(
+                gen, bundle, str(ROLLOUT), one.attempt, download_s, apply_s, verify_s, start_within_s=within_s
+            )
         known = before.candidate
         attempt = known.attempt if known is not None and known.bundle == bundle else one.attempt
         salt = salt_of(self.spec.release) if shape.mode is Mode.SPLIT else ""

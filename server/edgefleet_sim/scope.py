@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.rollout.model import Spec
 from edgefleet_server.rollout.pace import TZ_DEVICE
-from edgefleet_server.rollout.shape import PREVIOUS, PROFILE, Membership
+from edgefleet_server.rollout.shape import PREVIOUS, PROFILE, Membership, Mode
 
 _NO_LABELS = "simulated devices have no labels"
 
@@ -35,6 +35,8 @@ def _beyond(spec: Spec, joiners: int) -> Iterator[str]:
             yield f"{at}.webhook (no other program answers)"
         if stage.shape.match:
             yield f"{at}.match ({_NO_LABELS})"
+    if spec.pacing.start_within and any(stage.shape.mode is not Mode.ACTIVE for stage in spec.stages):
+        yield "$.device.start_within in stages beside what serves (their devices begin at once)"
     if spec.quality is not None:
         yield "$.gates.quality (nothing is measured)"
     if spec.pacing.limits.per_site is not None:

@@ -26,6 +26,9 @@ STORIES: Final[Mapping[str, Scenario]] = {
     ),
     "replicas-that-crash-and-stall": Scenario(seed=12, devices={"rpi": 4}, replica_crash=0.2, replica_stall=0.1),
     "devices-too-slow-for-their-deadlines": Scenario(seed=13, devices={"rpi": 3}, slow=1.0, spec=_ONE_STAGE),
+    "devices-that-begin-one-after-the-other": Scenario(
+        seed=15, devices={"rpi": 4}, spec=_ONE_STAGE | {"device": {"download_deadline": "1h", "start_within": "10m"}}
+    ),
     "clocks-a-day-off-and-power-cuts": Scenario(seed=14, devices={"rpi": 3}, skew_s=86_400.0, device_crash=20.0),
 }
 

@@ -21,6 +21,8 @@ class Told:
         self._loop = loop
         self._enough = enough
         self.refused: list[tuple[TaskKind, str]] = []
+        self.words: list[Refused] = []
+        self.is_enough_when_refused = True
         self.then: dict[int, Callable[[], None]] = {}
         """What to do a moment after so many refusals."""
 
@@ -35,9 +37,10 @@ class Told:
     def on_refused(self, kind: TaskKind, refused: Refused) -> None:
         """Note it."""
         self.refused.append((kind, refused.code))
+        self.words.append(refused)
         if (act := self.then.get(len(self.refused))) is not None:
             self._loop.call_later(0.2, act)
-        if len(self.refused) == self._enough:
+        if len(self.refused) == self._enough and self.is_enough_when_refused:
             self._loop.stop()
 
     def on_fetch(self, packet: FetchProgress | Fetched | FetchFailed) -> None:
@@ -57,18 +60,123 @@ class Told:
         raise AssertionError(request)
 
 
-def test_a_document_that_kills_the_child_is_refused_and_the_next_one_is_looked_at(tmp_path: Path) -> None:
-    loop = Loop(SystemClock())
-    told = Told(loop, enough=2)
-    intake = Intake(loop, tmp_path, "d-1", AgentSettings(python_command=["false"]), told, first_req_id=1)
-    intake.attach(told)
-    intake.offer("hold", b"one")
-    intake.offer("desired", b"two")
-    loop.call_later(60.0, loop.stop)
-    loop.run()
-    intake.close()
-    loop.close()
-    assert told.refused == [("hold", "install.child_died"), ("desired", "install.child_died")]
+class Heard(Told):
+    """Notes what was accepted, and ends the loop when that is enough."""
+
+    def __init__(self, loop: Loop, enough: int) -> None:
+        super().__init__(loop, enough)
+        self.accepted: list[TaskKind] = []
+
+    def on_accepted(self, kind: TaskKind, gen: int) -> None:
+        """Note it."""
+        self.accepted.append(kind)
+        if len(self.accepted) == self._enough:
+            self._loop.stop()
+
+
+DIES = """
+import os, socket, sys
+from pathlib import Path
+from edgefleet_agent.install.child_protocol import Accepted, decode_to_child, encode_packet
+
+agentd = socket.socket(fileno=3)
+kind = decode_to_child(agentd.recv(200_000)).kind
+document = decode_to_child(agentd.recv(200_000)).data.decode()
+with open({log!r}, "a") as log:
+    log.write(f"{{kind}}:{{document}} ")
+if document != "good" and not Path({cured!r}).exists():
+    os.kill(os.getpid(), 9)
+agentd.send(encode_packet(Accepted(1)))
+agentd.recv(200_000)
+"""
+"""A child dies over any document but "good", until it is cured."""
+
+
+class Mortal:
+    """An intake whose children die, and what they were given."""
+
+    def __init__(self, tmp_path: Path, enough: int, first_s: float, most_s: float) -> None:
+        self._log, self._cured = tmp_path / "documents", tmp_path / "cured"
+        child = tmp_path / "child"
+        child.write_text(f"#!{sys.executable}\n{DIES.format(log=str(self._log), cured=str(self._cured))}")
+        child.chmod(0o755)
+        self.loop = Loop(SystemClock())
+        self.told = Heard(self.loop, enough)
+        settings = AgentSettings(python_command=[str(child)], verify_rest_s=first_s, verify_rest_max_s=most_s)
+        self.intake = Intake(self.loop, tmp_path, "d-1", settings, self.told, first_req_id=1)
+        self.intake.attach(self.told)
+
+    def cure(self) -> None:
+        """What killed the children is over."""
+        self._cured.touch()
+
+    def run(self) -> list[str]:
+        """Run until enough was told; return what the children were given."""
+        self.loop.call_later(60.0, self.loop.stop)
+        self.loop.run()
+        self.intake.close()
+        self.loop.close()
+        return self._log.read_text().split()
+
+
+def test_a_document_that_kills_the_child_rests_and_the_next_one_is_looked_at(tmp_path: Path) -> None:
+    mortal = Mortal(tmp_path, enough=2, first_s=60.0, most_s=60.0)
+    mortal.intake.offer("hold", b"one")
+    mortal.intake.offer("desired", b"two")
+    given = mortal.run()
+    assert given == ["hold:one"] * 3 + ["desired:two"] * 3
+    assert mortal.told.refused == [("hold", "install.child_died"), ("desired", "install.child_died")]
+    assert all(one.retry and 30.0 < one.again_s <= 60.0 for one in mortal.told.words)
+
+
+def test_a_document_that_killed_the_child_is_tried_again_after_longer_and_longer_rests(tmp_path: Path) -> None:
+    mortal = Mortal(tmp_path, enough=4, first_s=0.2, most_s=0.4)
+    mortal.intake.offer("desired", b"one")
+    given = mortal.run()
+    spans = [one.again_s for one in mortal.told.words]
+    assert 0.1 < spans[0] <= 0.2 < spans[1] <= 0.4
+    assert all(0.2 < span <= 0.4 for span in spans[1:])
+    assert len(given) == 2 + len(spans), "one child for each rest"
+
+
+def test_a_document_that_rested_is_accepted_once_the_child_lives(tmp_path: Path) -> None:
+    mortal = Mortal(tmp_path, enough=1, first_s=0.4, most_s=0.4)
+    mortal.told.is_enough_when_refused = False
+    mortal.intake.offer("desired", b"one")
+    mortal.told.then[1] = mortal.cure
+    mortal.run()
+    assert mortal.told.accepted == ["desired"]
+
+
+def test_a_resting_document_that_comes_again_goes_on_resting(tmp_path: Path) -> None:
+    mortal = Mortal(tmp_path, enough=9, first_s=60.0, most_s=60.0)
+
+    def connect_again() -> None:
+        mortal.intake.offer("desired", b"one")
+        mortal.intake.relink()
+        mortal.told.later(1.0, mortal.loop.stop)
+
+    mortal.intake.offer("desired", b"one")
+    mortal.told.then[1] = connect_again
+    assert mortal.run() == ["desired:one"] * 3
+
+
+def test_a_newer_document_is_tried_at_once_while_an_older_one_rests(tmp_path: Path) -> None:
+    mortal = Mortal(tmp_path, enough=1, first_s=60.0, most_s=60.0)
+    mortal.told.is_enough_when_refused = False
+    mortal.intake.offer("desired", b"one")
+    mortal.told.then[1] = lambda: mortal.intake.offer("desired", b"good")
+    assert mortal.run() == ["desired:one"] * 3 + ["desired:good"]
+    assert mortal.told.accepted == ["desired"]
+
+
+def test_a_child_that_cannot_be_started_counts_as_one_that_died(tmp_path: Path) -> None:
+    mortal = Mortal(tmp_path, enough=1, first_s=60.0, most_s=60.0)
+    (tmp_path / "child").unlink()
+    (tmp_path / "documents").touch()
+    mortal.intake.offer("desired", b"one")
+    mortal.run()
+    assert mortal.told.refused == [("desired", "install.child_died")]
 
 
 SAYS = """
@@ -159,20 +267,6 @@ agentd.send(encode_packet(Accepted(1)))
 agentd.recv(200_000)
 """
 """A child takes its task and the document, accepts it after a second, and waits to be let go."""
-
-
-class Heard(Told):
-    """Notes what was accepted, and ends the loop when that is enough."""
-
-    def __init__(self, loop: Loop, enough: int) -> None:
-        super().__init__(loop, enough)
-        self.accepted: list[TaskKind] = []
-
-    def on_accepted(self, kind: TaskKind, gen: int) -> None:
-        """Note it."""
-        self.accepted.append(kind)
-        if len(self.accepted) == self._enough:
-            self._loop.stop()
 
 
 @pytest.mark.parametrize(

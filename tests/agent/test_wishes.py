@@ -19,6 +19,30 @@ def test_held_and_not_yet_wishes_wait() -> None:
     assert isinstance(wishes.decide(serving(), later, now_s=NOW + 5, held=False), wishes.Begin)
 
 
+def test_a_wish_waits_for_its_part_of_the_span_unless_nobody_has_to_be_asked() -> None:
+    early = msgspec.structs.replace(wanted("b", gen=5), start_s=NOW + 30, start_within_s=60)
+    assert wishes.decide(serving(), early, now_s=NOW, held=False) == wishes.SPREAD
+    assert isinstance(wishes.decide(serving(), early, now_s=NOW + 30, held=False), wishes.Begin)
+    assert isinstance(wishes.decide(serving(), early, now_s=NOW, held=False, in_slot=True), wishes.Begin)
+    assert wishes.decide(serving(), early, now_s=NOW, held=True) == wishes.HELD
+    # an install of something else is under way: it ends at once, what serves goes on serving, and then it waits
+    other = machine.begun(serving(), wanted("c", gen=4), "B", now_s=NOW)
+    assert isinstance(wishes.decide(other, early, now_s=NOW, held=False), wishes.Withdraw)
+    # this very bundle is being brought: it goes on
+    same = machine.begun(serving(), wanted("b", gen=4), "B", now_s=NOW)
+    assert isinstance(wishes.decide(same, early, now_s=NOW, held=False), wishes.Follow)
+
+
+def test_what_failed_here_and_is_wanted_anew_does_not_wait() -> None:
+    early = msgspec.structs.replace(wanted("b", gen=6), start_s=NOW + 30, start_within_s=60)
+    record = msgspec.structs.replace(serving(phase=Phase.GOLDEN), wanted=wanted("b", gen=5), gen=5)
+    for failed in (
+        machine.failed(record, ErrorClass.NETWORK, "c", "r"),
+        machine.failed(record, ErrorClass.CRASH, "c", "r"),
+    ):
+        assert isinstance(wishes.decide(failed, early, now_s=NOW, held=False), wishes.Begin)
+
+
 def test_a_failed_digest_is_tried_again_only_for_a_new_gen_or_attempt() -> None:
     record = machine.failed(
         msgspec.structs.replace(serving(phase=Phase.GOLDEN), wanted=wanted("b", gen=5), gen=5),

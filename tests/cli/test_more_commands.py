@@ -157,6 +157,11 @@ def test_a_watched_list_is_redrawn_on_a_terminal(fleet: Stub) -> None:
             False,
         ),
         (
+            {"reported_gen": 6, "refused": {"gen": 0, "code": "install.child_died", "reason": "tried again at 9"}},
+            "its document waits there: install.child_died: tried again at 9",
+            False,
+        ),
+        (
             {"report": {"sha256": OLD, "phase": "downloading", "progress_pct": 40}},
             "it downloads the bundle (40 %)",
             False,

@@ -30,6 +30,7 @@ def test_document_equals_its_golden_file(name: str) -> None:
 
 def test_documents_decode_to_their_samples() -> None:
     assert desired.decode_desired((GOLDEN / "desired.json").read_bytes()) == samples.DESIRED
+    assert desired.decode_desired((GOLDEN / "desired_spread.json").read_bytes()) == samples.SPREAD
     assert desired.decode_hold((GOLDEN / "hold.json").read_bytes()) == samples.HOLD
     assert envelope.parse_envelope((GOLDEN / "envelope.json").read_bytes()) == samples.ENVELOPE
     assert manifest.decode_manifest((GOLDEN / "manifest.json").read_bytes()) == samples.MANIFEST

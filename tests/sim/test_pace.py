@@ -57,6 +57,29 @@ def test_no_more_downloads_are_under_way_than_may_be(most: int) -> None:
     assert len(offers(world.rows)) >= 10
 
 
+def begun_in_a_second(rows: Rows) -> int:
+    """Return how many downloads began at most in one second, as the server heard of them."""
+    begun = [event.at for event in rows.events if event.kind == "assignment" and event.after == "downloading"]
+    return max(Counter(int((at - START).total_seconds()) for at in begun).values())
+
+
+def test_a_crowd_begins_over_the_seconds_that_it_needs() -> None:
+    result, world = played(600, spec={"device": {"download_deadline": "1h", "start_within": "2m"}})
+    assert (result.state, result.devices) == ("finished", {"healthy": 600})
+    at_once = begun_in_a_second(played(600, spec={"device": {"start_within": "0s"}})[1].rows)
+    assert begun_in_a_second(world.rows) <= 25, "five a second, and what is heard together"
+    assert at_once >= 100, "what it is without"
+
+
+def test_a_span_is_kept_by_devices_that_lose_power_and_by_a_wire_that_loses() -> None:
+    spec = {"device": {"download_deadline": "1h", "start_within": "20m"}}
+    for seed in range(6):
+        trouble = {"loss": 0.3, "duplicate": 0.3, "reorder": 0.3, "device_crash": 20.0, "skew_s": 3_600.0}
+        result, _ = played(8, seed=seed, spec=spec, **trouble)
+        late = [line for line in result.transcript if "acked -> lost" in line or "downloading -> lost" in line]
+        assert late == [], f"seed {seed}: power cuts may cost the short deadlines after it, never this one"
+
+
 def test_a_narrow_line_begins_one_bundle_after_the_other() -> None:
     _, world = played(6, spec={"limits": {"bandwidth": "1Mbps"}})  # a bundle of 2 MB takes 16 s of it
     begun = sorted(offers(world.rows))

@@ -168,6 +168,9 @@ DESIRED = desired.Desired(
     tasks=[desired.Task(id="t-1", kind="diag", until=LATER)],
     models={"digits": desired.ModelDesired(active=REF, salt="s")},
 )
+SPREAD = msgspec.structs.replace(
+    DESIRED, models={"digits": desired.ModelDesired(active=msgspec.structs.replace(REF, start_within_s=50), salt="s")}
+)
 HOLD = desired.Hold(seq=4, expires=LATER, rollouts=["r-1"], digests=[DIGEST])
 ENVELOPE = envelope.Envelope(
     desired.DESIRED_TYPE, desired.encode_desired(DESIRED), (envelope.Signature("k1", b"\x01" * 64),)
@@ -202,6 +205,7 @@ MANIFEST = manifest.Manifest(
 
 DOCUMENTS: dict[str, bytes] = {
     "desired.json": desired.encode_desired(DESIRED),
+    "desired_spread.json": desired.encode_desired(SPREAD),
     "hold.json": desired.encode_hold(HOLD),
     "envelope.json": envelope.dump_envelope(ENVELOPE),
     "manifest.json": manifest.encode_manifest(MANIFEST),

@@ -24,6 +24,7 @@ from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchPr
 from edgefleet_agent.install.intake import Intake, Job
 from edgefleet_agent.install.preflight import Room, Unfit, check_disk, check_fit
 from edgefleet_agent.install.records import CandidateWish, DesiredOk, HoldOk, ModelRecord, SlotInfo, Wanted
+from edgefleet_agent.install.wishes import is_early
 from edgefleet_agent.worker.protocol import GetStats, ModelRoute, SetCapture, SetWatch, Stats
 from edgefleet_agent.workers import Worker
 from edgefleet_protocol.clock import Clock
@@ -167,7 +168,7 @@ class Candidates:
         if one.wish is None:
             return rules.Facts(None, held=False, in_slot=False, fits="none")
         wanted, is_shadow = one.wish.wanted, one.wish.mode != "split"
-        now_s = self._now()
+        now_s, clock_s = self._now(), int(self._clock.now().timestamp())
         one.pressure = weighed(one.pressure, self._near.readings(), self._options.limits, now_s=now_s, shadow=is_shadow)
         info = self._in_slot(one, wanted, record)
         fits = one.fits = self._fits(one, one.wish, info)
@@ -181,6 +182,7 @@ class Candidates:
             is_recorded=one.lane.is_recorded,
             is_resting=is_resting,
             retry_waits=one.lane.worker is None and now_s < one.retry_at_s,
+            early_until_s=0 if one.bringing or not is_early(wanted, clock_s) else wanted.start_s,
         )
 
     def _fits(self, one: _Candidate, wish: CandidateWish, info: SlotInfo | None) -> str:

@@ -14,8 +14,8 @@ import msgspec
 
 from edgefleet_agent.install import machine
 from edgefleet_agent.install.records import CandidateWish, ModelRecord, Wanted
-from edgefleet_agent.install.wishes import idle_slot
-from edgefleet_protocol.messages import ErrorClass
+from edgefleet_agent.install.wishes import idle_slot, spread_reason
+from edgefleet_protocol.messages import SPREAD_CODE, ErrorClass
 
 RECORD_VERSION = 1
 MAX_STARTS = 5
@@ -50,6 +50,7 @@ class CandidateRecord(msgspec.Struct, frozen=True, kw_only=True):
 class Facts:
     """What holds now. held: a hold names the candidate. in_slot: its verified bundle is in its slot. fits: see `memory_fit`.
 
+    early_until_s: it waits until then so that not all devices ask for it at once, unix seconds; 0: it does not.
     pressure: reasons to suspend it. is_recorded: a recording waits to be replayed. is_resting: the last replay is not long ago.
     """
 
@@ -61,6 +62,7 @@ class Facts:
     is_recorded: bool = False
     is_resting: bool = False
     retry_waits: bool = False
+    early_until_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def decide(wish: CandidateWish | None, mine: CandidateRecord, record: ModelRecor
     if facts.retry_waits:
         return Stay("waiting", mine.code or "candidate.retry", mine.reason or "it is tried again soon")
     if not facts.in_slot:
-        return Bring(idle_slot(record))
+        return _early(facts) or Bring(idle_slot(record))
     if facts.pressure:
         what = ", ".join(facts.pressure)
         return Stay("suspended", f"candidate.{facts.pressure[0]}", f"suspended under pressure: {what}")
@@ -150,12 +152,18 @@ def _measure(wanted: Wanted, mine: CandidateRecord, record: ModelRecord | None, 
     if facts.retry_waits:
         return Stay("waiting", mine.code or "candidate.retry", mine.reason or "it is tried again soon")
     if not facts.in_slot:
-        return Bring(slot_for(wanted, record))
+        return _early(facts) or Bring(slot_for(wanted, record))
     if facts.pressure:
         return Stay("suspended", f"candidate.{facts.pressure[0]}", "not measured under pressure")
     if facts.fits == "none":
         return Stay("suspended", "candidate.memory", "there is not enough free memory for a second worker")
     return Measure()
+
+
+def _early(facts: Facts) -> Stay | None:
+    if not facts.early_until_s:
+        return None
+    return Stay("waiting", SPREAD_CODE, spread_reason(facts.early_until_s))
 
 
 def slot_for(wanted: Wanted, record: ModelRecord | None) -> str:

@@ -121,7 +121,8 @@ class Accepted(Packet, frozen=True, tag="accepted"):
 class Refused(Packet, frozen=True, tag="refused"):
     """The document was refused. error_class: of `messages.ErrorClass`. gen: 0 when it could not be read.
 
-    retry: the reason lies in the connection, so the same document may be tried again later.
+    retry: the reason lies in the moment (connection, disk, memory), so the same document is tried again later. again_s: agentd's own
+    word, after how many seconds that will be; 0 = as soon as may be.
     seen: the server's repository is older than what this device has seen, so the document is worth trying with the next one.
     """
 
@@ -131,6 +132,7 @@ class Refused(Packet, frozen=True, tag="refused"):
     gen: int = 0
     retry: bool = False
     seen: Seen | None = None
+    again_s: float = 0.0
 
 
 class FetchProgress(Packet, frozen=True, tag="fetch_progress"):

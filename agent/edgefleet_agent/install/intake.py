@@ -5,7 +5,8 @@
 2. A document is recognised by the sha256 of its bytes: the same one, accepted or refused for good, is not verified again.
 3. Without a document waiting, a `fetch` child runs as long as bundles are wanted.
 4. A document that the repository is too old for (a restored server) waits for the next `repo/head`.
-5. agentd looks into none of what it relays; bytes to a child are capped by the credit the child gave.
+5. A document over which the child dies again and again rests (`patience`) and is tried once more, for ever; a newer one at once.
+6. agentd looks into none of what it relays; bytes to a child are capped by the credit the child gave.
 """
 
 import logging
@@ -33,16 +34,16 @@ from edgefleet_agent.install.child_protocol import (
     Task,
     TaskKind,
 )
+from edgefleet_agent.install.patience import CHILD_DIED_LIMIT, Rest, rest_after
 from edgefleet_agent.install.records import Wanted
 from edgefleet_agent.loop import Loop, Timer
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_protocol.blocks import BlockRequest, blob_prefix, encode_request
 from edgefleet_protocol.digest import Sha256, sha256_hex
-from edgefleet_protocol.messages import MetaReply, MetaRequest
+from edgefleet_protocol.messages import CHILD_DIED_CODE, MetaReply, MetaRequest
 
 KIND_ORDER: tuple[TaskKind, ...] = ("hold", "desired")
 RETRY_S = 15.0
-CHILD_DIED_LIMIT = 3
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,8 @@ class Intake:
         self._waiting: dict[TaskKind, bytes] = {}
         self._parked: dict[TaskKind, bytes] = {}
         self._settled: dict[TaskKind, str] = {}
+        self._rests: dict[TaskKind, Rest] = {}
+        self._rest_timers: dict[TaskKind, Timer] = {}
         self._current: tuple[TaskKind, bytes] | None = None
         self._child: ChildLink | None = None
         self._jobs: dict[str, Job] = {}
@@ -130,8 +133,15 @@ class Intake:
             return
         if self._parked.get(kind) == raw:
             return
+        if kind in self._rests and self._rests[kind].raw == raw:
+            return  # sent again with each connection: no reason to try it sooner
         self._parked.pop(kind, None)
+        self._end_rest(kind)
         self._waiting[kind] = raw
+        self._look_for(kind)
+
+    def _look_for(self, kind: TaskKind) -> None:
+        """Begin with what waits, unless a kind that goes before this one is being verified."""
         if self._current is None or KIND_ORDER.index(self._current[0]) >= KIND_ORDER.index(kind):
             self._look()
 
@@ -201,6 +211,8 @@ class Intake:
         """End the child."""
         if self._retry is not None:
             self._retry.cancel()
+        for kind in KIND_ORDER:
+            self._end_rest(kind)
         self._waiting.clear()
         self._parked.clear()
         self._jobs.clear()
@@ -237,7 +249,12 @@ class Intake:
             no_progress_s=self._settings.no_progress_s,
         )
         command: Sequence[str] = self._settings.python_command
-        self._child = ChildLink(self._loop, task, document, self._on_packet, self._on_end, command)
+        try:
+            self._child = ChildLink(self._loop, task, document, self._on_packet, self._on_end, command)
+        except OSError as error:  # no memory or no process left for it: as if it had died at once
+            log.warning("install child not started", extra={"kind": kind, "reason": str(error)})
+            self._on_end()
+            return
         log.info("install child started", extra={"kind": kind, "pid": self._child.pid})
 
     def _stop_child(self) -> None:
@@ -264,8 +281,10 @@ class Intake:
             case NeedBlocks():
                 self._need_blocks(packet)
             case Accepted():
+                self._lived()
                 self._judged(lambda kind: listener.on_accepted(kind, packet.gen))
             case Refused():
+                self._lived()
                 self._refused(packet)
             case FetchProgress():
                 listener.on_fetch(packet)
@@ -337,17 +356,46 @@ class Intake:
             self._next()
 
     def _died_with(self, kind: TaskKind, raw: bytes) -> None:
-        """It died with the document in its hands: again, but not for ever."""
-        self._deaths += 1
+        """It died with the document in its hands: again soon, then after longer and longer rests."""
+        rest = self._rests.get(kind)
+        self._deaths = rest.deaths + 1 if rest is not None else self._deaths + 1
         log.warning("install child died", extra={"kind": kind, "deaths": self._deaths})
-        if self._deaths >= CHILD_DIED_LIMIT:
-            reason = f"the install child died {self._deaths} times while verifying it"
-            self._refused(Refused("install.child_died", reason, "internal"))
-            self._next()
-            return
         self._current = None
-        self._waiting.setdefault(kind, raw)
-        self._retry_later(1.0)
+        if self._deaths < CHILD_DIED_LIMIT:
+            self._waiting.setdefault(kind, raw)
+            self._retry_later(1.0)
+            return
+        if kind not in self._waiting:  # else a newer one came meanwhile
+            self._rest(kind, raw)
+        self._deaths = 0
+        self._next()
+
+    def _rest(self, kind: TaskKind, raw: bytes) -> None:
+        """Let a document rest and say so."""
+        assert self._listener is not None
+        settings = self._settings
+        first_s, most_s = settings.verify_rest_s, settings.verify_rest_max_s
+        rest = rest_after(raw, self._deaths, self._device, first_s=first_s, most_s=most_s)
+        self._rests[kind] = rest
+        self._rest_timers[kind] = self._loop.call_later(rest.lasts_s, lambda: self._rested(kind))
+        reason = f"the install child died {rest.deaths} times while verifying it; it is tried again"
+        self._listener.on_refused(kind, Refused(CHILD_DIED_CODE, reason, "internal", retry=True, again_s=rest.lasts_s))
+
+    def _rested(self, kind: TaskKind) -> None:
+        """Try a document once more; that it rested stays known until a child has judged it."""
+        self._rest_timers.pop(kind, None)
+        self._waiting.setdefault(kind, self._rests[kind].raw)
+        self._look_for(kind)
+
+    def _end_rest(self, kind: TaskKind) -> None:
+        self._rests.pop(kind, None)
+        if (timer := self._rest_timers.pop(kind, None)) is not None:
+            timer.cancel()
+
+    def _lived(self) -> None:
+        """The child came to a verdict about the document that it has."""
+        if self._current is not None:
+            self._end_rest(self._current[0])
 
     def _give_up_jobs(self) -> None:
         assert self._listener is not None
@@ -355,7 +403,7 @@ class Intake:
         reason = f"the install child died {self._deaths} times while fetching it"
         self._deaths = 0
         for model in jobs:
-            self._listener.on_fetch(FetchFailed(model, "install.child_died", reason, "internal"))
+            self._listener.on_fetch(FetchFailed(model, CHILD_DIED_CODE, reason, "internal"))
 
     def _retry_later(self, delay_s: float = RETRY_S) -> None:
         if self._retry is not None:

@@ -14,6 +14,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """A bundle that this device may install: fields of a verified desired document and of TUF, nothing unverified.
 
     leaves: sha256 of the leaf index. not_before_s and the deadlines: unix seconds and seconds.
+    start_s: when this device may ask for the bundle, unix seconds by its clock, at most start_within_s after it first accepted this
+    wish (0: at once). download_s counts from there: what is waited is off it already.
     """
 
     model: str
@@ -28,6 +30,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     download_s: int = 21_600
     apply_s: int = 600
     verify_s: int = 1_800
+    start_s: int = 0
+    start_within_s: int = 0
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from edgefleet_agent.install.records import DesiredOk, HoldOk, ModelRecord, Refu
 from edgefleet_agent.install.reporter import Reporter
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.install.watch import Watch
+from edgefleet_agent.install.wishes import is_early
 from edgefleet_agent.serving import ModelServing
 from edgefleet_agent.worker.protocol import Failed, Golden, Loaded, Ready, Stats, ToAgentd
 from edgefleet_protocol.clock import Clock
@@ -98,6 +99,13 @@ class Runner:
         """Whether a hold keeps what is wanted of this model from beginning."""
         record = self.records.get(model)
         return record is not None and self._decide(record, self._wanted.get(model)) == wishes.HELD
+
+    def waits_until_s(self, model: str) -> int:
+        """Return until when a download waits so that not all devices begin at once, unix seconds by the clock; 0: none waits."""
+        record, wanted = self.records.get(model), self._wanted.get(model)
+        if record is None or wanted is None or self._decide(record, wanted) != wishes.SPREAD:
+            return 0
+        return wanted.start_s
 
     def lend_idle_slot(self, model: str) -> None:
         """A candidate takes the slot of the way back: from now on there is none. Raises OSError."""
@@ -193,8 +201,12 @@ class Runner:
                 self.records.setdefault(model, record)  # so that the report says why nothing happens
 
     def _decide(self, record: ModelRecord, wanted: Wanted | None) -> wishes.Decision:
-        held = wanted is not None and self._is_held(wanted)
-        return wishes.decide(record, wanted, now_s=self._book.clock_s(), held=held)
+        held, now_s = wanted is not None and self._is_held(wanted), self._book.clock_s()
+        in_slot = False
+        if wanted is not None and is_early(wanted, now_s):  # else nobody asks, and the slot is not looked into
+            info = self._slots.info(record.model, wishes.idle_slot(record))
+            in_slot = info is not None and info.sha256 == wanted.sha256
+        return wishes.decide(record, wanted, now_s=now_s, held=held, in_slot=in_slot)
 
     def _withdraw(self, record: ModelRecord, code: str, reason: str) -> ModelRecord:
         """Stop an install before its switch."""

@@ -1,6 +1,7 @@
 """What to do about a wish: compares what a verified document wants with what the device has. Pure.
 
-1. Work is begun only for what neither serves nor is being installed, is not held, not quarantined, and whose time has come.
+1. Work is begun only for what neither serves nor is being installed, is not held, not quarantined, and whose time has come: not
+   before `not_before`, nor before its part of the span over which devices begin (rule 4).
 2. An install under way that is not wanted any more, or held, is withdrawn; what is switched is never touched by a hold.
 3. A proven version is never overwritten while what serves is not proven itself: a wish for yet another digest waits (`Wait`).
    - Nothing proven is at stake (first versions of a model): the wish is begun at once.
@@ -8,12 +9,19 @@
    - Else the trial of what serves ends sooner: healthy (serving, last golden check right, no crash in the window) for
      `replace_s`, it is committed and makes room. Faults roll it back as ever, which makes room too.
    - Neither within the `verify_s` of its own wish: it did not prove itself, so it is rolled back.
+4. A device's part of `start_within_s` counts from when it first accepted the wish, kept in `desired.ok`: new signings and restarts do
+   not begin it again. It is part of `download_s`: device and server come to its end in the same moment. Who has the bundle does not
+   wait, nor who tries again what failed here; a clock that was turned never makes it longer than the span (ADR 0064).
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
 
 from edgefleet_agent.install.machine import HELD_CODE, INSTALLING, WITHDRAWN_CODE, is_proven
-from edgefleet_agent.install.records import ModelRecord, Quarantine, Wanted
+from edgefleet_agent.install.records import DesiredOk, ModelRecord, Quarantine, Wanted
+from edgefleet_protocol.digest import start_after_s
 from edgefleet_protocol.messages import Phase
 
 
@@ -62,30 +70,31 @@ class Wait:
 Decision = Begin | Stay | Follow | Withdraw | Wait | Drop
 
 HELD = Stay("held by the server before the switch")
+SPREAD = Stay("waits for its part of the time over which devices begin")
 
 
-def decide(record: ModelRecord, wanted: Wanted | None, *, now_s: int, held: bool) -> Decision:
+def decide(record: ModelRecord, wanted: Wanted | None, *, now_s: int, held: bool, in_slot: bool = False) -> Decision:
     """Return what to do when the verified document wants `wanted` for this model (None = nothing). Pure.
 
-    held: a valid `hold` names this rollout or digest.
+    held: a valid `hold` names this rollout or digest. in_slot: the idle slot holds the whole bundle.
     """
     if wanted is None:
         return Stay("nothing is wanted") if record.phase is Phase.IDLE and record.active is None else Drop()
     serves = record.active is not None and record.active.sha256 == wanted.sha256
     if record.phase not in INSTALLING:
-        return Follow(wanted) if serves else _toward(record, wanted, now_s, held)
+        return Follow(wanted) if serves else _toward(record, wanted, now_s, held, in_slot)
     if serves:
         return Withdraw(WITHDRAWN_CODE, "what serves is wanted again")
     is_this = record.wanted is not None and record.wanted.sha256 == wanted.sha256
     if is_this and not held:
         return Follow(wanted)
-    decision = _toward(record, wanted, now_s, held)
+    decision = _toward(record, wanted, now_s, held, in_slot)
     if isinstance(decision, Stay):
         return Withdraw(HELD_CODE if held else WITHDRAWN_CODE, decision.reason)
     return decision
 
 
-def _toward(record: ModelRecord, wanted: Wanted, now_s: int, held: bool) -> Begin | Stay | Wait:
+def _toward(record: ModelRecord, wanted: Wanted, now_s: int, held: bool, in_slot: bool) -> Begin | Stay | Wait:
     """Return what to do about a wish for something else than what serves."""
     if held:
         return HELD
@@ -94,6 +103,8 @@ def _toward(record: ModelRecord, wanted: Wanted, now_s: int, held: bool) -> Begi
     blocked = quarantined(record, wanted)
     if blocked is not None:
         return Stay(f"failed here before: {blocked.reason}")
+    if must_wait(record, wanted, now_s=now_s, in_slot=in_slot):
+        return SPREAD
     slot = idle_slot(record)
     return Wait(wanted) if _would_lose_proven(record, wanted, slot) else Begin(wanted, slot)
 
@@ -115,3 +126,44 @@ def quarantined(record: ModelRecord, wanted: Wanted) -> Quarantine | None:
 def idle_slot(record: ModelRecord) -> str:
     """Return the slot that does not serve."""
     return "B" if record.active is not None and record.active.slot == "A" else "A"
+
+
+def spread(accepted: DesiredOk, last: DesiredOk | None, now_s: int) -> DesiredOk:
+    """Return the document with the start of each of its wishes. last: what was accepted before; now_s: unix seconds by the clock."""
+    known = [] if last is None else [*last.wanted, *(wish.wanted for wish in last.candidates)]
+    begun = {_key(one): one.start_s for one in known if one.start_within_s}
+
+    def started(wanted: Wanted) -> Wanted:
+        if not wanted.start_within_s:
+            return wanted
+        after_s = start_after_s(accepted.device, wanted.sha256, wanted.start_within_s)
+        start_s = begun.get(_key(wanted), now_s + after_s)
+        return msgspec.structs.replace(wanted, start_s=start_s, download_s=max(1, wanted.download_s - after_s))
+
+    candidates = [msgspec.structs.replace(wish, wanted=started(wish.wanted)) for wish in accepted.candidates]
+    return msgspec.structs.replace(
+        accepted, wanted=[started(wanted) for wanted in accepted.wanted], candidates=candidates
+    )
+
+
+def _key(wanted: Wanted) -> tuple[str, str, str, int]:
+    return wanted.model, wanted.sha256, wanted.rollout, wanted.attempt
+
+
+def is_early(wanted: Wanted, now_s: int) -> bool:
+    """Say whether the device's own part of the span is not over yet. now_s: unix seconds by the clock."""
+    return 0 < wanted.start_s - now_s <= wanted.start_within_s
+
+
+def spread_reason(until_s: int) -> str:
+    """Return why nothing moves yet, for people. until_s: unix seconds."""
+    until = datetime.fromtimestamp(until_s, UTC)
+    return f"waits until {until:%Y-%m-%d %H:%M:%SZ} before it asks for the bundle, so that not all devices do at once"
+
+
+def must_wait(record: ModelRecord, wanted: Wanted, *, now_s: int, in_slot: bool) -> bool:
+    """Say whether a new install of `wanted` waits. in_slot: the idle slot holds the bundle, so nobody is asked for it."""
+    if in_slot or not is_early(wanted, now_s):
+        return False
+    has_failed = record.phase in (Phase.FAILED, Phase.ROLLED_BACK)
+    return not (has_failed and record.wanted is not None and record.wanted.sha256 == wanted.sha256)

@@ -18,6 +18,7 @@ from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.identity import ROOT_FILE
 from edgefleet_agent.install.child_protocol import Task
 from edgefleet_agent.install.records import CandidateWish, DesiredOk, HoldOk, Refusal, TaskWish, Wanted
+from edgefleet_agent.install.wishes import spread
 from edgefleet_agent.install_child.errors import HoldReplayError, TargetMismatchError, TransportError, code_of
 from edgefleet_agent.install_child.floor import Floor, FloorFile, trusted_now, with_time, with_versions
 from edgefleet_agent.install_child.repository import MetaSource, Repository, decode_head
@@ -78,6 +79,13 @@ class Documents:
         self.floor_file.save(floor)
         return accepted
 
+    def _last(self) -> DesiredOk | None:
+        """Return what was accepted last, None when there is nothing or it cannot be read."""
+        try:
+            return read_record(DesiredOk, self._paths.desired_ok)
+        except StateFileError:
+            return None
+
     def _known(self, kind: type[K], path: Path, raw: bytes) -> K | None:
         """Return what was accepted last, when it was of these very bytes."""
         try:
@@ -117,7 +125,7 @@ class Documents:
         self.gen = document.gen
         now = trusted_now(self._floor, self._system)
         check_desired(document, device=self._task.device, floor_gen=self._floor.gen, now=now)
-        accepted = _accepted(document, raw, repository)
+        accepted = spread(_accepted(document, raw, repository), self._last(), int(self._system.timestamp()))
         floor = with_versions(floor, repository.versions(), {})  # the delegated roles are loaded by now
         sec = {m: max(v, floor.sec.get(m, 0)) for m, v in document.sec_floor.items()}
         return accepted, msgspec.structs.replace(floor, gen=document.gen, sec={**floor.sec, **sec})
@@ -222,6 +230,7 @@ def _wanted(name: str, ref: Ref, gen: int, repository: Repository) -> Wanted:
         download_s=ref.deadlines.download_s,
         apply_s=ref.deadlines.apply_s,
         verify_s=ref.deadlines.verify_s,
+        start_within_s=ref.start_within_s if ref.start_within_s is not msgspec.UNSET else 0,
     )
 
 

@@ -16,6 +16,7 @@ from sqlmodel import Session, col
 from edgefleet_protocol.desired import ModelDesired
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, parse_target_path
+from edgefleet_protocol.messages import CHILD_DIED_CODE
 from edgefleet_server.db import Database
 from edgefleet_server.fleet import list_store, rules, selecting, store
 from edgefleet_server.fleet.happenings import EventFeed, EventView, event_view
@@ -277,10 +278,10 @@ def _facts(row: Any, status: DeviceStatus, states: Sequence[Any]) -> dict[str, s
 
 def _device_view(row: Any, states: Sequence[Any], groups: Mapping[str, rules.Selector]) -> DeviceView:
     reported, status = row.reported or {}, store.status_of(row.is_online, row.revoked_at)
-    refused_gen = int(reported.get("refused_gen") or 0)
+    refused_gen, refused_code = int(reported.get("refused_gen") or 0), str(reported.get("refused_code", ""))
     refused = (
-        Refusal(refused_gen, str(reported.get("refused_code", "")), str(reported.get("refused_reason", "")))
-        if refused_gen or reported.get("seen")
+        Refusal(refused_gen, refused_code, str(reported.get("refused_reason", "")))
+        if refused_gen or reported.get("seen") or refused_code == CHILD_DIED_CODE
         else None
     )
     said = {model["model"]: model for model in reported.get("models", [])}

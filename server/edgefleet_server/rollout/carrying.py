@@ -173,14 +173,14 @@ class Carrier:
         for device in previous.keys() - outcome.documents.keys():
             outcome.assignments[device] = outcome.assignments[device].but(previous=previous[device])
         ones = {device: outcome.assignments.get(device) or known[device] for device in outcome.documents}
-        offers: dict[tuple[str, int, int], Callable[[DeviceId], ModelChange]] = {}
+        offers: dict[tuple[str, int, int, int], Callable[[DeviceId], ModelChange]] = {}
         changes = []
         for device, wish in outcome.documents.items():
             one = ones[device]
             if isinstance(wish, Offer):  # the same for all of a stratum and stage that are at the same attempt
-                place = one.stratum, one.stage, one.attempt
+                place = one.stratum, one.stage, one.attempt, wish.start_within_s
                 if place not in offers:
-                    offers[place] = _offering(row, snapshot, one, now)
+                    offers[place] = _offering(row, snapshot, one, wish, now)
                 changes.append(offers[place](device))
             else:
                 changes.append(_giving_back(row, snapshot, one, wish))
@@ -236,7 +236,9 @@ def _document(wish: Offer | GiveBack) -> Document:
     return Document.ROLLBACK if wish.is_rollback else Document.WITHDRAWAL
 
 
-def _offering(row: Rollout, snapshot: Snapshot, one: Assignment, now: datetime) -> Callable[[DeviceId], ModelChange]:
+def _offering(
+    row: Rollout, snapshot: Snapshot, one: Assignment, wish: Offer, now: datetime
+) -> Callable[[DeviceId], ModelChange]:
     """Return what makes the change of each device that is offered the release as this one is."""
     spec = snapshot.spec
     shape = spec.stages[one.stage].shape
@@ -247,6 +249,8 @@ def _offering(row: Rollout, snapshot: Snapshot, one: Assignment, now: datetime) 
         verify_s=int(limits.verify.total_seconds()),
     )
     ref = _ref(snapshot.bundles[one.stratum], rollout=row.id, attempt=one.attempt, deadlines=deadlines)
+    if wish.start_within_s:
+        ref = msgspec.structs.replace(ref, start_within_s=wish.start_within_s)
     watched = limits.download + limits.apply + limits.verify + spec.stages[one.stage].soak
     until = (now + min(watched, LIVE_AT_MOST)).replace(microsecond=0)
     telemetry, beside = TelemetryWish(profile="live", until=until), _beside(row, shape)

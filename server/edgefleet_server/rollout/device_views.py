@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from edgefleet_protocol.ids import DeviceId, ModelName
-from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_protocol.messages import SPREAD_CODE
+from edgefleet_server.fleet.model import DeviceStatus, ModelReport
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout.machines import ROLLOUT_ACTIVE
 from edgefleet_server.rollout.model import Assignment
+from edgefleet_server.rollout.pace import Wait
 from edgefleet_server.rollout.shape import profile_of
 from edgefleet_server.rollout.standing import Standing
 from edgefleet_server.rollout.waits import device_waits
@@ -86,9 +88,16 @@ def device_lines(
                 is_back=one.back_done_at is not None,
                 retries=one.retries,
                 failed_before=one.failed_before,
-                waits_for="" if wait is None else wait.reason,
+                waits_for=_waits_for(wait, report),
                 moves="" if wait is None else wait.moves,
                 until=None if wait is None else wait.until,
             )
         )
     return found
+
+
+def _waits_for(wait: Wait | None, report: ModelReport | None) -> str:
+    """Return what a device waits for; one that knows the moment at which it begins says so better than the server can."""
+    if wait is None:
+        return ""
+    return report.reason if report is not None and report.error_code == SPREAD_CODE else wait.reason

@@ -399,9 +399,13 @@ class AssignmentNoted(msgspec.Struct, frozen=True, gc=False):
 
 
 class Offer(msgspec.Struct, frozen=True, gc=False):
-    """Write the release into the device's document. The gen of the document becomes the assignment's `gen`."""
+    """Write the release into the device's document. The gen of the document becomes the assignment's `gen`.
+
+    start_within_s: over how many seconds the devices of the offer begin, 0 = at once (`spreading`).
+    """
 
     device: DeviceId
+    start_within_s: int = 0
 
 
 class GiveBack(msgspec.Struct, frozen=True, gc=False):

@@ -97,12 +97,16 @@ class Offline:
 
 @dataclass(frozen=True, slots=True)
 class Pacing:
-    """All of a spec that says how fast and when, but for the rates, which stand in the stages. retries None: devices try by themselves."""
+    """All of a spec that says how fast and when, but for the rates, which stand in the stages. retries None: devices try by themselves.
+
+    start_within: over how long devices begin to download, None: as many of them need that are offered at once (`spreading`).
+    """
 
     limits: Limits = Limits()
     windows: tuple[Window, ...] = ()
     retries: Retries | None = None
     offline: Offline = Offline()
+    start_within: timedelta | None = None
 
     @property
     def recalls(self) -> bool:

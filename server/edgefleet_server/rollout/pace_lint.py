@@ -19,6 +19,9 @@ NO_TIME_ZONE: Final = "no_time_zone"
 NO_SITE: Final = "no_site"
 SLOW_RATE: Final = "slow_rate"
 RARE_WINDOW: Final = "rare_window"
+LONG_SPREAD: Final = "long_spread"
+SPREAD_HOLDS_PLACES: Final = "spread_holds_places"
+SPREAD_BEYOND_WINDOW: Final = "spread_beyond_window"
 _SHOWN: Final = 3
 _ANY: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -28,6 +31,7 @@ def pace_findings(spec: Spec, devices: Sequence[DeviceFacts], now: datetime) -> 
     yield from _about_zones(spec, devices)
     yield from _about_sites(spec, devices)
     yield from _about_windows(spec, now)
+    yield from _about_spread(spec)
     for index, stage in enumerate(spec.stages):
         if stage.rate is None:
             continue
@@ -87,6 +91,30 @@ def _about_windows(spec: Spec, now: datetime) -> Iterator[Finding]:
                 f"{duration_text(after)} without a verdict on_inconclusive says {spec.on_inconclusive.do}"
             )
             yield Finding("warning", RARE_WINDOW, None, None, told, "make on_inconclusive.after longer than that")
+
+
+def _about_spread(spec: Spec) -> Iterator[Finding]:
+    """Yield what does not go together with `device.start_within`. One that is as long as the deadline is no spec at all."""
+    within = spec.pacing.start_within
+    if not within:
+        return
+    left = spec.device.download - within
+    if left < within:
+        told = (
+            f"the last devices to begin have {duration_text(left)} of download_deadline left: start_within takes "
+            f"{duration_text(within)} of {duration_text(spec.device.download)}"
+        )
+        yield Finding("warning", LONG_SPREAD, None, None, told, "raise device.download_deadline, or lower start_within")
+    if spec.pacing.limits.are_set:
+        told = f"a device takes its place in the limits when it is offered the release, and waits up to {duration_text(within)} in it"
+        yield Finding("warning", SPREAD_HOLDS_PLACES, None, None, told, "remove start_within: limits spread already")
+    if any(window.duration <= within for window in spec.pacing.windows):
+        told = (
+            f"devices wait up to {duration_text(within)} after their offer, and then begin when their window has closed"
+        )
+        yield Finding(
+            "warning", SPREAD_BEYOND_WINDOW, None, None, told, "lower start_within, or make the window longer"
+        )
 
 
 def _some(ids: Sequence[str]) -> str:

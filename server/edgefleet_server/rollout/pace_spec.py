@@ -1,4 +1,6 @@
-"""Reads the fields of a spec that say how fast and when (`rate`, `limits`, `windows`, `device.retries`, `offline`), and writes them. Pure.
+"""Reads the fields of a spec that say how fast and when, and writes them. Pure.
+
+They are `rate`, `limits`, `windows`, `offline`, `device.retries` and `device.start_within`.
 
 Source: fleet.md §5.2; reference: docs/reference/rollout-spec.md.
 """
@@ -51,6 +53,7 @@ def read_pacing(spec: Place, device: DeviceDeadlines) -> Pacing:
         windows=_windows(spec.get("windows")),
         retries=_retries(under_device.get("retries") if under_device is not None else None),
         offline=_offline(spec.get("offline"), device),
+        start_within=_start_within(under_device, device),
     )
 
 
@@ -81,6 +84,11 @@ def dump_retries(retries: Retries | None) -> dict[str, Any] | None:
         return None
     backoff = f"{duration_text(retries.least)}..{duration_text(retries.most)}"
     return {"max": retries.max, "backoff": backoff, "on": [one.value for one in retries.on]}
+
+
+def dump_start_within(pacing: Pacing) -> dict[str, Any]:
+    """Return the normal form of `device.start_within`: left out where it depends on how many devices there are."""
+    return {} if pacing.start_within is None else {"start_within": duration_text(pacing.start_within)}
 
 
 def read_rate(place: Place | None) -> Rate | None:
@@ -178,6 +186,20 @@ def _window(place: Place) -> Window | None:
     if expression is None or not duration:
         return None
     return Window(" ".join(expression.split()), duration, tz)
+
+
+def _start_within(place: Place | None, device: DeviceDeadlines) -> timedelta | None:
+    written = place.get("start_within") if place is not None else None
+    if place is None or written is None or written.value is None:
+        return None
+    span = place.duration("start_within", timedelta())
+    if span >= device.download:
+        written.fail(
+            f"the wait is part of download_deadline ({duration_text(device.download)}), so it must be shorter than that; "
+            "write a shorter one, or a longer download_deadline"
+        )
+        return None
+    return span
 
 
 def _retries(place: Place | None) -> Retries | None:

@@ -51,6 +51,7 @@ from edgefleet_server.rollout.model import (
 )
 from edgefleet_server.rollout.pacing import Paced
 from edgefleet_server.rollout.shape import profile_of
+from edgefleet_server.rollout.spreading import spread_offers
 from edgefleet_server.rollout.walking import NO_CANARY, OPENED
 from edgefleet_server.rollout.watching import next_late_look, reopen_if_bad, tell_anew
 
@@ -87,7 +88,8 @@ def plan_tick(snapshot: Snapshot, now: datetime) -> Plan:
         work.end_if_over()
     work.end_leases()
     next_at = next_late_look(work) or work.next_look()
-    return Plan(tuple(work.effects), now + LOOK_AGAIN if next_at is None and work.has_leases() else next_at)
+    effects = tuple(spread_offers(work.effects, work.assignments, snapshot.spec, now))
+    return Plan(effects, now + LOOK_AGAIN if next_at is None and work.has_leases() else next_at)
 
 
 class _Walk(Paced):

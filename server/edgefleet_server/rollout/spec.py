@@ -32,7 +32,14 @@ from edgefleet_server.rollout.model import (
     StageSpec,
 )
 from edgefleet_server.rollout.pace_spec import FIELDS as PACE_FIELDS
-from edgefleet_server.rollout.pace_spec import dump_pacing, dump_rate, dump_retries, read_pacing, read_rate
+from edgefleet_server.rollout.pace_spec import (
+    dump_pacing,
+    dump_rate,
+    dump_retries,
+    dump_start_within,
+    read_pacing,
+    read_rate,
+)
 from edgefleet_server.rollout.quality_spec import dump_quality, parse_quality
 from edgefleet_server.rollout.reading import Place, duration_text
 from edgefleet_server.rollout.shape_spec import (
@@ -66,7 +73,7 @@ _SPEC: Final = (
 )
 _STAGE: Final = ("name", "size", "soak", "promote", "gates", "webhook", "rate", *STAGE_FIELDS)
 _SIZE: Final = ("percent", "count", "min", "count_total")
-_DEVICE: Final = (*(f"{field.name}_deadline" for field in fields(DeviceDeadlines)), "retries")
+_DEVICE: Final = (*(f"{field.name}_deadline" for field in fields(DeviceDeadlines)), "retries", "start_within")
 _GATE: Final = tuple(field.name for field in fields(InstallGate))
 
 
@@ -111,7 +118,7 @@ def dump_spec(spec: Spec) -> dict[str, Any]:
             for stage in spec.stages
         ],
         "device": {f"{one.name}_deadline": duration_text(getattr(spec.device, one.name)) for one in fields(spec.device)}
-        | {"retries": dump_retries(spec.pacing.retries)},
+        | {"retries": dump_retries(spec.pacing.retries), **dump_start_within(spec.pacing)},
         "gates": {
             "install": {name: getattr(spec.gate, name) for name in _GATE},
             **({} if spec.quality is None else {"quality": dump_quality(spec.quality)}),

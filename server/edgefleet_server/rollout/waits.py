@@ -9,7 +9,7 @@ Codes are stable. Source: issue "rollouts that decide soundly"; fleet.md §3 (1,
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId
@@ -23,6 +23,8 @@ from edgefleet_server.rollout.machines import CELL_OPEN, IN_FLIGHT
 from edgefleet_server.rollout.membership import rank
 from edgefleet_server.rollout.model import Assignment, Cell, RolloutState, Snapshot, StageState
 from edgefleet_server.rollout.pace import Wait
+from edgefleet_server.rollout.reading import duration_text
+from edgefleet_server.rollout.spreading import spans_of
 
 TURN: Final = "turn"
 STAGE_CLOSED: Final = "stage_closed"
@@ -30,6 +32,7 @@ PAUSED: Final = "paused"
 ACK: Final = "ack"
 DEVICE: Final = "device"
 PROBATION: Final = "probation"
+SPREAD: Final = "spread"
 SOAK: Final = "soak"
 RETURN: Final = "return"
 CONFIRM: Final = "confirm"
@@ -74,8 +77,9 @@ def device_waits(
         lots = [(a, 1) for a in snapshot.assignments]
     asked = {a.device: a for a in (*(a for a, _ in lots), *shown)}
     found = _waiting_for_offers(snapshot, lots, [a for a in asked.values() if a.state is _S.ELIGIBLE], now)
+    spans = spans_of(snapshot.spec, lots)
     for a in asked.values():
-        own = None if a.device in found else _own_wait(snapshot, a, now)
+        own = None if a.device in found else _own_wait(snapshot, a, now, spans)
         if own is not None:
             found[a.device] = own
     return found
@@ -217,7 +221,7 @@ def _doubt(snapshot: Snapshot, lots: Sequence[Lot], cell: Cell, now: datetime) -
     return doubt(facts_of_lots(snapshot, cell, lots, now)) if cell.state in CELL_OPEN else ""
 
 
-def _own_wait(snapshot: Snapshot, a: Assignment, now: datetime) -> Wait | None:
+def _own_wait(snapshot: Snapshot, a: Assignment, now: datetime, spans: Mapping[int, int]) -> Wait | None:
     if a.back_at is not None and a.back_done_at is None:
         until = a.back_at + snapshot.spec.device.ack
         return Wait(CONFIRM, "was told to go back and has not confirmed it", "its report; else it is named", until)
@@ -225,6 +229,8 @@ def _own_wait(snapshot: Snapshot, a: Assignment, now: datetime) -> Wait | None:
         return Wait(ACK, "has not taken its offer up", "its report; else it is unreachable then", a.deadline)
     if a.state is _S.VERIFYING:
         return Wait(PROBATION, "is on probation", "its report; when it falls silent it is lost", a.deadline)
+    if a.state is _S.ACKED and not a.error_class and (wait := _spread(a, spans.get(a.stage, 0), now)):
+        return wait
     if a.state in IN_FLIGHT:
         trouble = f", {a.error_class}: {a.reason}" if a.error_class else ""
         ends = "failed" if a.error_class else "lost"
@@ -234,6 +240,15 @@ def _own_wait(snapshot: Snapshot, a: Assignment, now: datetime) -> Wait | None:
     if a.state is _S.UNREACHABLE:
         return Wait(RETURN, a.reason or "is out of reach", "it comes back: then it joins")
     return None
+
+
+def _spread(a: Assignment, within_s: int, now: datetime) -> Wait | None:
+    """Return that a device waits for its part of the time over which devices begin, None when that must be over."""
+    until = (a.entered_at or now) + timedelta(seconds=within_s)
+    if a.retries or now >= until:
+        return None
+    reason = f"has its document; devices of its stage begin over {duration_text(timedelta(seconds=within_s))}, each at its own part"
+    return Wait(SPREAD, reason, "time: then it asks for the bundle", until)
 
 
 def _judged(snapshot: Snapshot, cell: Cell) -> WaitView:

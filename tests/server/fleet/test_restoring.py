@@ -2,7 +2,7 @@
 
 import msgspec
 
-from edgefleet_protocol.messages import Seen, State
+from edgefleet_protocol.messages import CHILD_DIED_CODE, Seen, State
 from edgefleet_server.fleet.restoring import KIND, MAX_TURNS, TURNS_WITHIN
 from edgefleet_server.fleet.views import Refusal
 from tests.server.fleet.house import House, KeyedDevice
@@ -43,6 +43,14 @@ def test_a_refusal_for_it_is_shown_though_no_document_was_read(house: House) -> 
     said = msgspec.structs.replace(state, refused_code="tuf.rollback", refused_reason="older")
     house.fleet.take_state(device.id, said)
     assert house.fleet.reader.device(device.id).refused == Refusal(0, "tuf.rollback", "older")
+
+
+def test_a_document_that_rests_after_deaths_of_the_child_is_shown_though_it_was_not_read(house: House) -> None:
+    device = house.device()
+    state = State(device=device.id, gen=1, boot_id="b", seq=1, ts=0, models=[])
+    said = msgspec.structs.replace(state, refused_code=CHILD_DIED_CODE, refused_reason="tried again at noon")
+    house.fleet.take_state(device.id, said)
+    assert house.fleet.reader.device(device.id).refused == Refusal(0, CHILD_DIED_CODE, "tried again at noon")
 
 
 def test_a_report_without_it_signs_nothing(house: House) -> None:

@@ -52,6 +52,14 @@ def test_without_it_all_is_as_it_was_before() -> None:
     assert parse_spec(dump_spec(spec)) == spec
 
 
+def test_a_span_to_begin_in_is_read_and_written_back_only_where_it_is_told() -> None:
+    spec = parse_spec({**BASE, "device": {"start_within": "10m"}})
+    assert spec.pacing.start_within == timedelta(minutes=10)
+    assert parse_spec(dump_spec(spec)) == spec
+    assert "start_within" not in dump_spec(parse_spec(BASE))["device"], "an older server reads what this one stores"
+    assert parse_spec({**BASE, "device": {"start_within": 0}}).pacing.start_within == timedelta()
+
+
 def test_defaults_of_a_rate() -> None:
     assert parse_spec(staged({"start": "50/min"})).stages[0].rate == Rate(50, 2.0, 1000)
     assert parse_spec(staged({"start": "1500/min"})).stages[0].rate == Rate(1500, 2.0, 1500)
@@ -60,6 +68,8 @@ def test_defaults_of_a_rate() -> None:
 @pytest.mark.parametrize(
     ("document", "path", "words"),
     [
+        ({**BASE, "device": {"start_within": "6h"}}, "$.device.start_within", "must be shorter than that"),
+        ({**BASE, "device": {"start_within": "soon"}}, "$.device.start_within", "expected a duration"),
         (staged({"start": 50}), "$.stages[0].rate.start", "expected devices a minute from 1/min to 3000/min, got 50"),
         (staged({"start": "50/h"}), "$.stages[0].rate.start", "expected devices a minute"),
         (staged({"start": "4000/min"}), "$.stages[0].rate.start", "to 3000/min"),
@@ -122,6 +132,20 @@ def devices(**labels: str) -> list[DeviceFacts]:
         ({"windows": [{"cron": "0 1 * * SUN", "duration": "4h", "tz": "UTC"}]}, {}, [("warning", "rare_window")]),
         ({"limits": {"per_site": 2}}, {}, [("warning", "no_site")]),
         ({"limits": {"per_site": 2}}, {"site": "lab"}, []),
+        ({"device": {"start_within": "10m"}}, {}, []),
+        ({"device": {"start_within": "4h"}}, {}, [("warning", "long_spread")]),
+        ({"device": {"start_within": "3h"}}, {}, []),
+        (
+            {"device": {"start_within": "10m"}, "limits": {"concurrent_downloads": 9}},
+            {},
+            [("warning", "spread_holds_places")],
+        ),
+        (
+            {"device": {"start_within": "1h"}, "windows": [{"cron": "0 1 * * *", "duration": "1h", "tz": "UTC"}]},
+            {},
+            [("warning", "spread_beyond_window")],
+        ),
+        ({"device": {"start_within": "0s"}, "limits": {"concurrent_downloads": 9}}, {}, []),
     ],
 )
 def test_what_the_lint_finds(spec: dict[str, Any], labels: dict[str, str], found: list[tuple[str, str]]) -> None:
