@@ -17,7 +17,6 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
-    any_,
     bindparam,
     func,
     select,
@@ -45,7 +44,9 @@ def among(session: Session, column: Any, values: Collection[str]) -> ColumnEleme
         many = select(func.json_each(msgspec.json.encode(given).decode()).table_valued("value").c.value)
         within: ColumnElement[bool] = column.in_(given if len(given) <= MOST_NAMED else many)
         return within
-    found: ColumnElement[bool] = column == any_(bindparam(None, given, type_=_Texts()))
+    one = func.unnest(bindparam(None, given, type_=_Texts())).column_valued("given")
+    # always true, and taken for seldom true: without it PostgreSQL reads all of a table of 100,000 rows to find a thousand
+    found: ColumnElement[bool] = column.in_(select(one).where(one == one.op("||")("")))
     return found
 
 
