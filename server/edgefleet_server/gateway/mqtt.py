@@ -65,6 +65,7 @@ class _Connection:
         self.pending: dict[int, int] = {}
         self.early: set[int] = set()
         self.pending_bytes = 0
+        self.has_refused = False
 
 
 class MqttLink:
@@ -260,7 +261,8 @@ class MqttLink:
             self._handlers.on_down()
 
         def on_publish(_client: paho.Client, _data: Any, mid: int, reason: Any, _properties: Any) -> None:
-            if reason.is_failure:
+            if reason.is_failure and not connection.has_refused:  # once: a quota may refuse all of a fleet's documents
+                connection.has_refused = True
                 _log.error("broker refused a message", extra={"reason": str(reason)})
             with self._changed:
                 size = connection.pending.pop(mid, None)
