@@ -12,6 +12,7 @@ must not last longer. SQLite has one writer at a time: there ids are seen in ord
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
 from edgefleet_protocol.clock import Clock
@@ -42,8 +43,11 @@ class EventView:
     detail: Mapping[str, Any]
 
 
-Outbox = Callable[[Sequence[EventView]], None]
-"""Called with new events in the very transaction that stores them: what it writes is committed with them, or not at all."""
+Outbox = Callable[[Callable[[], Sequence[EventView]]], None]
+"""Called in the very transaction that stores new events, with what returns them: what it writes is committed with them, or not at all.
+
+They are made when they are asked for: a large rollout stores thousands a second that nobody may want.
+"""
 
 
 class EventFeed:
@@ -77,7 +81,9 @@ class EventFeed:
         with self._db.session() as session:
             ids = store.add_server_events(session, plain)
             self.bell.ring(session)
-            self._tell([{**row, "id": one} for row, one in zip(plain, ids, strict=True)])
+            for row, one in zip(plain, ids, strict=True):
+                row["id"] = one
+            self._tell(plain)
             return ids
 
     def add_told(self, rows: Sequence[dict[str, Any]]) -> int:
@@ -90,10 +96,12 @@ class EventFeed:
             return len(new)
 
     def _tell(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        if self.outboxes and rows:
-            views = [_view_of(row) for row in rows]
-            for outbox in self.outboxes:
-                outbox(views)
+        @cache
+        def views() -> Sequence[EventView]:
+            return [_view_of(row) for row in rows]
+
+        for outbox in self.outboxes if rows else ():
+            outbox(views)
 
     def after(self, after_id: int, what: EventFilter, limit: int) -> tuple[list[FleetEvent], int]:
         """Return up to `limit` events after an id, oldest first, and how many of them there are by now."""

@@ -88,6 +88,7 @@ class MqttLink:
         self._handlers = handlers
         self._clock = clock
         self._changed = threading.Condition()
+        self._waiting = 0
         self._connection: _Connection | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mqtt-link", daemon=True)
@@ -157,7 +158,9 @@ class MqttLink:
             left = deadline - self._clock.monotonic_s()
             if left <= 0:
                 return None
+            self._waiting += 1
             self._changed.wait(min(left, 1.0))
+            self._waiting -= 1
         return None
 
     def _run(self) -> None:
@@ -270,9 +273,8 @@ class MqttLink:
                     connection.early.add(mid)
                 else:
                     connection.pending_bytes -= size
-                if (
-                    len(connection.pending) <= ROOM_AGAIN
-                ):  # not for each one: who waits would wake to send a single message
+                # not for each one: who waits would wake for a single message
+                if self._waiting and len(connection.pending) <= ROOM_AGAIN:
                     self._changed.notify_all()
 
         def on_message(_client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:

@@ -7,7 +7,7 @@ event that was rolled back is never sent, and one that was committed always is, 
 
 import base64
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -135,7 +135,7 @@ class WebhookService:
 
     # ---- sending
 
-    def _put(self, events: Sequence[EventView]) -> None:
+    def _put(self, events: Callable[[], Sequence[EventView]]) -> None:
         """Write the deliveries of new events, in the transaction that stores these."""
         now = self._clock.now()
         with self._db.session() as session:
@@ -155,7 +155,7 @@ class WebhookService:
                     "error": "",
                 }
                 for webhook_id, types in store.wanted(session)
-                for event in events
+                for event in events()
                 if is_chosen(event.type, types)
             ]
             if rows:
