@@ -10,12 +10,8 @@ from fastapi import Depends, Query, Request
 from pydantic import BaseModel
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.pages import DEFAULT_LIMIT, BadCursorError, Page, PageRequest, cut_page, decode_cursor, walked
+from edgefleet_server.pages import DEFAULT_LIMIT, BadCursorError, Page, PageRequest, cut_page, decode_cursor
 
-__all__ = [
-    "ByDevice", "ById", "ByName", "EitherWay", "ListOf", "NewestFirst", "PageRequest", "paged",
-    "walked",  # of `pages`; `rollout` takes it from here
-]  # fmt: skip
 T = TypeVar("T")
 R = TypeVar("R")
 MAX_LIMIT = 500

@@ -12,7 +12,7 @@ from sqlmodel import Session
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef
 from edgefleet_server.db import Database
-from edgefleet_server.paging import PageRequest
+from edgefleet_server.pages import PageRequest
 from edgefleet_server.rollout import experiments, store
 from edgefleet_server.rollout.errors import NoExperimentError
 from edgefleet_server.rollout.experiments import Hours, StratumResult

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, and_, case, func, literal, select, union_a
 from sqlmodel import Session
 
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.paging import PageRequest, walked
+from edgefleet_server.pages import PageRequest, walked
 from edgefleet_server.rollout import store
 from edgefleet_server.rollout.facts import Lot
 from edgefleet_server.rollout.machines import IN_FLIGHT

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Query, Response
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.paging import ByDevice, ListOf, NewestFirst, PageRequest, paged
+from edgefleet_server.pages import PageRequest
+from edgefleet_server.paging import ByDevice, ListOf, NewestFirst, paged
 from edgefleet_server.parts import Parts
 from edgefleet_server.preconditions import DryRun, acting, put_location
 from edgefleet_server.projecting import ListRoute

@@ -16,7 +16,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId, ReleaseRef
 from edgefleet_server.db import Database
 from edgefleet_server.fleet.service import FleetService
-from edgefleet_server.paging import PageRequest
+from edgefleet_server.pages import PageRequest
 from edgefleet_server.rollout import lot_store, rules, store
 from edgefleet_server.rollout.counting import CountsView, counts_of
 from edgefleet_server.rollout.device_views import RolloutDevice, device_lines

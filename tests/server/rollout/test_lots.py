@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.paging import PageRequest
+from edgefleet_server.pages import PageRequest
 from edgefleet_server.rollout import lot_store, store
 from edgefleet_server.rollout.facts import facts_of, facts_of_lots
 from edgefleet_server.rollout.model import Assignment, Cell, StageState

@@ -5,7 +5,7 @@ from fastapi.testclient import TestClient
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.access.model import Role
-from edgefleet_server.paging import PageRequest
+from edgefleet_server.pages import PageRequest
 from edgefleet_server.rollout import store
 from tests.server.fleet.apps import Operators
 from tests.server.rollout.fleet_sim import World, spec_of, stages
