@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -103,9 +102,9 @@ def test_who_was_offered_it_long_ago_or_waits_for_its_next_try_is_no_crowd() -> 
 def test_a_retry_does_not_wait_and_one_after_a_pause_does() -> None:
     ones = [assignment(n, AssignmentState.OFFERED, offered_at=START, attempt=2) for n in range(400)]
     assert spans_of(ones) == {2}
-    assert spans_of([replace(one, retries=1) for one in ones]) == {0}
-    assert spans_of([replace(one, failed_before="crash") for one in ones]) == {0}
-    assert spans_of([replace(one, retries=1) for one in ones], {"device": {"start_within": "10m"}}) == {0}
+    assert spans_of([one.but(retries=1) for one in ones]) == {0}
+    assert spans_of([one.but(failed_before="crash") for one in ones]) == {0}
+    assert spans_of([one.but(retries=1) for one in ones], {"device": {"start_within": "10m"}}) == {0}
 
 
 def test_who_is_away_has_no_span_and_the_way_back_has_none() -> None:
