@@ -120,7 +120,7 @@ def said(phase: str, code: str = "", sha256: str = DIGEST, gen: int = 3) -> Repo
 def offered(state: AssignmentState = AssignmentState.OFFERED) -> Assignment:
     switched = NOW if state is AssignmentState.HEALTHY else None
     one = Assignment(DeviceId("d-1"), 0, ProfileName("rpi"), state, attempt=1, gen=3, switched_at=switched)
-    return replace(one, deadline=NOW + timedelta(hours=1))
+    return one.but(deadline=NOW + timedelta(hours=1))
 
 
 TERMS = Terms(DIGEST, DeviceDeadlines(), timedelta(minutes=10), Mode.SHADOW)
