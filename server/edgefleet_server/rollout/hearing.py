@@ -320,7 +320,7 @@ def _confirm_back(a: Assignment, report: Report, digest: str, now: datetime, ste
         steps.append(AssignmentNoted(done))
         return done
     if done.state in (_S.ELIGIBLE, _S.OFFERED):
-        return _step(done, _E.CANCEL, now, steps, ended_at=now)
+        return _step(done, _E.CANCEL, now, steps, reason=done.reason or TAKEN_BACK, ended_at=now)
     # what troubled it on its way is no failure any more, unless the release had failed there before
     error_class = done.error_class if done.state is _S.REGRESSED else ""
     reason = done.reason or TAKEN_BACK

@@ -347,6 +347,13 @@ def test_who_had_an_outcome_keeps_it_on_the_way_back(now: AssignmentState) -> No
     assert (done.state, done.reason, done.error_class, done.back_done_at) == (now, "why", "crash", NOW)
 
 
+@pytest.mark.parametrize("reason", ["", "did not take its offer up in time"])
+def test_who_had_only_an_offer_when_it_was_told_to_go_back_ends_with_a_reason(reason: str) -> None:
+    a = assignment(S.OFFERED, back_gen=GEN + 1, back_at=NOW, reason=reason)
+    done = after(a, report(reported_gen=GEN + 1, gen=GEN + 1, active_sha256=OLD, wanted_sha256=OLD))
+    assert (done.state, done.reason, done.back_done_at) == (S.CANCELLED, reason or "taken back by the server", NOW)
+
+
 def test_who_finds_out_before_it_hears_that_it_shall_go_back_is_a_failure_of_its_own() -> None:
     a = assignment(S.VERIFYING, back_gen=GEN + 1, back_at=NOW, switched_at=NOW)
     said = report(Phase.ROLLED_BACK, active_sha256=OLD, error_class=ErrorClass.NONFINITE, reason="2 of 8 answers")
