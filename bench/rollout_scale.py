@@ -51,7 +51,7 @@ from edgefleet_server.collecting import collect_seldom  # noqa: E402
 from edgefleet_server.fleet.model import SignedDesired  # noqa: E402
 from edgefleet_server.fleet.tables import FleetDevice  # noqa: E402
 from edgefleet_server.gateway.broker.model import BrokerKind  # noqa: E402
-from edgefleet_server.gateway.mqtt import LinkHandlers, LinkIdentity, MqttLink  # noqa: E402
+from edgefleet_server.gateway.mqtt import LinkHandlers, MqttLink  # noqa: E402
 from edgefleet_server.gateway.outbound import Outbound  # noqa: E402
 from edgefleet_server.rollout.engine import RolloutEngine  # noqa: E402
 from edgefleet_server.rollout.service import RolloutService  # noqa: E402
@@ -224,16 +224,8 @@ def _broker(house: House, folder: Path) -> Iterator[_Sent]:
     """Send each document that is signed to a broker, as the gateway does."""
     site = Site(Authority(folder / "pki"), folder, BrokerKind.MOSQUITTO)
     site.supervisor.start()
-    me = site.authority.device("srv-main")
     handlers = LinkHandlers(lambda _topic, _payload: None, lambda: outbound.send_everything(), lambda: None)  # noqa: PLW0108
-    link = MqttLink(
-        site.endpoint,
-        LinkIdentity("srv-main", me.cert_file, me.key_file),
-        site.topics.server_filters(),
-        site.topics.heartbeat("srv-main"),
-        handlers,
-        SystemClock(),
-    )
+    link = site.link("srv-main", handlers)
     outbound = Outbound(
         site.topics,
         house.fleet,

@@ -13,7 +13,6 @@ from sqlalchemy import (
     ARRAY,
     ColumnElement,
     Dialect,
-    String,
     Table,
     Text,
     TypeDecorator,
@@ -107,11 +106,11 @@ def _update(table: Table, keys: Sequence[str], packed: Packed) -> TextClause:
     changed = [name for name in packed.columns if name not in keys]
     values = ", ".join(f'"{name}" = {packed.columns[name]}' for name in changed)
     same = [f'kept."{key}" = {packed.columns[key]}' for key in keys]
-    given = [packed.columns[key] for key in keys if packed.columns[key].startswith("given.")]
-    if given and isinstance(table.columns[keys[0]].type, String):
-        # always true, and taken for seldom true: without it a thousand rows are looked for by reading all of a table that PostgreSQL has
-        # no figures of yet, or that is not much larger
-        same.append(f"{given[0]} = {given[0]} || ''")
+    given = packed.text_among(keys)
+    if (
+        given is not None
+    ):  # as in `among`; PostgreSQL may have no figures of the table yet, or it may not be much larger
+        same.append(f"{given} = {given} || ''")
     return text(f"UPDATE {table.name} kept SET {values} FROM {packed.source} WHERE {' AND '.join(same)}")  # noqa: S608  # as above
 
 

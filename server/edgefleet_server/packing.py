@@ -39,6 +39,11 @@ class Packed:
         arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in self._arrays)
         return f"unnest({arrays}) AS given({', '.join(name for name, _ in self._arrays)})"
 
+    def text_among(self, names: Sequence[str]) -> str | None:
+        """Return the expression of the first of these columns that differs from row to row and is text, None without one."""
+        texts = {f"given.{name}" for name, kind in self._arrays if kind == "TEXT"}
+        return next((self.columns[name] for name in names if self.columns[name] in texts), None)
+
     def add_array(self, name: str, kind: str, texts: Sequence[str | None]) -> str:
         """Add a column of texts that PostgreSQL reads as `kind`; return what names one row's value."""
         self.parameters[name] = array_of(texts)

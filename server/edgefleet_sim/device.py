@@ -14,7 +14,6 @@ from typing import Final, Protocol
 from edgefleet_agent.install import machine, wishes
 from edgefleet_agent.install.records import ModelRecord, SlotRef, Wanted
 from edgefleet_agent.install.wishes import spread_reason
-from edgefleet_protocol.digest import start_after_s
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import SPREAD_CODE, ErrorClass, Phase
 from edgefleet_server.rollout.model import Bundle, Report
@@ -127,7 +126,8 @@ class SimDevice:
         self._boot, self._seq = 1, 0
         self._work = 0
         self._retries = 0
-        self._start_s = self._told_start_s = 0
+        self._wanted = self._named(self.document)
+        self._told_start_s = 0
         self.beside = Lane(nature.fails, is_slow=nature.is_slow, chance=chance)
         ref = SlotRef(slot="A", target=old.target, sha256=old.sha256, version="old", proven=True)
         self.record = ModelRecord(model="digits", phase=Phase.COMMITTED, active=ref)
@@ -189,8 +189,9 @@ class SimDevice:
     def take(self, air: Air, document: Document) -> None:
         """Take a document: only a newer one counts."""
         if self.is_up and document.gen > self.document.gen:
-            self._start_s = self._starts(air, document)
             self.document = document
+            wanted = self._named(document)
+            self._wanted = wanted and wishes.started(wanted, self._wanted, self.id, self._now_s(air))
             self._retries = 0
             self._look(air)
             self._send(air)
@@ -202,20 +203,12 @@ class SimDevice:
             self._look(air)
             self._send(air)
 
-    def _starts(self, air: Air, document: Document) -> int:
-        """Return when the device may begin with a document's bundle: as the shipped `wishes` count it, kept over new signings."""
-        active, before = document.active, self.document
-        if active is None or not document.start_within_s:
-            return 0
-        is_known = (before.active, before.rollout, before.attempt) == (active, document.rollout, document.attempt)
-        if is_known and before.start_within_s:
-            return self._start_s
-        return self._now_s(air) + start_after_s(self.id, active.sha256, document.start_within_s)
-
     # ---- deciding and doing: the shipped rules
 
-    def _wanted(self) -> Wanted | None:
-        active, document = self.document.active, self.document
+    @staticmethod
+    def _named(document: Document) -> Wanted | None:
+        """Return the wish in a document as the child that verifies reads it."""
+        active = document.active
         if active is None:
             return None
         return Wanted(
@@ -227,18 +220,21 @@ class SimDevice:
             gen=document.gen,
             rollout=document.rollout,
             attempt=document.attempt,
-            download_s=document.download_s - start_after_s(self.id, active.sha256, document.start_within_s),
+            download_s=document.download_s,
             apply_s=document.apply_s,
             verify_s=document.verify_s,
-            start_s=self._start_s,
             start_within_s=document.start_within_s,
         )
+
+    @property
+    def _start_s(self) -> int:
+        return 0 if self._wanted is None else self._wanted.start_s
 
     def _is_held(self, wanted: Wanted | None) -> bool:
         return wanted is not None and (wanted.rollout in self.hold.rollouts or wanted.sha256 in self.hold.digests)
 
     def _decision(self, air: Air) -> wishes.Decision:
-        wanted = self._wanted()
+        wanted = self._wanted
         return wishes.decide(self.record, wanted, now_s=self._now_s(air), held=self._is_held(wanted))
 
     def _look(self, air: Air) -> None:
@@ -271,7 +267,8 @@ class SimDevice:
         if self._told_start_s != self._start_s:
             self._told_start_s = self._start_s
             air.told(f"{self.id} waits {self._start_s - self._now_s(air)} s before it asks for the bundle")
-        air.at(self._start_s - self._now_s(air), lambda: self._start(air, self._start_s))
+        start_s = self._start_s
+        air.at(start_s - self._now_s(air), lambda: self._start(air, start_s))
 
     def _start(self, air: Air, start_s: int) -> None:
         if self._start_s == start_s and not self.is_dead and self.is_up:
@@ -286,7 +283,7 @@ class SimDevice:
         held = candidate is not None and (
             candidate.rollout in self.hold.rollouts or candidate.bundle.sha256 in self.hold.digests
         )
-        near = Surroundings(lambda: air.now, self.record, self._wanted(), held, air.at, lambda: self._again_beside(air))
+        near = Surroundings(lambda: air.now, self.record, self._wanted, held, air.at, lambda: self._again_beside(air))
         self.record = self.beside.look(candidate, self.document.gen, near)
 
     def _again_beside(self, air: Air) -> None:
@@ -392,7 +389,7 @@ class SimDevice:
     def _report(self, air: Air) -> Report:
         record = self.record
         error_class, code, reason = record.error_class, record.error_code, record.reason
-        wanted = self._wanted()
+        wanted = self._wanted
         is_waiting = wanted is not None and self.active != wanted.sha256
         if is_waiting and self._is_held(wanted) and (not code or error_class in machine.TRANSIENT):
             error_class, code, reason = ErrorClass.DEADLINE, machine.HELD_CODE, wishes.HELD.reason

@@ -14,6 +14,7 @@ from edgefleet_protocol.topics import Topics
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerEndpoint, BrokerKind, find_mosquitto
 from edgefleet_server.gateway.broker.supervisor import BrokerSupervisor
+from edgefleet_server.gateway.mqtt import LinkHandlers, LinkIdentity, MqttLink
 from tests.broker.client import Client
 from tests.broker.pki import Authority, Identity
 
@@ -45,6 +46,13 @@ class Site:
     def endpoint(self) -> BrokerEndpoint:
         """Return where it serves."""
         return self.supervisor.endpoint
+
+    def link(self, server: str, handlers: LinkHandlers) -> MqttLink:
+        """Return a server's own connection, not started yet. server: one of the config's."""
+        me = self.authority.device(server, file_name=f"{server}-{next(_numbers)}")
+        identity = LinkIdentity(server, me.cert_file, me.key_file)
+        filters, heartbeat = self.topics.server_filters(), self.topics.heartbeat(server)
+        return MqttLink(self.endpoint, identity, filters, heartbeat, handlers, SystemClock())
 
     def identity(self, prefix: str = "d-") -> Identity:
         """Issue a certificate for a device that no other test knows."""

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_server.clock import SystemClock
 from edgefleet_server.gateway.broker.model import BrokerKind
-from edgefleet_server.gateway.mqtt import MAX_UNACKED, LinkHandlers, LinkIdentity, MqttLink
+from edgefleet_server.gateway.mqtt import MAX_UNACKED, LinkHandlers, MqttLink
 from tests.broker.client import eventually
 from tests.broker.conftest import Clients, Site
 
@@ -18,16 +17,7 @@ from tests.broker.conftest import Clients, Site
 @pytest.fixture
 def link(site: Site) -> Iterator[MqttLink]:
     """Return a link that is up."""
-    me = site.authority.device("srv-second", file_name="srv-second-link")
-    handlers = LinkHandlers(lambda _topic, _payload: None, lambda: None, lambda: None)
-    made = MqttLink(
-        site.endpoint,
-        LinkIdentity("srv-second", me.cert_file, me.key_file),
-        site.topics.server_filters(),
-        site.topics.heartbeat("srv-second"),
-        handlers,
-        SystemClock(),
-    )
+    made = site.link("srv-second", LinkHandlers(lambda _topic, _payload: None, lambda: None, lambda: None))
     made.start()
     eventually(lambda: made.is_up, "the connection")
     yield made

@@ -7,15 +7,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, Boolean, Column, Float, Integer, LargeBinary, MetaData, String, Table, select
+from sqlalchemy import JSON, Boolean, Column, Float, Integer, LargeBinary, MetaData, String, Table, select, text
 from sqlalchemy.exc import DataError, StatementError
+from sqlmodel.sql.sqltypes import AutoString
 
 from edgefleet_server import bulk
 from edgefleet_server.db import Database, UtcDateTime
+from edgefleet_server.packing import array_of, pack
 
 TABLE = Table(
     "bulk_things", MetaData(), Column("id", Integer, primary_key=True), Column("name", String(40)), Column("at", UtcDateTime),
     Column("more", JSON, nullable=True), Column("raw", LargeBinary), Column("is_on", Boolean), Column("share", Float),
+)  # fmt: skip
+KEYED = Table(
+    "bulk_keyed", TABLE.metadata, Column("rollout", AutoString(32), primary_key=True), Column("stage", Integer, primary_key=True),
+    Column("device", AutoString(63), primary_key=True), Column("state", String(16)),
 )  # fmt: skip
 AT = datetime(2026, 11, 25, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -64,6 +70,49 @@ def test_an_update_changes_the_named_columns_of_the_named_rows(db: Database) -> 
     assert [(one["name"], one["raw"], one["at"], one["is_on"]) for one in rows[:5]] == [
         (f"new {one}", b"", None, n % 2 == 0) for n, one in enumerate(ids[:5])
     ]
+
+
+def keyed(stages: int, devices: int, state: str = "old") -> list[dict[str, Any]]:
+    """Return one row for each stage and device."""
+    return [
+        {"rollout": "r", "stage": stage, "device": f"d{n:05}", "state": state}
+        for stage in range(stages)
+        for n in range(devices)
+    ]
+
+
+@pytest.mark.parametrize(("stages", "devices"), [(1, 1), (3, 1), (1, 3), (3, 3)])
+def test_an_update_finds_rows_by_any_kind_of_key(db: Database, stages: int, devices: int) -> None:
+    with db.session() as session:
+        bulk.insert_rows(session, KEYED, keyed(4, 4))
+        bulk.update_rows(session, KEYED, keyed(stages, devices, "new"))
+        found = session.execute(select(KEYED.c.stage, KEYED.c.device, KEYED.c.state)).all()
+    assert {(stage, device) for stage, device, state in found if state == "new"} == {
+        (one["stage"], one["device"]) for one in keyed(stages, devices)
+    }
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("rows", [keyed(1, 500, "new"), keyed(2, 250, "new")])
+def test_postgresql_looks_many_rows_up_and_does_not_read_the_table_for_them(
+    db: Database, rows: list[dict[str, Any]]
+) -> None:
+    with db.session() as session:
+        bulk.insert_rows(session, KEYED, keyed(4, 5_000))
+        packed = pack(KEYED, rows)
+        update = bulk._update(KEYED, ["rollout", "stage", "device"], packed)
+        ids = [one["device"] for one in rows]
+        chosen = select(KEYED.c.state).where(KEYED.c.rollout == "r", bulk.among(session, KEYED.c.device, ids))
+        made = chosen.compile(db.engine)
+        given = {name: array_of(value) if isinstance(value, list) else value for name, value in made.params.items()}
+        plans = [
+            session.execute(text(f"EXPLAIN {update.text}"), packed.parameters).scalars().all(),
+            session.connection().exec_driver_sql(f"EXPLAIN {made}", given).scalars().all(),
+        ]
+    for plan in plans:
+        assert any("Index Scan" in line for line in plan), plan
+        assert not any("Seq Scan on bulk_keyed" in line or "Hash Join" in line for line in plan), plan
 
 
 def told(rows: list[dict[str, Any]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What starts beside a server, or before one, imports only what it needs: each start of the rest costs a second of processor time."""
+"""What starts beside a server, or before one, imports only what it needs: each start of all of it costs some of a second more."""
 
 import subprocess
 import sys

@@ -131,19 +131,23 @@ def idle_slot(record: ModelRecord) -> str:
 def spread(accepted: DesiredOk, last: DesiredOk | None, now_s: int) -> DesiredOk:
     """Return the document with the start of each of its wishes. last: what was accepted before; now_s: unix seconds by the clock."""
     known = [] if last is None else [*last.wanted, *(wish.wanted for wish in last.candidates)]
-    begun = {_key(one): one.start_s for one in known if one.start_within_s}
+    before = {_key(one): one for one in known}
 
-    def started(wanted: Wanted) -> Wanted:
-        if not wanted.start_within_s:
-            return wanted
-        after_s = start_after_s(accepted.device, wanted.sha256, wanted.start_within_s)
-        start_s = begun.get(_key(wanted), now_s + after_s)
-        return msgspec.structs.replace(wanted, start_s=start_s, download_s=max(1, wanted.download_s - after_s))
+    def begun(wanted: Wanted) -> Wanted:
+        return started(wanted, before.get(_key(wanted)), accepted.device, now_s)
 
-    candidates = [msgspec.structs.replace(wish, wanted=started(wish.wanted)) for wish in accepted.candidates]
-    return msgspec.structs.replace(
-        accepted, wanted=[started(wanted) for wanted in accepted.wanted], candidates=candidates
-    )
+    candidates = [msgspec.structs.replace(wish, wanted=begun(wish.wanted)) for wish in accepted.candidates]
+    return msgspec.structs.replace(accepted, wanted=[begun(one) for one in accepted.wanted], candidates=candidates)
+
+
+def started(wanted: Wanted, before: Wanted | None, device: str, now_s: int) -> Wanted:
+    """Return a wish with its start: that of the one before, where it is the same wish."""
+    if not wanted.start_within_s:
+        return wanted
+    after_s = start_after_s(device, wanted.sha256, wanted.start_within_s)
+    is_known = before is not None and before.start_within_s and _key(before) == _key(wanted)
+    start_s = before.start_s if before is not None and is_known else now_s + after_s
+    return msgspec.structs.replace(wanted, start_s=start_s, download_s=max(1, wanted.download_s - after_s))
 
 
 def _key(wanted: Wanted) -> tuple[str, str, str, int]:

@@ -235,9 +235,8 @@ class MqttLink:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self._identity.cert_file, self._identity.key_file)
         client.tls_set_context(context)
-        client.max_inflight_messages_set(
-            0
-        )  # `_room` is the limit: with one of its own paho looks at all messages for each that is taken
+        # no limit of its own, `_room` is one: paho looks at all messages under way for each that is acknowledged
+        client.max_inflight_messages_set(0)
         return client
 
     def _wire(self, connection: _Connection) -> None:

@@ -171,18 +171,17 @@ class Outbound:
         try:
             if queued_at_s >= self._shared_at_s:  # else head and brake were read after this was committed, and are out
                 self._publish_shared()
-            for document in documents:
-                self._publish_desired(document, again=again)
+            self._publish_documents(documents, again=again)
         finally:
             with self._lock:
                 for one in documents:
                     if self._queued.get(one.device) == one.gen:
                         del self._queued[one.device]
 
-    def _publish_found(self, documents: Sequence[Signed]) -> None:
-        self._publish_shared()  # first the head: a document may name a bundle that only the new head leads to
+    def _publish_documents(self, documents: Sequence[Signed], *, again: bool = False) -> None:
+        """Publish documents, after the head: one may name a bundle that only the new head leads to."""
         for document in documents:
-            self._publish_desired(document)
+            self._publish_desired(document, again=again)
 
     def _publish_everything(self) -> None:
         self._published.clear()
@@ -211,7 +210,8 @@ class Outbound:
         if not found:
             ended_s = self._clock.monotonic_s()
             self._look_at_s = max(self._look_at_s, ended_s + min(PATIENCE * (ended_s - began_s), LONGEST_S))
-        self._publish_found(found)
+        self._publish_shared()
+        self._publish_documents(found)
         self._looked_at = now
 
     def _publish_shared(self) -> None:

@@ -302,12 +302,14 @@ def _cell_event(row: Rollout, snapshot: Snapshot, effect: CellMoved, actor: str)
 
 
 def _assignment_event(row: Rollout, snapshot: Snapshot, effect: AssignmentMoved, actor: str) -> NewEvent:
-    one, stage = effect.assignment, snapshot.spec.stages[effect.assignment.stage].name
-    more: dict[str, Any] = {"stage": stage, "stratum": one.stratum, "attempt": one.attempt}
-    if one.error_class:
-        more["error_class"] = one.error_class
-    if one.reason:
-        more["reason"] = one.reason
+    one = effect.assignment
+    more: dict[str, Any] = {
+        "stage": snapshot.spec.stages[one.stage].name,
+        "stratum": one.stratum,
+        "attempt": one.attempt,
+        "error_class": one.error_class,
+        "reason": one.reason,
+    }
     return event_of(row, "assignment", effect.before.value, one.state.value, actor, device=one.device, **more)
 
 

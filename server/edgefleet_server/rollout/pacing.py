@@ -196,8 +196,7 @@ class Paced(ShapedDraft):
 
     def time_to_answer(self, a: Assignment) -> timedelta:
         """Return what is left of `ack_deadline` after offers that were recalled."""
-        ack = self.snapshot.spec.device.ack
-        return ack - timedelta(seconds=a.unanswered_s) if a.unanswered_s else ack
+        return self.snapshot.spec.device.ack - timedelta(seconds=a.unanswered_s)
 
     # ---- offers
 

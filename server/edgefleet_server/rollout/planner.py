@@ -169,25 +169,19 @@ class _Walk(Paced):
         """Fix the cell's cut and open it; a cell without any device to look at follows the other strata."""
         cut = self._cut(lane, cell)
         digest, reach = self.snapshot.bundles[cell.stratum].sha256, self._reach(cell)
-        opened = replace(
-            cell,
-            cut=cut,
-            population=len(reach),
-            digest=digest,
-            opened_at=self.now,
-            intake=self._intake(cell, reach, cut),
-        )
+        opened = replace(cell, cut=cut, population=len(reach), digest=digest, opened_at=self.now)
         if self._is_empty(lane, cell, cut):
             return self._follow_the_others(opened, cell)
         if not self.is_let_in(lane, cell):
             return self.cells[cell.stratum, cell.stage]
         reason = f"opened for {opened.population} devices"
-        return self.move_cell(replace(opened, code=OPENED, reason=reason), StageEvent.OPEN)
+        new = sum(value < cut and device not in self.assignments for device, value in reach.items())
+        intake = self._count_taken_in(cell.stratum) + new
+        return self.move_cell(replace(opened, code=OPENED, reason=reason, intake=intake), StageEvent.OPEN)
 
-    def _intake(self, cell: Cell, reach: dict[DeviceId, int], cut: int) -> int:
-        """Return how many devices the stratum has in this rollout, joiners apart, once the stage took in those that it opens for."""
-        has = sum(a.stratum == cell.stratum and not a.is_joiner for a in self.assignments.values())
-        return has + sum(value < cut and device not in self.assignments for device, value in reach.items())
+    def _count_taken_in(self, stratum: ProfileName) -> int:
+        """Return how many devices of a stratum stages have taken in that opened for them."""
+        return sum(a.stratum == stratum and not a.is_joiner for a in self.assignments.values())
 
     def _cut(self, lane: Lane, cell: Cell) -> int:
         previous = self.cut_before(lane, cell.stage)
@@ -262,8 +256,9 @@ class _Walk(Paced):
 
     def _left_from_opening(self, cell: Cell) -> int:
         """Return how many of those that the stage opened for are not taken in: all of them when it opens, some after an interruption."""
-        taken = sum(a.stratum == cell.stratum and not a.is_joiner for a in self.assignments.values())
-        return max(0, cell.intake - taken) if cell.state is StageState.EXPOSING else 0
+        if cell.state is not StageState.EXPOSING:
+            return 0
+        return max(0, cell.intake - self._count_taken_in(cell.stratum))
 
     def _let_go(self, cell: Cell) -> None:
         """Take out who waits for an offer and no longer matches the selector."""
@@ -283,8 +278,7 @@ class _Walk(Paced):
         if self._doubts.get(cell.stratum):
             return
         waiting = [a for a in self.lane_assignments(cell) if a.state is _S.ELIGIBLE]
-        known = self._ranks(cell.stratum)
-        ranks = {a.device: known.get(a.device) or rank(self.snapshot.salt, a.device) for a in waiting}
+        ranks = {a.device: rank(self.snapshot.salt, a.device) for a in waiting}
         for a in sorted(waiting, key=lambda a: ranks[a.device]):
             if self.ledger.is_spent(cell.stage):
                 return
