@@ -42,10 +42,8 @@ def test_it_goes_back_to_what_is_in_its_slot_at_once(site: Site, agent: Agent) -
     second = release(site, "1.1.0", 2.0)
     offer(agent, second, rollout="r-1")
     agent.wait("committed", "1.1.0")
-    began = time.monotonic()
     offer(agent, first, rollout="r-2", start_within_s=within_for(agent, first.sha256, 3_000))
-    agent.wait("committed", "1.0.0")
-    assert time.monotonic() - began < 3_000
+    agent.wait("committed", "1.0.0")  # which gives up long before its part of the span would be over
 
 
 def test_a_brake_holds_while_it_waits(site: Site, agent: Agent, tmp_path: Path) -> None:
