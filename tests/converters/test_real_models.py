@@ -65,8 +65,11 @@ def test_magika_answers_as_the_original(tmp_path: Path) -> None:
 
 def test_magika_int8_is_never_offered_with_bad_agreement(tmp_path: Path) -> None:
     model = real_model(MAGIKA)
-    x = file_heads(300)
-    report, _ = run(model, tmp_path / "out", data={"calibration": samples(tmp_path, x=x[:200])})
+    x = file_heads(700)
+    # Which files these are changes with the repository and the standard library: the best candidates differ in 1 to 2 of
+    # 400, and the gate lets 4 pass. Of the 60 that it would hold back from calibration it would let none.
+    data = {"calibration": samples(tmp_path, x=x[:200]), "eval": samples(tmp_path, "eval.npz", x=x[200:600])}
+    report, _ = run(model, tmp_path / "out", data=data)
     judged = [row for row in report.profiles[0].candidates if row.metric is not None]
     assert judged
     for row in judged:
@@ -81,7 +84,7 @@ def test_magika_int8_is_never_offered_with_bad_agreement(tmp_path: Path) -> None
     bundle = tmp_path / "model.onnx"
     bundle.write_bytes(bundle_of(offered.path).read("model.onnx"))
     name = report.source["inputs"][0]["name"]
-    unseen = [{name: x[index : index + 1]} for index in range(200, 300)]
+    unseen = [{name: x[index : index + 1]} for index in range(600, 700)]
     same = [direct_ort(model, row)[0].argmax() == direct_ort(bundle, row)[0].argmax() for row in unseen]
     assert np.mean(same) >= 0.97, "99 % on the gate's samples; 100 others may show a few more"
 
