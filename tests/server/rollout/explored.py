@@ -7,7 +7,7 @@ every deadline of the spec is one hour, so a jump of an hour makes any of them d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -54,13 +54,20 @@ class Node:
 
 @dataclass(frozen=True)
 class Fleet:
-    """What is explored: devices by rank, a spec, and whether the last device joins late."""
+    """What is explored: devices by rank, a spec, and whether the last device joins late.
+
+    device: fields of the spec's `device` besides the deadlines. without: steps that never happen.
+    is_small: it can be explored whole.
+    """
 
     name: str
     strata: tuple[str, ...]
     stages: tuple[Mapping[str, Any], ...]
     on_fail: str = "rollback"
     late: int = 0
+    device: Mapping[str, Any] = field(default_factory=dict)
+    without: frozenset[str] = frozenset()
+    is_small: bool = False
 
 
 class Ground:
@@ -73,7 +80,8 @@ class Ground:
                 "release": "digits@1.2.0",
                 "selector": "",
                 "stages": [dict(stage) for stage in fleet.stages],
-                "device": {f"{name}_deadline": "1h" for name in ("ack", "download", "apply", "verify")},
+                "device": {f"{name}_deadline": "1h" for name in ("ack", "download", "apply", "verify")}
+                | dict(fleet.device),
                 "on_fail": fleet.on_fail,
                 "on_inconclusive": {"after": "3h", "do": fleet.on_fail},
             }

@@ -7,8 +7,34 @@ from typing import Final
 from tests.server.rollout.explored import Fleet
 
 HOUR_TO_ANSWER: Final = {"role": "approver", "timeout": "1h"}
+WITH_NOBODY_BETWEEN: Final = frozenset(
+    {"pause", "abort", "promote", "skip", "retry", "undo", "deployed over", "refuses", "has trouble"}
+)
+"""Without these, fleets of two are small enough to be explored whole: the way back is still a person's word, too."""
 FLEETS: Final = (
-    Fleet("one-device", ("rpi",), ({"name": "all", "size": {"percent": 100}, "soak": "1h"},)),
+    Fleet("one-device", ("rpi",), ({"name": "all", "size": {"percent": 100}, "soak": "1h"},), is_small=True),
+    Fleet(
+        "one-that-is-offered-again",
+        ("rpi",),
+        ({"name": "all", "size": {"percent": 100}, "soak": "1h"},),
+        device={"retries": {"max": 1, "backoff": "1h..1h", "on": ["disk"]}},
+        without=frozenset({"deployed over", "has trouble"}),
+        is_small=True,
+    ),
+    Fleet(
+        "two-in-one-stage-with-nobody-between",
+        ("rpi", "rpi"),
+        ({"name": "all", "size": {"percent": 100}, "soak": "1h"},),
+        without=WITH_NOBODY_BETWEEN,
+        is_small=True,
+    ),
+    Fleet(
+        "two-strata-with-nobody-between",
+        ("rpi", "jet"),
+        ({"name": "all", "size": {"percent": 100}, "soak": "1h"},),
+        on_fail="pause",
+        without=WITH_NOBODY_BETWEEN,
+    ),
     Fleet("two-in-one-stage", ("rpi", "rpi"), ({"name": "all", "size": {"percent": 100}, "soak": "1h"},)),
     Fleet(
         "three-in-two-stages",
@@ -43,6 +69,7 @@ FLEETS: Final = (
             {"name": "shadow", "size": {"percent": 100}, "soak": "1h", "mode": "shadow"},
             {"name": "rest", "size": {"percent": 100}, "soak": "1h"},
         ),
+        is_small=True,
     ),
     Fleet(
         "two-versions-then-the-winner-at-a-word",

@@ -1,19 +1,30 @@
-"""When two explored states are one: those that differ only in words, in counters that grow for ever, or in times long past."""
+"""When two explored states are one: those in which the same may follow, for ever.
+
+They differ only in words, in counters that grow for ever but compare alike, and in times that nothing reads any more. That the same
+follows is not taken on trust: the explorer goes on from both of some pairs, see `Explorer`.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Final
 
-from edgefleet_protocol.messages import Phase
+from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.draft import NOT_BACK
 from edgefleet_server.rollout.hearing import OVERWRITTEN
-from edgefleet_server.rollout.machines import CELL_DONE
-from edgefleet_server.rollout.model import Assignment, Cell, StageState
+from edgefleet_server.rollout.machines import ASSIGNMENT_FINAL, CELL_DONE
+from edgefleet_server.rollout.model import Assignment, Cell, Report, StageState
 from tests.server.rollout.explored import HOUR, Ground, Node
 
-LONG_AGO: Final = 8
-"""Hours after which nothing depends on how long ago something was: the longest wait is four times `verify`."""
+DUE: Final = 0
+"""Hours past which a moment that is waited for was: due is due, however long."""
+WAIT: Final = 1
+"""Hours after which every deadline of the specs is over."""
+SETTLED: Final = 3
+"""Hours after which a stage without a verdict is settled: `on_inconclusive.after`."""
+PROBATION: Final = 4
+"""Hours after which a device that is there and still on probation failed: `PROBATION_FACTOR` times its deadline."""
+_S = AssignmentState
 
 
 def key_of(ground: Ground, node: Node) -> int:
@@ -32,49 +43,74 @@ def combination_of(node: Node) -> str:
 
 
 def _cell(node: Node, cell: Cell) -> tuple[object, ...]:
-    times = (_ago(node, cell.opened_at), _ago(node, cell.soak_until), _ago(node, cell.resumed_at))
-    if cell.state in CELL_DONE:
-        times = (None, None, None)
-    asked = (cell.approved_by, _ago(node, cell.asked_at) if cell.state is StageState.PENDING else None)
+    times: tuple[int | None, ...] = ()
+    if cell.state not in CELL_DONE:
+        times = (_ago(node, cell.resumed_at or cell.opened_at, SETTLED), _ago(node, cell.soak_until, DUE))
+    asked = (cell.approved_by, _ago(node, cell.asked_at, WAIT) if cell.state is StageState.PENDING else None)
     return (cell.stage, cell.stratum, cell.state, cell.cut, cell.code, cell.verdict, cell.strength, times, asked)
 
 
 def _device(node: Node, place: int, one: Assignment | None) -> tuple[object, ...]:
     said, document = node.reports[place], node.documents[place]
-    gens = [document.gen, said.reported_gen, said.gen, said.refused_gen]
-    tries = [document.attempt, said.attempt]
-    told: tuple[object, ...] = ()
-    if one is not None:
-        gens += [one.gen, one.back_gen]
-        tries += [one.attempt]
-        words = (one.reason.startswith(NOT_BACK), one.reason == OVERWRITTEN, one.error_class)
-        times = tuple(
-            _ago(node, moment)
-            for moment in (one.deadline, one.switched_at, one.back_at, one.entered_at if one.deadline else None)
-        )
-        marks = (
-            one.is_joiner,
-            one.is_accepted,
-            one.exposed_at is not None,
-            one.back_done_at is not None,
-            one.failed_before,
-        )
-        told = (one.state, one.stage, words, times, marks)
     bundle = "" if document.bundle is None else document.bundle.target
-    told_beside = said.candidate
-    beside = (document.candidate is not None, document.share, told_beside.sha256, told_beside.state, told_beside.code)
+    beside = (document.candidate is not None, document.share, *_told_beside(said))
     spoke = (said.phase, said.active_sha256, said.wanted_sha256, said.error_class, said.is_online)
-    seen_at = _ago(node, said.last_seen) if said.phase is Phase.PROBATION else None
-    return (told, bundle, beside, spoke, seen_at, _in_order(gens), _in_order(tries))
+    is_newer = document.gen > max(said.reported_gen, said.refused_gen)
+    told = (is_newer, said.attempt == document.attempt) if one is None else (is_newer, *_assigned(node, place, one))
+    return (bundle, beside, spoke, None if said.is_online else _ago(node, said.last_seen, WAIT), told)
 
 
-def _ago(node: Node, moment: datetime | None) -> int | None:
-    if moment is None:
-        return None
-    return max(-LONG_AGO, min(LONG_AGO, (node.now - moment) // HOUR))
+def _told_beside(said: Report) -> tuple[str, ...]:
+    return (said.candidate.sha256, said.candidate.state, said.candidate.code)
 
 
-def _in_order(numbers: list[int]) -> tuple[int, ...]:
-    """Return numbers as their order: 0 stays 0, the smallest other is 1, and so on."""
-    place = {number: at for at, number in enumerate(sorted({0, *numbers}))}
-    return tuple(place[number] for number in numbers)
+def _assigned(node: Node, place: int, one: Assignment) -> tuple[object, ...]:
+    words = (one.state, one.stage, one.reason.startswith(NOT_BACK), one.reason == OVERWRITTEN, one.error_class)
+    marks = (
+        one.is_joiner,
+        one.is_accepted,
+        one.exposed_at is not None,
+        one.back_done_at is not None,
+        one.failed_before,
+    )
+    return (words, marks, _times(node, place, one), _order(node, place, one), one.retries)
+
+
+def _times(node: Node, place: int, one: Assignment) -> tuple[object, ...]:
+    """Return what of an assignment's times something may still depend on."""
+    said = node.reports[place]
+    switched: object = one.switched_at is not None
+    if one.state in (_S.HEALTHY, _S.VERIFYING):
+        switched = _ago(node, one.switched_at, WAIT if one.state is _S.HEALTHY else PROBATION)
+    is_owed = one.back_at is not None and one.back_done_at is None
+    back = _ago(node, one.back_at, WAIT) if is_owed else one.back_at is not None
+    due, unanswered = None, 0.0
+    if one.state not in ASSIGNMENT_FINAL or one.state is _S.UNREACHABLE:
+        unanswered = min(one.unanswered_s, WAIT * HOUR.total_seconds())
+        since = [moment for moment in (one.due_at or one.offered_at, said.last_seen) if moment]
+        due = None if said.is_online else _ago(node, max(since, default=None), WAIT)
+    is_just_away = one.state is _S.UNREACHABLE and one.entered_at == node.now
+    deadlines = (_ago(node, one.deadline, DUE), _ago(node, one.retry_at, DUE))
+    return (deadlines, switched, back, due, unanswered, is_just_away)
+
+
+def _order(node: Node, place: int, one: Assignment) -> tuple[object, ...]:
+    """Return how counters that grow for ever compare, where something compares them."""
+    said, document = node.reports[place], node.documents[place]
+    known, refused = said.reported_gen, said.refused_gen
+    offer = (
+        one.gen > 0,
+        known > one.gen,
+        known == one.gen,
+        refused >= one.gen,
+        refused > known,
+        document.gen == one.gen,
+    )
+    back = (one.back_gen > 0, known >= one.back_gen, document.gen >= one.back_gen)
+    attempt = (said.attempt == one.attempt, document.attempt == one.attempt, one.attempt <= 1)
+    return (offer, back, attempt)
+
+
+def _ago(node: Node, moment: datetime | None, most: int) -> int | None:
+    """Return how many hours ago a moment was, at most `most`; negative: it is to come."""
+    return None if moment is None else min(most, (node.now - moment) // HOUR)

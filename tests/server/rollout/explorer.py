@@ -4,7 +4,7 @@ A state is what the server stores, what each device said last, what its document
 every deadline of the spec is one hour, so a jump of an hour makes any of them due and no order of two is lost. From each state all
 of these may happen next: a tick; a person's pause, resume, abort, promotion, skip, retry, approval, denial or undo; an hour; a device that
 takes up its document, gets further, fails in one of its ways, goes back by itself, refuses, falls silent or is there again; another release
-deployed over it; a device that joins. States that differ only in words, in counters that grow for ever, or in times long past are one.
+deployed over it; a device that joins. States in which the same may follow are one (`explored_keys`): that it does is watched too.
 
 Watched at every step:
 - a transition starts from what is stored, is in its table, and happens once; what has ended moves along the named edges only;
@@ -16,12 +16,14 @@ Watched at every step:
   runs beside ends with the rollout, and a device goes on only from one mode to the next;
 - a rollout that a look does not change is over, or says what it waits for and what would move it;
 - where the release was taken back, every device that took it up is told to go back, and those not heard to be back are named.
-`main` explores `n` states, fleet after fleet. `exhausted` says which were explored whole, `combinations` how many of rollout, stages and
-assignments were met in all, and `last_new_combination_at` after how many states none was new any more.
+`main` explores the small fleets whole, and `n` states of the others, fleet after fleet. `exhausted` says which were explored whole,
+`combinations` how many of rollout, stages and assignments were met in all, `last_new_combination_at` after how many states none was new
+any more, and `compared` how many pairs of states that are taken for one were gone on from both.
 """
 
 from __future__ import annotations
 
+import heapq
 import random
 import sys
 from collections import Counter
@@ -41,50 +43,101 @@ from tests.server.rollout.explored_fleets import FLEETS
 from tests.server.rollout.explored_keys import combination_of, key_of
 from tests.server.rollout.explored_steps import BrokenInvariantError, Carrying
 
-DRAWN: Final = 4
-"""States of which the one of the rarest combination is gone on from."""
+KEPT: Final = 1 / 200
+"""How many of the states are kept to be compared with what is taken for them."""
+FULL: Final = 1_000_000
+"""From this count on, small fleets are explored whole."""
 OVER: Final = frozenset(
     {RolloutState.FINISHED, RolloutState.ROLLED_BACK, RolloutState.SUPERSEDED, RolloutState.CANCELLED}
 )
 COMMANDS: Final = ("pause", "resume", "abort", "abort_rollback", "promote", "skip", "retry", "undo", "approve", "deny")
 
 
+class Frontier:
+    """States that are still to be gone on from, each combination in its turn."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self._open: dict[str, list[Node]] = {}
+        self._drawn: Counter[str] = Counter()
+        self._turns: list[tuple[int, float, str]] = []
+        """A heap: how often a combination had its turn, at random among those that had as many, the combination."""
+
+    def __bool__(self) -> bool:
+        return bool(self._turns)
+
+    def add(self, node: Node) -> None:
+        """Take a state in."""
+        name = combination_of(node)
+        nodes = self._open.setdefault(name, [])
+        nodes.append(node)
+        if len(nodes) == 1:
+            self._line_up(name)
+
+    def draw(self) -> Node:
+        """Take out one of the states of the combination whose turn it is."""
+        _, _, name = heapq.heappop(self._turns)
+        nodes = self._open[name]
+        place = self._chance.randrange(len(nodes))
+        nodes[place], nodes[-1] = nodes[-1], nodes[place]
+        node = nodes.pop()
+        self._drawn[name] += 1
+        if nodes:
+            self._line_up(name)
+        return node
+
+    def _line_up(self, name: str) -> None:
+        heapq.heappush(self._turns, (self._drawn[name], self._chance.random(), name))
+
+
 class Explorer(Ground):
     """Walks the states of one fleet."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, kept: float = KEPT) -> None:
         super().__init__(fleet)
+        self._kept = kept
         self.seen: set[int] = set()
         self.combinations: Counter[str] = Counter()
         self.steps: Counter[str] = Counter()
+        self.kept: dict[int, Node] = {}
+        """States of which another that is taken for the same is gone on from too, by key."""
+        self.compared = 0
         self.newest_at = 0
         """How many states had been seen when the last new combination was met."""
 
     def explore(self, n: int, chance: random.Random) -> bool:
         """Visit `n` states, or all; return whether that was all. Raises BrokenInvariantError.
 
-        Which one is gone on from is drawn: breadth first, `n` states would all be near the beginning. Of some that are drawn it is the one
-        whose combination of rollout, stages and assignments is the rarest, so that those that few ways lead to are met too.
+        Breadth first, `n` states would all be near the beginning. It goes on from each combination of rollout, stages and assignments as
+        often as from any other, and from which of its states is drawn: so those that few ways lead to are met too.
         """
-        first = self.first()
-        self.seen, open_nodes = {self.key(first)}, [(combination_of(first), first)]
-        while open_nodes and len(self.seen) < n:
-            for name, after in self.next(self._drawn(open_nodes, chance)):
+        first, frontier = self.first(), Frontier(chance)
+        self.seen = {self.key(first)}
+        frontier.add(first)
+        while frontier and len(self.seen) < n:
+            for name, after in self.next(frontier.draw()):
                 self.steps[name] += 1
                 known, key = len(self.combinations), self.key(after)
-                if key not in self.seen:
-                    self.seen.add(key)
-                    open_nodes.append((combination_of(after), after))
-                    self.newest_at = len(self.seen) if len(self.combinations) > known else self.newest_at
-        return not open_nodes
+                if key in self.seen:
+                    self._meet_again(key, after)
+                    continue
+                self.seen.add(key)
+                frontier.add(after)
+                self.newest_at = len(self.seen) if len(self.combinations) > known else self.newest_at
+                if chance.random() < self._kept:
+                    self.kept[key] = after
+        return not frontier
 
-    def _drawn(self, nodes: list[tuple[str, Node]], chance: random.Random) -> Node:
-        """Take out of a few that are drawn the one of the rarest combination."""
-        drawn = min(
-            (chance.randrange(len(nodes)) for _ in range(DRAWN)), key=lambda place: self.combinations[nodes[place][0]]
-        )
-        nodes[drawn], nodes[-1] = nodes[-1], nodes[drawn]
-        return nodes.pop()[1]
+    def _meet_again(self, key: int, node: Node) -> None:
+        """Go on from a state and from the one that it is taken for: the same must follow."""
+        kept = self.kept.get(key)
+        if kept is None or kept == node:
+            return
+        self.compared += 1
+        first, second = ({(name, key_of(self, after)) for name, after in self.next(one)} for one in (kept, node))
+        if first != second:
+            steps = sorted({name for name, _ in first ^ second})
+            raise BrokenInvariantError(f"{self.fleet.name}: after {steps} these differ:\n{kept}\n{node}")
 
     def key(self, node: Node) -> int:
         """Return what tells states apart; counts which combinations of states were met."""
@@ -98,14 +151,22 @@ class Explorer(Ground):
     # ---- what may happen
 
     def next(self, node: Node) -> Iterator[tuple[str, Node]]:
-        """Yield every state that may follow, with the name of the step."""
+        """Yield every state that may follow, with the name of the step, but for steps that this fleet is explored without."""
+        without = self.fleet.without
+        return (
+            step
+            for step in self._steps(node, [one for one in COMMANDS if one not in without])
+            if step[0] not in without
+        )
+
+    def _steps(self, node: Node, commands: list[str]) -> Iterator[tuple[str, Node]]:
         snapshot = self.snapshot(node)
         ticked = plan_tick(snapshot, node.now)
         if not ticked.effects:
             self._tells_what_moves_it(snapshot, node)
         yield "tick", self.carry(node, "tick", ticked)
         yield "an hour", replace(node, now=node.now + HOUR)
-        for command in COMMANDS:
+        for command in commands:
             plan = self._command(node, command)
             if plan is not None:
                 yield command, self.carry(node, command, plan)
@@ -141,32 +202,39 @@ def _with(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:
 
 
 def main(n: int, seed: int) -> dict[str, Any]:
-    """Explore `n` states of the fleets together, each as many as the ones before it left; return what was met."""
+    """Explore small fleets whole, when `n` is a full count, and `n` states of the others together; return what was met."""
     chance = random.Random(seed)
-    fleets = sorted(FLEETS, key=lambda fleet: len(fleet.strata))
-    found: dict[str, Any] = {}
+    small = [fleet for fleet in FLEETS if fleet.is_small and n >= FULL]
+    others = sorted((fleet for fleet in FLEETS if fleet not in small), key=lambda fleet: len(fleet.strata))
+    found = {fleet.name: explored(fleet, sys.maxsize, chance) for fleet in small}
     left = n
-    broken: list[str] = []
-    for number, fleet in enumerate(fleets):
-        explorer = Explorer(fleet)
-        share = left // (len(fleets) - number)
-        try:
-            is_all = explorer.explore(share, chance)
-        except (BrokenInvariantError, IllegalTransitionError) as error:
-            broken.append(str(error)[:4000])
-            is_all = False
-        states = len(explorer.seen)
-        left -= states
-        found[fleet.name] = {
-            "states": states,
-            "exhausted": is_all,
-            "steps": dict(explorer.steps.most_common()),
-            "combinations": len(explorer.combinations),
-            "last_new_combination_at": explorer.newest_at,
-        }
+    for number, fleet in enumerate(others):
+        found[fleet.name] = explored(fleet, left // (len(others) - number), chance)
+        left -= found[fleet.name]["states"]
+    broken = [one["broken"] for one in found.values() if one["broken"]]
+    is_whole = all(found[fleet.name]["exhausted"] for fleet in small)
+    is_enough = left <= 0 or all(one["exhausted"] for one in found.values())
     states = sum(one["states"] for one in found.values())
-    is_enough = states >= n or all(one["exhausted"] for one in found.values())
-    return {"ok": not broken and is_enough, "states": states, "fleets": found, "broken": broken}
+    return {"ok": not broken and is_whole and is_enough, "states": states, "fleets": found, "broken": broken}
+
+
+def explored(fleet: Fleet, n: int, chance: random.Random) -> dict[str, Any]:
+    """Explore `n` states of one fleet and return what is said of it."""
+    explorer = Explorer(fleet)
+    broken, is_all = "", False
+    try:
+        is_all = explorer.explore(n, chance)
+    except (BrokenInvariantError, IllegalTransitionError) as error:
+        broken = str(error)[:4000]
+    return {
+        "states": len(explorer.seen),
+        "exhausted": is_all,
+        "steps": dict(explorer.steps.most_common()),
+        "compared": explorer.compared,
+        "combinations": len(explorer.combinations),
+        "last_new_combination_at": explorer.newest_at,
+        "broken": broken,
+    }
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ from edgefleet_server.rollout.model import (
     StageState,
     VerdictKind,
 )
-from tests.server.rollout.explored import Document, Node
-from tests.server.rollout.explored_fleets import BY_NAME, FLEETS
+from tests.server.rollout import explored_keys
+from tests.server.rollout.explored import Document, Fleet, Node
+from tests.server.rollout.explored_fleets import BY_NAME, FLEETS, WITH_NOBODY_BETWEEN
 from tests.server.rollout.explored_steps import BrokenInvariantError, Carrying
 from tests.server.rollout.explorer import Explorer, main
 
@@ -54,6 +55,31 @@ def test_no_reachable_state_breaks_an_invariant() -> None:
     }
     assert steps >= {"is brought beside", "runs beside", "fails beside", "is suspended beside", "silent beside"}
     assert steps >= {"takes it up", "refuses", "further", "fails", "has trouble", "goes back", "commits", "silent"}
+
+
+@pytest.mark.parametrize("fleet", FLEETS, ids=lambda fleet: fleet.name)
+def test_of_states_that_are_taken_for_one_the_same_follows(fleet: Fleet) -> None:
+    explorer = Explorer(fleet, kept=1)
+    explorer.explore(2_500, random.Random(4))
+    assert explorer.compared > 20
+
+
+def test_states_of_which_something_else_follows_and_that_are_taken_for_one_are_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(explored_keys, "WAIT", 0)
+    with pytest.raises(BrokenInvariantError, match="these differ"):
+        Explorer(FLEETS[0], kept=1).explore(20_000, random.Random(4))
+
+
+def test_a_small_fleet_is_explored_whole() -> None:
+    """Of one device that is left to itself: a few thousand states, and none is left open."""
+    quiet = replace(FLEETS[0], without=WITH_NOBODY_BETWEEN)
+    first, second = Explorer(quiet), Explorer(quiet)
+    assert first.explore(20_000, random.Random(1))
+    assert second.explore(20_000, random.Random(2))
+    assert first.seen == second.seen, "in whatever order"
+    assert set(first.combinations) == set(second.combinations)
 
 
 def test_every_end_of_a_rollout_is_met() -> None:
