@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Select,
+    String,
     Table,
     case,
     cast,
@@ -167,9 +168,12 @@ def all_desired(session: Session) -> Iterator[SignedDesired]:
 
 def desired_changed_since(session: Session, since: datetime, known: Mapping[DeviceId, int]) -> Iterator[SignedDesired]:
     """Yield documents that were signed at or after `since` and have a higher gen than is known; only those are read whole."""
-    table: Table = FleetDesired.__table__  # type: ignore[attr-defined]  # plain rows: there may be all of a fleet
-    statement = select(table.c.device_id, table.c.gen).where(table.c.changed_at >= since)
-    news = [device for device, gen in session.execute(statement) if gen > known.get(device, 0)]
+    table: Table = FleetDesired.__table__  # type: ignore[attr-defined]
+    # one text of all: there may be all of a fleet, and a row of each takes eight times as long to read
+    pair = table.c.device_id + "=" + cast(table.c.gen, String)
+    told = session.scalar(select(func.aggregate_strings(pair, " ")).where(table.c.changed_at >= since)) or ""
+    pairs = (one.partition("=") for one in told.split())
+    news = [device for device, _, gen in pairs if int(gen) > known.get(DeviceId(device), 0)]
     for start in range(0, len(news), IN_CHUNK):
         chosen = bulk.among(session, col(FleetDesired.device_id), sorted(news)[start : start + IN_CHUNK])
         yield from _signed(session, select_more=chosen)

@@ -78,6 +78,7 @@ FLEETS: Final = (
             {"name": "ab", "size": {"percent": 100}, "soak": "1h", "mode": "split", "share_pct": 50},
             {"name": "winner", "size": {"percent": 100}, "soak": "0s", "approval": HOUR_TO_ANSWER},
         ),
+        is_small=True,
     ),
     Fleet(
         "blue-green",
