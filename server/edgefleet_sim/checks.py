@@ -185,9 +185,9 @@ def about_shares(rows: Rows, devices: Mapping[DeviceId, SimDevice]) -> Iterator[
             yield f"the release answers {answers} % of the requests of {one.device}, at most {most} % may be"
 
 
-def problems(rows: Rows, devices: Mapping[DeviceId, SimDevice]) -> list[str]:
+def problems(rows: Rows, devices: Mapping[DeviceId, SimDevice], now: datetime) -> list[str]:
     """Return what is wrong with a rollout that has ended and settled."""
-    return [*_about_chains(rows), *_about_order(rows), *_about_outcomes(rows), *_about_devices(rows, devices)]
+    return [*_about_chains(rows), *_about_order(rows), *_about_outcomes(rows), *_about_devices(rows, devices, now)]
 
 
 def _about_chains(rows: Rows) -> Iterator[str]:
@@ -248,8 +248,8 @@ def _about_outcomes(rows: Rows) -> Iterator[str]:
             yield f"{device} ended {one.state} without a reason"
 
 
-def _about_devices(rows: Rows, devices: Mapping[DeviceId, SimDevice]) -> Iterator[str]:
-    """Who can be reached runs what its document names, or says why not."""
+def _about_devices(rows: Rows, devices: Mapping[DeviceId, SimDevice], now: datetime) -> Iterator[str]:
+    """Who can be reached runs what its document names, or is on its way to it, or says why not."""
     for device in devices.values():
         if device.is_dead or not device.is_up:
             continue
@@ -262,5 +262,5 @@ def _about_devices(rows: Rows, devices: Mapping[DeviceId, SimDevice]) -> Iterato
             yield f"{device.id} has document {device.document.gen}, the newest is {rows.documents[device.id].gen}"
         elif wanted is not None and device.active != wanted.sha256 and not device.record.reason:
             is_held = wanted.sha256 in device.hold.digests or device.document.rollout in device.hold.rollouts
-            if not is_held:
+            if not is_held and not device.is_on_its_way(now):  # one that gave up may try again for ever
                 yield f"{device.id} runs {device.active[:12]}, is told to run {wanted.sha256[:12]}, and gives no reason"

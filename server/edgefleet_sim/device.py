@@ -21,6 +21,8 @@ from edgefleet_sim.beside import Candidate, Lane, Surroundings
 
 BEAT_S: Final = 900.0
 """A device tells its whole state at least so often (the `normal` telemetry window)."""
+SLOW: Final = (1.05, 1.6)
+"""How many times its limit a phase takes on a slow device, from and to."""
 BEFORE_SWITCH: Final = (ErrorClass.GOLDEN, ErrorClass.LOAD, ErrorClass.SIGNATURE, ErrorClass.INTERNAL)
 _DONE: Final = {
     Phase.DOWNLOADING: machine.InstallEvent.FETCHED,
@@ -301,7 +303,7 @@ class SimDevice:
         limit_s = {Phase.DOWNLOADING: wanted.download_s}.get(phase, wanted.apply_s)
         if phase not in machine.INSTALLING:
             limit_s = wanted.verify_s
-        part = self._chance.uniform(1.05, 1.6) if self.nature.is_slow and self._is_under_test() else 0.0
+        part = self._chance.uniform(*SLOW) if self.nature.is_slow and self._is_under_test() else 0.0
         span_s = limit_s * (part or self._chance.uniform(0.01, 0.12))
         air.at(span_s, lambda: self._step(air, work))
 
@@ -372,7 +374,16 @@ class SimDevice:
         self._send(air)
 
     def _now_s(self, air: Air) -> int:
-        return int((air.now + timedelta(seconds=self.nature.skew_s)).timestamp())
+        return self._local_s(air.now)
+
+    def _local_s(self, now: datetime) -> int:
+        return int((now + timedelta(seconds=self.nature.skew_s)).timestamp())
+
+    def is_on_its_way(self, now: datetime) -> bool:
+        """Whether it is busy with a phase of an install that may still end: a slow device outstays its deadline before it says so."""
+        due_s, began_s = machine.phase_deadline_s(self.record), self.record.phase_since_s
+        now_s = self._local_s(now)
+        return due_s is not None and now_s <= began_s + SLOW[1] * (due_s - began_s)
 
     # ---- reporting
 

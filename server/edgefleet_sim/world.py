@@ -405,7 +405,7 @@ class World:
         broken: list[str] = []
         try:
             self._run()
-            broken = problems(self.rows, self.devices)
+            broken = problems(self.rows, self.devices, self._now)
         except (BrokenPromiseError, IllegalTransitionError) as error:
             broken = [f"{error} (after {(self._now - START).total_seconds():.1f} s)"]
         return self._result(broken)

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +155,24 @@ def test_a_lost_a_doubled_and_an_illegal_transition_are_noticed() -> None:
     assert world.run().broken == []
     rows = world.rows
     lost = rows.events.pop(len(rows.events) // 2)
-    assert checks.problems(rows, world.devices)
+    assert checks.problems(rows, world.devices, world.now)
     rows.events.insert(len(rows.events) // 2, lost)
     rows.events += [event for event in rows.events if event.kind == "stage" and event.after == "passed"][:1]
-    assert any("passed 2 times" in problem for problem in checks.problems(rows, world.devices))
+    assert any("passed 2 times" in problem for problem in checks.problems(rows, world.devices, world.now))
     rows.state = RolloutState.RUNNING
-    assert any("has not ended" in problem for problem in checks.problems(rows, world.devices))
+    assert any("has not ended" in problem for problem in checks.problems(rows, world.devices, world.now))
+
+
+@pytest.mark.parametrize("seed", [1812419991, 1812421998])
+def test_a_slow_device_that_tries_again_when_all_is_over_needs_no_reason_but_in_time(seed: int) -> None:
+    """Found by the soak: back after days, it missed its deadline, and was in the middle of its next try at the end."""
+    world = World(drawn(seed))
+    assert world.run().broken == []
+    busy = [one for one in world.devices.values() if one.is_on_its_way(world.now)]
+    assert len(busy) == 1
+    later = world.now + timedelta(hours=2)
+    (problem,) = checks.problems(world.rows, world.devices, later)
+    assert f"{busy[0].id} runs" in problem, "a try that never ends is none"
 
 
 def test_an_offer_beyond_the_cut_is_noticed() -> None:
