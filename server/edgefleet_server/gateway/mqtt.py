@@ -22,8 +22,8 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_server.gateway.acks import client_type
 from edgefleet_server.gateway.broker.model import BrokerEndpoint
+from edgefleet_server.gateway.quick_client import client_type
 
 MAX_UNACKED: Final = 100
 ROOM_AGAIN: Final = MAX_UNACKED // 2
