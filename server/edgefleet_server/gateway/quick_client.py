@@ -13,6 +13,7 @@ names its parts otherwise is used as it is.
 """
 
 import contextlib
+import threading
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -58,6 +59,7 @@ class QuickClient(paho.Client):
         super().__init__(*arguments, **named)
         self._ahead = b""
         self._read = 0
+        self._is_using_up = False
 
     def reconnect(self) -> MQTTErrorCode:
         """See paho; nothing of the connection before is read."""
@@ -67,14 +69,23 @@ class QuickClient(paho.Client):
     # ---- what comes
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
-        """See paho; ends when nothing is left that was read already: no socket would tell of it."""
+        """See paho; then use up what is left that was read already: no socket would tell of it.
+
+        Nothing more is read for that, so that a stream without end lets this thread write, ping and stop in between.
+        """
         result = super().loop_read(max_packets)
-        while result == MQTTErrorCode.MQTT_ERR_SUCCESS and self._read < len(self._ahead):
-            result = super().loop_read(max_packets)
+        self._is_using_up = True
+        try:
+            while result == MQTTErrorCode.MQTT_ERR_SUCCESS and self._read < len(self._ahead):
+                result = super().loop_read(max_packets)
+        finally:
+            self._is_using_up = False
         return result
 
     def _sock_recv(self, bufsize: int) -> bytes:
         if self._read >= len(self._ahead):
+            if self._is_using_up:
+                raise BlockingIOError  # what the socket has is for the next time
             self._ahead, self._read = b"", 0
             self._ahead = super()._sock_recv(max(bufsize, READ_AHEAD))
         start, self._read = self._read, self._read + bufsize
@@ -109,6 +120,9 @@ class QuickClient(paho.Client):
             self._sockpairW.send(b"0")  # type: ignore[union-attr]
 
     def _packet_write(self) -> MQTTErrorCode:
+        """See paho. Packets are only added to, also to one whose beginning TLS has already: never cut, shortened or moved."""
+        if threading.current_thread() is not self._thread:  # before it begins and after it ended several may write
+            return super()._packet_write()
         waiting = [self._out_packet.popleft() for _ in range(len(self._out_packet))]  # nobody else takes from it
         self._out_packet.extendleft(reversed(joined(waiting)))
         return super()._packet_write()
@@ -146,7 +160,7 @@ def _size(packet: _Packet) -> int:
 
 
 def _is_whole(packet: _Packet) -> bool:
-    """Whether nothing of a packet is out yet, and paho does nothing when all of it is."""
+    """Whether paho has not heard that anything of a packet is out, and does nothing when all of it is."""
     return packet["pos"] == 0 and _is_joinable(packet["command"], packet["qos"])
 
 
