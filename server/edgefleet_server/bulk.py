@@ -26,6 +26,8 @@ from sqlmodel import Session
 
 from edgefleet_server.packing import Packed, array_of, pack
 
+FEW: Final = 8
+"""PostgreSQL takes so few values as parameters each: to plan what is good for many would take longer than the statement."""
 MOST_NAMED: Final = 500
 """SQLite takes so many values as parameters each; a statement may have 32,766."""
 Row = Mapping[str, Any]
@@ -39,10 +41,14 @@ def is_postgresql(session: Session) -> bool:
 def among(session: Session, column: Any, values: Collection[str]) -> ColumnElement[bool]:
     """Return the condition that a text column has one of many values: one parameter, where the database can take it so."""
     given = list(values)
-    if not is_postgresql(session):
+    is_sqlite = not is_postgresql(session)
+    if len(given) <= (MOST_NAMED if is_sqlite else FEW):
+        named: ColumnElement[bool] = column.in_(given)
+        return named
+    if is_sqlite:
         many = select(func.json_each(msgspec.json.encode(given).decode()).table_valued("value").c.value)
-        within: ColumnElement[bool] = column.in_(given if len(given) <= MOST_NAMED else many)
-        return within
+        listed: ColumnElement[bool] = column.in_(many)
+        return listed
     one = func.unnest(bindparam(None, given, type_=_Texts())).column_valued("given")
     # always true, and taken for seldom true: without it PostgreSQL reads all of a table of 100,000 rows to find a thousand
     found: ColumnElement[bool] = column.in_(select(one).where(one == one.op("||")("")))
