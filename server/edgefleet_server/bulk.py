@@ -27,7 +27,7 @@ from sqlmodel import Session
 from edgefleet_server.packing import Packed, array_of, pack
 
 FEW: Final = 8
-"""PostgreSQL takes so few values as parameters each: to plan what is good for many would take longer than the statement."""
+"""PostgreSQL takes so few values as parameters each: what is good for many costs more to plan (ADR 0065)."""
 MOST_NAMED: Final = 500
 """SQLite takes so many values as parameters each; a statement may have 32,766."""
 Row = Mapping[str, Any]
@@ -113,9 +113,8 @@ def _update(table: Table, keys: Sequence[str], packed: Packed) -> TextClause:
     values = ", ".join(f'"{name}" = {packed.columns[name]}' for name in changed)
     same = [f'kept."{key}" = {packed.columns[key]}' for key in keys]
     given = packed.text_among(keys)
-    if (
-        given is not None
-    ):  # as in `among`; PostgreSQL may have no figures of the table yet, or it may not be much larger
+    if given is not None:
+        # as in `among`; PostgreSQL may have no figures of the table yet, or it may not be much larger
         same.append(f"{given} = {given} || ''")
     return text(f"UPDATE {table.name} kept SET {values} FROM {packed.source} WHERE {' AND '.join(same)}")  # noqa: S608  # as above
 

@@ -169,7 +169,7 @@ def all_desired(session: Session) -> Iterator[SignedDesired]:
 def desired_changed_since(session: Session, since: datetime, known: Mapping[DeviceId, int]) -> Iterator[SignedDesired]:
     """Yield documents that were signed at or after `since` and have a higher gen than is known; only those are read whole."""
     table: Table = FleetDesired.__table__  # type: ignore[attr-defined]
-    # one text of all: there may be all of a fleet, and a row of each takes eight times as long to read
+    # one text of all: there may be all of a fleet, and a row of each takes twice as long to read
     pair = table.c.device_id + "=" + cast(table.c.gen, String)
     told = session.scalar(select(func.aggregate_strings(pair, " ")).where(table.c.changed_at >= since)) or ""
     pairs = (one.partition("=") for one in told.split())

@@ -10,7 +10,7 @@ HOUR_TO_ANSWER: Final = {"role": "approver", "timeout": "1h"}
 WITH_NOBODY_BETWEEN: Final = frozenset(
     {"pause", "abort", "promote", "skip", "retry", "undo", "deployed over", "refuses", "has trouble"}
 )
-"""Without these, fleets of two are small enough to be explored whole: the way back is still a person's word, too."""
+"""Without these, two devices in one stage are small enough to be explored whole: the way back is still a person's word, too."""
 FLEETS: Final = (
     Fleet("one-device", ("rpi",), ({"name": "all", "size": {"percent": 100}, "soak": "1h"},), is_small=True),
     Fleet(
