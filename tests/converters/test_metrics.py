@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgefleet_converters import errors
 from edgefleet_converters.check.detection import detection_f1, objects
-from edgefleet_converters.check.distance import MAGNIFIED, magnified
+from edgefleet_converters.check.distance import MAGNIFIED, allowed_loss, magnified
 from edgefleet_converters.check.metrics import classes_of, is_lost, judge
 from edgefleet_converters.check.parity import parity, spread_of, tolerances, usable_vectors
 from edgefleet_protocol.manifest import Quantization, TensorSpec
@@ -193,6 +193,25 @@ def test_what_is_lost_early_is_lost(rows: list[bool], first: int, max_drop: floa
 def test_a_detector_is_never_given_up_early() -> None:
     wanted = np.zeros((4, 6, 10), np.float32)
     assert not is_lost(judge("detection", {"y": wanted}, {"y": wanted}, {}), {"y": wanted}, n=10, max_drop=0.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "wanted", "max_drop", "allowed"),
+    [
+        ("agreement", np.tile(EYE, (16, 1)), 0.01, 1 / 64),  # one of 64, seen with twice its error, tells of 0.78 %
+        ("agreement", np.tile(EYE, (12, 1)), 0.01, 0.007),  # one of 48 would tell of 1.04 %
+        ("agreement", np.tile(EYE, (16, 1)), 0.005, 0.0035),
+        ("agreement", np.tile(EYE, (64, 1)), 0.01, 0.007),  # of 256 one is less than the gate allows anyway
+        ("agreement", np.zeros((64, 1), np.float32), 0.01, 0.007),  # no classes: the share of values, not of samples
+        ("sequence", np.zeros((64, 3, 4), np.float32), 0.01, 0.007),
+        ("mae", np.tile(EYE, (16, 1)), 0.01, 0.007),
+        ("agreement", np.zeros((0, 4), np.float32), 0.01, 0.007),
+    ],
+)
+def test_one_sample_may_change_where_it_tells_of_no_more_than_the_gate_allows(
+    metric: str, wanted: npt.NDArray[np.float32], max_drop: float, allowed: float
+) -> None:
+    assert allowed_loss(metric, {"y": wanted}, max_drop=max_drop, margin=0.7) == pytest.approx(allowed)
 
 
 def test_errors_are_magnified_only_where_changed_samples_are_counted() -> None:

@@ -36,6 +36,14 @@ def direct_ort(path: Path, inputs: dict[str, Array]) -> list[Array]:
     return [np.asarray(value) for value in session.run(None, inputs)]
 
 
+def _classes(path: Path, name: str, samples: Array) -> Array:
+    """Return the class that onnxruntime itself gives each sample, one at a time."""
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return np.array([np.asarray(session.run(None, {name: row[None]})[0]).argmax() for row in samples])
+
+
 def same_as_direct(bundle: Bundle, original: Path, arrays: dict[str, Array], count: int) -> None:
     """Run the bundle as a device does and hold each answer against the original within the declared tolerance."""
     manifest = bundle.manifest
@@ -65,9 +73,9 @@ def test_magika_answers_as_the_original(tmp_path: Path) -> None:
 
 def test_magika_int8_is_never_offered_with_bad_agreement(tmp_path: Path) -> None:
     model = real_model(MAGIKA)
-    x = file_heads(700)
-    # Which files these are changes with the repository and the standard library: the best candidates differ in 1 to 2 of
-    # 400, and the gate lets 4 pass. Of the 60 that it would hold back from calibration it would let none.
+    x = file_heads(900)
+    # Which files these are changes with the repository and the standard library: over 14 draws the best candidate differs in
+    # 0 to 4 of 400, and the gate lets 4 pass. Of the 60 that it would hold back from calibration it would let none.
     data = {"calibration": samples(tmp_path, x=x[:200]), "eval": samples(tmp_path, "eval.npz", x=x[200:600])}
     report, _ = run(model, tmp_path / "out", data=data)
     judged = [row for row in report.profiles[0].candidates if row.metric is not None]
@@ -84,9 +92,8 @@ def test_magika_int8_is_never_offered_with_bad_agreement(tmp_path: Path) -> None
     bundle = tmp_path / "model.onnx"
     bundle.write_bytes(bundle_of(offered.path).read("model.onnx"))
     name = report.source["inputs"][0]["name"]
-    unseen = [{name: x[index : index + 1]} for index in range(600, 700)]
-    same = [direct_ort(model, row)[0].argmax() == direct_ort(bundle, row)[0].argmax() for row in unseen]
-    assert np.mean(same) >= 0.97, "99 % on the gate's samples; 100 others may show a few more"
+    wanted, got = (_classes(path, name, x[600:]) for path in (model, bundle))
+    assert np.mean(wanted == got) >= 0.97, "99 % on the gate's samples; 300 others may show a few more"
 
 
 def test_basic_pitch_answers_as_the_original(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edgefleet_converters.check.distance import distance, magnified
+from edgefleet_converters.check.distance import allowed_loss, distance, magnified
 from edgefleet_converters.check.metrics import METRICS, is_lost, judge
 from edgefleet_converters.data import read_arrays, stacked
 from edgefleet_converters.evaluation import FIRST_SAMPLES
@@ -70,7 +70,7 @@ def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
     metric = args["metric"] if args["metric"] in METRICS and args["metric"] != "top1" else "agreement"
     search = Search(
         parse(Path(args["model"]).read_bytes()), Calibration.load(Path(args["calibration"])),
-        Samples(read_arrays(Path(args["samples"])), inputs), spec, metric, MARGIN * float(args["max_drop"]),
+        Samples(read_arrays(Path(args["samples"])), inputs), spec, metric, float(args["max_drop"]),
         int(args["max_bytes"]),
     )  # fmt: skip
     return dict(msgspec.to_builtins(search.run()))
@@ -83,13 +83,14 @@ class Search:
         self, model: onnx.ModelProto, calibration: Calibration, samples: Samples, spec: CandidateSpec, metric: str,
         max_drop: float, max_bytes: int,
     ) -> None:  # fmt: skip
-        """max_drop: how much of the metric may be lost on the samples. max_bytes: of a model that is worth the effort."""
+        """max_drop: how much of the metric the gate will let be lost. max_bytes: of a model that is worth the effort."""
         self._model, self._calibration = model, calibration
         self._samples = samples.part(range(min(len(samples), SEARCH_SAMPLES)))
         self._feeds = list(self._samples)
-        self._spec, self._metric, self._max_drop, self._max_bytes = spec, metric, max_drop, max_bytes
+        self._spec, self._metric, self._max_bytes = spec, metric, max_bytes
         self._outputs = load("ort", serialise(model), threads=1).outputs
         self._reference = self._answers(model, self._feeds, together=True)
+        self._allowed = allowed_loss(metric, self._reference, max_drop=max_drop, margin=MARGIN) + 1e-9
 
     def run(self) -> Found:
         """Return what was found. Raises TransformError when even 16-bit weights alone do not hold."""
@@ -212,9 +213,9 @@ class Search:
             got = {name: np.concatenate([got[name], array]) if name in got else array for name, array in part.items()}
             wanted = {name: array[:end] for name, array in self._reference.items()}
             score = judge(self._metric, magnified(self._metric, got, wanted), wanted, {})
-            if is_lost(score, wanted, n=n, max_drop=self._max_drop + 1e-9):
+            if is_lost(score, wanted, n=n, max_drop=self._allowed):
                 return False
-        return bool(score.drop <= self._max_drop + 1e-9)
+        return bool(score.drop <= self._allowed)
 
     def _answers(
         self, model: onnx.ModelProto, feeds: Sequence[dict[str, Array]], *, together: bool = False

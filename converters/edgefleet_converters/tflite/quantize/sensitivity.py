@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import onnx
 
-from edgefleet_converters.check.distance import distance, magnified
+from edgefleet_converters.check.distance import allowed_loss, distance, magnified
 from edgefleet_converters.check.metrics import METRICS, is_lost, judge
 from edgefleet_converters.data import read_arrays, stacked
 from edgefleet_converters.recipe import CandidateSpec
@@ -63,7 +63,7 @@ def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
     metric = args["metric"] if args["metric"] in METRICS and args["metric"] != "top1" else "agreement"
     seen = Path(args["seen"]) if args["seen"] else None
     calibrator = Calibrator(read_arrays(Path(args["samples"])), args["runtime"], seen)
-    search = _Search(graph, calibrator, spec, metric, MARGIN * float(args["max_drop"]), int(args["max_bytes"]))
+    search = _Search(graph, calibrator, spec, metric, float(args["max_drop"]), int(args["max_bytes"]))
     return dict(msgspec.to_builtins(search.run()))
 
 
@@ -79,9 +79,9 @@ class _Search:
     def __init__(
         self, graph: Graph, calibrator: Calibrator, spec: CandidateSpec, metric: str, max_drop: float, max_bytes: int
     ) -> None:
-        """max_drop: how much of the metric may be lost on the samples. max_bytes: of a model that is worth the effort."""
+        """max_drop: how much of the metric the gate will let be lost. max_bytes: of a model that is worth the effort."""
         self._graph, self._spec, self._adapter = graph, spec, calibrator.adapter
-        self._metric, self._max_drop, self._max_bytes = metric, max_drop, max_bytes
+        self._metric, self._max_bytes = metric, max_bytes
         self._samples = calibrator.samples
         self._ranks: dict[tuple[str, ...], list[Block]] = {}
         self._calibrator = calibrator
@@ -92,6 +92,7 @@ class _Search:
             self._means = Calibrator(fitted, calibrator.adapter).means(graph)
         self._count = min(SEARCH_SAMPLES, len(next(iter(self._samples.values()))))
         self._reference = self._answers(graph, self._count)
+        self._allowed = allowed_loss(metric, self._reference, max_drop=max_drop, margin=MARGIN) + 1e-9
 
     @cached_property
     def _ranges(self) -> Mapping[int, Range]:
@@ -209,7 +210,7 @@ class _Search:
 
     def _holds(self, graph: Graph) -> bool:
         """Say whether a model holds with its error `magnified`; the first samples alone may show that it does not."""
-        allowed, rows = self._max_drop + 1e-9, list[Mapping[str, Array]]()
+        rows = list[Mapping[str, Array]]()
         try:
             model = load(self._adapter, write(graph))
             samples = iter(self._each(model))
@@ -217,11 +218,11 @@ class _Search:
                 rows += [model.run(sample) for sample in islice(samples, end - len(rows))]
                 wanted = {name: array[:end] for name, array in self._reference.items()}
                 score = judge(self._metric, magnified(self._metric, _joined(model, rows), wanted), wanted, {})
-                if is_lost(score, wanted, n=self._count, max_drop=allowed):
+                if is_lost(score, wanted, n=self._count, max_drop=self._allowed):
                     return False
         except EdgefleetError:
             return False
-        return bool(score.drop <= allowed)
+        return bool(score.drop <= self._allowed)
 
     def _answers(self, graph: Graph, count: int) -> dict[str, Array]:
         """Return the outputs of the first `count` samples, first axis = samples."""
