@@ -38,6 +38,7 @@ class Metrics:
         self.rollout_lag_seconds = Histogram(
             "edgefleet_rollout_evaluation_lag_seconds",
             "How long after it was due a rollout was looked at by this process; looks before their time do not count",
+            ["look"],
             buckets=_LATENCY_BUCKETS_S,
             registry=self.registry,
         )
@@ -53,6 +54,10 @@ class Metrics:
             ["what"],
             registry=self.registry,
         )
+
+    def observe_lag(self, late_s: float, is_first: bool) -> None:
+        """Note how late a look at a rollout was; its first one apart, which waits for those that have begun."""
+        self.rollout_lag_seconds.labels("first" if is_first else "later").observe(late_s)
 
     def count_transitions(self, kind: str, to: str, n: int) -> None:
         """Count moves of rollouts, stages or assignments."""

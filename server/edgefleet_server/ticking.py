@@ -39,7 +39,7 @@ class Ticker:
         self._rollouts = RolloutEngine(
             parts.db, parts.fleet, parts.rollout, parts.rollout.clock, parts.settings.instance
         )
-        self._rollouts.on_lag(parts.metrics.rollout_lag_seconds.observe)
+        self._rollouts.on_lag(parts.metrics.observe_lag)
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -103,7 +103,7 @@ class Ticker:
             left_s = due_s - clock.monotonic_s()
             if left_s <= 0:  # also when news never end
                 self.tick()
-                due_s = clock.monotonic_s() + every_s
+                due_s = clock.monotonic_s() + (0.0 if self._rollouts.is_behind else every_s)
             elif self._woken.wait(left_s) and not self._stopping.wait(max(_GATHER_S, took_s)):
                 self._woken.clear()
                 began_s = clock.monotonic_s()
@@ -111,3 +111,5 @@ class Ticker:
                 if self._rollouts.has_more:
                     self._woken.set()
                 took_s = clock.monotonic_s() - began_s  # so long is waited next time: news never take more than half
+                if self._rollouts.is_behind:  # what is due waits for nothing
+                    due_s = clock.monotonic_s()

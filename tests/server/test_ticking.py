@@ -1,5 +1,7 @@
 """The engine's ticks: each is counted, and silence makes the server not ready."""
 
+import threading
+
 import pytest
 
 from edgefleet_server.ticking import EngineStuckError, Ticker
@@ -29,3 +31,35 @@ def test_an_engine_that_is_silent_or_never_ticked_is_not_ready(house: ApiHouse) 
     house.clock.turn(seconds=61)
     with pytest.raises(EngineStuckError, match="last ticked at"):
         ticker.check()
+
+
+class _Behind:
+    """An engine whose first two ticks end with their turn. ticks: of each, whether it was woken."""
+
+    has_more = False
+
+    def __init__(self) -> None:
+        self.ticks: list[bool] = []
+        self.caught_up = threading.Event()
+
+    @property
+    def is_behind(self) -> bool:
+        return len(self.ticks) < 3
+
+    def tick(self, *, is_woken: bool = False) -> int:
+        self.ticks.append(is_woken)
+        if not self.is_behind:
+            self.caught_up.set()
+        return 8
+
+
+def test_an_engine_that_is_behind_goes_on_at_once(house: ApiHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticker, engine = Ticker(house.parts), _Behind()
+    monkeypatch.setattr(ticker, "_rollouts", engine)
+    ticker.start()
+    try:
+        ticker._woken.set()
+        assert engine.caught_up.wait(30), "the clock of the test stands still: nothing is due again by itself"
+    finally:
+        ticker.stop()
+    assert engine.ticks == [True, False, False]

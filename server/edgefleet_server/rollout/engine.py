@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Final
 
 from sqlmodel import Session
 
@@ -24,6 +25,9 @@ from edgefleet_server.rollout.portions import portions
 from edgefleet_server.rollout.service import RolloutService
 
 _log = logging.getLogger(__name__)
+TURN_S: Final = 1.0
+"""A tick begins no further claim after so long. Five hundred rollouts that began at once took 9 s, in which those that had begun
+were not looked at again."""
 
 
 class RolloutEngine:
@@ -37,11 +41,12 @@ class RolloutEngine:
         self._owner = owner
         self._crew = Crew(db, fleet, service.carrier, clock)
         self._glancer = Glancer(service.loader, clock)
-        self._lag_listeners: list[Callable[[float], None]] = []
+        self._lag_listeners: list[Callable[[float, bool], None]] = []
         self._has_more = False
+        self._is_behind = False
 
-    def on_lag(self, listener: Callable[[float], None]) -> None:
-        """Call `listener` at each look with how many seconds ago it was due."""
+    def on_lag(self, listener: Callable[[float, bool], None]) -> None:
+        """Call `listener` at each look with how many seconds ago it was due, and whether it is the rollout's first."""
         self._lag_listeners.append(listener)
 
     @property
@@ -49,13 +54,19 @@ class RolloutEngine:
         """Whether the last tick left something that need not wait for the next one."""
         return self._has_more
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last tick ended with its turn, not with what is due: the next one should begin at once."""
+        return self._is_behind
+
     def tick(self, *, is_woken: bool = False) -> int:
         """Do one tick of each rollout that is due; return how many. is_woken: devices reported, so all open ones are.
 
+        After `TURN_S` the rest is left to the next one (`is_behind`): what was looked at in the beginning may be due again.
         One rollout that fails does not stop the others; it is tried again with the next tick. In a glance it stops this tick, and is looked
         at alone in the next.
         """
-        self._has_more = False
+        self._has_more = self._is_behind = False
         with self._db.read() as session:
             is_due = store.is_any_due(session, self._clock.now(), is_woken=is_woken)
             is_brake_right = self._is_brake_right(session)
@@ -65,6 +76,7 @@ class RolloutEngine:
         if not is_due:
             return 0
         done: set[str] = set()
+        turn_ends_s = self._clock.monotonic_s() + TURN_S
         while True:
             found, claimed = self._claim(done, is_woken=is_woken)
             for rollout_id, fence in claimed:
@@ -72,16 +84,19 @@ class RolloutEngine:
             done |= found
             if len(found) < store.CLAIM_BATCH:
                 return len(done)
+            if self._clock.monotonic_s() >= turn_ends_s:
+                self._is_behind, self._has_more = True, self._has_more or is_woken
+                return len(done)
 
     def _claim(self, done: set[str], *, is_woken: bool) -> tuple[set[str], list[tuple[str, int]]]:
-        """Take up to CLAIM_BATCH rollouts whose turn it is; return their ids, and (id, fence) of those that need more than a glance."""
+        """Take about CLAIM_BATCH rollouts whose turn it is; return their ids, and (id, fence) of those that need more than a glance."""
         with self._db.session() as session:
             now = self._clock.now()
             rows = store.lock_due(session, self._owner, now, is_woken=is_woken, but=done)
             calm = self._glancer.glance(session, rows)
             claimed = store.lease([row for row in rows if row.id not in calm], self._owner, now)
         for late in calm.values():
-            self._tell_lag(late)
+            self._tell_lag(late, is_first=False)
         return {row.id for row in rows}, claimed
 
     def _attempt(self, rollout_id: str, fence: int) -> None:
@@ -102,7 +117,7 @@ class RolloutEngine:
             snapshot = service.loader.snapshot(session, row)
             now = self._clock.now()
             snapshot = replace(snapshot, missed=lateness(row, now))
-            self._tell_lag(snapshot.missed)
+            self._tell_lag(snapshot.missed, is_first=fence == 1)
             snapshot = service.measurer.take(session, snapshot, row.model, now)
             made = plan_tick(snapshot, now)
             first, *todo = portions(made)
@@ -124,9 +139,9 @@ class RolloutEngine:
         if made.effects:
             _log.info("rollout ticked", extra={"rollout_id": rollout_id, "effects": len(made.effects)})
 
-    def _tell_lag(self, late: timedelta) -> None:
+    def _tell_lag(self, late: timedelta, *, is_first: bool) -> None:
         for listener in self._lag_listeners if late else ():
-            listener(late.total_seconds())
+            listener(late.total_seconds(), is_first)
 
     def _is_brake_right(self, session: Session) -> bool:
         """Whether the brake names what it should: not rollouts that ended long ago, nor less than two processes wrote at the same time."""

@@ -224,22 +224,34 @@ def _has_failed(rollout_id: str) -> tuple[Any, ...]:
 def lock_due(
     session: Session, owner: str, now: datetime, *, is_woken: bool, but: Collection[str] = ()
 ) -> Sequence[Rollout]:
-    """Lock up to CLAIM_BATCH rollouts that are due and free until the transaction ends, and return them.
+    """Lock about CLAIM_BATCH rollouts that are due and free until the transaction ends, and return them.
 
-    is_woken: devices have reported, so every open rollout is due. but: those that had their turn.
+    Those that have begun come first: a look is when a failing release is stopped, and five hundred that begin at once must not
+    keep it waiting. One that never had a look comes along with each claim, so none waits for ever. is_woken: devices have reported,
+    so every open rollout is due; whose time has not come follows when there is room. but: those that had their turn.
     """
+    has_come, is_begun = col(Rollout.next_eval_at) <= now, col(Rollout.fence) > 0
+    rows = _lock(session, owner, now, is_begun & has_come, but, CLAIM_BATCH)
+    rows += _lock(session, owner, now, ~is_begun & has_come, but, max(1, CLAIM_BATCH - len(rows)))
+    if is_woken and len(rows) < CLAIM_BATCH:
+        rows += _lock(session, owner, now, ~has_come & _is_due(now, is_woken), but, CLAIM_BATCH - len(rows))
+    return rows
+
+
+def _lock(session: Session, owner: str, now: datetime, which: Any, but: Collection[str], limit: int) -> list[Rollout]:
+    """Lock up to `limit` free rollouts of which `which` is true, those first whose time came first."""
     is_free = or_(
         col(Rollout.lease_until).is_(None), col(Rollout.lease_until) <= now, col(Rollout.lease_owner) == owner
     )
     statement = (
         select(Rollout)
-        .where(col(Rollout.next_eval_at).is_not(None), _is_due(now, is_woken), is_free)
+        .where(col(Rollout.next_eval_at).is_not(None), which, is_free)
         .where(not_(bulk.among(session, col(Rollout.id), sorted(but))))
         .order_by(col(Rollout.next_eval_at))
-        .limit(CLAIM_BATCH)
+        .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    return session.execute(statement).scalars().all()
+    return list(session.execute(statement).scalars())
 
 
 def lease(rows: Sequence[Rollout], owner: str, now: datetime) -> list[tuple[str, int]]:

@@ -295,6 +295,53 @@ def test_more_rollouts_than_one_claim_takes_are_all_ticked(world: World) -> None
     assert world.engine.tick() == len(rollouts)
 
 
+def test_what_has_begun_does_not_wait_for_what_begins(any_world: World) -> None:
+    world = any_world
+    begun = sites(world, *"abcdefghi")
+    world.engine.tick()
+    for name in (others := "jklmnopqr"):
+        world.enrol(1, site=name)
+    fresh = []
+    for name in others:
+        fresh.append(world.create(selector=f"site={name}", stages=stages("100%")))
+        world.clock.turn(seconds=1)
+    with world.house.db.session() as session:
+        now = world.clock.now()
+        first = [row.id for row in store.lock_due(session, "main", now, is_woken=False)]
+        assert (set(first[:8]) < set(begun), first[8:]) == (True, fresh[:1])
+        second = [row.id for row in store.lock_due(session, "main", now, is_woken=False, but=first)]
+        assert ({*first[:8], second[0]}, second[1:]) == (set(begun), fresh[1:8])
+        third = store.lock_due(session, "main", now, is_woken=False, but=[*first, *second])
+        assert [row.id for row in third] == fresh[8:]
+    assert world.engine.tick() == 18
+    assert all(world.states(one) == {"offered": 1} for one in fresh)
+
+
+def test_who_is_woken_before_its_time_waits_for_those_whose_time_has_come(any_world: World) -> None:
+    world = any_world
+    begun = sites(world, *"abc")
+    world.engine.tick()
+    world.enrol(1, site="d")
+    fresh = world.create(selector="site=d", stages=stages("100%"))
+    with world.house.db.session() as session:
+        woken = [row.id for row in store.lock_due(session, "main", world.clock.now(), is_woken=True)]
+        assert (woken[0], set(woken[1:])) == (fresh, set(begun))
+        assert [row.id for row in store.lock_due(session, "main", world.clock.now(), is_woken=False)] == [fresh]
+
+
+def test_a_tick_that_took_its_turn_leaves_the_rest_to_the_next(
+    any_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = any_world
+    rollouts = sites(world, *"abcdefghijk")
+    monkeypatch.setattr("edgefleet_server.rollout.engine.TURN_S", 0.0)
+    engine = world.engine
+    assert (engine.tick(), engine.is_behind, engine.has_more) == (8, True, False)
+    assert (engine.tick(), engine.is_behind, engine.has_more) == (3, False, False)
+    assert (engine.tick(is_woken=True), engine.is_behind, engine.has_more) == (8, True, True), "news of three are left"
+    assert all(world.states(one) == {"offered": 2} for one in rollouts)
+
+
 def test_nothing_is_offered_in_the_tick_that_stops_the_stratum(any_world: World) -> None:
     world = any_world
     devices = world.enrol(4)

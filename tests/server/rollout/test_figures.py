@@ -89,8 +89,10 @@ def test_how_late_a_look_was_is_observed(world: World, parts: Parts) -> None:
     world.create(stages=stages("100%", soak="1h"))
     world.clock.turn(seconds=7)
     world.engine.tick()
-    assert figures(parts.metrics, "_evaluation_lag_seconds_sum") == {"": 7.0}
-    assert figures(parts.metrics, "_evaluation_lag_seconds_bucket")["le=10.0"] == 1
+    assert figures(parts.metrics, "_evaluation_lag_seconds_sum") == {"look=first": 7.0}
+    world.clock.turn(seconds=5)
+    world.engine.tick()
+    assert figures(parts.metrics, "_evaluation_lag_seconds_sum") == {"look=first": 7.0, "look=later": 3.0}
 
 
 def test_rollouts_are_told_by_state(world: World, parts: Parts) -> None:

@@ -90,11 +90,11 @@ def test_what_another_replica_wrote_is_not_taken_for_what_was_seen_before(any_wo
 def test_lateness_is_told_of_a_glance_too(any_world: World) -> None:
     world = any_world
     resting(world)
-    told: list[float] = []
-    world.engine.on_lag(told.append)
+    told: list[tuple[float, bool]] = []
+    world.engine.on_lag(lambda *one: told.append(one))
     world.clock.turn(seconds=5)
     world.engine.tick()
-    assert told == [3.0]
+    assert told == [(3.0, False)]
 
 
 def test_who_cannot_be_glanced_at_is_looked_at_alone(any_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
