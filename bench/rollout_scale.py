@@ -7,9 +7,9 @@ apart: there the gateway is a process of its own, as with `--roles gateway`. Fig
 - first_offer_s: from its making to the first signed document; signed_per_s: documents a second until all are committed;
   offered_per_s: until all are at the broker (5,000); offered_apart_per_s: the same with a gateway of its own (5,000);
 - back_s: an abort with rollback, until every device, online and answering at once, is confirmed to be back (60 at 100,000);
-- lag_p99_s: of `--rollouts` rollouts that all begin at once, how late each that has begun was looked at by `--replicas` processes (2
-  at 500), over the first three looks at each; waiting_lag_p99_s: the same later, when all wait for their devices. all_begun_s: until
-  each had had its first look, which comes behind those of others that have begun.
+- lag_p99_s: of `--rollouts` rollouts that all begin at once, how late looks of `--replicas` processes at those that have begun were (2
+  at 500), until all have begun and as many looks more; waiting_lag_p99_s: the same later, when all wait for their devices.
+  all_begun_s: until each had had its first look, which comes behind those at others that have begun.
 `…_cpu_…` is the same in processor time of the server's processes, without the database's: what is left of a figure when the machine is
 busy (look_cpu_ms: of one look at a small rollout).
 `within` says of each whether it holds at the size that was measured; a smaller size than the goal's proves nothing about it.
@@ -328,16 +328,18 @@ def _many(url: str, folder: Path, count: int, replicas: int) -> dict[str, Any]:
         stages = [{"name": "all", "size": {"percent": 100}, "soak": "1h"}]
         for one in ids:
             rollouts.create({"release": "m@1", "selector": f"id={one}", "stages": stages}, "bench")
-        looks, took_s, cpu_s = _looked_at(url, folder, replicas, count * 6)
+        looks, took_s, cpu_s = _looked_at(url, folder, replicas, count)
     finally:
         house.db.dispose()
-    lags = [one.late_s for one in looks if not one.is_first]  # the first look of each comes after all of them were made
-    late, waiting = sorted(lags[: 3 * count]), sorted(lags[3 * count :])
+    all_begun_s = max(one.at_s for one in looks if one.is_first)
+    later = [one for one in looks if not one.is_first]  # the first look of each comes after all of them were made
+    storm = sum(one.at_s <= all_begun_s for one in later) + count
+    late, waiting = (sorted(one.late_s for one in part) for part in (later[:storm], later[storm:]))
     return {
         "looks": len(late),
         "looks_per_s": round(len(looks) / took_s, 1),
         "look_cpu_ms": round(1000 * cpu_s / len(looks), 2),
-        "all_begun_s": round(max(one.at_s for one in looks if one.is_first), 2),
+        "all_begun_s": round(all_begun_s, 2),
         "lag_p50_s": round(late[len(late) // 2], 3),
         "lag_p99_s": round(late[int(len(late) * 0.99)], 3),
         "waiting_lag_p99_s": round(waiting[int(len(waiting) * 0.99)], 3),
@@ -354,7 +356,10 @@ class _Look:
 
 
 def _looked_at(url: str, folder: Path, replicas: int, count: int) -> tuple[list[_Look], float, float]:
-    """Let processes look until there were so many looks; return these, the seconds, and those of the processor."""
+    """Let processes look at so many rollouts; return the looks, the seconds, and those of the processor.
+
+    They end after as many looks more as three at each, once each had its first one. Raises RuntimeError when that takes `MOST_S`.
+    """
     context = multiprocessing.get_context("spawn")
     told, stop, ready = context.Queue(), context.Event(), context.Barrier(replicas + 1)
     arguments = [(url, folder, f"bench-{number}", ready, stop, told) for number in range(replicas)]
@@ -363,10 +368,13 @@ def _looked_at(url: str, folder: Path, replicas: int, count: int) -> tuple[list[
         engine.start()
     ready.wait(timeout=60)
     looks: list[_Look] = []
-    began, cpu_s = time.perf_counter(), 0.0
-    while len(looks) < count and time.perf_counter() - began < MOST_S:
+    began, cpu_s, begun, more = time.perf_counter(), 0.0, 0, 0
+    while begun < count or more < 3 * count:
         late_s, is_first = told.get(timeout=60)
         looks.append(_Look(late_s, is_first, time.perf_counter() - began))
+        begun, more = begun + is_first, more + (begun == count)
+        if looks[-1].at_s > MOST_S:
+            raise RuntimeError(f"of {count} rollouts {begun} have begun after {MOST_S:g} s")
     took_s = time.perf_counter() - began
     stop.set()
     ended = 0

@@ -23,7 +23,7 @@ from edgefleet_converters.errors import TransformError
 from edgefleet_converters.recipe import CandidateSpec
 
 MARGIN: Final = 0.7
-"""The search allows this part of the loss that the gate allows: the gate's samples are others."""
+"""The search allows this part of the loss that the gate allows: the gate's samples are others. See `distance.allowed_loss`."""
 JUDGED: Final = 16
 """At most so many models are judged in one search."""
 PROBES: Final = 64

@@ -56,7 +56,7 @@ class Metrics:
         )
 
     def observe_lag(self, late_s: float, is_first: bool) -> None:
-        """Note how late a look at a rollout was; its first one apart, which waits for those that have begun."""
+        """Note how late a look at a rollout was; that of one which nobody had claimed or steered apart: it waits for the others."""
         self.rollout_lag_seconds.labels("first" if is_first else "later").observe(late_s)
 
     def count_transitions(self, kind: str, to: str, n: int) -> None:

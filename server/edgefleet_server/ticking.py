@@ -102,7 +102,9 @@ class Ticker:
         while not self._stopping.is_set():
             left_s = due_s - clock.monotonic_s()
             if left_s <= 0:  # also when news never end
+                began_s, was_behind = clock.monotonic_s(), self._rollouts.is_behind
                 self.tick()
+                took_s = clock.monotonic_s() - began_s + took_s if was_behind else took_s
                 due_s = clock.monotonic_s() + (0.0 if self._rollouts.is_behind else every_s)
             elif self._woken.wait(left_s) and not self._stopping.wait(max(_GATHER_S, took_s)):
                 self._woken.clear()

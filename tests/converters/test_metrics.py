@@ -201,6 +201,8 @@ def test_a_detector_is_never_given_up_early() -> None:
         ("agreement", np.tile(EYE, (16, 1)), 0.01, 1 / 64),  # one of 64, seen with twice its error, tells of 0.78 %
         ("agreement", np.tile(EYE, (12, 1)), 0.01, 0.007),  # one of 48 would tell of 1.04 %
         ("agreement", np.tile(EYE, (16, 1)), 0.005, 0.0035),
+        ("agreement", np.tile(EYE, (8, 1)), 0.02, 1 / 32),
+        ("agreement", EYE, 0.2, 0.14),  # one of 4 tells too little
         ("agreement", np.tile(EYE, (64, 1)), 0.01, 0.007),  # of 256 one is less than the gate allows anyway
         ("agreement", np.zeros((64, 1), np.float32), 0.01, 0.007),  # no classes: the share of values, not of samples
         ("sequence", np.zeros((64, 3, 4), np.float32), 0.01, 0.007),

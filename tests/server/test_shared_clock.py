@@ -143,7 +143,7 @@ def test_a_replica_whose_clock_is_off_holds_a_rollout_no_longer_than_its_lease(
     assert found.next_eval_at is not None
     assert found.next_eval_at - time_of(house.db) < timedelta(seconds=2) + NEAR, "else nobody looks at it for a minute"
     with house.db.session() as session:  # it claims once more, and dies
-        assert store.lease(store.lock_due(session, "off", clock.now(), is_woken=True), "off", clock.now())
+        assert store.lease(store.lock_due(session, "off", clock.now(), woken_but=()), "off", clock.now())
     found = row_of(house, rollout)
     assert found.lease_until is not None
     assert abs(found.lease_until - time_of(house.db) - store.LEASE) < NEAR

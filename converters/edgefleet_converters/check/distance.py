@@ -24,6 +24,7 @@ from edgefleet_converters.check.metrics import is_class_scores
 Array = npt.NDArray[Any]
 
 MAGNIFIED: Final = 2.0
+_FEWEST: Final = 32
 
 
 def distance(metric: str, answers: Mapping[str, Array], reference: Mapping[str, Array]) -> float:
@@ -61,12 +62,13 @@ def allowed_loss(metric: str, reference: Mapping[str, Array], *, max_drop: float
 
     max_drop: what the gate will allow on other samples; a search allows the part `margin` of it. Where classes of samples are
     counted, one of n is the least that can be seen, and with its error magnified it tells of a loss of 1 / (n · MAGNIFIED): so
-    one may change wherever the gate would let that pass. Of 64 one is often a near tie of two classes (ADR 0066).
+    one may change wherever the gate would let that pass. Of 64 one is often a near tie of two classes (ADR 0066). Of fewer than
+    `_FEWEST` none may: one tells too little of the others.
     """
     allowed = margin * max_drop
     n = min(map(len, reference.values()), default=0)
     counts = metric == "agreement" and all(map(is_class_scores, reference.values()))
-    return max(allowed, 1 / n) if counts and n and 1 / n <= MAGNIFIED * max_drop else allowed
+    return max(allowed, 1 / n) if counts and n >= _FEWEST and 1 / n <= MAGNIFIED * max_drop else allowed
 
 
 def _counts_changes(metric: str, output: Array) -> bool:

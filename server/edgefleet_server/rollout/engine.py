@@ -22,12 +22,12 @@ from edgefleet_server.rollout.crew import Crew, Ending, Tick, write_claim
 from edgefleet_server.rollout.glancing import Glancer, lateness
 from edgefleet_server.rollout.planner import plan_tick
 from edgefleet_server.rollout.portions import portions
+from edgefleet_server.rollout.rounds import Round
 from edgefleet_server.rollout.service import RolloutService
 
 _log = logging.getLogger(__name__)
 TURN_S: Final = 1.0
-"""A tick begins no further claim after so long. Five hundred rollouts that began at once took 9 s, in which those that had begun
-were not looked at again."""
+"""A tick takes no further claim after so long, so that the other work of its thread has its turn."""
 
 
 class RolloutEngine:
@@ -43,10 +43,10 @@ class RolloutEngine:
         self._glancer = Glancer(service.loader, clock)
         self._lag_listeners: list[Callable[[float, bool], None]] = []
         self._has_more = False
-        self._is_behind = False
+        self._round: Round | None = None
 
     def on_lag(self, listener: Callable[[float, bool], None]) -> None:
-        """Call `listener` at each look with how many seconds ago it was due, and whether it is the rollout's first."""
+        """Call `listener` at each look with how many seconds ago it was due, and whether nobody had claimed or steered it before."""
         self._lag_listeners.append(listener)
 
     @property
@@ -57,53 +57,58 @@ class RolloutEngine:
     @property
     def is_behind(self) -> bool:
         """Whether the last tick ended with its turn, not with what is due: the next one should begin at once."""
-        return self._is_behind
+        return self._round is not None
 
     def tick(self, *, is_woken: bool = False) -> int:
-        """Do one tick of each rollout that is due; return how many. is_woken: devices reported, so all open ones are.
+        """Look at each rollout that is due; return at how many. is_woken: devices reported, so all open ones are.
 
-        After `TURN_S` the rest is left to the next one (`is_behind`): what was looked at in the beginning may be due again.
-        One rollout that fails does not stop the others; it is tried again with the next tick. In a glance it stops this tick, and is looked
-        at alone in the next.
+        After `TURN_S` the rest of the round is left to the next tick (`is_behind`). One rollout that fails does not stop the others; it is
+        tried again in the next round, or in this one when it lasts. In a glance it stops this tick, and is looked at alone in the next.
         """
-        self._has_more = self._is_behind = False
+        turns, self._round, self._has_more = self._round or Round(), None, False
+        if is_woken:
+            turns.wake()
         with self._db.read() as session:
-            is_due = store.is_any_due(session, self._clock.now(), is_woken=is_woken)
+            is_due = store.is_any_due(session, self._clock.now(), is_woken=turns.is_woken)
             is_brake_right = self._is_brake_right(session)
         if not is_brake_right:
             with self._db.session() as session:
                 self._service.carrier.set_brake(session, self._clock.now())
         if not is_due:
             return 0
-        done: set[str] = set()
-        turn_ends_s = self._clock.monotonic_s() + TURN_S
+        looks, turn_ends_s = 0, self._clock.monotonic_s() + TURN_S
         while True:
-            found, claimed = self._claim(done, is_woken=is_woken)
-            for rollout_id, fence in claimed:
-                self._attempt(rollout_id, fence)
-            done |= found
+            found, claimed = self._claim(turns)
+            failed = {rollout_id for rollout_id, fence in claimed if not self._attempt(rollout_id, fence)}
+            now_s = self._clock.monotonic_s()
+            turns.note(found, failed, now_s)
+            looks += len(found)
             if len(found) < store.CLAIM_BATCH:
-                return len(done)
-            if self._clock.monotonic_s() >= turn_ends_s:
-                self._is_behind, self._has_more = True, self._has_more or is_woken
-                return len(done)
+                return looks
+            if now_s >= turn_ends_s:
+                self._round = turns
+                return looks
 
-    def _claim(self, done: set[str], *, is_woken: bool) -> tuple[set[str], list[tuple[str, int]]]:
+    def _claim(self, turns: Round) -> tuple[set[str], list[tuple[str, int]]]:
         """Take about CLAIM_BATCH rollouts whose turn it is; return their ids, and (id, fence) of those that need more than a glance."""
         with self._db.session() as session:
-            now = self._clock.now()
-            rows = store.lock_due(session, self._owner, now, is_woken=is_woken, but=done)
+            now, resting = self._clock.now(), turns.resting(self._clock.monotonic_s())
+            done = turns.done if turns.is_woken else None
+            rows = store.lock_due(session, self._owner, now, but=resting, woken_but=done)
             calm = self._glancer.glance(session, rows)
             claimed = store.lease([row for row in rows if row.id not in calm], self._owner, now)
         for late in calm.values():
             self._tell_lag(late, is_first=False)
         return {row.id for row in rows}, claimed
 
-    def _attempt(self, rollout_id: str, fence: int) -> None:
+    def _attempt(self, rollout_id: str, fence: int) -> bool:
+        """Look at one rollout; return whether that went well."""
         try:
             self._one(rollout_id, fence)
         except Exception:  # noqa: BLE001  # the outermost loop over rollouts: a bug in one must not stop the others for good
             _log.exception("rollout tick failed", extra={"rollout_id": rollout_id})
+            return False
+        return True
 
     def _one(self, rollout_id: str, fence: int) -> None:
         """Do one tick: look, plan, and carry the plan out, a portion in a transaction; the first one in that of the look."""

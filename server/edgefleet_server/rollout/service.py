@@ -370,6 +370,7 @@ class RolloutService:
         for release, ways in undoing.adopted(found.ways):
             spec = parse_spec(_undo_spec(release))
             row = self._insert(session, spec, ReleaseRef.parse(release), _new_salt(), by, behind=())
+            row.fence += 1  # devices run its release: it is under way, and does not wait with those that begin
             snapshot = self.loader.snapshot(session, row)
             made = undoing.plan_adoption(snapshot, now, said, ways)
             self.carrier.carry(session, row, snapshot, made, actor=by, now=now)

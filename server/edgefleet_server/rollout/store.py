@@ -222,19 +222,25 @@ def _has_failed(rollout_id: str) -> tuple[Any, ...]:
 
 
 def lock_due(
-    session: Session, owner: str, now: datetime, *, is_woken: bool, but: Collection[str] = ()
+    session: Session,
+    owner: str,
+    now: datetime,
+    *,
+    but: Collection[str] = (),
+    woken_but: Collection[str] | None = None,
 ) -> Sequence[Rollout]:
     """Lock about CLAIM_BATCH rollouts that are due and free until the transaction ends, and return them.
 
-    Those that have begun come first: a look is when a failing release is stopped, and five hundred that begin at once must not
-    keep it waiting. One that never had a look comes along with each claim, so none waits for ever. is_woken: devices have reported,
-    so every open rollout is due; whose time has not come follows when there is room. but: those that had their turn.
+    Those under way come first: a look is when a failing release is stopped, and five hundred that begin at once must not keep it
+    waiting. One that nobody has claimed or steered yet comes along with each claim, so none waits for ever. but: who rests, due or not.
+    woken_but: devices have reported, so the other open rollouts follow while there is room, but these; None: none of them.
     """
-    has_come, is_begun = col(Rollout.next_eval_at) <= now, col(Rollout.fence) > 0
-    rows = _lock(session, owner, now, is_begun & has_come, but, CLAIM_BATCH)
-    rows += _lock(session, owner, now, ~is_begun & has_come, but, max(1, CLAIM_BATCH - len(rows)))
-    if is_woken and len(rows) < CLAIM_BATCH:
-        rows += _lock(session, owner, now, ~has_come & _is_due(now, is_woken), but, CLAIM_BATCH - len(rows))
+    is_due, is_under_way = col(Rollout.next_eval_at) <= now, col(Rollout.fence) > 0
+    rows = _lock(session, owner, now, is_due & is_under_way, but, CLAIM_BATCH)
+    rows += _lock(session, owner, now, is_due & ~is_under_way, but, max(1, CLAIM_BATCH - len(rows)))
+    if woken_but is not None and len(rows) < CLAIM_BATCH:
+        is_open = col(Rollout.state).in_(sorted(ROLLOUT_ACTIVE))
+        rows += _lock(session, owner, now, ~is_due & is_open, {*but, *woken_but}, CLAIM_BATCH - len(rows))
     return rows
 
 

@@ -136,7 +136,7 @@ def _tick_all(engines: list[tuple[RolloutEngine, Database]], rollouts: list[str]
         with db.session() as session:
             others = [one for one in rollouts if one != mine]
             owner, now = f"replica of {mine}", world.clock.now()
-            claimed = store.lease(store.lock_due(session, owner, now, is_woken=True, but=others), owner, now)
+            claimed = store.lease(store.lock_due(session, owner, now, but=others, woken_but=()), owner, now)
         at_once.wait()
         for rollout, fence in claimed:
             engine._attempt(rollout, fence)  # what `tick` does with what it claimed, one after the other

@@ -13,7 +13,7 @@ from edgefleet_server.rollout.engine import RolloutEngine
 from edgefleet_server.rollout.store import LEASE
 from edgefleet_server.rollout.tables import Rollout
 from tests.server.fleet.house import PROFILE
-from tests.server.rollout.fleet_sim import SMALL, Habit, World, stages
+from tests.server.rollout.fleet_sim import MODEL, SMALL, Habit, World, stages
 
 CRASH = Habit(fails_at=Phase.PROBATION, reason="it crashed in its trial")
 
@@ -213,7 +213,7 @@ def test_engines_that_race_for_one_rollout_leave_one_chain_of_events(any_world: 
 
 def claim(session: Session, owner: str, now: datetime) -> list[tuple[str, int]]:
     """Take what is due as a tick does that only then begins to look."""
-    return store.lease(store.lock_due(session, owner, now, is_woken=False), owner, now)
+    return store.lease(store.lock_due(session, owner, now), owner, now)
 
 
 def test_a_lease_of_a_dead_engine_is_taken_over_when_it_has_run_out(any_world: World) -> None:
@@ -307,11 +307,11 @@ def test_what_has_begun_does_not_wait_for_what_begins(any_world: World) -> None:
         world.clock.turn(seconds=1)
     with world.house.db.session() as session:
         now = world.clock.now()
-        first = [row.id for row in store.lock_due(session, "main", now, is_woken=False)]
+        first = [row.id for row in store.lock_due(session, "main", now)]
         assert (set(first[:8]) < set(begun), first[8:]) == (True, fresh[:1])
-        second = [row.id for row in store.lock_due(session, "main", now, is_woken=False, but=first)]
+        second = [row.id for row in store.lock_due(session, "main", now, but=first)]
         assert ({*first[:8], second[0]}, second[1:]) == (set(begun), fresh[1:8])
-        third = store.lock_due(session, "main", now, is_woken=False, but=[*first, *second])
+        third = store.lock_due(session, "main", now, but=[*first, *second])
         assert [row.id for row in third] == fresh[8:]
     assert world.engine.tick() == 18
     assert all(world.states(one) == {"offered": 1} for one in fresh)
@@ -324,22 +324,74 @@ def test_who_is_woken_before_its_time_waits_for_those_whose_time_has_come(any_wo
     world.enrol(1, site="d")
     fresh = world.create(selector="site=d", stages=stages("100%"))
     with world.house.db.session() as session:
-        woken = [row.id for row in store.lock_due(session, "main", world.clock.now(), is_woken=True)]
+        woken = [row.id for row in store.lock_due(session, "main", world.clock.now(), woken_but=())]
         assert (woken[0], set(woken[1:])) == (fresh, set(begun))
-        assert [row.id for row in store.lock_due(session, "main", world.clock.now(), is_woken=False)] == [fresh]
+        assert [row.id for row in store.lock_due(session, "main", world.clock.now())] == [fresh]
 
 
-def test_a_tick_that_took_its_turn_leaves_the_rest_to_the_next(
+def test_a_tick_that_took_its_turn_leaves_the_rest_of_the_round_to_the_next(
     any_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = any_world
     rollouts = sites(world, *"abcdefghijk")
     monkeypatch.setattr("edgefleet_server.rollout.engine.TURN_S", 0.0)
     engine = world.engine
-    assert (engine.tick(), engine.is_behind, engine.has_more) == (8, True, False)
-    assert (engine.tick(), engine.is_behind, engine.has_more) == (3, False, False)
-    assert (engine.tick(is_woken=True), engine.is_behind, engine.has_more) == (8, True, True), "news of three are left"
+    assert (engine.tick(), engine.is_behind) == (8, True)
+    assert (engine.tick(), engine.is_behind) == (3, False)
     assert all(world.states(one) == {"offered": 2} for one in rollouts)
+    assert (engine.tick(is_woken=True), engine.is_behind) == (8, True)
+    assert (engine.tick(), engine.is_behind) == (3, False), "news give each one turn, in however many ticks"
+    assert (engine.tick(), engine.has_more) == (0, False)
+
+
+def test_who_is_due_again_in_a_long_round_has_another_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    sites(world, *"abcdefghijklmnopq")
+    monkeypatch.setattr("edgefleet_server.rollout.engine.TURN_S", 0.0)
+    engine = world.engine
+    assert [engine.tick(), engine.tick()] == [8, 8]
+    world.clock.turn(seconds=2)
+    assert engine.tick() == 9, "eight that are due again, and one that begins"
+    assert (engine.tick(), engine.is_behind) == (8, True)
+    assert (engine.tick(), engine.is_behind) == (0, False)
+
+
+def test_looks_that_fail_keep_nobody_waiting(any_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = any_world
+    rollouts = sites(world, *"abcdefghi")
+    world.engine.tick()
+    *bad, good = rollouts
+    real, looked_at = RolloutEngine._one, list[str]()
+
+    def slow_and_broken(engine: RolloutEngine, rollout_id: str, fence: int) -> None:
+        looked_at.append(rollout_id)
+        if rollout_id in bad:
+            world.clock.turn(seconds=0.2)
+            raise RuntimeError("broken")
+        real(engine, rollout_id, fence)
+
+    monkeypatch.setattr(RolloutEngine, "_one", slow_and_broken)
+    with world.house.db.session() as session:
+        row = session.get(Rollout, good)
+        assert row is not None
+        row.next_eval_at = world.clock.now() + timedelta(seconds=2.5)
+    world.clock.turn(seconds=3)
+    assert (world.engine.tick(), world.engine.is_behind) == (8, True)
+    assert (world.engine.tick(), world.engine.is_behind) == (1, False)
+    assert looked_at == [*looked_at[:8], good]
+    assert set(looked_at[:8]) == set(bad)
+
+
+def test_a_release_that_is_taken_back_by_name_does_not_wait_with_those_that_begin(any_world: World) -> None:
+    world = any_world
+    world.enrol(1, site="z")
+    world.settle("0.9.0")
+    world.settle("1.0.0")
+    fresh = sites(world, *"abcdefgh")
+    world.clock.turn(seconds=1)
+    (back,) = world.service.undo(f"{MODEL}@1.0.0", "ann", "bad", dry_run=False).rollouts
+    with world.house.db.session() as session:
+        first, *others = [row.id for row in store.lock_due(session, "main", world.clock.now())]
+    assert (first, len(others), set(others) < set(fresh)) == (back, 7, True)
 
 
 def test_nothing_is_offered_in_the_tick_that_stops_the_stratum(any_world: World) -> None:
