@@ -336,7 +336,7 @@ def _many(url: str, folder: Path, count: int, replicas: int) -> dict[str, Any]:
     storm = sum(one.at_s <= all_begun_s for one in later) + count
     late, waiting = (sorted(one.late_s for one in part) for part in (later[:storm], later[storm:]))
     return {
-        "looks": len(late),
+        "looks": len(later),
         "looks_per_s": round(len(looks) / took_s, 1),
         "look_cpu_ms": round(1000 * cpu_s / len(looks), 2),
         "all_begun_s": round(all_begun_s, 2),
