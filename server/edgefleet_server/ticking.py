@@ -11,9 +11,8 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.pace import Pace
 from edgefleet_server.parts import Parts
 from edgefleet_server.rollout.engine import RolloutEngine
 
@@ -21,8 +20,6 @@ _log = logging.getLogger(__name__)
 _PRUNE_EVERY = timedelta(hours=1)
 _STALE_TICKS = 15
 _STOP_WAIT_S = 3.0
-_GATHER_S = 0.1
-"""After a wake-up so long is waited for more news: a burst of reports is one tick."""
 
 
 class EngineStuckError(EdgefleetError):
@@ -91,27 +88,29 @@ class Ticker:
     def _step(self, what: str, step: Callable[[], object]) -> bool:
         try:
             step()
-        except (EdgefleetError, SQLAlchemyError, OSError):
+        except Exception:  # noqa: BLE001  # the outermost loop: a bug in one step must not end the thread that does all of them
             _log.exception("engine step failed", extra={"step": what})
             return False
         return True
 
     def _run(self) -> None:
         clock, every_s = self._parts.clock, self._parts.settings.engine_tick_s
-        due_s, took_s = clock.monotonic_s() + every_s, 0.0
+        pace = Pace(due_s=clock.monotonic_s() + every_s)
         while not self._stopping.is_set():
-            left_s = due_s - clock.monotonic_s()
-            if left_s <= 0:  # also when news never end
-                began_s, was_behind = clock.monotonic_s(), self._rollouts.is_behind
-                self.tick()
-                took_s = clock.monotonic_s() - began_s + took_s if was_behind else took_s
-                due_s = clock.monotonic_s() + (0.0 if self._rollouts.is_behind else every_s)
-            elif self._woken.wait(left_s) and not self._stopping.wait(max(_GATHER_S, took_s)):
+            if self._woken.is_set():
                 self._woken.clear()
-                began_s = clock.monotonic_s()
+                pace = pace.heard(clock.monotonic_s())
+            wait_s, is_woken = pace.next(clock.monotonic_s())
+            if wait_s > 0 and pace.heard_s is None:
+                self._woken.wait(wait_s)
+                continue
+            if wait_s > 0 and self._stopping.wait(wait_s):
+                return
+            pace = pace.began(clock.monotonic_s(), is_woken=is_woken)
+            if is_woken:
                 self._step("tick rollouts", lambda: self._rollouts.tick(is_woken=True))
                 if self._rollouts.has_more:
                     self._woken.set()
-                took_s = clock.monotonic_s() - began_s  # so long is waited next time: news never take more than half
-                if self._rollouts.is_behind:  # what is due waits for nothing
-                    due_s = clock.monotonic_s()
+            else:
+                self.tick()
+            pace = pace.ended(clock.monotonic_s(), every_s, is_woken=is_woken, is_behind=self._rollouts.is_behind)

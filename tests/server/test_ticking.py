@@ -63,3 +63,22 @@ def test_an_engine_that_is_behind_goes_on_at_once(house: ApiHouse, monkeypatch: 
     finally:
         ticker.stop()
     assert engine.ticks == [True, False, False]
+
+
+class _Broken(_Behind):
+    """An engine with a bug."""
+
+    def tick(self, *, is_woken: bool = False) -> int:
+        super().tick(is_woken=is_woken)
+        raise KeyError("a bug")
+
+
+def test_a_bug_in_a_step_does_not_end_the_thread(house: ApiHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticker, engine = Ticker(house.parts), _Broken()
+    monkeypatch.setattr(ticker, "_rollouts", engine)
+    ticker.start()
+    try:
+        ticker._woken.set()
+        assert engine.caught_up.wait(30)
+    finally:
+        ticker.stop()

@@ -43,7 +43,9 @@ class RolloutEngine:
         self._glancer = Glancer(service.loader, clock)
         self._lag_listeners: list[Callable[[float, bool], None]] = []
         self._has_more = False
-        self._round: Round | None = None
+        self._round = Round()
+        self._is_behind = False
+        self._failing: set[str] = set()
 
     def on_lag(self, listener: Callable[[float, bool], None]) -> None:
         """Call `listener` at each look with how many seconds ago it was due, and whether nobody had claimed or steered it before."""
@@ -57,44 +59,49 @@ class RolloutEngine:
     @property
     def is_behind(self) -> bool:
         """Whether the last tick ended with its turn, not with what is due: the next one should begin at once."""
-        return self._round is not None
+        return self._is_behind
 
     def tick(self, *, is_woken: bool = False) -> int:
         """Look at each rollout that is due; return at how many. is_woken: devices reported, so all open ones are.
 
-        After `TURN_S` the rest of the round is left to the next tick (`is_behind`). One rollout that fails does not stop the others; it is
-        tried again in the next round, or in this one when it lasts. In a glance it stops this tick, and is looked at alone in the next.
+        After `TURN_S` the rest of the round is left to the next tick (`is_behind`). One rollout that fails does not stop the others: it is
+        tried again behind all of them, once a round. In a glance it stops this tick, and is looked at alone in the next.
         """
-        turns, self._round, self._has_more = self._round or Round(), None, False
+        self._has_more = self._is_behind = False
         if is_woken:
-            turns.wake()
+            self._round.wake()
         with self._db.read() as session:
-            is_due = store.is_any_due(session, self._clock.now(), is_woken=turns.is_woken)
+            is_due = store.is_any_due(session, self._clock.now(), is_woken=self._round.is_woken)
             is_brake_right = self._is_brake_right(session)
         if not is_brake_right:
             with self._db.session() as session:
                 self._service.carrier.set_brake(session, self._clock.now())
         if not is_due:
+            self._round = Round()
             return 0
         looks, turn_ends_s = 0, self._clock.monotonic_s() + TURN_S
         while True:
-            found, claimed = self._claim(turns)
+            found, claimed = self._claim()
             failed = {rollout_id for rollout_id, fence in claimed if not self._attempt(rollout_id, fence)}
+            self._failing = self._failing - found | failed
             now_s = self._clock.monotonic_s()
-            turns.note(found, failed, now_s)
+            self._round.note(found, now_s)
             looks += len(found)
             if len(found) < store.CLAIM_BATCH:
+                self._round = Round()
                 return looks
             if now_s >= turn_ends_s:
-                self._round = turns
+                self._is_behind = True
                 return looks
 
-    def _claim(self, turns: Round) -> tuple[set[str], list[tuple[str, int]]]:
+    def _claim(self) -> tuple[set[str], list[tuple[str, int]]]:
         """Take about CLAIM_BATCH rollouts whose turn it is; return their ids, and (id, fence) of those that need more than a glance."""
         with self._db.session() as session:
-            now, resting = self._clock.now(), turns.resting(self._clock.monotonic_s())
+            now, turns = self._clock.now(), self._round
+            others = self._failing | turns.resting(self._clock.monotonic_s())
             done = turns.done if turns.is_woken else None
-            rows = store.lock_due(session, self._owner, now, but=resting, woken_but=done)
+            last = self._failing - turns.done
+            rows = store.lock_due(session, self._owner, now, but=others, woken_but=done, last=last)
             calm = self._glancer.glance(session, rows)
             claimed = store.lease([row for row in rows if row.id not in calm], self._owner, now)
         for late in calm.values():

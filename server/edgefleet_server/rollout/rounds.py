@@ -1,7 +1,6 @@
 """One round over the rollouts that are due: who had a turn in it, and who may have another.
 
-A round may take several ticks. Whoever is due again meanwhile is looked at again; one whose look failed rests, so that it does not keep
-the others waiting, whose time came later.
+A round may take several ticks. Whoever is due again meanwhile is looked at again.
 """
 
 from collections.abc import Collection
@@ -9,7 +8,6 @@ from typing import Final
 
 REST_S: Final = 1.0
 """So long after a look none of the same round follows, also where the plan wants one at once."""
-FAILED_REST_S: Final = 10.0
 
 
 class Round:
@@ -25,11 +23,10 @@ class Round:
         self.is_woken = True
         self.done.clear()
 
-    def note(self, looked_at: Collection[str], failed: Collection[str], now_s: float) -> None:
-        """Note whose turn it was; the looks at `failed` raised. now_s: of a clock that only grows."""
+    def note(self, looked_at: Collection[str], now_s: float) -> None:
+        """Note whose turn it was. now_s: of a clock that only grows."""
         self.done.update(looked_at)
-        for one in looked_at:
-            self._rests_until_s[one] = now_s + (FAILED_REST_S if one in failed else REST_S)
+        self._rests_until_s.update(dict.fromkeys(looked_at, now_s + REST_S))
 
     def resting(self, now_s: float) -> set[str]:
         """Return who must not be looked at again yet, due or not."""

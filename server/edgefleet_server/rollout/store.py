@@ -228,12 +228,14 @@ def lock_due(
     *,
     but: Collection[str] = (),
     woken_but: Collection[str] | None = None,
+    last: Collection[str] = (),
 ) -> Sequence[Rollout]:
     """Lock about CLAIM_BATCH rollouts that are due and free until the transaction ends, and return them.
 
     Those under way come first: a look is when a failing release is stopped, and five hundred that begin at once must not keep it
-    waiting. One that nobody has claimed or steered yet comes along with each claim, so none waits for ever. but: who rests, due or not.
-    woken_but: devices have reported, so the other open rollouts follow while there is room, but these; None: none of them.
+    waiting. One that nobody has claimed or steered yet comes along with each claim, so none waits for ever. but: not these, due or not.
+    woken_but: devices have reported, so the other open rollouts follow while there is room, but these; None: none of them. last: of
+    `but`, those that come when there is room behind all others.
     """
     is_due, is_under_way = col(Rollout.next_eval_at) <= now, col(Rollout.fence) > 0
     rows = _lock(session, owner, now, is_due & is_under_way, but, CLAIM_BATCH)
@@ -241,6 +243,9 @@ def lock_due(
     if woken_but is not None and len(rows) < CLAIM_BATCH:
         is_open = col(Rollout.state).in_(sorted(ROLLOUT_ACTIVE))
         rows += _lock(session, owner, now, ~is_due & is_open, {*but, *woken_but}, CLAIM_BATCH - len(rows))
+    if last and len(rows) < CLAIM_BATCH:
+        is_last = is_due & bulk.among(session, col(Rollout.id), sorted(last))
+        rows += _lock(session, owner, now, is_last, (), CLAIM_BATCH - len(rows))
     return rows
 
 

@@ -355,30 +355,78 @@ def test_who_is_due_again_in_a_long_round_has_another_turn(world: World, monkeyp
     assert (engine.tick(), engine.is_behind) == (0, False)
 
 
-def test_looks_that_fail_keep_nobody_waiting(any_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_is_looked_at_twice_within_a_second_of_a_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    sites(world, *"abcdefghi")
+    monkeypatch.setattr("edgefleet_server.rollout.engine.TURN_S", 0.0)
+    monkeypatch.setattr(
+        RolloutEngine, "_one", lambda *_: None
+    )  # they stay due, as those whose plan wants a look at once
+    engine = world.engine
+    assert (engine.tick(), engine.is_behind) == (8, True)
+    assert (engine.tick(), engine.is_behind) == (1, False)
+
+
+def test_news_within_a_round_give_each_another_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    sites(world, *"abcdefghijk")
+    engine = world.engine
+    engine.tick()
+    monkeypatch.setattr("edgefleet_server.rollout.engine.TURN_S", 0.0)
+    assert (engine.tick(is_woken=True), engine.is_behind) == (8, True)
+    world.clock.turn(seconds=1)
+    assert [engine.tick(is_woken=True), engine.tick(), engine.is_behind] == [8, 3, False]
+
+
+def test_a_round_that_an_error_broke_off_goes_on_with_the_next_tick(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sites(world, *"abcdefghijk")
+    engine = world.engine
+    engine.tick()
+    monkeypatch.setattr("edgefleet_server.rollout.engine.TURN_S", 0.0)
+    assert engine.tick(is_woken=True) == 8
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._glancer, "glance", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            engine.tick()
+    assert not engine.is_behind, "it would go on without a pause"
+    assert engine.tick() == 3
+
+
+@pytest.mark.parametrize("cost_s", [0.2, 1.5])
+def test_looks_that_fail_keep_nobody_waiting(any_world: World, monkeypatch: pytest.MonkeyPatch, cost_s: float) -> None:
     world = any_world
-    rollouts = sites(world, *"abcdefghi")
+    rollouts = sites(world, *"abcdefghijklmnopqr")
     world.engine.tick()
-    *bad, good = rollouts
+    bad, good = set(rollouts[:16]), set(rollouts[16:])
     real, looked_at = RolloutEngine._one, list[str]()
 
     def slow_and_broken(engine: RolloutEngine, rollout_id: str, fence: int) -> None:
         looked_at.append(rollout_id)
         if rollout_id in bad:
-            world.clock.turn(seconds=0.2)
+            world.clock.turn(seconds=cost_s)
             raise RuntimeError("broken")
         real(engine, rollout_id, fence)
 
     monkeypatch.setattr(RolloutEngine, "_one", slow_and_broken)
+    monkeypatch.setattr(world.engine._glancer, "glance", lambda *_: {})
     with world.house.db.session() as session:
-        row = session.get(Rollout, good)
-        assert row is not None
-        row.next_eval_at = world.clock.now() + timedelta(seconds=2.5)
+        for one in good:
+            row = session.get(Rollout, one)
+            assert row is not None
+            row.next_eval_at = world.clock.now() + timedelta(seconds=2.5)
+    lags: list[float] = []
+    world.engine.on_lag(lambda late_s, _: lags.append(late_s))
     world.clock.turn(seconds=3)
-    assert (world.engine.tick(), world.engine.is_behind) == (8, True)
-    assert (world.engine.tick(), world.engine.is_behind) == (1, False)
-    assert looked_at == [*looked_at[:8], good]
-    assert set(looked_at[:8]) == set(bad)
+    rounds = 0
+    for _ in range(40):
+        world.engine.tick()
+        if not world.engine.is_behind:
+            rounds += 1
+            world.clock.turn(seconds=2)
+    assert rounds >= 5, "a round ends, and news have their turn"
+    assert sum(one in good for one in looked_at) >= 10
+    assert max(lags[2:]) <= 16 * cost_s, "all good ones have their turn before a failing one has its second"
+    assert bad <= set(looked_at[18:]), "each is tried again"
 
 
 def test_a_release_that_is_taken_back_by_name_does_not_wait_with_those_that_begin(any_world: World) -> None:
