@@ -28,19 +28,20 @@ def bundle_of(path: str) -> Bundle:
     return open_bundle(io.BytesIO(Path(path).read_bytes()))
 
 
-def direct_ort(path: Path, inputs: dict[str, Array]) -> list[Array]:
-    """Return what onnxruntime itself answers on the original file, with none of our code."""
+def _session(path: Path) -> Any:
     import onnxruntime as ort
 
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return [np.asarray(value) for value in session.run(None, inputs)]
+    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def direct_ort(path: Path, inputs: dict[str, Array]) -> list[Array]:
+    """Return what onnxruntime itself answers on the original file, with none of our code."""
+    return [np.asarray(value) for value in _session(path).run(None, inputs)]
 
 
 def _classes(path: Path, name: str, samples: Array) -> Array:
     """Return the class that onnxruntime itself gives each sample, one at a time."""
-    import onnxruntime as ort
-
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = _session(path)
     return np.array([np.asarray(session.run(None, {name: row[None]})[0]).argmax() for row in samples])
 
 

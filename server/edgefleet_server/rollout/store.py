@@ -241,8 +241,7 @@ def lock_due(
     rows = _lock(session, owner, now, is_due & is_under_way, but, CLAIM_BATCH)
     rows += _lock(session, owner, now, is_due & ~is_under_way, but, max(1, CLAIM_BATCH - len(rows)))
     if woken_but is not None and len(rows) < CLAIM_BATCH:
-        is_open = col(Rollout.state).in_(sorted(ROLLOUT_ACTIVE))
-        rows += _lock(session, owner, now, ~is_due & is_open, {*but, *woken_but}, CLAIM_BATCH - len(rows))
+        rows += _lock(session, owner, now, ~is_due & _is_open(), {*but, *woken_but}, CLAIM_BATCH - len(rows))
     if last and len(rows) < CLAIM_BATCH:
         is_last = is_due & bulk.among(session, col(Rollout.id), sorted(last))
         rows += _lock(session, owner, now, is_last, (), CLAIM_BATCH - len(rows))
@@ -274,12 +273,13 @@ def lease(rows: Sequence[Rollout], owner: str, now: datetime) -> list[tuple[str,
 
 def is_any_due(session: Session, now: datetime, *, is_woken: bool) -> bool:
     """Return whether a claim could take something: a look that waits for no writer."""
-    return session.execute(select(col(Rollout.id)).where(_is_due(now, is_woken)).limit(1)).first() is not None
-
-
-def _is_due(now: datetime, is_woken: bool) -> Any:
     is_due = col(Rollout.next_eval_at) <= now
-    return or_(is_due, col(Rollout.state).in_(sorted(ROLLOUT_ACTIVE))) if is_woken else is_due
+    which = or_(is_due, _is_open()) if is_woken else is_due
+    return session.execute(select(col(Rollout.id)).where(which).limit(1)).first() is not None
+
+
+def _is_open() -> Any:
+    return col(Rollout.state).in_(sorted(ROLLOUT_ACTIVE))
 
 
 def hold_fence(session: Session, rollout_id: str, fence: int) -> Rollout | None:

@@ -358,9 +358,8 @@ def test_who_is_due_again_in_a_long_round_has_another_turn(world: World, monkeyp
 def test_nobody_is_looked_at_twice_within_a_second_of_a_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     sites(world, *"abcdefghi")
     monkeypatch.setattr("edgefleet_server.rollout.engine.TURN_S", 0.0)
-    monkeypatch.setattr(
-        RolloutEngine, "_one", lambda *_: None
-    )  # they stay due, as those whose plan wants a look at once
+    # they stay due, as those whose plan wants a look at once
+    monkeypatch.setattr(RolloutEngine, "_one", lambda *_: None)
     engine = world.engine
     assert (engine.tick(), engine.is_behind) == (8, True)
     assert (engine.tick(), engine.is_behind) == (1, False)

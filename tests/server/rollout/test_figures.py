@@ -90,6 +90,7 @@ def test_how_late_a_look_was_is_observed(world: World, parts: Parts) -> None:
     world.clock.turn(seconds=7)
     world.engine.tick()
     assert figures(parts.metrics, "_evaluation_lag_seconds_sum") == {"look=first": 7.0}
+    assert figures(parts.metrics, "_evaluation_lag_seconds_bucket")["le=10.0,look=first"] == 1
     world.clock.turn(seconds=5)
     world.engine.tick()
     assert figures(parts.metrics, "_evaluation_lag_seconds_sum") == {"look=first": 7.0, "look=later": 3.0}
